@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton model `postprocessing`: the engine's tensors in, one `AnswerStream` per stream, text deltas out."""
+
+import json
+import locale
+import logging
+from typing import Any
+
+# The stub leaves the C locale, in which open() reads ASCII; tokenizer files are UTF-8.
+locale.setlocale(locale.LC_ALL, "C.UTF-8")
+
+import numpy as np  # noqa: E402
+import triton_python_backend_utils as pb_utils  # noqa: E402
+from preprocessing.answer import AnswerDelta, AnswerStream  # noqa: E402
+from preprocessing.checkpoint import Checkpoint  # noqa: E402
+from preprocessing.errors import RequestError  # noqa: E402
+from preprocessing.logprobs import prompt_entries  # noqa: E402
+from preprocessing.options import AnswerOptions  # noqa: E402
+from preprocessing.stylers import find_styler  # noqa: E402
+from preprocessing.tokenizer import ChatTokenizer  # noqa: E402
+from preprocessing.triton_config import ModelParameters  # noqa: E402
+from preprocessing.triton_tensors import Inputs, error_response, ints, string  # noqa: E402
+from streams import StreamKey, Streams  # noqa: E402
+
+log = logging.getLogger("postprocessing")
+
+
+class TritonPythonModel:
+    """Triton's interface. A single instance sees every stream's responses in their order."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the tokenizer and the family's answer format; raises ValueError for a wrong path or option."""
+        parameters = ModelParameters.from_config(args["model_config"])
+        checkpoint = Checkpoint.load(parameters.required("model_path"))
+        tokenizer = ChatTokenizer.load(checkpoint.path)
+        self._styler = find_styler(checkpoint, parameters.text("styler"))
+        self._format = self._styler.answer_format(tokenizer)
+        self._tokenizer = tokenizer.backend
+        self._end_ids = frozenset(checkpoint.end_ids)
+        self._streams: Streams[AnswerStream] = Streams()
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response per request; engines whose answers met a stop string are told to stop afterwards."""
+        to_stop: list[StreamKey] = []
+        responses = [self._respond(request, to_stop) for request in requests]
+        for key in to_stop:
+            _stop_engine(key)
+        return responses
+
+    def _respond(self, request: Any, to_stop: list[StreamKey]) -> Any:
+        inputs = Inputs(request)
+        key = (request.request_id(), inputs.number("stream_id") or 0)
+        try:
+            stream = self._streams.get(key, lambda: self._open(request))
+            finish = _engine_finish(inputs)
+            delta = stream.feed(
+                inputs.array("output_ids").flatten().tolist(),
+                logprobs=_rows(inputs, "output_log_probs", flat=True),
+                top_ids=_rows(inputs, "top_log_probs_ids"),
+                top_logprobs=_rows(inputs, "top_log_probs"),
+                engine_finish=finish,
+            )
+        except RequestError as error:
+            self._streams.end(key)
+            return error_response(error)
+        except Exception:
+            log.exception("request %s failed", request.request_id())
+            self._streams.end(key)
+            to_stop.append(key)
+            return error_response(RequestError("postprocessing failed on this request", kind="internal"))
+        if finish is not None:
+            self._streams.end(key)
+        if delta.stop_engine:
+            to_stop.append(key)
+        return pb_utils.InferenceResponse(_write(delta) + self._prompt_logprobs(inputs))
+
+    def _open(self, request: Any) -> AnswerStream:
+        options = AnswerOptions.from_parameters(json.loads(request.parameters() or "{}"))
+        return AnswerStream(self._tokenizer, self._format, options, self._end_ids)
+
+    def _prompt_logprobs(self, inputs: Inputs) -> list[Any]:
+        ids, logprobs = _rows(inputs, "prompt_log_probs_ids"), _rows(inputs, "prompt_log_probs")
+        if ids is None or logprobs is None:
+            return []
+        return [string("prompt_logprobs", json.dumps(prompt_entries(self._tokenizer, ids, logprobs)))]
+
+
+def _engine_finish(inputs: Inputs) -> int | None:
+    """The engine's finish reason; an engine without that extension ends with its timing tensors."""
+    return inputs.number("engine_finish_reason")
+
+
+def _rows(inputs: Inputs, name: str, *, flat: bool = False) -> Any:
+    array = inputs.array(name)
+    if array is None:
+        return None
+    return (array.flatten() if flat else array).tolist()
+
+
+def _write(delta: AnswerDelta) -> list[Any]:
+    tensors = [string("text_output", delta.text)]
+    if delta.reasoning:
+        tensors.append(string("reasoning_output", delta.reasoning))
+    if delta.tool_calls:
+        tensors.append(string("tool_calls", json.dumps(delta.tool_calls, ensure_ascii=False)))
+    if delta.logprobs:
+        tensors.append(string("logprobs", json.dumps(delta.logprobs)))
+    if delta.finish_reason is not None:
+        tensors += [
+            string("finish_reason", delta.finish_reason),
+            ints("completion_tokens", [delta.completion_tokens]),
+            ints("reasoning_tokens", [delta.reasoning_tokens]),
+        ]
+    return tensors
+
+
+def _stop_engine(key: StreamKey) -> None:
+    """Tell the engine that this stream's answer is complete: a request with the same id and `stop`."""
+    request_id, stream_id = key
+    one = np.ones((1, 1), np.int32)
+    flags = np.ones((1, 1), bool)
+    request = pb_utils.InferenceRequest(
+        model_name="tensorrt_llm",
+        request_id=request_id,
+        requested_output_names=["output_ids", "sequence_length"],
+        inputs=[
+            pb_utils.Tensor("input_lengths", one),
+            pb_utils.Tensor("request_output_len", one),
+            pb_utils.Tensor("stop", flags),
+            pb_utils.Tensor("streaming", flags),
+        ],
+        parameters={"stream_id": stream_id} if stream_id else {},
+    )
+    for response in request.exec(decoupled=True):
+        if response.has_error():
+            log.warning("stopping request %s failed: %s", request_id, response.error().message())

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton model `preprocessing`: tensors in, `PromptBuilder`, the engine's tensors out."""
+
+import locale
+import logging
+from typing import Any
+
+# The stub leaves the C locale, in which open() reads ASCII; tokenizer files are UTF-8.
+locale.setlocale(locale.LC_ALL, "C.UTF-8")
+
+import numpy as np  # noqa: E402
+import triton_python_backend_utils as pb_utils  # noqa: E402
+from preprocessing.checkpoint import Checkpoint  # noqa: E402
+from preprocessing.errors import RequestError  # noqa: E402
+from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest  # noqa: E402
+from preprocessing.stylers import find_styler  # noqa: E402
+from preprocessing.tokenizer import ChatTokenizer  # noqa: E402
+from preprocessing.triton_config import ModelParameters  # noqa: E402
+from preprocessing.triton_tensors import Inputs, error_response, floats, ints, string  # noqa: E402
+
+log = logging.getLogger("preprocessing")
+
+
+class TritonPythonModel:
+    """Triton's interface."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the checkpoint's tokenizer and styler; raises ValueError for a wrong path or option."""
+        parameters = ModelParameters.from_config(args["model_config"])
+        checkpoint = Checkpoint.load(parameters.required("model_path"))
+        self._vocab_size = checkpoint.vocab_size
+        self._builder = PromptBuilder(
+            checkpoint,
+            ChatTokenizer.load(checkpoint.path),
+            find_styler(checkpoint, parameters.text("styler")),
+            parameters.integer("max_model_len") or checkpoint.max_position_embeddings,
+            enable_thinking=parameters.boolean("enable_thinking"),
+        )
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response per request, an error response where its input is wrong."""
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: Any) -> Any:
+        try:
+            prompt = self._builder.build(_read(Inputs(request)))
+            return pb_utils.InferenceResponse(_write(prompt, self._vocab_size))
+        except RequestError as error:
+            return error_response(error)
+        except Exception:
+            log.exception("request %s failed", request.request_id())
+            return error_response(RequestError("preprocessing failed on this request", kind="internal"))
+
+
+def _read(inputs: Inputs) -> PromptRequest:
+    words, weights = inputs.strings("embedding_bias_words") or (), inputs.floats("embedding_bias_weights") or ()
+    ids, values = inputs.ints("logit_bias_ids") or (), inputs.floats("logit_bias_values") or ()
+    if len(words) != len(weights):
+        raise RequestError("embedding_bias_words and embedding_bias_weights differ in length")
+    if len(ids) != len(values):
+        raise RequestError("logit_bias_ids and logit_bias_values differ in length", param="logit_bias")
+    return PromptRequest(
+        text=inputs.string("text_input"),
+        messages=inputs.string("messages"),
+        input_ids=inputs.ints("prompt_ids"),
+        images=inputs.blobs("images") or (),
+        max_tokens=inputs.number("max_tokens"),
+        stop_words=inputs.strings("stop_words") or (),
+        bad_words=inputs.strings("bad_words") or (),
+        stop_token_ids=inputs.ints("stop_token_ids") or (),
+        end_id=inputs.number("end_id"),
+        pad_id=inputs.number("pad_id"),
+        bias_words=tuple(zip(words, weights, strict=True)),
+        logit_bias=dict(zip(ids, values, strict=True)),
+        guide_type=inputs.string("guided_decoding_guide_type"),
+        guide=inputs.string("guided_decoding_guide"),
+    )
+
+
+def _write(prompt: EngineInput, vocab_size: int) -> list[Any]:
+    tensors = [
+        ints("input_ids", prompt.input_ids),
+        ints("input_lengths", [len(prompt.input_ids)]),
+        ints("request_output_len", [prompt.request_output_len]),
+        ints("out_end_id", [prompt.end_id]),
+        ints("out_pad_id", [prompt.pad_id]),
+    ]
+    if prompt.stop_words:
+        tensors.append(_words("stop_words_list", prompt.stop_words))
+    if prompt.bad_words:
+        tensors.append(_words("bad_words_list", prompt.bad_words))
+    if prompt.embedding_bias:
+        bias = np.zeros(vocab_size, np.float32)
+        bias[list(prompt.embedding_bias)] = list(prompt.embedding_bias.values())
+        tensors.append(floats("embedding_bias", bias))
+    if prompt.guide_type is not None:
+        tensors += [string("out_guide_type", prompt.guide_type), string("out_guide", prompt.guide or "")]
+    return tensors
+
+
+def _words(name: str, words: list[list[int]]) -> Any:
+    """[2, n]: the words' ids one after another, and below them the offset where each word ends, padded by -1."""
+    ids = [token for word in words for token in word]
+    ends = np.cumsum([len(word) for word in words]).tolist()
+    return ints(name, [ids, ends + [-1] * (len(ids) - len(ends))])

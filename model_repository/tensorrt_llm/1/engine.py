@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `model.py` asks of an engine: ids in, streamed ids out."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+import torch
+
+
+class FinishReason(IntEnum):
+    """Why a generation ended, numbered as TensorRT-LLM's executor numbers them."""
+
+    END_ID = 1
+    STOP_WORDS = 2
+    LENGTH = 3
+    TIMED_OUT = 4
+    CANCELLED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One prompt and how to sample its continuation. None leaves the engine's (or checkpoint's) default.
+
+    prompt_ids: ids at or above the vocabulary size are rows of `prompt_table` (row = id - vocabulary size).
+    end_id: the id that ends the answer; -1 for none.
+    stop_words, bad_words: id sequences.
+    embedding_bias: FP32 [vocabulary size], added to the logits.
+    top_logprobs: alternatives per token; the token's own log-probability comes whenever `return_log_probs`.
+    prompt_logprobs: alternatives per prompt token, or None for no prompt log-probabilities.
+    prompt_table: [rows, hidden size], the model's dtype.
+    guide_type: json, json_schema, regex, ebnf_grammar or structural_tag, with its `guide`.
+    """
+
+    prompt_ids: list[int]
+    max_tokens: int
+    end_id: int = -1
+    stop_words: list[list[int]] = field(default_factory=list)
+    bad_words: list[list[int]] = field(default_factory=list)
+    embedding_bias: torch.Tensor | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    min_tokens: int | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    return_log_probs: bool = False
+    top_logprobs: int = 0
+    prompt_logprobs: int | None = None
+    priority: int = 0
+    prompt_table: torch.Tensor | None = None
+    guide_type: str | None = None
+    guide: str | None = None
+    streaming: bool = True
+
+
+@dataclass(slots=True)
+class Tokens:
+    """New ids of one generation.
+
+    logprobs: one per id. top_ids, top_logprobs: one row per id.
+    prompt_ids, prompt_logprobs: with the first response, one row per prompt token, the token itself in column 0;
+    the first token's log-probability is NaN.
+    finish: set on the last response. cached_tokens: prompt tokens found in the KV cache, on the first response.
+    """
+
+    ids: list[int]
+    logprobs: list[float] | None = None
+    top_ids: list[list[int]] | None = None
+    top_logprobs: list[list[float]] | None = None
+    prompt_ids: list[list[int]] | None = None
+    prompt_logprobs: list[list[float]] | None = None
+    cached_tokens: int | None = None
+    finish: FinishReason | None = None
+
+
+class Engine(Protocol):
+    """An LLM engine. Built by a registry in `engines.py`; every method is called on one event loop."""
+
+    async def start(self) -> None:
+        """Load the model; raises with a message for people where the options are wrong."""
+
+    def generate(self, generation: Generation) -> AsyncIterator[Tokens]:
+        """Stream a continuation. Closing the iterator or cancelling its task ends the generation in the engine.
+
+        Raises RequestError for a request the engine refuses.
+        """
+
+    def statistics(self) -> Mapping[str, float]:
+        """Gauges of this moment by name, for Triton's metrics endpoint."""
+
+    def shutdown(self) -> None:
+        """Stop the engine and its processes."""

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton model `tensorrt_llm` on a Python engine: requests in, one generation task each, streamed responses out."""
+
+import asyncio
+import itertools
+import json
+import locale
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+# The stub leaves the C locale, in which open() reads ASCII; vLLM and transformers read UTF-8 files at import.
+locale.setlocale(locale.LC_ALL, "C.UTF-8")
+
+import triton_python_backend_utils as pb_utils  # noqa: E402
+from engine import FinishReason, Generation, Tokens  # noqa: E402
+from engines import build_engine  # noqa: E402
+from options import read_options  # noqa: E402
+from preprocessing.errors import RequestError  # noqa: E402
+from preprocessing.triton_config import ModelParameters  # noqa: E402
+from tensors import Inputs, Outputs, read_generations  # noqa: E402
+
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+GAUGE_PERIOD_S = 0.25
+
+log = logging.getLogger("tensorrt_llm")
+
+
+class TritonPythonModel:
+    """Triton's interface. One event loop on a thread of its own runs the engine and every generation."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Start the engine; raises with a message for people where it cannot."""
+        self._engine = build_engine(read_options(ModelParameters.from_config(args["model_config"])))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True)
+        self._thread.start()
+        self._tasks: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._stream_ids = itertools.count(1)
+        self._in_loop(self._engine.start())
+        self._gauges = Gauges()
+        self._loop.call_soon_threadsafe(self._report)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Hand each request to the loop; responses are sent from there (decoupled)."""
+        for request in requests:
+            self._loop.call_soon_threadsafe(self._accept, request, request.get_response_sender())
+
+    def finalize(self) -> None:
+        """Cancel what runs and stop the engine with its processes."""
+        self._in_loop(self._cancel_all())
+        self._engine.shutdown()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _accept(self, request: Any, sender: Any) -> None:
+        try:
+            inputs = Inputs(request)
+            if inputs.scalar("stop", 0, False):
+                self._stop(request)
+                sender.send(flags=FINAL)
+                return
+            generations = list(read_generations(inputs, json.loads(request.parameters() or "{}")))
+        except RequestError as error:
+            _send_error(sender, error.encode())
+            return
+        request_id, requested = request.request_id(), set(request.requested_output_names())
+        left = Countdown(len(generations))
+        for batch, sequence, generation in generations:
+            stream_id = next(self._stream_ids)
+            outputs = Outputs(requested, inputs, stream_id, batch, sequence)
+            task = self._loop.create_task(self._run(generation, outputs, sender, left), name=str(stream_id))
+            self._tasks[request_id].add(task)
+            task.add_done_callback(lambda done: self._forget(request_id, done))
+
+    async def _run(self, generation: Generation, outputs: Outputs, sender: Any, left: "Countdown") -> None:
+        """Stream one generation; whatever happens, the last response carries the flag that ends the request."""
+        try:
+            async for tokens in self._engine.generate(generation):
+                if sender.is_cancelled():
+                    tokens.finish = tokens.finish or FinishReason.CANCELLED
+                if tokens.finish is not None:
+                    _send(sender, outputs.tensors(tokens), left.last())
+                    return
+                _send(sender, outputs.tensors(tokens), False)
+        except asyncio.CancelledError:
+            _send(sender, outputs.tensors(Tokens([], finish=FinishReason.CANCELLED)), left.last())
+        except RequestError as error:
+            _send_error(sender, error.encode(), left.last())
+        except Exception:
+            log.exception("a generation failed")
+            _send_error(sender, RequestError("the engine failed on this request", kind="internal").encode(), left.last())
+
+    def _stop(self, request: Any) -> None:
+        """Cancel the running generations of this request id, or only the one whose stream the request names."""
+        stream = json.loads(request.parameters() or "{}").get("stream_id")
+        for task in list(self._tasks.get(request.request_id(), ())):
+            if stream is None or task.get_name() == str(stream):
+                task.cancel()
+
+    def _forget(self, request_id: str, task: "asyncio.Task[None]") -> None:
+        tasks = self._tasks[request_id]
+        tasks.discard(task)
+        if not tasks:
+            del self._tasks[request_id]
+
+    async def _cancel_all(self) -> None:
+        tasks = [task for tasks in self._tasks.values() for task in tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _report(self) -> None:
+        self._gauges.set(self._engine.statistics())
+        self._loop.call_later(GAUGE_PERIOD_S, self._report)
+
+    def _in_loop(self, coroutine: Any) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+class Gauges:
+    """The engine's statistics on Triton's metrics endpoint, `triton_chat_engine_<name>`."""
+
+    def __init__(self) -> None:
+        # A family must outlive its metrics, so both are kept.
+        self._families: dict[str, Any] = {}
+        self._metrics: dict[str, Any] = {}
+
+    def set(self, statistics: Mapping[str, float]) -> None:
+        """Publish the values; a name seen for the first time gets its gauge."""
+        for name, value in statistics.items():
+            if name not in self._metrics:
+                self._families[name] = pb_utils.MetricFamily(
+                    name=f"triton_chat_engine_{name}",
+                    description=f"Engine statistic '{name}'",
+                    kind=pb_utils.MetricFamily.GAUGE,
+                )
+                self._metrics[name] = self._families[name].Metric(labels={"model": "tensorrt_llm"})
+            self._metrics[name].set(value)
+
+
+class Countdown:
+    """Counts the generations of one request: only the last to end may send the flag that ends the request."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    def last(self) -> bool:
+        """One generation has ended; True for the last one."""
+        self._left -= 1
+        return self._left == 0
+
+
+def _send(sender: Any, tensors: list[Any], final: bool) -> None:
+    sender.send(pb_utils.InferenceResponse(tensors), flags=FINAL if final else 0)
+
+
+def _send_error(sender: Any, message: str, final: bool = True) -> None:
+    sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(message)), flags=FINAL if final else 0)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM behind the `Engine` protocol: ids in, ids out, no text."""
+
+import dataclasses
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import torch
+from engine import FinishReason, Generation, Tokens
+from options import EngineOptions, refuse_unknown
+from preprocessing.errors import RequestError
+from stop_words import StopWordsMatcher
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.outputs import RequestOutput
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm_sampling import sampling_params
+
+FINISH_REASONS = {"stop": FinishReason.END_ID, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
+KNOWN_OPTIONS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs)) - {"model"}
+
+
+class VllmEngine:
+    """One `AsyncLLM`. Requests run until their iterator ends, is closed or its task is cancelled."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        refuse_unknown(options.passed, KNOWN_OPTIONS)
+        self._args = AsyncEngineArgs(model=options.model_path, **options.passed)
+        self._running = 0
+
+    async def start(self) -> None:
+        """Load the model and start the engine's processes."""
+        self._llm = AsyncLLM.from_engine_args(self._args)
+        config = self._llm.model_config
+        self._defaults: dict[str, Any] = config.get_diff_sampling_param()
+        self._vocab_size = config.get_vocab_size()
+
+    async def generate(self, generation: Generation) -> AsyncIterator[Tokens]:
+        """Stream one continuation; see `Engine.generate`."""
+        params = sampling_params(generation, self._defaults)
+        matcher = StopWordsMatcher(generation.stop_words)
+        self._running += 1
+        outputs = self._llm.generate(
+            self._prompt(generation), params, uuid.uuid4().hex, priority=generation.priority
+        )
+        try:
+            async for output in outputs:
+                tokens = _tokens(output, generation)
+                matched = matcher.feed(tokens.ids)
+                if matched is not None:
+                    yield _cut(tokens, matched)
+                    return
+                yield tokens
+        except EngineDeadError as error:
+            raise RequestError("the engine has stopped", kind="unavailable") from error
+        except Exception as error:
+            raise _refusal(error) or error from error
+        finally:
+            self._running -= 1
+            # Ends the request in the engine where this iterator was left early; a no-op after the last output.
+            await outputs.aclose()
+
+    def statistics(self) -> Mapping[str, float]:
+        """`running`: requests inside the engine, waiting ones included."""
+        return {"running": self._running}
+
+    def shutdown(self) -> None:
+        """Stop the engine core and its workers."""
+        self._llm.shutdown()
+
+    def _prompt(self, generation: Generation) -> dict[str, Any]:
+        if generation.prompt_table is None:
+            return {"prompt_token_ids": generation.prompt_ids}
+        if not self._args.enable_prompt_embeds:
+            raise RequestError("this engine takes no prompt embeddings: its option enable_prompt_embeds is off")
+        return _embeds_prompt(generation.prompt_ids, generation.prompt_table, self._vocab_size)
+
+
+def _embeds_prompt(prompt_ids: list[int], table: torch.Tensor, vocab_size: int) -> dict[str, Any]:
+    """Ids below the vocabulary size stay ids; the others become rows of the table, [prompt length, hidden size]."""
+    ids = torch.tensor(prompt_ids)
+    is_token = ids < vocab_size
+    rows = ids[~is_token] - vocab_size
+    if rows.numel() and int(rows.max()) >= table.shape[0]:
+        raise RequestError(f"prompt id {int(ids.max())} is past the table's {table.shape[0]} rows")
+    embeds = torch.zeros(len(prompt_ids), table.shape[1], dtype=table.dtype)
+    embeds[~is_token] = table[rows]
+    return {
+        "prompt_embeds": embeds,
+        "prompt_token_ids": torch.where(is_token, ids, 0).tolist(),
+        "prompt_is_token_ids": is_token.tolist(),
+    }
+
+
+def _tokens(output: RequestOutput, generation: Generation) -> Tokens:
+    completion = output.outputs[0]
+    tokens = Tokens(list(completion.token_ids), cached_tokens=output.num_cached_tokens)
+    if completion.logprobs is not None:
+        _add_logprobs(tokens, completion.logprobs, generation.top_logprobs)
+    if output.prompt_logprobs:
+        _add_prompt_logprobs(tokens, output.prompt_logprobs, generation)
+    if output.finished:
+        tokens.finish = _finish(completion, generation)
+    return tokens
+
+
+def _finish(completion: Any, generation: Generation) -> FinishReason:
+    """vLLM says "stop" for every stop id; the contract tells the end id from stop words."""
+    reason = FINISH_REASONS.get(completion.finish_reason, FinishReason.CANCELLED)
+    if reason is FinishReason.END_ID and completion.stop_reason != generation.end_id:
+        return FinishReason.STOP_WORDS
+    return reason
+
+
+def _add_logprobs(tokens: Tokens, rows: Any, count: int) -> None:
+    tokens.logprobs = [row[token].logprob for row, token in zip(rows, tokens.ids, strict=True)]
+    if count:
+        ranked = [sorted(row.items(), key=lambda item: item[1].rank)[:count] for row in rows]
+        tokens.top_ids = [[token for token, _ in row] for row in ranked]
+        tokens.top_logprobs = [[logprob.logprob for _, logprob in row] for row in ranked]
+
+
+def _add_prompt_logprobs(tokens: Tokens, rows: Any, generation: Generation) -> None:
+    """One row per prompt token, all of one width: the token itself, then its alternatives; the first has none."""
+    width = 1 + (generation.prompt_logprobs or 0)
+    ids, logprobs = [[generation.prompt_ids[0]] * width], [[float("nan")] * width]
+    for token, row in zip(generation.prompt_ids[1:], rows[1:], strict=True):
+        ranked = sorted(row.items(), key=lambda item: item[1].rank)[: width - 1]
+        ids.append([token, *(other for other, _ in ranked)])
+        logprobs.append([row[token].logprob, *(logprob.logprob for _, logprob in ranked)])
+    tokens.prompt_ids, tokens.prompt_logprobs = ids, logprobs
+
+
+def _cut(tokens: Tokens, count: int) -> Tokens:
+    """The first `count` ids as the last response of a generation that stop words ended."""
+    tokens.ids, tokens.finish = tokens.ids[:count], FinishReason.STOP_WORDS
+    tokens.logprobs = tokens.logprobs and tokens.logprobs[:count]
+    tokens.top_ids = tokens.top_ids and tokens.top_ids[:count]
+    tokens.top_logprobs = tokens.top_logprobs and tokens.top_logprobs[:count]
+    return tokens
+
+
+def _refusal(error: Exception) -> RequestError | None:
+    """The engine's complaint about a request as a RequestError; None for a real fault."""
+    if isinstance(error, RequestError):
+        return error
+    for cause in (error, error.__cause__):
+        if isinstance(cause, ValueError) or type(cause).__name__ in ("VLLMValidationError", "VLLMClientError"):
+            return RequestError(str(cause))
+    return None

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `parameters` of a Triton model's config, with environment variables expanded.
+
+One committed repository serves any checkpoint: a config says `string_value: "${TRITON_CHAT_MODEL}"` and the
+environment of tritonserver says which.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Replace `${NAME}` and `${NAME:-default}`; an unset or empty NAME without a default becomes ""."""
+    return _VARIABLE.sub(lambda found: environment.get(found["name"]) or found["default"] or "", text)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParameters:
+    """Expanded config parameters of one Triton model; every reader names key and value when it refuses one."""
+
+    model: str
+    values: Mapping[str, str]
+
+    @classmethod
+    def from_config(cls, model_config: str, environment: Mapping[str, str] = os.environ) -> "ModelParameters":
+        """Read them from `args["model_config"]`, the JSON that Triton hands to `initialize`."""
+        config = json.loads(model_config)
+        parameters = config.get("parameters", {})
+        values = {key: expand(value["string_value"], environment) for key, value in parameters.items()}
+        return cls(config["name"], values)
+
+    def text(self, key: str) -> str | None:
+        """The value, or None where it is absent or empty."""
+        return self.values.get(key) or None
+
+    def required(self, key: str) -> str:
+        """The value; raises ValueError where it is absent or empty."""
+        value = self.text(key)
+        if value is None:
+            raise ValueError(f"model '{self.model}': config parameter '{key}' is empty; is its variable set?")
+        return value
+
+    def integer(self, key: str) -> int | None:
+        """The value as an int, or None where absent; raises ValueError for anything else."""
+        value = self.text(key)
+        if value is None:
+            return None
+        try:
+            return int(value)
+        except ValueError:
+            raise ValueError(f"model '{self.model}': parameter '{key}' must be an integer, not '{value}'") from None
+
+    def boolean(self, key: str) -> bool | None:
+        """The value as a bool, or None where absent; raises ValueError for anything else."""
+        value = (self.text(key) or "").lower()
+        if value in ("", *_TRUE, *_FALSE):
+            return None if not value else value in _TRUE
+        raise ValueError(f"model '{self.model}': parameter '{key}' must be true or false, not '{value}'")
