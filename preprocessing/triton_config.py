@@ -56,6 +56,11 @@ class ModelParameters:
         except ValueError:
             raise ValueError(f"model '{self.model}': parameter '{key}' must be an integer, not '{value}'") from None
 
+    def given(self, *keys: str) -> dict[str, bool]:
+        """Those of the boolean keys that are set; raises ValueError as `boolean` does."""
+        values = {key: self.boolean(key) for key in keys}
+        return {key: value for key, value in values.items() if value is not None}
+
     def boolean(self, key: str) -> bool | None:
         """The value as a bool, or None where absent; raises ValueError for anything else."""
         value = (self.text(key) or "").lower()

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generated ids to text, one id at a time, without losing spaces or splitting characters."""
+
+from functools import lru_cache
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+REPLACEMENT = "\ufffd"
+
+# A character is at most four bytes, hence at most four ids. Ids held beyond twice that are broken bytes, and
+# DecodeStream would decode all of them again at every step.
+_MAX_HELD = 8
+_MAX_UNFINISHED = 3
+
+
+@lru_cache(maxsize=8)
+def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """The ids that `skip_special_tokens` leaves out."""
+    return frozenset(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+
+
+@lru_cache(maxsize=8)
+def primer(tokenizer: Tokenizer) -> tuple[tuple[int, ...], str]:
+    """Neutral ids to decode in front of others, and their text.
+
+    Sentencepiece decoders drop the space of the first token they see; behind a primer no token is the first.
+    """
+    ids = tuple(tokenizer.encode("a", add_special_tokens=False).ids)
+    return ids, tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+def known(tokenizer: Tokenizer, token_id: int) -> bool:
+    """Whether the tokenizer has a token of this id; model vocabularies are padded beyond the tokenizer's."""
+    return 0 <= token_id < 2**32 and tokenizer.id_to_token(token_id) is not None
+
+
+def decode_after_primer(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """The text that `ids` add behind other text; incomplete characters become U+FFFD."""
+    before, text = primer(tokenizer)
+    return tokenizer.decode([*before, *ids], skip_special_tokens=False).removeprefix(text)
+
+
+class Detokenizer:
+    """The incremental decoder of one answer.
+
+    Ids without a token (negative, beyond the vocabulary) have no text and are passed over.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = special_ids(tokenizer) if skip_special_tokens else frozenset()
+        self._held: list[int] = []  # ids whose text has not been returned
+        self._restart()
+
+    def _restart(self) -> None:
+        self._stream = DecodeStream(list(primer(self._tokenizer)[0]), skip_special_tokens=False)
+
+    def feed(self, token_id: int) -> str:
+        """The text that this id completes: empty while a character is unfinished."""
+        # Special ids are kept from the stream, which would hold and decode them again at every step.
+        if token_id in self._skipped or not known(self._tokenizer, token_id):
+            return ""
+        self._held.append(token_id)
+        text = self._step(token_id)
+        if text:
+            self._held.clear()
+        elif len(self._held) >= _MAX_HELD:
+            text = self._release()
+        return text
+
+    def _step(self, token_id: int) -> str:
+        try:
+            return self._stream.step(self._tokenizer, token_id) or ""
+        except Exception:
+            # The binding raises bare Exception. What was returned so far no longer begins the decoded text (broken
+            # bytes behind a byte-fallback character, say), and the stream would raise for ever: start afresh.
+            return self._replay()
+
+    def _replay(self) -> str:
+        """Decode the held ids in a new stream."""
+        self._restart()
+        return self._stream.step(self._tokenizer, list(self._held)) or ""
+
+    def _release(self) -> str:
+        """Return broken bytes that were held too long, keeping the ids of a character that may yet be completed."""
+        text = decode_after_primer(self._tokenizer, self._held)
+        for kept in range(_MAX_UNFINISHED, len(self._held)):
+            tail = self._held[-kept:]
+            head = decode_after_primer(self._tokenizer, self._held[:-kept])
+            # Not inside the bytes of one U+FFFD, which would become two.
+            if head + decode_after_primer(self._tokenizer, tail) == text:
+                self._held = tail
+                return head + self._replay()
+        self._held = []
+        self._restart()
+        return text
+
+    def flush(self) -> str:
+        """The text still held at the end; a character that was never completed becomes U+FFFD."""
+        held, self._held = self._held, []
+        self._restart()
+        return decode_after_primer(self._tokenizer, held) if held else ""

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a request to what the engine takes: ids, how many to write, what ends or bends the answer."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from preprocessing.chat import ChatRequest
+from preprocessing.checkpoint import Checkpoint
+from preprocessing.errors import RequestError
+from preprocessing.guided import Guide, build_guide, check_guide, reasoning_state
+from preprocessing.stylers import Styler
+from preprocessing.tokenizer import ChatTokenizer
+from preprocessing.tool_guides import call_form
+
+IGNORE_EOS = -1
+# OpenAI's range for logit_bias.
+_BIAS_LIMIT = 100.0
+# A text of more than this many characters for every token of the context is tried by its head first: ordinary text
+# has 1 to 5 characters a token, so the head alone shows it to be too long.
+_HEAD_CHARS_PER_TOKEN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRequest:
+    """One request's prompt and what its tokens decide, as the ensemble's tensors give them.
+
+    Exactly one of text, messages (the JSON text of preprocessing.chat) and input_ids.
+    images: encoded files. max_tokens: None for what is left of the context. end_id: -1 for none at all.
+    bias_words: (word, bias added to each of its tokens). logit_bias: id -> bias.
+    """
+
+    text: str | None = None
+    messages: str | None = None
+    input_ids: tuple[int, ...] | None = None
+    images: tuple[bytes, ...] = ()
+    max_tokens: int | None = None
+    stop_words: tuple[str, ...] = ()
+    bad_words: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    end_id: int | None = None
+    pad_id: int | None = None
+    bias_words: tuple[tuple[str, float], ...] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    guide_type: str | None = None
+    guide: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInput:
+    """The contract's tensors that come of the prompt.
+
+    request_output_len: tokens to write at most. end_id: -1 for none. stop_words, bad_words: token sequences.
+    embedding_bias: id -> logit bias; absent ids have none. guide_type, guide: see preprocessing.guided.
+    """
+
+    input_ids: list[int]
+    request_output_len: int
+    end_id: int
+    pad_id: int
+    stop_words: list[list[int]]
+    bad_words: list[list[int]]
+    embedding_bias: dict[int, float]
+    guide_type: str | None
+    guide: str | None
+
+
+class PromptBuilder:
+    """Builds engine inputs for one checkpoint. Holds no state of requests; safe to use from several threads."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, tokenizer: ChatTokenizer, styler: Styler, max_model_len: int | None = None
+    ) -> None:
+        """max_model_len: tokens of prompt and answer together; None for what the checkpoint was made for."""
+        self.checkpoint = checkpoint
+        self.tokenizer = tokenizer
+        self.styler = styler
+        self.max_model_len = max_model_len or checkpoint.max_position_embeddings
+        self.answer_format = styler.answer_format(tokenizer)
+        # First the checkpoint's own, whose first is the main one; without doubles.
+        self.end_ids = tuple(dict.fromkeys((*checkpoint.end_ids, *styler.stop_ids(tokenizer))))
+        self._longest_token = max(map(len, tokenizer.backend.get_vocab()))
+
+    def build(self, request: PromptRequest) -> EngineInput:
+        """Raises RequestError; its param is the OpenAI field at fault."""
+        input_ids, guide, source = self._prompt(request)
+        end_id, extra_ends = self._ends(request)
+        stop_words = [self._word_ids(word) for word in request.stop_words if word]
+        return EngineInput(
+            input_ids=input_ids,
+            request_output_len=self._output_len(len(input_ids), request.max_tokens, source),
+            end_id=end_id,
+            pad_id=self.checkpoint.pad_id if request.pad_id is None else request.pad_id,
+            stop_words=[*stop_words, *([item] for item in extra_ends)],
+            bad_words=self._bad_words(request.bad_words),
+            embedding_bias=self._bias(request),
+            guide_type=guide.guide_type if guide else None,
+            guide=guide.guide if guide else None,
+        )
+
+    def _prompt(self, request: PromptRequest) -> tuple[list[int], Guide | None, str]:
+        """Prompt ids, guide, and the OpenAI field that the prompt came from."""
+        given = [value is not None for value in (request.text, request.messages, request.input_ids)]
+        if sum(given) != 1:
+            raise RequestError("give exactly one of text_input, messages and input_ids", param="messages")
+        source = "messages" if request.messages is not None else "prompt"
+        if request.images:
+            raise RequestError("the served model takes no images", param=source)
+        guide = check_guide(request.guide_type, request.guide)
+        if request.messages is not None:
+            prompt, chat_guide = self._render(request.messages)
+            if guide and chat_guide:
+                raise RequestError("the chat asks for a guide of its own", param="guided_decoding_guide")
+            input_ids, guide = self._encode(prompt, source, add_special_tokens=False), guide or chat_guide
+        elif request.text is not None:
+            input_ids = self._encode(request.text, source, add_special_tokens=True)
+        else:
+            input_ids = self._check_ids(request.input_ids or (), "prompt")
+        if not input_ids:
+            raise RequestError("the prompt is empty", param=source)
+        return input_ids, guide, source
+
+    def _render(self, messages: str) -> tuple[str, Guide | None]:
+        chat = ChatRequest.parse(messages)
+        if chat.tools:
+            call_form(self.answer_format.tool_parser)  # Refuses tools that the model could not call readably.
+        prompt = self.styler.render(self.tokenizer, chat)
+        kwargs = self.styler.template_kwargs(chat)
+        thinking = kwargs.get("enable_thinking", self.answer_format.thinking_default) is not False
+        reasoning = reasoning_state(chat, self.answer_format, prompt, thinking)
+        return prompt, build_guide(chat, self.answer_format, reasoning)
+
+    def _encode(self, text: str, source: str, *, add_special_tokens: bool) -> list[int]:
+        """Ids of `text`. A text that cannot fit is refused without tokenizing all of it, which would take seconds."""
+        if len(text) > self.max_model_len * self._longest_token:
+            raise self._too_long(f"at least {len(text) // self._longest_token}", source)
+        head = self.max_model_len * _HEAD_CHARS_PER_TOKEN
+        if len(text) > head:
+            # Where the head is cut its last tokens may differ from the whole text's; twice the context leaves no doubt.
+            count = len(self.tokenizer.encode(text[:head], add_special_tokens))
+            if count >= 2 * self.max_model_len:
+                raise self._too_long(f"at least {count}", source)
+        return self.tokenizer.encode(text, add_special_tokens)
+
+    def _output_len(self, prompt_len: int, max_tokens: int | None, source: str) -> int:
+        left = self.max_model_len - prompt_len
+        if left <= 0:
+            raise self._too_long(str(prompt_len), source)
+        if max_tokens is None:
+            return left
+        if max_tokens < 1:
+            raise RequestError(f"max_tokens must be at least 1, not {max_tokens}", param="max_tokens")
+        if max_tokens > left:
+            raise RequestError(
+                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
+                f"{prompt_len + max_tokens} tokens ({prompt_len} in the {source}, {max_tokens} in the completion). "
+                f"Please reduce the length of the {source} or the completion.",
+                kind="context_length",
+                param="max_tokens",
+            )
+        return max_tokens
+
+    def _too_long(self, count: str, source: str) -> RequestError:
+        return RequestError(
+            f"This model's maximum context length is {self.max_model_len} tokens. However, your {source} resulted in "
+            f"{count} tokens. Please reduce the length of the {source}.",
+            kind="context_length",
+            param=source,
+        )
+
+    def _ends(self, request: PromptRequest) -> tuple[int, list[int]]:
+        """The end id and the further ids that end the answer; -1 and the request's own where EOS is ignored."""
+        own = self._check_ids(request.stop_token_ids, "stop_token_ids")
+        if request.end_id == IGNORE_EOS:
+            return IGNORE_EOS, own
+        if request.end_id is not None:
+            return self._check_ids((request.end_id,), "end_id")[0], own
+        return self.end_ids[0], list(dict.fromkeys([*self.end_ids[1:], *own]))
+
+    def _word_ids(self, word: str) -> list[int]:
+        return self.tokenizer.encode(word, add_special_tokens=False)
+
+    def _bad_words(self, words: Iterable[str]) -> list[list[int]]:
+        """Each word as it begins a text and as it follows a space: two different token sequences."""
+        sequences = []
+        for word in words:
+            for form in (word.lstrip(), " " + word.lstrip()) if word.strip() else ():
+                ids = self._word_ids(form)
+                if ids and ids not in sequences:
+                    sequences.append(ids)
+        return sequences
+
+    def _bias(self, request: PromptRequest) -> dict[int, float]:
+        self._check_ids(request.logit_bias, "logit_bias")
+        for token_id, value in request.logit_bias.items():
+            if not -_BIAS_LIMIT <= value <= _BIAS_LIMIT:
+                raise RequestError(f"logit_bias of {token_id} must be within -100 and 100", param="logit_bias")
+        bias = dict(request.logit_bias)
+        for word, weight in request.bias_words:
+            if not math.isfinite(weight):
+                raise RequestError("embedding_bias_weights must be finite", param="embedding_bias_weights")
+            for token_id in set(self._word_ids(word)):
+                bias[token_id] = bias.get(token_id, 0.0) + weight
+        return bias
+
+    def _check_ids(self, ids: Iterable[int], param: str) -> list[int]:
+        checked = list(ids)
+        if checked and not 0 <= min(checked) <= max(checked) < self.checkpoint.vocab_size:
+            wrong = next(item for item in checked if not 0 <= item < self.checkpoint.vocab_size)
+            raise RequestError(f"{param}: token id {wrong} is not in 0..{self.checkpoint.vocab_size - 1}", param=param)
+        return checked

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One module per model family, and how a checkpoint's family is found."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from preprocessing.checkpoint import Checkpoint
+from preprocessing.stylers.base import Styler
+from preprocessing.stylers.default import DefaultStyler
+from preprocessing.stylers.gemma3 import Gemma3Styler
+from preprocessing.stylers.internvl2_5 import InternVLStyler
+from preprocessing.stylers.llama3 import HEADER, Llama3Styler
+from preprocessing.stylers.qwen import QwenStyler
+from preprocessing.stylers.qwen3 import Qwen3Styler
+
+__all__ = ["STYLERS", "Styler", "find_styler"]
+
+STYLERS: dict[str, type[Styler]] = {
+    "qwen": QwenStyler,
+    "qwen3": Qwen3Styler,
+    "internvl2_5": InternVLStyler,
+    "gemma3": Gemma3Styler,
+    "llama3": Llama3Styler,
+    "default": DefaultStyler,
+}
+
+# `model_type` of config.json -> family. Llama is looked at more closely: Llama 2 and SmolLM share its type.
+_FAMILIES = {
+    "qwen2": "qwen",
+    "qwen2_moe": "qwen",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3",
+    "internvl_chat": "internvl2_5",
+    "internvl": "internvl2_5",
+    "gemma3": "gemma3",
+    "gemma3_text": "gemma3",
+}
+
+
+def find_styler(
+    checkpoint: Checkpoint, name: str | None = None, template_defaults: Mapping[str, Any] | None = None
+) -> Styler:
+    """The styler called `name`, or without a name that of the checkpoint's family.
+
+    template_defaults: the server's own `chat_template_kwargs`, such as `{"enable_thinking": False}`.
+    Raises ValueError for an unknown name, listing the known ones.
+    """
+    name = name or _family(checkpoint)
+    if name not in STYLERS:
+        raise ValueError(f"unknown styler '{name}'; known: {', '.join(sorted(STYLERS))}")
+    return STYLERS[name](template_defaults)
+
+
+def _family(checkpoint: Checkpoint) -> str:
+    if "InternVLChatModel" in checkpoint.architectures:
+        return "internvl2_5"
+    if checkpoint.model_type == "llama":
+        return "llama3" if _has_llama3_headers(checkpoint) else "default"
+    return _FAMILIES.get(checkpoint.model_type, "default")
+
+
+def _has_llama3_headers(checkpoint: Checkpoint) -> bool:
+    files = (checkpoint.path / name for name in ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json"))
+    return any(HEADER in file.read_text(encoding="utf-8") for file in files if file.is_file())

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures that several test folders share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+_TOKENIZERS = Path(__file__).parent.parent / ".cache" / "tokenizers"
+
+
+def _tokenizer_dir(name: str) -> Path:
+    path = Path(os.environ.get("TRITON_CHAT_TOKENIZERS", _TOKENIZERS)) / name
+    if not (path / "tokenizer.json").is_file():
+        pytest.fail(f"no tokenizer in {path}: run `make setup`, or set TRITON_CHAT_TOKENIZERS to the folder of {name}/")
+    return path
+
+
+@pytest.fixture(scope="session")
+def qwen3_tokenizer_dir() -> Path:
+    """Folder of Qwen3's tokenizer.json and tokenizer_config.json."""
+    return _tokenizer_dir("qwen3")
+
+
+@pytest.fixture(scope="session")
+def gemma3_tokenizer_dir() -> Path:
+    """Folder of Gemma 3's tokenizer.json and tokenizer_config.json."""
+    return _tokenizer_dir("gemma3")
+
+
+@pytest.fixture(scope="session")
+def qwen3(qwen3_tokenizer_dir: Path) -> Tokenizer:
+    """Qwen3's tokenizer: byte-level BPE."""
+    return Tokenizer.from_file(str(qwen3_tokenizer_dir / "tokenizer.json"))
+
+
+@pytest.fixture(scope="session")
+def gemma3(gemma3_tokenizer_dir: Path) -> Tokenizer:
+    """Gemma 3's tokenizer: sentencepiece with byte fallback."""
+    return Tokenizer.from_file(str(gemma3_tokenizer_dir / "tokenizer.json"))
