@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application: routes, middleware, error handlers, and what lives as long as the process."""
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from frontend import __version__, health, models, tokenization
+from frontend.answer import answer
+from frontend.chat import plan_chat
+from frontend.completions import plan_completion
+from frontend.errors import ApiError, ClientGone, describe, error_body
+from frontend.middleware import Gate
+from frontend.service import Service
+from frontend.settings import Settings
+from preprocessing.errors import RequestError
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # gRPC's channel belongs to the running event loop, so it is made here.
+        app.state.service = service = Service(settings)
+        app.state.started = int(time.time())
+        service.start()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    # Bodies are read by hand (orjson, limits, our own errors), so a generated schema would have nothing to say.
+    app = FastAPI(title="Triton Chat", version=__version__, lifespan=lifespan, openapi_url=None)
+    app.state.settings = settings
+    app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
+    app.add_api_route("/v1/completions", completions, methods=["POST"])
+    for router in (models.router, tokenization.router, health.router):
+        app.include_router(router)
+    for kind in (RequestError, ApiError, ClientGone, ValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _error_response)
+    app.add_middleware(Gate, max_body_bytes=settings.max_body_bytes, api_keys=settings.api_key)
+    if settings.cors_allow_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_allow_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    return app
+
+
+async def chat_completions(request: Request) -> Response:
+    return await answer(request, "chat", plan_chat)
+
+
+async def completions(request: Request) -> Response:
+    return await answer(request, "completions", plan_completion)
+
+
+async def _error_response(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        error = _routing_error(error)
+    shape = describe(error)[0]
+    if shape.status == 500:
+        request_id = getattr(request.state, "request_id", "")
+        unforeseen = error if not isinstance(error, RequestError) else None
+        logger.error("request %s failed: %s", request_id, error, exc_info=unforeseen)
+    return Response(orjson.dumps(error_body(error)), shape.status, headers=shape.headers, media_type="application/json")
+
+
+def _routing_error(error: HTTPException) -> Exception:
+    """What the router itself refuses."""
+    if error.status_code == 404:
+        return ApiError("unknown_path", "There is nothing at this path")
+    if error.status_code == 405:
+        return ApiError("method", "This path does not take this method")
+    return RequestError("The request could not be read")

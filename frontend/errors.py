@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that a client can see, and the one table that gives each its HTTP status and body."""
+
+import re
+from dataclasses import dataclass, field
+
+import grpc
+from pydantic import ValidationError
+
+from preprocessing.errors import Kind, RequestError
+
+MAX_MESSAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How one kind of error looks: `code` is a string or null in the body, never a number."""
+
+    status: int
+    type: str
+    code: str | None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+_RETRY = {"Retry-After": "1"}
+
+KINDS: dict[Kind, Shape] = {
+    "invalid_request": Shape(400, "invalid_request_error", None),
+    "context_length": Shape(400, "invalid_request_error", "context_length_exceeded"),
+    "cancelled": Shape(499, "cancelled", "request_cancelled"),
+    "timeout": Shape(504, "timeout_error", "timeout"),
+    "unavailable": Shape(503, "service_unavailable_error", "unavailable", _RETRY),
+    "internal": Shape(500, "server_error", "internal_error"),
+}
+
+REFUSALS: dict[str, Shape] = {
+    "bad_key": Shape(401, "authentication_error", "invalid_api_key", {"WWW-Authenticate": "Bearer"}),
+    "unknown_model": Shape(404, "invalid_request_error", "model_not_found"),
+    "unknown_path": Shape(404, "invalid_request_error", "not_found"),
+    "method": Shape(405, "invalid_request_error", "method_not_allowed"),
+    "too_large": Shape(413, "invalid_request_error", "request_too_large"),
+    "overloaded": Shape(503, "overloaded_error", "overloaded", _RETRY),
+}
+
+# What Triton writes where a model or Triton itself cannot take a request now. Its stream has no status codes.
+_UNAVAILABLE = re.compile(
+    r"unknown model|not ready|not available|unavailable|no available versions"
+    r"|maximum queue size|shutting down|stub process",
+    re.IGNORECASE,
+)
+
+
+class ApiError(Exception):
+    """An error that only the HTTP side knows; `kind` is a key of REFUSALS."""
+
+    def __init__(self, kind: str, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.shape = REFUSALS[kind]
+        self.message = message
+        self.param = param
+
+
+class ClientGone(Exception):
+    """The client closed its connection; nobody is left to answer."""
+
+
+def describe(error: BaseException) -> tuple[Shape, str, str | None]:
+    """Shape, message and param of any error. Errors of no known type say nothing about themselves."""
+    if isinstance(error, RequestError):
+        return KINDS[error.kind], error.message, error.param
+    if isinstance(error, ApiError):
+        return error.shape, error.message, error.param
+    if isinstance(error, ValidationError):
+        return KINDS["invalid_request"], *_first_mistake(error)
+    if isinstance(error, ClientGone):
+        return KINDS["cancelled"], "The client closed the connection", None
+    return KINDS["internal"], "Internal server error", None
+
+
+def error_body(error: BaseException) -> dict[str, object]:
+    """The OpenAI error object of an error."""
+    shape, message, param = describe(error)
+    if len(message) > MAX_MESSAGE:
+        message = message[: MAX_MESSAGE - 3] + "..."
+    return {"error": {"message": message, "type": shape.type, "param": param, "code": shape.code}}
+
+
+def _first_mistake(error: ValidationError) -> tuple[str, str | None]:
+    """The first mistake by field and rule; what the client sent is never repeated.
+
+    A rule between fields raises RequestError, whose param is the field to change: pydantic knows no place for it.
+    """
+    mistake = error.errors(include_url=False, include_input=False)[0]
+    cause = mistake.get("ctx", {}).get("error")
+    if isinstance(cause, RequestError):
+        return cause.message, cause.param
+    param = ""
+    for part in mistake["loc"]:
+        if isinstance(part, int):
+            param += f"[{part}]"
+        elif re.fullmatch(r"[a-z_]{1,40}", part):
+            # A union's branches ("list[str]") and a mapping's keys are part of pydantic's path but not of the field's.
+            param += f".{part}" if param else part
+    text = mistake["msg"].removeprefix("Value error, ")
+    return (f"{param}: {text}" if param else text), param or None
+
+
+def upstream_error(text: str) -> RequestError:
+    """A Triton error message as an error of ours; the text of an unknown one stays inside."""
+    known = RequestError.decode(text)
+    if known is not None:
+        return known
+    if _UNAVAILABLE.search(text):
+        return RequestError("The model is not available at the moment", kind="unavailable")
+    return RequestError("The engine failed to serve the request", kind="internal")
+
+
+_GRPC_KINDS: dict[grpc.StatusCode, tuple[Kind, str]] = {
+    grpc.StatusCode.UNAVAILABLE: ("unavailable", "Triton cannot be reached at the moment"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: ("timeout", "Triton did not answer in time"),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ("unavailable", "Triton is overloaded at the moment"),
+    grpc.StatusCode.CANCELLED: ("unavailable", "The connection to Triton was closed"),
+}
+
+
+def rpc_error(error: grpc.aio.AioRpcError) -> RequestError:
+    """A failed gRPC call as an error of ours."""
+    text = error.details() or ""
+    if RequestError.decode(text) is None and error.code() in _GRPC_KINDS:
+        kind, message = _GRPC_KINDS[error.code()]
+        return RequestError(message, kind=kind)
+    return upstream_error(text)

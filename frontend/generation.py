@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One generation: the requests of all choices of an answer, started, read and ended as one."""
+
+import asyncio
+from collections.abc import Sequence
+
+from tritonclient.grpc import service_pb2 as pb
+
+from frontend.deltas import merge
+from frontend.inbox import Inbox
+from frontend.tensors import Delta, decode_delta
+from frontend.triton_stream import TritonStream
+from preprocessing.errors import Kind, RequestError
+
+# What the engine reports that is no answer.
+_FAILED_FINISHES: dict[str, tuple[str, Kind]] = {
+    "cancelled": ("The engine cancelled the request", "unavailable"),
+    "timeout": ("The engine ran out of time", "timeout"),
+}
+
+
+class Generation:
+    """Deltas by choice until every choice has its finish_reason.
+
+    `fail` ends it from outside (client gone, out of time, shutdown): Triton is told to stop at once, whoever reads
+    gets the error. `close` must be called in the end; it stops whatever has not finished.
+    """
+
+    def __init__(self, stream: TritonStream, requests: Sequence[pb.ModelInferRequest]) -> None:
+        self._stream = stream
+        self._requests = requests
+        self._inbox = Inbox()
+        self._running = set(range(len(requests)))
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def start(self, timeout: float) -> None:
+        """Send the requests. After `timeout` seconds the generation fails."""
+        await self._stream.submit(self._requests, self._inbox)
+        error = RequestError(f"The request did not finish within {timeout:g} s", kind="timeout")
+        self._timer = asyncio.get_running_loop().call_later(timeout, self.fail, error)
+
+    @property
+    def running(self) -> bool:
+        return bool(self._running)
+
+    async def next(self) -> dict[int, Delta]:
+        """What has come in since the last call, one delta for each choice that got something."""
+        while True:
+            waiting: dict[int, list[Delta]] = {}
+            for choice, response in await self._inbox.take():
+                if choice in self._running:
+                    delta = decode_delta(response)
+                    waiting.setdefault(choice, []).append(delta)
+                    self._note_end(choice, delta)
+            if waiting:
+                return {choice: merge(deltas) for choice, deltas in waiting.items()}
+
+    def fail(self, error: Exception) -> None:
+        self._inbox.fail(error)
+        self.close()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for choice in self._running:
+            self._stream.cancel(self._requests[choice].id)
+
+    def _note_end(self, choice: int, delta: Delta) -> None:
+        if delta.finish_reason is None and not delta.final:
+            return
+        self._running.discard(choice)
+        if delta.finish_reason is None:
+            raise RequestError("The engine ended the answer without a finish reason", kind="internal")
+        if delta.finish_reason in _FAILED_FINISHES:
+            message, kind = _FAILED_FINISHES[delta.finish_reason]
+            raise RequestError(message, kind=kind)

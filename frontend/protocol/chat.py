@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The body of POST /v1/chat/completions."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from frontend.protocol.common import INT32_MAX, Body, GenerationBody
+from preprocessing.errors import RequestError
+
+MAX_MESSAGES = 10_000
+MAX_TOOLS = 1024
+
+
+class Function(Body):
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Body):
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Body):
+    name: str
+
+
+class NamedTool(Body):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class ChatPrompt(Body):
+    """The fields that make the prompt; /tokenize takes them too."""
+
+    model: str | None = None
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    enable_thinking: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_ending(self) -> "ChatPrompt":
+        if self.continue_final_message and self.add_generation_prompt:
+            raise RequestError(
+                "continue_final_message and add_generation_prompt exclude each other", param="continue_final_message"
+            )
+        return self
+
+    def thinking(self, default: bool | None) -> bool | None:
+        """Whether the model shall think: the request's own word, else `default` (None: the model's default)."""
+        if self.enable_thinking is not None:
+            return self.enable_thinking
+        asked = (self.chat_template_kwargs or {}).get("enable_thinking")
+        if isinstance(asked, bool):
+            return asked
+        return False if self.reasoning_effort == "none" else default
+
+
+class ChatBody(GenerationBody, ChatPrompt):
+    max_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    separate_reasoning: bool | None = None
+    include_reasoning: bool | None = None
+    echo: bool | None = None
+
+    @field_validator("tool_choice", mode="wrap")
+    @classmethod
+    def _known_choice(cls, value: Any, validate: Any) -> Any:
+        try:
+            return validate(value)
+        except ValueError:
+            raise ValueError("must be auto, none, required or a function by name") from None
+
+    @model_validator(mode="after")
+    def _tools_agree(self) -> "ChatBody":
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError("top_logprobs is only allowed with logprobs", param="top_logprobs")
+        if self.tool_choice in (None, "none", "auto"):
+            return self
+        if not self.tools:
+            raise RequestError("tool_choice is only allowed with tools", param="tool_choice")
+        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in self.tool_names():
+            raise RequestError("tool_choice names a function that is not among tools", param="tool_choice")
+        if self.constraints():
+            raise RequestError(
+                "tool_choice that forces a call excludes response_format and structured outputs", param="tool_choice"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> "ChatBody":
+        if self.min_tokens and self.length is not None and self.min_tokens > self.length:
+            raise RequestError("min_tokens is above max_tokens", param="min_tokens")
+        return self
+
+    @property
+    def length(self) -> int | None:
+        """Tokens to generate at most; None is what is left of the context."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    def tool_names(self) -> set[str]:
+        return {tool.function.name for tool in self.tools or ()}
+
+    def tool_choice_name(self) -> str:
+        """tool_choice as AnswerOptions spells it."""
+        if isinstance(self.tool_choice, NamedTool):
+            return f"function:{self.tool_choice.function.name}"
+        return self.tool_choice or "auto"

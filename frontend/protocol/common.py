@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fields that chat and plain completions share, and how they become the ensemble's inputs."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, field_validator, model_validator
+
+from preprocessing.errors import RequestError
+
+INT32_MAX = 2**31 - 1
+MAX_CHOICES = 128
+MAX_STOPS = 16
+
+Penalty = Annotated[FiniteFloat, Field(ge=-2, le=2)]
+TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class Body(BaseModel):
+    """A request body. Strict: "5" is no number and true is no integer, but 1 is a float."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = None
+
+
+class StructuredOutputs(Body):
+    """vLLM's `structured_outputs`: exactly one of these."""
+
+    json_: str | dict[str, Any] | None = Field(None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = Field(None, min_length=1, max_length=1024)
+    grammar: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "StructuredOutputs":
+        if len(self.given()) != 1:
+            raise ValueError("give exactly one of json, regex, choice, grammar")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        values = {"json": self.json_, "regex": self.regex, "choice": self.choice, "grammar": self.grammar}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class JsonSchema(Body):
+    name: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class ResponseFormat(Body):
+    type: str
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> "ResponseFormat":
+        if self.type not in ("text", "json_object", "json_schema"):
+            raise ValueError("type must be text, json_object or json_schema")
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("json_schema is required with type json_schema")
+        return self
+
+
+class GenerationBody(Body):
+    """What a chat and a plain completion have in common. Null is the same as absent in every field."""
+
+    model: str | None = None
+    temperature: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=INT32_MAX)] | None = None
+    min_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    stop: Annotated[list[Word], Field(max_length=MAX_STOPS)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    logit_bias: Annotated[dict[str, FiniteFloat], Field(max_length=1024)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[FiniteFloat, Field(gt=0, le=10)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
+    ignore_eos: bool | None = None
+    bad_words: Annotated[list[Word], Field(max_length=1024)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    priority: Annotated[int, Field(ge=-(2**31), le=INT32_MAX)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: Annotated[list[str], Field(min_length=1, max_length=1024)] | None = None
+    guided_grammar: str | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop_is_a_list(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [value] if value else None
+        return value
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _biases(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        for token, bias in (value or {}).items():
+            if not (token.isascii() and token.isdigit() and int(token[:11]) <= INT32_MAX):
+                raise ValueError("keys must be token ids")
+            if not -100 <= bias <= 100:
+                raise ValueError("values must be from -100 to 100")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> "GenerationBody":
+        if self.stream_options is not None and not self.stream:
+            raise RequestError("stream_options is only allowed with stream", param="stream_options")
+        if len(self.constraints()) > 1:
+            raise RequestError(
+                "give only one of response_format, structured_outputs and guided_*", param="response_format"
+            )
+        return self
+
+    @property
+    def choices(self) -> int:
+        return self.n or 1
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage is True
+
+    def constraints(self) -> list[dict[str, Any]]:
+        """What the answer's form is constrained to, each in the form of `structured_outputs`."""
+        given: list[dict[str, Any]] = []
+        if self.response_format is not None and self.response_format.type == "json_object":
+            given.append({"json_object": True})
+        if self.response_format is not None and self.response_format.json_schema is not None:
+            given.append({"json": self.response_format.json_schema.schema_})
+        if self.structured_outputs is not None:
+            given.append(self.structured_outputs.given())
+        guided = {
+            "json": self.guided_json,
+            "regex": self.guided_regex,
+            "choice": self.guided_choice,
+            "grammar": self.guided_grammar,
+        }
+        given += [{name: value} for name, value in guided.items() if value is not None]
+        return given

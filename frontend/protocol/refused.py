@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fields that would change the answer and cannot be honoured: a 400 that names them, unless at a harmless value.
+
+Fields that are in no table and no model (`user`, `metadata`, `store`, `service_tier` and whatever comes) are ignored.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from preprocessing.errors import RequestError
+
+# Field -> the values besides null that ask for nothing.
+_COMMON: dict[str, tuple[Any, ...]] = {
+    "add_special_tokens": (),
+    "allowed_token_ids": ([],),
+    "beam_width": (1,),
+    "chat_template": (),
+    "early_stopping": (False,),
+    "guided_whitespace_pattern": (),
+    "kv_transfer_params": ({},),
+    "length_penalty": (1, 1.0),
+    "logits_processors": ([],),
+    "min_length": (0,),
+    "prompt_embeds": (),
+    "prompt_logprobs": (),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "thinking_token_budget": (),
+    "truncate_prompt_tokens": (),
+    "typical_p": (1, 1.0),
+    "use_beam_search": (False,),
+    "vllm_xargs": ({},),
+}
+
+REFUSED_IN_CHAT: dict[str, tuple[Any, ...]] = _COMMON | {
+    "add_special_tokens": (False,),
+    "audio": (),
+    "best_of": (1,),
+    "documents": ([],),
+    "function_call": (),
+    "functions": (),
+    "guided_decoding_disable_any_whitespace": (False,),
+    "mm_processor_kwargs": ({},),
+    "modalities": (["text"],),
+    "prediction": (),
+    "suffix": ("",),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+
+REFUSED_IN_COMPLETIONS: dict[str, tuple[Any, ...]] = _COMMON | {
+    "add_special_tokens": (True,),
+    "best_of": (1,),
+    "suffix": ("",),
+}
+
+_HINTS = {"functions": "use 'tools'", "function_call": "use 'tool_choice'", "best_of": "use 'n'"}
+
+
+def refuse(body: Mapping[str, Any], table: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise RequestError naming the first field of the table that asks for something."""
+    for name in body.keys() & table.keys():
+        value = body[name]
+        # 1 == True to Python, but `"best_of": true` is a mistake of the client's.
+        if value is not None and not any(
+            value == harmless and type(value) is type(harmless) for harmless in table[name]
+        ):
+            hint = f"; {_HINTS[name]}" if name in _HINTS else ""
+            raise RequestError(f"'{name}' is not supported{hint}", param=name)

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bodies of POST /tokenize and POST /detokenize, in vLLM's shapes."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from frontend.protocol.chat import ChatPrompt
+from frontend.protocol.common import Body, TokenId
+
+
+class TokenizeTextBody(Body):
+    model: str | None = None
+    prompt: str
+    add_special_tokens: bool | None = None
+
+
+class TokenizeChatBody(ChatPrompt):
+    add_special_tokens: bool | None = None
+
+
+class DetokenizeBody(Body):
+    model: str | None = None
+    tokens: Annotated[list[TokenId], Field(max_length=4_000_000)]

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP server process: its socket, its signals, and how it goes away."""
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from frontend.app import create_app
+from frontend.service import Service
+from frontend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FLUSH = 5.0  # seconds after the grace period for the last error events to reach clients
+
+
+class Server(uvicorn.Server):
+    """uvicorn that drains on SIGTERM: admits nothing, lets requests finish in the grace period, then ends them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.app = create_app(settings)
+        super().__init__(
+            uvicorn.Config(
+                self.app,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_level=settings.log_level,
+                access_log=False,
+                server_header=False,
+                ssl_certfile=settings.tls_certificate,
+                ssl_keyfile=settings.tls_key,
+                timeout_graceful_shutdown=int(settings.grace_period + FLUSH),
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or []:
+            logger.info("listening on %s:%d", *listening.getsockname()[:2])
+        # What exists now stays: the collector need not look at it again on every pass.
+        gc.collect()
+        gc.freeze()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        service: Service = self.app.state.service
+        service.drain()
+        timer = asyncio.get_running_loop().call_later(self._settings.grace_period, service.fail_all)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn raises a captured signal again when it is done, so that the process would not exit with 0.
+        previous = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in previous.items():
+                signal.signal(one, handler)
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the process's exit status."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        listening = shared_socket(settings.host, settings.port)
+    except OSError as error:
+        sys.stderr.write(f"host={settings.host!r}, port={settings.port}: cannot listen: {error}\n")
+        return 1
+    server = Server(settings)
+    server.run(sockets=[listening])
+    return 0 if server.started else 1
+
+
+def shared_socket(host: str, port: int) -> socket.socket:
+    """A listening socket on a port that further processes of this server may share."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind(address)
+        listening.listen(2048)
+    except OSError:
+        listening.close()
+        raise
+    return listening

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frontend's settings: flag over environment over default, read once and frozen."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+ENV_PREFIX = "TRITON_CHAT_"
+
+
+class SettingsError(ValueError):
+    """A setting whose value cannot be used; the message names the key and the value."""
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("a value that is not empty")
+    return value.strip()
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _switch(value: str) -> bool:
+    switches = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.strip().lower() not in switches:
+        raise ValueError("true or false")
+    return switches[value.strip().lower()]
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _seconds(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 < number <= 86_400:
+        raise ValueError("a number of seconds above 0 and up to 86400")
+    return number
+
+
+def _log_level(value: str) -> str:
+    levels = ("critical", "error", "warning", "info", "debug")
+    if value.strip().lower() not in levels:
+        raise ValueError(f"one of {', '.join(levels)}")
+    return value.strip().lower()
+
+
+def _setting(default: Any, parse: Callable[[str], Any], about: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "about": about})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Each field is the flag `--field-name` and the environment variable `TRITON_CHAT_FIELD_NAME`."""
+
+    host: str = _setting("127.0.0.1", _text, "address to listen on")
+    port: int = _setting(9997, _whole(0, 65_535), "port to listen on; several processes may share it")
+    triton_url: str = _setting("127.0.0.1:8001", _text, "Triton's gRPC address, host:port")
+    served_model_name: tuple[str, ...] = _setting(
+        ("triton-chat",), _names, "names that requests may call the model by; the first is the default"
+    )
+    max_model_len: int | None = _setting(None, _whole(1, 2**31 - 1), "context length that /v1/models reports")
+    inline_reasoning: bool = _setting(False, _switch, "leave the reasoning in the content, tags and all")
+    enable_thinking: bool | None = _setting(None, _switch, "thinking where a request says nothing; else the model's")
+    max_body_bytes: int = _setting(32 * 2**20, _whole(1, 2**31 - 1), "largest request body")
+    max_in_flight: int = _setting(512, _whole(1, 1_000_000), "requests at once; beyond it 503 with Retry-After")
+    request_timeout: float = _setting(600.0, _seconds, "longest a request may take; X-Request-Timeout may shorten it")
+    grace_period: float = _setting(30.0, _seconds, "how long requests may finish after SIGTERM")
+    api_key: tuple[str, ...] = _setting((), _names, "accepted bearer keys of /v1 and the tokenizer; none asks for none")
+    cors_allow_origins: tuple[str, ...] = _setting((), _names, "origins that browsers may call from; * is any")
+    tls_certificate: str | None = _setting(None, _text, "PEM file of the certificate chain; turns TLS on")
+    tls_key: str | None = _setting(None, _text, "PEM file of the certificate's key")
+    image_dirs: tuple[str, ...] = _setting((), _names, "directories that file:// image URLs may read from")
+    image_hosts: tuple[str, ...] = _setting((), _names, "hosts that image URLs may name; none means any public host")
+    image_private_hosts: bool = _setting(False, _switch, "let image URLs reach private and loopback addresses")
+    image_max_bytes: int = _setting(20 * 2**20, _whole(1, 2**31 - 1), "largest image, encoded")
+    image_timeout: float = _setting(10.0, _seconds, "longest an image may take to fetch")
+    max_images: int = _setting(64, _whole(0, 10_000), "images that one request may hold")
+    log_level: str = _setting("info", _log_level, "critical, error, warning, info or debug")
+
+    @classmethod
+    def load(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> "Settings":
+        """Read flags, then the environment.
+
+        Raises SettingsError naming the key and the value at fault.
+        """
+        flags = vars(_parser().parse_args(arguments))
+        values: dict[str, Any] = {}
+        for one in fields(cls):
+            flag, variable = "--" + one.name.replace("_", "-"), ENV_PREFIX + one.name.upper()
+            if flags[one.name] is not None:
+                key, raw = flag, ",".join(flags[one.name])
+            elif environment.get(variable):
+                key, raw = variable, environment[variable]
+            else:
+                continue
+            try:
+                values[one.name] = one.metadata["parse"](raw)
+            except ValueError as error:
+                raise SettingsError(f"{key}={raw!r}: expected {error}") from None
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        if not self.served_model_name:
+            raise SettingsError("served_model_name=(): expected at least one name")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise SettingsError(f"tls_certificate={self.tls_certificate!r}, tls_key={self.tls_key!r}: expected both")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m frontend", description=__doc__, epilog=f"Each flag has a variable, as {ENV_PREFIX}PORT."
+    )
+    for one in fields(Settings):
+        # Every flag may be repeated: a list's values add up, and a scalar given twice is refused by its parser.
+        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if one.metadata["parse"] is _switch else {}
+        about = f"{one.metadata['about']} (default: {one.default})".replace("%", "%%")
+        parser.add_argument("--" + one.name.replace("_", "-"), action="append", help=about, **switch)
+    return parser

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Triton that does what a test scripts: the five models' gRPC face without models.
+
+A script is an async generator: it gets the `Call` of one ensemble request and yields what Triton would answer,
+made with `reply` or `failure`. The fake records every request, and every id that was told to stop.
+"""
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as pb_grpc
+
+INPUTS = {
+    "STRING": "text_input messages images bad_words guided_decoding_guide_type guided_decoding_guide",
+    "INT32": "input_ids max_tokens logit_bias_ids stop_token_ids end_id top_k min_tokens",
+    "FP32": "logit_bias_values temperature top_p repetition_penalty presence_penalty frequency_penalty",
+    "UINT64": "seed",
+    "BOOL": "stream return_log_probs return_num_input_tokens exclude_input_in_output",
+}
+_UNPACK = {"INT32": "i", "UINT64": "Q", "FP32": "f", "BOOL": "?"}
+_INTS = ("completion_tokens", "reasoning_tokens", "num_input_tokens", "num_cached_tokens")
+
+
+@dataclass
+class Call:
+    """One request as the ensemble sees it. stopped: set once a stop for its id has come in."""
+
+    id: str
+    model: str
+    inputs: dict[str, list[Any]]
+    parameters: dict[str, Any]
+    shapes: dict[str, list[int]]
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def messages(self) -> dict[str, Any]:
+        return json.loads(self.inputs["messages"][0])
+
+    @classmethod
+    def read(cls, request: pb.ModelInferRequest) -> "Call":
+        inputs = {
+            tensor.name: _unpack(tensor.datatype, raw)
+            for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True)
+        }
+        parameters = {
+            name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in request.parameters.items()
+        }
+        shapes = {tensor.name: list(tensor.shape) for tensor in request.inputs}
+        return cls(request.id, request.model_name, inputs, parameters, shapes)
+
+
+Script = Callable[[Call], AsyncIterator[pb.ModelStreamInferResponse]]
+
+
+def reply(text: str = "", *, final: bool = False, model: str = "ensemble", **outputs: Any) -> Any:
+    """A response of the ensemble: `text_output` always, other outputs by name, JSON outputs as Python values."""
+    response = pb.ModelInferResponse(model_name=model)
+    for name, value in {"text_output": text, **outputs}.items():
+        if name in _INTS:
+            _add(response, name, "INT32", struct.pack("<i", value))
+        else:
+            data = (value if isinstance(value, str) else json.dumps(value)).encode()
+            _add(response, name, "BYTES", struct.pack("<I", len(data)) + data)
+    response.parameters["triton_final_response"].bool_param = final
+    return pb.ModelStreamInferResponse(infer_response=response)
+
+
+def finish(reason: str = "stop", *, completion: int = 3, prompt: int = 5, text: str = "", **outputs: Any) -> Any:
+    """The last response of an answer."""
+    counts = {"completion_tokens": completion, "reasoning_tokens": 0, "num_input_tokens": prompt}
+    return reply(text, final=True, finish_reason=reason, **(counts | outputs))
+
+
+def failure(text: str) -> Any:
+    return pb.ModelStreamInferResponse(error_message=text)
+
+
+def answer_of(*texts: str) -> Script:
+    """A script that streams these texts and stops."""
+
+    async def script(call: Call) -> AsyncIterator[Any]:
+        for text in texts:
+            yield reply(text)
+        yield finish(completion=len(texts))
+
+    return script
+
+
+async def silence(call: Call) -> AsyncIterator[Any]:
+    """A script that answers nothing until it is stopped."""
+    await call.stopped.wait()
+    yield finish("cancelled")
+
+
+class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
+    """Scripted servicer. Attributes are the test's to set before or between requests."""
+
+    def __init__(self) -> None:
+        self.script: Script = answer_of("Hello", " world")
+        self.inputs = {name for names in INPUTS.values() for name in names.split()}
+        self.engine_backend = "python"
+        self.unready: set[str] = set()
+        self.calls: list[Call] = []
+        self.stops: list[str] = []
+        # Ids stopped before this many stops of theirs have come in are taken for not yet known to the engine.
+        self.stops_needed = 1
+        self.port = 0
+        self._server: grpc.aio.Server | None = None
+        self._running: dict[str, Call] = {}
+
+    async def start(self, port: int = 0) -> None:
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        pb_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        await self._server.stop(0)
+
+    async def restart(self) -> None:
+        """Break every stream and come back at the same port."""
+        await self.stop()
+        await self.start(self.port)
+
+    # The methods of Triton's gRPC service.
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:
+        return pb.ServerReadyResponse(ready=True)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        return pb.ModelReadyResponse(ready=request.name not in self.unready)
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
+        if request.name in self.unready:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"Request for unknown model: '{request.name}'")
+        config = pb.ModelConfigResponse()
+        config.config.name = request.name
+        config.config.backend = self.engine_backend
+        for name in sorted(self.inputs) if request.name == "ensemble" else ():
+            config.config.input.add(name=name)
+        return config
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        """`preprocessing` makes 2 and an id of each code point, `postprocessing` back."""
+        call = Call.read(request)
+        self.calls.append(call)
+        response = pb.ModelInferResponse(model_name=call.model, id=call.id)
+        if call.model == "preprocessing":
+            text = (call.inputs.get("text_input") or [call.inputs.get("messages", [b""])[0]])[0].decode()
+            if "<<refuse>>" in text:
+                await context.abort(grpc.StatusCode.INTERNAL, "in model 'preprocessing': " + REFUSAL)
+            ids = [2, *map(ord, text)]
+            _add(response, "input_ids", "INT32", struct.pack(f"<{len(ids)}i", *ids))
+        else:
+            data = "".join(map(chr, call.inputs["output_ids"])).encode()
+            _add(response, "text_output", "BYTES", struct.pack("<I", len(data)) + data)
+        return response
+
+    async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        outgoing: asyncio.Queue[Any] = asyncio.Queue()
+        tasks = [asyncio.create_task(self._read(requests, outgoing))]
+        try:
+            while True:
+                yield await outgoing.get()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _read(self, requests: Any, outgoing: "asyncio.Queue[Any]") -> None:
+        async with asyncio.TaskGroup() as group:
+            async for request in requests:
+                call = Call.read(request)
+                if call.model == "tensorrt_llm":
+                    self._stop(call.id)
+                    outgoing.put_nowait(_named(call.id, reply(model="tensorrt_llm")))
+                else:
+                    self.calls.append(call)
+                    self._running[call.id] = call
+                    group.create_task(self._play(call, outgoing))
+
+    async def _play(self, call: Call, outgoing: "asyncio.Queue[Any]") -> None:
+        async for response in self.script(call):
+            outgoing.put_nowait(_named(call.id, response))
+        self._running.pop(call.id, None)
+
+    def _stop(self, request_id: str) -> None:
+        self.stops.append(request_id)
+        if self.stops.count(request_id) >= self.stops_needed and request_id in self._running:
+            self._running[request_id].stopped.set()
+
+
+REFUSAL = (
+    '<<request-error {"kind": "context_length", "param": "messages", "message": "The prompt has 9000 tokens"}>>, quoted'
+)
+
+
+def _named(request_id: str, response: Any) -> Any:
+    response.infer_response.id = request_id
+    return response
+
+
+def _add(response: Any, name: str, datatype: str, raw: bytes) -> None:
+    response.outputs.add(name=name, datatype=datatype, shape=[1, 1])
+    response.raw_output_contents.append(raw)
+
+
+def _unpack(datatype: str, raw: bytes) -> list[Any]:
+    if datatype != "BYTES":
+        size = struct.calcsize(_UNPACK[datatype])
+        return list(struct.unpack(f"<{len(raw) // size}{_UNPACK[datatype]}", raw))
+    values = []
+    while raw:
+        (length,) = struct.unpack_from("<I", raw)
+        values.append(raw[4 : 4 + length])
+        raw = raw[4 + length :]
+    return values

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real frontend on a free port in front of the fake Triton, in the test's own event loop."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import openai
+import uvicorn
+
+from frontend.server import Server, shared_socket
+from frontend.settings import Settings
+from tests.fakes.fake_triton import FakeTriton, answer_of
+
+WAIT = 10.0  # seconds that nothing in these tests may take
+
+CHAT = "/v1/chat/completions"
+HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+@dataclass
+class Serving:
+    triton: FakeTriton
+    server: Server
+    url: str
+    http: httpx.AsyncClient
+    openai: openai.AsyncOpenAI
+
+    def reset(self) -> None:
+        """As after the start, but for the connections."""
+        self.triton.script = answer_of("Hello", " world")
+        self.triton.inputs = FakeTriton().inputs
+        self.triton.unready.clear()
+        self.triton.calls.clear()
+        self.triton.stops.clear()
+        self.triton.stops_needed = 1
+
+    async def chat(self, **fields: Any) -> httpx.Response:
+        return await self.http.post(CHAT, json=HELLO | fields)
+
+    async def chunks(self, path: str = CHAT, **fields: Any) -> list[Any]:
+        """The events of a streamed answer; the last one must be [DONE] and is left out."""
+        response = await self.http.post(path, json=(HELLO if path == CHAT else {}) | {"stream": True} | fields)
+        assert response.status_code == 200, response.text
+        assert response.headers["content-type"].startswith("text/event-stream")
+        events = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+        assert events.pop() == "[DONE]"
+        return [json.loads(event) for event in events]
+
+    async def stopped(self, choices: Sequence[int] | None = None) -> None:
+        """Wait until Triton was told to stop the requests of this test, or those of them at these positions."""
+        at = range(len(self.triton.calls)) if choices is None else choices
+        async with asyncio.timeout(WAIT):
+            while not {self.triton.calls[choice].id for choice in at} <= set(self.triton.stops):
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def serving(**settings: Any) -> AsyncIterator[Serving]:
+    """A frontend and its fake Triton. settings: fields of Settings."""
+    triton = FakeTriton()
+    await triton.start()
+    values = {"served_model_name": ("model", "org/model:1"), "log_level": "critical", "grace_period": 0.3} | settings
+    server = Server(Settings(triton_url=f"127.0.0.1:{triton.port}", **values))
+    try:
+        async with _running(server) as url:
+            client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=WAIT)
+            async with httpx.AsyncClient(base_url=url, timeout=WAIT) as http, client:
+                yield Serving(triton, server, url, http, client)
+    finally:
+        await triton.stop()
+
+
+@asynccontextmanager
+async def free_server(config: uvicorn.Config) -> AsyncIterator[str]:
+    """Any ASGI application on a free port; its base URL."""
+    async with _running(uvicorn.Server(config)) as url:
+        yield url
+
+
+@asynccontextmanager
+async def _running(server: uvicorn.Server) -> AsyncIterator[str]:
+    listening = shared_socket("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        async with asyncio.timeout(WAIT):
+            while not server.started:
+                await asyncio.sleep(0.01)
+        yield url
+    finally:
+        server.should_exit = True
+        await asyncio.wait_for(task, WAIT)

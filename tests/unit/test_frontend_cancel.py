@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests that end early: the client leaves, time runs out, Triton breaks, the server goes away or is full."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from frontend.server import shared_socket
+from tests.fakes.fake_triton import Call, FakeTriton, finish, reply, silence
+from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running() -> AsyncIterator[Serving]:
+    async with serving(max_in_flight=3) as one:
+        yield one
+
+
+@pytest.fixture
+def served(running: Serving) -> Serving:
+    running.reset()
+    return running
+
+
+async def endless(call: Call) -> AsyncIterator:
+    while not call.stopped.is_set():
+        yield reply("on and ")
+        await asyncio.sleep(0.01)
+    yield finish("cancelled")
+
+
+async def leave(served: Serving, body: dict, *, after: bytes = b"") -> None:
+    """Post a chat over a bare connection, read until `after` has come, hang up once Triton has the request."""
+    host, port = served.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    data = json.dumps(HELLO | body).encode()
+    writer.write(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (CHAT.encode(), len(data), data))
+    async with asyncio.timeout(WAIT):
+        if after:
+            await reader.readuntil(after)
+        while not served.triton.calls:
+            await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_its_place(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def flood(call: Call) -> AsyncIterator:
+        while not call.stopped.is_set():
+            yield reply("x" * 200_000)
+            await asyncio.sleep(0)
+        yield finish("cancelled")
+
+    monkeypatch.setattr("frontend.answer.STALL_LIMIT", 0.2)
+    served.triton.script = flood
+    host, port = served.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port), limit=1)
+    data = json.dumps(HELLO | {"stream": True}).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nX-Request-Timeout: 1\r\nContent-Length: {len(data)}\r\n\r\n"
+    writer.write(head.encode() + data)
+    async with asyncio.timeout(WAIT):
+        while not served.triton.calls:
+            await asyncio.sleep(0.01)
+    await served.stopped()
+    await idle(served)
+    writer.transport.abort()
+
+
+async def idle(served: Serving) -> bool:
+    """Wait until no request is in flight."""
+    async with asyncio.timeout(WAIT):
+        while "triton_chat_in_flight 0.0" not in (await served.http.get("/metrics")).text:
+            await asyncio.sleep(0.02)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("body", "script", "after"),
+    [
+        pytest.param({"stream": True}, endless, b"on and", id="streamed"),
+        pytest.param({"stream": True}, silence, b"", id="before-the-first-event"),
+        pytest.param({}, endless, b"", id="whole"),
+        pytest.param({}, silence, b"", id="whole-before-the-first-event"),
+        pytest.param({"n": 3, "stream": True}, endless, b"on and", id="three-choices"),
+    ],
+)
+async def test_a_client_that_leaves_stops_the_engine(served: Serving, body: dict, script: object, after: bytes) -> None:
+    served.triton.script = script
+    await leave(served, body, after=after)
+    await served.stopped()
+    await idle(served)
+
+
+async def test_a_stop_is_repeated_until_the_engine_has_the_request(served: Serving) -> None:
+    served.triton.stops_needed = 3
+    served.triton.script = endless
+    await leave(served, {"stream": True}, after=b"on and")
+    async with asyncio.timeout(WAIT):
+        await served.triton.calls[0].stopped.wait()
+    request_id = served.triton.calls[0].id
+    assert served.triton.stops.count(request_id) == 3
+    # Once the answer has ended, nothing more is sent.
+    await asyncio.sleep(0.5)
+    assert served.triton.stops.count(request_id) == 3
+
+
+async def test_a_stop_is_repeated_for_an_answer_that_says_nothing(served: Serving) -> None:
+    served.triton.stops_needed = 2
+    served.triton.script = silence
+    await leave(served, {})
+    async with asyncio.timeout(WAIT):
+        await served.triton.calls[0].stopped.wait()
+    assert served.triton.stops.count(served.triton.calls[0].id) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_timeout(served: Serving, stream: bool) -> None:
+    served.triton.script = silence
+    headers = {"X-Request-Timeout": "0.1"}
+    response = await served.http.post(CHAT, json=HELLO | {"stream": stream}, headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+    await served.stopped()
+
+
+async def test_timeout_in_the_middle_of_a_stream(served: Serving) -> None:
+    served.triton.script = endless
+    headers = {"X-Request-Timeout": "0.2"}
+    response = await served.http.post(CHAT, json=HELLO | {"stream": True}, headers=headers)
+    events = [line for line in response.text.split("\n\n") if line]
+    assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "timeout"
+    assert events[-1] == "data: [DONE]"
+    await served.stopped()
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
+async def test_a_timeout_that_is_none(served: Serving, value: str) -> None:
+    response = await served.http.post(CHAT, json=HELLO, headers={"X-Request-Timeout": value})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "X-Request-Timeout")
+
+
+async def test_overload(served: Serving) -> None:
+    release = asyncio.Event()
+
+    async def script(call: Call) -> AsyncIterator:
+        await release.wait()
+        yield finish(text="done")
+
+    served.triton.script = script
+    waiting = [asyncio.create_task(served.chat()) for _ in range(3)]
+    async with asyncio.timeout(WAIT):
+        while len(served.triton.calls) < 3:
+            await asyncio.sleep(0.01)
+    response = await served.chat()
+    assert (response.status_code, response.json()["error"]["type"]) == (503, "overloaded_error")
+    assert response.headers["retry-after"] == "1"
+    release.set()
+    assert [(await one).status_code for one in waiting] == [200, 200, 200]
+    assert (await served.chat()).status_code == 200
+
+
+async def test_a_broken_stream_fails_what_is_under_way_and_recovers(served: Serving) -> None:
+    served.triton.script = silence
+    waiting = asyncio.create_task(served.chat())
+    async with asyncio.timeout(WAIT):
+        while not served.triton.calls:
+            await asyncio.sleep(0.01)
+    await served.triton.restart()
+    response = await waiting
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    served.reset()
+    async with asyncio.timeout(WAIT):
+        while (await served.chat()).status_code != 200:
+            await asyncio.sleep(0.05)
+
+
+async def test_without_triton() -> None:
+    async with serving() as served:
+        await served.triton.stop()
+        response = await served.chat()
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+        ready = await served.http.get("/health/ready")
+        assert (ready.status_code, ready.json()["not_ready"][0]) == (503, "triton")
+        await served.triton.start(served.triton.port)
+        async with asyncio.timeout(WAIT):
+            while (await served.chat()).status_code != 200:
+                await asyncio.sleep(0.05)
+
+
+async def start_process(triton: FakeTriton, port: int, grace: float) -> asyncio.subprocess.Process:
+    flags = ["--port", str(port), "--triton-url", f"127.0.0.1:{triton.port}", "--grace-period", str(grace)]
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "frontend", *flags, "--log-level", "error")
+    async with asyncio.timeout(WAIT), httpx.AsyncClient() as http:
+        while True:
+            try:
+                if (await http.get(f"http://127.0.0.1:{port}/health/live")).status_code == 200:
+                    return process
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+
+
+def free_port() -> int:
+    with shared_socket("127.0.0.1", 0) as listening:
+        return int(listening.getsockname()[1])
+
+
+async def test_sigterm_lets_requests_finish_then_cancels_the_rest() -> None:
+    triton = FakeTriton()
+    await triton.start()
+    port = free_port()
+    go_on = asyncio.Event()
+
+    async def script(call: Call) -> AsyncIterator:
+        if call.messages["messages"][0]["content"] == "brief":
+            await go_on.wait()
+            yield finish(text="done")
+            return
+        async for one in endless(call):
+            yield one
+
+    triton.script = script
+    process = await start_process(triton, port, grace=1)
+    try:
+        url = f"http://127.0.0.1:{port}{CHAT}"
+        async with asyncio.timeout(WAIT), httpx.AsyncClient(timeout=WAIT) as http:
+            brief = asyncio.create_task(http.post(url, json={"messages": [{"role": "user", "content": "brief"}]}))
+            long = asyncio.create_task(http.post(url, json=HELLO | {"stream": True}))
+            while len(triton.calls) < 2:
+                await asyncio.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.3)
+            go_on.set()
+            assert (await brief).json()["choices"][0]["message"]["content"] == "done"
+            assert '"code":"unavailable"' in (await long).text
+            assert await process.wait() == 0
+        assert len(set(triton.stops)) == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await triton.stop()
+
+
+async def start_times(port: int) -> set[str]:
+    """When the processes behind a port started, as far as they answer twenty new connections."""
+    seen: set[str] = set()
+    for _ in range(20):
+        async with httpx.AsyncClient(timeout=WAIT) as http:
+            text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+        seen.add(next(line for line in text.splitlines() if line.startswith("process_start_time_seconds ")))
+    return seen
+
+
+async def test_two_processes_share_a_port() -> None:
+    triton = FakeTriton()
+    await triton.start()
+    port = free_port()
+    processes = [await start_process(triton, port, grace=1) for _ in range(2)]
+    try:
+        async with asyncio.timeout(WAIT):
+            while len(await start_times(port)) < 2:
+                await asyncio.sleep(0.05)
+        processes[0].terminate()
+        assert await asyncio.wait_for(processes[0].wait(), WAIT) == 0
+        async with httpx.AsyncClient(timeout=WAIT) as http:
+            assert (await http.post(f"http://127.0.0.1:{port}{CHAT}", json=HELLO)).status_code == 200
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        await triton.stop()
