@@ -112,7 +112,11 @@ def tensor_calls(path: Path, functions: str) -> set[str]:
         if isinstance(node, ast.Call) and node.args:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             for argument in node.args[:2]:
-                if re.fullmatch(functions, called) and isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                if (
+                    re.fullmatch(functions, called)
+                    and isinstance(argument, ast.Constant)
+                    and isinstance(argument.value, str)
+                ):
                     found.add(argument.value)
     return found
 

@@ -11,16 +11,17 @@ locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
+from streams import StreamKey, Streams  # noqa: E402
+
 from preprocessing.answer import AnswerDelta, AnswerStream  # noqa: E402
 from preprocessing.checkpoint import Checkpoint  # noqa: E402
 from preprocessing.errors import RequestError  # noqa: E402
-from preprocessing.logprobs import prompt_entries  # noqa: E402
+from preprocessing.logprobs import prompt_logprob_entries, token_table  # noqa: E402
 from preprocessing.options import AnswerOptions  # noqa: E402
 from preprocessing.stylers import find_styler  # noqa: E402
 from preprocessing.tokenizer import ChatTokenizer  # noqa: E402
 from preprocessing.triton_config import ModelParameters  # noqa: E402
 from preprocessing.triton_tensors import Inputs, error_response, ints, string  # noqa: E402
-from streams import StreamKey, Streams  # noqa: E402
 
 log = logging.getLogger("postprocessing")
 
@@ -33,10 +34,10 @@ class TritonPythonModel:
         parameters = ModelParameters.from_config(args["model_config"])
         checkpoint = Checkpoint.load(parameters.required("model_path"))
         tokenizer = ChatTokenizer.load(checkpoint.path)
-        self._styler = find_styler(checkpoint, parameters.text("styler"))
-        self._format = self._styler.answer_format(tokenizer)
+        styler = find_styler(checkpoint, parameters.text("styler"), parameters.given("enable_thinking"))
+        self._format = styler.answer_format(tokenizer)
         self._tokenizer = tokenizer.backend
-        self._end_ids = frozenset(checkpoint.end_ids)
+        self._end_ids = frozenset((*checkpoint.end_ids, *styler.stop_ids(tokenizer)))
         self._streams: Streams[AnswerStream] = Streams()
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -82,7 +83,15 @@ class TritonPythonModel:
         ids, logprobs = _rows(inputs, "prompt_log_probs_ids"), _rows(inputs, "prompt_log_probs")
         if ids is None or logprobs is None:
             return []
-        return [string("prompt_logprobs", json.dumps(prompt_entries(self._tokenizer, ids, logprobs)))]
+        # Column 0 is the prompt's own token; the first row has no log-probability, for nothing stands before it.
+        entries = prompt_logprob_entries(
+            token_table(self._tokenizer),
+            [row[0] for row in ids],
+            [row[0] for row in logprobs[1:]],
+            [row[1:] for row in ids[1:]],
+            [row[1:] for row in logprobs[1:]],
+        )
+        return [string("prompt_logprobs", json.dumps(entries))]
 
 
 def _engine_finish(inputs: Inputs) -> int | None:

@@ -10,6 +10,7 @@ locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
+
 from preprocessing.checkpoint import Checkpoint  # noqa: E402
 from preprocessing.errors import RequestError  # noqa: E402
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest  # noqa: E402
@@ -28,14 +29,10 @@ class TritonPythonModel:
         """Load the checkpoint's tokenizer and styler; raises ValueError for a wrong path or option."""
         parameters = ModelParameters.from_config(args["model_config"])
         checkpoint = Checkpoint.load(parameters.required("model_path"))
+        styler = find_styler(checkpoint, parameters.text("styler"), parameters.given("enable_thinking"))
+        tokenizer = ChatTokenizer.load(checkpoint.path)
         self._vocab_size = checkpoint.vocab_size
-        self._builder = PromptBuilder(
-            checkpoint,
-            ChatTokenizer.load(checkpoint.path),
-            find_styler(checkpoint, parameters.text("styler")),
-            parameters.integer("max_model_len") or checkpoint.max_position_embeddings,
-            enable_thinking=parameters.boolean("enable_thinking"),
-        )
+        self._builder = PromptBuilder(checkpoint, tokenizer, styler, parameters.integer("max_model_len"))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, an error response where its input is wrong."""

@@ -18,9 +18,10 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 from engine import FinishReason, Generation, Tokens  # noqa: E402
 from engines import build_engine  # noqa: E402
 from options import read_options  # noqa: E402
+from tensors import Inputs, Outputs, read_generations  # noqa: E402
+
 from preprocessing.errors import RequestError  # noqa: E402
 from preprocessing.triton_config import ModelParameters  # noqa: E402
-from tensors import Inputs, Outputs, read_generations  # noqa: E402
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 GAUGE_PERIOD_S = 0.25
@@ -91,7 +92,9 @@ class TritonPythonModel:
             _send_error(sender, error.encode(), left.last())
         except Exception:
             log.exception("a generation failed")
-            _send_error(sender, RequestError("the engine failed on this request", kind="internal").encode(), left.last())
+            _send_error(
+                sender, RequestError("the engine failed on this request", kind="internal").encode(), left.last()
+            )
 
     def _stop(self, request: Any) -> None:
         """Cancel the running generations of this request id, or only the one whose stream the request names."""

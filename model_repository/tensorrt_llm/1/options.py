@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from preprocessing.triton_config import ModelParameters
 
 OWN = ("engine", "model_path", "max_model_len", "engine_options")

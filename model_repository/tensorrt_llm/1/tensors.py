@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 import triton_python_backend_utils as pb_utils
-from engine import Generation, Tokens
+from engine import FinishReason, Generation, Tokens
+
 from preprocessing.errors import RequestError
 
 UNSUPPORTED = ("decoder_input_ids", "draft_input_ids", "lora_task_id", "lora_weights", "lora_config")
@@ -105,13 +106,22 @@ def _read_generation(inputs: Inputs, parameters: dict[str, Any], row: int, seque
     )
 
 
+# Request parameter -> (Generation field, type), for what the contract has no tensor for. Triton keeps the parameter
+# "priority" for its own scheduler, and has no parameter type for fractions, which travel as text.
+PARAMETERS = {
+    "min_p": ("min_p", float),
+    "top_logprobs": ("top_logprobs", int),
+    "prompt_logprobs": ("prompt_logprobs", int),
+    "request_priority": ("priority", int),
+}
+
+
 def _read_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
-    """What the contract has no tensor for travels as request parameters."""
     values: dict[str, Any] = {}
-    for name, kind in (("min_p", float), ("top_logprobs", int), ("prompt_logprobs", int), ("priority", int)):
+    for name, (field, kind) in PARAMETERS.items():
         if name in parameters:
             try:
-                values[name] = kind(parameters[name])
+                values[field] = kind(parameters[name])
             except (TypeError, ValueError):
                 raise RequestError(f"parameter '{name}' must be a number", param=name) from None
     return values
@@ -124,25 +134,24 @@ class Outputs:
         self._requested = requested
         self._prompt_length = inputs.scalar("input_lengths", batch)
         self._counts = {
-            name
-            for name in ("num_input_tokens", "num_output_tokens")
-            if inputs.scalar(f"return_{name}", batch, False)
+            name for name in ("num_input_tokens", "num_output_tokens") if inputs.scalar(f"return_{name}", batch, False)
         }
         self._stream_id, self._batch, self._sequence = stream_id, batch, sequence
-        self._length, self._cum_log_prob, self._cached_tokens = 0, 0.0, None
+        self._length, self._cum_log_prob, self._first = 0, 0.0, True
 
     def tensors(self, tokens: Tokens) -> list[Any]:
         """The tensors of the next response; every one has a leading batch dimension of 1."""
         self._length += len(tokens.ids)
-        if tokens.cached_tokens is not None:
-            self._cached_tokens = tokens.cached_tokens
         values: list[tuple[str, Any, torch.dtype]] = [
             ("output_ids", [[tokens.ids]], torch.int32),
             ("sequence_length", [[self._length]], torch.int32),
             ("stream_id", [[self._stream_id]], torch.int64),
         ]
         if self._batch or self._sequence:
-            values += [("batch_index", [[self._batch]], torch.int32), ("sequence_index", [[self._sequence]], torch.int32)]
+            values += [
+                ("batch_index", [[self._batch]], torch.int32),
+                ("sequence_index", [[self._sequence]], torch.int32),
+            ]
         if tokens.logprobs is not None:
             values += self._logprobs(tokens)
         if tokens.prompt_logprobs is not None:
@@ -150,8 +159,10 @@ class Outputs:
                 ("prompt_log_probs_ids", [tokens.prompt_ids], torch.int32),
                 ("prompt_log_probs", [tokens.prompt_logprobs], torch.float32),
             ]
+        if self._first:
+            values += self._prompt_counts(tokens)
         if tokens.finish is not None:
-            values += self._last(tokens)
+            values += self._last(tokens.finish)
         return [_tensor(name, value, dtype) for name, value, dtype in values if name in self._requested]
 
     def _logprobs(self, tokens: Tokens) -> list[tuple[str, Any, torch.dtype]]:
@@ -167,12 +178,21 @@ class Outputs:
             ]
         return values
 
-    def _last(self, tokens: Tokens) -> list[tuple[str, Any, torch.dtype]]:
-        counts = {"num_input_tokens": self._prompt_length, "num_output_tokens": self._length}
-        values = [(name, [[counts[name]]], torch.int32) for name in sorted(self._counts)]
-        if self._cached_tokens is not None:
-            values.append(("num_cached_tokens", [[self._cached_tokens]], torch.int32))
-        return [*values, ("finish_reason", [[int(tokens.finish or 0)]], torch.int32)]
+    def _prompt_counts(self, tokens: Tokens) -> list[tuple[str, Any, torch.dtype]]:
+        """With the first response: a stop string may end the answer before the engine sends its last."""
+        self._first = False
+        values: list[tuple[str, Any, torch.dtype]] = []
+        if "num_input_tokens" in self._counts:
+            values.append(("num_input_tokens", [[self._prompt_length]], torch.int32))
+        if tokens.cached_tokens is not None:
+            values.append(("num_cached_tokens", [[tokens.cached_tokens]], torch.int32))
+        return values
+
+    def _last(self, finish: FinishReason) -> list[tuple[str, Any, torch.dtype]]:
+        values: list[tuple[str, Any, torch.dtype]] = [("finish_reason", [[int(finish)]], torch.int32)]
+        if "num_output_tokens" in self._counts:
+            values.append(("num_output_tokens", [[self._length]], torch.int32))
+        return values
 
 
 def _tensor(name: str, value: Any, dtype: torch.dtype) -> Any:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from engine import FinishReason, Generation, Tokens
 from options import EngineOptions, refuse_unknown
-from preprocessing.errors import RequestError
 from stop_words import StopWordsMatcher
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm_sampling import sampling_params
+
+from preprocessing.errors import RequestError
 
 FINISH_REASONS = {"stop": FinishReason.END_ID, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
 KNOWN_OPTIONS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs)) - {"model"}
@@ -41,9 +42,7 @@ class VllmEngine:
         params = sampling_params(generation, self._defaults)
         matcher = StopWordsMatcher(generation.stop_words)
         self._running += 1
-        outputs = self._llm.generate(
-            self._prompt(generation), params, uuid.uuid4().hex, priority=generation.priority
-        )
+        outputs = self._llm.generate(self._prompt(generation), params, uuid.uuid4().hex, priority=generation.priority)
         try:
             async for output in outputs:
                 tokens = _tokens(output, generation)

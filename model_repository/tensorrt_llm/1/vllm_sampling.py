@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine import Generation
-from preprocessing.errors import RequestError
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+from preprocessing.errors import RequestError
 
 # Generation field -> SamplingParams field, where both mean the same.
 SAME_MEANING = {
@@ -86,6 +87,7 @@ def _guide(generation: Generation) -> StructuredOutputsParams | None:
     if generation.guide_type not in GUIDE_FIELDS:
         known = ", ".join(sorted(["json", *GUIDE_FIELDS]))
         raise RequestError(
-            f"unknown guided decoding type '{generation.guide_type}'; known: {known}", param="guided_decoding_guide_type"
+            f"unknown guided decoding type '{generation.guide_type}'; known: {known}",
+            param="guided_decoding_guide_type",
         )
     return StructuredOutputsParams(**{GUIDE_FIELDS[generation.guide_type]: generation.guide or ""})

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A tritonserver that only logs and then behaves as FAKE_TRITONSERVER says; it never serves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+LOADING = 'I1121 05:02:44.674597 1 model_lifecycle.cc:472] "loading: {0}:1"'
+LOADED = "I1121 05:02:47.651951 1 model_lifecycle.cc:839] \"successfully loaded '{0}'\""
+UNKNOWN = (
+    "E1121 05:02:47.651951 1 model_lifecycle.cc:641] \"failed to load 'tensorrt_llm' version 1: Internal: ValueError: "
+    "unknown engine option 'tensor_paralel_size'; known: dtype, tensor_parallel_size\""
+)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def refuse() -> None:
+    """Fail as the engine does for an option that it does not have."""
+    say(LOADING.format("tensorrt_llm"))
+    say(UNKNOWN)
+    sys.exit(1)
+
+
+def load_forever() -> None:
+    """Get one model ready and hang in the other, deaf to SIGTERM, with a child that is deaf as well."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    subprocess.Popen(["sleep", "120"])
+    for name in ("preprocessing", "tensorrt_llm"):
+        say(LOADING.format(name))
+    say(LOADED.format("preprocessing"))
+    time.sleep(120)
+
+
+def be_killed() -> None:
+    """Go as the kernel's out-of-memory killer makes a process go."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+BEHAVIOURS = {"refuse": refuse, "load_forever": load_forever, "be_killed": be_killed}
+
+if __name__ == "__main__":
+    BEHAVIOURS[os.environ["FAKE_TRITONSERVER"]]()

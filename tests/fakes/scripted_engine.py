@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fake engine for the real `tensorrt_llm` model: it plays scripts instead of running a network.
+
+The first rule whose `contains` stands in the decoded prompt is played. Rules are read from the JSON file that the
+engine option `script` names, anew for each request, so that a test can write its own.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine import FinishReason, Generation, Tokens
+from options import EngineOptions
+
+from preprocessing.errors import RequestError
+from preprocessing.tokenizer import ChatTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One scripted answer.
+
+    text (or ids): what the engine says. sizes: ids per response, the last size repeats. delay_s: before each response.
+    finish: name of a FinishReason; "END_ID" appends the request's end id. error_after: fail after that many responses.
+    repeat: play the ids over and over until max_tokens, for load tests.
+    """
+
+    contains: str = ""
+    text: str = ""
+    ids: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=lambda: [1])
+    delay_s: float = 0.0
+    finish: str = "END_ID"
+    error_after: int | None = None
+    repeat: bool = False
+
+
+class ScriptedEngine:
+    """Implements the `Engine` protocol of the `tensorrt_llm` model."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._script = Path(options.passed["script"])
+        self._tokenizer = ChatTokenizer.load(Path(options.model_path))
+        self._running = 0
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def generate(self, generation: Generation) -> AsyncIterator[Tokens]:
+        """Play the rule that the prompt matches, never more than max_tokens ids."""
+        rule = self._rule(generation)
+        pieces = list(_pieces(self._ids(rule, generation), rule.sizes))
+        self._running += 1
+        try:
+            for index, ids in enumerate(pieces):
+                if rule.error_after == index:
+                    raise RequestError("scripted failure", kind="internal")
+                await asyncio.sleep(rule.delay_s)
+                tokens = _with_logprobs(Tokens(ids, cached_tokens=0), generation)
+                if index == len(pieces) - 1:
+                    tokens.finish = _finish(rule, generation, ids)
+                yield tokens
+        finally:
+            self._running -= 1
+
+    def statistics(self) -> Mapping[str, float]:
+        """`running`: scripts being played."""
+        return {"running": self._running}
+
+    def shutdown(self) -> None:
+        """Nothing to stop."""
+
+    def _rule(self, generation: Generation) -> Rule:
+        prompt = self._tokenizer.backend.decode(generation.prompt_ids, skip_special_tokens=False)
+        for entry in json.loads(self._script.read_text(encoding="utf-8")):
+            rule = Rule(**entry)
+            if rule.contains in prompt:
+                return rule
+        raise RequestError(f"no rule of the script matches the prompt: {prompt[-200:]}")
+
+    def _ids(self, rule: Rule, generation: Generation) -> list[int]:
+        ids = rule.ids or self._tokenizer.encode(rule.text, add_special_tokens=False)
+        if rule.repeat:
+            ids = ids * (generation.max_tokens // len(ids) + 1)
+        elif rule.finish == "END_ID" and generation.end_id >= 0:
+            ids = [*ids, generation.end_id]
+        return ids[: generation.max_tokens]
+
+
+def _pieces(ids: list[int], sizes: list[int]) -> Iterator[list[int]]:
+    start, index = 0, 0
+    while start < len(ids):
+        size = sizes[min(index, len(sizes) - 1)]
+        yield ids[start : start + size]
+        start, index = start + size, index + 1
+
+
+def _finish(rule: Rule, generation: Generation, ids: list[int]) -> FinishReason:
+    ended = rule.finish != "END_ID" or generation.end_id < 0 or ids[-1] == generation.end_id
+    return FinishReason[rule.finish] if ended and not rule.repeat else FinishReason.LENGTH
+
+
+def _with_logprobs(tokens: Tokens, generation: Generation) -> Tokens:
+    """Made-up but recognisable log-probabilities: -0.5 for the token, -1, -2, ... for its alternatives."""
+    if generation.return_log_probs:
+        tokens.logprobs = [-0.5] * len(tokens.ids)
+        if generation.top_logprobs:
+            ranks = range(1, generation.top_logprobs)
+            tokens.top_ids = [[token, *(token + rank for rank in ranks)] for token in tokens.ids]
+            tokens.top_logprobs = [[-0.5, *(-float(rank) for rank in ranks)] for _ in tokens.ids]
+    return tokens

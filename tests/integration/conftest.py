@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One real stack (tritonserver, engine, frontend) for the whole run, on the embedded default model."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+from scripts.launcher import Stack
+from scripts.prepare_model import prepare_default_model
+
+MODEL = "smollm2-135m-instruct"
+# These machines are slow at times; a wait that ends early is no finding.
+PATIENCE_S = 120.0
+
+
+@pytest.fixture(scope="session")
+def smollm2_dir() -> Path:
+    """The prepared default checkpoint."""
+    return prepare_default_model()
+
+
+@pytest.fixture(scope="session")
+def stack(smollm2_dir: Path) -> Iterator[Stack]:
+    """The default stack, on free ports."""
+    with Stack([str(smollm2_dir), "--served-model-name", MODEL, "qwen2", *free_ports()]) as running:
+        yield running
+
+
+def free_ports() -> list[str]:
+    """Flags that let the launcher choose every port."""
+    flags = ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port")
+    return [word for flag in flags for word in (flag, "0")]
+
+
+@pytest.fixture(scope="session")
+def client(stack: Stack) -> OpenAI:
+    """The official client, synchronous."""
+    return OpenAI(base_url=f"{stack.url}/v1", api_key="unused", timeout=PATIENCE_S, max_retries=0)
+
+
+@pytest.fixture
+def async_client(stack: Stack) -> AsyncOpenAI:
+    """The official client, asynchronous; one per test, since each test has its own event loop."""
+    return AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="unused", timeout=PATIENCE_S, max_retries=0)
+
+
+@pytest.fixture(scope="session")
+def http(stack: Stack) -> Iterator[httpx.Client]:
+    """Plain HTTP on the frontend."""
+    with httpx.Client(base_url=stack.url, timeout=PATIENCE_S) as plain:
+        yield plain
+
+
+def running_requests(stack: Stack) -> float:
+    """The engine's own count of requests inside it, from Triton's metrics endpoint."""
+    text = httpx.get(stack.metrics_url, timeout=PATIENCE_S).text
+    found = re.search(r"^triton_chat_engine_running\{.*\} ([0-9.e+]+)$", text, re.MULTILINE)
+    assert found, "the engine's gauge is missing from Triton's metrics"
+    return float(found[1])
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
+    """Poll until the condition holds; fail naming it."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.05)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Greedy answers equal those of transformers, for the default model and for a tiny random model of each family."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import FAMILIES, make_checkpoint
+from conftest import free_ports
+from openai import OpenAI
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from scripts.launcher import Stack
+
+QUESTIONS = [
+    "What is the capital of France?",
+    "你好，你是谁？",
+    "List three colours, then say why the sky is blue. Keep it short. " * 4,
+]
+NEW_TOKENS = 24
+
+
+def expected_ids(folder: Path, question: str, dtype: torch.dtype) -> tuple[list[int], int]:
+    """(greedy ids by transformers, prompt length)."""
+    tokenizer, model = _load(folder, dtype)
+    messages = [{"role": "user", "content": question}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    ids = model.generate(torch.tensor([prompt]), max_new_tokens=NEW_TOKENS, do_sample=False)
+    return ids[0, len(prompt) :].tolist(), len(prompt)
+
+
+_loaded: dict[Path, tuple] = {}
+
+
+def _load(folder: Path, dtype: torch.dtype) -> tuple:
+    if folder not in _loaded:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        # Sampling defaults of the checkpoint only warn under do_sample=False; tests run with warnings as errors.
+        model.generation_config.temperature = model.generation_config.top_p = model.generation_config.top_k = None
+        _loaded.clear()
+        _loaded[folder] = AutoTokenizer.from_pretrained(folder), model
+    return _loaded[folder]
+
+
+def answered(client: OpenAI, question: str) -> tuple[str, int, int]:
+    """(content with reasoning and markup in place, completion tokens, prompt tokens)."""
+    answer = client.chat.completions.create(
+        model="",
+        messages=[{"role": "user", "content": question}],
+        temperature=0,
+        max_tokens=NEW_TOKENS,
+        extra_body={"skip_special_tokens": False},
+    )
+    return answer.choices[0].message.content, answer.usage.completion_tokens, answer.usage.prompt_tokens
+
+
+def check(client: OpenAI, folder: Path, question: str, dtype: torch.dtype) -> None:
+    ids, prompt_length = expected_ids(folder, question, dtype)
+    tokenizer, model = _load(folder, dtype)
+    ends = model.generation_config.eos_token_id
+    shown = [token for token in ids if token not in (ends if isinstance(ends, list) else [ends])]
+    text, completion_tokens, prompt_tokens = answered(client, question)
+    assert prompt_tokens == prompt_length
+    assert completion_tokens == len(ids)
+    assert text == tokenizer.decode(shown)
+
+
+@pytest.mark.parametrize("question", QUESTIONS[:2])
+def test_the_default_model(client, smollm2_dir, question):
+    check(client, smollm2_dir, question, torch.bfloat16)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def tiny(request, tmp_path_factory, smollm2_dir, qwen3_tokenizer_dir, gemma3_tokenizer_dir) -> Iterator[tuple]:
+    """(client, folder) of a stack that serves one family's tiny random checkpoint in float32."""
+    tokenizers = {"smollm2": smollm2_dir, "qwen3": qwen3_tokenizer_dir, "gemma3": gemma3_tokenizer_dir}
+    folder = tmp_path_factory.mktemp(request.param)
+    make_checkpoint(request.param, tokenizers[FAMILIES[request.param][0]], folder)
+    flags = ["--dtype", "float32", "--max-model-len", "1024", *free_ports()]
+    with Stack([str(folder), *flags], environment=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}) as running:
+        yield OpenAI(base_url=f"{running.url}/v1", api_key="unused", timeout=120, max_retries=0), folder
+
+
+def test_every_family(tiny):
+    """One test a family, since each starts a server of its own."""
+    client, folder = tiny
+    for question in QUESTIONS:
+        check(client, folder, question, torch.float32)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tritonclient` on the ensemble and on `tensorrt_llm`, as Triton teams use them, and Triton's HTTP generate_stream."""
+
+import asyncio
+import json
+import uuid
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc.aio as grpc
+from conftest import PATIENCE_S
+from transformers import AutoTokenizer
+from tritonclient.utils import np_to_triton_dtype
+
+FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def tensor(name: str, value, dtype=None) -> grpc.InferInput:
+    array = np.array([value] if isinstance(value, list) else [[value]], dtype=dtype)
+    made = grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    made.set_data_from_numpy(array)
+    return made
+
+
+async def infer(stack, model: str, inputs: list, parameters: dict | None = None, request_id: str | None = None) -> list:
+    """Every response of one streaming request as {output: array}; raises what the server reports."""
+    done = asyncio.Event()
+
+    async def requests():
+        yield {
+            "model_name": model,
+            "inputs": inputs,
+            "request_id": request_id if request_id is not None else uuid.uuid4().hex,
+            "parameters": parameters or {},
+        }
+        await done.wait()
+
+    responses = []
+    async with grpc.InferenceServerClient(stack.grpc_url) as client:
+        async with asyncio.timeout(PATIENCE_S):
+            async for result, error in client.stream_infer(requests()):
+                if error is not None:
+                    done.set()
+                    raise error
+                response = result.get_response()
+                responses.append({o.name: result.as_numpy(o.name) for o in response.outputs})
+                if response.parameters["triton_final_response"].bool_param:
+                    break
+        done.set()
+    return responses
+
+
+def text_of(responses: list) -> str:
+    return b"".join(r["text_output"].item() for r in responses).decode()
+
+
+async def test_text_input_on_the_ensemble(stack):
+    inputs = [
+        tensor("text_input", b"The capital of France is", object),
+        tensor("max_tokens", 4, np.int32),
+        tensor("temperature", 0.0, np.float32),
+        tensor("stream", True, bool),
+        tensor("return_num_input_tokens", True, bool),
+    ]
+    responses = await infer(stack, "ensemble", inputs)
+    assert text_of(responses).startswith(" Paris")
+    assert [("finish_reason" in r) for r in responses] == [False] * (len(responses) - 1) + [True]
+    last = responses[-1]
+    assert last["finish_reason"].item() == b"length"
+    assert last["completion_tokens"].item() == 4
+    assert responses[0]["num_input_tokens"].item() == 5
+
+
+async def test_messages_on_the_ensemble_whole(stack):
+    inputs = [
+        tensor("messages", json.dumps({"messages": FRANCE}).encode(), object),
+        tensor("temperature", 0.0, np.float32),
+    ]
+    responses = await infer(stack, "ensemble", inputs, {"chat": True})
+    assert len(responses) == 1, "without `stream` the answer is one response"
+    assert "Paris" in text_of(responses) and responses[0]["finish_reason"].item() == b"stop"
+
+
+async def test_stop_strings_as_a_request_parameter(stack):
+    inputs = [
+        tensor("messages", json.dumps({"messages": FRANCE}).encode(), object),
+        tensor("temperature", 0.0, np.float32),
+        tensor("stream", True, bool),
+    ]
+    responses = await infer(stack, "ensemble", inputs, {"stop": '["of Fra"]'})
+    assert text_of(responses) == "The capital "
+
+
+async def test_equal_request_ids_do_not_mix(stack):
+    """perf_analyzer numbers its requests from zero in each of its workers."""
+
+    async def ask(country: str) -> str:
+        prompt = json.dumps({"messages": [{"role": "user", "content": f"What is the capital of {country}?"}]})
+        inputs = [
+            tensor("messages", prompt.encode(), object),
+            tensor("temperature", 0.0, np.float32),
+            tensor("stream", True, bool),
+        ]
+        return text_of(await infer(stack, "ensemble", inputs, request_id="0"))
+
+    countries = ["France", "Italy", "Japan", "Egypt"]
+    alone = [await ask(country) for country in countries]
+    together = await asyncio.gather(*[ask(country) for country in countries])
+    for country, answer, other in zip(countries, alone, together, strict=True):
+        assert country in answer and country in other
+
+
+async def test_ids_on_tensorrt_llm(stack, smollm2_dir):
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_dir)
+    ids = tokenizer.apply_chat_template(FRANCE, add_generation_prompt=True, return_dict=False)
+    inputs = [
+        tensor("input_ids", ids, np.int32),
+        tensor("input_lengths", len(ids), np.int32),
+        tensor("request_output_len", 30, np.int32),
+        tensor("end_id", 2, np.int32),
+        tensor("temperature", 0.0, np.float32),
+        tensor("streaming", True, bool),
+        tensor("return_log_probs", True, bool),
+    ]
+    responses = await infer(stack, "tensorrt_llm", inputs)
+    output = [token for r in responses for token in r["output_ids"].flatten().tolist()]
+    assert "Paris" in tokenizer.decode(output)
+    assert output[-1] == 2 and responses[-1]["finish_reason"].item() == 1
+    assert responses[-1]["sequence_length"].item() == len(output)
+    assert all(r["output_log_probs"].shape == r["output_ids"].shape for r in responses)
+
+
+async def test_stop_by_request_id(stack):
+    """The contract's cancellation: another request with the same id and `stop`."""
+    request_id, done = uuid.uuid4().hex, asyncio.Event()
+    scalars = [tensor("input_lengths", 3, np.int32), tensor("request_output_len", 3000, np.int32)]
+    running = [tensor("input_ids", [504, 3575, 282], np.int32), *scalars, tensor("streaming", True, bool)]
+    stopping = [*scalars, tensor("stop", True, bool)]
+    first = asyncio.Event()
+
+    async def requests():
+        yield {"model_name": "tensorrt_llm", "inputs": running, "request_id": request_id}
+        await first.wait()
+        yield {
+            "model_name": "tensorrt_llm",
+            "inputs": stopping,
+            "request_id": request_id,
+            # The answer to a stop holds nothing; Triton sends such a response only to those who ask for it.
+            "enable_empty_final_response": True,
+        }
+        await done.wait()
+
+    async with grpc.InferenceServerClient(stack.grpc_url) as client, asyncio.timeout(PATIENCE_S):
+        count, finish, empty = 0, None, 0
+        async for result, error in client.stream_infer(requests()):
+            assert error is None
+            outputs = {o.name for o in result.get_response().outputs}
+            if not outputs:
+                empty += 1
+            elif "finish_reason" in outputs:
+                finish = result.as_numpy("finish_reason").item()
+            count += 1
+            first.set()
+            if finish is not None and empty:
+                break
+        done.set()
+    assert finish == 5, "the running request ends as cancelled"
+    assert count < 2000
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ([("max_tokens", 5, np.int32)], "text_input"),
+        ([("messages", b"{not json", object)], "JSON"),
+        ([("text_input", b"\xff\xfe", object)], "UTF-8"),
+        ([("input_ids", 999999, np.int32)], "token id 999999"),
+        ([("text_input", b"hello", object), ("max_tokens", 0, np.int32)], "max_tokens"),
+        ([("text_input", b"hello", object), ("beam_width", 4, np.int32)], "beam"),
+    ],
+)
+async def test_a_wrong_request_says_why(stack, inputs, words):
+    with pytest.raises(Exception, match=words):
+        await infer(stack, "ensemble", [tensor(*each) for each in inputs])
+
+
+def test_triton_http_generate_stream(stack):
+    body = {"text_input": "The capital of France is", "max_tokens": 4, "temperature": 0.0, "stream": True}
+    url = f"{stack.triton_http_url}/v2/models/ensemble/generate_stream"
+    with httpx.stream("POST", url, json=body, timeout=PATIENCE_S) as response:
+        assert response.status_code == 200
+        events = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: ")]
+    assert "".join(event["text_output"] for event in events).startswith(" Paris")

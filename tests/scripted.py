@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real stack whose engine plays scripts: real Triton, ensemble, tokenizer and frontend around the scripted engine."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scripts.launcher import Stack
+
+ROOT = Path(__file__).parents[1]
+# What a checkpoint's config.json must say for a family to be recognised; there are no weights to describe.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "qwen3": {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3ForCausalLM"],
+        "vocab_size": 151936,
+        "max_position_embeddings": 40960,
+        "eos_token_id": 151645,
+    },
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "vocab_size": 262208,
+        "max_position_embeddings": 32768,
+        "eos_token_id": [1, 106],
+    },
+}
+
+
+class ScriptedStack:
+    """A running scripted stack and the script that its engine plays."""
+
+    def __init__(self, stack: Stack, script: Path) -> None:
+        self.stack = stack
+        self._script = script
+
+    def play(self, *rules: dict[str, Any]) -> None:
+        """Replace the rules; the first whose `contains` stands in the prompt answers."""
+        self._script.write_text(json.dumps(rules), encoding="utf-8")
+
+
+@contextmanager
+def scripted_stack(family: str, tokenizer_dir: Path, folder: Path, **settings: str) -> Iterator[ScriptedStack]:
+    """Start a stack for a family's real tokenizer on free ports; `folder` is empty, `settings` go to the environment."""
+    checkpoint = folder / family
+    shutil.copytree(tokenizer_dir, checkpoint)
+    (checkpoint / "config.json").write_text(json.dumps(CONFIGS[family]))
+    script = folder / "script.json"
+    script.write_text("[]")
+    repository = folder / "model_repository"
+    shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tests" / "fakes" / "scripted_engine.py", repository / "tensorrt_llm" / "1")
+    ports = [
+        w for f in ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port") for w in (f, "0")
+    ]
+    arguments = [str(checkpoint), "--model-repository", str(repository), "--script", str(script), *ports]
+    environment = os.environ | {"TRITON_CHAT_ENGINE": "scripted_engine:ScriptedEngine"} | settings
+    with Stack(arguments, environment=environment) as stack:
+        yield ScriptedStack(stack, script)

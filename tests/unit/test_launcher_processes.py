@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No process and no shared memory outlives its part."""
+
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scripts.launcher.processes import Part
+
+PATIENCE_S = 20.0
+SLEEPER = "import subprocess, time; subprocess.Popen(['sleep', '60']); print('up', flush=True); time.sleep(60)"
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.02)
+
+
+def start(tmp_path: Path, code: str) -> Part:
+    part = Part("part", [sys.executable, "-c", code], os.environ, tmp_path / "part.log")
+    wait_for(lambda: "up" in part.lines())
+    return part
+
+
+@pytest.mark.parametrize("code", [SLEEPER, DEAF], ids=["polite", "deaf"])
+def test_stop_leaves_nothing_of_the_session(tmp_path: Path, code: str) -> None:
+    part = start(tmp_path, code)
+    wait_for(lambda: len(part.session()) == 2)
+    part.stop(grace_s=0.5)
+    assert part.exit_status() is not None
+    wait_for(lambda: not part.session())
+
+
+def test_children_go_even_if_the_part_is_gone_already(tmp_path: Path) -> None:
+    part = start(tmp_path, SLEEPER)
+    os.kill(part.pid, signal.SIGKILL)
+    wait_for(lambda: part.exit_status() == -signal.SIGKILL)
+    assert len(part.session()) == 1
+    part.stop(grace_s=5)
+    wait_for(lambda: not part.session())
+
+
+def test_hurry_does_not_wait(tmp_path: Path) -> None:
+    part = start(tmp_path, DEAF)
+    begun = time.monotonic()
+    part.stop(grace_s=60, hurry=lambda: True)
+    assert time.monotonic() - begun < 10
+
+
+def test_shared_memory_of_what_was_killed_is_removed(tmp_path: Path) -> None:
+    memory = Path("/dev/shm") / f"triton_chat_test_{uuid.uuid4().hex}"
+    code = f"""
+        import mmap, os, signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        file = os.open({str(memory)!r}, os.O_CREAT | os.O_RDWR)
+        os.ftruncate(file, {mmap.PAGESIZE})
+        held = mmap.mmap(file, {mmap.PAGESIZE})
+        print("up", flush=True)
+        time.sleep(60)
+    """
+    part = start(tmp_path, textwrap.dedent(code))
+    assert memory.exists()
+    part.stop(grace_s=0.1)
+    assert not memory.exists()
+
+
+def test_parts_go_when_the_launcher_is_killed(tmp_path: Path) -> None:
+    code = f"""
+        import os, sys, time
+        from pathlib import Path
+        from scripts.launcher.processes import Part
+        part = Part("part", [sys.executable, "-c", {SLEEPER!r}], os.environ, Path({str(tmp_path / "part.log")!r}))
+        print(part.pid, flush=True)
+        time.sleep(60)
+    """
+    launcher = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    part_pid = int(launcher.stdout.readline())
+    wait_for(lambda: (tmp_path / "part.log").read_text() == "up\n")
+    children = psutil.Process(part_pid).children()
+    launcher.kill()
+    launcher.wait(PATIENCE_S)
+    launcher.stdout.close()
+    wait_for(lambda: not psutil.pid_exists(part_pid))
+    for child in children:
+        child.kill()
+
+
+def test_the_log_keeps_what_a_part_said(tmp_path: Path) -> None:
+    part = Part("part", [sys.executable, "-c", "print('é\\n' * 10); raise SystemExit(3)"], os.environ, tmp_path / "l")
+    wait_for(lambda: part.exit_status() == 3)
+    assert part.lines(most=2) == ["é", ""]
+    assert part.new_lines()[:2] == ["é", "é"]
+    assert part.new_lines() == []
+    part.stop(grace_s=1)
