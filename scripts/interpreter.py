@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Can this Python run the embedded tritonserver? Standard library only: `make setup` asks before installing."""
+
+from __future__ import annotations  # so that older Pythons get as far as the message
+
+import platform
+import sys
+import sysconfig
+from pathlib import Path
+
+# numpy 1.26 has no builds for 3.13, networkx and others of requirements/serve.txt none for 3.10.
+SUPPORTED = ((3, 11), (3, 12))
+# The wheel that brings tritonserver is built for manylinux_2_35: Ubuntu 22.04, Debian 12 and later.
+MINIMUM_GLIBC = (2, 35)
+
+
+def libpython_dir() -> Path | None:
+    """Folder of the interpreter's shared libpython3.X.so.1.0, or None where the interpreter is static.
+
+    The Python backend's stub embeds the interpreter, so it must exist even where `python3` itself does not use it.
+    """
+    name = "libpython{}.{}.so.1.0".format(*sys.version_info[:2])
+    folders = [sysconfig.get_config_var("LIBDIR"), str(Path(sys.base_prefix) / "lib")]
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    if multiarch:
+        folders += [f"{folder}/{multiarch}" for folder in (sysconfig.get_config_var("LIBDIR"), "/usr/lib")]
+    return next((Path(folder) for folder in folders if folder and (Path(folder) / name).is_file()), None)
+
+
+def libpython_problem() -> str | None:
+    """None, or why the stub cannot embed this interpreter and how to mend that."""
+    if libpython_dir() is not None:
+        return None
+    version = "{}.{}".format(*sys.version_info[:2])
+    return (
+        f"{sys.executable} has no shared libpython{version}.so.1.0, which Triton's Python backend embeds. Mend it: "
+        f"on Debian or Ubuntu `apt-get install libpython{version}`; with pyenv reinstall this Python with "
+        "PYTHON_CONFIGURE_OPTS=--enable-shared; or choose another with `make setup PYTHON=/path/to/python3`."
+    )
+
+
+def problems() -> list[str]:
+    """Everything that keeps this interpreter or machine from running the embedded tritonserver, in words."""
+    found = []
+    if sys.version_info[:2] not in SUPPORTED:
+        versions = " or ".join("{}.{}".format(*version) for version in SUPPORTED)
+        found.append(
+            f"{sys.executable} is Python {platform.python_version()}; Python {versions} is needed. "
+            "Choose one with `make setup PYTHON=/path/to/python3.11`."
+        )
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        found.append(
+            f"this machine is {platform.system()} {platform.machine()}; the embedded tritonserver is built for Linux "
+            "x86_64. Elsewhere use a Triton container."
+        )
+        return found
+    name, version = platform.libc_ver()
+    if name == "glibc" and tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_GLIBC:
+        found.append(
+            f"glibc {version} is too old for the embedded tritonserver; Ubuntu 22.04, Debian 12 or later is needed."
+        )
+    problem = libpython_problem()
+    if problem:
+        found.append(problem)
+    return found
+
+
+def main() -> int:
+    """Print the problems, if any; the exit status says whether there were any."""
+    found = problems()
+    for problem in found:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

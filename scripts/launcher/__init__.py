@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start tritonserver and the frontends as one stack, for `scripts/serve.py` and for tests."""
+
+from scripts.launcher.errors import LaunchError
+from scripts.launcher.stack import Stack
+
+__all__ = ["LaunchError", "Stack"]

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What would keep the stack from starting, found before anything is started."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from frontend.settings import Settings, SettingsError
+from scripts.check_packages import numpy_problem
+from scripts.interpreter import libpython_problem
+from scripts.launcher.environment import TritonServer, has_gpu
+from scripts.launcher.errors import LaunchError
+from scripts.launcher.model import ServedModel
+from scripts.launcher.options import LaunchOptions
+
+GIB = 2**30
+# A cgroup's limit (a container's) and what is used of it; version 2, then version 1.
+_CGROUP_FILES = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def check_server(server: TritonServer, options: LaunchOptions) -> None:
+    """Raises LaunchError where this Python or this repository cannot be used with that tritonserver."""
+    repository = options.model_repository
+    if not (repository / "ensemble" / "config.pbtxt").is_file():
+        raise LaunchError(f"--model-repository {repository} has no model 'ensemble'.")
+    problems = (libpython_problem(), numpy_problem()) if server.embedded else ()
+    for problem in filter(None, problems):
+        raise LaunchError(problem)
+
+
+def check_settings(environment: Mapping[str, str]) -> None:
+    """Raises LaunchError for a frontend setting that the frontend would refuse."""
+    try:
+        Settings.load([], environment)
+    except SettingsError as error:
+        raise LaunchError(f"{error}.") from error
+
+
+def check_memory(model: ServedModel, environment: Mapping[str, str]) -> None:
+    """Raises LaunchError where the weights and the KV cache cannot fit; on a GPU the engine itself measures."""
+    if has_gpu(environment):
+        return
+    kv_cache = float(environment["VLLM_CPU_KVCACHE_SPACE"]) * GIB
+    free = available_memory()
+    if model.weight_bytes + kv_cache > free:
+        raise LaunchError(
+            f"{model.name} needs {model.weight_bytes / GIB:.1f} GiB for its weights and {kv_cache / GIB:.1f} GiB for "
+            f"the KV cache, but only {free / GIB:.1f} GiB of memory is available.",
+            "Choose a smaller model or a smaller VLLM_CPU_KVCACHE_SPACE (GiB).",
+        )
+
+
+def available_memory() -> int:
+    """Bytes that can still be used here: the machine's, or what a container's limit leaves."""
+    free = int(psutil.virtual_memory().available)
+    for limit_file, used_file in _CGROUP_FILES:
+        if Path(limit_file).is_file() and Path(used_file).is_file():
+            limit = Path(limit_file).read_text().strip()
+            if limit != "max":
+                free = min(free, int(limit) - int(Path(used_file).read_text()))
+            break
+    return max(free, 0)

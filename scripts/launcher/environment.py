@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tritonserver to start and the environment of each part."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts import fetch_tritonserver
+from scripts.interpreter import libpython_dir
+from scripts.launcher.errors import LaunchError
+from scripts.launcher.model import ServedModel
+from scripts.launcher.options import LaunchOptions
+from scripts.launcher.ports import Ports
+
+CONTAINER_BINARY = Path("/opt/tritonserver/bin/tritonserver")
+# With compilation on, vLLM's CPU build gave wrong text in bf16; eager matched Hugging Face.
+CPU_ENGINE_DEFAULTS: Mapping[str, Any] = {"dtype": "bfloat16", "enforce_eager": True}
+CPU_KV_CACHE_GIB = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class TritonServer:
+    """binary: the tritonserver. embedded: it is the cache's, with the home folder of its libraries and backends."""
+
+    binary: Path
+    home: Path | None = None
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is the one that `make setup` fetched."""
+        return self.home is not None
+
+
+def find_triton(chosen: Path | None) -> TritonServer:
+    """The binary of --triton, else the container's, else the embedded one; raises LaunchError where there is none."""
+    if chosen is not None:
+        found = shutil.which(chosen)
+        if found is None:
+            raise LaunchError(f"--triton {chosen} is no program that can be run.")
+        return TritonServer(Path(found))
+    if CONTAINER_BINARY.is_file():
+        return TritonServer(CONTAINER_BINARY)
+    home = fetch_tritonserver.home()
+    binary = home / "pytriton" / "tritonserver" / "bin" / "tritonserver"
+    if not binary.is_file():
+        raise LaunchError("the embedded tritonserver is missing.", "Run `make setup`, or name another with --triton.")
+    return TritonServer(binary, home)
+
+
+def has_gpu(environment: Mapping[str, str]) -> bool:
+    """Whether an NVIDIA GPU is there and not hidden by CUDA_VISIBLE_DEVICES."""
+    hidden = environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and any(name[6:].isdigit() for name in os.listdir("/dev") if name.startswith("nvidia"))
+
+
+def shared_memory_prefix(ports: Ports) -> str:
+    """What the names of this stack's shared memory begin with, so that it can be removed after a SIGKILL."""
+    return f"triton_chat_{os.getpid()}_{ports.grpc}_"
+
+
+def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports) -> list[str]:
+    """The command line of tritonserver."""
+    command = [
+        str(server.binary),
+        f"--model-repository={options.model_repository.resolve()}",
+        f"--http-address={options.triton_host}",
+        f"--http-port={ports.http}",
+        f"--grpc-address={options.triton_host}",
+        f"--grpc-port={ports.grpc}",
+        f"--metrics-address={options.triton_host}",
+        f"--metrics-port={ports.metrics}",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(ports)}",
+        # The frontends drain first, so nothing of theirs is in flight then; an engine takes 5-10 s to go away.
+        "--exit-timeout-secs=20",
+    ]
+    if server.home is not None:
+        command.append(f"--backend-directory={server.home / 'backends'}")
+    if options.model_config_name:
+        command.append(f"--model-config-name={options.model_config_name}")
+    return command
+
+
+def frontend_command() -> list[str]:
+    """The command line of one frontend process; its settings come by the environment."""
+    return [sys.executable, "-m", "frontend"]
+
+
+def stack_environment(
+    base: Mapping[str, str], options: LaunchOptions, model: ServedModel, ports: Ports
+) -> dict[str, str]:
+    """What both parts get: `base`, the settings of the frontend and what the model repository's configs expand."""
+    names = options.served_model_name or (model.name,)
+    triton_host = "127.0.0.1" if options.triton_host in ("0.0.0.0", "::") else options.triton_host
+    environment = {
+        **base,
+        **options.frontend,
+        "TRITON_CHAT_HOST": options.host,
+        "TRITON_CHAT_PORT": str(ports.frontend),
+        "TRITON_CHAT_TRITON_URL": f"{triton_host}:{ports.grpc}",
+        "TRITON_CHAT_SERVED_MODEL_NAME": ",".join(names),
+        "TRITON_CHAT_MODEL": str(model.checkpoint.path),
+        "TRITON_CHAT_MAX_MODEL_LEN": str(options.max_model_len or model.checkpoint.max_position_embeddings),
+        # The stub finds its packages, and the launcher's python3 its frontend, through the first python3 on PATH.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
+        "VIRTUAL_ENV": sys.prefix,
+        # The checkpoint is on disk by now; nothing may ask a hub for it again, nor tell anybody about it.
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if options.styler:
+        environment["TRITON_CHAT_STYLER"] = options.styler
+    return environment
+
+
+def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server: TritonServer) -> dict[str, str]:
+    """What tritonserver gets on top: the engine's options and, embedded, where its libraries are."""
+    environment = dict(shared)
+    engine = dict(options.engine)
+    if not has_gpu(shared):
+        environment.setdefault("VLLM_TARGET_DEVICE", "cpu")
+        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_CACHE_GIB)
+        if shared.get("TRITON_CHAT_ENGINE", "vllm") == "vllm":
+            engine = {**CPU_ENGINE_DEFAULTS, **engine}
+    environment["TRITON_CHAT_ENGINE_OPTIONS"] = json.dumps(engine)
+    if server.home is not None:
+        folders = [server.home / "nvidia_pytriton.libs", libpython_dir(), server.home / "lib"]
+        inherited = shared.get("LD_LIBRARY_PATH")
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, folders), *([inherited] if inherited else [])])
+    return environment

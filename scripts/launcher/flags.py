@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Split a command line into the launcher's own options and the options of others: the engine's and the frontend's.
+
+An engine option needs no declaration here: `--tensor-parallel-size 2` becomes `tensor_parallel_size: 2`, so that a
+`vllm serve` line works as it is and new engine options need no release of this project.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# The short forms of `vllm serve`.
+SHORT_FORMS = {
+    "-dp": "--data-parallel-size",
+    "-pp": "--pipeline-parallel-size",
+    "-q": "--quantization",
+    "-tp": "--tensor-parallel-size",
+}
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kKmMgG])")
+# As `vllm serve` reads them: lower case is decimal, upper case binary.
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One `--flag` and the words up to the next one; `--flag=word` has that one word."""
+
+    name: str
+    words: tuple[str, ...]
+    joined: bool
+
+    @property
+    def key(self) -> str:
+        """The option's name as engines spell it: `--max-num-seqs` is max_num_seqs."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+
+def split(arguments: Sequence[str], own: Collection[str]) -> tuple[list[str], list[Flag]]:
+    """(the arguments that are ours, the flags that are not).
+
+    own: the option strings of the launcher. A foreign flag takes at most one word; further words are ours.
+    """
+    ours: list[str] = []
+    loose: list[str] = []
+    foreign: list[Flag] = []
+    for flag in _flags(arguments, own):
+        if flag.name in own:
+            ours += [f"{flag.name}={flag.words[0]}"] if flag.joined else [flag.name, *flag.words]
+        elif flag.name:
+            foreign.append(Flag(flag.name, flag.words[:1], flag.joined))
+            loose += flag.words[1:]
+        else:
+            loose += flag.words
+    # First, because a flag of ours that takes several words would swallow them.
+    return loose + ours, foreign
+
+
+def _flags(arguments: Sequence[str], own: Collection[str]) -> Iterator[Flag]:
+    """Group words with the flag before them; the words before the first flag come with the name ""."""
+    name, words = "", []
+    for argument in arguments:
+        if not argument.startswith("--") and argument not in SHORT_FORMS and argument not in own:
+            words.append(argument)
+            continue
+        if name or words:
+            yield Flag(name, tuple(words), joined=False)
+        name, equals, value = argument.partition("=")
+        name, words = SHORT_FORMS.get(name, name), []
+        if equals:
+            yield Flag(name, (value,), joined=True)
+            name = ""
+    if name or words:
+        yield Flag(name, tuple(words), joined=False)
+
+
+def option(flag: Flag) -> tuple[str, Any]:
+    """(name, value) of an engine option: `--x` is true, `--no-x` false, anything else a JSON value, a size or text."""
+    if flag.words:
+        return flag.key, value_of(flag.words[0])
+    if flag.key.startswith("no_"):
+        return flag.key.removeprefix("no_"), False
+    return flag.key, True
+
+
+def value_of(text: str) -> Any:
+    """A word of the command line as a value: JSON where it is JSON, True/False/None, 16k or 16K, else the text."""
+    plain = {"true": True, "false": False, "none": None}
+    if text.lower() in plain:
+        return plain[text.lower()]
+    if _SIZE.fullmatch(text):
+        return size_of(text)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def size_of(text: str) -> int:
+    """A count such as 16384, 16k (16,000) or 16K (16,384); raises ValueError for anything else or below 1."""
+    sized = _SIZE.fullmatch(text)
+    count = int(float(sized["number"]) * _UNITS[sized["unit"]]) if sized else int(text)
+    if count < 1:
+        raise ValueError(f"{text} is below 1")
+    return count

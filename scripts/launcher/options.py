@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launcher's options: its own flags, and those that it hands on to the frontend and the engine."""
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from frontend.settings import ENV_PREFIX, Settings
+from scripts.cache import REPOSITORY, cache_dir
+from scripts.launcher.flags import Flag, option, size_of, split
+
+DEFAULT_MODEL = "smollm2"
+# `vllm serve` needs these to be told what a family's styler knows here.
+UNNEEDED = {
+    "enable_auto_tool_choice": "tool calls are always read",
+    "reasoning_parser": "the styler reads the reasoning; choose one with --styler",
+    "tool_call_parser": "the styler reads tool calls; choose one with --styler",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOptions:
+    """What one stack is to be.
+
+    model: a checkpoint folder, "smollm2" or a hub id. served_model_name: empty means the model's own name.
+    port and triton_*_port: 0 picks a free one. frontends: processes that share `port`. max_model_len: None means the
+    checkpoint's. frontend: settings of the frontend by environment variable. engine: options by the engine's own names.
+    notes: what is to be told to the person at the terminal.
+    """
+
+    model: str = DEFAULT_MODEL
+    served_model_name: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 9997
+    frontends: int = 1
+    max_model_len: int | None = None
+    styler: str | None = None
+    model_repository: Path = REPOSITORY / "model_repository"
+    model_config_name: str | None = None
+    triton: Path | None = None
+    triton_host: str = "127.0.0.1"
+    triton_http_port: int = 8000
+    triton_grpc_port: int = 8001
+    triton_metrics_port: int = 8002
+    ready_timeout: float = 600.0
+    log_dir: Path = field(default_factory=lambda: cache_dir() / "logs")
+    verbose: bool = False
+    frontend: Mapping[str, str] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def parse_options(arguments: Sequence[str]) -> LaunchOptions:
+    """Read the command line; exits with argparse's message for a value that cannot be."""
+    parser = _parser()
+    own = {flag for action in parser._actions for flag in action.option_strings}
+    ours, foreign = split(arguments, own)
+    values = vars(parser.parse_args(ours))
+    positional, config_file = values.pop("positional"), values.pop("engine_config")
+    if positional is not None:
+        if values["model"] is not None:
+            parser.error(f"two models were given: {positional} and --model {values['model']}")
+        values["model"] = positional
+    try:
+        engine = _read_engine_config(config_file) if config_file else {}
+    except ValueError as error:
+        parser.error(str(error))
+    frontend, flags, notes = _sort_foreign(foreign)
+    values = {key: value for key, value in values.items() if value is not None}
+    values["served_model_name"] = tuple(values.get("served_model_name", ()))
+    return LaunchOptions(**values, frontend=frontend, engine=engine | flags, notes=notes)
+
+
+def _sort_foreign(foreign: Sequence[Flag]) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
+    """(frontend settings by variable, engine options, notes): what the frontend has a setting for is the frontend's."""
+    settings = {setting.name for setting in fields(Settings)}
+    frontend: dict[str, str] = {}
+    engine: dict[str, Any] = {}
+    notes: list[str] = []
+    for flag in foreign:
+        name, value = option(flag)
+        if name in settings:
+            text = flag.words[0] if flag.words else str(value).lower()
+            variable = ENV_PREFIX + name.upper()
+            # A repeated flag adds to a list, as on the frontend's own command line.
+            frontend[variable] = f"{frontend[variable]},{text}" if variable in frontend else text
+        elif name in UNNEEDED:
+            notes.append(f"{flag.name} is not needed: {UNNEEDED[name]}")
+        else:
+            engine[name] = value
+    return frontend, engine, tuple(notes)
+
+
+def _read_engine_config(path: Path) -> dict[str, Any]:
+    """Engine options from a JSON or YAML file; raises ValueError naming the file where it holds no such object."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"--engine-config {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"--engine-config {path}: expected an object of option: value, not {type(value).__name__}")
+    # The engine gets them as JSON; what JSON cannot say (a YAML date) is better refused here.
+    return dict(json.loads(json.dumps({str(key).replace("-", "_"): item for key, item in value.items()})))
+
+
+def default_frontends() -> int:
+    """One frontend process per four cores, at least one and at most four: the engine needs the cores more."""
+    return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError(text)
+    return port
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="triton-chat",
+        allow_abbrev=False,
+        argument_default=None,
+        description="Start tritonserver and the OpenAI frontend and stop them together.",
+        epilog="Settings of the frontend (python -m frontend --help) are taken as well. Any other flag is an option of "
+        "the engine by its own name, as `vllm serve` has it: --tensor-parallel-size 2. The model comes first then.",
+    )
+    defaults = LaunchOptions()
+    add = parser.add_argument
+    add("positional", nargs="?", metavar="MODEL", help="the model, as --model")
+    add("--model", help=f"checkpoint folder, hub id, or {DEFAULT_MODEL} (default), which is prepared without a hub")
+    add("--served-model-name", nargs="+", metavar="NAME", help="names that requests use (default: the model's own)")
+    add("--host", help=f"address of the OpenAI API (default {defaults.host})")
+    add("--port", type=_port, help=f"port of the OpenAI API; 0 picks one (default {defaults.port})")
+    add("--frontends", type=size_of, default=default_frontends(), help="frontend processes (default %(default)s here)")
+    add("--max-model-len", type=size_of, help="context length in tokens, 16k and 16K too (default: the checkpoint's)")
+    add("--styler", help="family of prompts and answers (default: recognised from the checkpoint)")
+    add("--engine-config", type=Path, metavar="FILE", help="JSON or YAML object of engine options; flags go above it")
+    add("--model-repository", type=Path, help="Triton model repository (default: this project's)")
+    add("--model-config-name", help="named config of the models, such as trtllm (default: config.pbtxt)")
+    add("--triton", type=Path, help="tritonserver binary (default: the container's, else the embedded one)")
+    add("--triton-host", help=f"address of Triton's own endpoints (default {defaults.triton_host})")
+    for endpoint in ("http", "grpc", "metrics"):
+        default = getattr(defaults, f"triton_{endpoint}_port")
+        add(f"--triton-{endpoint}-port", type=_port, help=f"Triton's {endpoint} port; 0 picks one (default {default})")
+    add(
+        "--ready-timeout",
+        type=float,
+        help=f"seconds until everything must be ready (default {defaults.ready_timeout:g})",
+    )
+    add("--log-dir", type=Path, help="where the logs of the parts go (default: logs in the cache folder)")
+    add("--verbose", action="store_true", help="show the parts' logs here as well")
+    return parser

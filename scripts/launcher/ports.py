@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ports: pick free ones, and say which flag to change where one is taken."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from scripts.launcher.errors import LaunchError
+from scripts.launcher.options import LaunchOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports of one stack, all of them above 0."""
+
+    frontend: int
+    http: int
+    grpc: int
+    metrics: int
+
+
+def choose_ports(options: LaunchOptions) -> Ports:
+    """The options' ports with every 0 replaced by a free one.
+
+    Raises LaunchError naming the flag of a port that is taken.
+    """
+    wanted = (
+        ("--port", options.host, options.port),
+        ("--triton-http-port", options.triton_host, options.triton_http_port),
+        ("--triton-grpc-port", options.triton_host, options.triton_grpc_port),
+        ("--triton-metrics-port", options.triton_host, options.triton_metrics_port),
+    )
+    # All are held until the last is chosen, so that two 0s never get the same one.
+    with ExitStack() as held:
+        return Ports(*[held.enter_context(_held(*each)) for each in wanted])
+
+
+@contextmanager
+def _held(flag: str, host: str, port: int) -> Iterator[int]:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except socket.gaierror:
+        raise LaunchError(f"'{host}' is no address of this machine.", "Change --host or --triton-host.") from None
+    with socket.socket(family) as listener:
+        # As servers do: without it connections that just closed would make a free port look taken.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise LaunchError(
+                f"port {port} on {host} cannot be used: {error.strerror}.", f"Choose another with {flag}; 0 picks one."
+            ) from None
+        yield listener.getsockname()[1]

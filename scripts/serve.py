@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve a model: start tritonserver and the OpenAI frontend, say how to reach them, stop them together."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from rich.console import Console
+from rich.markup import escape
+
+from scripts.launcher import LaunchError, Stack
+from scripts.launcher.display import curl
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until a signal or until a part dies; the exit status is 0 only after a signal."""
+    console = Console(stderr=True, highlight=False)
+    try:
+        stack = Stack(sys.argv[1:] if arguments is None else arguments, console=console)
+    except LaunchError as error:
+        _report(console, error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    _stop_on_signals(stack)
+    return _run(stack, console)
+
+
+def _run(stack: Stack, console: Console) -> int:
+    for note in stack.options.notes:
+        console.print(f"note: {escape(note)}")
+    console.print(f"serving {escape(str(stack.model.checkpoint.path))} with {stack.server.binary}", soft_wrap=True)
+    try:
+        with stack:
+            _announce(stack, console)
+            stack.wait()
+            console.print("stopping; press Ctrl-C again to end everything at once")
+    except LaunchError as error:
+        _report(console, error)
+        console.print(f"logs: {stack.options.log_dir}", soft_wrap=True)
+        return 1
+    return 0
+
+
+def _stop_on_signals(stack: Stack) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stack.stopping.is_set():
+            stack.hurry.set()
+        stack.stopping.set()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    # Under nohup it is ignored, and stays so.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, on_signal)
+
+
+def _announce(stack: Stack, console: Console) -> None:
+    if stack.stopping.is_set():
+        return
+    console.print(f"[green]ready:[/] {stack.url}/v1 serves {', '.join(stack.model_names)}", soft_wrap=True)
+    console.print(
+        f"Triton: gRPC {stack.grpc_url}, HTTP {stack.triton_http_url}, metrics {stack.metrics_url}", soft_wrap=True
+    )
+    console.print(f"logs:   {stack.options.log_dir}", soft_wrap=True)
+    console.print("\nTry:\n" + escape(curl(stack.url, stack.model_names[0], stack.needs_key)), soft_wrap=True)
+
+
+def _report(console: Console, error: LaunchError) -> None:
+    for line in error.log:
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+    console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
