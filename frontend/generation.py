@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tritonclient.grpc import service_pb2 as pb
 
 from frontend.deltas import merge
+from frontend.errors import upstream_error
 from frontend.inbox import Inbox
 from frontend.tensors import Delta, decode_delta
 from frontend.triton_stream import TritonStream
@@ -66,6 +67,9 @@ class Generation:
             self._stream.cancel(self._requests[choice].id)
 
     def _note_end(self, choice: int, delta: Delta) -> None:
+        if delta.error is not None:
+            self._running.discard(choice)
+            raise upstream_error(delta.error)
         if delta.finish_reason is None and not delta.final:
             return
         self._running.discard(choice)

@@ -147,6 +147,7 @@ class Delta:
     cached_tokens: int | None = None
     prompt_logprobs: tuple[dict[str, Any], ...] = ()
     final: bool = False
+    error: str | None = None
 
 
 # Ensemble output -> the Delta field it fills and how its bytes are read.
@@ -161,6 +162,7 @@ _OUTPUTS: dict[str, tuple[str, Literal["text", "json", "int"]]] = {
     "num_input_tokens": ("prompt_tokens", "int"),
     "num_cached_tokens": ("cached_tokens", "int"),
     "prompt_logprobs": ("prompt_logprobs", "json"),
+    "error": ("error", "text"),
 }
 
 
@@ -173,6 +175,8 @@ def encode_request(request: EnsembleRequest, request_id: str, capabilities: Capa
         if name in capabilities.inputs:
             _add(message, name, datatype, values)
     _add_parameters(message, request.parameters)
+    # Failures as an output: an error in the middle of an ensemble's stream would leak the request inside Triton.
+    _add_parameters(message, {"error_output": True})
     return message
 
 
@@ -247,7 +251,7 @@ def is_final(response: pb.ModelInferResponse) -> bool:
 
 def has_finished(response: pb.ModelInferResponse) -> bool:
     """Whether nothing but empty responses can follow."""
-    return is_final(response) or any(output.name == "finish_reason" for output in response.outputs)
+    return is_final(response) or any(output.name in ("finish_reason", "error") for output in response.outputs)
 
 
 def _raw(response: pb.ModelInferResponse, name: str) -> bytes:

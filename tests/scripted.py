@@ -57,7 +57,16 @@ def scripted_stack(family: str, tokenizer_dir: Path, folder: Path, **settings: s
     ports = [
         w for f in ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port") for w in (f, "0")
     ]
+    logs = folder / "logs"
     arguments = [str(checkpoint), "--model-repository", str(repository), "--script", str(script), *ports]
+    arguments += ["--log-dir", str(logs)]
     environment = os.environ | {"TRITON_CHAT_ENGINE": "scripted_engine:ScriptedEngine"} | settings
     with Stack(arguments, environment=environment) as stack:
         yield ScriptedStack(stack, script)
+    check_clean_stop(logs)
+
+
+def check_clean_stop(logs: Path) -> None:
+    """A request leaked inside Triton keeps the ensemble loaded until the exit time limit, and Triton says so."""
+    text = (logs / "tritonserver.log").read_text(encoding="utf-8", errors="replace")
+    assert "Exit timeout expired" not in text, "a request was never released"

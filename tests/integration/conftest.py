@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from scripted import check_clean_stop
 
 from scripts.launcher import Stack
 from scripts.prepare_model import prepare_default_model
@@ -25,10 +26,13 @@ def smollm2_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(smollm2_dir: Path) -> Iterator[Stack]:
+def stack(smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The default stack, on free ports."""
-    with Stack([str(smollm2_dir), "--served-model-name", MODEL, "qwen2", *free_ports()]) as running:
+    logs = tmp_path_factory.mktemp("logs")
+    names = ["--served-model-name", MODEL, "qwen2"]
+    with Stack([str(smollm2_dir), *names, "--log-dir", str(logs), *free_ports()]) as running:
         yield running
+    check_clean_stop(logs)
 
 
 def free_ports() -> list[str]:

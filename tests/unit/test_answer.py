@@ -94,6 +94,12 @@ def test_an_end_id_that_did_not_end_the_answer_is_text(qwen3: Tokenizer) -> None
     assert add_up(stream(qwen3, [ids], PLAIN, options, finish=3, end_ids=END)).content == "a<|im_end|>b<|im_end|>"
 
 
+def test_a_character_cut_short_by_the_end(qwen3: Tokenizer) -> None:
+    ids = encode(qwen3, "a\u200d")
+    [delta] = stream(qwen3, [ids[:-1]], PLAIN, RAW, finish=3)
+    assert delta.text == "a\ufffd"
+
+
 def test_an_end_without_ids(qwen3: Tokenizer) -> None:
     answers = AnswerStream(qwen3, PLAIN, AnswerOptions(stop=("lower",)), END)
     assert answers.feed(encode(qwen3, "hello lo")).text == "hello "

@@ -118,7 +118,7 @@ def tensor_calls(path: Path, functions: str) -> set[str]:
                     and isinstance(argument.value, str)
                 ):
                     found.add(argument.value)
-    return found
+    return found - {""}
 
 
 @pytest.mark.parametrize("model", ["preprocessing", "postprocessing"])

@@ -269,6 +269,7 @@ async def test_every_parameter_reaches_triton(served: Serving) -> None:
         "skip_special_tokens": False,
         "min_p": "0.1",
         "request_priority": 3,
+        "error_output": True,
     }
 
 

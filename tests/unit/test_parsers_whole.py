@@ -143,6 +143,12 @@ def test_gemma_text_and_other_fences_are_passed_on_at_once() -> None:
     assert "".join(event.text for event in events if isinstance(event, ContentDelta)) == '```json\n{"city": "B'
 
 
+def test_a_long_word_is_no_name_of_a_function() -> None:
+    text = "[" + "a" * 200
+    assert GemmaParser().feed(text) == [ContentDelta(text)]
+    assert both_ways(GemmaParser, text + "(b=1)]") == Answer(text + "(b=1)]")
+
+
 @pytest.mark.parametrize(
     ("written", "value"),
     [
@@ -172,6 +178,11 @@ def test_python_values_become_json(written: str, value: object) -> None:
 )
 def test_python_values_without_json_are_no_call(written: str) -> None:
     assert read_python_calls(f"f(a={written})") is None
+
+
+@pytest.mark.parametrize("written", ["f()(a=1)", "(lambda: 1)(a=1)", "f[0](a=1)", "f", "[f]", ""])
+def test_only_names_are_called(written: str) -> None:
+    assert read_python_calls(written) is None
 
 
 def test_hostile_nesting_is_no_call() -> None:

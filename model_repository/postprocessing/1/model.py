@@ -21,7 +21,7 @@ from preprocessing.options import AnswerOptions  # noqa: E402
 from preprocessing.stylers import find_styler  # noqa: E402
 from preprocessing.tokenizer import ChatTokenizer  # noqa: E402
 from preprocessing.triton_config import ModelParameters  # noqa: E402
-from preprocessing.triton_tensors import Inputs, error_response, ints, string  # noqa: E402
+from preprocessing.triton_tensors import Inputs, ints, string  # noqa: E402
 
 log = logging.getLogger("postprocessing")
 
@@ -51,6 +51,10 @@ class TritonPythonModel:
     def _respond(self, request: Any, to_stop: list[StreamKey]) -> Any:
         inputs = Inputs(request)
         key = (request.request_id(), inputs.number("stream_id") or 0)
+        engine_error = inputs.string("engine_error")
+        if engine_error is not None:
+            self._streams.end(key)
+            return _failure(engine_error)
         try:
             stream = self._streams.get(key, lambda: self._open(request))
             finish = _engine_finish(inputs)
@@ -61,14 +65,11 @@ class TritonPythonModel:
                 top_logprobs=_rows(inputs, "top_log_probs"),
                 engine_finish=finish,
             )
-        except RequestError as error:
-            self._streams.end(key)
-            return error_response(error)
         except Exception:
             log.exception("request %s failed", request.request_id())
             self._streams.end(key)
             to_stop.append(key)
-            return error_response(RequestError("postprocessing failed on this request", kind="internal"))
+            return _failure(RequestError("postprocessing failed on this request", kind="internal").encode())
         if finish is not None:
             self._streams.end(key)
         if delta.stop_engine:
@@ -104,6 +105,11 @@ def _rows(inputs: Inputs, name: str, *, flat: bool = False) -> Any:
     if array is None:
         return None
     return (array.flatten() if flat else array).tolist()
+
+
+def _failure(error: str) -> Any:
+    """A failed answer as data: an error response in the middle of an ensemble's stream leaks the request."""
+    return pb_utils.InferenceResponse([string("text_output", ""), string("error", error)])
 
 
 def _write(delta: AnswerDelta) -> list[Any]:

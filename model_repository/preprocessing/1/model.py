@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triton model `preprocessing`: tensors in, `PromptBuilder`, the engine's tensors out."""
 
+import json
 import locale
 import logging
 from typing import Any
@@ -13,6 +14,7 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 
 from preprocessing.checkpoint import Checkpoint  # noqa: E402
 from preprocessing.errors import RequestError  # noqa: E402
+from preprocessing.options import AnswerOptions  # noqa: E402
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest  # noqa: E402
 from preprocessing.stylers import find_styler  # noqa: E402
 from preprocessing.tokenizer import ChatTokenizer  # noqa: E402
@@ -40,6 +42,8 @@ class TritonPythonModel:
 
     def _respond(self, request: Any) -> Any:
         try:
+            # Wrong options of the answer are found here, before the engine has spent anything on the request.
+            AnswerOptions.from_parameters(json.loads(request.parameters() or "{}"))
             prompt = self._builder.build(_read(Inputs(request)))
             return pb_utils.InferenceResponse(_write(prompt, self._vocab_size))
         except RequestError as error:

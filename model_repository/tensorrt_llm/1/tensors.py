@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract's tensors, read from a Triton request and written to a response.
 
-Numbers travel through DLPack: numpy 2 breaks the embedded server's own conversion, and torch is here anyway.
+Numbers are read through DLPack: numpy 2 breaks the embedded server's own conversion, and torch is here anyway.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
 from engine import FinishReason, Generation, Tokens
 
 from preprocessing.errors import RequestError
+
+# Writing through numpy is faster (5.5 against 4 thousand responses a second with three tensors each on two cores).
+NUMPY_TENSORS = np.lib.NumpyVersion(np.__version__) < "2.0.0"
+NUMPY_DTYPES = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32}
 
 UNSUPPORTED = ("decoder_input_ids", "draft_input_ids", "lora_task_id", "lora_weights", "lora_config")
 
@@ -195,5 +200,13 @@ class Outputs:
         return values
 
 
+def error_tensors(error: str) -> list[Any]:
+    """A failed generation as data: no ids, and the error's text."""
+    text = pb_utils.Tensor("error", np.array([[error.encode()]], dtype=object))
+    return [_tensor("output_ids", [[[]]], torch.int32), _tensor("sequence_length", [[0]], torch.int32), text]
+
+
 def _tensor(name: str, value: Any, dtype: torch.dtype) -> Any:
+    if NUMPY_TENSORS:
+        return pb_utils.Tensor(name, np.array(value, dtype=NUMPY_DTYPES[dtype]))
     return pb_utils.Tensor.from_dlpack(name, torch.tensor(value, dtype=dtype))
