@@ -139,3 +139,24 @@ def test_the_llm_model_names_only_tensors_of_the_contract():
     assert read_names and read_names <= {t.name for t in config.input}
     sent = {row[0] for row in EXTENSIONS} | {"output_ids", "sequence_length", "output_log_probs", "cum_log_probs"}
     assert sent <= string_literals(code)
+
+
+# gRPC's name of a datatype -> the config's.
+DATATYPES = {"BYTES": "STRING"}
+
+
+def test_the_frontend_names_only_tensors_of_the_ensemble():
+    from frontend.tensors import _OUTPUTS, INPUTS
+
+    declared = {row[0]: row[1] for row in map(as_row, read("ensemble").input)}
+    assert {name: DATATYPES.get(dtype, dtype) for name, (dtype, _) in INPUTS.items()}.items() <= declared.items()
+    types = {"text": "STRING", "json": "STRING", "int": "INT32"}
+    outputs = {row[0]: row[1] for row in (as_row(tensor, optional=False) for tensor in read("ensemble").output)}
+    assert {name: types[kind] for name, (_, kind) in _OUTPUTS.items()}.items() <= outputs.items()
+
+
+def test_the_engine_reads_the_parameters_that_the_frontend_sends():
+    from frontend.tensors import PYTHON_ENGINE_PARAMETERS
+
+    read_names = string_literals(REPOSITORY / "tensorrt_llm" / "1" / "tensors.py")
+    assert set(PYTHON_ENGINE_PARAMETERS) <= read_names

@@ -39,10 +39,10 @@ class VllmEngine:
 
     async def generate(self, generation: Generation) -> AsyncIterator[Tokens]:
         """Stream one continuation; see `Engine.generate`."""
-        params = sampling_params(generation, self._defaults)
+        params, prompt = sampling_params(generation, self._defaults), self._prompt(generation)
         matcher = StopWordsMatcher(generation.stop_words)
         self._running += 1
-        outputs = self._llm.generate(self._prompt(generation), params, uuid.uuid4().hex, priority=generation.priority)
+        outputs = self._llm.generate(prompt, params, uuid.uuid4().hex, priority=generation.priority)
         try:
             async for output in outputs:
                 tokens = _tokens(output, generation)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vLLM adapter itself, in this process: what no HTTP request reaches yet."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import make_checkpoint
+
+MODEL = Path(__file__).parents[2] / "model_repository" / "tensorrt_llm" / "1"
+VOCAB_SIZE = 151936
+PROMPT = [9707, 11, 1879, 0, 3555, 374, 419, 30]
+
+
+@pytest.fixture
+def engine_options(tmp_path, qwen3_tokenizer_dir, monkeypatch):
+    for name, value in {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}.items():
+        monkeypatch.setenv(name, os.environ.get(name, value))
+    monkeypatch.syspath_prepend(str(MODEL))
+    from options import EngineOptions
+
+    folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
+    passed = {"dtype": "float32", "max_model_len": 512, "enforce_eager": True, "enable_prompt_embeds": True}
+    yield EngineOptions("vllm", str(folder), passed)
+    for name in ("options", "engine", "engines", "stop_words", "vllm_engine", "vllm_sampling"):
+        sys.modules.pop(name, None)
+
+
+async def test_the_adapter(engine_options):
+    """One engine start for all of it: starting takes most of the time."""
+    from engine import FinishReason, Generation
+    from safetensors import safe_open
+    from vllm_engine import VllmEngine
+
+    from preprocessing.errors import RequestError
+
+    engine = VllmEngine(engine_options)
+    await engine.start()
+
+    async def run(**fields) -> tuple[list[int], FinishReason]:
+        ids, finish = [], None
+        async for tokens in engine.generate(Generation(max_tokens=12, temperature=0.0, **fields)):
+            ids += tokens.ids
+            finish = tokens.finish
+        return ids, finish
+
+    try:
+        plain, finish = await run(prompt_ids=PROMPT)
+        assert len(plain) == 12 and finish is FinishReason.LENGTH
+
+        with safe_open(Path(engine_options.model_path) / "model.safetensors", "pt") as weights:
+            table = weights.get_tensor("model.embed_tokens.weight")[PROMPT[2:5]]
+        rows = [*PROMPT[:2], VOCAB_SIZE, VOCAB_SIZE + 1, VOCAB_SIZE + 2, *PROMPT[5:]]
+        assert (await run(prompt_ids=rows, prompt_table=table))[0] == plain, "table rows stand for their ids"
+        other, _ = await run(prompt_ids=rows, prompt_table=torch.flip(table, [0]) * 3)
+        assert other != plain, "another table is another prompt: no cached blocks are shared"
+        with pytest.raises(RequestError, match="past the table"):
+            await run(prompt_ids=[*PROMPT, VOCAB_SIZE + 3], prompt_table=table)
+
+        assert await run(prompt_ids=PROMPT, stop_words=[plain[3:6]]) == (plain[:6], FinishReason.STOP_WORDS)
+        assert await run(prompt_ids=PROMPT, end_id=plain[4]) == (
+            plain[: plain.index(plain[4]) + 1],
+            FinishReason.END_ID,
+        )
+        assert plain[0] not in (await run(prompt_ids=PROMPT, bad_words=[[plain[0]]]))[0]
+        with pytest.raises(RequestError):
+            await run(prompt_ids=PROMPT, guide_type="regex", guide="(unclosed")
+        assert engine.statistics() == {"running": 0}
+    finally:
+        engine.shutdown()
