@@ -13,6 +13,8 @@ import psutil
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.05
+# A killed process needs a moment to be gone, the more the more memory it had.
+_KILL_LIMIT_S = 10.0
 _TAIL_BYTES = 256 * 1024
 _libc = ctypes.CDLL(None)
 
@@ -82,8 +84,11 @@ class Part:
         while self._process.poll() is None and time.monotonic() < end and not hurry():
             time.sleep(_POLL_S)
         # Also where it ended well by itself: an engine's workers must not stay behind.
-        for pid in self.session():
-            _kill(pid)
+        end = time.monotonic() + _KILL_LIMIT_S
+        while (left := self.session()) and time.monotonic() < end:
+            for pid in left:
+                _kill(pid)
+            time.sleep(_POLL_S)
         self._process.wait()
         for path in memory:
             path.unlink(missing_ok=True)

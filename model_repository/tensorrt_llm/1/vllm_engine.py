@@ -54,7 +54,10 @@ class VllmEngine:
         except EngineDeadError as error:
             raise RequestError("the engine has stopped", kind="unavailable") from error
         except Exception as error:
-            raise _refusal(error) or error from error
+            refusal = _refusal(error)
+            if refusal is None:
+                raise
+            raise refusal from error
         finally:
             self._running -= 1
             # Ends the request in the engine where this iterator was left early; a no-op after the last output.
