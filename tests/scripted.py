@@ -4,7 +4,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,13 @@ class ScriptedStack:
 
 
 @contextmanager
-def scripted_stack(family: str, tokenizer_dir: Path, folder: Path, **settings: str) -> Iterator[ScriptedStack]:
-    """Start a stack for a family's real tokenizer on free ports; `folder` is empty, `settings` go to the environment."""
+def scripted_stack(
+    family: str, tokenizer_dir: Path, folder: Path, names: Sequence[str] = (), **settings: str
+) -> Iterator[ScriptedStack]:
+    """Start a stack for a family's real tokenizer on free ports; `folder` is empty, `settings` go to the environment.
+
+    names: what clients may call the model; the family alone unless told.
+    """
     checkpoint = folder / family
     shutil.copytree(tokenizer_dir, checkpoint)
     (checkpoint / "config.json").write_text(json.dumps(CONFIGS[family]))
@@ -60,6 +65,7 @@ def scripted_stack(family: str, tokenizer_dir: Path, folder: Path, **settings: s
     logs = folder / "logs"
     arguments = [str(checkpoint), "--model-repository", str(repository), "--script", str(script), *ports]
     arguments += ["--log-dir", str(logs)]
+    arguments += ["--served-model-name", *names] if names else []
     environment = os.environ | {"TRITON_CHAT_ENGINE": "scripted_engine:ScriptedEngine"} | settings
     with Stack(arguments, environment=environment) as stack:
         yield ScriptedStack(stack, script)

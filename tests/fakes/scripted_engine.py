@@ -7,7 +7,7 @@ engine option `script` names, anew for each request, so that a test can write it
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class ScriptedEngine:
     async def start(self) -> None:
         """Nothing to load."""
 
-    async def generate(self, generation: Generation) -> AsyncIterator[Tokens]:
+    async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
         """Play the rule that the prompt matches, never more than max_tokens ids."""
         rule = self._rule(generation)
         pieces = list(_pieces(self._ids(rule, generation), rule.sizes))

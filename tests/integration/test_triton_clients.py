@@ -131,17 +131,19 @@ async def test_ids_on_tensorrt_llm(stack, smollm2_dir):
     assert all(r["output_log_probs"].shape == r["output_ids"].shape for r in responses)
 
 
-async def test_stop_by_request_id(stack):
+@pytest.mark.parametrize("running", [True, False], ids=["mid-stream", "at-once"])
+async def test_stop_by_request_id(stack, running):
     """The contract's cancellation: another request with the same id and `stop`."""
     request_id, done = uuid.uuid4().hex, asyncio.Event()
     scalars = [tensor("input_lengths", 3, np.int32), tensor("request_output_len", 3000, np.int32)]
-    running = [tensor("input_ids", [504, 3575, 282], np.int32), *scalars, tensor("streaming", True, bool)]
+    started = [tensor("input_ids", [504, 3575, 282], np.int32), *scalars, tensor("streaming", True, bool)]
     stopping = [*scalars, tensor("stop", True, bool)]
     first = asyncio.Event()
 
     async def requests():
-        yield {"model_name": "tensorrt_llm", "inputs": running, "request_id": request_id}
-        await first.wait()
+        yield {"model_name": "tensorrt_llm", "inputs": started, "request_id": request_id}
+        if running:
+            await first.wait()
         # Its answer holds nothing, and Triton sends an empty last response only to clients that ask for one.
         yield {"model_name": "tensorrt_llm", "inputs": stopping, "request_id": request_id}
         await done.wait()

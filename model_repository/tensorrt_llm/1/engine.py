@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `model.py` asks of an engine: ids in, streamed ids out."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -84,7 +84,7 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Load the model; raises with a message for people where the options are wrong."""
 
-    def generate(self, generation: Generation) -> AsyncIterator[Tokens]:
+    def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
         """Stream a continuation. Closing the iterator or cancelling its task ends the generation in the engine.
 
         Raises RequestError for a request the engine refuses.

@@ -8,7 +8,9 @@ import locale
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 # The stub leaves the C locale, in which open() reads ASCII; vLLM and transformers read UTF-8 files at import.
@@ -18,14 +20,12 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 from engine import FinishReason, Generation, Tokens  # noqa: E402
 from engines import build_engine  # noqa: E402
 from options import read_options  # noqa: E402
-from tensors import Inputs, Outputs, error_tensors, read_generations  # noqa: E402
+from reply import Reply  # noqa: E402
+from tensors import Inputs, Outputs, read_generations  # noqa: E402
 
 from preprocessing.errors import RequestError  # noqa: E402
 from preprocessing.triton_config import ModelParameters  # noqa: E402
 
-SendError = Callable[[Any, RequestError, bool], None]
-
-FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 GAUGE_PERIOD_S = 0.25
 # Asking Triton whether a request was cancelled costs about 0.13 ms, as much as sending a response: not once per token.
 CANCEL_PERIOD_S = 1.0
@@ -42,7 +42,7 @@ class TritonPythonModel:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True)
         self._thread.start()
-        self._tasks: dict[str, dict[asyncio.Task[None], Any]] = defaultdict(dict)
+        self._tasks: dict[str, dict[asyncio.Task[None], Reply]] = defaultdict(dict)
         self._stream_ids = itertools.count(1)
         self._in_loop(self._engine.start())
         self._gauges = Gauges()
@@ -65,40 +65,39 @@ class TritonPythonModel:
         inputs, parameters = Inputs(request), json.loads(request.parameters() or "{}")
         if inputs.scalar("stop", 0, False):
             self._stop(request.request_id(), parameters.get("stream_id"))
-            sender.send(flags=FINAL)
+            Reply(sender).end_empty()
             return
-        send_error = _send_error_output if parameters.get("error_output") else _send_error
+        errors_as_output = bool(parameters.get("error_output"))
         try:
             generations = list(read_generations(inputs, parameters))
         except RequestError as error:
-            send_error(sender, error, True)
+            Reply(sender, errors_as_output=errors_as_output).fail(error)
             return
         request_id, requested = request.request_id(), set(request.requested_output_names())
-        left = Countdown(len(generations))
+        reply = Reply(sender, generations=len(generations), errors_as_output=errors_as_output)
         for batch, sequence, generation in generations:
             stream_id = next(self._stream_ids)
             outputs = Outputs(requested, inputs, stream_id, batch, sequence)
-            task = self._loop.create_task(self._run(generation, outputs, sender, left, send_error), name=str(stream_id))
-            self._tasks[request_id][task] = sender
-            task.add_done_callback(lambda done: self._forget(request_id, done))
+            task = self._loop.create_task(self._run(generation, outputs, reply), name=str(stream_id))
+            self._tasks[request_id][task] = reply
+            task.add_done_callback(partial(self._forget, request_id, outputs))
 
-    async def _run(
-        self, generation: Generation, outputs: Outputs, sender: Any, left: "Countdown", send_error: SendError
-    ) -> None:
-        """Stream one generation; whatever happens, the last response carries the flag that ends the request."""
+    async def _run(self, generation: Generation, outputs: Outputs, reply: Reply) -> None:
+        """Stream one generation; whatever happens, its last response is sent."""
         try:
-            async for tokens in self._engine.generate(generation):
-                if tokens.finish is not None:
-                    _send(sender, outputs.tensors(tokens), left.last())
-                    return
-                _send(sender, outputs.tensors(tokens), False)
+            async with aclosing(self._engine.generate(generation)) as stream:
+                async for tokens in stream:
+                    if tokens.finish is not None:
+                        reply.end(outputs.tensors(tokens))
+                        return
+                    reply.send(outputs.tensors(tokens))
         except asyncio.CancelledError:
-            _send(sender, outputs.tensors(Tokens([], finish=FinishReason.CANCELLED)), left.last())
+            reply.end(outputs.tensors(Tokens([], finish=FinishReason.CANCELLED)))
         except RequestError as error:
-            send_error(sender, error, left.last())
+            reply.fail(error)
         except Exception:
             log.exception("a generation failed")
-            send_error(sender, RequestError("the engine failed on this request", kind="internal"), left.last())
+            reply.fail(RequestError("the engine failed on this request", kind="internal"))
 
     def _stop(self, request_id: str, stream: int | None) -> None:
         """Cancel the running generations of a request id, or only the one with this stream id."""
@@ -106,9 +105,12 @@ class TritonPythonModel:
             if stream is None or task.get_name() == str(stream):
                 task.cancel()
 
-    def _forget(self, request_id: str, task: "asyncio.Task[None]") -> None:
+    def _forget(self, request_id: str, outputs: Outputs, task: "asyncio.Task[None]") -> None:
         tasks = self._tasks[request_id]
-        del tasks[task]
+        reply = tasks.pop(task)
+        if task.cancelled():
+            # Stopped before its first step, so that `_run` never got to say so.
+            reply.end(outputs.tensors(Tokens([], finish=FinishReason.CANCELLED)))
         if not tasks:
             del self._tasks[request_id]
 
@@ -121,8 +123,8 @@ class TritonPythonModel:
     def _cancel_abandoned(self) -> None:
         """Cancel generations whose client cancelled its request or went away (outside an ensemble Triton knows)."""
         for tasks in list(self._tasks.values()):
-            for task, sender in list(tasks.items()):
-                if sender.is_cancelled():
+            for task, reply in list(tasks.items()):
+                if reply.abandoned():
                     task.cancel()
         self._loop.call_later(CANCEL_PERIOD_S, self._cancel_abandoned)
 
@@ -153,32 +155,3 @@ class Gauges:
                 )
                 self._metrics[name] = self._families[name].Metric(labels={"model": "tensorrt_llm"})
             self._metrics[name].set(value)
-
-
-class Countdown:
-    """Counts the generations of one request: only the last to end may send the flag that ends the request."""
-
-    def __init__(self, count: int) -> None:
-        self._left = count
-
-    def last(self) -> bool:
-        """One generation has ended; True for the last one."""
-        self._left -= 1
-        return self._left == 0
-
-
-def _send(sender: Any, tensors: list[Any], final: bool) -> None:
-    sender.send(pb_utils.InferenceResponse(tensors), flags=FINAL if final else 0)
-
-
-def _send_error(sender: Any, error: RequestError, final: bool) -> None:
-    sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(error.encode())), flags=FINAL if final else 0)
-
-
-def _send_error_output(sender: Any, error: RequestError, final: bool) -> None:
-    """The error as an output, for requests with the parameter `error_output`.
-
-    Triton 2.51 never releases an ensemble request whose decoupled step fails while another step is at work: each
-    such error would leak the request and hold up the shutdown until its time limit.
-    """
-    _send(sender, error_tensors(error.encode()), final)

@@ -3,7 +3,7 @@
 
 import dataclasses
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ class VllmEngine:
         self._defaults: dict[str, Any] = config.get_diff_sampling_param()
         self._vocab_size = config.get_vocab_size()
 
-    async def generate(self, generation: Generation) -> AsyncIterator[Tokens]:
+    async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
         """Stream one continuation; see `Engine.generate`."""
         params, prompt = sampling_params(generation, self._defaults), self._prompt(generation)
         matcher = StopWordsMatcher(generation.stop_words)
