@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LangChain's standard suite and LlamaIndex agents, in their own environment, against a scripted stack."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from agent_rules import LANGCHAIN, LLAMAINDEX
+from scripted import ROOT, ScriptedStack, scripted_stack
+
+PYTHON = ROOT / ".cache" / "agents-venv" / "bin" / "python"
+LIMIT_S = 240.0
+NOT_PASSED = ("skipped", "failure", "error")  # elements of a JUnit test case
+
+# The suite's tests of what a text model behind the OpenAI API does not have, and its benchmark of recorded answers.
+LANGCHAIN_SKIPS = {
+    "test_pdf_inputs",
+    "test_audio_inputs",
+    "test_image_inputs",
+    "test_image_tool_message",
+    "test_pdf_tool_message",
+    "test_anthropic_inputs",
+    "test_stream_time",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What ran, by test name (parameters in brackets)."""
+
+    returncode: int
+    output: str
+    passed: set[str]
+    skipped: set[str]
+
+
+@pytest.fixture(scope="module")
+def qwen3(tmp_path_factory, qwen3_tokenizer_dir) -> Iterator[ScriptedStack]:
+    names = ("qwen3", "qwen3-other-name")
+    with scripted_stack("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("agents"), names) as running:
+        yield running
+
+
+def run_agents(file: str, url: str, report: Path) -> Outcome:
+    """Run a file of tests/agents with the agents' own interpreter."""
+    if not PYTHON.is_file():
+        pytest.fail(f"no {PYTHON}: run `make setup-agents`")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
+    # Nothing but the server is to be talked to, whatever proxies and tracing this machine has set.
+    environment |= {"TRITON_CHAT_TEST_URL": url, "NO_PROXY": "127.0.0.1", "LANGSMITH_TRACING": "false"}
+    command = [PYTHON, "-m", "pytest", f"tests/agents/{file}", f"--junitxml={report}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT_S
+    )
+    assert report.is_file(), done.stdout[-8000:]
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    skipped = {case.attrib["name"] for case in cases if case.find("skipped") is not None}
+    passed = {case.attrib["name"] for case in cases if not any(case.find(kind) is not None for kind in NOT_PASSED)}
+    return Outcome(done.returncode, done.stdout, passed, skipped)
+
+
+def test_langchains_standard_suite(qwen3, tmp_path):
+    qwen3.play(*LANGCHAIN)
+    outcome = run_agents("test_langchain_standard.py", qwen3.stack.url, tmp_path / "report.xml")
+    assert outcome.returncode == 0, outcome.output[-8000:]
+    # No more is skipped than is said above, and the suite was not empty.
+    assert outcome.skipped <= LANGCHAIN_SKIPS
+    assert len(outcome.passed) >= 40
+
+
+def test_llamaindex_agents(qwen3, tmp_path):
+    qwen3.play(*LLAMAINDEX)
+    outcome = run_agents("test_llamaindex.py", qwen3.stack.url, tmp_path / "report.xml")
+    assert outcome.returncode == 0, outcome.output[-8000:]
+    assert not outcome.skipped
+    assert len(outcome.passed) >= 8
