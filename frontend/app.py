@@ -18,6 +18,7 @@ from frontend.chat import plan_chat
 from frontend.completions import plan_completion
 from frontend.errors import ApiError, ClientGone, describe, error_body
 from frontend.middleware import Gate
+from frontend.responses import plan_response
 from frontend.service import Service
 from frontend.settings import Settings
 from preprocessing.errors import RequestError
@@ -42,6 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
     app.add_api_route("/v1/completions", completions, methods=["POST"])
+    app.add_api_route("/v1/responses", responses, methods=["POST"])
     for router in (models.router, tokenization.router, health.router):
         app.include_router(router)
     for kind in (RequestError, ApiError, ClientGone, ValidationError, HTTPException, Exception):
@@ -64,6 +66,10 @@ async def chat_completions(request: Request) -> Response:
 
 async def completions(request: Request) -> Response:
     return await answer(request, "completions", plan_completion)
+
+
+async def responses(request: Request) -> Response:
+    return await answer(request, "responses", plan_response)
 
 
 async def _error_response(request: Request, error: Exception) -> Response:

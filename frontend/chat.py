@@ -110,7 +110,7 @@ class ChatPlan(Plan):
         self.include_usage = body.include_usage
         self.usage = Usage(per_prompt=body.choices)
         self._body = body
-        self._model, self._created = model, int(time.time())
+        self.model, self._created = model, int(time.time())
         self._echo = _echo(body)
         chunk_head = head(self.id, "chat.completion.chunk", self._created, model)
         self._frames = ChunkFrames(chunk_head, body.choices, with_usage=body.include_usage)
@@ -153,7 +153,7 @@ class ChatPlan(Plan):
 
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         choices = [self._choice(index, delta) for index, delta in enumerate(answers)]
-        return head(self.id, "chat.completion", self._created, self._model) | {
+        return head(self.id, "chat.completion", self._created, self.model) | {
             "choices": choices,
             "usage": self.usage.body(),
         }

@@ -40,3 +40,39 @@ def test_tokenize_and_back(http):
     ids = http.post("/tokenize", json={"prompt": "Hello, 世界"}).json()
     assert ids["count"] == len(ids["tokens"]) > 0
     assert http.post("/detokenize", json={"tokens": ids["tokens"]}).json()["prompt"] == "Hello, 世界"
+
+
+def test_responses(client):
+    question = {"model": "qwen2", "input": "What is the capital of France?", "temperature": 0}
+    whole = client.responses.create(**question)
+    assert "Paris" in whole.output_text and whole.status == "completed"
+    with client.responses.stream(**question) as events:
+        pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+        assert events.get_final_response().output_text == whole.output_text == "".join(pieces)
+
+
+def test_echo_with_logprobs(client):
+    """What evaluation harnesses ask: the prompt's own log-probabilities."""
+    prompt = "The capital of France is Paris"
+    answer = client.completions.create(model="qwen2", prompt=prompt, max_tokens=1, echo=True, logprobs=1, temperature=0)
+    logprobs = answer.choices[0].logprobs
+    assert answer.choices[0].text.startswith(prompt)
+    assert logprobs.token_logprobs[0] is None and all(value <= 0 for value in logprobs.token_logprobs[1:])
+    assert "".join(logprobs.tokens) == answer.choices[0].text
+    assert logprobs.tokens[5] == " Paris" and logprobs.token_logprobs[5] > -1.5
+
+
+def test_sampling_defaults_are_the_checkpoints(client):
+    """Its generation config asks for temperature 0.2; at OpenAI's 1.0 a model of this size seldom stays on topic."""
+    said = [
+        client.chat.completions.create(
+            model="qwen2",
+            messages=[{"role": "user", "content": "What is the capital of France?"}],
+            max_tokens=30,
+            seed=seed,
+        )
+        .choices[0]
+        .message.content
+        for seed in range(4)
+    ]
+    assert sum("Paris" in text for text in said) >= 3

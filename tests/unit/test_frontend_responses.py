@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/v1/responses` with the official client, whole and streamed."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes.fake_triton import Call, finish, reply
+from tests.fakes.frontend_server import Serving, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TOOL = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}, "strict": False}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running() -> AsyncIterator[Serving]:
+    async with serving() as one:
+        yield one
+
+
+@pytest.fixture
+def served(running: Serving) -> Serving:
+    running.reset()
+    return running
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "streamed"])
+def streamed(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+async def ask(served: Serving, streamed: bool, **fields):
+    """The response, whichever way it travels: the client's own accumulator joins the events."""
+    if not streamed:
+        return await served.openai.responses.create(model="model", **fields)
+    async with served.openai.responses.stream(model="model", **fields) as events:
+        async for _ in events:
+            pass
+        return await events.get_final_response()
+
+
+async def everything(call: Call) -> AsyncIterator:
+    for text in ("Let me ", "think"):
+        yield reply(reasoning_output=text)
+    for text in ("I ", "ask 世界"):
+        yield reply(text)
+    for index in range(2):
+        first = {"index": index, "id": f"call_{index}", "type": "function"}
+        yield reply(tool_calls=[first | {"function": {"name": "get_weather", "arguments": ""}}])
+        for piece in ('{"city": ', '"Boston, MA"}'):
+            yield reply(tool_calls=[{"index": index, "function": {"arguments": piece}}])
+    yield finish("tool_calls", completion=9, reasoning_tokens=2, num_cached_tokens=4)
+
+
+async def test_text(served: Serving, streamed: bool) -> None:
+    answer = await ask(served, streamed, input="Hi", instructions="Be short.", max_output_tokens=9, temperature=0.5)
+    assert answer.output_text == "Hello world"
+    assert answer.status == "completed" and answer.model == "model"
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+    call = served.triton.calls[0]
+    assert call.messages["messages"] == [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "Hi"},
+    ]
+    assert call.inputs["max_tokens"] == [9] and call.inputs["temperature"] == [0.5]
+
+
+async def test_every_kind_of_item(served: Serving, streamed: bool) -> None:
+    served.triton.script = everything
+    answer = await ask(served, streamed, input="Hi", tools=[TOOL])
+    assert [item.type for item in answer.output] == ["reasoning", "message", "function_call", "function_call"]
+    assert answer.output[0].content[0].text == "Let me think"
+    assert answer.output_text == "I ask 世界"
+    assert [item.call_id for item in answer.output[2:]] == ["call_0", "call_1"]
+    assert {item.arguments for item in answer.output[2:]} == {'{"city": "Boston, MA"}'}
+    assert answer.usage.output_tokens_details.reasoning_tokens == 2
+    assert answer.usage.input_tokens_details.cached_tokens == 4
+    assert served.triton.calls[0].messages["tools"][0]["function"]["name"] == "get_weather"
+
+
+async def test_the_events_are_numbered_and_balanced(served: Serving) -> None:
+    served.triton.script = everything
+    events = [
+        e async for e in await served.openai.responses.create(model="model", input="Hi", tools=[TOOL], stream=True)
+    ]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    kinds = [event.type for event in events]
+    assert kinds[:2] == ["response.created", "response.in_progress"] and kinds[-1] == "response.completed"
+    assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done") == 4
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert text == "I ask 世界"
+
+
+async def cut_off(call: Call) -> AsyncIterator:
+    yield reply("Hel")
+    yield finish("length", completion=1)
+
+
+async def test_length_is_incomplete(served: Serving) -> None:
+    served.triton.script = cut_off
+    answer = await served.openai.responses.create(model="model", input="Hi")
+    assert answer.status == "incomplete" and answer.incomplete_details.reason == "max_output_tokens"
+    events = [event async for event in await served.openai.responses.create(model="model", input="Hi", stream=True)]
+    assert events[-1].type == "response.incomplete" and events[-1].response.output_text == "Hel"
+
+
+async def test_a_dialogue_with_tools(served: Serving) -> None:
+    turns = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "function_call", "call_id": "c1", "name": "get_weather", "arguments": "{}"},
+        {"type": "function_call", "call_id": "c2", "name": "get_weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "59.0"},
+        {"type": "function_call_output", "call_id": "c2", "output": "60.0"},
+    ]
+    await served.openai.responses.create(model="model", input=turns, tools=[TOOL])
+    messages = served.triton.calls[0].messages["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "tool"]
+    assert [call["id"] for call in messages[1]["tool_calls"]] == ["c1", "c2"]
+    assert messages[3] == {"role": "tool", "tool_call_id": "c2", "content": "60.0"}
+
+
+async def test_format_choice_and_effort(served: Serving) -> None:
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    text = {"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": True}}
+    await served.openai.responses.create(model="model", input="Hi", text=text, reasoning={"effort": "none"})
+    sent = served.triton.calls[0].messages
+    assert sent["response_format"]["json_schema"]["schema"] == schema
+    assert sent["chat_template_kwargs"]["enable_thinking"] is False
+    choice = {"type": "function", "name": "get_weather"}
+    await served.openai.responses.create(model="model", input="Hi", tools=[TOOL], tool_choice=choice)
+    assert served.triton.calls[1].parameters["tool_choice"] == "function:get_weather"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"input": "Hi", "previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"input": "Hi", "background": True}, "background"),
+        ({"input": "Hi", "tools": [{"type": "web_search"}]}, "tools"),
+        ({"input": 5}, "input"),
+        ({}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input"),
+        ({"input": "Hi", "text": "plain"}, "text"),
+        ({"input": "Hi", "max_output_tokens": 0}, "max_tokens"),
+    ],
+)
+async def test_refused(served: Serving, fields: dict, param: str) -> None:
+    response = await served.http.post("/v1/responses", json=fields)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == param
