@@ -65,14 +65,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def contender(name: str, model: str, options: argparse.Namespace) -> Iterator[str]:
     """A running contender's URL."""
     flags = options.engine_flags or ["--dtype", "bfloat16", "--max-model-len", "4096", "--enforce-eager"]
+    flag_names = ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port")
+    ports = [word for flag in flag_names for word in (flag, "0")]
+    stack = Stack([model, "--served-model-name", NAME, *ports, *flags])
     if name == "vllm-serve":
-        with VllmServe(model, ["--served-model-name", NAME, *flags], options.out / "vllm-serve.log") as peer:
+        names = ["--served-model-name", NAME]
+        # The engine's environment in the stack, so that both engines are set alike.
+        with VllmServe(model, [*names, *flags], stack.engine_environment, options.out / "vllm-serve.log") as peer:
             yield peer.url
         return
-    ports = [
-        w for f in ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port") for w in (f, "0")
-    ]
-    with Stack([model, "--served-model-name", NAME, *ports, *flags]) as stack:
+    with stack:
         yield stack.url
 
 

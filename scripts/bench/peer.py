@@ -18,21 +18,20 @@ READY_TIMEOUT_S = 600.0
 class VllmServe:
     """Context manager around one `vllm serve` process on a free loopback port."""
 
-    def __init__(self, model: str, engine_flags: list[str], log: Path) -> None:
+    def __init__(self, model: str, engine_flags: list[str], environment: dict[str, str], log: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self._log = log
+        self._environment = environment
         server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         self._command = [*server, "--model", model, "--host", "127.0.0.1", "--port", str(port), *engine_flags]
 
     def __enter__(self) -> "VllmServe":
-        # The launcher's environment for an engine without a GPU, so that both engines are set alike.
-        environment = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **os.environ}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
             )
         self._wait()
         return self

@@ -74,6 +74,11 @@ class Stack:
         return self._settings.triton_url
 
     @property
+    def engine_environment(self) -> dict[str, str]:
+        """The environment that the engine runs in, for whatever is to be compared with it."""
+        return dict(self._triton_environment)
+
+    @property
     def triton_http_url(self) -> str:
         """Base URL of Triton's HTTP endpoint."""
         return f"http://{_reachable(self.options.triton_host)}:{self.ports.http}"
