@@ -65,6 +65,8 @@ async def test_the_adapter(engine_options):
             FinishReason.END_ID,
         )
         assert plain[0] not in (await run(prompt_ids=PROMPT, bad_words=[[plain[0]]]))[0]
+        with pytest.raises(RequestError, match="priority"):
+            await run(prompt_ids=PROMPT, priority=1)
         with pytest.raises(RequestError):
             await run(prompt_ids=PROMPT, guide_type="regex", guide="(unclosed")
         assert engine.statistics() == {"running": 0}

@@ -72,6 +72,8 @@ class VllmEngine:
         self._llm.shutdown()
 
     def _prompt(self, generation: Generation) -> dict[str, Any]:
+        if generation.priority and self._args.scheduling_policy != "priority":
+            raise RequestError("this engine serves in order of arrival: priority is not supported", param="priority")
         if generation.prompt_table is None:
             return {"prompt_token_ids": generation.prompt_ids}
         if not self._args.enable_prompt_embeds:
