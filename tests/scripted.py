@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scripts.launcher import Stack
+from scripts.launcher import FREE_PORTS, Stack
 
 ROOT = Path(__file__).parents[1]
 # What a checkpoint's config.json must say for a family to be recognised; there are no weights to describe.
@@ -59,11 +59,8 @@ def scripted_stack(
     repository = folder / "model_repository"
     shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests" / "fakes" / "scripted_engine.py", repository / "tensorrt_llm" / "1")
-    ports = [
-        w for f in ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port") for w in (f, "0")
-    ]
     logs = folder / "logs"
-    arguments = [str(checkpoint), "--model-repository", str(repository), "--script", str(script), *ports]
+    arguments = [str(checkpoint), "--model-repository", str(repository), "--script", str(script), *FREE_PORTS]
     arguments += ["--log-dir", str(logs)]
     arguments += ["--served-model-name", *names] if names else []
     environment = os.environ | {"TRITON_CHAT_ENGINE": "scripted_engine:ScriptedEngine"} | settings

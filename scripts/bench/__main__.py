@@ -17,7 +17,7 @@ from pathlib import Path
 from scripts.bench.load import Load, run
 from scripts.bench.peer import VllmServe
 from scripts.bench.report import figures, table
-from scripts.launcher import Stack
+from scripts.launcher import FREE_PORTS, Stack
 from scripts.prepare_model import prepare_default_model
 
 NAME = "bench"
@@ -65,9 +65,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def contender(name: str, model: str, options: argparse.Namespace) -> Iterator[str]:
     """A running contender's URL."""
     flags = options.engine_flags or ["--dtype", "bfloat16", "--max-model-len", "4096", "--enforce-eager"]
-    flag_names = ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port")
-    ports = [word for flag in flag_names for word in (flag, "0")]
-    stack = Stack([model, "--served-model-name", NAME, *ports, *flags])
+    stack = Stack([model, "--served-model-name", NAME, *FREE_PORTS, *flags])
     if name == "vllm-serve":
         names = ["--served-model-name", NAME]
         # The engine's environment in the stack, so that both engines are set alike.

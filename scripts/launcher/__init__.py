@@ -2,6 +2,7 @@
 """Start tritonserver and the frontends as one stack, for `scripts/serve.py` and for tests."""
 
 from scripts.launcher.errors import LaunchError
+from scripts.launcher.ports import FREE_PORTS
 from scripts.launcher.stack import Stack
 
-__all__ = ["LaunchError", "Stack"]
+__all__ = ["FREE_PORTS", "LaunchError", "Stack"]

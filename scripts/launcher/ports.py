@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
 
+# Launcher flags that let it choose every port.
+FREE_PORTS = ("--port=0", "--triton-http-port=0", "--triton-grpc-port=0", "--triton-metrics-port=0")
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:

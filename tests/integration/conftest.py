@@ -10,7 +10,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from scripts.launcher import Stack
+from scripts.launcher import FREE_PORTS, Stack
 from scripts.prepare_model import prepare_default_model
 
 MODEL = "smollm2-135m-instruct"
@@ -29,15 +29,9 @@ def stack(smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """The default stack, on free ports."""
     logs = tmp_path_factory.mktemp("logs")
     names = ["--served-model-name", MODEL, "qwen2"]
-    with Stack([str(smollm2_dir), *names, "--log-dir", str(logs), *free_ports()]) as running:
+    with Stack([str(smollm2_dir), *names, "--log-dir", str(logs), *FREE_PORTS]) as running:
         yield running
     # A clean stop is checked on the scripted stacks: here raw Triton clients meet Triton's own leak (reply.py).
-
-
-def free_ports() -> list[str]:
-    """Flags that let the launcher choose every port."""
-    flags = ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port")
-    return [word for flag in flags for word in (flag, "0")]
 
 
 @pytest.fixture(scope="session")

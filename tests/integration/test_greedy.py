@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import FAMILIES, make_checkpoint
-from conftest import free_ports
 from openai import OpenAI
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from scripts.launcher import Stack
+from scripts.launcher import FREE_PORTS, Stack
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -78,7 +77,7 @@ def tiny(request, tmp_path_factory, smollm2_dir, qwen3_tokenizer_dir, gemma3_tok
     tokenizers = {"smollm2": smollm2_dir, "qwen3": qwen3_tokenizer_dir, "gemma3": gemma3_tokenizer_dir}
     folder = tmp_path_factory.mktemp(request.param)
     make_checkpoint(request.param, tokenizers[FAMILIES[request.param][0]], folder)
-    flags = ["--dtype", "float32", "--max-model-len", "1024", *free_ports()]
+    flags = ["--dtype", "float32", "--max-model-len", "1024", *FREE_PORTS]
     with Stack([str(folder), *flags], environment=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}) as running:
         yield OpenAI(base_url=f"{running.url}/v1", api_key="unused", timeout=120, max_retries=0), folder
 

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from checkpoints import make_checkpoint
-from conftest import free_ports
 from openai import BadRequestError, OpenAI
 from tokenizers import Tokenizer
 
-from scripts.launcher import Stack
+from scripts.launcher import FREE_PORTS, Stack
 
 SCHEMA = {
     "type": "object",
@@ -32,7 +31,7 @@ HELLO = [{"role": "user", "content": "Hello!"}]
 def client(tmp_path_factory, qwen3_tokenizer_dir) -> Iterator[OpenAI]:
     folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("guides") / "qwen3")
     logs = ["--log-dir", str(tmp_path_factory.mktemp("logs"))]
-    with Stack([str(folder), "--dtype", "float32", "--max-model-len", "2048", *logs, *free_ports()]) as running:
+    with Stack([str(folder), "--dtype", "float32", "--max-model-len", "2048", *logs, *FREE_PORTS]) as running:
         yield OpenAI(base_url=f"{running.url}/v1", api_key="unused", timeout=120, max_retries=0)
 
 

@@ -11,13 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from scripts.launcher import LaunchError, Stack
+from scripts.launcher import FREE_PORTS, LaunchError, Stack
 
 FAKE = Path(__file__).parents[1] / "fakes" / "fake_tritonserver.py"
 CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64, "eos_token_id": 1}
-PORTS = [
-    w for flag in ("--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port") for w in (flag, "0")
-]
 
 
 def make_stack(tmp_path: Path, behaviour: str, *more: str) -> tuple[Stack, io.StringIO]:
@@ -26,7 +23,7 @@ def make_stack(tmp_path: Path, behaviour: str, *more: str) -> tuple[Stack, io.St
     (model / "config.json").write_text(json.dumps(CONFIG))
     (model / "tokenizer.json").write_text("{}")
     screen = io.StringIO()
-    arguments = [str(model), "--triton", str(FAKE), "--log-dir", str(tmp_path / "logs"), *PORTS, *more]
+    arguments = [str(model), "--triton", str(FAKE), "--log-dir", str(tmp_path / "logs"), *FREE_PORTS, *more]
     environment = os.environ | {"FAKE_TRITONSERVER": behaviour, "VLLM_CPU_KVCACHE_SPACE": "0"}
     return Stack(arguments, environment=environment, console=Console(file=screen)), screen
 

@@ -57,7 +57,7 @@ class TritonPythonModel:
             return _failure(engine_error)
         try:
             stream = self._streams.get(key, lambda: self._open(request))
-            finish = _engine_finish(inputs)
+            finish = inputs.number("engine_finish_reason")
             delta = stream.feed(
                 inputs.array("output_ids").flatten().tolist(),
                 logprobs=_rows(inputs, "output_log_probs", flat=True),
@@ -93,11 +93,6 @@ class TritonPythonModel:
             [row[1:] for row in logprobs[1:]],
         )
         return [string("prompt_logprobs", json.dumps(entries))]
-
-
-def _engine_finish(inputs: Inputs) -> int | None:
-    """The engine's finish reason; an engine without that extension ends with its timing tensors."""
-    return inputs.number("engine_finish_reason")
 
 
 def _rows(inputs: Inputs, name: str, *, flat: bool = False) -> Any:
