@@ -80,7 +80,7 @@ async def answer(
     async with AsyncExitStack() as stack:
         ticket = stack.enter_context(service.admit(endpoint))
         timeout = _timeout(request, service.settings.request_timeout)
-        plan = await make_plan(service, await read_json(request))
+        plan = await _unless_gone(request, make_plan(service, await read_json(request)))
         generation = await service.generate(plan.requests, plan.id)
         stack.callback(service.end, generation)
         await generation.start(timeout)
@@ -191,9 +191,26 @@ async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
 
 async def _watch(request: Request, generation: Generation) -> None:
     """Fail the generation when the client closes the connection."""
+    await _disconnected(request)
+    generation.fail(ClientGone())
+
+
+async def _unless_gone(request: Request, planning: Awaitable[Plan]) -> Plan:
+    """The plan, whose images may take long to fetch. Raises ClientGone, and fetches no more, when the client leaves."""
+    planner, gone = asyncio.ensure_future(planning), asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((planner, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not planner.done():
+            raise ClientGone
+        return planner.result()
+    finally:
+        gone.cancel()
+        planner.cancel()
+
+
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    generation.fail(ClientGone())
 
 
 def _timeout(request: Request, longest: float) -> float:

@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from frontend.protocol.messages import DETAILS
 from preprocessing.errors import RequestError
 
 # Fields that would change the answer and that nothing here keeps or runs.
@@ -69,10 +70,23 @@ def _content(content: Any, where: str) -> Any:
         return content
     parts = []
     for part in content:
-        if not isinstance(part, dict) or part.get("type") not in TEXT_PARTS:
-            raise RequestError(f"{where}.content: only text parts are supported", param="input")
-        parts.append({"type": "text", "text": part.get("text")})
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in TEXT_PARTS:
+            parts.append({"type": "text", "text": part.get("text")})
+        elif kind == "input_image":
+            parts.append({"type": "image_url", "image_url": _image(part, where)})
+        else:
+            raise RequestError(f"{where}.content: only text and image parts are supported", param="input")
     return parts
+
+
+def _image(part: dict[str, Any], where: str) -> dict[str, Any]:
+    url, detail = part.get("image_url"), part.get("detail")
+    if not isinstance(url, str):
+        raise RequestError(f"{where}.content: an input_image must have an image_url; files are not kept", param="input")
+    if detail is not None and detail not in DETAILS:
+        raise RequestError(f"{where}.content: detail must be one of {', '.join(DETAILS)}", param="input")
+    return {"url": url, "detail": detail}
 
 
 def _tool(tool: Any, index: int) -> dict[str, Any]:

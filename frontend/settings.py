@@ -89,8 +89,12 @@ class Settings:
     image_hosts: tuple[str, ...] = _setting((), _names, "hosts that image URLs may name; none means any public host")
     image_private_hosts: bool = _setting(False, _switch, "let image URLs reach private and loopback addresses")
     image_max_bytes: int = _setting(20 * 2**20, _whole(1, 2**31 - 1), "largest image, encoded")
-    image_timeout: float = _setting(10.0, _seconds, "longest an image may take to fetch")
-    max_images: int = _setting(64, _whole(0, 10_000), "images that one request may hold")
+    video_max_bytes: int = _setting(64 * 2**20, _whole(1, 2**31 - 1), "largest video, encoded")
+    image_total_bytes: int = _setting(128 * 2**20, _whole(1, 2**31 - 1), "images and videos of a request together")
+    image_timeout: float = _setting(10.0, _seconds, "longest an image or a video may take to fetch")
+    image_max_redirects: int = _setting(3, _whole(0, 20), "redirects that an image URL may lead through")
+    image_concurrency: int = _setting(8, _whole(1, 1_000), "images that one request fetches at once")
+    max_images: int = _setting(64, _whole(0, 10_000), "images and videos that one request may hold")
     log_level: str = _setting("info", _log_level, "critical, error, warning, info or debug")
 
     @classmethod

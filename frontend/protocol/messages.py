@@ -6,13 +6,18 @@ from typing import Any
 
 from preprocessing.errors import RequestError
 
+DETAILS = ("auto", "low", "high")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
-def clean_messages(messages: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The messages without null fields, and the URLs of their images in order.
+class VideoUrl(str):
+    """The URL of a video. It is fetched as an image's is, within a video's limits."""
 
-    An image's part keeps its place but not its URL: the image itself travels as a tensor.
+
+def clean_messages(messages: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The messages without null fields, and the URLs of their images and videos in order.
+
+    Such a part keeps its place but not its URL: the file itself travels as a tensor.
     Raises RequestError naming the field at fault.
     """
     urls: list[str] = []
@@ -60,12 +65,28 @@ def _clean_part(part: Any, where: str, urls: list[str]) -> dict[str, Any]:
             raise RequestError(f"{where}.{kind} must be a text", param=f"{where}.{kind}")
         return {"type": "text", "text": text}
     if kind == "image_url":
-        image = part.get("image_url")
-        url = image.get("url") if isinstance(image, dict) else image
-        if not isinstance(url, str):
-            raise RequestError(f"{where}.image_url.url must be a text", param=f"{where}.image_url.url")
-        urls.append(url)
-        # `detail` says how finely an image is to be cut up.
-        detail = image.get("detail") if isinstance(image, dict) else None
-        return {"type": "image_url", "image_url": {"detail": detail} if isinstance(detail, str) else {}}
-    raise RequestError(f"{where}.type must be text or image_url", param=f"{where}.type")
+        urls.append(_url(part, kind, where))
+        return {"type": kind, kind: _detail(part[kind], f"{where}.{kind}.detail")}
+    if kind == "video_url":
+        urls.append(VideoUrl(_url(part, kind, where)))
+        return {"type": kind, kind: {}}
+    raise RequestError(f"{where}.type must be text, image_url or video_url", param=f"{where}.type")
+
+
+def _url(part: dict[str, Any], kind: str, where: str) -> str:
+    """The URL of a part, given as it is or in an object."""
+    given = part.get(kind)
+    url = given.get("url") if isinstance(given, dict) else given
+    if not isinstance(url, str):
+        raise RequestError(f"{where}.{kind}.url must be a text", param=f"{where}.{kind}.url")
+    return url
+
+
+def _detail(image: Any, where: str) -> dict[str, str]:
+    """`detail`, which says how finely an image is to be cut up, where the request has it."""
+    detail = image.get("detail") if isinstance(image, dict) else None
+    if detail is None:
+        return {}
+    if detail not in DETAILS:
+        raise RequestError(f"{where} must be one of {', '.join(DETAILS)}", param=where)
+    return {"detail": detail}

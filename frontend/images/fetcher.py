@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The images of one request, fetched side by side; the one place where a failed fetch becomes a client's error."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+
+from frontend.images.addresses import Hosts, Resolve, system_resolve
+from frontend.images.data_urls import decode_data_url
+from frontend.images.files import read_file
+from frontend.images.limits import Allowance, FetchError, Meter
+from frontend.images.web import Web
+from frontend.protocol.messages import VideoUrl
+from frontend.settings import Settings
+from preprocessing.errors import RequestError
+
+
+class ImageFetcher:
+    """Fetches the encoded bytes of images and videos. Every refusal is a RequestError on `messages`."""
+
+    def __init__(self, settings: Settings, resolve: Resolve = system_resolve) -> None:
+        self._settings = settings
+        self._directories = [Path(directory).resolve() for directory in settings.image_dirs]
+        self._web = Web(
+            Hosts(settings.image_hosts, settings.image_private_hosts, resolve), settings.image_max_redirects
+        )
+
+    async def close(self) -> None:
+        await self._web.close()
+
+    async def fetch(self, urls: Sequence[str]) -> tuple[bytes, ...]:
+        """The files in the order of their URLs. When one fails, or the caller is cancelled, all fetching ends."""
+        if len(urls) > self._settings.max_images:
+            message = f"messages: at most {self._settings.max_images} images and videos are allowed (max_images)"
+            raise RequestError(message, param="messages")
+        allowance = Allowance(self._settings.image_total_bytes)
+        slots = asyncio.Semaphore(self._settings.image_concurrency)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._fetch(url, number, self._meter(url, allowance), slots))
+                    for number, url in enumerate(urls, 1)
+                ]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return tuple(task.result() for task in tasks)
+
+    def _meter(self, url: str, allowance: Allowance) -> Meter:
+        if isinstance(url, VideoUrl):
+            return Meter(self._settings.video_max_bytes, "video_max_bytes", allowance)
+        return Meter(self._settings.image_max_bytes, "image_max_bytes", allowance)
+
+    async def _fetch(self, url: str, number: int, meter: Meter, slots: asyncio.Semaphore) -> bytes:
+        timeout = self._settings.image_timeout
+        try:
+            async with slots, asyncio.timeout(timeout):
+                return await self._read(url.strip(), meter)
+        except FetchError as error:
+            problem = str(error)
+        except TimeoutError:
+            problem = f"it took longer than {timeout:g} s to fetch (image_timeout)"
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
+            problem = "it could not be fetched"
+        kind = "video" if isinstance(url, VideoUrl) else "image"
+        raise RequestError(f"messages: {kind} {number}: {problem}", param="messages")
+
+    async def _read(self, url: str, meter: Meter) -> bytes:
+        scheme = url.partition(":")[0].lower()
+        if scheme in ("http", "https"):
+            return await self._web.download(url, meter)
+        if scheme == "data":
+            data = decode_data_url(url)
+        elif scheme == "file":
+            data = await asyncio.to_thread(read_file, url, self._directories, meter.limit + 1)
+        else:
+            raise FetchError("its URL must begin with data:, http:, https: or file:")
+        meter.add(len(data))
+        return data

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`http:` and `https:` URLs, fetched only from addresses that were checked."""
+
+import httpx
+
+from frontend import __version__
+from frontend.images.addresses import Hosts
+from frontend.images.limits import FetchError, Meter
+
+MAX_CONNECTIONS = 256  # of the process
+_HEADERS = {
+    "User-Agent": f"triton-chat/{__version__}",
+    "Accept": "*/*",
+    # Bodies are taken as they come: nothing small may unfold into something large before its bytes are counted.
+    "Accept-Encoding": "identity",
+}
+
+
+class Web:
+    """Downloads. Nothing is kept between two of them: no cookies, no proxies of the environment, no connections."""
+
+    def __init__(self, hosts: Hosts, max_redirects: int) -> None:
+        self._hosts = hosts
+        self._max_redirects = max_redirects
+        # A connection is pooled by its address, so a kept one would serve another host of that address without
+        # that host's certificate being looked at.
+        limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0)
+        self._transport = httpx.AsyncHTTPTransport(limits=limits)
+
+    async def close(self) -> None:
+        await self._transport.aclose()
+
+    async def download(self, url: str, meter: Meter) -> bytes:
+        """The body behind a URL and its redirects.
+
+        Raises FetchError, and httpx's errors, OSError or ValueError where the host does not answer as it should.
+        """
+        target = httpx.URL(url)
+        for _ in range(self._max_redirects + 1):
+            response = await self._get(target)
+            try:
+                if response.has_redirect_location:
+                    target = target.join(response.headers["location"])
+                    continue
+                if not response.is_success:
+                    raise FetchError(f"it could not be fetched: its host answered with status {response.status_code}")
+                return await _body(response, meter)
+            finally:
+                await response.aclose()
+        raise FetchError(f"it redirects more than {self._max_redirects} times (image_max_redirects)")
+
+    async def _get(self, target: httpx.URL) -> httpx.Response:
+        if target.scheme not in ("http", "https"):
+            raise FetchError("it redirects to something other than http: or https:")
+        if not target.host or target.userinfo:
+            raise FetchError("its URL must name a host, and no user or password")
+        host = target.raw_host.decode("ascii").strip("[]")
+        port = target.port or (443 if target.scheme == "https" else 80)
+        failure: httpx.ConnectError | None = None
+        for address in await self._hosts.addresses(host, port):
+            # The checked address itself is connected to: a second look-up could give another one.
+            request = httpx.Request(
+                "GET",
+                target.copy_with(host=address, fragment=None),
+                headers=_HEADERS | {"Host": target.netloc.decode("ascii")},
+                extensions={"sni_hostname": host.rstrip(".")},
+            )
+            try:
+                return await self._transport.handle_async_request(request)
+            except httpx.ConnectError as error:
+                failure = error
+        raise failure or OSError("no address")
+
+
+async def _body(response: httpx.Response, meter: Meter) -> bytes:
+    body = bytearray()
+    async for part in response.aiter_raw():
+        meter.add(len(part))
+        body += part
+    return bytes(body)

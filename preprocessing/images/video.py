@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames of an encoded video, decoded from memory by PyAV (FFmpeg).
+
+FFmpeg reads hundreds of formats, some of which open other files and URLs that a video names. Here it gets one of
+two containers, told by the first bytes, a few codecs, and nothing but the bytes in memory. AVI is not among them:
+7 KB of damaged header made its reader take over 1 GB.
+"""
+
+import io
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, groupby
+from typing import NoReturn, TypeAlias
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from PIL import Image
+
+from preprocessing.errors import RequestError
+from preprocessing.images.decode import ImageLimits, refused
+
+NAMED_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg")
+CODECS = (*NAMED_CODECS, "libdav1d")  # what decodes av1 here
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"
+
+# A frame's rotation in degrees counterclockwise -> what shows it upright.
+_UPRIGHT = {
+    90: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
+    -180: Image.Transpose.ROTATE_180,
+    -90: Image.Transpose.ROTATE_270,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VideoLimits:
+    """max_frames: frames in the file; max_duration: its length in seconds; timeout: seconds that sampling may take;
+    max_total_pixels: of the frames that are kept together, which take 4 bytes a pixel.
+    """
+
+    max_frames: int = 200_000
+    max_duration: float = 3600.0
+    timeout: float = 30.0
+    max_total_pixels: int = 2**28
+
+
+def sample_frames(data: bytes, count: int, limits: ImageLimits, video: VideoLimits | None = None) -> list[Image.Image]:
+    """The frames at the centres of `count` equal segments of an MP4/MOV or WebM/Matroska file, mode RGB, upright.
+
+    A video of fewer frames gives some of them more than once. Raises RequestError (param "messages").
+    """
+    clock = _Clock((video or VideoLimits()).timeout)
+    try:
+        return _sample(data, count, limits, video or VideoLimits(), clock)
+    except RequestError:
+        raise
+    except MemoryError:
+        raise refused("a video takes more memory to decode than there is") from None
+    except Exception:  # Damaged bytes lead to errors of many types.
+        raise refused("a video is damaged or cut off and cannot be decoded") from None
+
+
+def _sample(data: bytes, count: int, limits: ImageLimits, video: VideoLimits, clock: "_Clock") -> list[Image.Image]:
+    # FFmpeg's own limit is there for its memory: it counts padded rows, and each frame is checked exactly below.
+    decoder_options = {"max_pixels": str(limits.max_pixels + 128 * limits.max_side)}
+    options = {"codec_whitelist": ",".join(CODECS), "threads": "1"} | decoder_options
+    kind = _container(data)
+
+    def check_size(width: int, height: int) -> None:
+        limits.check(width, height, "a video")
+        if count * width * height > video.max_total_pixels:
+            raise refused(f"{count} frames of a video have more than {video.max_total_pixels} pixels together")
+
+    with av.open(io.BytesIO(data), "r", format=kind, options=options, io_open=_no_other_file) as container:
+        if not container.streams.video:
+            raise refused("a video has no pictures")
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        # A stream of a codec that FFmpeg does not know has no decoder.
+        if context is None or context.name not in CODECS:
+            raise refused(f"a video's codec is not one of {', '.join(NAMED_CODECS)}")
+        check_size(context.width, context.height)
+        packets = _packets(container, stream, video, clock)
+        # One thread: on a damaged HEVC file FFmpeg's threads were seen to wait for each other for ever.
+        context.options, context.thread_count = decoder_options, 1
+        return _Frames(context, packets, check_size, clock).sample(count)
+
+
+def segment_centres(frames: int, count: int) -> list[int]:
+    """The index of the frame at the centre of each of `count` equal segments, as InternVL's video example counts."""
+    length = (frames - 1) / count
+    return [int(length / 2 + round(length * index)) for index in range(count)]
+
+
+class _Clock:
+    """The time that sampling may take, in seconds."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._end = time.monotonic() + limit
+
+    def check(self) -> None:
+        if time.monotonic() > self._end:
+            raise refused(f"a video takes longer than {self._limit:g} s to decode")
+
+
+class _Frames:
+    """Decodes what of a video is needed. packets: all of the video's, in decoding order."""
+
+    def __init__(
+        self,
+        context: VideoCodecContext,
+        packets: list[VideoPacket],
+        check_size: Callable[[int, int], None],
+        clock: _Clock,
+    ) -> None:
+        self._context = context
+        self._packets = packets
+        self._check_size = check_size
+        self._clock = clock
+
+    def sample(self, count: int) -> list[Image.Image]:
+        """Decodes from the last keyframe before each frame that is wanted."""
+        times = _shown_times(self._packets)
+        keyframes = [at for at, packet in enumerate(self._packets) if packet.is_keyframe]
+        keyframe_times = [_time(self._packets[at]) for at in keyframes]
+
+        def start(wanted: int) -> int:
+            earlier = bisect_right(keyframe_times, wanted)
+            return keyframes[earlier - 1] if earlier else 0
+
+        images: list[Image.Image] = []
+        for begin, wanted in groupby([times[index] for index in segment_centres(len(times), count)], start):
+            images += _take(self._decode(begin), wanted)
+        return images
+
+    def _decode(self, begin: int) -> Iterator[VideoFrame]:
+        if self._context.is_open:
+            self._context.flush_buffers()
+        for packet in chain(self._packets[begin:], [None]):
+            self._clock.check()
+            for frame in self._context.decode(packet):
+                # The size can change in the middle of a video.
+                self._check_size(frame.width, frame.height)
+                yield frame
+
+
+def _take(frames: Iterator[VideoFrame], wanted: Iterable[int]) -> list[Image.Image]:
+    """For each of the rising times the first frame at or after it, or the last one there is."""
+    images: list[Image.Image] = []
+    frame: VideoFrame | None = None
+    image: Image.Image | None = None
+    for time_wanted in wanted:
+        while (frame is None or (frame.pts or 0) < time_wanted) and (following := next(frames, None)) is not None:
+            frame, image = following, None
+        if frame is None:
+            raise refused("a video has no pictures")
+        image = image or _image(frame)
+        images.append(image)
+    return images
+
+
+def _image(frame: VideoFrame) -> Image.Image:
+    image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
+    turn = _UPRIGHT.get(frame.rotation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _packets(container: InputContainer, stream: VideoStream, video: VideoLimits, clock: _Clock) -> list[VideoPacket]:
+    """The packets in decoding order; those of frames that are not shown may be needed to decode others."""
+    packets: list[VideoPacket] = []
+    for packet in container.demux(stream):
+        clock.check()
+        if packet.is_corrupt:
+            raise refused("a video is damaged or cut off and cannot be decoded")
+        if packet.size:
+            packets.append(packet)
+        if len(packets) > video.max_frames:
+            raise refused(f"a video has more than {video.max_frames} frames")
+    times = _shown_times(packets)
+    if not times:
+        raise refused("a video has no pictures")
+    if (times[-1] - times[0]) * (stream.time_base or 0) > video.max_duration:
+        raise refused(f"a video is longer than {video.max_duration:g} s")
+    return packets
+
+
+def _shown_times(packets: list[VideoPacket]) -> list[int]:
+    """The presentation times of the frames that are shown, in order; in units of the stream's time_base."""
+    return sorted(_time(packet) for packet in packets if not packet.is_discard)
+
+
+def _time(packet: VideoPacket) -> int:
+    return packet.pts if packet.pts is not None else packet.dts or 0
+
+
+def _container(data: bytes) -> str:
+    """The name of FFmpeg's reader for a container."""
+    if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "mov"
+    if data.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    raise refused("a video is not MP4, MOV, WebM or Matroska")
+
+
+def _no_other_file(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    raise PermissionError("a video must be in one piece")
