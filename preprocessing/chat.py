@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 from preprocessing.checks import check_tree, expect, fault, shorten
 from preprocessing.errors import RequestError
-from preprocessing.messages import Message, normalize_messages
+from preprocessing.images.parts import MediaPart
+from preprocessing.messages import Message, Place, normalize_messages, place_nothing
 from preprocessing.tools import Tool, read_tool_choice, read_tools
 
 FIELDS = frozenset(
@@ -32,6 +33,7 @@ class ChatRequest:
     """One validated chat request.
 
     messages: normalised (preprocessing.messages); not to be changed in place.
+    media: the images and videos in the messages, in their order in the prompt.
     tools: what the model is told of; empty where `tool_choice` is "none", as what may not be called is not shown.
     tool_choice: "auto", "none", "required" or "function:<name>".
     parallel_tool_calls: False allows at most one call in the answer.
@@ -41,6 +43,7 @@ class ChatRequest:
     """
 
     messages: list[Message]
+    media: tuple[MediaPart, ...] = ()
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
@@ -51,14 +54,19 @@ class ChatRequest:
     continue_final_message: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> "ChatRequest":
-        """Raises RequestError whose param is the OpenAI field at fault."""
+    def parse(cls, text: str, place: Place = place_nothing) -> "ChatRequest":
+        """Read the JSON text. place: how the model family writes images into a message's text.
+
+        Raises RequestError whose param is the OpenAI field at fault.
+        """
         body = _load(text)
         tools = read_tools(body.get("tools"))
         tool_choice = read_tool_choice(body.get("tool_choice"), tools)
         continued = _flag(body, "continue_final_message", False)
+        messages, media = normalize_messages(body.get("messages"), place)
         chat = cls(
-            messages=normalize_messages(body.get("messages")),
+            messages=messages,
+            media=media,
             tools=() if tool_choice == "none" else tools,
             tool_choice=tool_choice,
             parallel_tool_calls=_flag(body, "parallel_tool_calls", True),

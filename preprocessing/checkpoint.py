@@ -35,11 +35,11 @@ class Checkpoint:
         folder = Path(path)
         if not folder.is_dir():
             raise ValueError(f"checkpoint: '{folder}' is not a directory")
-        config = _read(folder / "config.json")
+        config = read_json(folder / "config.json")
         if not config:
             raise ValueError(f"checkpoint: '{folder}' has no config.json")
         text_config = next((config[name] for name in _TEXT_CONFIGS if isinstance(config.get(name), dict)), config)
-        generation = _read(folder / "generation_config.json")
+        generation = read_json(folder / "generation_config.json")
         end_ids = _end_ids(folder, (generation, config, text_config))
         return cls(
             path=folder,
@@ -52,7 +52,7 @@ class Checkpoint:
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; empty where there is no such file."""
     if not path.is_file():
         return {}
@@ -105,11 +105,11 @@ def _pad_id(folder: Path, configs: Iterable[dict[str, Any]], default: int) -> in
 
 def _special_id(folder: Path, name: str) -> int | None:
     """The id of the tokenizer's special token `name`, or None."""
-    token = _read(folder / "tokenizer_config.json").get(name)
+    token = read_json(folder / "tokenizer_config.json").get(name)
     content = token.get("content") if isinstance(token, dict) else token
     if content is None:
         return None
-    for added in _read(folder / "tokenizer.json").get("added_tokens", ()):
+    for added in read_json(folder / "tokenizer.json").get("added_tokens", ()):
         if added["content"] == content:
             return int(added["id"])
     return None

@@ -6,28 +6,56 @@ parts are joined, null becomes "", `developer` becomes `system`, and argument st
 """
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from preprocessing.checks import expect, expect_one_of, fault
+from preprocessing.images.parts import Kind, MediaPart, Placed
 
 Message = dict[str, Any]
 
 # OpenAI role -> the role that templates know.
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+# Roles that may show the model something. A tool's result may be a picture.
+MEDIA_ROLES = ("user", "tool")
+MEDIA: dict[str, Kind] = {"image_url": "image", "video_url": "video"}
+DETAILS = ("auto", "low", "high")
 
 
-def normalize_messages(value: Any) -> list[Message]:
-    """Raises RequestError (param "messages") naming the position at fault."""
+# A message's texts and media with the position at fault for errors -> its text with markers for the media.
+Place = Callable[[Sequence[str | MediaPart], str], Placed]
+
+
+def normalize_messages(value: Any, place: Place) -> tuple[list[Message], tuple[MediaPart, ...]]:
+    """The messages with text as their content, and the media in the order of their markers in it.
+
+    place: the model family's. Raises RequestError (param "messages") naming the position at fault.
+    """
     messages = expect(value, list, "messages")
     if not messages:
         raise fault("messages", "must not be empty")
-    return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    parts: list[MediaPart] = []
+    normal = [_message(message, f"messages[{index}]", place, parts) for index, message in enumerate(messages)]
+    return normal, tuple(parts)
 
 
-def _message(value: Any, where: str) -> Message:
+def place_nothing(content: Sequence[str | MediaPart], where: str) -> Placed:
+    """The `Place` of a text model."""
+    if any(isinstance(part, MediaPart) for part in content):
+        raise fault(where, "has an image, and the served model takes no images")
+    return Placed("\n".join(part for part in content if isinstance(part, str)), ())
+
+
+def _message(value: Any, where: str, place: Place, parts: list[MediaPart]) -> Message:
     message = expect(value, dict, where)
     role = ROLES[expect_one_of(message.get("role"), ROLES, f"{where}.role")]
-    normal: Message = {"role": role, "content": _content(message, role, where)}
+    content = _content(message, role, where)
+    if role in MEDIA_ROLES:
+        placed = place(content, f"{where}.content")
+        parts += placed.parts
+    else:
+        placed = place_nothing(content, f"{where}.content")
+    normal: Message = {"role": role, "content": placed.text}
     _copy_text(message, normal, "name", where)
     if role == "assistant":
         _copy_reasoning(message, normal, where)
@@ -39,27 +67,29 @@ def _message(value: Any, where: str) -> Message:
     return normal
 
 
-def _content(message: Message, role: str, where: str) -> str:
+def _content(message: Message, role: str, where: str) -> list[str | MediaPart]:
     content = message.get("content")
     where = f"{where}.content"
     if isinstance(content, str):
-        return content
+        return [content]
     if isinstance(content, list):
-        return "\n".join(_part_text(part, f"{where}[{index}]") for index, part in enumerate(content))
+        return [_part(part, f"{where}[{index}]") for index, part in enumerate(content)]
     if content is None:
         if role == "assistant":  # Tool calls or reasoning may be all that there was.
-            return ""
+            return []
         raise fault(where, "is missing")
     raise fault(where, "must be a string or an array of parts")
 
 
-def _part_text(value: Any, where: str) -> str:
+def _part(value: Any, where: str) -> str | MediaPart:
     part = expect(value, dict, where)
-    kind = part.get("type")
-    if kind == "image_url":
-        raise fault(where, "is an image, and the served model takes no images")
-    expect_one_of(kind, ("text",), f"{where}.type")
-    return expect(part.get("text"), str, f"{where}.text")
+    kind = expect_one_of(part.get("type"), ("text", *MEDIA), f"{where}.type")
+    if kind == "text":
+        return expect(part.get("text"), str, f"{where}.text")
+    # The URL is the frontend's business: the file itself is an element of the `images` tensor.
+    given = part.get(kind)
+    detail = given.get("detail") if isinstance(given, dict) else None
+    return MediaPart(MEDIA[kind], expect_one_of(detail or "auto", DETAILS, f"{where}.{kind}.detail"))
 
 
 def _copy_reasoning(message: Message, normal: Message, where: str) -> None:

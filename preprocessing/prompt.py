@@ -2,13 +2,16 @@
 """From a request to what the engine takes: ids, how many to write, what ends or bends the answer."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from preprocessing.chat import ChatRequest
 from preprocessing.checkpoint import Checkpoint
 from preprocessing.errors import RequestError
 from preprocessing.guided import Guide, build_guide, check_guide, reasoning_state
+from preprocessing.images.family import ImageFamily
+from preprocessing.images.parts import MediaPart, Picture
+from preprocessing.messages import place_nothing
 from preprocessing.stylers import Styler
 from preprocessing.tokenizer import ChatTokenizer
 from preprocessing.tool_guides import call_form
@@ -26,7 +29,8 @@ class PromptRequest:
     """One request's prompt and what its tokens decide, as the ensemble's tensors give them.
 
     Exactly one of text, messages (the JSON text of preprocessing.chat) and input_ids.
-    images: encoded files. max_tokens: None for what is left of the context. end_id: -1 for none at all.
+    images: encoded files, videos too, in the order of their places in the prompt.
+    max_tokens: None for what is left of the context. end_id: -1 for none at all.
     bias_words: (word, bias added to each of its tokens). logit_bias: id -> bias.
     """
 
@@ -52,6 +56,7 @@ class EngineInput:
 
     request_output_len: tokens to write at most. end_id: -1 for none. stop_words, bad_words: token sequences.
     embedding_bias: id -> logit bias; absent ids have none. guide_type, guide: see preprocessing.guided.
+    pictures: pixels in the order of their image tokens in input_ids. extra_ids: one per id where there are pictures.
     """
 
     input_ids: list[int]
@@ -63,18 +68,40 @@ class EngineInput:
     embedding_bias: dict[int, float]
     guide_type: str | None
     guide: str | None
+    pictures: Sequence[Picture] = ()
+    extra_ids: list[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """source: the OpenAI field that the prompt came from; the rest as in EngineInput."""
+
+    input_ids: list[int]
+    guide: Guide | None
+    source: str
+    pictures: Sequence[Picture] = ()
+    extra_ids: list[int] | None = None
 
 
 class PromptBuilder:
     """Builds engine inputs for one checkpoint. Holds no state of requests; safe to use from several threads."""
 
     def __init__(
-        self, checkpoint: Checkpoint, tokenizer: ChatTokenizer, styler: Styler, max_model_len: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: ChatTokenizer,
+        styler: Styler,
+        max_model_len: int | None = None,
+        images: ImageFamily | None = None,
     ) -> None:
-        """max_model_len: tokens of prompt and answer together; None for what the checkpoint was made for."""
+        """max_model_len: tokens of prompt and answer together; None for what the checkpoint was made for.
+
+        images: how the model takes images; None for a text model.
+        """
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer
         self.styler = styler
+        self.images = images
         self.max_model_len = max_model_len or checkpoint.max_position_embeddings
         self.answer_format = styler.answer_format(tokenizer)
         # First the checkpoint's own, whose first is the main one; without doubles.
@@ -83,7 +110,8 @@ class PromptBuilder:
 
     def build(self, request: PromptRequest) -> EngineInput:
         """Raises RequestError; its param is the OpenAI field at fault."""
-        input_ids, guide, source = self._prompt(request)
+        prompt = self._prompt(request)
+        input_ids, guide, source = prompt.input_ids, prompt.guide, prompt.source
         end_id, extra_ends = self._ends(request)
         stop_words = [self._word_ids(word) for word in request.stop_words if word]
         return EngineInput(
@@ -96,32 +124,58 @@ class PromptBuilder:
             embedding_bias=self._bias(request),
             guide_type=guide.guide_type if guide else None,
             guide=guide.guide if guide else None,
+            pictures=prompt.pictures,
+            extra_ids=prompt.extra_ids,
         )
 
-    def _prompt(self, request: PromptRequest) -> tuple[list[int], Guide | None, str]:
-        """Prompt ids, guide, and the OpenAI field that the prompt came from."""
+    def _prompt(self, request: PromptRequest) -> "_Prompt":
         given = [value is not None for value in (request.text, request.messages, request.input_ids)]
         if sum(given) != 1:
             raise RequestError("give exactly one of text_input, messages and input_ids", param="messages")
-        source = "messages" if request.messages is not None else "prompt"
-        if request.images:
-            raise RequestError("the served model takes no images", param=source)
         guide = check_guide(request.guide_type, request.guide)
         if request.messages is not None:
-            prompt, chat_guide = self._render(request.messages)
-            if guide and chat_guide:
-                raise RequestError("the chat asks for a guide of its own", param="guided_decoding_guide")
-            input_ids, guide = self._encode(prompt, source, add_special_tokens=False), guide or chat_guide
+            prompt = self._chat_prompt(request.messages, request.images, guide)
         elif request.text is not None:
-            input_ids = self._encode(request.text, source, add_special_tokens=True)
+            prompt = self._text_prompt(request.text, request.images, guide)
+        elif request.images:
+            raise RequestError("a prompt of ids takes no images", param="prompt")
         else:
-            input_ids = self._check_ids(request.input_ids or (), "prompt")
-        if not input_ids:
-            raise RequestError("the prompt is empty", param=source)
-        return input_ids, guide, source
+            prompt = _Prompt(self._check_ids(request.input_ids or (), "prompt"), guide, "prompt")
+        if not prompt.input_ids:
+            raise RequestError("the prompt is empty", param=prompt.source)
+        return prompt
 
-    def _render(self, messages: str) -> tuple[str, Guide | None]:
-        chat = ChatRequest.parse(messages)
+    def _chat_prompt(self, messages: str, files: Sequence[bytes], guide: Guide | None) -> "_Prompt":
+        chat = ChatRequest.parse(messages, self.images.place if self.images else place_nothing)
+        text, chat_guide = self._render(chat)
+        if guide and chat_guide:
+            raise RequestError("the chat asks for a guide of its own", param="guided_decoding_guide")
+        return self._with_pictures(text, chat.media, files, _Prompt([], guide or chat_guide, "messages"))
+
+    def _text_prompt(self, text: str, files: Sequence[bytes], guide: Guide | None) -> "_Prompt":
+        parts: tuple[MediaPart, ...] = ()
+        if files and self.images:
+            # Without markers in the text the images come first, as in a message.
+            marked = self.images.place([text], "prompt")
+            placed = marked if marked.parts else self.images.place([*(MediaPart() for _ in files), text], "prompt")
+            text, parts = placed.text, placed.parts
+        return self._with_pictures(text, parts, files, _Prompt([], guide, "prompt"))
+
+    def _with_pictures(
+        self, text: str, parts: Sequence[MediaPart], files: Sequence[bytes], prompt: "_Prompt"
+    ) -> "_Prompt":
+        """`prompt` with the ids of `text`, and with the pictures where there are any."""
+        add_special_tokens = prompt.source == "prompt"
+        if not files and not parts:
+            return replace(prompt, input_ids=self._encode(text, prompt.source, add_special_tokens))
+        if self.images is None:
+            raise RequestError("the served model takes no images", param=prompt.source)
+        pictures = self.images.load(files, parts, self.max_model_len)
+        text = self.images.finish(text, pictures)
+        input_ids, extra_ids = self.images.expand(self._encode(text, prompt.source, add_special_tokens), pictures)
+        return replace(prompt, input_ids=input_ids, pictures=pictures, extra_ids=extra_ids)
+
+    def _render(self, chat: ChatRequest) -> tuple[str, Guide | None]:
         if chat.tools:
             call_form(self.answer_format.tool_parser)  # Refuses tools that the model could not call readably.
         prompt = self.styler.render(self.tokenizer, chat)
@@ -130,7 +184,7 @@ class PromptBuilder:
         reasoning = reasoning_state(chat, self.answer_format, prompt, thinking)
         return prompt, build_guide(chat, self.answer_format, reasoning)
 
-    def _encode(self, text: str, source: str, *, add_special_tokens: bool) -> list[int]:
+    def _encode(self, text: str, source: str, add_special_tokens: bool) -> list[int]:
         """Ids of `text`. A text that cannot fit is refused without tokenizing all of it, which would take seconds."""
         if len(text) > self.max_model_len * self._longest_token:
             raise self._too_long(f"at least {len(text) // self._longest_token}", source)

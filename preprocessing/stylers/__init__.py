@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from preprocessing.checkpoint import Checkpoint
+from preprocessing.images.vision import vision_config
 from preprocessing.stylers.base import Styler
 from preprocessing.stylers.default import DefaultStyler
 from preprocessing.stylers.gemma3 import Gemma3Styler
@@ -45,9 +46,12 @@ def find_styler(
     template_defaults: the server's own `chat_template_kwargs`, such as `{"enable_thinking": False}`.
     Raises ValueError for an unknown name, listing the known ones.
     """
-    name = name or _family(checkpoint)
+    vision = vision_config(checkpoint.path)
+    name = name or vision.get("family") or _family(checkpoint)
     if name not in STYLERS:
         raise ValueError(f"unknown styler '{name}'; known: {', '.join(sorted(STYLERS))}")
+    if "system_prompt" in vision:
+        template_defaults = {"default_system": vision["system_prompt"], **(template_defaults or {})}
     return STYLERS[name](template_defaults)
 
 

@@ -26,7 +26,7 @@ class InternVLStyler(Styler):
         return tokenizer.bos_text() + super().render(tokenizer, chat)
 
     def template_kwargs(self, chat: ChatRequest) -> dict[str, Any]:
-        return {**super().template_kwargs(chat), "default_system": SYSTEM_PROMPT}
+        return {"default_system": SYSTEM_PROMPT, **super().template_kwargs(chat)}
 
     def template(self, tokenizer: ChatTokenizer) -> str | None:
         return chatml.TEMPLATE

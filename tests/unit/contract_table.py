@@ -56,6 +56,7 @@ OUTPUTS: list[Row] = [
 ]
 
 # This project's extensions, on Python engines only.
+EXTENDED_INPUTS: list[Row] = rows("images", "UINT8", (-1, -1, -1, 3), "r")
 EXTENSIONS: list[Row] = [
     *rows("finish_reason num_cached_tokens", "INT32", (1,)),
     *rows("top_log_probs_ids prompt_log_probs_ids", "INT32", (-1, -1)),

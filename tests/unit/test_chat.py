@@ -81,7 +81,10 @@ def test_calls_without_arguments(arguments: Any) -> None:
         ([{"role": "tool", "content": None}], "messages[0].content is missing"),
         ([{"role": "user", "content": 5}], "messages[0].content must be a string or an array of parts"),
         ([{"role": "user", "content": ["a"]}], "messages[0].content[0] must be an object"),
-        ([{"role": "user", "content": [{"type": "audio"}]}], "messages[0].content[0].type must be one of text"),
+        (
+            [{"role": "user", "content": [{"type": "audio"}]}],
+            "messages[0].content[0].type must be one of image_url, text, video_url",
+        ),
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text must be a string, not null"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}], "takes no images"),
         ([{"role": "user", "content": "x", "name": 1}], "messages[0].name must be a string"),

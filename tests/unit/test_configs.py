@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from contract_table import ENSEMBLE_INPUTS, EXTENSIONS, INPUTS, OUTPUTS, RENAMED, Row
+from contract_table import ENSEMBLE_INPUTS, EXTENDED_INPUTS, EXTENSIONS, INPUTS, OUTPUTS, RENAMED, Row
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from preprocessing.images.registry import FAMILIES
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 MODELS = ("preprocessing", "vit", "tensorrt_llm", "postprocessing", "ensemble")
@@ -36,8 +38,8 @@ def test_every_model_is_there_with_its_name():
     assert all(read(model).name == model for model in MODELS)
 
 
-def test_the_llm_inputs_are_the_contracts():
-    assert sorted(map(as_row, read("tensorrt_llm").input)) == sorted(INPUTS)
+def test_the_llm_inputs_are_the_contracts_and_the_extensions():
+    assert sorted(map(as_row, read("tensorrt_llm").input)) == sorted(INPUTS + EXTENDED_INPUTS)
 
 
 def test_the_llm_outputs_are_the_contracts_and_the_extensions():
@@ -129,6 +131,8 @@ def test_the_models_read_and_write_only_declared_tensors(model):
     assert read_names, "the pattern of reading functions no longer matches the code"
     assert read_names <= declared
     written = string_literals(code)
+    if model == "preprocessing":  # The family of images says which tensor its pixels leave by.
+        written |= {family.tensor for family in FAMILIES.values()}
     assert {t.name for t in config.output} <= written, "an output is declared that no code sends"
 
 

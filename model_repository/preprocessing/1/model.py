@@ -14,6 +14,9 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 
 from preprocessing.checkpoint import Checkpoint  # noqa: E402
 from preprocessing.errors import RequestError  # noqa: E402
+from preprocessing.images.decode import ImageLimits  # noqa: E402
+from preprocessing.images.family import MediaOptions  # noqa: E402
+from preprocessing.images.registry import find_images  # noqa: E402
 from preprocessing.options import AnswerOptions  # noqa: E402
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest  # noqa: E402
 from preprocessing.stylers import find_styler  # noqa: E402
@@ -34,7 +37,8 @@ class TritonPythonModel:
         styler = find_styler(checkpoint, parameters.text("styler"), parameters.given("enable_thinking"))
         tokenizer = ChatTokenizer.load(checkpoint.path)
         self._vocab_size = checkpoint.vocab_size
-        self._builder = PromptBuilder(checkpoint, tokenizer, styler, parameters.integer("max_model_len"))
+        images = find_images(checkpoint, tokenizer, _media_options(parameters))
+        self._builder = PromptBuilder(checkpoint, tokenizer, styler, parameters.integer("max_model_len"), images)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, an error response where its input is wrong."""
@@ -45,12 +49,32 @@ class TritonPythonModel:
             # Wrong options of the answer are found here, before the engine has spent anything on the request.
             AnswerOptions.from_parameters(json.loads(request.parameters() or "{}"))
             prompt = self._builder.build(_read(Inputs(request)))
-            return pb_utils.InferenceResponse(_write(prompt, self._vocab_size))
+            return pb_utils.InferenceResponse([*_write(prompt, self._vocab_size), *self._pixels(prompt)])
         except RequestError as error:
             return error_response(error)
         except Exception:
             log.exception("request %s failed", request.request_id())
             return error_response(RequestError("preprocessing failed on this request", kind="internal"))
+
+    def _pixels(self, prompt: EngineInput) -> list[Any]:
+        """The pictures' tensors, under the name that leads to whoever sees for this family."""
+        if not prompt.pictures or self._builder.images is None:
+            return []
+        pixels = np.concatenate([picture.pixels for picture in prompt.pictures])
+        return [
+            pb_utils.Tensor(self._builder.images.tensor, pixels[np.newaxis]),
+            ints("prompt_table_extra_ids", prompt.extra_ids, np.uint64),
+        ]
+
+
+def _media_options(parameters: ModelParameters) -> MediaOptions:
+    names = ("max_images", "max_tiles", "video_frames", "max_tiles_per_image")
+    numbers = {name: parameters.integer(name) for name in names}
+    return MediaOptions(
+        limits=ImageLimits(**{"max_pixels": pixels} if (pixels := parameters.integer("image_max_pixels")) else {}),
+        **{name: number for name, number in numbers.items() if number is not None},
+        **parameters.given("pan_and_scan"),
+    )
 
 
 def _read(inputs: Inputs) -> PromptRequest:

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every vision-language family does with images; each has a module of its own for the rest."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from PIL import Image
+
+from preprocessing.checks import fault
+from preprocessing.errors import RequestError
+from preprocessing.images.decode import ImageLimits, decode_image
+from preprocessing.images.parts import Content, MediaPart, Picture, Placed
+from preprocessing.images.video import sample_frames
+
+
+@dataclass(frozen=True, slots=True)
+class MediaOptions:
+    """The operator's limits and choices.
+
+    max_images: images and videos of one request. max_tiles: pictures of one request after tiling. video_frames: frames
+    taken of a video. max_tiles_per_image: instead of the checkpoint's. pan_and_scan: Gemma 3's crops of long images.
+    """
+
+    limits: ImageLimits
+    max_images: int = 64
+    max_tiles: int = 128
+    video_frames: int = 8
+    max_tiles_per_image: int | None = None
+    pan_and_scan: bool = False
+
+
+class ImageFamily:
+    """How one family takes images: where they stand in the text, what is cut out of them, which tokens they become.
+
+    A request goes through `place` (each message), `load`, `finish` (the rendered prompt) and `expand` (its ids).
+    """
+
+    # The tensor of the preprocessing model that the pixels leave by.
+    tensor: ClassVar[str]
+    # What stands for one picture in a rendered prompt before `finish`.
+    marker: str
+
+    def __init__(self, options: MediaOptions, token_id: int) -> None:
+        """token_id: the token that stands once for each run before `expand`."""
+        self.options = options
+        self._token_id = token_id
+
+    def place(self, content: Content, where: str) -> Placed:
+        """Put a marker into a message's text for each picture; raises RequestError where they do not match.
+
+        In a message without media parts the markers themselves are the parts.
+        """
+        raise NotImplementedError
+
+    def load(self, files: Sequence[bytes], parts: Sequence[MediaPart], max_tokens: int) -> list[Picture]:
+        """Decode and cut the files, one for each part, as far as they can fit into a prompt of max_tokens.
+
+        Raises RequestError naming what is wrong or which limit is exceeded.
+        """
+        if len(files) != len(parts):
+            message = f"the messages have places for {len(parts)} images, but {len(files)} images were given"
+            raise RequestError(message, param="messages")
+        if len(files) > self.options.max_images:
+            raise RequestError(f"a request may hold at most {self.options.max_images} images", param="messages")
+        pictures: list[Picture] = []
+        tiles = tokens = 0
+        for data, part in zip(files, parts, strict=True):
+            for index, image in enumerate(self._images(data, part)):
+                picture = self._cut(image, part, _digest(data, index, part))
+                tiles, tokens = tiles + len(picture.pixels), tokens + sum(picture.runs)
+                if tiles > self.options.max_tiles:
+                    message = (
+                        f"the images of a request may be cut into at most {self.options.max_tiles} tiles (max_tiles)"
+                    )
+                    raise RequestError(message, param="messages")
+                if tokens >= max_tokens:
+                    message = (
+                        f"This model's maximum context length is {max_tokens} tokens. "
+                        f"However, your images need at least {tokens} tokens."
+                    )
+                    raise RequestError(message, kind="context_length", param="messages")
+                pictures.append(picture)
+        return pictures
+
+    def finish(self, prompt: str, pictures: Sequence[Picture]) -> str:
+        """The rendered prompt with each marker written as the tokenizer is to see it."""
+        return prompt
+
+    def expand(self, input_ids: Sequence[int], pictures: Sequence[Picture]) -> tuple[list[int], list[int]]:
+        """(ids with each picture's token grown to its run, extra ids of the same length: 0 for text).
+
+        Raises RequestError where the text itself spells the family's image token.
+        """
+        runs = [run for picture in pictures for run in zip(picture.runs, picture.extra_ids, strict=True)]
+        if list(input_ids).count(self._token_id) != len(runs):
+            raise RequestError("the messages spell a token that stands for images", param="messages")
+        ids: list[int] = []
+        extra_ids: list[int] = []
+        following, row = iter(runs), 0
+        for token_id in input_ids:
+            if token_id == self._token_id:
+                length, extra_id = next(following)
+                ids += self._run(row, length)
+                extra_ids += [extra_id] * length
+                row += length
+            else:
+                ids.append(token_id)
+                extra_ids.append(0)
+        return ids, extra_ids
+
+    def _run(self, row: int, length: int) -> Sequence[int]:
+        """Ids of a run; row: tokens of the runs before it."""
+        return [self._token_id] * length
+
+    def _cut(self, image: Image.Image, part: MediaPart, digest: hashlib.blake2b) -> Picture:
+        raise NotImplementedError
+
+    def _images(self, data: bytes, part: MediaPart) -> Iterator[Image.Image]:
+        if part.kind == "video":
+            yield from sample_frames(data, self.options.video_frames, self.options.limits)
+        else:
+            yield decode_image(data, self.options.limits)
+
+    def _frames_text(self) -> str:
+        """A line for each frame of a video, as the family's video examples write them."""
+        return "".join(f"Frame{number}: {self.marker}\n" for number in range(1, self.options.video_frames + 1))
+
+
+def check_count(markers: int, parts: int, marker: str, where: str) -> None:
+    """Raise RequestError where a message's markers and images differ in number."""
+    if markers != parts:
+        raise fault(where, f"has {markers} {marker} markers for {parts} images")
+
+
+def extra_id(digest: hashlib.blake2b, piece: int = 0) -> int:
+    """A number above 0 of 64 bits for one run of a picture."""
+    own = digest.copy()
+    own.update(piece.to_bytes(4, "little"))
+    return max(int.from_bytes(own.digest(), "little"), 1)
+
+
+def _digest(data: bytes, frame: int, part: MediaPart) -> hashlib.blake2b:
+    # The same file cut in another way has other pixels.
+    digest = hashlib.blake2b(f"{part.kind} {part.detail} {frame} ".encode(), digest_size=8)
+    digest.update(data)
+    return digest

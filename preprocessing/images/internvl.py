@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""InternVL2.5: tiles go to the `vit` model, and their embeddings stand in the prompt as ids past the vocabulary."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from preprocessing.checkpoint import Checkpoint
+from preprocessing.checks import fault
+from preprocessing.images import tiling
+from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
+from preprocessing.images.parts import Content, MediaPart, Picture, Placed
+from preprocessing.tokenizer import ChatTokenizer
+
+# What the family's users write in a text where an image is to stand.
+IMAGE, VIDEO = "<image>", "<video>"
+_MARKERS = re.compile(f"{IMAGE}|{VIDEO}")
+
+
+@dataclass(frozen=True, slots=True)
+class VisionConfig:
+    """What preprocessing reads of `vision/config.json`.
+
+    tile: side of a tile in pixels. tokens_per_tile: rows of the embedding table that a tile becomes.
+    """
+
+    tile: int
+    tokens_per_tile: int
+    min_tiles: int
+    max_tiles: int
+    thumbnail: bool
+    image_start: str
+    image_token: str
+    image_end: str
+
+    @classmethod
+    def read(cls, config: dict[str, Any]) -> "VisionConfig":
+        """Raises ValueError naming a key that is missing."""
+        try:
+            side = config["image_size"] // config["patch_size"] * config["downsample_ratio"]
+            return cls(
+                tile=config["image_size"],
+                tokens_per_tile=int(side * side),
+                min_tiles=config["min_dynamic_patch"],
+                max_tiles=config["max_dynamic_patch"],
+                thumbnail=config["use_thumbnail"],
+                image_start=config["image_start"],
+                image_token=config["image_token"],
+                image_end=config["image_end"],
+            )
+        except KeyError as error:
+            raise ValueError(f"vision/config.json has no {error}") from None
+
+
+class InternVLImages(ImageFamily):
+    tensor = "tiles"
+
+    def __init__(
+        self, checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions, config: dict[str, Any]
+    ) -> None:
+        self._vision = VisionConfig.read(config)
+        token_id = tokenizer.token_id(self._vision.image_token)
+        if token_id is None:
+            raise ValueError(f"tokenizer: '{checkpoint.path}' has no token {self._vision.image_token}")
+        super().__init__(options, token_id)
+        self._first_row = checkpoint.vocab_size
+        self._max_tiles = options.max_tiles_per_image or self._vision.max_tiles
+        # One token for each image until `expand`: what stands between the two outer tokens does not change them.
+        self.marker = f"{self._vision.image_start}{self._vision.image_token}{self._vision.image_end}"
+
+    def place(self, content: Content, where: str) -> Placed:
+        text = "\n".join(part for part in content if isinstance(part, str))
+        parts = tuple(part for part in content if isinstance(part, MediaPart))
+        kinds = [part.kind for part in parts]
+        # Without a video part <video> is an ordinary word, such as HTML's.
+        marked = _MARKERS.findall(text) if "video" in kinds else [IMAGE] * text.count(IMAGE)
+        if not marked:
+            lines = (self._frames_text() if kind == "video" else f"{self.marker}\n" for kind in kinds)
+            return Placed("".join(lines) + text, parts)
+        if not parts:
+            parts = (MediaPart(),) * len(marked)
+        elif "video" in kinds:
+            if [marker[1:-1] for marker in marked] != kinds:
+                raise fault(where, f"has the markers {', '.join(marked)} for the parts {', '.join(kinds)}")
+        else:
+            check_count(len(marked), len(parts), IMAGE, where)
+        written = {IMAGE: self.marker, VIDEO: self._frames_text().removesuffix("\n")}
+        pattern = _MARKERS if "video" in kinds else re.compile(IMAGE)
+        return Placed(pattern.sub(lambda found: written[found[0]], text), parts)
+
+    def _run(self, row: int, length: int) -> Sequence[int]:
+        return range(self._first_row + row, self._first_row + row + length)
+
+    def _cut(self, image: Image.Image, part: MediaPart, digest: hashlib.blake2b) -> Picture:
+        vision, columns, rows = self._vision, 1, 1
+        # A video's frames are many and alike: one tile each, as in the family's video examples.
+        if part.kind == "image" and part.detail != "low":
+            columns, rows = tiling.grid(image.width, image.height, vision.min_tiles, self._max_tiles, vision.tile)
+        pixels = tiling.tiles(image, columns, rows, vision.tile, vision.thumbnail)
+        return Picture(pixels, (len(pixels) * vision.tokens_per_tile,), (extra_id(digest),))
