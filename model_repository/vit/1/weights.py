@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two files of a checkpoint's `vision/` folder: its description and its tensors, read strictly."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_NAMES_SHOWN = 8
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The object of vision/config.json; raises ValueError naming the file where it holds none."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"vision tower: '{path}' cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"vision tower: '{path}' does not hold a JSON object")
+    return config
+
+
+def read_tensors(folder: Path, device: torch.device) -> dict[str, torch.Tensor]:
+    """The tensors of vision/model.safetensors on the device; raises ValueError where the file is missing."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ValueError(f"vision tower: there is no '{path}'")
+    return load_file(path, device=str(device))
+
+
+def assign(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Make `tensors` the module's own; it may stand on the meta device.
+
+    Raises ValueError that lists missing and unexpected names and wrong shapes, where there are any.
+    """
+    expected = module.state_dict()
+    wrong = [
+        f"'{name}' is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].shape != expected[name].shape
+    ]
+    problems = {
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - expected.keys()),
+        "of another shape": wrong,
+    }
+    if any(problems.values()):
+        found = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems.items() if names)
+        raise ValueError(f"vision tower: the tensors in {WEIGHTS} do not fit {CONFIG}: {found}")
+    module.load_state_dict(tensors, assign=True)
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more

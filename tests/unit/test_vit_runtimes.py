@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runtimes of `vit`: ONNX against torch, and what is refused at load."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from vision_towers import VARIANTS, random_tiles, vit_modules, write_internvit, write_siglip
+
+from preprocessing.triton_config import ModelParameters
+from scripts import export_vit
+
+# Shares of the largest value. Float32 sums in another order; torch's rows are rounded to bfloat16 (2^-9) on their way.
+FLOAT32, BFLOAT16 = 1e-3, 2**-8
+WRITERS = {name: lambda folder, name=name: write_internvit(folder, name) for name in VARIANTS} | {
+    "siglip": write_siglip
+}
+
+
+@pytest.fixture(autouse=True)
+def model_modules(monkeypatch):
+    with vit_modules(monkeypatch):
+        yield
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """name -> a model folder with its vision/model.onnx."""
+    folder = tmp_path_factory.mktemp("towers")
+    with pytest.MonkeyPatch.context() as monkeypatch, vit_modules(monkeypatch):
+        for name, write in WRITERS.items():
+            write(folder / name)
+            export_vit.export(folder / name)
+    return folder
+
+
+def build(model: Path, runtime: str = "torch", **values: object):
+    from runtimes import build_runtime
+    from vit_options import VitOptions
+
+    return build_runtime(VitOptions(runtime, model / "vision", **values))
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest, as a share of the largest value."""
+    assert found.shape == expected.shape
+    return float((found.float() - expected.float()).abs().max() / expected.float().abs().max())
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("count", [1, 4, 13])
+def test_onnx_agrees_with_torch_at_any_tile_count(name, count, exported):
+    from towers import load_tower
+
+    tiles = random_tiles(count)
+    with torch.inference_mode():
+        exact = load_tower(exported / name / "vision", "float32", torch.device("cpu"))(tiles)
+    onnx = build(exported / name, "onnxruntime").run(tiles)
+    rows = build(exported / name).run(tiles)
+    assert onnx.dtype == torch.float32 and difference(onnx, exact) < FLOAT32
+    assert rows.dtype == torch.bfloat16 and difference(rows, exact) < BFLOAT16
+
+
+def test_a_half_precision_export_agrees(exported, tmp_path):
+    shutil.copytree(exported / "300m", tmp_path / "m")
+    path = export_vit.export(tmp_path / "m", "float16")
+    assert path == tmp_path / "m" / "vision" / "model.onnx"
+    tiles = random_tiles(2)
+    onnx = build(tmp_path / "m", "onnxruntime").run(tiles)
+    assert onnx.dtype == torch.float16
+    assert difference(onnx, build(tmp_path / "m").run(tiles)) < export_vit.TOLERANCE["float16"]
+
+
+def test_large_weights_are_exported_beside_the_graph(exported, tmp_path, monkeypatch):
+    shutil.copytree(exported / "300m", tmp_path / "m")
+    monkeypatch.setattr(export_vit, "PROTOBUF_LIMIT", 1)
+    export_vit.export(tmp_path / "m")
+    assert (tmp_path / "m" / "vision" / "model.onnx.data").stat().st_size > 100_000
+    tiles = random_tiles(2)
+    assert difference(build(tmp_path / "m", "onnxruntime").run(tiles), build(tmp_path / "m").run(tiles)) < BFLOAT16
+
+
+def test_an_export_that_differs_is_not_put_in_place(tmp_path, monkeypatch):
+    write_internvit(tmp_path, "300m")
+    monkeypatch.setitem(export_vit.TOLERANCE, "float32", 0.0)
+    with pytest.raises(ValueError, match="the exported tower differs from torch's at 1 tiles"):
+        export_vit.export(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "vision").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_the_export_command_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["export_vit", str(tmp_path)])
+    assert export_vit.main() == 1
+    assert "vision/config.json' cannot be read" in capsys.readouterr().err
+
+
+def test_an_unknown_runtime_lists_the_known(tmp_path):
+    with pytest.raises(ValueError, match="unknown runtime 'openvino'; known: onnxruntime, tensorrt, torch"):
+        build(tmp_path, "openvino")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "package", "advice"),
+    [
+        ("tensorrt", "tensorrt", "install tensorrt, of the release that built the engine"),
+        ("onnxruntime", "onnxruntime", "install onnxruntime"),
+    ],
+)
+def test_a_missing_package_is_named(runtime, package, advice, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=f"runtime '{runtime}' needs a package .*{package}.*: {advice}"):
+        build(tmp_path, runtime)
+
+
+def test_a_missing_engine_file_says_how_to_write_it(tmp_path):
+    write_internvit(tmp_path, "300m")
+    with pytest.raises(
+        ValueError, match=r"finds no '.*vision/model.onnx': write it with `python -m scripts.export_vit"
+    ):
+        build(tmp_path, "onnxruntime")
+    with pytest.raises(ValueError, match=r"finds no '/nowhere/x.onnx'"):
+        build(tmp_path, "onnxruntime", engine_file=Path("/nowhere/x.onnx"))
+
+
+def test_a_broken_engine_file_is_named(tmp_path):
+    write_internvit(tmp_path, "300m")
+    (tmp_path / "vision" / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match=r"onnxruntime cannot load '.*vision/model.onnx'"):
+        build(tmp_path, "onnxruntime")
+
+
+def test_a_graph_with_other_tensors_is_refused(exported, tmp_path):
+    import onnx
+
+    graph = onnx.load(exported / "300m" / "vision" / "model.onnx")
+    for node in graph.graph.node:
+        node.output[:] = ["rows" if name == "embeddings" else name for name in node.output]
+    graph.graph.output[0].name = "rows"
+    onnx.save(graph, tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=r"other.onnx' has the tensors \['tiles', 'rows'\], not"):
+        build(tmp_path, "onnxruntime", engine_file=tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda:99", "there is no device 'cuda:99'"), ("tpu", "unknown device 'tpu'; known: auto, cpu, cuda")],
+)
+def test_a_device_that_is_not_there_is_named(device, message, tmp_path):
+    write_internvit(tmp_path, "300m")
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, device=device)
+
+
+def test_onnxruntime_takes_the_gpu_where_its_build_can():
+    from onnx_runtime import find_providers
+
+    cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
+    assert find_providers("auto", [cpu]) == [cpu]
+    assert find_providers("cpu", [cuda, cpu]) == [cpu]
+    assert find_providers("auto", [cuda, cpu]) == [(cuda, {"device_id": 0}), cpu]
+    assert find_providers("cuda:1", [cuda, cpu]) == [(cuda, {"device_id": 1}), cpu]
+    with pytest.raises(ValueError, match=r"no CUDAExecutionProvider for device 'cuda'.*install onnxruntime-gpu"):
+        find_providers("cuda", [cpu])
+
+
+def parameters(**values: str) -> ModelParameters:
+    values = {"model_path": "/m", "runtime": "torch", "device": "auto", "dtype": "auto"} | values
+    config = {"name": "vit", "parameters": {key: {"string_value": value} for key, value in values.items()}}
+    return ModelParameters.from_config(json.dumps(config), {})
+
+
+def test_options_are_read_from_the_config():
+    from vit_options import VitOptions, read_options
+
+    assert read_options(parameters(tile_budget="")) == VitOptions("torch", Path("/m/vision"))
+    read = read_options(parameters(engine_file="/e.plan", tile_budget="8", compile="off", threads="2", device="cpu"))
+    assert read == VitOptions(
+        "torch", Path("/m/vision"), Path("/e.plan"), device="cpu", tile_budget=8, compile=False, threads=2
+    )
+    with pytest.raises(ValueError, match="'tile_budget' must be at least 1, not 0"):
+        read_options(parameters(tile_budget="0"))
