@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: `python -m scripts.split <checkpoint> <output>`."""
+
+import argparse
+import re
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.markup import escape
+
+from scripts.split.errors import SplitError
+from scripts.split.plan import DTYPES
+from scripts.split.splitter import SHARD_BYTES, split_checkpoint
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Split as the arguments say; 0 when done, 1 with the reason on the terminal, 130 or 143 after a signal."""
+    options = _parse(arguments)
+    console = Console(stderr=True, highlight=False)
+    caught = _interrupt_on_signals()
+    try:
+        target = split_checkpoint(
+            options.checkpoint,
+            options.output,
+            dtype=options.dtype,
+            shard_bytes=options.shard_size,
+            force=options.force,
+            console=console,
+        )
+    except BaseException as error:
+        # Asked first: native code that is interrupted may raise an error of its own instead.
+        if caught:
+            console.print("interrupted; nothing was written")
+            return 128 + caught[0]
+        if not isinstance(error, SplitError):
+            raise
+        console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    console.print(f"[green]done:[/] {escape(str(target))}", soft_wrap=True)
+    return 0
+
+
+def _interrupt_on_signals() -> list[int]:
+    """Let SIGINT and SIGTERM raise, so that what was begun is removed; the list tells which of them came."""
+    caught: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    return caught
+
+
+def size(text: str) -> int:
+    """Bytes of a size such as 4GB (decimal), 4GiB (binary) or 4000000000; raises ValueError for anything else."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"'{text}' is no size such as 4GB or 500MiB")
+    number, unit, binary = match.groups()
+    count = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+    if count < 1:
+        raise ValueError(f"'{text}' is below one byte")
+    return count
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.split",
+        description="Split a vision-language checkpoint into a causal-LM checkpoint and its vision part (vision/).",
+    )
+    parser.add_argument("checkpoint", type=Path, help="folder of the published checkpoint")
+    parser.add_argument("output", type=Path, help="folder to write")
+    parser.add_argument("--dtype", choices=sorted(DTYPES), help="of the written weights (default: as stored)")
+    parser.add_argument("--shard-size", type=size, default=SHARD_BYTES, help="most bytes of a weight file (4GB)")
+    parser.add_argument("--force", action="store_true", help="replace an earlier split at the output")
+    return parser.parse_args(arguments)
