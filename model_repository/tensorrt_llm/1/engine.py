@@ -30,6 +30,9 @@ class Generation:
     top_logprobs: alternatives per token; the token's own log-probability comes whenever `return_log_probs`.
     prompt_logprobs: alternatives per prompt token, or None for no prompt log-probabilities.
     prompt_table: [rows, hidden size], the model's dtype.
+    images: UINT8 [n, height, width, 3], RGB, of the model's image size, in the order of their runs of image tokens in
+    `prompt_ids`; for an engine with its own vision tower.
+    prompt_extra_ids: one per prompt id, 0 for text; at an image's position a hash of the image.
     guide_type: json, json_schema, regex, ebnf_grammar or structural_tag, with its `guide`.
     """
 
@@ -53,6 +56,8 @@ class Generation:
     prompt_logprobs: int | None = None
     priority: int = 0
     prompt_table: torch.Tensor | None = None
+    images: torch.Tensor | None = None
+    prompt_extra_ids: list[int] | None = None
     guide_type: str | None = None
     guide: str | None = None
     streaming: bool = True

@@ -94,6 +94,7 @@ def _read_generation(inputs: Inputs, parameters: dict[str, Any], row: int, seque
     if scalars["seed"] is not None:
         scalars["seed"] += sequence
     bias, table = inputs.tensor("embedding_bias"), inputs.tensor("prompt_embedding_table")
+    images, extra_ids = inputs.tensor("images"), inputs.tensor("prompt_table_extra_ids")
     return Generation(
         prompt_ids=ids[row, :length].tolist(),
         max_tokens=inputs.scalar("request_output_len", row),
@@ -102,6 +103,8 @@ def _read_generation(inputs: Inputs, parameters: dict[str, Any], row: int, seque
         bad_words=inputs.words("bad_words_list", row),
         embedding_bias=None if bias is None else bias[row],
         prompt_table=None if table is None else table[row].clone(),
+        images=None if images is None else images[row].clone(),
+        prompt_extra_ids=None if extra_ids is None else extra_ids[row, :length].tolist(),
         return_log_probs=inputs.scalar("return_log_probs", row, False),
         streaming=inputs.scalar("streaming", row, False),
         guide_type=inputs.text("guided_decoding_guide_type"),

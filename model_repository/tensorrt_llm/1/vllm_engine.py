@@ -1,45 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM behind the `Engine` protocol: ids in, ids out, no text."""
 
-import dataclasses
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-import torch
 from engine import FinishReason, Generation, Tokens
-from options import EngineOptions, refuse_unknown
+from options import EngineOptions
 from stop_words import StopWordsMatcher
-from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
+from vllm_config import engine_args, engine_config
+from vllm_prompt import Prompts
 from vllm_sampling import sampling_params
 
 from preprocessing.errors import RequestError
 
 FINISH_REASONS = {"stop": FinishReason.END_ID, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
-KNOWN_OPTIONS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs)) - {"model"}
 
 
 class VllmEngine:
     """One `AsyncLLM`. Requests run until their iterator ends, is closed or its task is cancelled."""
 
     def __init__(self, options: EngineOptions) -> None:
-        refuse_unknown(options.passed, KNOWN_OPTIONS)
-        self._args = AsyncEngineArgs(model=options.model_path, **options.passed)
+        self._args = engine_args(options)
         self._running = 0
 
     async def start(self) -> None:
         """Load the model and start the engine's processes."""
-        self._llm = AsyncLLM.from_engine_args(self._args)
-        config = self._llm.model_config
-        self._defaults: dict[str, Any] = config.get_diff_sampling_param()
-        self._vocab_size = config.get_vocab_size()
+        config = engine_config(self._args)
+        self._llm = AsyncLLM.from_vllm_config(
+            config,
+            enable_log_requests=self._args.enable_log_requests,
+            disable_log_stats=self._args.disable_log_stats,
+        )
+        self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
+        self._prompts = Prompts(config)
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
         """Stream one continuation; see `Engine.generate`."""
-        params, prompt = sampling_params(generation, self._defaults), self._prompt(generation)
+        params, prompt = sampling_params(generation, self._defaults), await self._prompts.build(generation)
         matcher = StopWordsMatcher(generation.stop_words)
         self._running += 1
         outputs = self._llm.generate(prompt, params, uuid.uuid4().hex, priority=generation.priority)
@@ -70,31 +71,6 @@ class VllmEngine:
     def shutdown(self) -> None:
         """Stop the engine core and its workers."""
         self._llm.shutdown()
-
-    def _prompt(self, generation: Generation) -> dict[str, Any]:
-        if generation.priority and self._args.scheduling_policy != "priority":
-            raise RequestError("this engine serves in order of arrival: priority is not supported", param="priority")
-        if generation.prompt_table is None:
-            return {"prompt_token_ids": generation.prompt_ids}
-        if not self._args.enable_prompt_embeds:
-            raise RequestError("this engine takes no prompt embeddings: its option enable_prompt_embeds is off")
-        return _embeds_prompt(generation.prompt_ids, generation.prompt_table, self._vocab_size)
-
-
-def _embeds_prompt(prompt_ids: list[int], table: torch.Tensor, vocab_size: int) -> dict[str, Any]:
-    """Ids below the vocabulary size stay ids; the others become rows of the table, [prompt length, hidden size]."""
-    ids = torch.tensor(prompt_ids)
-    is_token = ids < vocab_size
-    rows = ids[~is_token] - vocab_size
-    if rows.numel() and int(rows.max()) >= table.shape[0]:
-        raise RequestError(f"prompt id {int(ids.max())} is past the table's {table.shape[0]} rows")
-    embeds = torch.zeros(len(prompt_ids), table.shape[1], dtype=table.dtype)
-    embeds[~is_token] = table[rows]
-    return {
-        "prompt_embeds": embeds,
-        "prompt_token_ids": torch.where(is_token, ids, 0).tolist(),
-        "prompt_is_token_ids": is_token.tolist(),
-    }
 
 
 def _tokens(output: RequestOutput, generation: Generation) -> Tokens:

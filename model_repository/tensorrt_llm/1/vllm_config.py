@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the engine's options to vLLM's configuration."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import vllm_gemma3
+from options import EngineOptions, refuse_unknown
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.usage.usage_lib import UsageContext
+
+KNOWN_OPTIONS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs)) - {"model"}
+CPU_WORKER = "vllm.v1.worker.cpu_worker.CPUWorker"
+
+
+def engine_args(options: EngineOptions) -> AsyncEngineArgs:
+    """vLLM's arguments; raises ValueError naming an option that it does not have."""
+    refuse_unknown(options.passed, KNOWN_OPTIONS)
+    return AsyncEngineArgs(model=options.model_path, **{**_defaults(Path(options.model_path)), **options.passed})
+
+
+def engine_config(args: AsyncEngineArgs) -> VllmConfig:
+    """vLLM's configuration, changed where a model whose image tokens see each other needs it."""
+    config_file = Path(args.model) / "config.json"
+    if config_file.is_file() and vllm_gemma3.ARCHITECTURE in _json(config_file).get("architectures", ()):
+        vllm_gemma3.install()
+    config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+    if config.model_config.is_multimodal_model and config.model_config.is_mm_prefix_lm:
+        _keep_images_whole(config)
+    return config
+
+
+def _defaults(checkpoint: Path) -> dict[str, Any]:
+    """What this project's requests need, unless the options say otherwise."""
+    # A language model split from its vision tower gets its images as prompt embeddings.
+    embeds = {"enable_prompt_embeds": True} if (checkpoint / "vision" / "config.json").is_file() else {}
+    # Pictures come processed, past the cache of vLLM's image processor; its engine side would keep copies of them all.
+    return {"mm_processor_cache_gb": 0, **embeds}
+
+
+def _keep_images_whole(config: VllmConfig) -> None:
+    scheduler = config.scheduler_config
+    tokens = getattr(config.model_config.hf_config, "mm_tokens_per_image", 0)
+    if 0 < scheduler.long_prefill_token_threshold < tokens:
+        raise ValueError(f"long_prefill_token_threshold must be 0 or at least {tokens}, the tokens of an image")
+    # Checks at the start, too, that a picture fits into max_num_batched_tokens.
+    scheduler.disable_chunked_mm_input = True
+    if scheduler.scheduler_cls is None:
+        kind = "AsyncWholeImageScheduler" if scheduler.async_scheduling else "WholeImageScheduler"
+        scheduler.scheduler_cls = f"vllm_scheduler.{kind}"
+    if config.parallel_config.worker_cls == CPU_WORKER:
+        config.parallel_config.worker_cls = "vllm_cpu_worker.ImageWorker"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prompt of one generation as vLLM takes it: ids, ids with rows of an embedding table, or ids with pictures."""
+
+import asyncio
+from typing import Any
+
+import torch
+from engine import Generation
+from vllm.config import VllmConfig
+from vllm_images import ImageModel, image_model
+
+from preprocessing.errors import RequestError
+
+
+class Prompts:
+    """Builds prompts for one started engine."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        self._vocab_size = config.model_config.get_vocab_size()
+        self._takes_embeds = config.model_config.enable_prompt_embeds
+        self._takes_priority = config.scheduler_config.policy == "priority"
+        self._images: ImageModel | None = image_model(config.model_config)
+
+    async def build(self, generation: Generation) -> dict[str, Any]:
+        """The prompt; raises RequestError for what this engine does not take."""
+        if generation.priority and not self._takes_priority:
+            raise RequestError("this engine serves in order of arrival: priority is not supported", param="priority")
+        if generation.images is not None and self._images is None:
+            raise RequestError("this engine takes no images: its model has no vision tower", param="images")
+        if generation.prompt_table is not None:
+            if not self._takes_embeds:
+                raise RequestError("this engine takes no prompt embeddings: its option enable_prompt_embeds is off")
+            return _embeds_prompt(generation.prompt_ids, generation.prompt_table, self._vocab_size)
+        if generation.images is not None and self._images is not None:
+            # Several milliseconds per picture, which the other streams must not wait for.
+            return await asyncio.to_thread(self._images.prompt, generation)
+        if self._images is not None:
+            self._images.check_places(generation.prompt_ids, 0)
+        return {"prompt_token_ids": generation.prompt_ids}
+
+
+def _embeds_prompt(prompt_ids: list[int], table: torch.Tensor, vocab_size: int) -> dict[str, Any]:
+    """Ids below the vocabulary size stay ids; the others become rows of the table, [prompt length, hidden size]."""
+    ids = torch.tensor(prompt_ids)
+    is_token = ids < vocab_size
+    rows = ids[~is_token] - vocab_size
+    if rows.numel() and int(rows.max()) >= table.shape[0]:
+        raise RequestError(f"prompt id {int(ids.max())} is past the table's {table.shape[0]} rows")
+    embeds = torch.zeros(len(prompt_ids), table.shape[1], dtype=table.dtype)
+    embeds[~is_token] = table[rows]
+    return {
+        "prompt_embeds": embeds,
+        "prompt_token_ids": torch.where(is_token, ids, 0).tolist(),
+        "prompt_is_token_ids": is_token.tolist(),
+    }

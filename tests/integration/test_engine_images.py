@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images in the vLLM adapter itself, in this process: an engine with its own vision, and tables with a prefix cache."""
+
+import asyncio
+import math
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import make_checkpoint
+from PIL import Image
+from tokenizers import Tokenizer
+from transformers import Gemma3ForConditionalGeneration
+from vlm_checkpoints import make_gemma3
+
+MODEL = Path(__file__).parents[2] / "model_repository" / "tensorrt_llm" / "1"
+MODULES = ("options", "engine", "engines", "stop_words")
+NEW_TOKENS = 24
+IMAGE_TOKEN = 262144
+# As Gemma3Processor writes an image.
+PLACE = "\n\n<start_of_image>" + "<image_soft_token>" * 256 + "<end_of_image>\n\n"
+TEXT = "Once upon a time there was a small red fox who lived at the edge of a wide and quiet forest. "
+# name -> (prompt, seeds of its pictures)
+PROMPTS = {
+    "text": ("Hello there, how are you?", []),
+    "one": (f"{PLACE}What is this?", [1]),
+    "other": (f"{PLACE}What is this?", [2]),
+    "two": (f"{PLACE}and{PLACE}Compare.", [1, 3]),
+    # Past the sliding window, so that some of the picture is out of sight at the end.
+    "middle": (f"{TEXT * 2}{PLACE}{TEXT * 20}", [4]),
+}
+
+
+def picture(seed: int) -> torch.Tensor:
+    """UINT8 [896, 896, 3]: a small picture of coloured squares, resized as Gemma 3's processor does."""
+    noise = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    image = Image.fromarray(noise).resize((640, 480), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(image.resize((896, 896), Image.Resampling.BILINEAR)))
+
+
+def pictures(seeds: list[int]) -> torch.Tensor | None:
+    return torch.stack([picture(seed) for seed in seeds]) if seeds else None
+
+
+def reference(folder: Path) -> dict[str, list[int]]:
+    """Greedy tokens of transformers; "causal" is "one" without its image's tokens seeing each other."""
+    model = Gemma3ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def generate(name: str, *, causal: bool = False) -> list[int]:
+        text, seeds = PROMPTS[name]
+        ids, images = torch.tensor([prompt_ids(folder, text)]), pictures(seeds)
+        with torch.no_grad():
+            answer = model.generate(
+                ids,
+                pixel_values=None if images is None else (images.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5,
+                token_type_ids=(ids == IMAGE_TOKEN).long() * (not causal),
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=NEW_TOKENS,
+            )
+        return answer[0, ids.shape[1] :].tolist()
+
+    return {"causal": generate("one", causal=True)} | {name: generate(name) for name in PROMPTS}
+
+
+def prompt_ids(folder: Path, text: str) -> list[int]:
+    turns = f"<bos><start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n"
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).encode(turns, add_special_tokens=False).ids
+
+
+def extra_ids(ids: list[int], first: int) -> list[int]:
+    """0 for text, `first` in the first image's place, `first` + 1 in the second's."""
+    extra, images = [], 0
+    for before, token in pairwise([0, *ids]):
+        images += token == IMAGE_TOKEN != before
+        extra.append((first + images - 1) * (token == IMAGE_TOKEN))
+    return extra
+
+
+@dataclass
+class Answer:
+    ids: list[int] = field(default_factory=list)
+    cached: int = 0
+
+
+class Running:
+    """A started engine."""
+
+    def __init__(self, engine: Any, generation: Any) -> None:
+        self.engine, self._generation = engine, generation
+
+    async def ask(self, ids: list[int], **fields: Any) -> Answer:
+        answer = Answer()
+        generation = self._generation(prompt_ids=ids, max_tokens=NEW_TOKENS, temperature=0.0, **fields)
+        async for tokens in self.engine.generate(generation):
+            answer.ids += tokens.ids
+            answer.cached = max(answer.cached, tokens.cached_tokens or 0)
+        return answer
+
+
+@pytest.fixture
+async def start(monkeypatch) -> AsyncIterator[Any]:
+    for name, value in {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}.items():
+        monkeypatch.setenv(name, os.environ.get(name, value))
+    monkeypatch.syspath_prepend(str(MODEL))
+    from engine import Generation
+    from options import EngineOptions
+    from vllm_engine import VllmEngine
+
+    engines = []
+
+    async def start_engine(folder: Path, **passed: Any) -> Running:
+        options = {"dtype": "float32", "enforce_eager": True, **passed}
+        engines.append(VllmEngine(EngineOptions("vllm", str(folder), options)))
+        await engines[-1].start()
+        return Running(engines[-1], Generation)
+
+    yield start_engine
+    for engine in engines:
+        engine.shutdown()
+    for name in [name for name in sys.modules if name in MODULES or name.startswith("vllm_")]:
+        del sys.modules[name]
+
+
+async def test_gemma3(tmp_path, gemma3_tokenizer_dir, start):
+    """One engine start for all of it: starting takes most of the time."""
+    from preprocessing.errors import RequestError
+
+    folder = make_gemma3(tmp_path / "gemma3", gemma3_tokenizer_dir)
+    expected = reference(folder)
+    assert expected["one"] != expected["other"], "the tiny model looks at the picture"
+    assert expected["one"] != expected["causal"], "and its parts at each other"
+
+    # A budget below two images: under load the scheduler comes to chunks that would cut one.
+    running = await start(folder, max_model_len=2048, max_num_batched_tokens=300)
+    ids = {name: prompt_ids(folder, text) for name, (text, _) in PROMPTS.items()}
+
+    async def ask(name: str, **fields: Any) -> Answer:
+        return await running.ask(ids[name], **{"images": pictures(PROMPTS[name][1]), **fields})
+
+    # Together first, with nothing cached: each copy's pictures have a hash of their own.
+    order = list(PROMPTS) * 3
+    together = await asyncio.gather(
+        *(ask(name, prompt_extra_ids=extra_ids(ids[name], 10 * number)) for number, name in enumerate(order, start=1))
+    )
+    assert [answer.ids for answer in together] == [expected[name] for name in order]
+
+    for name in PROMPTS:
+        alone = await ask(name)
+        assert alone.ids == expected[name], name
+    # Without extra ids the pixels are the key. The first block of 128 tokens lies within the image.
+    again = await ask("one")
+    assert again.ids == expected["one"] and again.cached >= 128
+    fresh = await running.ask(ids["one"], images=pictures([5]))
+    assert fresh.cached == 0 and fresh.ids not in (expected["one"], expected["other"])
+    hashes = extra_ids(ids["one"], 777)
+    assert (await ask("one", prompt_extra_ids=hashes)).cached == 0, "extra ids are the key where they are given"
+    assert (await ask("one", prompt_extra_ids=hashes)).cached == again.cached
+
+    with pytest.raises(RequestError, match="2 images for 1 image places"):
+        await ask("one", images=pictures([1, 2]))
+    with pytest.raises(RequestError, match="0 images for 2 image places"):
+        await ask("two", images=None)
+    assert running.engine.statistics() == {"running": 0}
+
+
+async def test_tables_share_the_prefix_cache_by_content(tmp_path, qwen3_tokenizer_dir, start):
+    """An InternVL's image: rows of a table, from vit. Its folder has vision/, which turns prompt embeddings on."""
+    from preprocessing.errors import RequestError
+
+    folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
+    (folder / "vision").mkdir()
+    (folder / "vision" / "config.json").write_text("{}", encoding="utf-8")
+    running = await start(folder, max_model_len=1024)
+    vocab_size = 151936
+    text = list(range(1000, 1140))
+    prompt = [*text, *range(vocab_size, vocab_size + 256), *range(2000, 2020)]
+    torch.manual_seed(1)
+    table, other = torch.randn(2, 256, 128) * 0.2
+
+    first = await running.ask(prompt, prompt_table=table)
+    again = await running.ask(prompt, prompt_table=table.clone(), prompt_extra_ids=[9] * len(prompt))
+    assert again.ids == first.ids
+    assert first.cached == 0 and again.cached == math.floor((len(prompt) - 1) / 128) * 128
+    different = await running.ask(prompt, prompt_table=other, prompt_extra_ids=[9] * len(prompt))
+    assert different.cached == 128, "the text before the image, and nothing of another image"
+    assert different.ids != first.ids
+    with pytest.raises(RequestError, match="takes no images"):
+        await running.ask(text, images=pictures([1]))
