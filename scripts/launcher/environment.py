@@ -98,7 +98,7 @@ def stack_environment(
     triton_host = "127.0.0.1" if options.triton_host in ("0.0.0.0", "::") else options.triton_host
     environment = {
         **base,
-        **options.frontend,
+        **options.settings,
         "TRITON_CHAT_HOST": options.host,
         "TRITON_CHAT_PORT": str(ports.frontend),
         "TRITON_CHAT_TRITON_URL": f"{triton_host}:{ports.grpc}",

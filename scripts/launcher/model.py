@@ -1,21 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what `--model` says to a checkpoint folder that can be served."""
 
+import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from preprocessing.checkpoint import Checkpoint
+from preprocessing.checkpoint import Checkpoint, read_json
 from scripts import prepare_model
+from scripts.cache import build_once, cache_dir
 from scripts.launcher.errors import LaunchError
-from scripts.launcher.options import DEFAULT_MODEL
+from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
 
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
 _UNWANTED_FILES = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.pth", "consolidated*", "original/*")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 _WEIGHT_FILES = ("*.safetensors", "*.bin")
+
+
+# `model_type` of checkpoints that are served as a language model and a vision part.
+SPLIT_FIRST = ("internvl_chat", "internvl")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model that needs no hub. name: what requests call it by default."""
+
+    name: str
+    prepare: Callable[[Console], Path]
+
+
+def _prepare_demo_vlm(console: Console) -> Path:
+    from scripts.demo_vlm.prepare import prepare_demo_vlm  # It imports torch, which takes seconds.
+
+    return prepare_demo_vlm(console)
+
+
+PREPARED = {
+    DEFAULT_MODEL: Prepared(prepare_model.NAME, prepare_model.prepare_default_model),
+    prepare_model.NAME: Prepared(prepare_model.NAME, prepare_model.prepare_default_model),
+    DEMO_MODEL: Prepared(DEMO_MODEL, _prepare_demo_vlm),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +62,46 @@ def resolve_model(model: str, console: Console) -> ServedModel:
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return _served(folder.resolve(), folder.resolve().name)
-    if model in (DEFAULT_MODEL, prepare_model.NAME):
-        return _served(_prepared(console), prepare_model.NAME)
+        return _served(_split(folder.resolve(), console), folder.resolve().name)
+    if model in PREPARED:
+        return _served(_prepared(PREPARED[model], console), PREPARED[model].name)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise LaunchError(f"there is no folder {folder}.", "--model takes a checkpoint folder, a hub id or 'smollm2'.")
-    return _served(_downloaded(model), model)
+        raise LaunchError(
+            f"there is no folder {folder}.", f"--model takes a checkpoint folder, a hub id, {' or '.join(PREPARED)}."
+        )
+    return _served(_split(_downloaded(model), console), model)
 
 
-def _prepared(console: Console) -> Path:
+def _prepared(model: Prepared, console: Console) -> Path:
     try:
-        return prepare_model.prepare_default_model(console)
+        return model.prepare(console)
     except RuntimeError as error:
         raise LaunchError(str(error)) from error
+
+
+def _split(folder: Path, console: Console) -> Path:
+    """The folder, or for a whole InternVL checkpoint its parts in the cache, split now if they are not there yet."""
+    config = folder / "config.json"
+    if not _is_unsplit(config):
+        return folder
+    from scripts.split import SplitError, split_checkpoint  # It imports torch.
+
+    key = hashlib.blake2b(str(folder).encode(), digest_size=4).hexdigest()
+    entry = cache_dir() / "models" / "split" / f"{folder.name}-{key}"
+    try:
+        build_once(
+            entry, str(config.stat().st_mtime_ns), lambda empty: split_checkpoint(folder, empty, console=console)
+        )
+    except SplitError as error:
+        raise LaunchError(f"'{folder}' could not be split into language model and vision part: {error}") from error
+    return entry
+
+
+def _is_unsplit(config: Path) -> bool:
+    try:
+        return read_json(config).get("model_type") in SPLIT_FIRST
+    except ValueError:  # Explained where the checkpoint is read.
+        return False
 
 
 def _downloaded(hub_id: str) -> Path:
@@ -87,7 +142,7 @@ def _served(folder: Path, name: str) -> ServedModel:
 
 def _weight_bytes(folder: Path) -> int:
     for pattern in _WEIGHT_FILES:
-        sizes = [os.stat(path).st_size for path in folder.glob(pattern)]
+        sizes = [os.stat(path).st_size for place in (folder, folder / "vision") for path in place.glob(pattern)]
         if sizes:
             return sum(sizes)
     return 0

@@ -16,7 +16,25 @@ from scripts.cache import REPOSITORY, cache_dir
 from scripts.launcher.flags import Flag, option, size_of, split
 
 DEFAULT_MODEL = "smollm2"
+DEMO_MODEL = "demo-vlm"
 # `vllm serve` needs these to be told what a family's styler knows here.
+# Flags that are variables of the model repository's configs (`parameters` in config.pbtxt), the same for every engine.
+MODEL_SETTINGS = frozenset(
+    {
+        "image_max_pixels",
+        "max_tiles",
+        "max_tiles_per_image",
+        "pan_and_scan",
+        "video_frames",
+        "vit_compile",
+        "vit_device",
+        "vit_dtype",
+        "vit_engine",
+        "vit_runtime",
+        "vit_threads",
+        "vit_tile_budget",
+    }
+)
 UNNEEDED = {
     "enable_auto_tool_choice": "tool calls are always read",
     "reasoning_parser": "the styler reads the reasoning; choose one with --styler",
@@ -28,10 +46,10 @@ UNNEEDED = {
 class LaunchOptions:
     """What one stack is to be.
 
-    model: a checkpoint folder, "smollm2" or a hub id. served_model_name: empty means the model's own name.
+    model: a checkpoint folder, "smollm2", "demo-vlm" or a hub id. served_model_name: empty means the model's own name.
     port and triton_*_port: 0 picks a free one. frontends: processes that share `port`. max_model_len: None means the
-    checkpoint's. frontend: settings of the frontend by environment variable. engine: options by the engine's own names.
-    notes: what is to be told to the person at the terminal.
+    checkpoint's. settings: of the frontend and of the models' configs, by environment variable. engine: options by the
+    engine's own names. notes: what is to be told to the person at the terminal.
     """
 
     model: str = DEFAULT_MODEL
@@ -51,7 +69,7 @@ class LaunchOptions:
     ready_timeout: float = 600.0
     log_dir: Path = field(default_factory=lambda: cache_dir() / "logs")
     verbose: bool = False
-    frontend: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -71,30 +89,30 @@ def parse_options(arguments: Sequence[str]) -> LaunchOptions:
         engine = _read_engine_config(config_file) if config_file else {}
     except ValueError as error:
         parser.error(str(error))
-    frontend, flags, notes = _sort_foreign(foreign)
+    settings, flags, notes = _sort_foreign(foreign)
     values = {key: value for key, value in values.items() if value is not None}
     values["served_model_name"] = tuple(values.get("served_model_name", ()))
-    return LaunchOptions(**values, frontend=frontend, engine=engine | flags, notes=notes)
+    return LaunchOptions(**values, settings=settings, engine=engine | flags, notes=notes)
 
 
 def _sort_foreign(foreign: Sequence[Flag]) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
-    """(frontend settings by variable, engine options, notes): what the frontend has a setting for is the frontend's."""
-    settings = {setting.name for setting in fields(Settings)}
-    frontend: dict[str, str] = {}
+    """(settings by variable, engine options, notes): what has a setting here is not the engine's."""
+    known = MODEL_SETTINGS | {setting.name for setting in fields(Settings)}
+    settings: dict[str, str] = {}
     engine: dict[str, Any] = {}
     notes: list[str] = []
     for flag in foreign:
         name, value = option(flag)
-        if name in settings:
+        if name in known:
             text = flag.words[0] if flag.words else str(value).lower()
             variable = ENV_PREFIX + name.upper()
             # A repeated flag adds to a list, as on the frontend's own command line.
-            frontend[variable] = f"{frontend[variable]},{text}" if variable in frontend else text
+            settings[variable] = f"{settings[variable]},{text}" if variable in settings else text
         elif name in UNNEEDED:
             notes.append(f"{flag.name} is not needed: {UNNEEDED[name]}")
         else:
             engine[name] = value
-    return frontend, engine, tuple(notes)
+    return settings, engine, tuple(notes)
 
 
 def _read_engine_config(path: Path) -> dict[str, Any]:
@@ -127,13 +145,18 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=None,
         description="Start tritonserver and the OpenAI frontend and stop them together.",
-        epilog="Settings of the frontend (python -m frontend --help) are taken as well. Any other flag is an option of "
-        "the engine by its own name, as `vllm serve` has it: --tensor-parallel-size 2. The model comes first then.",
+        epilog="Settings of the frontend (python -m frontend --help) are taken as well, and those of the model "
+        f"repository: {', '.join('--' + name.replace('_', '-') for name in sorted(MODEL_SETTINGS))}. "
+        "Any other flag is an option of the engine by its own name, as `vllm serve` has it: --tensor-parallel-size 2. "
+        "The model comes first then.",
     )
     defaults = LaunchOptions()
     add = parser.add_argument
     add("positional", nargs="?", metavar="MODEL", help="the model, as --model")
-    add("--model", help=f"checkpoint folder, hub id, or {DEFAULT_MODEL} (default), which is prepared without a hub")
+    add(
+        "--model",
+        help=f"checkpoint folder, hub id, {DEFAULT_MODEL} (default) or {DEMO_MODEL}, which are prepared without a hub",
+    )
     add("--served-model-name", nargs="+", metavar="NAME", help="names that requests use (default: the model's own)")
     add("--host", help=f"address of the OpenAI API (default {defaults.host})")
     add("--port", type=_port, help=f"port of the OpenAI API; 0 picks one (default {defaults.port})")

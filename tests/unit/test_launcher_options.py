@@ -30,7 +30,7 @@ def test_vllm_serve_line_works_as_it_is() -> None:
         "max_num_batched_tokens": 2048,
         "gpu_memory_utilization": 0.95,
     }
-    assert options.frontend == {}
+    assert options.settings == {}
 
 
 def test_defaults() -> None:
@@ -97,7 +97,7 @@ def test_engine_options(line: str, expected: dict[str, Any]) -> None:
 )
 def test_settings_of_the_frontend_go_to_the_frontend(line: str, expected: dict[str, str]) -> None:
     options = parse_options(shlex.split(line))
-    assert options.frontend == expected
+    assert options.settings == expected
     assert options.engine == {}
 
 

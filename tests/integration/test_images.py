@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images through the whole stack: greedy tokens equal those of transformers, for each way a model sees."""
+
+import base64
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tritonclient.grpc as grpcclient
+from openai import BadRequestError, OpenAI
+from PIL import Image
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, Gemma3ForConditionalGeneration, InternVLForConditionalGeneration
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from vlm_checkpoints import LARGE_TOWER, SMALL_TOWER, make_gemma3, make_internvl
+
+from preprocessing.stylers.internvl2_5 import SYSTEM_PROMPT
+from scripts.launcher import FREE_PORTS, Stack
+from scripts.split import split_checkpoint
+
+NEW_TOKENS = 16
+TILE = 56
+# Longer than the KV cache's blocks, so that what follows the image can be found in the prefix cache.
+STORY = "Once upon a time there was a small red fox who lived at the edge of a wide and quiet forest. " * 16
+
+
+def picture(width: int, height: int, seed: int) -> Image.Image:
+    """Blotches of colour: different in every tile, and compressible."""
+    noise = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.NEAREST)
+
+
+def data_url(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+SQUARE, WIDE, TALL = picture(60, 60, 1), picture(400, 180, 2), picture(100, 300, 3)
+FRAMES = [picture(64, 48, seed) for seed in range(10, 16)]
+# A dialogue: texts by turn, user first, and the images of each user turn.
+Dialogue = list[tuple[str, list[Image.Image]] | str]
+DIALOGUES: dict[str, Dialogue] = {
+    "one image": [("<image>\n简述一下这张图片的内容。", [WIDE])],
+    "no image": [("What is the capital of France?", [])],
+    "two images": [("Image-1: <image>\nImage-2: <image>\n描述一下两张图片的不同。", [SQUARE, TALL])],
+    "turns": [("<image>\nWhat is this?", [SQUARE]), "A fox.", ("<image>\nAnd this?", [WIDE]), "A tree.", ("Why?", [])],
+    "frames": [("".join(f"Frame{n}:<image>\n" for n in range(1, 7)) + "描述一下视频的内容。", FRAMES)],
+}
+
+
+def messages_of(dialogue: Dialogue, marker: str | None) -> list[dict[str, Any]]:
+    """OpenAI messages. marker: None removes the markers from the texts, so that the parts' places decide."""
+    messages: list[dict[str, Any]] = []
+    for turn in dialogue:
+        if isinstance(turn, str):
+            messages.append({"role": "assistant", "content": turn})
+            continue
+        text, images = turn
+        parts = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
+        words = {"type": "text", "text": text if marker else text.replace("<image>", "")}
+        messages.append({"role": "user", "content": [words, *parts] if images else words["text"]})
+    return messages
+
+
+def images_of(dialogue: Dialogue) -> list[Image.Image]:
+    return [image for turn in dialogue if not isinstance(turn, str) for image in turn[1]]
+
+
+@dataclass
+class Seeing:
+    """A running stack that sees, and the same model in transformers."""
+
+    client: OpenAI
+    stack: Stack
+    marker: str | None
+    reference: Any
+
+    def answer(self, messages: list[dict[str, Any]], **fields: Any) -> Any:
+        extra = {"skip_special_tokens": False, **fields.pop("extra_body", {})}
+        return self.client.chat.completions.create(
+            model="", messages=messages, temperature=0, max_tokens=NEW_TOKENS, extra_body=extra, **fields
+        )
+
+    def check(self, dialogue: Dialogue) -> str:
+        """The answer's text, after comparing it and its token counts with the reference's."""
+        answer = self.answer(messages_of(dialogue, self.marker))
+        text, prompt_tokens, completion_tokens = self.reference.answer(dialogue)
+        assert answer.usage.prompt_tokens == prompt_tokens
+        assert answer.choices[0].message.content == text
+        assert answer.usage.completion_tokens == completion_tokens
+        return text
+
+
+class Reference:
+    """Greedy answers by transformers."""
+
+    def __init__(self, model: Any, folder: Path) -> None:
+        # As the file says: AutoTokenizer builds some families' anew and drops tokens that were added by hand.
+        self._model, self._tokenizer = model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._chat = AutoTokenizer.from_pretrained(folder)
+        ends = model.generation_config.eos_token_id
+        self._ends = ends if isinstance(ends, list) else [ends]
+        self._answers: dict[int, tuple[str, int, int]] = {}
+
+    def answer(self, dialogue: Dialogue) -> tuple[str, int, int]:
+        """(text, prompt tokens, completion tokens)."""
+        if id(dialogue) not in self._answers:
+            ids = torch.tensor([self._tokenizer.encode(self.prompt(dialogue), add_special_tokens=False).ids])
+            with torch.inference_mode():
+                inputs = self.pixels(images_of(dialogue)) | self.types(ids)
+                written = self._model.generate(ids, **inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+            new = written[0, ids.shape[1] :].tolist()
+            text = self._tokenizer.decode(
+                [token for token in new if token not in self._ends], skip_special_tokens=False
+            )
+            self._answers[id(dialogue)] = text, ids.shape[1], len(new)
+        return self._answers[id(dialogue)]
+
+    def types(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {}
+
+
+class InternVLReference(Reference):
+    def __init__(self, model: Any, folder: Path) -> None:
+        super().__init__(model, folder)
+        # Embeddings cross Triton in bf16, the contract's type and that of every published checkpoint of the family.
+        model.model.multi_modal_projector.register_forward_hook(lambda module, given, rows: rows.bfloat16().float())
+
+    def prompt(self, dialogue: Dialogue) -> str:
+        text = f"<|im_start|>system\n{SYSTEM_PROMPT}<|im_end|>\n"
+        for turn in dialogue:
+            if isinstance(turn, str):
+                text += f"<|im_start|>assistant\n{turn}<|im_end|>\n"
+                continue
+            written, images = turn
+            for image in images:
+                tokens = "<IMG_CONTEXT>" * (4 * len(self.pixels([image])["pixel_values"]))
+                written = written.replace("<image>", f"<img>{tokens}</img>", 1)
+            text += f"<|im_start|>user\n{written}<|im_end|>\n"
+        return text + "<|im_start|>assistant\n"
+
+    def pixels(self, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+        processor = GotOcr2ImageProcessorPil(
+            crop_to_patches=True,
+            min_patches=1,
+            max_patches=12,
+            size={"height": TILE, "width": TILE},
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+        )
+        return {"pixel_values": processor(images, return_tensors="pt")["pixel_values"]} if images else {}
+
+
+class Gemma3Reference(Reference):
+    def prompt(self, dialogue: Dialogue) -> str:
+        turns = []
+        for message in messages_of(dialogue, None):
+            content = message["content"]
+            if not isinstance(content, str):
+                kinds = {"text": lambda part: part, "image_url": lambda part: {"type": "image"}}
+                content = [kinds[part["type"]](part) for part in content]
+            turns.append({"role": message["role"], "content": content})
+        text = self._chat.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        image = f"\n\n<start_of_image>{'<image_soft_token>' * 256}<end_of_image>\n\n"
+        return text.replace("<start_of_image>", image)
+
+    def pixels(self, images: list[Image.Image]) -> dict[str, torch.Tensor]:
+        processor = Gemma3ImageProcessorPil(size={"height": 896, "width": 896})
+        return {"pixel_values": processor(images, return_tensors="pt")["pixel_values"]} if images else {}
+
+    def types(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"token_type_ids": (ids == self._model.config.image_token_id).long()}
+
+
+# name -> (language model, layout, hidden size, vision tower); None is Gemma 3, whose engine sees for itself.
+MODELS: dict[str, tuple[str, str, int, dict[str, Any]] | None] = {
+    "internvl2_5 on qwen2": ("qwen2", "transformers", 128, SMALL_TOWER),
+    "internvl2_5 on internlm2": ("internlm2", "original", 256, LARGE_TOWER),
+    "gemma3": None,
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def seeing(request, tmp_path_factory, qwen3_tokenizer_dir, gemma3_tokenizer_dir) -> Iterator[Seeing]:
+    """A stack for one of MODELS in float32."""
+    folder = tmp_path_factory.mktemp("seeing")
+    kind = MODELS[request.param]
+    if kind is None:
+        served = make_gemma3(folder / "gemma3", gemma3_tokenizer_dir)
+        model = Gemma3ForConditionalGeneration.from_pretrained(served, dtype=torch.float32)
+        reference: Reference = Gemma3Reference(model, served)
+    else:
+        language, layout, hidden_size, tower = kind
+        made = make_internvl(
+            folder / "whole",
+            qwen3_tokenizer_dir,
+            language,
+            layout,
+            hidden_size=hidden_size,
+            image_size=TILE,
+            tower=tower,
+        )
+        served = split_checkpoint(made.path, folder / "served")
+        model = InternVLForConditionalGeneration.from_pretrained(made.reference, dtype=torch.float32)
+        reference = InternVLReference(model, made.reference)
+    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    flags = ["--dtype", "float32", "--max-model-len", "2048", "--log-dir", str(folder / "logs"), *FREE_PORTS]
+    with Stack([str(served), *flags], environment=environment) as stack:
+        client = OpenAI(base_url=f"{stack.url}/v1", api_key="unused", timeout=120, max_retries=0)
+        yield Seeing(client, stack, None if kind is None else "<image>", reference)
+
+
+def test_every_dialogue(seeing):
+    answers = [seeing.check(dialogue) for dialogue in DIALOGUES.values()]
+    assert len(set(answers)) == len(answers), "a model that says the same about everything proves nothing"
+
+
+def test_many_at_once_are_as_alone(seeing):
+    chosen = list(DIALOGUES.values()) * 3
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        answers = list(pool.map(lambda dialogue: seeing.answer(messages_of(dialogue, seeing.marker)), chosen))
+    texts = [answer.choices[0].message.content for answer in answers]
+    assert texts == [seeing.reference.answer(dialogue)[0] for dialogue in chosen]
+
+
+def test_equal_images_share_the_prefix_cache_and_others_never(seeing):
+    same: Dialogue = [(f"<image>\n{STORY}", [picture(120, 120, 20)])]
+    other: Dialogue = [(f"<image>\n{STORY}", [picture(120, 120, 21)])]
+
+    def cached(dialogue: Dialogue) -> int:
+        messages = messages_of(dialogue, "<image>" if seeing.marker else None)
+        # Before the text for every family: what is cached past the image is then cached for its sake.
+        messages[0]["content"].reverse()
+        return seeing.answer(messages).usage.prompt_tokens_details.cached_tokens
+
+    assert cached(same) == 0
+    hit = cached(same)
+    assert hit >= 256
+    assert cached(other) == 0
+    assert cached(same) == hit
+
+
+def test_streamed_as_whole(seeing):
+    messages = messages_of(DIALOGUES["two images"], seeing.marker)
+    chunks = seeing.answer(messages, stream=True)
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert streamed == seeing.reference.answer(DIALOGUES["two images"])[0]
+
+
+def test_responses(seeing):
+    words, *parts = messages_of(DIALOGUES["two images"], seeing.marker)[0]["content"]
+    content = [{"type": "input_text", "text": words["text"]}]
+    content += [{"type": "input_image", "image_url": part["image_url"]["url"]} for part in parts]
+    answer = seeing.client.responses.create(
+        model="", input=[{"role": "user", "content": content}], temperature=0, max_output_tokens=NEW_TOKENS
+    )
+    assert answer.usage.input_tokens == seeing.reference.answer(DIALOGUES["two images"])[1]
+
+
+def test_raw_triton_clients_send_encoded_bytes(seeing):
+    """No base64 and no OpenAI messages: a text, and files as they are."""
+    if seeing.marker is None:
+        pytest.skip("one family is enough: preprocessing reads these tensors alike for all")
+    dialogue: Dialogue = DIALOGUES["one image"]
+    text = seeing.reference.prompt(dialogue).replace("<IMG_CONTEXT>", "").replace("<img></img>", "<image>")
+    file = io.BytesIO()
+    WIDE.save(file, "WEBP", lossless=True)
+    values = {
+        "text_input": np.array([[text.encode()]], dtype=object),
+        "images": np.array([[file.getvalue()]], dtype=object),
+        "max_tokens": np.array([[NEW_TOKENS]], dtype=np.int32),
+        "temperature": np.array([[0.0]], dtype=np.float32),
+        "stream": np.array([[True]]),
+    }
+    inputs = []
+    for name, value in values.items():
+        dtype = {"O": "BYTES", "i": "INT32", "f": "FP32", "b": "BOOL"}[value.dtype.kind]
+        inputs.append(grpcclient.InferInput(name, list(value.shape), dtype))
+        inputs[-1].set_data_from_numpy(value)
+    texts: list[str] = []
+    with grpcclient.InferenceServerClient(seeing.stack.grpc_url) as triton:
+        triton.start_stream(
+            lambda result, error: texts.append(error or result.as_numpy("text_output").flatten()[0].decode())
+        )
+        triton.async_stream_infer("ensemble", inputs, parameters={"skip_special_tokens": False})
+        triton.stop_stream()
+    assert "".join(texts) == seeing.reference.answer(dialogue)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}],
+            "image",
+        ),
+        (
+            [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": "ftp://example.com/a.png"}}],
+            "URL",
+        ),
+        ([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}], "file"),
+        ([{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/a.png"}}], "not allowed"),
+    ],
+)
+def test_what_is_refused(seeing, content, words):
+    with pytest.raises(BadRequestError) as error:
+        seeing.answer([{"role": "user", "content": content}])
+    assert words in error.value.body["message"]
+    assert error.value.body["param"].startswith("messages")
+
+
+def test_markers_that_do_not_match(seeing):
+    if seeing.marker is None:
+        pytest.skip("Gemma 3 has no <image> markers: a part's place is its image's")
+    with pytest.raises(BadRequestError, match="2 <image> markers for 1 images"):
+        seeing.answer(messages_of([("<image><image>", [SQUARE])], "<image>"))
