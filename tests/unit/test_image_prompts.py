@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from test_video import video
 from transformers import AutoTokenizer
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
@@ -165,6 +166,25 @@ class TestInternVL:
         check_internvl(
             internvl, built, whole_text(internvl, ("user", spelled + "描述一下视频的内容。不要重复。")), [1] * 6
         )
+
+    def test_a_video(self, internvl: PromptBuilder) -> None:
+        clip = {"type": "video_url", "video_url": {}}
+        spelled = "".join(f"Frame{n}: {tokens(1)}\n" for n in range(1, 9))
+        for text, expected in (
+            ("What happens?", f"{spelled}What happens?"),
+            ("Watch <video> and <image>.", f"Watch {spelled.strip()} and {tokens(3)}."),
+        ):
+            parts = (clip, image()) if "<image>" in text else (clip,)
+            messages = json.dumps({"messages": [user(text, *parts)]})
+            built = internvl.build(PromptRequest(messages=messages, images=(video(), png(WIDE))[: len(parts)]))
+            tiles = [1] * 8 + ([3] if "<image>" in text else [])
+            check_internvl(internvl, built, whole_text(internvl, ("user", expected)), tiles)
+        brightest = [picture.pixels.sum(axis=(0, 1, 3)).argmax() for picture in built.pictures[:8]]
+        assert brightest == sorted(brightest), "the bar of the video moves right from frame to frame"
+
+    def test_markers_of_the_wrong_kind(self, internvl: PromptBuilder) -> None:
+        asked = request([user("<image>", {"type": "video_url", "video_url": {}})], SMALL)
+        assert "has the markers <image> for the parts video" in refused(internvl, asked).message
 
     def test_low_detail_is_one_tile(self, internvl: PromptBuilder) -> None:
         built = internvl.build(request([user("?", image(detail="low"))], LARGE))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from vlm_checkpoints import make_internvl, make_tokenizer
 
 from preprocessing.checkpoint import Checkpoint
 from scripts.check_packages import numpy_problem
@@ -47,6 +48,27 @@ def test_a_taken_port_is_named_with_its_flag(flag: str) -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(LaunchError, match=r"192\.0\.2\.1"):
         choose_ports(replace(FREE, host="192.0.2.1"))
+
+
+def test_a_whole_internvl_checkpoint_is_split_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CHAT_CACHE", str(tmp_path / "cache"))
+    whole = make_internvl(tmp_path / "whole", make_tokenizer(tmp_path / "tokenizer")).path
+    served = resolve_model(str(whole), Console(quiet=True))
+    assert served.name == "whole"
+    assert served.checkpoint.model_type == "qwen2"
+    assert (served.checkpoint.path / "vision" / "model.safetensors").is_file()
+    weights = served.checkpoint.path / "model.safetensors"
+    assert served.weight_bytes > weights.stat().st_size, "the vision part counts too"
+    before = weights.stat().st_mtime_ns
+    assert resolve_model(str(whole), Console(quiet=True)) == served
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_that_cannot_be_split_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CHAT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl_chat"}))
+    with pytest.raises(LaunchError, match="could not be split into language model and vision part"):
+        resolve_model(str(tmp_path), Console(quiet=True))
 
 
 def test_memory_that_does_not_suffice_is_said_in_figures() -> None:
