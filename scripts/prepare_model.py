@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +109,21 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
-def main() -> int:
-    """Prepare with words for the terminal; prints the checkpoint's folder."""
+def report(prepare: Callable[[Console], Path]) -> int:
+    """Prepare with words for the terminal and print the checkpoint's folder; the exit status."""
     console = Console(stderr=True, highlight=False)
     try:
-        path = prepare_default_model(console)
+        path = prepare(console)
     except RuntimeError as error:
         console.print(f"[red]error:[/] {error}")
         return 1
     Console(highlight=False, soft_wrap=True).print(str(path))
     return 0
+
+
+def main() -> int:
+    """Prepare the default model."""
+    return report(prepare_default_model)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from rich.console import Console
 from scripts.cache import REPOSITORY, build_once, cache_dir
 from scripts.demo_vlm.layout import LORA_SCALE, VISION_CONFIG
 from scripts.demo_vlm.naming import LANGUAGE_PREFIX, VISION_PREFIX, renamed
-from scripts.prepare_model import prepare_default_model
+from scripts.prepare_model import prepare_default_model, report
 
 NAME = "demo-vlm"
 WEIGHTS = REPOSITORY / "models" / NAME / "weights.safetensors"
@@ -103,17 +103,5 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
-def main() -> int:
-    """Prepare with words for the terminal; prints the folder."""
-    console = Console(stderr=True, highlight=False)
-    try:
-        path = prepare_demo_vlm(console)
-    except RuntimeError as error:
-        console.print(f"[red]error:[/] {error}")
-        return 1
-    Console(highlight=False, soft_wrap=True).print(str(path))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(prepare_demo_vlm))
