@@ -3,8 +3,8 @@
 
 from typing import Any
 
-from frontend.protocol.messages import DETAILS
 from preprocessing.errors import RequestError
+from preprocessing.messages import DETAILS
 
 # Fields that would change the answer and that nothing here keeps or runs.
 REFUSED = ("previous_response_id", "conversation", "prompt", "background", "max_tool_calls", "top_logprobs")

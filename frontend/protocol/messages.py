@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from preprocessing.errors import RequestError
+from preprocessing.messages import DETAILS
 
-DETAILS = ("auto", "low", "high")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 

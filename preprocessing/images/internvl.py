@@ -18,7 +18,7 @@ from preprocessing.tokenizer import ChatTokenizer
 
 # What the family's users write in a text where an image is to stand.
 IMAGE, VIDEO = "<image>", "<video>"
-_MARKERS = re.compile(f"{IMAGE}|{VIDEO}")
+_IMAGES, _IMAGES_AND_VIDEOS = re.compile(IMAGE), re.compile(f"{IMAGE}|{VIDEO}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ class InternVLImages(ImageFamily):
         parts = tuple(part for part in content if isinstance(part, MediaPart))
         kinds = [part.kind for part in parts]
         # Without a video part <video> is an ordinary word, such as HTML's.
-        marked = _MARKERS.findall(text) if "video" in kinds else [IMAGE] * text.count(IMAGE)
+        markers = _IMAGES_AND_VIDEOS if "video" in kinds else _IMAGES
+        marked = markers.findall(text)
         if not marked:
             lines = (self._frames_text() if kind == "video" else f"{self.marker}\n" for kind in kinds)
             return Placed("".join(lines) + text, parts)
@@ -89,8 +90,7 @@ class InternVLImages(ImageFamily):
         else:
             check_count(len(marked), len(parts), IMAGE, where)
         written = {IMAGE: self.marker, VIDEO: self._frames_text().removesuffix("\n")}
-        pattern = _MARKERS if "video" in kinds else re.compile(IMAGE)
-        return Placed(pattern.sub(lambda found: written[found[0]], text), parts)
+        return Placed(markers.sub(lambda found: written[found[0]], text), parts)
 
     def _run(self, row: int, length: int) -> Sequence[int]:
         return range(self._first_row + row, self._first_row + row + length)
