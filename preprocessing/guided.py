@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from preprocessing.chat import ChatRequest
-from preprocessing.checks import expect, expect_one_of, fault
+from preprocessing.checks import check_tree, expect, expect_one_of, fault
+from preprocessing.guide_limits import check_grammar, check_pattern, check_schema, check_size, check_structure
 from preprocessing.parsers import AnswerFormat
 from preprocessing.structural_tags import Format, const, either, grammar, json_schema, reasoning_block, regex, sequence
 from preprocessing.tool_guides import call_form, calls_or, forced_calls, strict_calls
@@ -47,6 +48,8 @@ def build_guide(chat: ChatRequest, answer_format: AnswerFormat, reasoning: Reaso
     constraint = _answer_constraint(chat)
     if chat.tools:
         constraint = _with_tools(chat, answer_format, constraint)
+    if constraint and constraint.guide.guide:
+        check_size(constraint.guide.guide, "tools" if chat.tools else "response_format")
     if constraint is None or reasoning == "none" or answer_format.reasoning_tags is None:
         return constraint.guide if constraint else None
     block = reasoning_block(answer_format.reasoning_tags, starts_open=reasoning == "open")
@@ -71,19 +74,38 @@ def reasoning_state(chat: ChatRequest, answer_format: AnswerFormat, prompt: str,
 
 
 def check_guide(guide_type: str | None, guide: str | None) -> Guide | None:
-    """A guide that came as tensors. Raises RequestError for an unknown type or a missing text."""
+    """A guide that came as tensors. Raises RequestError for an unknown type, a missing text and one beyond bounds."""
+    where = "guided_decoding_guide"
     if guide_type is None:
         if guide is not None:
-            raise fault("guided_decoding_guide", "needs guided_decoding_guide_type")
+            raise fault(where, "needs guided_decoding_guide_type")
         return None
     expect_one_of(guide_type, GUIDE_TYPES, "guided_decoding_guide_type")
     if GUIDE_TYPES[guide_type] and not guide:
-        raise fault("guided_decoding_guide", f"must not be empty for type {guide_type}")
+        raise fault(where, f"must not be empty for type {guide_type}")
+    if guide:
+        _check_bounds(guide_type, guide, where)
     return Guide(guide_type, guide)
+
+
+def _check_bounds(guide_type: str, guide: str, where: str) -> None:
+    _text(guide, where)
+    check_size(guide, where)
+    if guide_type == "json_schema":
+        _schema(guide, where)
+    elif guide_type == "regex":
+        check_pattern(guide, where)
+    elif guide_type == "ebnf_grammar":
+        check_grammar(guide, where)
+    elif guide_type == "structural_tag":
+        check_structure(_parsed(guide, where), where)
 
 
 def _with_tools(chat: ChatRequest, answer_format: AnswerFormat, answer: _Constraint | None) -> _Constraint | None:
     form = call_form(answer_format.tool_parser)
+    for index, tool in enumerate(chat.tools):
+        if tool.strict or chat.tool_choice != "auto":
+            check_schema(tool.parameters, f"tools[{index}].function.parameters")
     parallel = chat.parallel_tool_calls
     if chat.tool_choice != "auto":
         return _structural(forced_calls(form, chat.tools, chat.tool_choice, parallel=parallel))
@@ -125,28 +147,35 @@ def _structured_outputs(value: Mapping[str, Any]) -> _Constraint:
 
 
 def _schema(value: Any, where: str) -> _Constraint:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise fault(where, "is not valid JSON") from None
-    schema = expect(value, dict, where)
+    schema = expect(_parsed(value, where) if isinstance(value, str) else value, dict, where)
     kinds = schema.get("type", [])
     for kind in kinds if isinstance(kinds, list) else [kinds]:
         expect_one_of(kind, _JSON_TYPES, f"{where}.type")
     for name in ("properties", "$defs", "definitions"):
         if name in schema:
             expect(schema[name], dict, f"{where}.{name}")
+    check_schema(schema, where)
     return _Constraint(Guide("json_schema", _dump(schema)), json_schema(schema))
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise fault(where, "is not valid JSON") from None
+    check_tree(value, where)
+    return value
 
 
 def _regex(value: Any, where: str) -> _Constraint:
     pattern = _text(value, where)
+    check_pattern(pattern, where)
     return _Constraint(Guide("regex", pattern), regex(pattern))
 
 
 def _grammar(value: Any, where: str) -> _Constraint:
     ebnf = _text(value, where)
+    check_grammar(ebnf, where)
     return _Constraint(Guide("ebnf_grammar", ebnf), grammar(ebnf))
 
 
@@ -154,6 +183,7 @@ def _choice(value: Any, where: str) -> _Constraint:
     choices = expect(value, list, where)
     if not choices:
         raise fault(where, "must not be empty")
+    check_schema({"enum": choices}, where)
     return _structural(either(*(const(_text(choice, f"{where}[{i}]")) for i, choice in enumerate(choices))))
 
 

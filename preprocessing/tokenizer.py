@@ -41,7 +41,7 @@ class ChatTokenizer:
     def load(cls, path: str | Path) -> "ChatTokenizer":
         """Load from a local folder, without running code from it. Raises ValueError naming the path."""
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)  # nosec B615 # a local folder
         except (OSError, ValueError, ImportError) as error:
             raise ValueError(f"tokenizer: cannot load '{path}': {error}") from error
         return cls(tokenizer)

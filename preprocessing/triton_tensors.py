@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one module of this library that knows Triton: reads and writes tensors of models with strings.
+"""Reads and writes tensors of models with strings. Beside `triton_metrics` nothing in this library knows Triton.
 
 Imported only inside Triton's Python backend, where `triton_python_backend_utils` exists.
 """

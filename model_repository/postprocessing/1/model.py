@@ -3,7 +3,6 @@
 
 import json
 import locale
-import logging
 from typing import Any
 
 # The stub leaves the C locale, in which open() reads ASCII; tokenizer files are UTF-8.
@@ -17,13 +16,18 @@ from preprocessing.answer import AnswerDelta, AnswerStream  # noqa: E402
 from preprocessing.checkpoint import Checkpoint  # noqa: E402
 from preprocessing.errors import RequestError  # noqa: E402
 from preprocessing.logprobs import prompt_logprob_entries, token_table  # noqa: E402
+from preprocessing.logs import about, model_logger  # noqa: E402
 from preprocessing.options import AnswerOptions  # noqa: E402
 from preprocessing.stylers import find_styler  # noqa: E402
 from preprocessing.tokenizer import ChatTokenizer  # noqa: E402
 from preprocessing.triton_config import ModelParameters  # noqa: E402
+from preprocessing.triton_metrics import Published, Reporter  # noqa: E402
 from preprocessing.triton_tensors import Inputs, ints, string  # noqa: E402
 
-log = logging.getLogger("postprocessing")
+log = model_logger("postprocessing", wordy=False)
+
+
+STATISTICS = {"streams": "Answers in progress, and those not yet given up"}
 
 
 class TritonPythonModel:
@@ -39,6 +43,12 @@ class TritonPythonModel:
         self._tokenizer = tokenizer.backend
         self._end_ids = frozenset((*checkpoint.end_ids, *styler.stop_ids(tokenizer)))
         self._streams: Streams[AnswerStream] = Streams()
+        published = Published("postprocessing", "triton_chat_postprocessing", STATISTICS)
+        self._reporter = Reporter(published, lambda: {"streams": len(self._streams)})
+
+    def finalize(self) -> None:
+        """Publish nothing more."""
+        self._reporter.close()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request; engines whose answers met a stop string are told to stop afterwards."""
@@ -66,7 +76,7 @@ class TritonPythonModel:
                 engine_finish=finish,
             )
         except Exception:
-            log.exception("request %s failed", request.request_id())
+            log.exception("an answer failed", extra=about(request.request_id()))
             self._streams.end(key)
             to_stop.append(key)
             return _failure(RequestError("postprocessing failed on this request", kind="internal").encode())
@@ -143,4 +153,4 @@ def _stop_engine(key: StreamKey) -> None:
     )
     for response in request.exec(decoupled=True):
         if response.has_error():
-            log.warning("stopping request %s failed: %s", request_id, response.error().message())
+            log.warning("stopping a request failed: %s", response.error().message(), extra=about(request_id))

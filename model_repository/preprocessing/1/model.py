@@ -3,7 +3,6 @@
 
 import json
 import locale
-import logging
 from typing import Any
 
 # The stub leaves the C locale, in which open() reads ASCII; tokenizer files are UTF-8.
@@ -12,11 +11,13 @@ locale.setlocale(locale.LC_ALL, "C.UTF-8")
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 
+from preprocessing import guardian  # noqa: E402
 from preprocessing.checkpoint import Checkpoint  # noqa: E402
 from preprocessing.errors import RequestError  # noqa: E402
 from preprocessing.images.decode import ImageLimits  # noqa: E402
 from preprocessing.images.family import MediaOptions  # noqa: E402
 from preprocessing.images.registry import find_images  # noqa: E402
+from preprocessing.logs import about, model_logger  # noqa: E402
 from preprocessing.options import AnswerOptions  # noqa: E402
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest  # noqa: E402
 from preprocessing.stylers import find_styler  # noqa: E402
@@ -24,7 +25,7 @@ from preprocessing.tokenizer import ChatTokenizer  # noqa: E402
 from preprocessing.triton_config import ModelParameters  # noqa: E402
 from preprocessing.triton_tensors import Inputs, error_response, floats, ints, string  # noqa: E402
 
-log = logging.getLogger("preprocessing")
+log = model_logger("preprocessing", wordy=False)
 
 
 class TritonPythonModel:
@@ -32,6 +33,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the checkpoint's tokenizer and styler; raises ValueError for a wrong path or option."""
+        guardian.start()
         parameters = ModelParameters.from_config(args["model_config"])
         checkpoint = Checkpoint.load(parameters.required("model_path"))
         styler = find_styler(checkpoint, parameters.text("styler"), parameters.given("enable_thinking"))
@@ -53,7 +55,7 @@ class TritonPythonModel:
         except RequestError as error:
             return error_response(error)
         except Exception:
-            log.exception("request %s failed", request.request_id())
+            log.exception("a prompt failed", extra=about(request.request_id()))
             return error_response(RequestError("preprocessing failed on this request", kind="internal"))
 
     def _pixels(self, prompt: EngineInput) -> list[Any]:

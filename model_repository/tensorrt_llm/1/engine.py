@@ -8,6 +8,17 @@ from typing import Protocol
 
 import torch
 
+# Name -> what it is, for Triton's metrics endpoint. "_total" marks what only grows.
+STATISTICS = {
+    "running": "Requests that the engine works on",
+    "waiting": "Requests inside the engine that wait for their first step or to go on",
+    "kv_cache_usage": "Part of the KV cache in use after the engine's last step, 0 to 1",
+    "looked_up_prompt_tokens_total": "Prompt tokens that were looked for in the KV cache",
+    "cached_prompt_tokens_total": "Prompt tokens that were found there",
+    "generated_tokens_total": "Tokens made, those of cancelled requests too",
+    "preemptions_total": "Requests put back because the KV cache was full",
+}
+
 
 class FinishReason(IntEnum):
     """Why a generation ended, numbered as TensorRT-LLM's executor numbers them."""
@@ -33,6 +44,8 @@ class Generation:
     images: UINT8 [n, height, width, 3], RGB, of the model's image size, in the order of their runs of image tokens in
     `prompt_ids`; for an engine with its own vision tower.
     prompt_extra_ids: one per prompt id, 0 for text; at an image's position a hash of the image.
+    traceparent: the trace that the generation is part of, as W3C writes it.
+    request_id: Triton's, for logs; several generations may share it.
     guide_type: json, json_schema, regex, ebnf_grammar or structural_tag, with its `guide`.
     """
 
@@ -61,6 +74,8 @@ class Generation:
     guide_type: str | None = None
     guide: str | None = None
     streaming: bool = True
+    traceparent: str | None = None
+    request_id: str = ""
 
 
 @dataclass(slots=True)
@@ -96,7 +111,7 @@ class Engine(Protocol):
         """
 
     def statistics(self) -> Mapping[str, float]:
-        """Gauges of this moment by name, for Triton's metrics endpoint."""
+        """Those of STATISTICS that the engine knows, as they are at this moment."""
 
     def shutdown(self) -> None:
         """Stop the engine and its processes."""

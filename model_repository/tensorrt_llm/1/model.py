@@ -5,10 +5,9 @@ import asyncio
 import itertools
 import json
 import locale
-import logging
+import math
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -16,21 +15,22 @@ from typing import Any
 # The stub leaves the C locale, in which open() reads ASCII; vLLM and transformers read UTF-8 files at import.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
-import triton_python_backend_utils as pb_utils  # noqa: E402
-from engine import FinishReason, Generation, Tokens  # noqa: E402
+from engine import STATISTICS, FinishReason, Generation, Tokens  # noqa: E402
 from engines import build_engine  # noqa: E402
 from options import read_options  # noqa: E402
 from reply import Reply  # noqa: E402
 from tensors import Inputs, Outputs, read_generations  # noqa: E402
 
+from preprocessing import guardian  # noqa: E402
 from preprocessing.errors import RequestError  # noqa: E402
+from preprocessing.logs import about, model_logger  # noqa: E402
 from preprocessing.triton_config import ModelParameters  # noqa: E402
+from preprocessing.triton_metrics import PERIOD_S, Published  # noqa: E402
 
-GAUGE_PERIOD_S = 0.25
 # Asking Triton whether a request was cancelled costs about 0.13 ms, as much as sending a response: not once per token.
 CANCEL_PERIOD_S = 1.0
 
-log = logging.getLogger("tensorrt_llm")
+log = model_logger("tensorrt_llm", wordy=True)
 
 
 class TritonPythonModel:
@@ -38,14 +38,18 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Start the engine; raises with a message for people where it cannot."""
-        self._engine = build_engine(read_options(ModelParameters.from_config(args["model_config"])))
+        # Before the engine, whose processes must not outlive a server that is killed while it loads.
+        guardian.start()
+        parameters = ModelParameters.from_config(args["model_config"])
+        self._max_requests = parameters.integer("max_requests") or math.inf
+        self._engine = build_engine(read_options(parameters))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True)
         self._thread.start()
         self._tasks: dict[str, dict[asyncio.Task[None], Reply]] = defaultdict(dict)
         self._stream_ids = itertools.count(1)
         self._in_loop(self._engine.start())
-        self._gauges = Gauges()
+        self._published = Published("tensorrt_llm", "triton_chat_engine", STATISTICS)
         self._loop.call_soon_threadsafe(self._report)
         self._loop.call_soon_threadsafe(self._cancel_abandoned)
 
@@ -64,23 +68,34 @@ class TritonPythonModel:
     def _accept(self, request: Any, sender: Any) -> None:
         inputs, parameters = Inputs(request), json.loads(request.parameters() or "{}")
         if inputs.scalar("stop", 0, False):
-            self._stop(request.request_id(), parameters.get("stream_id"))
+            if "owner" in parameters:
+                self._stop_all_of(parameters["owner"])
+            else:
+                self._stop(request.request_id(), parameters.get("stream_id"))
             Reply(sender).end_empty()
             return
         errors_as_output = bool(parameters.get("error_output"))
         try:
-            generations = list(read_generations(inputs, parameters))
+            generations = list(read_generations(inputs, parameters, request.request_id()))
+            self._check_room(len(generations))
         except RequestError as error:
             Reply(sender, errors_as_output=errors_as_output).fail(error)
             return
         request_id, requested = request.request_id(), set(request.requested_output_names())
-        reply = Reply(sender, generations=len(generations), errors_as_output=errors_as_output)
+        reply = Reply(
+            sender, generations=len(generations), errors_as_output=errors_as_output, owner=parameters.get("owner")
+        )
         for batch, sequence, generation in generations:
             stream_id = next(self._stream_ids)
             outputs = Outputs(requested, inputs, stream_id, batch, sequence)
             task = self._loop.create_task(self._run(generation, outputs, reply), name=str(stream_id))
             self._tasks[request_id][task] = reply
             task.add_done_callback(partial(self._forget, request_id, outputs))
+
+    def _check_room(self, more: int) -> None:
+        """Whatever the frontends and other clients let through together, no more than this waits here."""
+        if sum(map(len, self._tasks.values())) + more > self._max_requests:
+            raise RequestError("The engine holds as many requests as it may; try again later", kind="unavailable")
 
     async def _run(self, generation: Generation, outputs: Outputs, reply: Reply) -> None:
         """Stream one generation; whatever happens, its last response is sent."""
@@ -94,16 +109,25 @@ class TritonPythonModel:
         except asyncio.CancelledError:
             reply.end(outputs.tensors(Tokens([], finish=FinishReason.CANCELLED)))
         except RequestError as error:
-            reply.fail(error)
+            if error.kind != "invalid_request":
+                log.error("a generation failed: %s", error, extra=about(generation.request_id))
+            reply.fail(error, outputs.stream_id)
         except Exception:
-            log.exception("a generation failed")
-            reply.fail(RequestError("the engine failed on this request", kind="internal"))
+            log.exception("a generation failed", extra=about(generation.request_id))
+            reply.fail(RequestError("the engine failed on this request", kind="internal"), outputs.stream_id)
 
     def _stop(self, request_id: str, stream: int | None) -> None:
         """Cancel the running generations of a request id, or only the one with this stream id."""
         for task in list(self._tasks.get(request_id, ())):
             if stream is None or task.get_name() == str(stream):
                 task.cancel()
+
+    def _stop_all_of(self, owner: str) -> None:
+        """Cancel what a client left behind that died: inside an ensemble Triton does not cancel it."""
+        for tasks in list(self._tasks.values()):
+            for task, reply in list(tasks.items()):
+                if reply.owner == owner:
+                    task.cancel()
 
     def _forget(self, request_id: str, outputs: Outputs, task: "asyncio.Task[None]") -> None:
         tasks = self._tasks[request_id]
@@ -129,29 +153,8 @@ class TritonPythonModel:
         self._loop.call_later(CANCEL_PERIOD_S, self._cancel_abandoned)
 
     def _report(self) -> None:
-        self._gauges.set(self._engine.statistics())
-        self._loop.call_later(GAUGE_PERIOD_S, self._report)
+        self._published.set(self._engine.statistics())
+        self._loop.call_later(PERIOD_S, self._report)
 
     def _in_loop(self, coroutine: Any) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-
-class Gauges:
-    """The engine's statistics on Triton's metrics endpoint, `triton_chat_engine_<name>`."""
-
-    def __init__(self) -> None:
-        # A family must outlive its metrics, so both are kept.
-        self._families: dict[str, Any] = {}
-        self._metrics: dict[str, Any] = {}
-
-    def set(self, statistics: Mapping[str, float]) -> None:
-        """Publish the values; a name seen for the first time gets its gauge."""
-        for name, value in statistics.items():
-            if name not in self._metrics:
-                self._families[name] = pb_utils.MetricFamily(
-                    name=f"triton_chat_engine_{name}",
-                    description=f"Engine statistic '{name}'",
-                    kind=pb_utils.MetricFamily.GAUGE,
-                )
-                self._metrics[name] = self._families[name].Metric(labels={"model": "tensorrt_llm"})
-            self._metrics[name].set(value)

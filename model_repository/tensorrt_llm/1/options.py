@@ -11,7 +11,7 @@ import yaml
 
 from preprocessing.triton_config import ModelParameters
 
-OWN = ("engine", "model_path", "max_model_len", "engine_options")
+OWN = ("engine", "model_path", "max_model_len", "max_requests", "engine_options")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,13 @@ class Reply:
 
     errors_as_output: failures travel in the output `error` instead of a Triton error. Triton 2.51 never releases an
     ensemble request whose decoupled step fails while another step is at work: each such error would leak the request
-    and hold up the shutdown until its time limit.
+    and hold up the shutdown until its time limit. owner: who sent the request, where it said so.
     """
 
-    def __init__(self, sender: Any, *, generations: int = 1, errors_as_output: bool = False) -> None:
+    def __init__(
+        self, sender: Any, *, generations: int = 1, errors_as_output: bool = False, owner: str | None = None
+    ) -> None:
+        self.owner = owner
         self._sender = sender
         self._left = generations
         self._errors_as_output = errors_as_output
@@ -36,10 +39,10 @@ class Reply:
         """End without a response."""
         self._sender.send(flags=self._end_flags())
 
-    def fail(self, error: RequestError) -> None:
-        """The failure of one generation."""
+    def fail(self, error: RequestError, stream_id: int | None = None) -> None:
+        """The failure of one generation. stream_id: that of its responses so far, whose state ends with them."""
         if self._errors_as_output:
-            self.end(error_tensors(error.encode()))
+            self.end(error_tensors(error.encode(), stream_id))
             return
         response = pb_utils.InferenceResponse(error=pb_utils.TritonError(error.encode()))
         self._sender.send(response, flags=self._end_flags())

@@ -67,7 +67,9 @@ class Inputs:
         return [ids[start:end] for start, end in zip(starts, ends, strict=False) if end > start >= 0]
 
 
-def read_generations(inputs: Inputs, parameters: dict[str, Any]) -> Iterator[tuple[int, int, Generation]]:
+def read_generations(
+    inputs: Inputs, parameters: dict[str, Any], request_id: str = ""
+) -> Iterator[tuple[int, int, Generation]]:
     """(batch_index, sequence_index, generation) for every row and return sequence of a request.
 
     Raises RequestError for an input that no Python engine honours.
@@ -76,16 +78,18 @@ def read_generations(inputs: Inputs, parameters: dict[str, Any]) -> Iterator[tup
         if name in inputs:
             raise RequestError(f"this engine does not take '{name}'", param=name)
     lengths = inputs.tensor("input_lengths")
-    assert lengths is not None, "Triton refuses a request without the required input_lengths"
+    assert lengths is not None, "Triton refuses a request without the required input_lengths"  # nosec B101 # narrows a type, checks no input
     for row in range(lengths.flatten().shape[0]):
         if inputs.scalar("beam_width", row, 1) > 1:
             raise RequestError("this engine has no beam search", param="beam_width")
         count = inputs.scalar("num_return_sequences", row, 1)
         for sequence in range(count):
-            yield row, sequence, _read_generation(inputs, parameters, row, sequence)
+            yield row, sequence, _read_generation(inputs, parameters, row, sequence, request_id)
 
 
-def _read_generation(inputs: Inputs, parameters: dict[str, Any], row: int, sequence: int) -> Generation:
+def _read_generation(
+    inputs: Inputs, parameters: dict[str, Any], row: int, sequence: int, request_id: str
+) -> Generation:
     ids = inputs.tensor("input_ids")
     if ids is None:
         raise RequestError("input_ids is missing", param="input_ids")
@@ -109,6 +113,7 @@ def _read_generation(inputs: Inputs, parameters: dict[str, Any], row: int, seque
         streaming=inputs.scalar("streaming", row, False),
         guide_type=inputs.text("guided_decoding_guide_type"),
         guide=inputs.text("guided_decoding_guide"),
+        request_id=request_id,
         **scalars,
         **_read_parameters(parameters),
     )
@@ -121,6 +126,7 @@ PARAMETERS = {
     "top_logprobs": ("top_logprobs", int),
     "prompt_logprobs": ("prompt_logprobs", int),
     "request_priority": ("priority", int),
+    "traceparent": ("traceparent", str),
 }
 
 
@@ -144,7 +150,7 @@ class Outputs:
         self._counts = {
             name for name in ("num_input_tokens", "num_output_tokens") if inputs.scalar(f"return_{name}", batch, False)
         }
-        self._stream_id, self._batch, self._sequence = stream_id, batch, sequence
+        self.stream_id, self._batch, self._sequence = stream_id, batch, sequence
         self._length, self._cum_log_prob, self._first = 0, 0.0, True
 
     def tensors(self, tokens: Tokens) -> list[Any]:
@@ -153,7 +159,7 @@ class Outputs:
         values: list[tuple[str, Any, torch.dtype]] = [
             ("output_ids", [[tokens.ids]], torch.int32),
             ("sequence_length", [[self._length]], torch.int32),
-            ("stream_id", [[self._stream_id]], torch.int64),
+            ("stream_id", [[self.stream_id]], torch.int64),
         ]
         if self._batch or self._sequence:
             values += [
@@ -203,10 +209,11 @@ class Outputs:
         return values
 
 
-def error_tensors(error: str) -> list[Any]:
-    """A failed generation as data: no ids, and the error's text."""
+def error_tensors(error: str, stream_id: int | None) -> list[Any]:
+    """A failed generation as data: no ids, and the error's text. stream_id: where there were responses before."""
     text = pb_utils.Tensor("error", np.array([[error.encode()]], dtype=object))
-    return [_tensor("output_ids", [[[]]], torch.int32), _tensor("sequence_length", [[0]], torch.int32), text]
+    stream = [] if stream_id is None else [_tensor("stream_id", [[stream_id]], torch.int64)]
+    return [_tensor("output_ids", [[[]]], torch.int32), _tensor("sequence_length", [[0]], torch.int32), text, *stream]
 
 
 def _tensor(name: str, value: Any, dtype: torch.dtype) -> Any:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM behind the `Engine` protocol: ids in, ids out, no text."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from engine import FinishReason, Generation, Tokens
+from engine_end import end_with
 from options import EngineOptions
 from stop_words import StopWordsMatcher
 from vllm.outputs import RequestOutput
@@ -14,6 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm_config import engine_args, engine_config
 from vllm_prompt import Prompts
 from vllm_sampling import sampling_params
+from vllm_statistics import VllmStatistics
 
 from preprocessing.errors import RequestError
 
@@ -26,6 +29,7 @@ class VllmEngine:
     def __init__(self, options: EngineOptions) -> None:
         self._args = engine_args(options)
         self._running = 0
+        self._statistics = VllmStatistics()
 
     async def start(self) -> None:
         """Load the model and start the engine's processes."""
@@ -34,7 +38,9 @@ class VllmEngine:
             config,
             enable_log_requests=self._args.enable_log_requests,
             disable_log_stats=self._args.disable_log_stats,
+            stat_loggers=[] if self._args.disable_log_stats else [self._statistics],
         )
+        self._end = asyncio.create_task(end_with(self._llm))
         self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
         self._prompts = Prompts(config)
 
@@ -43,7 +49,13 @@ class VllmEngine:
         params, prompt = sampling_params(generation, self._defaults), await self._prompts.build(generation)
         matcher = StopWordsMatcher(generation.stop_words)
         self._running += 1
-        outputs = self._llm.generate(prompt, params, uuid.uuid4().hex, priority=generation.priority)
+        outputs = self._llm.generate(
+            prompt,
+            params,
+            f"{generation.request_id}.{uuid.uuid4().hex}",
+            trace_headers={"traceparent": generation.traceparent} if generation.traceparent else None,
+            priority=generation.priority,
+        )
         try:
             async for output in outputs:
                 tokens = _tokens(output, generation)
@@ -65,11 +77,12 @@ class VllmEngine:
             await outputs.aclose()
 
     def statistics(self) -> Mapping[str, float]:
-        """`running`: requests inside the engine, waiting ones included."""
-        return {"running": self._running}
+        """All of STATISTICS; with vLLM's option disable_log_stats nothing but the requests inside."""
+        return self._statistics.values(self._running)
 
     def shutdown(self) -> None:
         """Stop the engine core and its workers."""
+        self._end.get_loop().call_soon_threadsafe(self._end.cancel)
         self._llm.shutdown()
 
 

@@ -39,7 +39,7 @@ class ImageModel:
         Raises RequestError where pictures and places in the prompt do not match.
         """
         images = generation.images
-        assert images is not None
+        assert images is not None  # nosec B101 # narrows a type, checks no input
         if images.shape[1:] != (self.image_size, self.image_size, 3):
             size = self.image_size
             raise RequestError(f"images must be [n, {size}, {size}, 3], not {list(images.shape)}", param="images")

@@ -24,7 +24,7 @@ class Images:
         self._tile_size = int(read_config(options.vision)["image_size"])
         self._worker = TileWorker(build_runtime(options), options.tile_budget)
 
-    def accept(self, tensor: Any, sender: Any) -> None:
+    def accept(self, tensor: Any, sender: Any, request_id: str) -> None:
         """Queue a request's `tiles`, uint8 [batch, n, s, s, 3]; the response is sent by the worker's thread.
 
         Raises RequestError for tiles of another shape.
@@ -37,7 +37,7 @@ class Images:
             raise RequestError(f"tiles must be [n, {', '.join(map(str, expected))}] with n >= 1, not {found}")
         # A client's own batch of requests is one job.
         done = partial(_answer, sender, tiles.shape[0])
-        self._worker.submit(Job(tiles.flatten(0, 1), done, partial(_fail, sender)))
+        self._worker.submit(Job(tiles.flatten(0, 1), done, partial(_fail, sender), request_id=request_id))
 
     def close(self) -> None:
         """Answer what is queued."""

@@ -38,7 +38,7 @@ class TritonPythonModel:
             # requests with and without an optional input apart.
             return [pb_utils.InferenceResponse([]) for _ in requests]
         for request, tensor in zip(requests, tiles, strict=True):
-            self._accept(request.get_response_sender(), tensor)
+            self._accept(request.get_response_sender(), tensor, request.request_id())
         return None
 
     def finalize(self) -> None:
@@ -46,14 +46,14 @@ class TritonPythonModel:
         if self._images is not None:
             self._images.close()
 
-    def _accept(self, sender: Any, tiles: Any) -> None:
+    def _accept(self, sender: Any, tiles: Any, request_id: str) -> None:
         try:
             if tiles is None:
                 sender.send(pb_utils.InferenceResponse([]), flags=FINAL)
             elif self._images is None:
                 raise RequestError("this model takes no images: its checkpoint has no vision tower", param="messages")
             else:
-                self._images.accept(tiles, sender)
+                self._images.accept(tiles, sender, request_id)
         except RequestError as error:
             sender.send(error_response(error), flags=FINAL)
 

@@ -5,7 +5,6 @@ A thread, so that `execute` returns at once: a text request never waits behind i
 makes up the next, without a queueing delay.
 """
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ from batches import Part, TileQueue
 from runtime import VisionRuntime
 
 from preprocessing.errors import RequestError
+from preprocessing.logs import about, model_logger
 
-log = logging.getLogger("vit")
+log = model_logger("vit", wordy=True)
 
 
 @dataclass(eq=False, slots=True)
@@ -30,6 +30,7 @@ class Job:
     done: Callable[[torch.Tensor], None]
     failed: Callable[[RequestError], None]
     pieces: list[torch.Tensor] = field(default_factory=list)
+    request_id: str = ""
 
 
 class TileWorker:
@@ -70,7 +71,8 @@ class TileWorker:
         try:
             pieces = self._rows(parts)
         except Exception:
-            log.exception("a run of %d tiles failed", sum(part.tiles for part in parts))
+            ids = [part.job.request_id for part in parts]
+            log.exception("a run of %d tiles failed", sum(part.tiles for part in parts), extra=about(*ids))
             for part in parts:
                 with self._changed:
                     self._queue.drop(part.job)
