@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one orchestrator: a request's plan to Triton, its deltas to a stream of events or one body."""
 
-import asyncio
 import logging
-import math
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
@@ -12,24 +10,20 @@ from typing import Any
 
 import orjson
 from fastapi import Request, Response
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from frontend import __version__
 from frontend.deltas import merge
-from frontend.errors import ClientGone, describe, error_body
+from frontend.errors import ClientGone, SlowReader, describe, error_body
 from frontend.generation import Generation
-from frontend.metrics import Ticket
-from frontend.pace import Pace
 from frontend.service import Service
+from frontend.slow_readers import Outlet
 from frontend.sse import DONE, error_event
 from frontend.tensors import Delta, EnsembleRequest
 from frontend.usage import Usage
-from preprocessing.errors import RequestError
+from frontend.visit import Visit, visiting
 
 logger = logging.getLogger(__name__)
-
-STALL_LIMIT = 5.0  # seconds beyond its timeout that a stream waits for a client that reads nothing
 
 
 class Plan(ABC):
@@ -78,60 +72,47 @@ async def answer(
     """Admit, validate, start, wait for the first event, answer. Errors up to there keep their HTTP status."""
     service: Service = request.app.state.service
     async with AsyncExitStack() as stack:
-        ticket = stack.enter_context(service.admit(endpoint))
-        timeout = _timeout(request, service.settings.request_timeout)
-        plan = await _unless_gone(request, make_plan(service, await read_json(request)))
-        generation = await service.generate(plan.requests, plan.id)
-        stack.callback(service.end, generation)
-        await generation.start(timeout)
-        watcher = asyncio.create_task(_watch(request, generation))
-        stack.callback(watcher.cancel)
-        first = await generation.next()
-        answering = _Answering(plan, generation, first, ticket)
+        visit = await stack.enter_async_context(visiting(request, endpoint))
+        async with visit.lifeline.guard():
+            plan = await make_plan(service, visit.body)
+            generation = await service.generate(plan.requests, plan.id)
+            stack.callback(generation.close)
+            await generation.start()
+        visit.lifeline.adopt(generation)
+        visit.ticket.usage = plan.usage
+        answering = _Answering(plan, generation, await generation.next(), visit)
         if plan.stream:
-            pace = stack.enter_context(service.pace)
-            return EventStream(answering, timeout + STALL_LIMIT, pace, stack.pop_all())
+            stack.enter_context(service.pace)
+            return EventStream(answering, service, stack.pop_all())
         return Response(orjson.dumps(await answering.whole()), media_type="application/json")
-
-
-async def read_json(request: Request) -> dict[str, Any]:
-    """The request's body. Raises RequestError where it is no JSON object."""
-    try:
-        body = orjson.loads(await request.body())
-    except ClientDisconnect:
-        raise ClientGone from None
-    except orjson.JSONDecodeError:
-        raise RequestError("The request body is not valid JSON") from None
-    if not isinstance(body, dict):
-        raise RequestError("The request body must be a JSON object")
-    return body
 
 
 class _Answering:
     """The deltas of one generation on their way to the client."""
 
-    def __init__(self, plan: Plan, generation: Generation, first: dict[int, Delta], ticket: Ticket) -> None:
+    def __init__(self, plan: Plan, generation: Generation, first: dict[int, Delta], visit: Visit) -> None:
         self.plan = plan
-        self._generation = generation
+        self.generation = generation
+        self.lifeline = visit.lifeline
+        self.ticket = visit.ticket
         self._next: dict[int, Delta] | None = first
-        self.ticket = ticket
 
     @property
     def running(self) -> bool:
         """Whether more deltas than those taken may come."""
-        return self._generation.running
+        return self.generation.running
 
     async def deltas(self) -> dict[int, Delta] | None:
         """The next deltas by choice, adapted and counted; None at the end."""
         got, self._next = self._next, None
         if got is None:
-            if not self._generation.running:
+            if not self.generation.running:
                 return None
-            got = await self._generation.next()
+            got = await self.generation.next()
         adapted = {choice: self.plan.adapt(delta) for choice, delta in got.items()}
         for choice, delta in adapted.items():
             self.plan.usage.add(choice, delta)
-            self.ticket.note(delta)
+            self.ticket.note(choice, delta)
         return adapted
 
     async def whole(self) -> dict[str, Any]:
@@ -150,78 +131,44 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, answering: _Answering, time_limit: float, pace: Pace, resources: AsyncExitStack) -> None:
+    def __init__(self, answering: _Answering, service: Service, resources: AsyncExitStack) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._answering = answering
-        self._time_limit = time_limit
-        self._pace = pace
+        self._pace = service.pace
+        self._slow_readers = service.slow_readers
         self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answering = self._answering
+        outlet = Outlet(send, answering.generation.backlog, answering.lifeline.cut)
         async with self._resources:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
-                # A client that reads nothing blocks `send`, where the generation's own timeout cannot reach.
-                async with asyncio.timeout(self._time_limit):
-                    await self._events(send)
-            except (ClientGone, TimeoutError) as error:
+                with self._slow_readers.watching(outlet):
+                    async with answering.lifeline.guard():
+                        await self._tell(outlet)
+            except (ClientGone, SlowReader) as error:
                 # Nobody reads. The answer is left without its end, on which the server closes the connection.
-                self._answering.ticket.failed(error)
-            except Exception as error:
-                self._answering.ticket.failed(error)
-                if describe(error)[0].status == 500:
-                    logger.exception("request %s failed", self._answering.plan.id)
-                await _send(send, error_event(error_body(error)) + DONE, more=False)
+                answering.ticket.failed(error)
 
-    async def _events(self, send: Send) -> None:
+    async def _tell(self, outlet: Outlet) -> None:
+        try:
+            await self._events(outlet)
+        except ClientGone:
+            raise
+        except Exception as error:
+            self._answering.ticket.failed(error)
+            if describe(error)[0].status == 500:
+                logger.exception("request %s failed", self._answering.plan.id)
+            await outlet.write(error_event(error_body(error)) + DONE, more=False)
+
+    async def _events(self, outlet: Outlet) -> None:
         plan, waiting = self._answering.plan, self._answering.plan.opening()
         while (deltas := await self._answering.deltas()) is not None:
             waiting += b"".join([plan.chunks(choice, delta) for choice, delta in deltas.items()])
             if waiting and self._answering.running:
-                await _send(send, waiting)
+                await outlet.write(waiting)
                 waiting = b""
                 await self._pace.pause()
-        await _send(send, waiting + (plan.usage_chunk() if plan.include_usage else b"") + DONE, more=False)
-
-
-async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-async def _watch(request: Request, generation: Generation) -> None:
-    """Fail the generation when the client closes the connection."""
-    await _disconnected(request)
-    generation.fail(ClientGone())
-
-
-async def _unless_gone(request: Request, planning: Awaitable[Plan]) -> Plan:
-    """The plan, whose images may take long to fetch. Raises ClientGone, and fetches no more, when the client leaves."""
-    planner, gone = asyncio.ensure_future(planning), asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((planner, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not planner.done():
-            raise ClientGone
-        return planner.result()
-    finally:
-        gone.cancel()
-        planner.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _timeout(request: Request, longest: float) -> float:
-    """Seconds this request may take; X-Request-Timeout may shorten them."""
-    header = request.headers.get("x-request-timeout")
-    if header is None:
-        return longest
-    try:
-        asked = float(header)
-    except ValueError:
-        asked = math.nan
-    if not 0 < asked < math.inf:
-        raise RequestError("X-Request-Timeout must be a number of seconds above 0", param="X-Request-Timeout")
-    return min(asked, longest)
+        await outlet.write(waiting + (plan.usage_chunk() if plan.include_usage else b"") + DONE, more=False)

@@ -12,21 +12,27 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from frontend import __version__, health, models, tokenization
+from frontend import __version__, health, models, openapi, tokenization
+from frontend.access import Access
 from frontend.answer import answer
 from frontend.chat import plan_chat
 from frontend.completions import plan_completion
 from frontend.errors import ApiError, ClientGone, describe, error_body
+from frontend.logs import AccessLog
 from frontend.middleware import Gate
+from frontend.record import current
 from frontend.responses import plan_response
 from frontend.service import Service
 from frontend.settings import Settings
+from frontend.tracing import Tracing
 from preprocessing.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
+    tracing = Tracing.configured(settings.otlp_endpoint)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # gRPC's channel belongs to the running event loop, so it is made here.
@@ -37,18 +43,20 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await service.close()
+            if tracing is not None:
+                await tracing.close()
 
-    # Bodies are read by hand (orjson, limits, our own errors), so a generated schema would have nothing to say.
+    # Bodies are read by hand (orjson, limits, our own errors), so the document is ours too: frontend.openapi.
     app = FastAPI(title="Triton Chat", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.settings = settings
     app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
     app.add_api_route("/v1/completions", completions, methods=["POST"])
     app.add_api_route("/v1/responses", responses, methods=["POST"])
-    for router in (models.router, tokenization.router, health.router):
+    for router in (models.router, tokenization.router, health.router, openapi.router):
         app.include_router(router)
     for kind in (RequestError, ApiError, ClientGone, ValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _error_response)
-    app.add_middleware(Gate, max_body_bytes=settings.max_body_bytes, api_keys=settings.api_key)
+    app.add_middleware(Gate, max_body_bytes=settings.max_body_bytes, access=Access(settings))
     if settings.cors_allow_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -57,6 +65,8 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
+    # Added last, so that it is the outermost.
+    app.add_middleware(AccessLog, tracing=tracing, respond=_error_response)
     return app
 
 
@@ -75,11 +85,11 @@ async def responses(request: Request) -> Response:
 async def _error_response(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         error = _routing_error(error)
+    current().fail(error)
     shape = describe(error)[0]
     if shape.status == 500:
-        request_id = getattr(request.state, "request_id", "")
         unforeseen = error if not isinstance(error, RequestError) else None
-        logger.error("request %s failed: %s", request_id, error, exc_info=unforeseen)
+        logger.error("a request failed: %s", "unforeseen" if unforeseen else error, exc_info=unforeseen)
     return Response(orjson.dumps(error_body(error)), shape.status, headers=shape.headers, media_type="application/json")
 
 

@@ -2,7 +2,7 @@
 """Every error that a client can see, and the one table that gives each its HTTP status and body."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 from pydantic import ValidationError
@@ -38,9 +38,15 @@ REFUSALS: dict[str, Shape] = {
     "unknown_model": Shape(404, "invalid_request_error", "model_not_found"),
     "unknown_path": Shape(404, "invalid_request_error", "not_found"),
     "method": Shape(405, "invalid_request_error", "method_not_allowed"),
+    "bad_origin": Shape(403, "permission_error", "origin_not_allowed"),
+    "slow_request": Shape(408, "timeout_error", "request_timeout", {"Connection": "close"}),
+    "rate_limited": Shape(429, "rate_limit_error", "rate_limit_exceeded"),
     "too_large": Shape(413, "invalid_request_error", "request_too_large"),
+    "large_head": Shape(431, "invalid_request_error", "headers_too_large"),
     "overloaded": Shape(503, "overloaded_error", "overloaded", _RETRY),
 }
+
+_SLOW_READER = Shape(499, "cancelled", "slow_reader")
 
 # What Triton writes where a model or Triton itself cannot take a request now. Its stream has no status codes.
 _UNAVAILABLE = re.compile(
@@ -51,17 +57,30 @@ _UNAVAILABLE = re.compile(
 
 
 class ApiError(Exception):
-    """An error that only the HTTP side knows; `kind` is a key of REFUSALS."""
+    """An error that only the HTTP side knows; `kind` is a key of REFUSALS. retry_after: seconds for that header."""
 
-    def __init__(self, kind: str, message: str, *, param: str | None = None) -> None:
+    def __init__(self, kind: str, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.shape = REFUSALS[kind]
+        if retry_after is not None:
+            self.shape = replace(self.shape, headers=self.shape.headers | {"Retry-After": str(retry_after)})
         self.message = message
         self.param = param
 
 
 class ClientGone(Exception):
     """The client closed its connection; nobody is left to answer."""
+
+
+class SlowReader(Exception):
+    """The client does not read what is sent to it."""
+
+
+class ShuttingDown(RequestError):
+    """The server goes away before the request has ended."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down", kind="unavailable")
 
 
 def describe(error: BaseException) -> tuple[Shape, str, str | None]:
@@ -74,6 +93,8 @@ def describe(error: BaseException) -> tuple[Shape, str, str | None]:
         return KINDS["invalid_request"], *_first_mistake(error)
     if isinstance(error, ClientGone):
         return KINDS["cancelled"], "The client closed the connection", None
+    if isinstance(error, SlowReader):
+        return _SLOW_READER, "The client did not read its answer", None
     return KINDS["internal"], "Internal server error", None
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One generation: the requests of all choices of an answer, started, read and ended as one."""
 
-import asyncio
 from collections.abc import Sequence
 
 from tritonclient.grpc import service_pb2 as pb
@@ -9,7 +8,8 @@ from tritonclient.grpc import service_pb2 as pb
 from frontend.deltas import merge
 from frontend.errors import upstream_error
 from frontend.inbox import Inbox
-from frontend.tensors import Delta, decode_delta
+from frontend.record import current
+from frontend.tensors import Delta, add_trace_context, decode_delta
 from frontend.triton_stream import TritonStream
 from preprocessing.errors import Kind, RequestError
 
@@ -32,17 +32,22 @@ class Generation:
         self._requests = requests
         self._inbox = Inbox()
         self._running = set(range(len(requests)))
-        self._timer: asyncio.TimerHandle | None = None
+        self._trace = current().trace
 
-    async def start(self, timeout: float) -> None:
-        """Send the requests. After `timeout` seconds the generation fails."""
-        await self._stream.submit(self._requests, self._inbox)
-        error = RequestError(f"The request did not finish within {timeout:g} s", kind="timeout")
-        self._timer = asyncio.get_running_loop().call_later(timeout, self.fail, error)
+    async def start(self) -> None:
+        """Send the requests."""
+        trace_headers = None if self._trace is None else self._trace.begin_triton(len(self._requests))
+        for request in self._requests if trace_headers else ():
+            add_trace_context(request, trace_headers or {})
+        await self._stream.submit(self._requests, self._inbox, trace_headers)
 
     @property
     def running(self) -> bool:
         return bool(self._running)
+
+    def backlog(self) -> int:
+        """Bytes that have come in and were not taken yet."""
+        return self._inbox.size()
 
     async def next(self) -> dict[int, Delta]:
         """What has come in since the last call, one delta for each choice that got something."""
@@ -61,10 +66,10 @@ class Generation:
         self.close()
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         for choice in self._running:
             self._stream.cancel(self._requests[choice].id)
+        if self._trace is not None:
+            self._trace.end_triton()
 
     def _note_end(self, choice: int, delta: Delta) -> None:
         if delta.error is not None:

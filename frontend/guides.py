@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from frontend.protocol.common import GenerationBody
+from preprocessing.errors import RequestError
 
 
 def guide_inputs(body: GenerationBody) -> dict[str, Any]:
@@ -20,7 +21,12 @@ def guide_inputs(body: GenerationBody) -> dict[str, Any]:
 
 
 def _schema(value: Any) -> tuple[str, str]:
-    return "json_schema", value if isinstance(value, str) else orjson.dumps(value).decode()
+    if isinstance(value, str):
+        return "json_schema", value
+    try:
+        return "json_schema", orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        raise RequestError("The JSON schema is nested too deeply", param="structured_outputs") from None
 
 
 def _choice(values: list[str]) -> tuple[str, str]:

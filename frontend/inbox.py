@@ -23,6 +23,10 @@ class Inbox:
         self._waiting.append((choice, response))
         self._filled.set()
 
+    def size(self) -> int:
+        """Bytes that wait."""
+        return sum(response.ByteSize() for _, response in self._waiting)
+
     def fail(self, error: Exception) -> None:
         """End with an error, after what already waits; the first error counts."""
         if self._error is None:
@@ -33,7 +37,7 @@ class Inbox:
         """All responses that wait, at least one; raises the error given to `fail` once there are none left."""
         await self._filled.wait()
         if not self._waiting:
-            assert self._error is not None
+            assert self._error is not None  # nosec B101 # narrows a type, checks no input
             raise self._error
         taken, self._waiting = self._waiting, []
         if self._error is None:

@@ -1,28 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every HTTP request passes before the routes. Pure ASGI, so that a client's disconnect stays visible."""
 
-import hmac
 import re
-import uuid
-from collections.abc import Sequence
+from contextlib import ExitStack
 
 import orjson
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from frontend.access import PROTECTED, Access
 from frontend.errors import ApiError, describe, error_body
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
-_PROTECTED = ("/v1/", "/tokenize", "/detokenize")
+from frontend.record import current
 
 
 class Gate:
-    """Tidies the path, names the request, checks the key, limits the body (with or without a Content-Length)."""
+    """Tidies the path, checks the key and what it may do, limits the body however it is sent."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, api_keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, access: Access) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
-        self._api_keys = [key.encode() for key in api_keys]
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,32 +28,27 @@ class Gate:
         headers = Headers(scope=scope)
         # Clients that join a base URL and a path with one slash too many are common.
         scope["path"] = re.sub("/{2,}", "/", scope["path"])
-        asked_id = headers.get("x-request-id", "")
-        request_id = asked_id if _REQUEST_ID.fullmatch(asked_id) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        with ExitStack() as held:
+            try:
+                self._let_in(scope["path"], scope["method"], headers, held)
+                self._check_length(headers.get("content-length"))
+            except ApiError as error:
+                await _refuse(error, send)
+                return
+            await self._app(scope, self._limited(receive), send)
 
-        async def send_named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
-            await send(message)
-
-        try:
-            self._check_key(scope["path"], scope["method"], headers)
-            self._check_length(headers.get("content-length"))
-        except ApiError as error:
-            await _refuse(error, send_named)
+    def _let_in(self, path: str, method: str, headers: Headers, held: ExitStack) -> None:
+        """Refuse who may not call; what the caller's key is allowed at once is held until the answer has been sent."""
+        if method == "OPTIONS" or not path.startswith(PROTECTED):
             return
-        await self._app(scope, self._limited(receive), send_named)
-
-    def _check_key(self, path: str, method: str, headers: Headers) -> None:
-        if not self._api_keys or method == "OPTIONS" or not path.startswith(_PROTECTED):
+        if method == "POST":
+            self._access.check_origin(headers)
+        caller = self._access.authenticate(headers)
+        if caller is None:
             return
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        given = key.strip().encode()
-        # Every key is compared, in constant time: how long this takes tells nothing.
-        known = [hmac.compare_digest(given, one) for one in self._api_keys]
-        if scheme.lower() != "bearer" or not any(known):
-            raise ApiError("bad_key", "A valid API key is required: Authorization: Bearer <key>")
+        current().key, quota = caller
+        if method == "POST":
+            held.enter_context(quota.use())
 
     def _check_length(self, length: str | None) -> None:
         if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > self._max_body_bytes:
@@ -81,6 +73,7 @@ class Gate:
 
 
 async def _refuse(error: ApiError, send: Send) -> None:
+    current().fail(error)
     shape, body = describe(error)[0], orjson.dumps(error_body(error))
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **shape.headers}
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

@@ -11,6 +11,7 @@ from frontend.chat import ChatPlan, plan_chat
 from frontend.responses_input import chat_body
 from frontend.service import Service
 from frontend.tensors import Delta
+from preprocessing.errors import RequestError
 
 Event = dict[str, Any]
 
@@ -52,6 +53,11 @@ class ResponsePlan(Plan):
             "top_p": raw.get("top_p"),
             "error": None,
         }
+        try:
+            orjson.dumps(self._about)
+        except orjson.JSONEncodeError:
+            # What the answer repeats was read, but is more than can be written.
+            raise RequestError("The request is nested too deeply") from None
 
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)
@@ -151,7 +157,7 @@ class Items:
             if kind == "message":
                 part = {"type": "response.content_part.added", "content_index": 0, "part": _text_part("")}
                 events.append(part | self._at(item))
-        assert self._open is not None
+        assert self._open is not None  # nosec B101 # narrows a type, checks no input
         self._text += text
         delta: Event = {"content_index": 0, "delta": text, **self._at(self._open)}
         if kind == "message":
@@ -164,7 +170,7 @@ class Items:
         if "id" in call:
             item = {"id": new_id("fc"), "type": "function_call", "call_id": call["id"]}
             events = self.close() + self._begin(item | {"name": function["name"], "arguments": ""})
-        assert self._open is not None
+        assert self._open is not None  # nosec B101 # narrows a type, checks no input
         arguments = function.get("arguments", "")
         if arguments:
             self._text += arguments

@@ -12,12 +12,16 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from frontend import access, logs
 from frontend.app import create_app
+from frontend.http_protocol import BoundedProtocol
 from frontend.service import Service
 from frontend.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+DRAIN_POLL = 0.05  # seconds between two looks whether the last request has ended
+PEER_TIMEOUT = 60  # seconds that a client's system may acknowledge nothing, or have no room for more
 FLUSH = 5.0  # seconds after the grace period for the last error events to reach clients
 
 
@@ -31,9 +35,10 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 self.app,
                 loop="uvloop",
-                http="httptools",
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="on",
+                log_config=None,
                 log_level=settings.log_level,
                 access_log=False,
                 server_header=False,
@@ -47,6 +52,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for listening in sockets or []:
             logger.info("listening on %s:%d", *listening.getsockname()[:2])
+        for warning in access.warnings(self._settings):
+            logger.warning("%s", warning)
         # What exists now stays: the collector need not look at it again on every pass.
         gc.collect()
         gc.freeze()
@@ -55,8 +62,16 @@ class Server(uvicorn.Server):
         service: Service = self.app.state.service
         service.drain()
         timer = asyncio.get_running_loop().call_later(self._settings.grace_period, service.fail_all)
+        await self._finish_requests()
         await super().shutdown(sockets)
         timer.cancel()
+
+    async def _finish_requests(self) -> None:
+        """While requests finish, new ones are told to come back later and readiness is false, by open connections."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._settings.grace_period
+        while self.server_state.tasks and loop.time() < end and not self.force_exit:
+            await asyncio.sleep(DRAIN_POLL)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -71,7 +86,7 @@ class Server(uvicorn.Server):
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the process's exit status."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up(settings.log_level, settings.log_format)
     try:
         listening = shared_socket(settings.host, settings.port)
     except OSError as error:
@@ -89,6 +104,8 @@ def shared_socket(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Each connection inherits it: the kernel drops one whose client takes nothing for so long, with what it holds.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT * 1000)
         listening.bind(address)
         listening.listen(2048)
     except OSError:

@@ -4,7 +4,11 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+from frontend.keys import read_keys
+from preprocessing.logs import FORMATS
 
 ENV_PREFIX = "TRITON_CHAT_"
 
@@ -60,6 +64,21 @@ def _log_level(value: str) -> str:
     return value.strip().lower()
 
 
+def _keys_file(value: str) -> str:
+    path = _text(value)
+    try:
+        read_keys(Path(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"a file of API keys: {error}") from None
+    return path
+
+
+def _log_format(value: str) -> str:
+    if value.strip().lower() not in FORMATS:
+        raise ValueError(f"one of {', '.join(FORMATS)}")
+    return value.strip().lower()
+
+
 def _setting(default: Any, parse: Callable[[str], Any], about: str) -> Any:
     return field(default=default, metadata={"parse": parse, "about": about})
 
@@ -71,6 +90,9 @@ class Settings:
     host: str = _setting("127.0.0.1", _text, "address to listen on")
     port: int = _setting(9997, _whole(0, 65_535), "port to listen on; several processes may share it")
     triton_url: str = _setting("127.0.0.1:8001", _text, "Triton's gRPC address, host:port")
+    owner: str | None = _setting(
+        None, _text, "name of this process; at its start it stops what one of the same name left in the engine"
+    )
     served_model_name: tuple[str, ...] = _setting(
         ("triton-chat",), _names, "names that requests may call the model by; the first is the default"
     )
@@ -78,10 +100,21 @@ class Settings:
     inline_reasoning: bool = _setting(False, _switch, "leave the reasoning in the content, tags and all")
     enable_thinking: bool | None = _setting(None, _switch, "thinking where a request says nothing; else the model's")
     max_body_bytes: int = _setting(32 * 2**20, _whole(1, 2**31 - 1), "largest request body")
-    max_in_flight: int = _setting(512, _whole(1, 1_000_000), "requests at once; beyond it 503 with Retry-After")
+    max_in_flight: int = _setting(512, _whole(1, 1_000_000), "requests at once for the engine, for each process")
+    max_queued: int = _setting(64, _whole(0, 1_000_000), "requests that may wait behind those; beyond it 503 at once")
+    queue_timeout: float = _setting(5.0, _seconds, "longest a request may wait there; then 503")
     request_timeout: float = _setting(600.0, _seconds, "longest a request may take; X-Request-Timeout may shorten it")
+    body_timeout: float = _setting(60.0, _seconds, "longest a request's body may take to come in")
+    stall_timeout: float = _setting(30.0, _seconds, "longest a client may read nothing of its stream")
+    max_backlog: int = _setting(2**20, _whole(1, 2**31 - 1), "bytes held for a client that reads its stream too slowly")
     grace_period: float = _setting(30.0, _seconds, "how long requests may finish after SIGTERM")
     api_key: tuple[str, ...] = _setting((), _names, "accepted bearer keys of /v1 and the tokenizer; none asks for none")
+    api_keys_file: str | None = _setting(
+        None, _keys_file, "hashed keys by name, with limits; read again when it changes"
+    )
+    api_key_rate: int | None = _setting(None, _whole(1, 10**9), "requests a minute that each key may begin")
+    api_key_burst: int | None = _setting(None, _whole(1, 10**9), "requests a key may begin at once after a pause")
+    api_key_concurrent: int | None = _setting(None, _whole(1, 10**9), "requests at once of each key, for each process")
     cors_allow_origins: tuple[str, ...] = _setting((), _names, "origins that browsers may call from; * is any")
     tls_certificate: str | None = _setting(None, _text, "PEM file of the certificate chain; turns TLS on")
     tls_key: str | None = _setting(None, _text, "PEM file of the certificate's key")
@@ -96,6 +129,8 @@ class Settings:
     image_concurrency: int = _setting(8, _whole(1, 1_000), "images that one request fetches at once")
     max_images: int = _setting(64, _whole(0, 10_000), "images and videos that one request may hold")
     log_level: str = _setting("info", _log_level, "critical, error, warning, info or debug")
+    log_format: str = _setting("text", _log_format, "text, or json: one object a line")
+    otlp_endpoint: str | None = _setting(None, _text, "OpenTelemetry collector for traces, as http://127.0.0.1:4318")
 
     @classmethod
     def load(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> "Settings":

@@ -16,7 +16,8 @@ from tritonclient.grpc import service_pb2 as pb
 from preprocessing.errors import RequestError
 
 ENSEMBLE, ENGINE, PREPROCESSING, POSTPROCESSING = "ensemble", "tensorrt_llm", "preprocessing", "postprocessing"
-MODELS = (ENSEMBLE, PREPROCESSING, "vit", ENGINE, POSTPROCESSING)
+VIT = "vit"
+MODELS = (ENSEMBLE, PREPROCESSING, VIT, ENGINE, POSTPROCESSING)
 
 Parameter = str | int | bool
 Datatype = Literal["INT32", "UINT64", "FP32", "BOOL", "BYTES"]
@@ -166,8 +167,10 @@ _OUTPUTS: dict[str, tuple[str, Literal["text", "json", "int"]]] = {
 }
 
 
-def encode_request(request: EnsembleRequest, request_id: str, capabilities: Capabilities) -> pb.ModelInferRequest:
-    """The protobuf of a request; undeclared inputs at their defaults are left out."""
+def encode_request(
+    request: EnsembleRequest, request_id: str, capabilities: Capabilities, owner: str | None = None
+) -> pb.ModelInferRequest:
+    """The protobuf of a request; undeclared inputs at their defaults are left out. owner: see `Settings.owner`."""
     message = pb.ModelInferRequest(model_name=ENSEMBLE, id=request_id)
     if not capabilities.python_engine:
         request = _with_sampling_defaults(request)
@@ -177,12 +180,26 @@ def encode_request(request: EnsembleRequest, request_id: str, capabilities: Capa
     _add_parameters(message, request.parameters)
     # Failures as an output: an error in the middle of an ensemble's stream would leak the request inside Triton.
     _add_parameters(message, {"error_output": True})
+    if owner is not None:
+        _add_parameters(message, {"owner": owner})
     return message
 
 
 def _with_sampling_defaults(request: EnsembleRequest) -> EnsembleRequest:
     temperature = _DEFAULT_TEMPERATURE if request.temperature is None else request.temperature
     return replace(request, temperature=temperature, top_p=_DEFAULT_TOP_P if request.top_p is None else request.top_p)
+
+
+def add_trace_context(message: pb.ModelInferRequest, headers: Mapping[str, str]) -> None:
+    """Let Python engines go on with a trace: `traceparent` as W3C has it. Triton itself reads it as gRPC metadata."""
+    _add_parameters(message, {"traceparent": headers["traceparent"]})
+
+
+def encode_stop_all(owner: str, request_id: str) -> pb.ModelInferRequest:
+    """The request that makes a Python engine drop all requests of this owner (see `Settings.owner`)."""
+    message = encode_stop(request_id)
+    _add_parameters(message, {"owner": owner})
+    return message
 
 
 def encode_stop(request_id: str) -> pb.ModelInferRequest:
@@ -213,6 +230,22 @@ def encode_detokenize(ids: Sequence[int], request_id: str) -> pb.ModelInferReque
     # 3 is TensorRT-LLM's "length": no id at the end is taken for an end id.
     _add(message, "engine_finish_reason", "INT32", (3,))
     _add_parameters(message, {"skip_special_tokens": False})
+    return message
+
+
+def encode_probe(model: str, request_id: str) -> pb.ModelInferRequest:
+    """The smallest request that a step of the ensemble answers: to learn that its process lives."""
+    if model == PREPROCESSING:
+        return encode_tokenize(text="a", messages=None, request_id=request_id)
+    if model == POSTPROCESSING:
+        return encode_detokenize((0,), request_id)
+    if model == ENGINE:
+        message = encode_stop(request_id)
+        # A stop is answered without a tensor, which Triton passes on only to who asks for it.
+        _add_parameters(message, {"triton_enable_empty_final_response": True})
+        return message
+    message = pb.ModelInferRequest(model_name=model, id=request_id)
+    _add(message, "input_lengths", "INT32", (1,))
     return message
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from frontend.answer import read_json
 from frontend.chat import prompt_json
 from frontend.protocol.messages import clean_messages
 from frontend.protocol.tokenize import DetokenizeBody, TokenizeChatBody, TokenizeTextBody
 from frontend.service import Service
+from frontend.visit import visiting
 from preprocessing.errors import RequestError
 
 router = APIRouter()
@@ -19,8 +19,8 @@ router = APIRouter()
 @router.post("/tokenize")
 async def tokenize(request: Request) -> Response:
     service: Service = request.app.state.service
-    with service.admit("tokenize"):
-        raw = await read_json(request)
+    async with visiting(request, "tokenize") as visit, visit.lifeline.guard():
+        raw = visit.body
         ids = await (_tokenize_chat(service, raw) if "messages" in raw else _tokenize_text(service, raw))
         body = {"count": len(ids), "max_model_len": service.settings.max_model_len, "tokens": ids}
         return Response(orjson.dumps(body), media_type="application/json")
@@ -29,8 +29,8 @@ async def tokenize(request: Request) -> Response:
 @router.post("/detokenize")
 async def detokenize(request: Request) -> Response:
     service: Service = request.app.state.service
-    with service.admit("detokenize"):
-        body = DetokenizeBody.model_validate(await read_json(request))
+    async with visiting(request, "detokenize") as visit, visit.lifeline.guard():
+        body = DetokenizeBody.model_validate(visit.body)
         service.model_name(body.model)
         text = await service.detokenize(body.tokens)
         return Response(orjson.dumps({"prompt": text}), media_type="application/json")

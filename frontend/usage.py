@@ -32,6 +32,11 @@ class Usage:
     def prompt_tokens(self) -> int:
         return sum(self._prompt_tokens.values())
 
+    @property
+    def cached_tokens(self) -> int | None:
+        """Tokens of the prompts that the engine had in its cache; None where it does not tell."""
+        return sum(self._cached_tokens.values()) if self._cached_tokens else None
+
     def body(self) -> dict[str, Any]:
         """The OpenAI usage object; details that the engine does not tell are left out."""
         body: dict[str, Any] = {
@@ -39,8 +44,8 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
         }
-        if self._cached_tokens:
-            body["prompt_tokens_details"] = {"cached_tokens": sum(self._cached_tokens.values())}
+        if self.cached_tokens is not None:
+            body["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
         if self._reasoning_tokens is not None:
             body["completion_tokens_details"] = {"reasoning_tokens": self._reasoning_tokens}
         return body

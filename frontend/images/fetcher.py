@@ -12,7 +12,9 @@ from frontend.images.data_urls import decode_data_url
 from frontend.images.files import read_file
 from frontend.images.limits import Allowance, FetchError, Meter
 from frontend.images.web import Web
+from frontend.metrics import ImageFetch
 from frontend.protocol.messages import VideoUrl
+from frontend.record import current
 from frontend.settings import Settings
 from preprocessing.errors import RequestError
 
@@ -32,6 +34,7 @@ class ImageFetcher:
 
     async def fetch(self, urls: Sequence[str]) -> tuple[bytes, ...]:
         """The files in the order of their URLs. When one fails, or the caller is cancelled, all fetching ends."""
+        current().images = len(urls)
         if len(urls) > self._settings.max_images:
             message = f"messages: at most {self._settings.max_images} images and videos are allowed (max_images)"
             raise RequestError(message, param="messages")
@@ -53,6 +56,12 @@ class ImageFetcher:
         return Meter(self._settings.image_max_bytes, "image_max_bytes", allowance)
 
     async def _fetch(self, url: str, number: int, meter: Meter, slots: asyncio.Semaphore) -> bytes:
+        with ImageFetch(url.strip().partition(":")[0].lower()) as fetch:
+            data = await self._within_limits(url, number, meter, slots)
+            fetch.size = len(data)
+            return data
+
+    async def _within_limits(self, url: str, number: int, meter: Meter, slots: asyncio.Semaphore) -> bytes:
         timeout = self._settings.image_timeout
         try:
             async with slots, asyncio.timeout(timeout):

@@ -16,6 +16,11 @@ TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
+def _one_or_more(schema: dict[str, Any]) -> None:
+    """`stop` may be one text too."""
+    schema["anyOf"].append({"type": "string", "maxLength": 4096})
+
+
 class Body(BaseModel):
     """A request body. Strict: "5" is no number and true is no integer, but 1 is a float."""
 
@@ -72,8 +77,8 @@ class GenerationBody(Body):
     top_k: Annotated[int, Field(ge=-1, le=INT32_MAX)] | None = None
     min_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    stop: Annotated[list[Word], Field(max_length=MAX_STOPS)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    stop: Annotated[list[Word], Field(max_length=MAX_STOPS)] | None = Field(None, json_schema_extra=_one_or_more)
+    seed: Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None = None
     logit_bias: Annotated[dict[str, FiniteFloat], Field(max_length=1024)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None

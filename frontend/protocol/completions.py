@@ -3,7 +3,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from frontend.protocol.common import INT32_MAX, MAX_CHOICES, GenerationBody
 from preprocessing.errors import RequestError
@@ -13,11 +13,17 @@ MAX_LOGPROBS = 20
 
 Prompt = str | list[int]
 
+_IDS_SCHEMA = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": INT32_MAX}}
+_ONE_SCHEMA = {"anyOf": [{"type": "string", "minLength": 1}, _IDS_SCHEMA]}
+_PROMPT_SCHEMA = {
+    "anyOf": [*_ONE_SCHEMA["anyOf"], {"type": "array", "minItems": 1, "maxItems": MAX_CHOICES, "items": _ONE_SCHEMA}]
+}
+
 
 class CompletionBody(GenerationBody):
     """`prompt` is kept as a list of prompts, each a text or token ids."""
 
-    prompt: list[Prompt]
+    prompt: Annotated[list[Prompt], WithJsonSchema(_PROMPT_SCHEMA)]
     max_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None

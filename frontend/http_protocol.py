@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""uvicorn's HTTP protocol with the limits that it lacks: how large a request's head may be and how long it may take.
+
+Without them a client that sends a byte now and then holds a connection and memory for ever. The body's limits are
+the application's.
+"""
+
+import asyncio
+from typing import Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from frontend.errors import ApiError, describe, error_body
+
+MAX_HEAD = 64 * 2**10  # bytes of request line and headers; a cookie jar and a trace context fit many times over
+HEAD_TIMEOUT = 15.0  # seconds from a connection, or from a request's first byte, to the end of its headers
+DISCARD_TIMEOUT = 5.0  # seconds for the rest of a body whose request is already answered
+
+_REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. A request that oversteps a limit is answered with an error, and the connection closed."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _in_body = False
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_timer(HEAD_TIMEOUT)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._in_body:
+            # A part of the body may be in these bytes too: only what came in whole pieces before counts.
+            if self._head_bytes > MAX_HEAD:
+                self._refuse(ApiError("large_head", f"The request's headers are larger than {MAX_HEAD} bytes"))
+                return
+            self._head_bytes += len(data)
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._start_timer(HEAD_TIMEOUT)
+
+    def on_headers_complete(self) -> None:
+        self._in_body, self._head_bytes = True, 0
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        self._stop_timer()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body:
+            self._start_timer(DISCARD_TIMEOUT)
+
+    def _start_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self._too_slow, seconds)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self, seconds: float) -> None:
+        if self.flow.read_paused:  # It is not the client who keeps the request waiting.
+            self._start_timer(seconds)
+            return
+        self._refuse(ApiError("slow_request", f"The request did not arrive within {seconds:g} seconds"))
+
+    def _refuse(self, error: ApiError) -> None:
+        self._stop_timer()
+        waiting: Any = self.cycle
+        idle = waiting is None or waiting.response_complete
+        # A connection that never sent a byte wants no answer; one whose answer has begun can have no other.
+        if (idle and self._head_bytes) or (not idle and not waiting.response_started):
+            self.transport.write(_response(error))
+        self.transport.close()
+
+
+def _response(error: ApiError) -> bytes:
+    status, body = describe(error)[0].status, orjson.dumps(error_body(error))
+    return b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
+        status,
+        _REASONS[status],
+        len(body),
+        body,
+    )

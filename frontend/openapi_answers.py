@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shapes of the frontend's answers as JSON schemas, for its OpenAPI document."""
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(required: Schema, optional: Schema | None = None) -> Schema:
+    return {"type": "object", "required": list(required), "properties": required | (optional or {})}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _or_null(*schemas: Schema) -> Schema:
+    return {"anyOf": [*schemas, {"type": "null"}]}
+
+
+TEXT: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number"}
+FINISH = _or_null({"enum": ["stop", "length", "tool_calls"]})
+HEALTH = _object({"status": {"const": "live"}})
+
+_HEAD: Schema = {"id": TEXT, "created": COUNT, "model": TEXT, "system_fingerprint": TEXT}
+_TOKEN: Schema = {"token": TEXT, "logprob": _or_null(NUMBER), "bytes": _or_null(_list(COUNT))}
+_LOGPROBS = _or_null(_object({"content": _list(_object(_TOKEN, {"top_logprobs": _list(_object(_TOKEN))}))}))
+_OLD_LOGPROBS = _or_null(
+    _object(
+        {
+            "tokens": _list(TEXT),
+            "token_logprobs": _list(_or_null(NUMBER)),
+            "top_logprobs": _list(_or_null({"type": "object", "additionalProperties": NUMBER})),
+            "text_offset": _list(COUNT),
+        }
+    )
+)
+_FUNCTION: Schema = {"name": TEXT, "arguments": TEXT}
+_CALL = _object({"id": TEXT, "type": {"const": "function"}, "function": _object(_FUNCTION)})
+_CALL_DELTA = _object({"index": COUNT, "function": _object({}, _FUNCTION)}, {"id": TEXT, "type": {"const": "function"}})
+_REASONING: Schema = {"reasoning_content": TEXT, "reasoning": TEXT}
+
+ANSWERS: Schema = {
+    "Error": _object(
+        {
+            "error": _object(
+                {"message": {"type": "string", "maxLength": 500}, "type": TEXT, "param": _or_null(TEXT)}
+                | {"code": _or_null(TEXT)}
+            )
+        }
+    ),
+    "Usage": _object(
+        {"prompt_tokens": COUNT, "completion_tokens": COUNT, "total_tokens": COUNT},
+        {
+            "prompt_tokens_details": _object({"cached_tokens": COUNT}),
+            "completion_tokens_details": _object({"reasoning_tokens": COUNT}),
+        },
+    ),
+    "ChatCompletion": _object(
+        {
+            **_HEAD,
+            "object": {"const": "chat.completion"},
+            "choices": _list(
+                _object(
+                    {
+                        "index": COUNT,
+                        "message": _object(
+                            {"role": {"const": "assistant"}, "content": _or_null(TEXT), "refusal": {"type": "null"}},
+                            _REASONING | {"tool_calls": _list(_CALL)},
+                        ),
+                        "logprobs": _LOGPROBS,
+                        "finish_reason": FINISH,
+                    }
+                )
+            ),
+            "usage": ref("Usage"),
+        }
+    ),
+    "ChatCompletionChunk": _object(
+        {
+            **_HEAD,
+            "object": {"const": "chat.completion.chunk"},
+            "choices": _list(
+                _object(
+                    {
+                        "index": COUNT,
+                        "delta": _object(
+                            {}, {"role": TEXT, "content": TEXT, **_REASONING, "tool_calls": _list(_CALL_DELTA)}
+                        ),
+                        "logprobs": _LOGPROBS,
+                        "finish_reason": FINISH,
+                    }
+                )
+            ),
+        },
+        {"usage": _or_null(ref("Usage"))},
+    ),
+    "Completion": _object(
+        {
+            **_HEAD,
+            "object": {"const": "text_completion"},
+            "choices": _list(
+                _object({"index": COUNT, "text": TEXT, "logprobs": _OLD_LOGPROBS, "finish_reason": FINISH})
+            ),
+        },
+        {"usage": _or_null(ref("Usage"))},
+    ),
+    "Response": _object(
+        {
+            "id": TEXT,
+            "object": {"const": "response"},
+            "created_at": COUNT,
+            "model": TEXT,
+            "status": {"enum": ["in_progress", "completed", "incomplete"]},
+            "incomplete_details": _or_null(_object({"reason": TEXT})),
+            "output": _list(_object({"id": TEXT, "type": {"enum": ["message", "reasoning", "function_call"]}})),
+            "usage": _or_null(
+                _object(
+                    {
+                        "input_tokens": COUNT,
+                        "input_tokens_details": _object({"cached_tokens": COUNT}),
+                        "output_tokens": COUNT,
+                        "output_tokens_details": _object({"reasoning_tokens": COUNT}),
+                        "total_tokens": COUNT,
+                    }
+                )
+            ),
+        }
+    ),
+    "Model": _object(
+        {
+            "id": TEXT,
+            "object": {"const": "model"},
+            "created": COUNT,
+            "owned_by": TEXT,
+            "root": TEXT,
+            "parent": {"type": "null"},
+            "max_model_len": _or_null(COUNT),
+        }
+    ),
+    "ModelList": _object({"object": {"const": "list"}, "data": _list(ref("Model"))}),
+    "Tokens": _object({"count": COUNT, "max_model_len": _or_null(COUNT), "tokens": _list(COUNT)}),
+    "Text": _object({"prompt": TEXT}),
+    "Readiness": _object(
+        {
+            "status": {"enum": ["ready", "not ready"]},
+            "not_ready": _list(TEXT),
+            "parts": {"type": "object", "additionalProperties": {"type": "boolean"}},
+        }
+    ),
+    "Version": _object({"version": TEXT}),
+}
