@@ -14,7 +14,7 @@ from scripts.launcher.display import curl
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until a signal or until a part dies; the exit status is 0 only after a signal."""
+    """Run until a signal or until a part dies again and again; the exit status is 0 only after a signal."""
     console = Console(stderr=True, highlight=False)
     try:
         stack = Stack(sys.argv[1:] if arguments is None else arguments, console=console)
@@ -64,6 +64,8 @@ def _announce(stack: Stack, console: Console) -> None:
         f"Triton: gRPC {stack.grpc_url}, HTTP {stack.triton_http_url}, metrics {stack.metrics_url}", soft_wrap=True
     )
     console.print(f"logs:   {stack.options.log_dir}", soft_wrap=True)
+    for warning in stack.warnings:
+        console.print(f"[bold red]warning:[/] {escape(warning)}", soft_wrap=True)
     console.print("\nTry:\n" + escape(curl(stack.url, stack.model_names[0], stack.needs_key)), soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 """The tritonserver to start and the environment of each part."""
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -16,11 +17,14 @@ from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.ports import Ports
+from scripts.launcher.repository import KEY_HEADER
 
 CONTAINER_BINARY = Path("/opt/tritonserver/bin/tritonserver")
 # With compilation on, vLLM's CPU build gave wrong text in bf16; eager matched Hugging Face.
 CPU_ENGINE_DEFAULTS: Mapping[str, Any] = {"dtype": "bfloat16", "enforce_eager": True}
 CPU_KV_CACHE_GIB = "2"
+# Triton's APIs that change the server or reach into the machine's memory: nobody's but the launcher's.
+MANAGEMENT = "model-repository,shared-memory,logging,trace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,8 @@ def shared_memory_prefix(ports: Ports) -> str:
     return f"triton_chat_{os.getpid()}_{ports.grpc}_"
 
 
-def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports) -> list[str]:
-    """The command line of tritonserver."""
+def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports, key: str) -> list[str]:
+    """The command line of tritonserver. key: what a client must know to load and unload models."""
     command = [
         str(server.binary),
         f"--model-repository={options.model_repository.resolve()}",
@@ -75,6 +79,11 @@ def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports) -
         f"--metrics-address={options.triton_host}",
         f"--metrics-port={ports.metrics}",
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(ports)}",
+        # Models can be loaded anew, by the launcher alone.
+        "--model-control-mode=explicit",
+        "--load-model=*",
+        f"--http-restricted-api={MANAGEMENT}:{KEY_HEADER}={key}",
+        f"--grpc-restricted-protocol={MANAGEMENT}:{KEY_HEADER}={key}",
         # The frontends drain first, so nothing of theirs is in flight then; an engine takes 5-10 s to go away.
         "--exit-timeout-secs=20",
     ]
@@ -83,6 +92,21 @@ def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports) -
     if options.model_config_name:
         command.append(f"--model-config-name={options.model_config_name}")
     return command
+
+
+def trace_flags(environment: Mapping[str, str]) -> list[str]:
+    """tritonserver's flags where traces are wanted: it goes on with those that a request brings, and begins none."""
+    endpoint = environment.get("TRITON_CHAT_OTLP_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not endpoint:
+        return []
+    return [
+        "--trace-config=mode=opentelemetry",
+        "--trace-config=level=TIMESTAMPS",
+        # One in so many requests begins a trace of its own: none does.
+        f"--trace-config=rate={2**31 - 1}",
+        f"--trace-config=opentelemetry,url={endpoint.rstrip('/')}/v1/traces",
+        "--trace-config=opentelemetry,resource=service.name=triton-chat-triton",
+    ]
 
 
 def frontend_command() -> list[str]:
@@ -95,7 +119,7 @@ def stack_environment(
 ) -> dict[str, str]:
     """What both parts get: `base`, the settings of the frontend and what the model repository's configs expand."""
     names = options.served_model_name or (model.name,)
-    triton_host = "127.0.0.1" if options.triton_host in ("0.0.0.0", "::") else options.triton_host
+    triton_host = "127.0.0.1" if options.triton_host in ("0.0.0.0", "::") else options.triton_host  # nosec B104 # compares, does not bind
     environment = {
         **base,
         **options.settings,
@@ -115,6 +139,10 @@ def stack_environment(
     }
     if options.styler:
         environment["TRITON_CHAT_STYLER"] = options.styler
+    slots = options.engine.get("max_num_seqs")
+    if isinstance(slots, int):
+        # Who is let in beyond the engine's slots waits inside it, and everybody the longer for it.
+        environment.setdefault("TRITON_CHAT_MAX_IN_FLIGHT", str(max(1, math.ceil(slots / options.frontends))))
     return environment
 
 
@@ -128,6 +156,8 @@ def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server
         if shared.get("TRITON_CHAT_ENGINE", "vllm") == "vllm":
             engine = {**CPU_ENGINE_DEFAULTS, **engine}
     environment["TRITON_CHAT_ENGINE_OPTIONS"] = json.dumps(engine)
+    # Without it a model's guardian ends a tritonserver that lost the process of a model.
+    environment["TRITON_CHAT_SUPERVISED"] = "1"
     if server.home is not None:
         folders = [server.home / "nvidia_pytriton.libs", libpython_dir(), server.home / "lib"]
         inherited = shared.get("LD_LIBRARY_PATH")

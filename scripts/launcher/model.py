@@ -109,7 +109,7 @@ def _downloaded(hub_id: str) -> Path:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, ignore_patterns=list(_UNWANTED_FILES)))
+        return Path(snapshot_download(hub_id, ignore_patterns=list(_UNWANTED_FILES)))  # nosec B615 # the model that the operator named
     except GatedRepoError as error:
         raise LaunchError(
             f"'{hub_id}' asks for its licence to be accepted on the hub.", "Accept it there and set HF_TOKEN."

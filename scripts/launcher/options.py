@@ -17,10 +17,10 @@ from scripts.launcher.flags import Flag, option, size_of, split
 
 DEFAULT_MODEL = "smollm2"
 DEMO_MODEL = "demo-vlm"
-# `vllm serve` needs these to be told what a family's styler knows here.
 # Flags that are variables of the model repository's configs (`parameters` in config.pbtxt), the same for every engine.
 MODEL_SETTINGS = frozenset(
     {
+        "engine_max_requests",
         "image_max_pixels",
         "max_tiles",
         "max_tiles_per_image",
@@ -35,6 +35,7 @@ MODEL_SETTINGS = frozenset(
         "vit_tile_budget",
     }
 )
+# `vllm serve` needs these to be told what a family's styler knows here.
 UNNEEDED = {
     "enable_auto_tool_choice": "tool calls are always read",
     "reasoning_parser": "the styler reads the reasoning; choose one with --styler",
@@ -67,6 +68,7 @@ class LaunchOptions:
     triton_grpc_port: int = 8001
     triton_metrics_port: int = 8002
     ready_timeout: float = 600.0
+    restarts: int = 5
     log_dir: Path = field(default_factory=lambda: cache_dir() / "logs")
     verbose: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -139,6 +141,13 @@ def _port(text: str) -> int:
     return port
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise ValueError(text)
+    return count
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triton-chat",
@@ -175,6 +184,11 @@ def _parser() -> argparse.ArgumentParser:
         "--ready-timeout",
         type=float,
         help=f"seconds until everything must be ready (default {defaults.ready_timeout:g})",
+    )
+    add(
+        "--restarts",
+        type=_count,
+        help=f"faults of a part within 15 minutes that are mended (default {defaults.restarts})",
     )
     add("--log-dir", type=Path, help="where the logs of the parts go (default: logs in the cache folder)")
     add("--verbose", action="store_true", help="show the parts' logs here as well")

@@ -4,7 +4,7 @@
 import ctypes
 import os
 import signal
-import subprocess
+import subprocess  # nosec B404 # fixed programs, no shell
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.05
 # A killed process needs a moment to be gone, the more the more memory it had.
 _KILL_LIMIT_S = 10.0
+_TRACKER_LIMIT_S = 2.0
 _TAIL_BYTES = 256 * 1024
 _libc = ctypes.CDLL(None)
 
@@ -30,13 +31,19 @@ class Part:
     Start parts from the main thread: the kernel ties the parent-death signal to the thread that forked.
     """
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log_path: Path, *, go_on: bool = False
+    ) -> None:
+        """go_on: the log of an earlier process of this part is kept and continued."""
         self.name = name
         self.log_path = log_path
-        self._shown = 0
+        self._command = command
+        self._environment = environment
+        self._memory: set[Path] = set()
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        with log_path.open("wb") as log:
-            self._process = subprocess.Popen(
+        with log_path.open("ab" if go_on else "wb") as log:
+            self._log_start = self._shown = log.tell()
+            self._process = subprocess.Popen(  # nosec B603 # fixed program, no shell
                 command,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
@@ -55,10 +62,14 @@ class Part:
         """None while it runs; else as subprocess has it, negative for a signal."""
         return self._process.poll()
 
+    def again(self) -> "Part":
+        """The same part as a new process, once this one is gone."""
+        return Part(self.name, self._command, self._environment, self.log_path, go_on=True)
+
     def lines(self, most: int = 400) -> list[str]:
-        """The last lines of its log, oldest first."""
+        """The last lines that this process logged, oldest first."""
         with self.log_path.open("rb") as log:
-            log.seek(max(0, self.log_path.stat().st_size - _TAIL_BYTES))
+            log.seek(max(self._log_start, self.log_path.stat().st_size - _TAIL_BYTES))
             return log.read().decode("utf-8", errors="replace").splitlines()[-most:]
 
     def terminate(self) -> None:
@@ -74,23 +85,30 @@ class Part:
         self._shown += len(whole + newline)
         return whole.decode("utf-8", errors="replace").splitlines()
 
+    def note_shared_memory(self) -> None:
+        """Remember what its processes have mapped, to be removed in `stop`.
+
+        What is killed cannot remove its shared memory, which is hundreds of megabytes for an engine.
+        """
+        self._memory.update(path for pid in self.session() for path in _shared_memory(pid))
+
     def stop(self, grace_s: float, hurry: Callable[[], bool] = lambda: False) -> None:
         """SIGTERM to the part, which ends its own children; after `grace_s`, or in a hurry, SIGKILL to its session."""
-        # Noted while it is still mapped: what is killed, by us or by the engine itself, cannot remove its shared
-        # memory, which is hundreds of megabytes for an engine.
-        memory = {path for pid in self.session() for path in _shared_memory(pid)}
+        self.note_shared_memory()
         self.terminate()
         end = time.monotonic() + grace_s
         while self._process.poll() is None and time.monotonic() < end and not hurry():
             time.sleep(_POLL_S)
         # Also where it ended well by itself: an engine's workers must not stay behind.
-        end = time.monotonic() + _KILL_LIMIT_S
-        while (left := self.session()) and time.monotonic() < end:
+        begun = time.monotonic()
+        while (left := self.session()) and time.monotonic() < begun + _KILL_LIMIT_S:
             for pid in left:
-                _kill(pid)
+                # Python's resource tracker removes what the others leave, and ends after the last of them.
+                if time.monotonic() > begun + _TRACKER_LIMIT_S or not _is_tracker(pid):
+                    _kill(pid)
             time.sleep(_POLL_S)
         self._process.wait()
-        for path in memory:
+        for path in self._memory:
             path.unlink(missing_ok=True)
 
     def session(self) -> list[int]:
@@ -105,13 +123,20 @@ def _in_session(process: psutil.Process, session: int) -> bool:
         return False
 
 
+def _is_tracker(pid: int) -> bool:
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def _shared_memory(pid: int) -> list[Path]:
     """Files of /dev/shm that the process has mapped and that still have their names."""
     try:
         maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    paths = {line[line.index("/dev/shm/") :] for line in maps.splitlines() if "/dev/shm/" in line}
+    paths = {line[line.index("/dev/shm/") :] for line in maps.splitlines() if "/dev/shm/" in line}  # nosec B108 # a name to look for, not a file to write
     return [Path(path) for path in paths if not path.endswith(" (deleted)")]
 
 

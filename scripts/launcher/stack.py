@@ -2,17 +2,22 @@
 """The stack: one tritonserver and the frontends before it, started, watched and stopped together."""
 
 import os
+import secrets
+import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 
+from frontend import access
 from frontend.settings import Settings
 from scripts.launcher import environment as environments
+from scripts.launcher.budget import RestartBudget
 from scripts.launcher.checks import check_memory, check_server, check_settings
 from scripts.launcher.diagnose import describe_exit, explain
 from scripts.launcher.display import Display
@@ -22,12 +27,19 @@ from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.launcher.ports import choose_ports
 from scripts.launcher.processes import Part
 from scripts.launcher.readiness import answers_ok, model_states
+from scripts.launcher.repository import Load
+from scripts.launcher.supervisor import CrashLoop, Supervisor
 
 _POLL_S = 0.2
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # nosec B108 # where Triton's stubs put their shared memory
 _LOG_LINES_SHOWN = 20
 # tritonserver unloads the engine on SIGTERM; an engine that hangs then is ended.
 TRITON_GRACE_S = 30.0
+# One that cannot end by itself, after the death of a model's process or a frontend, need not be waited for so long.
+WOUNDED_GRACE_S = 3.0
+# How a tritonserver ends that crashes while it loads. 2.51 does so now and then on a machine short of CPU time (a lock
+# that its stubs share times out), and not when it is started once more.
+CRASHES = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 # What a frontend may take beyond the grace period that it grants its requests.
 FRONTEND_MARGIN_S = 8.0
 
@@ -57,10 +69,17 @@ class Stack:
         self._settings = Settings.load([], self._shared)
         self._triton_environment = environments.triton_environment(self._shared, self.options, self.server)
         check_memory(self.model, self._triton_environment)
+        # Where frontends that share a port count together, so that each can tell Prometheus about all of them.
+        self._counts = TemporaryDirectory(prefix="triton_chat_metrics_", ignore_cleanup_errors=True)
+        counts = {"PROMETHEUS_MULTIPROC_DIR": self._counts.name} if self.options.frontends > 1 else {}
+        self._frontend_environment = self._shared | counts
         # Set from a signal handler: stop waiting; do not wait for anything any more.
         self.stopping = threading.Event()
         self.hurry = threading.Event()
+        self._key = secrets.token_hex(16)
         self._parts: list[Part] = []
+        self._supervisor: Supervisor | None = None
+        self._crashed_once = False
 
     @property
     def url(self) -> str:
@@ -94,9 +113,14 @@ class Stack:
         return self._settings.served_model_name
 
     @property
+    def warnings(self) -> list[str]:
+        """What is open to whom, where others than this machine can reach the API."""
+        return access.warnings(self._settings)
+
+    @property
     def needs_key(self) -> bool:
         """Whether requests need an API key."""
-        return bool(self._settings.api_key)
+        return bool(self._settings.api_key) or self._settings.api_keys_file is not None
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -139,18 +163,31 @@ class Stack:
                     raise self._late(states)
 
     def wait(self) -> None:
-        """Return when `stopping` is set; raises LaunchError as soon as a part died."""
+        """Return when `stopping` is set. What dies until then is started anew; raises LaunchError for a crash loop."""
         while not self.stopping.wait(_POLL_S):
-            self.check()
+            self.mend()
+
+    def mend(self) -> None:
+        """Start what has died anew; raises LaunchError naming a part that died too often, why, and its last lines."""
+        if self._supervisor is None:
+            self._supervisor = self._supervise()
+        self._show_logs()
+        try:
+            self._supervisor.step()
+        except CrashLoop as loop:
+            raise self._failure(loop.part, str(loop)) from loop
 
     def check(self) -> None:
-        """Show new log lines if that is wanted; raises LaunchError naming a part that died, why, and its last lines."""
-        for part in self._parts:
-            if self.options.verbose:
-                for line in part.new_lines():
-                    self.console.print(f"[{part.name}] {line}", markup=False, soft_wrap=True)
+        """For the start: raises LaunchError naming a part that died, why, and its last lines."""
+        self._show_logs()
+        for index, part in enumerate(self._parts):
             status = part.exit_status()
-            if status is not None:
+            if status in CRASHES and index == 0 and not self._crashed_once:
+                self._crashed_once = True
+                self.console.print(f"{part.name} {describe_exit(status)} while it loaded; starting it once more")
+                part.stop(0.0)
+                self._parts[0] = part.again()
+            elif status is not None:
                 raise self._failure(part, f"{part.name} {describe_exit(status)}.")
 
     def stop(self) -> None:
@@ -160,21 +197,41 @@ class Stack:
             part.terminate()
         for part in frontends:
             part.stop(self._settings.grace_period + FRONTEND_MARGIN_S, self.hurry.is_set)
+        wounded = self._supervisor is not None and self._supervisor.wounded
         for part in self._parts[:1]:
-            part.stop(TRITON_GRACE_S, self.hurry.is_set)
+            part.stop(WOUNDED_GRACE_S if wounded else TRITON_GRACE_S, self.hurry.is_set)
         self._parts.clear()
+        self._counts.cleanup()
         # A tritonserver that crashed leaves the regions that it shared with its stubs, which are gone by now.
         for left in SHARED_MEMORY.glob(f"{environments.shared_memory_prefix(self.ports)}*"):
             left.unlink(missing_ok=True)
 
     def _spawn(self) -> None:
         log_dir = self.options.log_dir
-        command = environments.triton_command(self.server, self.options, self.ports)
+        command = environments.triton_command(self.server, self.options, self.ports, self._key)
+        command += environments.trace_flags(self._shared)
         self._parts.append(Part("tritonserver", command, self._triton_environment, log_dir / "tritonserver.log"))
         for number in range(1, self.options.frontends + 1):
             name = f"frontend-{number}"
             command = environments.frontend_command()
-            self._parts.append(Part(name, command, self._shared, log_dir / f"{name}.log"))
+            environment = self._frontend_environment | {"TRITON_CHAT_OWNER": name}
+            self._parts.append(Part(name, command, environment, log_dir / f"{name}.log"))
+
+    def _supervise(self) -> Supervisor:
+        timeout = self.options.ready_timeout
+        return Supervisor(
+            self._parts,
+            budget=RestartBudget(self.options.restarts),
+            load=lambda model: Load(self.triton_http_url, self._key, model, timeout),
+            ready=lambda: answers_ok(f"{self.url}/health/ready"),
+            ready_timeout_s=timeout,
+            say=lambda text: self.console.print(text, markup=False, soft_wrap=True),
+        )
+
+    def _show_logs(self) -> None:
+        for part in self._parts if self.options.verbose else ():
+            for line in part.new_lines():
+                self.console.print(f"[{part.name}] {line}", markup=False, soft_wrap=True)
 
     def _failure(self, part: Part, what: str) -> LaunchError:
         lines = part.lines()
@@ -190,4 +247,4 @@ class Stack:
 
 def _reachable(host: str) -> str:
     """The address to connect to for one that was listened on."""
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # nosec B104 # translates, does not bind

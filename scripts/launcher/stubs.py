@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of Triton's Python models. Triton neither restarts one that died nor calls its model unready."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+# The kernel keeps 15 characters of a process's name: triton_python_backend_stub.
+_STUB_NAME = "triton_python_b"
+UNKNOWN = "unknown"
+
+
+class Stubs:
+    """The stubs of one tritonserver. Triton does not wait for a stub that dies, so that it stays behind as a zombie."""
+
+    def __init__(self, tritonserver: int) -> None:
+        self._tritonserver = tritonserver
+        self._models: dict[int, str] = {}
+        self._dead: set[int] = set()
+        self._reported: set[int] = set()
+
+    def died(self) -> list[str]:
+        """Models of which a process died, each once, `UNKNOWN` for one never seen alive.
+
+        A process counts as dead when it was so at two calls: one that Triton itself ends is a zombie for a moment.
+        """
+        dead: set[int] = set()
+        for stub in self._children():
+            if _is_zombie(stub):
+                dead.add(stub.pid)
+            elif stub.pid not in self._models and (model := _model_of(stub)):
+                self._models[stub.pid] = model
+        found = sorted((dead & self._dead) - self._reported)
+        self._dead = dead
+        self._reported.update(found)
+        return [self._models.get(pid, UNKNOWN) for pid in found]
+
+    def living(self, model: str) -> list[int]:
+        """Ids of the model's processes that were alive at the last call of `died`."""
+        return [pid for pid, name in self._models.items() if name == model and pid not in self._dead]
+
+    def end(self, pids: Iterable[int]) -> None:
+        """End processes that are of no use any more; they are not reported."""
+        for stub in self._children():
+            if stub.pid in pids:
+                self._reported.add(stub.pid)
+                with suppress(psutil.Error):
+                    stub.kill()
+
+    def _children(self) -> list[psutil.Process]:
+        try:
+            children = psutil.Process(self._tritonserver).children()
+        except psutil.Error:
+            return []
+        return [child for child in children if _is_stub(child)]
+
+
+def _is_stub(process: psutil.Process) -> bool:
+    try:
+        return process.name().startswith(_STUB_NAME)
+    except psutil.Error:
+        return False
+
+
+def _is_zombie(stub: psutil.Process) -> bool:
+    try:
+        return stub.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _model_of(stub: psutil.Process) -> str | None:
+    """The model's name from the stub's command line, .../stub .../NAME/1/model.py ...; None where it just ended."""
+    try:
+        words = stub.cmdline()
+    except psutil.Error:
+        return None
+    return Path(words[1]).parent.parent.name if len(words) > 1 else None
