@@ -4,7 +4,7 @@
 import fcntl
 import os
 import shutil
-import subprocess
+import subprocess  # nosec B404 # fixed programs, no shell
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def download_wheel(requirement: str, folder: Path) -> Path:
         "--no-deps",
         "--only-binary=:all:",
     ]
-    if subprocess.run([*command, "--dest", str(folder), requirement]).returncode != 0:
+    if subprocess.run([*command, "--dest", str(folder), requirement]).returncode != 0:  # nosec B603 # fixed program, no shell
         raise RuntimeError(f"pip could not download {requirement}; is the package index reachable?")
     return next(folder.glob("*.whl"))
 

@@ -4,7 +4,7 @@
 import os
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404 # fixed programs, no shell
 import sys
 import time
 from pathlib import Path
@@ -30,7 +30,7 @@ class VllmServe:
 
     def __enter__(self) -> "VllmServe":
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # nosec B603 # fixed program, no shell
                 self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
             )
         self._wait()

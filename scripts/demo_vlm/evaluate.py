@@ -71,7 +71,7 @@ class CaseSet(Dataset[list[Case]]):
     def __getitem__(self, index: int) -> list[Case]:
         if index >= self._number:
             raise IndexError(index)
-        rng = Random(f"evaluation {index}")
+        rng = Random(f"evaluation {index}")  # nosec B311 # no secret is drawn
         unseen = index % 4 == 3
         sample = draw_unseen(rng, 3) if unseen else draw(rng, SEEN_PAIRS, 3)
         return _of(self._encoder, sample, unseen)

@@ -40,7 +40,7 @@ VISION_CONFIG: dict[str, Any] = {
     "min_dynamic_patch": MIN_TILES,
     "max_dynamic_patch": MAX_TILES,
     "use_thumbnail": True,
-    "image_token": "<IMG_CONTEXT>",
+    "image_token": "<IMG_CONTEXT>",  # nosec B105 # a token's or a value's text, no secret
     "image_start": "<img>",
     "image_end": "</img>",
 }

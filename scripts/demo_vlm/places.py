@@ -20,7 +20,7 @@ def position(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
         return None
     called, thing = rng.choice(named)
     where = region(scene, thing.x, thing.y)
-    assert where is not None
+    assert where is not None  # nosec B101 # narrows a type, checks no input
     alone = sum(_near(scene, other, where) for other in scene.things) == 1 and not scene.words
     if alone and rng.random() < 0.35:
         text = rng.choice((f"What is {REGIONS[where]}?", f"What is {REGIONS[where]} of the {picture(rng)}?"))

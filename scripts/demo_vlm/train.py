@@ -50,7 +50,7 @@ class Trainer:
     ) -> None:
         self._options, self._batches, self._feed, self._log, self._start = options, batches, feed, log, start
         self._device = torch.device(options.device)
-        self._rng = Random(options.seed)
+        self._rng = Random(options.seed)  # nosec B311 # no secret is drawn
         self.encoder = Encoder(options.llm)
         self.model = DemoModel(options.llm).to(self._device)
         if options.init:

@@ -70,7 +70,7 @@ def _built(source: Path, config: dict[str, Any], added: Mapping[int, AddedToken]
         return _qwen2(source, config, added), config
     if (source / PIECES).is_file():
         # InternLM2's and Llama's tokenizers put <s> before a text unless told otherwise.
-        config = {"add_bos_token": True, "add_eos_token": False, **config, "tokenizer_class": None}
+        config = {"add_bos_token": True, "add_eos_token": False, **config, "tokenizer_class": None}  # nosec B105 # a token's or a value's text, no secret
         return tokenizer_from_sentencepiece(source / PIECES, config, added), config
     raise SplitError(f"'{source}' has no tokenizer ({TOKENIZER}, vocab.json with merges.txt, or {PIECES}).")
 
