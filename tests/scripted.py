@@ -45,11 +45,19 @@ class ScriptedStack:
 
 @contextmanager
 def scripted_stack(
-    family: str, tokenizer_dir: Path, folder: Path, names: Sequence[str] = (), **settings: str
+    family: str,
+    tokenizer_dir: Path,
+    folder: Path,
+    names: Sequence[str] = (),
+    *,
+    more: Sequence[str] = (),
+    clean_stop: bool = True,
+    **settings: str,
 ) -> Iterator[ScriptedStack]:
     """Start a stack for a family's real tokenizer on free ports; `folder` is empty, `settings` go to the environment.
 
-    names: what clients may call the model; the family alone unless told.
+    names: what clients may call the model; the family alone unless told. more: arguments of the launcher.
+    clean_stop: check in the end that no request was leaked.
     """
     checkpoint = folder / family
     shutil.copytree(tokenizer_dir, checkpoint)
@@ -61,15 +69,16 @@ def scripted_stack(
     shutil.copy(ROOT / "tests" / "fakes" / "scripted_engine.py", repository / "tensorrt_llm" / "1")
     logs = folder / "logs"
     arguments = [str(checkpoint), "--model-repository", str(repository), "--script", str(script), *FREE_PORTS]
-    arguments += ["--log-dir", str(logs)]
+    arguments += ["--log-dir", str(logs), *more]
     arguments += ["--served-model-name", *names] if names else []
     environment = os.environ | {"TRITON_CHAT_ENGINE": "scripted_engine:ScriptedEngine"} | settings
     with Stack(arguments, environment=environment) as stack:
         yield ScriptedStack(stack, script)
-    check_clean_stop(logs)
+    if clean_stop:
+        check_clean_stop(logs)
 
 
 def check_clean_stop(logs: Path) -> None:
-    """A request leaked inside Triton keeps the ensemble loaded until the exit time limit, and Triton says so."""
+    """A request leaked inside Triton keeps the ensemble loaded until the exit time limit."""
     text = (logs / "tritonserver.log").read_text(encoding="utf-8", errors="replace")
-    assert "Exit timeout expired" not in text, "a request was never released"
+    assert "successfully unloaded 'ensemble'" in text, "a request was never released"

@@ -106,8 +106,12 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.inputs = {name for names in INPUTS.values() for name in names.split()}
         self.engine_backend = "python"
         self.unready: set[str] = set()
+        # The model whose process is gone: Triton calls it ready, and fails what asks it.
+        self.lost: str | None = None
         self.calls: list[Call] = []
         self.stops: list[str] = []
+        # Of each stream that was opened.
+        self.metadata: list[dict[str, Any]] = []
         # Ids stopped before this many stops of theirs have come in are taken for not yet known to the engine.
         self.stops_needed = 1
         self.port = 0
@@ -150,8 +154,13 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """`preprocessing` makes 2 and an id of each code point, `postprocessing` back."""
         call = Call.read(request)
-        self.calls.append(call)
+        if call.model in (self.lost, *self.unready):
+            await context.abort(grpc.StatusCode.INTERNAL, f"Stub process '{call.model}_0_0' is not healthy.")
+        if not call.id.startswith("probe-"):
+            self.calls.append(call)
         response = pb.ModelInferResponse(model_name=call.model, id=call.id)
+        if call.model == "vit":
+            return response
         if call.model == "preprocessing":
             text = (call.inputs.get("text_input") or [call.inputs.get("messages", [b""])[0]])[0].decode()
             if "<<refuse>>" in text:
@@ -159,16 +168,17 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             ids = [2, *map(ord, text)]
             _add(response, "input_ids", "INT32", struct.pack(f"<{len(ids)}i", *ids))
         else:
-            data = "".join(map(chr, call.inputs["output_ids"])).encode()
+            data = "".join(chr(one) if one < 0xD800 else "?" for one in call.inputs["output_ids"]).encode()
             _add(response, "text_output", "BYTES", struct.pack("<I", len(data)) + data)
         return response
 
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        self.metadata.append(dict(context.invocation_metadata()))
         outgoing: asyncio.Queue[Any] = asyncio.Queue()
         tasks = [asyncio.create_task(self._read(requests, outgoing))]
         try:
-            while True:
-                yield await outgoing.get()
+            while (response := await outgoing.get()) is not None:
+                yield response
         finally:
             for task in tasks:
                 task.cancel()
@@ -177,13 +187,18 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         async with asyncio.TaskGroup() as group:
             async for request in requests:
                 call = Call.read(request)
-                if call.model == "tensorrt_llm":
+                if call.model == self.lost:
+                    lost = failure(f"Stub process '{call.model}_0_0' is not healthy.")
+                    outgoing.put_nowait(_named(call.id, lost))
+                elif call.model == "tensorrt_llm":
                     self._stop(call.id)
                     outgoing.put_nowait(_named(call.id, reply(model="tensorrt_llm")))
                 else:
                     self.calls.append(call)
                     self._running[call.id] = call
                     group.create_task(self._play(call, outgoing))
+        # The client sends nothing more and has all its answers.
+        outgoing.put_nowait(None)
 
     async def _play(self, call: Call, outgoing: "asyncio.Queue[Any]") -> None:
         async for response in self.script(call):

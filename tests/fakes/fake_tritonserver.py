@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 LOADING = 'I1121 05:02:44.674597 1 model_lifecycle.cc:472] "loading: {0}:1"'
 LOADED = "I1121 05:02:47.651951 1 model_lifecycle.cc:839] \"successfully loaded '{0}'\""
@@ -42,7 +43,37 @@ def be_killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-BEHAVIOURS = {"refuse": refuse, "load_forever": load_forever, "be_killed": be_killed}
+def crash() -> None:
+    """Go as a failed assertion makes a process go."""
+    say("crashing")
+    os.abort()
+
+
+def keep_models() -> None:
+    """Run two models as Triton does: a process for each, named as its stub, that nobody waits for when it dies."""
+    folder = Path(os.environ["FAKE_MODELS"])
+    stub = folder / "triton_python_backend_stub"
+    if not stub.exists():
+        stub.symlink_to("/bin/bash")
+    for name in ("preprocessing", "tensorrt_llm"):
+        model = folder / name / "1" / "model.py"
+        model.parent.mkdir(parents=True, exist_ok=True)
+        model.write_text("echo model up\nread never\n")
+        # Its input is a pipe that stays open and empty.
+        process = subprocess.Popen([stub, model], stdin=subprocess.PIPE)
+        say(f"{name} is {process.pid}")
+        KEPT.append(process)
+    time.sleep(120)
+
+
+KEPT: list[subprocess.Popen[bytes]] = []
+BEHAVIOURS = {
+    "refuse": refuse,
+    "load_forever": load_forever,
+    "be_killed": be_killed,
+    "crash": crash,
+    "keep_models": keep_models,
+}
 
 if __name__ == "__main__":
     BEHAVIOURS[os.environ["FAKE_TRITONSERVER"]]()

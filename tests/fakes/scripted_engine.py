@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine import FinishReason, Generation, Tokens
+from engine import STATISTICS, FinishReason, Generation, Tokens
 from options import EngineOptions
 
 from preprocessing.errors import RequestError
@@ -43,7 +43,10 @@ class ScriptedEngine:
     def __init__(self, options: EngineOptions) -> None:
         self._script = Path(options.passed["script"])
         self._tokenizer = ChatTokenizer.load(Path(options.model_path))
-        self._running = 0
+        # The option `slots`: scripts that are played at once; more wait for their turn, as in a real engine.
+        self._most = int(options.passed.get("slots", 2**31))
+        self._slots = asyncio.Semaphore(self._most)
+        self._inside = 0
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -52,22 +55,24 @@ class ScriptedEngine:
         """Play the rule that the prompt matches, never more than max_tokens ids."""
         rule = self._rule(generation)
         pieces = list(_pieces(self._ids(rule, generation), rule.sizes))
-        self._running += 1
+        self._inside += 1
         try:
-            for index, ids in enumerate(pieces):
-                if rule.error_after == index:
-                    raise RequestError("scripted failure", kind="internal")
-                await asyncio.sleep(rule.delay_s)
-                tokens = _with_logprobs(Tokens(ids, cached_tokens=0), generation)
-                if index == len(pieces) - 1:
-                    tokens.finish = _finish(rule, generation, ids)
-                yield tokens
+            async with self._slots:
+                for index, ids in enumerate(pieces):
+                    if rule.error_after == index:
+                        raise RequestError("scripted failure", kind="internal")
+                    await asyncio.sleep(rule.delay_s)
+                    tokens = _with_logprobs(Tokens(ids, cached_tokens=0), generation)
+                    if index == len(pieces) - 1:
+                        tokens.finish = _finish(rule, generation, ids)
+                    yield tokens
         finally:
-            self._running -= 1
+            self._inside -= 1
 
     def statistics(self) -> Mapping[str, float]:
-        """`running`: scripts being played."""
-        return {"running": self._running}
+        """`running` and `waiting` scripts; there is no cache."""
+        running = min(self._inside, self._most)
+        return dict.fromkeys(STATISTICS, 0.0) | {"running": running, "waiting": self._inside - running}
 
     def shutdown(self) -> None:
         """Nothing to stop."""

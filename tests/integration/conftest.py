@@ -56,9 +56,9 @@ def http(stack: Stack) -> Iterator[httpx.Client]:
 def running_requests(stack: Stack) -> float:
     """The engine's own count of requests inside it, from Triton's metrics endpoint."""
     text = httpx.get(stack.metrics_url, timeout=PATIENCE_S).text
-    found = re.search(r"^triton_chat_engine_running\{.*\} ([0-9.e+]+)$", text, re.MULTILINE)
-    assert found, "the engine's gauge is missing from Triton's metrics"
-    return float(found[1])
+    found = re.findall(r"^triton_chat_engine_(?:running|waiting)\{.*\} ([0-9.e+]+)$", text, re.MULTILINE)
+    assert len(found) == 2, "the engine's gauges are missing from Triton's metrics"
+    return sum(map(float, found))
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:

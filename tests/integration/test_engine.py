@@ -69,6 +69,8 @@ async def test_the_adapter(engine_options):
             await run(prompt_ids=PROMPT, priority=1)
         with pytest.raises(RequestError):
             await run(prompt_ids=PROMPT, guide_type="regex", guide="(unclosed")
-        assert engine.statistics() == {"running": 0}
+        told = engine.statistics()
+        assert (told["running"], told["waiting"], told["kv_cache_usage"]) == (0, 0, 0)
+        assert told["generated_tokens_total"] >= 12 and told["looked_up_prompt_tokens_total"] >= len(PROMPT)
     finally:
         engine.shutdown()

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running() -> AsyncIterator[Serving]:
-    async with serving(max_in_flight=3) as one:
+    async with serving(max_in_flight=3, max_queued=0) as one:
         yield one
 
 
@@ -49,30 +49,6 @@ async def leave(served: Serving, body: dict, *, after: bytes = b"") -> None:
         while not served.triton.calls:
             await asyncio.sleep(0.01)
     writer.close()
-
-
-async def test_a_client_that_reads_nothing_does_not_hold_its_place(
-    served: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def flood(call: Call) -> AsyncIterator:
-        while not call.stopped.is_set():
-            yield reply("x" * 200_000)
-            await asyncio.sleep(0)
-        yield finish("cancelled")
-
-    monkeypatch.setattr("frontend.answer.STALL_LIMIT", 0.2)
-    served.triton.script = flood
-    host, port = served.url.removeprefix("http://").split(":")
-    _, writer = await asyncio.open_connection(host, int(port), limit=1)
-    data = json.dumps(HELLO | {"stream": True}).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nX-Request-Timeout: 1\r\nContent-Length: {len(data)}\r\n\r\n"
-    writer.write(head.encode() + data)
-    async with asyncio.timeout(WAIT):
-        while not served.triton.calls:
-            await asyncio.sleep(0.01)
-    await served.stopped()
-    await idle(served)
-    writer.transport.abort()
 
 
 async def idle(served: Serving) -> bool:

@@ -48,6 +48,18 @@ def test_the_frontend_gets_its_settings() -> None:
     assert environment["TRITON_CHAT_MAX_MODEL_LEN"] == "512"
 
 
+def test_no_more_are_let_in_than_the_engine_has_slots() -> None:
+    def limit(environment: dict[str, str], **options: object) -> str | None:
+        return stack_environment(environment, LaunchOptions(**options), MODEL, PORTS).get("TRITON_CHAT_MAX_IN_FLIGHT")
+
+    slots = {"engine": {"max_num_seqs": 9}}
+    assert limit(NO_GPU) is None
+    assert limit(NO_GPU, **slots) == "9"
+    assert limit(NO_GPU, frontends=2, **slots) == "5"
+    assert limit(NO_GPU, settings={"TRITON_CHAT_MAX_IN_FLIGHT": "7"}, **slots) == "7"
+    assert limit(NO_GPU | {"TRITON_CHAT_MAX_IN_FLIGHT": "8"}, **slots) == "8"
+
+
 def test_the_model_is_called_by_its_own_name_by_default() -> None:
     assert stack_environment(NO_GPU, LaunchOptions(), MODEL, PORTS)["TRITON_CHAT_SERVED_MODEL_NAME"] == "tiny"
 
@@ -74,17 +86,17 @@ def test_the_embedded_server_finds_its_libraries() -> None:
     environment = triton_environment(NO_GPU | {"LD_LIBRARY_PATH": "/own"}, LaunchOptions(), EMBEDDED)
     expected = ["/cache/nvidia_pytriton.libs", str(libpython_dir()), "/cache/lib", "/own"]
     assert environment["LD_LIBRARY_PATH"].split(os.pathsep) == expected
-    assert "--backend-directory=/cache/backends" in triton_command(EMBEDDED, LaunchOptions(), PORTS)
+    assert "--backend-directory=/cache/backends" in triton_command(EMBEDDED, LaunchOptions(), PORTS, "key")
 
 
 def test_another_server_keeps_its_own_libraries_and_backends() -> None:
     server = TritonServer(Path("/opt/tritonserver/bin/tritonserver"))
     assert "LD_LIBRARY_PATH" not in triton_environment(NO_GPU, LaunchOptions(), server)
-    assert not [word for word in triton_command(server, LaunchOptions(), PORTS) if "backend-directory" in word]
+    assert not [word for word in triton_command(server, LaunchOptions(), PORTS, "key") if "backend-directory" in word]
 
 
 def test_tritons_endpoints_are_bound_to_loopback_unless_told() -> None:
-    command = triton_command(EMBEDDED, LaunchOptions(model_config_name="trtllm"), PORTS)
+    command = triton_command(EMBEDDED, LaunchOptions(model_config_name="trtllm"), PORTS, "key")
     for endpoint, port in (("http", 2), ("grpc", 3), ("metrics", 4)):
         assert f"--{endpoint}-address=127.0.0.1" in command
         assert f"--{endpoint}-port={port}" in command

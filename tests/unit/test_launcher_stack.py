@@ -42,6 +42,14 @@ def test_a_killed_server_is_told_from_one_that_failed(tmp_path: Path) -> None:
         pytest.fail("started")
 
 
+def test_a_server_that_crashes_is_started_once_more(tmp_path: Path) -> None:
+    stack, screen = make_stack(tmp_path, "crash")
+    with pytest.raises(LaunchError, match="tritonserver was ended by SIGABRT"), stack:
+        pytest.fail("started")
+    assert (tmp_path / "logs" / "tritonserver.log").read_text().count("crashing") == 2
+    assert "starting it once more" in screen.getvalue()
+
+
 def test_a_start_that_takes_too_long_names_what_is_missing_and_leaves_nothing(tmp_path: Path) -> None:
     stack, screen = make_stack(tmp_path, "load_forever", "--ready-timeout", "3")
     with pytest.raises(LaunchError, match="not ready after 3 s; still missing: tensorrt_llm"):

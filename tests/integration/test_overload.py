@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Overload and cancellation through a real Triton, with a scripted engine of few slots."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import PATIENCE_S, wait_until
+
+from scripts.soak.aborts import Aborter
+from scripts.soak.gauges import read_gauges, wait_at_rest
+from tests.scripted import ScriptedStack, scripted_stack
+
+LONG = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 2000, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def scripted(qwen3_tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedStack]:
+    settings = {
+        "MAX_IN_FLIGHT": "12",
+        "MAX_QUEUED": "20",
+        "QUEUE_TIMEOUT": "15",
+        "ENGINE_MAX_REQUESTS": "16",
+        "IMAGE_PRIVATE_HOSTS": "true",
+    }
+    environment = {f"TRITON_CHAT_{name}": value for name, value in settings.items()}
+    folder = tmp_path_factory.mktemp("overload")
+    with scripted_stack("qwen3", qwen3_tokenizer_dir, folder, more=["--slots", "8"], **environment) as running:
+        running.play({"text": "on and on ", "repeat": True, "delay_s": 0.02})
+        yield running
+
+
+def test_nothing_is_left_of_aborted_requests(scripted: ScriptedStack) -> None:
+    """Queued, sending, fetching, before the first token, in a stream, in a whole answer, at a deadline."""
+    stack = scripted.stack
+    aborter = Aborter(stack.url, stack.model_names[0], 400, seed=1)
+    asyncio.run(aborter.run(300, 24))
+    wait_at_rest(stack, PATIENCE_S)
+    assert sum(aborter.counts.values()) == 300
+    assert aborter.counts["in a stream"] > 0, "some got as far as that"
+    body = LONG | {"max_tokens": 5}
+    answer = httpx.post(f"{stack.url}/v1/chat/completions", json=body, timeout=PATIENCE_S)
+    assert answer.json()["usage"]["completion_tokens"] == 5
+
+
+def test_no_more_than_the_bounds_get_in(scripted: ScriptedStack) -> None:
+    url = f"{scripted.stack.url}/v1/chat/completions"
+    names = ("triton_chat_queued", "triton_chat_engine_running", "triton_chat_engine_waiting")
+
+    def counts() -> tuple[float, ...]:
+        gauges = read_gauges(scripted.stack)
+        return tuple(gauges[name] for name in names)
+
+    limits = httpx.Limits(max_connections=None)
+    with httpx.Client(timeout=PATIENCE_S, limits=limits) as client, ThreadPoolExecutor(40) as pool:
+        headers = {"X-Request-Timeout": "30"}
+        asked = [pool.submit(client.post, url, json=LONG, headers=headers) for _ in range(40)]
+        wait_until(lambda: counts() == (20, 8, 4), "everything is full")
+        answers = [one.result() for one in asked]
+    refused = [one for one in answers if one.status_code == 503]
+    assert len(refused) == 28, "8 had no place at all, 20 waited in vain"
+    assert all(one.headers["retry-after"] == "1" for one in refused)
+    wait_at_rest(scripted.stack, PATIENCE_S)
+
+
+def test_the_engine_has_a_bound_of_its_own(scripted: ScriptedStack) -> None:
+    """One request of many choices, or many frontends, can ask more than each frontend's own bound."""
+    url = f"{scripted.stack.url}/v1/chat/completions"
+    answer = httpx.post(url, json=LONG | {"n": 17, "max_tokens": 50}, timeout=PATIENCE_S)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert answer.headers["retry-after"] == "1"
+    wait_at_rest(scripted.stack, PATIENCE_S)
+
+
+def test_prompts_are_in_no_log(scripted: ScriptedStack) -> None:
+    url, marker = f"{scripted.stack.url}/v1/chat/completions", "xyzzy-4711"
+    messages = [{"role": "user", "content": marker}]
+    bodies = [
+        {"messages": messages, "max_tokens": 5},
+        {"messages": messages, "max_tokens": 5, "stream": True},
+        {"messages": messages, "temperature": marker},
+        {"messages": [{"role": marker, "content": marker}]},
+        {"messages": messages, "max_tokens": 5, "guided_regex": f"({marker}"},
+        {"messages": messages, "max_tokens": 5, "n": 17},
+    ]
+    statuses = [httpx.post(url, json=body, timeout=PATIENCE_S).status_code for body in bodies]
+    assert statuses[:4] == [200, 200, 400, 400] and statuses[5] == 503
+    assert httpx.post(url, content=f'{{"messages": "{marker}', timeout=PATIENCE_S).status_code == 400
+    logs = list(scripted.stack.options.log_dir.iterdir())
+    assert len(logs) >= 2
+    assert [log.name for log in logs if marker in log.read_text(errors="replace")] == []

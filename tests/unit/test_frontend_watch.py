@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model that lost its process: what Triton does then, as seen on 2.51, and what clients get."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes.fake_triton import Call, failure, reply, silence
+from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
+
+UNHEALTHY = "in ensemble 'ensemble', Stub process '{}_0_0' is not healthy."
+
+
+@pytest_asyncio.fixture
+async def served() -> AsyncIterator[Serving]:
+    async with serving() as one:
+        yield one
+
+
+async def endless(call: Call) -> AsyncIterator:
+    while not call.stopped.is_set():
+        yield reply("on and ")
+        await asyncio.sleep(0.01)
+
+
+async def started(served: Serving, script: object, **fields: object) -> "asyncio.Task":
+    """A request that Triton has and plays this script for."""
+    served.triton.script = script
+    calls = len(served.triton.calls)
+    task = asyncio.create_task(served.http.post(CHAT, json=HELLO | fields))
+    async with asyncio.timeout(WAIT):
+        while len(served.triton.calls) == calls:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    return task
+
+
+def dying(model: str) -> object:
+    async def script(call: Call) -> AsyncIterator:
+        yield failure(UNHEALTHY.format(model))
+
+    return script
+
+
+@pytest.mark.parametrize("model", ["postprocessing", "tensorrt_llm"])
+async def test_what_runs_through_a_dead_model_fails_at_once(served: Serving, model: str) -> None:
+    silent, streaming = await started(served, silence), await started(served, endless, stream=True)
+    async with asyncio.timeout(WAIT):
+        first = await (await started(served, dying(model)))
+        assert (first.status_code, first.headers["retry-after"]) == (503, "1")
+        assert (await silent).json()["error"]["code"] == "unavailable"
+        events = (await streaming).text.split("\n\n")
+    assert '"code":"unavailable"' in events[-3] and events[-2] == "data: [DONE]"
+
+
+async def test_what_has_passed_a_dead_model_goes_on(served: Serving) -> None:
+    served.triton.unready.add("vit")
+    silent, streaming = await started(served, silence), await started(served, endless, stream=True)
+    async with asyncio.timeout(WAIT):
+        await (await started(served, dying("vit")))
+        assert (await silent).status_code == 503, "it may be inside the model"
+        await served.stopped([0])
+    assert not streaming.done()
+    assert (await served.chat()).status_code == 503, "not sent to Triton"
+    assert len(served.triton.calls) == 3
+    streaming.cancel()
+
+
+async def test_it_serves_again_once_the_model_answers(served: Serving) -> None:
+    async with asyncio.timeout(WAIT):
+        assert (await (await started(served, dying("postprocessing")))).status_code == 503
+        served.triton.script = endless
+        assert (await served.http.get("/health/live")).status_code == 200
+        while (await served.http.get("/health/ready")).status_code != 200:
+            await asyncio.sleep(0.05)
+        served.reset()
+        assert (await served.chat()).status_code == 200
+
+
+async def test_readiness_does_not_trust_triton(served: Serving) -> None:
+    served.triton.lost = "preprocessing"
+    async with asyncio.timeout(WAIT):
+        while (answer := await served.http.get("/health/ready")).status_code == 200:
+            await asyncio.sleep(0.05)
+    assert answer.json()["not_ready"] == ["preprocessing"]
+
+
+async def test_overdue_answers_make_it_ask(served: Serving) -> None:
+    """The engine of the fake dies without a word to the request inside it."""
+    silent = await started(served, silence)
+    served.triton.lost = "tensorrt_llm"
+    async with asyncio.timeout(WAIT):
+        assert (await silent).status_code == 503
+
+
+async def test_a_triton_that_just_came_serves_at_once(served: Serving) -> None:
+    """The channel fails calls between two attempts to connect; clients must not see that."""
+    port = served.triton.port
+    await served.triton.stop()
+    async with asyncio.timeout(WAIT):
+        while (await served.chat()).status_code != 503:
+            await asyncio.sleep(0.05)
+        for _ in range(5):
+            await asyncio.sleep(0.3)  # attempts to connect fail by now, so that the next one is half a second away
+            await served.triton.start(port)
+            assert (await served.chat()).status_code == 200
+            assert (await served.http.post("/tokenize", json={"prompt": "Hi"})).status_code == 200
+            await served.triton.stop()
+        await served.triton.start(port)
