@@ -41,7 +41,10 @@ class Part:
         self._environment = environment
         self._memory: set[Path] = set()
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        with log_path.open("ab" if go_on else "wb") as log:
+        if not go_on:
+            log_path.write_bytes(b"")
+        # To append: its children write to the same file.
+        with log_path.open("ab") as log:
             self._log_start = self._shown = log.tell()
             self._process = subprocess.Popen(  # nosec B603 # fixed program, no shell
                 command,

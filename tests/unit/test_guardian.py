@@ -14,7 +14,7 @@ import pytest
 
 from preprocessing import guardian
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 # The child of the stub stands for an engine: it has shared memory mapped, and hears no signal but SIGKILL.
 ENGINE = """
 import mmap, os, signal, sys, time

@@ -17,7 +17,7 @@ import pytest
 
 from scripts.launcher.processes import Part
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 SLEEPER = "import subprocess, time; subprocess.Popen(['sleep', '60']); print('up', flush=True); time.sleep(60)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
 

@@ -16,7 +16,7 @@ from scripts.launcher.repository import Load
 from scripts.launcher.stubs import Stubs
 from scripts.launcher.supervisor import CrashLoop, Supervisor
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 FAKE = Path(__file__).parents[1] / "fakes" / "fake_tritonserver.py"
 MODELS = ("preprocessing", "tensorrt_llm")
 
@@ -27,7 +27,7 @@ class Bench:
     def __init__(self, folder: Path, restarts: int = 5) -> None:
         environment = os.environ | {"FAKE_TRITONSERVER": "keep_models", "FAKE_MODELS": str(folder)}
         triton = Part("tritonserver", [sys.executable, str(FAKE)], environment, folder / "tritonserver.log")
-        wait_for(lambda: triton.lines().count("model up") == len(MODELS))
+        wait_for(lambda: triton.lines().count("model up") == len(MODELS), triton.lines)
         frontend = Part("frontend-1", ["sleep", "60"], os.environ, folder / "frontend-1.log")
         self.parts = [triton, frontend]
         self.said: list[str] = []
@@ -59,10 +59,10 @@ class Bench:
         return Load("http://127.0.0.1:1", "key", model, 5)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool], told: Callable[[], object] = lambda: "not in time") -> None:
     end = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < end, "not in time"
+        assert time.monotonic() < end, told()
         time.sleep(0.02)
 
 
