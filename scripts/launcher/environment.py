@@ -141,8 +141,10 @@ def stack_environment(
         environment["TRITON_CHAT_STYLER"] = options.styler
     slots = options.engine.get("max_num_seqs")
     if isinstance(slots, int):
-        # Who is let in beyond the engine's slots waits inside it, and everybody the longer for it.
-        environment.setdefault("TRITON_CHAT_MAX_IN_FLIGHT", str(max(1, math.ceil(slots / options.frontends))))
+        # Who is let in beyond the engine's slots waits inside it, and everybody the longer for it. Connections spread
+        # unevenly over frontends that share a port: half as many again for each, so that no slot stays empty.
+        share = 1.0 if options.frontends == 1 else min(1.0, 1.5 / options.frontends)
+        environment.setdefault("TRITON_CHAT_MAX_IN_FLIGHT", str(max(1, math.ceil(slots * share))))
     return environment
 
 
