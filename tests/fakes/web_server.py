@@ -23,7 +23,7 @@ class Web:
     def __init__(self, reply: Reply) -> None:
         self.heads: list[dict[str, str]] = []
         self.open = 0
-        self.readers: list[asyncio.StreamReader] = []
+        self.readers: dict[asyncio.StreamWriter, asyncio.StreamReader] = {}
         self.port = 0
         self._reply = reply
 
@@ -33,7 +33,7 @@ class Web:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
-        self.readers.append(reader)
+        self.readers[writer] = reader
         try:
             lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}

@@ -87,6 +87,13 @@ def error_code(body: dict) -> str:
     return body["error"]["code"]
 
 
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready", timeout=PATIENCE_S).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 class Faulty:
     """A running stack that this thread looks after while it waits, as `Stack.wait` does."""
 
@@ -101,10 +108,7 @@ class Faulty:
             time.sleep(0.05)
 
     def is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.stack.url}/health/ready", timeout=PATIENCE_S).status_code == 200
-        except httpx.TransportError:
-            return False
+        return is_ready(self.stack.url)
 
     def load(self, words: str, count: int = 4, max_tokens: int = 4000) -> Load:
         """Answers under way, all the streamed ones with text."""
@@ -217,22 +221,23 @@ def test_a_frontend(faulty: Faulty) -> None:
 
 def test_sigterm_drains_a_frontend(faulty: Faulty, tmp_path: Path) -> None:
     port = choose_ports(faulty.stack.options).frontend
-    settings = {"PORT": str(port), "TRITON_URL": faulty.stack.grpc_url, "GRACE_PERIOD": "6"}
+    settings = {"PORT": str(port), "TRITON_URL": faulty.stack.grpc_url, "GRACE_PERIOD": "15"}
     environment = os.environ | {f"TRITON_CHAT_{name}": value for name, value in settings.items()}
     part = Part("frontend", frontend_command(), environment, tmp_path / "frontend.log")
     url = f"http://127.0.0.1:{port}"
     try:
         faulty.mend_until(lambda: "listening" in "".join(part.lines()), "the frontend listens")
-        ending, endless = Load(url, "story", 2), Load(url, "epic", 2)
-        faulty.mend_until(lambda: ending.started + endless.started == 2, "answers are under way")
+        ending, endless = Load(url, "epic", 2, max_tokens=300), Load(url, "epic", 2)
+        faulty.mend_until(lambda: running_requests(faulty.stack) == 4, "the engine works at all answers")
         part.terminate()
+        faulty.mend_until(lambda: not is_ready(url), "it says that it goes away")
         refused = Load(url, "story", 2)
         faulty.mend_until(lambda: refused.done, "new requests are refused")
         assert refused.ends == ["overloaded"] * 2
         faulty.mend_until(lambda: part.exit_status() is not None, "the frontend ends")
         assert part.exit_status() == 0
         faulty.mend_until(lambda: ending.done and endless.done, "all answers end")
-        assert (ending.ends, endless.ends) == (["stop"] * 2, ["unavailable"] * 2)
+        assert (ending.ends, endless.ends) == (["length"] * 2, ["unavailable"] * 2)
     finally:
         part.stop(0.0)
 

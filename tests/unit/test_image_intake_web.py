@@ -198,7 +198,7 @@ class TestConcurrency:
 
 async def test_a_client_that_leaves_ends_the_fetching() -> None:
     async def hang(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
-        assert await asyncio.wait_for(server.readers.pop().read(), WAIT) == b"", "the fetching side closes first"
+        assert await asyncio.wait_for(server.readers[writer].read(), WAIT) == b"", "the fetching side closes first"
 
     async with web(hang) as server, serving(image_private_hosts=True, image_timeout=60.0) as served:
         parts = [{"type": "image_url", "image_url": {"url": f"http://127.0.0.1:{server.port}/{i}"}} for i in range(3)]

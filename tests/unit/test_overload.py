@@ -160,7 +160,7 @@ class TestFetching:
         """Run with an image server that never answers; in the end nobody may be connected to it any more."""
 
         async def hang(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
-            await server.readers.pop().read()
+            await server.readers[writer].read()
 
         async with web(hang) as server, serving(image_private_hosts=True, image_timeout=60.0) as served:
             part = {"type": "image_url", "image_url": {"url": f"http://127.0.0.1:{server.port}/image"}}
