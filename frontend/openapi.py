@@ -78,8 +78,10 @@ def _post(summary: str, body: Schema, answer: str, event: str | None = None) -> 
     """event: what the data of each server-sent event holds where the answer can be streamed."""
     content: Schema = {JSON: {"schema": ref(answer)}}
     if event:
-        about = f"With stream: server-sent events, each with {event} or an Error as its data"
-        content[EVENTS] = {"schema": {"type": "string", "description": about}}
+        # Where a body is a stream of events, tools read the schema as that of one event.
+        about = f"With stream: {event} or an Error as JSON; [DONE] ends the stream of a chat or a completion"
+        one: Schema = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+        content[EVENTS] = {"schema": one | {"description": about}}
     return {
         "post": {
             "summary": summary,
