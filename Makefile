@@ -3,24 +3,28 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+CHAT := $(VENV)/bin/triton-chat
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 AGENTS := .cache/agents-venv
 AUDIT := .cache/audit-venv
+DOCS := .cache/docs-venv
+UI_VENV := .cache/ui-venv
 
 MODEL ?= smollm2
 PORT ?= 9997
 ARGS ?=
+UI ?=
 # HASHES=1 installs only files whose hashes are in requirements/*.hashes. Not the default: an index of one's own may
 # hold other builds of the same versions (torch for CPUs alone is the common one), which it refuses.
 HASHES ?=
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
-.PHONY: help setup setup-dev setup-agents check audit hashes test serve clean
+.PHONY: help setup setup-dev setup-ui setup-browser setup-agents check audit docs hashes test serve clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo 'Variables: MODEL= (smollm2, a folder, a hub id)  PORT=  ARGS= (more options of scripts/serve.py)  PYTHON='
+	@echo 'Variables: MODEL= (smollm2, a folder, a hub id)  PORT=  UI=1 (the chat page as well)  ARGS= (more options, see `triton-chat serve --help`)  PYTHON='
 
 setup: $(VENV)/.serve ## virtual environment, packages, tritonserver
 	@$(RUN) -m scripts.fetch_tritonserver
@@ -28,40 +32,50 @@ setup: $(VENV)/.serve ## virtual environment, packages, tritonserver
 setup-dev: setup $(VENV)/.dev
 	@$(RUN) -m scripts.fetch_tokenizers
 
-check: $(VENV)/.dev ## lint, format, types and bandit
+setup-ui: $(UI_VENV)/.installed ## packages of the chat page (`make serve UI=1` starts it)
+
+# A system package, unlike everything else: browsers are not on the Python index.
+setup-browser:
+	@$(PYTHON) scripts/install_chromium.py
+
+check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy preprocessing frontend
 	@# bandit also warns of each `nosec` whose line has parts that needed none.
 	$(RUN) -m bandit --quiet --recursive frontend preprocessing model_repository scripts \
 		2> >(grep -v 'nosec encountered' >&2)
+	@$(MAKE) --no-print-directory docs
 	@# A report, no verdict: it asks PyPI, and what that says of an unchanged tree changes from day to day.
 	@$(MAKE) --no-print-directory --silent audit || echo 'check: no clean bill from pip-audit, for the reason above'
 
 # --strict, as an index that knows nothing of a package must not pass for a clean bill.
 audit: $(AUDIT)/.installed ## known vulnerabilities of the pinned packages (needs PyPI)
-	for list in serve dev agents; do \
+	for list in serve dev agents docs ui; do \
 		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements/$$list.txt || exit; \
 	done
 
 hashes: $(AUDIT)/.installed ## write requirements/*.hashes anew after a pin has changed (needs PyPI)
-	for list in serve dev agents audit; do \
+	for list in serve dev agents docs ui audit; do \
 		{ head -n 2 requirements/$$list.hashes && $(AUDIT)/bin/uv pip compile --quiet --no-config --no-deps \
 			--generate-hashes --no-annotate --no-header --python-version 3.11 requirements/$$list.txt; \
 		} > $(AUDIT)/hashes && mv $(AUDIT)/hashes requirements/$$list.hashes || exit; \
 	done
 
+docs: $(DOCS)/.installed ## the documentation as a site in .cache/site; a link to nothing is an error
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
 setup-agents: $(AGENTS)/.installed
 
-test: setup-dev setup-agents ## unit tests, then integration tests on a real tritonserver
+test: setup-dev setup-agents setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
 	$(RUN) -m pytest tests/unit
 	$(RUN) -m pytest tests/integration
 
-serve: setup ## serve MODEL at http://127.0.0.1:PORT/v1
-	@$(RUN) -m scripts.serve --model $(MODEL) --port $(PORT) $(ARGS)
+serve: setup $(if $(UI),setup-ui) ## serve MODEL at http://127.0.0.1:PORT/v1
+	@$(CHAT) serve --model $(MODEL) --port $(PORT) $(if $(UI),--ui) $(ARGS)
 
 bench: setup ## load this stack and `vllm serve` in alternating rounds, print ratios (ARGS="--streams 1 8 16")
-	$(RUN) -m scripts.bench $(ARGS)
+	$(CHAT) bench $(ARGS)
 
 clean: ## remove the virtual environment, downloads, prepared models and caches
 	rm -rf $(VENV) .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -88,6 +102,16 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 $(AGENTS)/.installed: requirements/agents.txt
 	$(PYTHON) -m venv --clear $(AGENTS)
 	$(AGENTS)/bin/pip --disable-pip-version-check install --no-deps $(call wanted,agents)
+	@touch $@
+
+$(UI_VENV)/.installed: requirements/ui.txt
+	$(PYTHON) -m venv --clear $(UI_VENV)
+	$(UI_VENV)/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,ui)
+	@touch $@
+
+$(DOCS)/.installed: requirements/docs.txt
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,docs)
 	@touch $@
 
 $(AUDIT)/.installed: requirements/audit.txt

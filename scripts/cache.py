@@ -11,14 +11,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# The clone, or the folder that the package was installed into: model_repository/ and models/ lie in either.
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Names the version that a finished entry was built from; absent in anything unfinished.
 MARKER = ".complete"
 
 
 def cache_dir() -> Path:
-    """TRITON_CHAT_CACHE, or .cache in the repository."""
-    return Path(os.environ.get("TRITON_CHAT_CACHE") or REPOSITORY / ".cache").resolve()
+    """TRITON_CHAT_CACHE, else .cache in a clone, else triton-chat in the user's cache folder."""
+    chosen = os.environ.get("TRITON_CHAT_CACHE")
+    if chosen:
+        return Path(chosen).resolve()
+    if (REPOSITORY / "pyproject.toml").is_file():
+        return REPOSITORY / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").resolve() / "triton-chat"
 
 
 def is_built(entry: Path, version: str) -> bool:
@@ -65,7 +71,8 @@ def download_wheel(requirement: str, folder: Path) -> Path:
         "--no-deps",
         "--only-binary=:all:",
     ]
-    if subprocess.run([*command, "--dest", str(folder), requirement]).returncode != 0:  # nosec B603 # fixed program, no shell
+    # Its words go to standard error: what is printed on the other is the result.
+    if subprocess.run([*command, "--dest", str(folder), requirement], stdout=2).returncode != 0:  # nosec B603 # fixed program, no shell
         raise RuntimeError(f"pip could not download {requirement}; is the package index reachable?")
     return next(folder.glob("*.whl"))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the vision tower of a split checkpoint as ONNX: `python -m scripts.export_vit <model folder>`.
+"""Write the vision tower of a split checkpoint as ONNX, for `triton-chat build vit`.
 
 The file, `vision/model.onnx`, runs in onnxruntime as it is (`TRITON_CHAT_VIT_RUNTIME=onnxruntime`), and NVIDIA's
 trtexec builds an engine for `TRITON_CHAT_VIT_RUNTIME=tensorrt` from it, for tiles of 448 pixels:
@@ -11,15 +11,12 @@ Input `tiles` uint8 [n, s, s, 3] with any n, output `embeddings` float [n, token
 and onnxruntime.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from scripts.cache import REPOSITORY
 
@@ -101,22 +98,3 @@ def _check(tower: Any, size: int, path: Path, tolerance: float) -> None:
         difference = float((found - expected).abs().max() / expected.abs().max())
         if found.shape != expected.shape or not difference <= tolerance:
             raise ValueError(f"the exported tower differs from torch's at {count} tiles: by {difference:.1e}")
-
-
-def main() -> int:
-    """Export with words for the terminal; prints the file's path."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.export_vit", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("model", type=Path, help="a split checkpoint: the folder that has a vision/ folder")
-    parser.add_argument("--dtype", choices=sorted(TOLERANCE), default="float32", help="default: %(default)s")
-    options = parser.parse_args()
-    try:
-        path = export(options.model, options.dtype)
-    except (ValueError, ImportError) as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {error}")
-        return 1
-    Console(highlight=False, soft_wrap=True).print(str(path))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

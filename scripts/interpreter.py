@@ -39,30 +39,33 @@ def libpython_problem() -> str | None:
     )
 
 
-def problems() -> list[str]:
-    """Everything that keeps this interpreter or machine from running the embedded tritonserver, in words."""
-    found = []
-    if sys.version_info[:2] not in SUPPORTED:
-        versions = " or ".join("{}.{}".format(*version) for version in SUPPORTED)
-        found.append(
-            f"{sys.executable} is Python {platform.python_version()}; Python {versions} is needed. "
-            "Choose one with `make setup PYTHON=/path/to/python3.11`."
-        )
+def python_problem() -> str | None:
+    """None, or why this version of Python cannot run the embedded tritonserver."""
+    if sys.version_info[:2] in SUPPORTED:
+        return None
+    versions = " or ".join("{}.{}".format(*version) for version in SUPPORTED)
+    return (
+        f"{sys.executable} is Python {platform.python_version()}; Python {versions} is needed. "
+        "Choose one with `make setup PYTHON=/path/to/python3.11`."
+    )
+
+
+def platform_problem() -> str | None:
+    """None, or why this machine cannot run the embedded tritonserver."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
-        found.append(
+        return (
             f"this machine is {platform.system()} {platform.machine()}; the embedded tritonserver is built for Linux "
             "x86_64. Elsewhere use a Triton container."
         )
-        return found
     name, version = platform.libc_ver()
     if name == "glibc" and tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_GLIBC:
-        found.append(
-            f"glibc {version} is too old for the embedded tritonserver; Ubuntu 22.04, Debian 12 or later is needed."
-        )
-    problem = libpython_problem()
-    if problem:
-        found.append(problem)
-    return found
+        return f"glibc {version} is too old for the embedded tritonserver; Ubuntu 22.04, Debian 12 or later is needed."
+    return None
+
+
+def problems() -> list[str]:
+    """Everything that keeps this interpreter or machine from running the embedded tritonserver, in words."""
+    return [problem for problem in (python_problem(), platform_problem(), libpython_problem()) if problem]
 
 
 def main() -> int:

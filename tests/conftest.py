@@ -2,10 +2,14 @@
 """Fixtures that several test folders share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and programs that the tests start inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _TOKENIZERS = Path(__file__).parent.parent / ".cache" / "tokenizers"
 

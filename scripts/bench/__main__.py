@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m scripts.bench`: start the contenders in turn, load them in alternating rounds, print and save figures.
+"""`triton-chat bench`: start the contenders in turn, load them in alternating rounds, print and save figures.
 
 The contenders share the machine, so they never run at once: each round starts one, warms it up and measures it.
 """
@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scripts.bench.load import Load, run
 from scripts.bench.peer import VllmServe
@@ -31,21 +34,37 @@ def main(arguments: list[str] | None = None) -> None:
     rounds: dict[int, dict[str, list[dict[str, float]]]] = {
         streams: {name: [] for name in options.contenders} for streams in options.streams
     }
-    for number in range(options.rounds):
-        for name in options.contenders:
-            with contender(name, model, options) as url:
-                for streams in options.streams:
-                    rounds[streams][name].append(measure(url, streams, number, options))
-                    print(
-                        f"round {number + 1} {name} {streams} streams: {json.dumps(rounds[streams][name][-1])}",
-                        flush=True,
-                    )
+    runs = options.rounds * len(options.contenders) * len(options.streams)
+    with progress() as bar:
+        task = bar.add_task("measuring", total=runs)
+        for number in range(options.rounds):
+            for name in options.contenders:
+                bar.update(task, description=f"round {number + 1}, {name}")
+                with contender(name, model, options) as url:
+                    for streams in options.streams:
+                        rounds[streams][name].append(measure(url, streams, number, options))
+                        told = json.dumps(rounds[streams][name][-1])
+                        print(f"round {number + 1} {name} {streams} streams: {told}", flush=True)
+                        bar.advance(task)
     save(options, model, rounds)
+
+
+def progress() -> Progress:
+    """A bar over all runs on standard error; nothing where that is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Command-line options; flags that this parser does not know go to both engines."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="triton-chat bench",
+        description="Start this stack and `vllm serve` in turn, load them in alternating rounds, save the figures.",
+        epilog="Flags that are not listed here go to both engines.\n\n"
+        "example: triton-chat bench --streams 1 8 --rounds 3 --dtype bfloat16",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--model", help="checkpoint folder (default: the packaged SmolLM2)")
     parser.add_argument(
         "--contenders", nargs="+", default=["triton-chat", "vllm-serve"], choices=["triton-chat", "vllm-serve"]

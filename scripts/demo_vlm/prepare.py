@@ -4,7 +4,6 @@
 import hashlib
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from scripts.cache import REPOSITORY, build_once, cache_dir
 from scripts.demo_vlm.layout import LORA_SCALE, VISION_CONFIG
 from scripts.demo_vlm.naming import LANGUAGE_PREFIX, VISION_PREFIX, renamed
-from scripts.prepare_model import prepare_default_model, report
+from scripts.prepare_model import prepare_default_model
 
 NAME = "demo-vlm"
 WEIGHTS = REPOSITORY / "models" / NAME / "weights.safetensors"
@@ -101,7 +100,3 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    sys.exit(report(prepare_demo_vlm))

@@ -52,7 +52,8 @@ def find_triton(chosen: Path | None) -> TritonServer:
     home = fetch_tritonserver.home()
     binary = home / "pytriton" / "tritonserver" / "bin" / "tritonserver"
     if not binary.is_file():
-        raise LaunchError("the embedded tritonserver is missing.", "Run `make setup`, or name another with --triton.")
+        mend = "Run `triton-chat prepare` or `make setup`, or name another with --triton."
+        raise LaunchError("the embedded tritonserver is missing.", mend)
     return TritonServer(binary, home)
 
 

@@ -17,7 +17,7 @@ from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
 
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
 _UNWANTED_FILES = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.pth", "consolidated*", "original/*")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 _WEIGHT_FILES = ("*.safetensors", "*.bin")
 
 
@@ -60,16 +60,27 @@ def resolve_model(model: str, console: Console) -> ServedModel:
 
     Raises LaunchError in words for a model that is not there or is no checkpoint.
     """
+    try:
+        return _resolve(model, console)
+    except ImportError as error:
+        # Serving a checkpoint takes a Triton; converting one takes torch, which is not in every installation.
+        raise LaunchError(
+            f"'{model}' has to be converted, and the package {error.name} is missing.",
+            "Run `make setup`, or install it with the engine: pip install 'triton-chat[cpu]'.",
+        ) from error
+
+
+def _resolve(model: str, console: Console) -> ServedModel:
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return _served(_split(folder.resolve(), console), folder.resolve().name)
+        return served(_split(folder.resolve(), console), folder.resolve().name)
     if model in PREPARED:
-        return _served(_prepared(PREPARED[model], console), PREPARED[model].name)
+        return served(_prepared(PREPARED[model], console), PREPARED[model].name)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise LaunchError(
             f"there is no folder {folder}.", f"--model takes a checkpoint folder, a hub id, {' or '.join(PREPARED)}."
         )
-    return _served(_split(_downloaded(model), console), model)
+    return served(_split(_downloaded(model), console), model)
 
 
 def _prepared(model: Prepared, console: Console) -> Path:
@@ -125,22 +136,24 @@ def _downloaded(hub_id: str) -> Path:
         ) from error
 
 
-def _served(folder: Path, name: str) -> ServedModel:
+def served(folder: Path, name: str) -> ServedModel:
+    """The checkpoint in a folder; raises LaunchError where it has no usable config or no tokenizer."""
     try:
         checkpoint = Checkpoint.load(folder)
     except ValueError as error:
         raise LaunchError(
             f"{error}.", "--model needs a Hugging Face checkpoint folder (config.json, tokenizer, weights)."
         ) from error
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise LaunchError(
-            f"'{folder}' has no tokenizer ({', '.join(_TOKENIZER_FILES)}).",
+            f"'{folder}' has no tokenizer ({', '.join(TOKENIZER_FILES)}).",
             "Copy the tokenizer's files of the published checkpoint into it.",
         )
-    return ServedModel(checkpoint, name, _weight_bytes(folder))
+    return ServedModel(checkpoint, name, weight_bytes(folder))
 
 
-def _weight_bytes(folder: Path) -> int:
+def weight_bytes(folder: Path) -> int:
+    """Size of a checkpoint's weights, the vision part's included."""
     for pattern in _WEIGHT_FILES:
         sizes = [os.stat(path).st_size for place in (folder, folder / "vision") for path in place.glob(pattern)]
         if sizes:

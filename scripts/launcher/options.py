@@ -4,6 +4,7 @@
 import argparse
 import json
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -42,15 +43,19 @@ UNNEEDED = {
     "tool_call_parser": "the styler reads tool calls; choose one with --styler",
 }
 
+ABOUT = """Start tritonserver and the OpenAI frontend and stop them together.
+
+  triton-chat serve /models/Qwen3-0.6B --port 8102 --max-model-len 16k --dtype bfloat16"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchOptions:
     """What one stack is to be.
 
     model: a checkpoint folder, "smollm2", "demo-vlm" or a hub id. served_model_name: empty means the model's own name.
-    port and triton_*_port: 0 picks a free one. frontends: processes that share `port`. max_model_len: None means the
-    checkpoint's. settings: of the frontend and of the models' configs, by environment variable. engine: options by the
-    engine's own names. notes: what is to be told to the person at the terminal.
+    port, ui_port and triton_*_port: 0 picks a free one. ui: with the chat page. frontends: processes that share `port`.
+    max_model_len: None means the checkpoint's. settings: of the frontend and of the models' configs, by environment
+    variable. engine: options by the engine's own names. notes: what is to be told to the person at the terminal.
     """
 
     model: str = DEFAULT_MODEL
@@ -67,6 +72,9 @@ class LaunchOptions:
     triton_http_port: int = 8000
     triton_grpc_port: int = 8001
     triton_metrics_port: int = 8002
+    ui: bool = False
+    ui_host: str = "127.0.0.1"
+    ui_port: int = 7860
     ready_timeout: float = 600.0
     restarts: int = 5
     log_dir: Path = field(default_factory=lambda: cache_dir() / "logs")
@@ -76,9 +84,12 @@ class LaunchOptions:
     notes: tuple[str, ...] = ()
 
 
-def parse_options(arguments: Sequence[str]) -> LaunchOptions:
-    """Read the command line; exits with argparse's message for a value that cannot be."""
-    parser = _parser()
+def parse_options(arguments: Sequence[str], command: str = "serve", about: str = ABOUT) -> LaunchOptions:
+    """Read the command line; exits with argparse's message for a value that cannot be.
+
+    command, about: the `triton-chat` command whose line it is, and what its help begins with.
+    """
+    parser = _parser(command, about)
     own = {flag for action in parser._actions for flag in action.option_strings}
     ours, foreign = split(arguments, own)
     values = vars(parser.parse_args(ours))
@@ -148,16 +159,21 @@ def _count(text: str) -> int:
     return count
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str, about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="triton-chat",
+        prog=f"triton-chat {command}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         argument_default=None,
-        description="Start tritonserver and the OpenAI frontend and stop them together.",
-        epilog="Settings of the frontend (python -m frontend --help) are taken as well, and those of the model "
-        f"repository: {', '.join('--' + name.replace('_', '-') for name in sorted(MODEL_SETTINGS))}. "
-        "Any other flag is an option of the engine by its own name, as `vllm serve` has it: --tensor-parallel-size 2. "
-        "The model comes first then.",
+        description=about,
+        epilog=textwrap.fill(
+            "Settings of the frontend (python -m frontend --help) are taken as well, and those of the model "
+            f"repository: {', '.join('--' + name.replace('_', '-') for name in sorted(MODEL_SETTINGS))}. Any other "
+            "flag is an option of the engine by its own name, as `vllm serve` has it: --tensor-parallel-size 2. "
+            "The model comes first then.",
+            width=100,
+            break_on_hyphens=False,
+        ),
     )
     defaults = LaunchOptions()
     add = parser.add_argument
@@ -180,6 +196,9 @@ def _parser() -> argparse.ArgumentParser:
     for endpoint in ("http", "grpc", "metrics"):
         default = getattr(defaults, f"triton_{endpoint}_port")
         add(f"--triton-{endpoint}-port", type=_port, help=f"Triton's {endpoint} port; 0 picks one (default {default})")
+    add("--ui", action="store_true", help="start the chat page as well (`make setup-ui` installs its packages)")
+    add("--ui-host", help=f"address of the chat page (default {defaults.ui_host})")
+    add("--ui-port", type=_port, help=f"port of the chat page; 0 picks one (default {defaults.ui_port})")
     add(
         "--ready-timeout",
         type=float,

@@ -15,12 +15,13 @@ FREE_PORTS = ("--port=0", "--triton-http-port=0", "--triton-grpc-port=0", "--tri
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of one stack, all of them above 0."""
+    """The ports of one stack, all of them above 0; `ui` is 0 without a chat page."""
 
     frontend: int
     http: int
     grpc: int
     metrics: int
+    ui: int = 0
 
 
 def choose_ports(options: LaunchOptions) -> Ports:
@@ -28,12 +29,14 @@ def choose_ports(options: LaunchOptions) -> Ports:
 
     Raises LaunchError naming the flag of a port that is taken.
     """
-    wanted = (
+    wanted = [
         ("--port", options.host, options.port),
         ("--triton-http-port", options.triton_host, options.triton_http_port),
         ("--triton-grpc-port", options.triton_host, options.triton_grpc_port),
         ("--triton-metrics-port", options.triton_host, options.triton_metrics_port),
-    )
+    ]
+    if options.ui:
+        wanted.append(("--ui-port", options.ui_host, options.ui_port))
     # All are held until the last is chosen, so that two 0s never get the same one.
     with ExitStack() as held:
         return Ports(*[held.enter_context(_held(*each)) for each in wanted])
@@ -44,7 +47,9 @@ def _held(flag: str, host: str, port: int) -> Iterator[int]:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except socket.gaierror:
-        raise LaunchError(f"'{host}' is no address of this machine.", "Change --host or --triton-host.") from None
+        raise LaunchError(
+            f"'{host}' is no address of this machine.", "Change --host, --triton-host or --ui-host."
+        ) from None
     with socket.socket(family) as listener:
         # As servers do: without it connections that just closed would make a free port look taken.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -17,6 +17,7 @@ from rich.console import Console
 from frontend import access
 from frontend.settings import Settings
 from scripts.launcher import environment as environments
+from scripts.launcher import page
 from scripts.launcher.budget import RestartBudget
 from scripts.launcher.checks import check_memory, check_server, check_settings
 from scripts.launcher.diagnose import describe_exit, explain
@@ -62,6 +63,8 @@ class Stack:
         base = os.environ if environment is None else environment
         self.server = environments.find_triton(self.options.triton)
         check_server(self.server, self.options)
+        if self.options.ui:
+            page.check_page()
         self.ports = choose_ports(self.options)
         self.model: ServedModel = resolve_model(self.options.model, self.console)
         self._shared = environments.stack_environment(base, self.options, self.model, self.ports)
@@ -69,6 +72,7 @@ class Stack:
         self._settings = Settings.load([], self._shared)
         self._triton_environment = environments.triton_environment(self._shared, self.options, self.server)
         check_memory(self.model, self._triton_environment)
+        self._page_environment = page.page_environment(base)
         # Where frontends that share a port count together, so that each can tell Prometheus about all of them.
         self._counts = TemporaryDirectory(prefix="triton_chat_metrics_", ignore_cleanup_errors=True)
         counts = {"PROMETHEUS_MULTIPROC_DIR": self._counts.name} if self.options.frontends > 1 else {}
@@ -108,14 +112,22 @@ class Stack:
         return f"http://{_reachable(self.options.triton_host)}:{self.ports.metrics}/metrics"
 
     @property
+    def ui_url(self) -> str | None:
+        """Address of the chat page; None where there is none."""
+        if not self.options.ui:
+            return None
+        scheme = "https" if self._settings.tls_certificate else "http"
+        return f"{scheme}://{_reachable(self.options.ui_host)}:{self.ports.ui}"
+
+    @property
     def model_names(self) -> tuple[str, ...]:
         """What requests may call the model."""
         return self._settings.served_model_name
 
     @property
     def warnings(self) -> list[str]:
-        """What is open to whom, where others than this machine can reach the API."""
-        return access.warnings(self._settings)
+        """What is open to whom, where others than this machine can reach the API or the chat page."""
+        return access.warnings(self._settings) + page.page_warnings(self.options, self._settings)
 
     @property
     def needs_key(self) -> bool:
@@ -124,7 +136,7 @@ class Stack:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The parts that were started: tritonserver first, then the frontends."""
+        """The parts that were started: tritonserver first, then the frontends, then the chat page."""
         return tuple(self._parts)
 
     def __enter__(self) -> Self:
@@ -157,7 +169,7 @@ class Stack:
                 display.show(states, elapsed)
                 if "failed" in states.values():
                     raise self._failure(self._parts[0], "tritonserver cannot serve.")
-                if answers_ok(f"{self.url}/health/ready"):
+                if self._late_part() is None:
                     return
                 if elapsed > self.options.ready_timeout:
                     raise self._late(states)
@@ -191,11 +203,11 @@ class Stack:
                 raise self._failure(part, f"{part.name} {describe_exit(status)}.")
 
     def stop(self) -> None:
-        """Stop the frontends, which let their requests finish, then tritonserver; nothing of either stays behind."""
-        frontends = self._parts[1:]
-        for part in frontends:
+        """Stop the frontends, which let their requests finish, then tritonserver; nothing of any stays behind."""
+        clients = self._parts[1:]
+        for part in clients:
             part.terminate()
-        for part in frontends:
+        for part in clients:
             part.stop(self._settings.grace_period + FRONTEND_MARGIN_S, self.hurry.is_set)
         wounded = self._supervisor is not None and self._supervisor.wounded
         for part in self._parts[:1]:
@@ -216,6 +228,15 @@ class Stack:
             command = environments.frontend_command()
             environment = self._frontend_environment | {"TRITON_CHAT_OWNER": name}
             self._parts.append(Part(name, command, environment, log_dir / f"{name}.log"))
+        if self.options.ui:
+            command = page.page_command(self.url, self.options, self.ports.ui, self._settings)
+            self._parts.append(Part(page.NAME, command, self._page_environment, log_dir / f"{page.NAME}.log"))
+
+    def _late_part(self) -> Part | None:
+        """A frontend or the chat page where it does not serve yet."""
+        if not answers_ok(f"{self.url}/health/ready"):
+            return self._parts[1]
+        return self._parts[-1] if self.ui_url and not answers_ok(f"{self.ui_url}/health") else None
 
     def _supervise(self) -> Supervisor:
         timeout = self.options.ready_timeout
@@ -239,10 +260,9 @@ class Stack:
 
     def _late(self, states: Mapping[str, str]) -> LaunchError:
         waiting = [name for name, state in states.items() if state != "ready"]
-        what = (
-            f"not ready after {self.options.ready_timeout:g} s; still missing: {', '.join(waiting) or 'the frontend'}."
-        )
-        return self._failure(self._parts[0] if waiting else self._parts[1], f"{what} --ready-timeout gives more time.")
+        part = self._parts[0] if waiting else self._late_part() or self._parts[1]
+        what = f"not ready after {self.options.ready_timeout:g} s; still missing: {', '.join(waiting) or part.name}."
+        return self._failure(part, f"{what} --ready-timeout gives more time.")
 
 
 def _reachable(host: str) -> str:

@@ -31,8 +31,8 @@ class CrashLoop(Exception):
 class Supervisor:
     """`step` looks after the parts once and never blocks for long.
 
-    parts: tritonserver, then the frontends; a part that is started anew takes its place in this list. load: starts
-    loading a model. ready: whether the stack can serve. say: what the person at the terminal is told.
+    parts: tritonserver, then the frontends and the chat page; a part that is started anew takes its place in this list.
+    load: starts loading a model. ready: whether the stack can serve. say: what the person at the terminal is told.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Supervisor:
     def step(self) -> None:
         """Mend what has died since the last step; raises CrashLoop where that was too often."""
         for index in range(1, len(self._parts)):
-            self._watch_frontend(index)
+            self._watch_part(index)
         if self._start_at is not None:
             self._start_triton_in_time()
         elif (status := self._parts[0].exit_status()) is not None:
@@ -78,13 +78,14 @@ class Supervisor:
             else:
                 self._watch_models()
 
-    def _watch_frontend(self, index: int) -> None:
+    def _watch_part(self, index: int) -> None:
         part = self._parts[index]
         status = part.exit_status()
         if status is None:
             return
         self._spend(part, part.name, describe_exit(status))
-        self.wounded = True
+        # Triton never learns of a chat page's end: the frontend cancels what was asked for it.
+        self.wounded = self.wounded or part.name.startswith("frontend")
         part.stop(0.0)
         self._parts[index] = part.again()
 

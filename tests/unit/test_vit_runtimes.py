@@ -12,6 +12,7 @@ from vision_towers import VARIANTS, random_tiles, vit_modules, write_internvit, 
 
 from preprocessing.triton_config import ModelParameters
 from scripts import export_vit
+from scripts.cli.main import main
 
 # Shares of the largest value. Float32 sums in another order; torch's rows are rounded to bfloat16 (2^-9) on their way.
 FLOAT32, BFLOAT16 = 1e-3, 2**-8
@@ -91,9 +92,8 @@ def test_an_export_that_differs_is_not_put_in_place(tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "vision").iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_the_export_command_says_what_is_wrong(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["export_vit", str(tmp_path)])
-    assert export_vit.main() == 1
+def test_the_build_command_says_what_is_wrong(tmp_path, capsys):
+    assert main(["build", "vit", str(tmp_path)]) == 1
     assert "vision/config.json' cannot be read" in capsys.readouterr().err
 
 
@@ -118,7 +118,7 @@ def test_a_missing_package_is_named(runtime, package, advice, tmp_path, monkeypa
 def test_a_missing_engine_file_says_how_to_write_it(tmp_path):
     write_internvit(tmp_path, "300m")
     with pytest.raises(
-        ValueError, match=r"finds no '.*vision/model.onnx': write it with `python -m scripts.export_vit"
+        ValueError, match=r"finds no '.*vision/model.onnx': write it with `triton-chat build vit FOLDER`"
     ):
         build(tmp_path, "onnxruntime")
     with pytest.raises(ValueError, match=r"finds no '/nowhere/x.onnx'"):

@@ -9,7 +9,7 @@ import torch
 from engine_files import find_engine_file
 from vit_options import VitOptions
 
-ADVICE = "write it with `python -m scripts.export_vit <model folder>`, or set TRITON_CHAT_VIT_ENGINE"
+ADVICE = "write it with `triton-chat build vit FOLDER`, or set TRITON_CHAT_VIT_ENGINE"
 INPUT, OUTPUT = "tiles", "embeddings"
 
 

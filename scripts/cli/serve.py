@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve a model: start tritonserver and the OpenAI frontend, say how to reach them, stop them together."""
+"""`triton-chat serve`: start tritonserver and the OpenAI frontend, say how to reach them, stop them together."""
 
 import signal
 import sys
@@ -60,6 +60,8 @@ def _announce(stack: Stack, console: Console) -> None:
     if stack.stopping.is_set():
         return
     console.print(f"[green]ready:[/] {stack.url}/v1 serves {', '.join(stack.model_names)}", soft_wrap=True)
+    if stack.ui_url:
+        console.print(f"chat page: {stack.ui_url}", soft_wrap=True)
     console.print(
         f"Triton: gRPC {stack.grpc_url}, HTTP {stack.triton_http_url}, metrics {stack.metrics_url}", soft_wrap=True
     )
@@ -73,7 +75,3 @@ def _report(console: Console, error: LaunchError) -> None:
     for line in error.log:
         console.print(f"  {line}", soft_wrap=True, markup=False)
     console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

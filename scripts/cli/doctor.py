@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`triton-chat doctor`: look at everything that a start needs, without starting anything."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from scripts.cli.findings import Finding
+from scripts.cli.machine import machine_findings
+from scripts.cli.model_files import model_findings
+from scripts.cli.software import software_findings
+from scripts.launcher.options import LaunchOptions, parse_options
+
+_ABOUT = """Look for what would stop `triton-chat serve` with the same words after it, and say how to mend it.
+The exit status is 1 where something would.
+
+  triton-chat doctor /models/Qwen3-0.6B --port 8102"""
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the findings as they come; 1 where one of them would stop a start."""
+    options = parse_options(sys.argv[1:] if arguments is None else arguments, "doctor", _ABOUT)
+    console = Console(highlight=False, soft_wrap=True)
+    found = []
+    for finding in findings(options):
+        found.append(finding)
+        style = _STYLES[finding.verdict]
+        console.print(f"[{style}]{finding.verdict:<8}[/] {finding.subject:<14}{escape(finding.text)}")
+    errors = sum(finding.verdict == "error" for finding in found)
+    console.print()
+    console.print(f"{errors} of these would stop a start." if errors else "Nothing here would stop a start.")
+    return 1 if errors else 0
+
+
+def findings(options: LaunchOptions) -> Iterator[Finding]:
+    """All findings for one line of `serve`."""
+    yield from software_findings(options, os.environ)
+    yield from machine_findings(options, os.environ)
+    yield from model_findings(options, os.environ)

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `triton-chat doctor` finds."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """subject: what was looked at. verdict: `error` would stop a start. text: what it is, and how to mend it."""
+
+    subject: str
+    verdict: Verdict
+    text: str
+
+
+def judged(subject: str, problem: str | None, fine: str, verdict: Verdict = "error") -> Finding:
+    """`fine` where there is no problem, else the problem with its verdict."""
+    return Finding(subject, verdict, problem) if problem else Finding(subject, "ok", fine)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor's look at the model: is the checkpoint whole, and does it fit into memory?"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from preprocessing.checkpoint import read_json
+from scripts.cache import MARKER, cache_dir
+from scripts.cli.findings import Finding, judged
+from scripts.launcher.checks import check_memory
+from scripts.launcher.environment import CPU_KV_CACHE_GIB
+from scripts.launcher.errors import LaunchError
+from scripts.launcher.model import PREPARED, SPLIT_FIRST, ServedModel, served
+from scripts.launcher.options import LaunchOptions
+
+INDEX = "model.safetensors.index.json"
+_LFS_POINTER = b"version https://git-lfs"
+# What the runtimes other than torch read in vision/.
+_RUNTIME_FILES = {
+    "onnxruntime": ("model.onnx", "`triton-chat build vit` writes it"),
+    "tensorrt": ("model.plan", "trtexec builds it from vision/model.onnx"),
+}
+
+
+def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Of a folder everything; of a model that `serve` would fetch first only that it would."""
+    folder = Path(options.model).expanduser()
+    if not folder.is_dir():
+        prepared = PREPARED.get(options.model)
+        if prepared is None:
+            yield _hub(options.model)
+            return
+        folder = cache_dir() / "models" / prepared.name
+        if not (folder / MARKER).is_file():
+            mend = (
+                f"'{options.model}' is prepared at the first start; `triton-chat prepare {options.model}` does it now"
+            )
+            yield Finding("model", "ok", mend)
+            return
+    try:
+        model = served(folder, folder.name)
+    except LaunchError as error:
+        yield Finding("model", "error", str(error))
+        return
+    yield Finding("model", "ok", f"{folder}: {model.checkpoint.model_type}")
+    yield judged("weights", weights_problem(folder), "complete")
+    yield from _vision(folder, model.checkpoint.model_type, {**environment, **options.settings})
+    yield judged("fits", _memory_problem(model, environment), f"{model.weight_bytes / 2**30:.1f} GiB of weights")
+
+
+def _hub(model: str) -> Finding:
+    folder = Path(model).expanduser()
+    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        return Finding(
+            "model",
+            "error",
+            f"there is no folder {folder}. Give a checkpoint folder, a hub id, {' or '.join(PREPARED)}.",
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        cached = snapshot_download(model, local_files_only=True)  # nosec B615 # only looks into the cache
+    except HFValidationError:
+        return Finding("model", "error", f"'{model}' is neither a folder here nor a hub id.")
+    except LocalEntryNotFoundError:
+        return Finding("model", "warning", f"'{model}' is not here yet: `triton-chat prepare {model}` downloads it")
+    return Finding("model", "ok", f"'{model}' was downloaded to {cached}")
+
+
+def weights_problem(folder: Path) -> str | None:
+    """None where every weight file is there and whole; .bin files are only counted."""
+    files = sorted(folder.glob("*.safetensors"))
+    try:
+        promised = set(read_json(folder / INDEX).get("weight_map", {}).values())
+    except ValueError as error:
+        return f"{error}. Copy it from the published checkpoint again."
+    missing = sorted(promised - {file.name for file in files})
+    if missing:
+        return f"'{folder}' lacks weight files that {INDEX} names: {', '.join(missing)}. Download them again."
+    if not files and not any(folder.glob("*.bin")):
+        return f"'{folder}' has no weights (*.safetensors). Download them, or give the folder that has them."
+    return next(filter(None, map(_file_problem, files)), None)
+
+
+def _file_problem(file: Path) -> str | None:
+    with file.open("rb") as start:
+        if start.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            return f"'{file}' is a git-lfs pointer. Run `git lfs pull` in its folder."
+    try:
+        # It compares the header with the file's size.
+        with safe_open(file, framework="numpy"):
+            return None
+    except (SafetensorError, OSError) as error:
+        return f"'{file}' is broken or not wholly downloaded ({error}). Download it again."
+
+
+def _vision(folder: Path, model_type: str, settings: Mapping[str, str]) -> Iterator[Finding]:
+    vision = folder / "vision"
+    if not vision.is_dir():
+        split = f"the checkpoint is split at the first start; `triton-chat prepare {folder}` does it now"
+        told = split if model_type in SPLIT_FIRST else "no part of its own: text, or in the engine"
+        yield Finding("vision", "ok", told)
+        return
+    if not (vision / "config.json").is_file():
+        yield Finding("vision", "error", f"'{vision}' has no config.json. Split the checkpoint again.")
+        return
+    yield judged("vision", weights_problem(vision), "complete")
+    runtime = settings.get("TRITON_CHAT_VIT_RUNTIME", "torch")
+    if runtime in _RUNTIME_FILES:
+        name, advice = _RUNTIME_FILES[runtime]
+        file = Path(settings.get("TRITON_CHAT_VIT_ENGINE") or vision / name)
+        problem = None if file.is_file() else f"the runtime {runtime} needs {file}: {advice}."
+        yield judged("vit engine", problem, str(file))
+
+
+def _memory_problem(model: ServedModel, environment: Mapping[str, str]) -> str | None:
+    try:
+        check_memory(model, {"VLLM_CPU_KVCACHE_SPACE": CPU_KV_CACHE_GIB, **environment})
+    except LaunchError as error:
+        return str(error)
+    return None

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`triton-chat prepare`: what `serve` would do first, done beforehand: tritonserver, download, conversion, split."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from scripts import fetch_tritonserver
+from scripts.launcher import LaunchError
+from scripts.launcher.environment import CONTAINER_BINARY
+from scripts.launcher.model import resolve_model
+from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
+
+_ABOUT = "Fetch, convert and split a model once, so that `serve` starts at once; prints the folder that is served."
+_EXAMPLE = "example: triton-chat prepare OpenGVLab/InternVL2_5-8B"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepare what the line names; progress goes to standard error, the model's folder to standard output."""
+    options = _parse(arguments)
+    console = Console(stderr=True, highlight=False)
+    try:
+        # A Triton container has its own.
+        if not options.no_server and not CONTAINER_BINARY.is_file() and fetch_tritonserver.fetch():
+            console.print(f"tritonserver unpacked to {fetch_tritonserver.home()}", soft_wrap=True)
+        model = resolve_model(options.model, console)
+    except (LaunchError, RuntimeError) as error:
+        console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("interrupted; what was begun is not kept")
+        return 130
+    print(model.checkpoint.path)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="triton-chat prepare", description=_ABOUT, epilog=_EXAMPLE)
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help=f"{DEFAULT_MODEL} (default), {DEMO_MODEL}, a checkpoint folder or a hub id",
+    )
+    parser.add_argument(
+        "--no-server", action="store_true", help="leave the embedded tritonserver (55 MB) out: another one will run"
+    )
+    return parser.parse_args(sys.argv[1:] if arguments is None else arguments)

