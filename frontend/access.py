@@ -94,7 +94,7 @@ class Access:
 
 def warnings(settings: Settings) -> list[str]:
     """What everybody who can reach the server can do, said for people; nothing on a loopback address."""
-    if _is_loopback(settings.host):
+    if is_loopback(settings.host):
         return []
     said = []
     if not settings.api_key and settings.api_keys_file is None:
@@ -110,7 +110,8 @@ def warnings(settings: Settings) -> list[str]:
     return said
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's layout and what its buttons do."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from chat_page.conversation import Conversation, Conversations
+from chat_page.display import shown
+from chat_page.endpoint import Endpoint
+from chat_page.request import THINKING, Controls, request_fields
+from chat_page.turns import PageError, Turn, open_calls
+
+_PLACEHOLDER = "Write a message; drop or paste pictures"
+_IDLE_DAY_S = 86400
+# The id lives as long as its tab, reloads included. Not randomUUID, which plain HTTP from another machine lacks.
+_TAB_ID = """(id, key) => {
+    let kept = sessionStorage.getItem("conversation");
+    if (!kept) {
+        const bytes = crypto.getRandomValues(new Uint8Array(16));
+        kept = Array.from(bytes, byte => byte.toString(16).padStart(2, "0")).join("");
+        sessionStorage.setItem("conversation", kept);
+    }
+    return [kept, key];
+}"""
+_NEW_TAB_ID = _TAB_ID.replace('sessionStorage.getItem("conversation")', "null")
+
+
+class ChatPage:
+    """The Blocks of the page, in `blocks`, and its conversations."""
+
+    def __init__(self, endpoint: Endpoint, ask_key: bool) -> None:
+        """ask_key: whether visitors have a field for a key of their own."""
+        self._endpoint = endpoint
+        self._conversations = Conversations()
+        # By gradio's session, so that a tab that is closed stops its answer.
+        self._sessions: dict[str, Conversation] = {}
+        with gr.Blocks(
+            title="Triton Chat", fill_height=True, analytics_enabled=False, delete_cache=(3600, _IDLE_DAY_S)
+        ) as self.blocks:
+            self._lay_out(ask_key)
+            self._wire()
+        self.blocks.queue(default_concurrency_limit=None, api_open=False)
+
+    def _lay_out(self, ask_key: bool) -> None:
+        with gr.Sidebar(label="Settings", open=False):
+            self._key = gr.Textbox(
+                label="API key",
+                info="Stays in this tab. Leave it empty where the server needs none.",
+                type="password",
+                visible=ask_key,
+                elem_id="key",
+            )
+            self._model = gr.Dropdown([], label="Model", elem_id="model")
+            self._system = gr.Textbox(label="System prompt", lines=3, elem_id="system")
+            self._temperature = _number("Temperature", "temperature")
+            self._top_p = _number("Top p", "top-p")
+            self._max_tokens = _number("Max tokens", "max-tokens")
+            self._seed = _number("Seed", "seed")
+            self._thinking = gr.Radio(THINKING, value=THINKING[0], label="Thinking", elem_id="thinking")
+            self._tools = gr.Textbox(
+                label="Tools",
+                info="A JSON list of functions. Where the model calls one, your next message is the call's result.",
+                lines=4,
+                elem_id="tools",
+            )
+        self._id = gr.Textbox(visible="hidden", elem_id="conversation")
+        self._chat = gr.Chatbot(
+            show_label=False, scale=1, height="70vh", buttons=["copy"], feedback_options=None, elem_id="chat"
+        )
+        self._box = gr.MultimodalTextbox(
+            placeholder=_PLACEHOLDER,
+            show_label=False,
+            file_types=["image"],
+            file_count="multiple",
+            sources=["upload"],
+            autofocus=True,
+            max_plain_text_length=1_000_000,
+            elem_id="box",
+        )
+        self._new = gr.Button("New chat", size="sm", elem_id="new")
+
+    def _wire(self) -> None:
+        controls = [self._model, self._system, self._temperature, self._top_p, self._max_tokens, self._seed]
+        controls += [self._thinking, self._tools]
+        hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        opening = {"inputs": [self._id, self._key], "outputs": [self._id, self._chat, self._box, self._model]}
+        self.blocks.load(self._open, **opening, js=_TAB_ID, **hidden)
+        gr.on([self._new.click, self._chat.clear], self._begin_anew, self._id, None, queue=False, **hidden).then(
+            self._open, **opening, js=_NEW_TAB_ID, **hidden
+        )
+        self._key.change(self._models, self._key, self._model, **hidden)
+        self._box.submit(self._respond, [self._id, self._box, self._key, *controls], [self._chat, self._box], **hidden)
+        self._box.stop(self._stop, self._id, None, queue=False, **hidden)
+        self.blocks.unload(self._leave)
+
+    async def _open(self, key: str, api_key: str) -> tuple[Any, ...]:
+        """A tab was opened or loaded anew. An answer that still ran was for the page that is gone."""
+        conversation = self._conversation(key)
+        conversation.stop()
+        async for _ in conversation.updates():
+            pass
+        return key, shown(conversation), self._ready(conversation), await self._models(api_key)
+
+    async def _begin_anew(self, key: str) -> None:
+        self._conversation(key).forget()
+
+    async def _models(self, api_key: str) -> Any:
+        try:
+            names = await self._endpoint.models(api_key)
+        except PageError as error:
+            gr.Warning(str(error), duration=None)
+            return gr.update(choices=[], value=None)
+        return gr.update(choices=names, value=names[0] if names else None)
+
+    async def _respond(
+        self, request: gr.Request, key: str, box: dict[str, Any], api_key: str, *controls: Any
+    ) -> AsyncIterator[tuple[Any, Any]]:
+        conversation = self._conversation(key)
+        text, files = box["text"], tuple(map(Path, box["files"]))
+        if conversation.busy or not (text.strip() or files):
+            yield gr.skip(), gr.skip()
+            return
+        conversation.error, conversation.taken_back = "", []
+        calls = open_calls(conversation.turns)
+        asked = Turn("tool", text, call=calls[0]) if calls else Turn("user", text, files)
+        conversation.turns.append(asked)
+        if len(calls) > 1:
+            yield shown(conversation), self._ready(conversation)
+            return
+        try:
+            fields = request_fields(Controls(*controls), conversation.turns)
+            client = self._endpoint.client(api_key)
+        except PageError as error:
+            conversation.error = str(error)
+            conversation.turns.remove(asked)
+            yield shown(conversation), gr.skip()
+            return
+        self._sessions[request.session_hash or ""] = conversation
+        conversation.ask(client, fields, self._endpoint.sentence)
+        yield shown(conversation), gr.update(value=None, submit_btn=False, stop_btn=True)
+        async for _ in conversation.updates():
+            yield shown(conversation), gr.skip()
+        self._sessions.pop(request.session_hash or "", None)
+        yield shown(conversation), self._ready(conversation)
+
+    def _ready(self, conversation: Conversation) -> Any:
+        """The input as it is while nothing runs, with what was asked in vain."""
+        calls = open_calls(conversation.turns)
+        placeholder = f"The result of {calls[0].name}" if calls else _PLACEHOLDER
+        value: dict[str, Any] = {"text": "", "files": []}
+        for turn in conversation.taken_back:
+            value = {"text": turn.text, "files": [str(path) for path in turn.pictures]}
+        return gr.update(value=value, submit_btn=True, stop_btn=False, placeholder=placeholder)
+
+    async def _stop(self, key: str) -> None:
+        self._conversation(key).stop()
+
+    async def _leave(self, request: gr.Request) -> None:
+        conversation = self._sessions.pop(request.session_hash or "", None)
+        if conversation is not None:
+            conversation.stop()
+
+    def _conversation(self, key: str) -> Conversation:
+        try:
+            return self._conversations.get(key)
+        except ValueError:
+            raise gr.Error("This page was not loaded whole. Load it again.") from None
+
+
+def _number(label: str, name: str) -> gr.Textbox:
+    """Not gr.Number, which turns an empty field into 0."""
+    return gr.Textbox(label=label, placeholder="the server's default", elem_id=name)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's options."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_BASE_URL = "http://127.0.0.1:9997/v1"
+DEFAULT_PORT = 7860
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageSettings:
+    """base_url: of the endpoint, with /v1. api_key: used for every visitor; None has each one asked for their own.
+
+    api_certificate: PEM file; the endpoint must show exactly this certificate, whatever its name. tls_certificate,
+    tls_key: PEM files that the page itself serves with.
+    """
+
+    base_url: str = DEFAULT_BASE_URL
+    api_key: str | None = None
+    api_certificate: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+
+def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> PageSettings:
+    """Read the command line; the key comes by the environment alone, since everybody can list command lines."""
+    parser = argparse.ArgumentParser(
+        prog="python -m chat_page",
+        description="A chat page for an OpenAI endpoint.",
+        epilog="OPENAI_API_KEY is used for every visitor; without it the page has a field for a key.",
+    )
+    add = parser.add_argument
+    base_url = environment.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+    add("--base-url", default=base_url, help="the endpoint (default: OPENAI_BASE_URL, here %(default)s)")
+    add("--api-certificate", type=Path, metavar="PEM", help="the one certificate that the endpoint must show")
+    add("--host", default="127.0.0.1", help="address of the page (default %(default)s)")
+    add("--port", type=int, default=DEFAULT_PORT, help="port of the page (default %(default)s)")
+    add("--tls-certificate", type=Path, metavar="PEM", help="serve the page over TLS with this certificate")
+    add("--tls-key", type=Path, metavar="PEM", help="the certificate's key")
+    values = vars(parser.parse_args(arguments))
+    if (values["tls_certificate"] is None) != (values["tls_key"] is None):
+        parser.error("--tls-certificate and --tls-key go together")
+    return PageSettings(**values, api_key=environment.get("OPENAI_API_KEY") or None)

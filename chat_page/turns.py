@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns of a conversation, and what the endpoint gets of them."""
+
+import base64
+import json
+import mimetypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class PageError(Exception):
+    """Something that the visitor can mend; the text is a sentence for them."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A tool call; the arguments are JSON text, whole only when the answer is."""
+
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """One message. role: user, assistant or tool. pictures: files of the page's own.
+
+    calls: of an assistant. call: what a tool's turn answers. note: a word of the page's about this turn.
+    """
+
+    role: str
+    text: str = ""
+    pictures: tuple[Path, ...] = ()
+    reasoning: str = ""
+    calls: list[Call] = field(default_factory=list)
+    call: Call | None = None
+    note: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of an answer has come."""
+        return not (self.text or self.reasoning or self.calls)
+
+    def take(self, chunk: Any) -> None:
+        """Add a chunk of the official client's stream."""
+        for choice in chunk.choices:
+            delta = choice.delta
+            self.text += delta.content or ""
+            self.reasoning += getattr(delta, "reasoning_content", None) or ""
+            for piece in delta.tool_calls or ():
+                self._take_call(piece)
+            if choice.finish_reason == "length":
+                self.note = "The answer was cut off: it reached the most tokens allowed."
+
+    def _take_call(self, piece: Any) -> None:
+        while len(self.calls) <= piece.index:
+            self.calls.append(Call())
+        call = self.calls[piece.index]
+        call.id += piece.id or ""
+        if piece.function is not None:
+            call.name += piece.function.name or ""
+            call.arguments += piece.function.arguments or ""
+
+
+def open_calls(turns: Sequence[Turn]) -> list[Call]:
+    """Tool calls at the end of the conversation that have no result yet, in order."""
+    answered = set()
+    for turn in reversed(turns):
+        if turn.call is None:
+            return [call for call in turn.calls if call.id not in answered]
+        answered.add(turn.call.id)
+    return []
+
+
+def message(turn: Turn) -> dict[str, Any]:
+    """The turn as an OpenAI message; raises PageError where a picture is gone."""
+    if turn.call is not None:
+        return {"role": "tool", "tool_call_id": turn.call.id, "content": turn.text}
+    if turn.calls:
+        return {"role": turn.role, "content": turn.text or None, "tool_calls": [_call(call) for call in turn.calls]}
+    if not turn.pictures:
+        return {"role": turn.role, "content": turn.text}
+    parts: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": data_url(path)}} for path in turn.pictures
+    ]
+    if turn.text:
+        parts.append({"type": "text", "text": turn.text})
+    return {"role": turn.role, "content": parts}
+
+
+def _call(call: Call) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def data_url(path: Path) -> str:
+    """The file as a data: URL; its media type is by its name."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise PageError("A picture of this conversation is no longer kept here. Begin a new chat.") from None
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def read_tools(text: str) -> list[dict[str, Any]]:
+    """The tools field: JSON, a list of OpenAI tools or bare functions; raises PageError."""
+    if not text.strip():
+        return []
+    try:
+        tools = json.loads(text)
+    except ValueError as error:
+        raise PageError(f"The tools are no JSON: {error}.") from None
+    if isinstance(tools, dict):
+        tools = [tools]
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise PageError("The tools must be a JSON list of functions.")
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
