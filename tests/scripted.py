@@ -12,6 +12,8 @@ from typing import Any
 from scripts.launcher import FREE_PORTS, Stack
 
 ROOT = Path(__file__).parents[1]
+SCRIPT, LOGS = "script.json", "logs"
+ENVIRONMENT = {"TRITON_CHAT_ENGINE": "scripted_engine:ScriptedEngine"}
 # What a checkpoint's config.json must say for a family to be recognised; there are no weights to describe.
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": {
@@ -56,26 +58,30 @@ def scripted_stack(
 ) -> Iterator[ScriptedStack]:
     """Start a stack for a family's real tokenizer on free ports; `folder` is empty, `settings` go to the environment.
 
+    family: one of CONFIGS, or else a name for `tokenizer_dir`, which is a whole checkpoint then.
     names: what clients may call the model; the family alone unless told. more: arguments of the launcher.
     clean_stop: check in the end that no request was leaked.
     """
+    arguments = [*scripted_line(family, tokenizer_dir, folder), *more]
+    arguments += ["--served-model-name", *names] if names else []
+    with Stack(arguments, environment=os.environ | ENVIRONMENT | settings) as stack:
+        yield ScriptedStack(stack, folder / SCRIPT)
+    if clean_stop:
+        check_clean_stop(folder / LOGS)
+
+
+def scripted_line(family: str, tokenizer_dir: Path, folder: Path) -> list[str]:
+    """The arguments of `triton-chat serve` for such a stack, all files of which are laid out in `folder`."""
     checkpoint = folder / family
     shutil.copytree(tokenizer_dir, checkpoint)
-    (checkpoint / "config.json").write_text(json.dumps(CONFIGS[family]))
-    script = folder / "script.json"
-    script.write_text("[]")
+    if family in CONFIGS:
+        (checkpoint / "config.json").write_text(json.dumps(CONFIGS[family]))
+    (folder / SCRIPT).write_text("[]")
     repository = folder / "model_repository"
     shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests" / "fakes" / "scripted_engine.py", repository / "tensorrt_llm" / "1")
-    logs = folder / "logs"
-    arguments = [str(checkpoint), "--model-repository", str(repository), "--script", str(script), *FREE_PORTS]
-    arguments += ["--log-dir", str(logs), *more]
-    arguments += ["--served-model-name", *names] if names else []
-    environment = os.environ | {"TRITON_CHAT_ENGINE": "scripted_engine:ScriptedEngine"} | settings
-    with Stack(arguments, environment=environment) as stack:
-        yield ScriptedStack(stack, script)
-    if clean_stop:
-        check_clean_stop(logs)
+    flags = ["--model-repository", str(repository), "--script", str(folder / SCRIPT), "--log-dir", str(folder / LOGS)]
+    return [str(checkpoint), *flags, *FREE_PORTS]
 
 
 def check_clean_stop(logs: Path) -> None:

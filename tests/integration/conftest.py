@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One real stack (tritonserver, engine, frontend) for the whole run, on the embedded default model."""
+"""Stacks that several files of tests share: the embedded default model, the demo model that sees, scripted answers."""
 
 import re
 import time
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from demo_stack import DemoStack, demo_stack
 from openai import AsyncOpenAI, OpenAI
+from scripted import ScriptedStack, scripted_stack
 
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.prepare_model import prepare_default_model
@@ -32,6 +34,21 @@ def stack(smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with Stack([str(smollm2_dir), *names, "--log-dir", str(logs), *FREE_PORTS]) as running:
         yield running
     # A clean stop is checked on the scripted stacks: here raw Triton clients meet Triton's own leak (reply.py).
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
+    """The model that sees, and pictures that its server may read."""
+    with demo_stack(tmp_path_factory.mktemp("demo")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def scripted_qwen3(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir: Path) -> Iterator[ScriptedStack]:
+    """Qwen3's prompts and answers around scripts; each test plays its own."""
+    names = ("qwen3", "qwen3-other-name")
+    with scripted_stack("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("qwen3"), names) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

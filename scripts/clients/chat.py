@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ask one question, whole or streamed.
+
+python scripts/clients/chat.py "你好，你是谁？"
+python scripts/clients/chat.py "你好，你是谁？" --stream
+python scripts/clients/chat.py "你好，你是谁？" --no-thinking
+"""
+
+from arguments import argument_parser
+from openai import OpenAI
+
+parser = argument_parser(__doc__)
+parser.add_argument("question")
+parser.add_argument("--system", default="You are a helpful assistant.")
+parser.add_argument("--stream", action="store_true", help="print the answer while it is written")
+parser.add_argument("--no-thinking", action="store_true", help="for models that think before they answer")
+args = parser.parse_args()
+
+client = OpenAI(base_url=args.url, api_key=args.key)
+request = {
+    "model": args.model,
+    "messages": [{"role": "system", "content": args.system}, {"role": "user", "content": args.question}],
+    # What OpenAI's API does not have goes into extra_body.
+    "extra_body": {"enable_thinking": False} if args.no_thinking else {},
+}
+
+if args.stream:
+    thinking = False
+    for chunk in client.chat.completions.create(stream=True, **request):
+        delta = chunk.choices[0].delta
+        if reasoning := getattr(delta, "reasoning_content", None):
+            print(reasoning if thinking else f"[thinking] {reasoning}", end="", flush=True)
+            thinking = True
+        if delta.content:
+            print(f"\n[answer] {delta.content}" if thinking else delta.content, end="", flush=True)
+            thinking = False
+    print()
+else:
+    answer = client.chat.completions.create(**request)
+    message = answer.choices[0].message
+    if reasoning := getattr(message, "reasoning_content", None):
+        print(f"[thinking] {reasoning}\n[answer] ", end="")
+    print(message.content)
+    print(f"({answer.usage.prompt_tokens} tokens read, {answer.usage.completion_tokens} written)")

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton's own gRPC API: a streamed answer of the `ensemble`, images as they are, without base64.
+
+pip install 'tritonclient[grpc]'
+python scripts/clients/triton_grpc.py "What is the capital of France?"
+python scripts/clients/triton_grpc.py "What do you see?" photo.jpg
+"""
+
+import argparse
+import json
+import queue
+from pathlib import Path
+
+import numpy as np
+import tritonclient.grpc as grpc
+from tritonclient.utils import np_to_triton_dtype
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--url", default="127.0.0.1:8001", help="Triton's gRPC endpoint (default: %(default)s)")
+parser.add_argument("question")
+parser.add_argument("images", nargs="*", type=Path)
+args = parser.parse_args()
+
+
+def tensor(name: str, values: list, dtype: type) -> grpc.InferInput:
+    """A tensor [1, n]: every input has a batch dimension of 1."""
+    array = np.array([values], dtype=dtype)
+    made = grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+    made.set_data_from_numpy(array)
+    return made
+
+
+# OpenAI messages as JSON. An image part says where the next element of the tensor `images` stands.
+content = [{"type": "image_url"}] * len(args.images) + [{"type": "text", "text": args.question}]
+chat = {"messages": [{"role": "user", "content": content}]}
+inputs = [
+    tensor("messages", [json.dumps(chat).encode()], np.object_),
+    tensor("max_tokens", [256], np.int32),
+    tensor("temperature", [0.0], np.float32),
+    tensor("stream", [True], np.bool_),
+]
+if args.images:
+    inputs.append(tensor("images", [path.read_bytes() for path in args.images], np.object_))
+
+responses: queue.Queue = queue.Queue()
+with grpc.InferenceServerClient(args.url) as triton:
+    triton.start_stream(lambda result, error: responses.put((result, error)))
+    # chat: reasoning and tool calls come in outputs of their own. error_output: a failure comes in the output `error`.
+    triton.async_stream_infer("ensemble", inputs, parameters={"chat": True, "error_output": True})
+    while True:
+        result, error = responses.get()
+        if error is not None:
+            raise SystemExit(f"Triton: {error}")
+        if (failure := result.as_numpy("error")) is not None:
+            raise SystemExit(failure.item().decode())
+        if (text := result.as_numpy("text_output")) is not None:
+            print(text.item().decode(), end="", flush=True)
+        if result.get_response().parameters["triton_final_response"].bool_param:
+            break
+print()

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton's HTTP API: a streamed answer of the `ensemble` through its generate extension.
+
+pip install httpx
+python scripts/clients/triton_http.py "What is the capital of France?"
+"""
+
+import argparse
+import json
+
+import httpx
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--url", default="http://127.0.0.1:8000", help="Triton's HTTP endpoint (default: %(default)s)")
+parser.add_argument("question")
+args = parser.parse_args()
+
+# Names of the ensemble's inputs are tensors, all others are parameters of the request.
+chat = {"messages": [{"role": "user", "content": args.question}]}
+body = {"messages": json.dumps(chat), "max_tokens": 256, "temperature": 0.0, "stream": True, "chat": True}
+url = f"{args.url}/v2/models/ensemble/generate_stream"
+with httpx.stream("POST", url, json=body, timeout=600) as response:
+    if response.is_error:
+        raise SystemExit(response.read().decode())
+    for line in response.iter_lines():
+        if line.startswith("data: "):
+            event = json.loads(line.removeprefix("data: "))
+            if "error" in event:
+                raise SystemExit(event["error"])
+            print(event.get("text_output", ""), end="", flush=True)
+print()
