@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hook of mkdocs: links from a page to the repository's other files, which the built site does not hold.
+
+In the repository they are ordinary links. On the site they become their text and the file's path, and one whose file
+is missing is a warning, which the strict build takes for an error.
+"""
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("mkdocs.hooks.links")
+
+_LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?:#[^)]*)?\)")
+
+
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
+    """Called by mkdocs for each page before it is rendered."""
+    docs = Path(config["docs_dir"])
+    here = (docs / page.file.src_uri).parent
+
+    def rewrite(link: re.Match[str]) -> str:
+        target = Path(os.path.normpath(here / link["target"]))
+        if ":" in link["target"] or target.is_relative_to(docs):
+            return link[0]
+        path = os.path.relpath(target, docs.parent)
+        if not target.exists():
+            log.warning("%s links to %s, which is not there", page.file.src_uri, path)
+        return link["text"] if path.rstrip("/") in link["text"] else f"{link['text']} (`{path}`)"
+
+    return _LINK.sub(rewrite, markdown)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every command and code block of the documentation is run, or says in its source why it cannot be."""
+
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PATIENCE_S
+from doc_blocks import DOCS, PAGES, ROOT, RUNNABLE, Block, blocks, codes, prose, rows
+
+from frontend.settings import Settings
+from scripts.cli.main import COMMANDS
+from scripts.launcher import Stack
+from scripts.launcher.options import MODEL_SETTINGS, LaunchOptions, parse_options
+
+# The Chinese README's blocks are the English one's: test_docs.py of the unit tests.
+BLOCKS = [
+    block for page in PAGES if page.name != "README.zh-CN.md" for block in blocks(page) if block.language in RUNNABLE
+]
+# curl's exit status tells of a 4xx or 5xx, without more flags in the documentation.
+CURLRC = "fail-with-body\nsilent\nshow-error\n"
+A_CALL = '<tool_call>\n{"name": "get_current_weather", "arguments": {"location": "Boston"}}\n</tool_call>'
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A clone to look at: files that a block writes stay out of this one."""
+    for entry in ROOT.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    (tmp_path / ".curlrc").write_text(CURLRC)
+    return tmp_path
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, workplace: Path) -> Callable[[str | None], Stack]:
+    """The stack that a block is for, by its model."""
+
+    def find(model: str | None) -> Stack:
+        if model == "demo-vlm":
+            demo = request.getfixturevalue("demo")
+            shutil.copy(demo.folder / "red-circle.png", workplace / "picture.png")
+            return demo.stack
+        if model == "qwen3":
+            scripted = request.getfixturevalue("scripted_qwen3")
+            scripted.play({"text": A_CALL})
+            return scripted.stack
+        assert model is None, f"no test starts {model}"
+        return request.getfixturevalue("stack")
+
+    return find
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if not block.not_run], ids=lambda block: block.place)
+def test_a_block_runs(block: Block, server: Callable[[str | None], Stack], workplace: Path) -> None:
+    text = at(server(block.model), block.text) if "127.0.0.1" in block.text else block.text
+    command = [sys.executable, "-c", text] if block.language == "python" else ["bash", "-euo", "pipefail", "-c", text]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        command,
+        cwd=workplace,
+        env=os.environ | {"PATH": path, "CURL_HOME": str(workplace)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{block.place}\n{done.stdout}\n{done.stderr}"
+    assert (block.prints or "").lower() in done.stdout.lower(), f"{block.place}\n{done.stdout}\n{done.stderr}"
+
+
+def at(stack: Stack, text: str) -> str:
+    """The text with the default ports replaced by the stack's."""
+    places = {
+        "127.0.0.1:9997": stack.url.partition("//")[2],
+        "127.0.0.1:8000": stack.triton_http_url.partition("//")[2],
+        "127.0.0.1:8001": stack.grpc_url,
+        "127.0.0.1:8002": re.sub(r"^http://|/metrics$", "", stack.metrics_url),
+    }
+    return re.sub("|".join(map(re.escape, places)), lambda found: places[found[0]], text)
+
+
+def commands(word: str) -> Iterator[tuple[str, list[str]]]:
+    """(place, arguments) of every line of a shell block that begins with the command."""
+    for block in BLOCKS:
+        for line in block.text.replace("\\\n", " ").splitlines() if block.language == "bash" else ():
+            found = re.match(rf"(?:\.venv/bin/)?{word}(?: (.*))?$", line)
+            if found:
+                yield block.place, shlex.split(found[1] or "", comments=True)
+
+
+@pytest.fixture(scope="module")
+def engine_options() -> frozenset[str]:
+    """The engine's own options."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    return frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs))
+
+
+def test_what_is_served_in_the_text_could_be_started(engine_options: frozenset[str]) -> None:
+    """The lines that are not run, too."""
+    lines = [(place, words[1:]) for place, words in commands("triton-chat") if words[0] == "serve"]
+    lines += [(place, made(words[1:])) for place, words in commands("make") if words[0] == "serve"]
+    assert len(lines) > 10
+    for place, line in lines:
+        assert set(parse_options(line).engine) <= engine_options, place
+
+
+def made(variables: list[str]) -> list[str]:
+    """The launcher's arguments that `make serve` makes of its variables."""
+    values: dict[str, Any] = dict(word.split("=", 1) for word in variables)
+    line = ["--model", values.pop("MODEL", "smollm2"), "--port", values.pop("PORT", "9997")]
+    line += ["--ui"] if values.pop("UI", "") else []
+    line += shlex.split(values.pop("ARGS", ""))
+    assert not values
+    return line
+
+
+def test_commands_and_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {words[0] for _, words in commands("make")} <= targets
+    assert {words[0] for _, words in commands("triton-chat")} <= set(COMMANDS)
+    for place, words in commands("python"):
+        assert words[0] == "-m" and is_a_program(words[1]), place
+
+
+def is_a_program(module: str) -> bool:
+    """Whether `python -m` can run it: a package with a `__main__`, or a module that runs as one."""
+    found = find_spec(module)
+    if found is None or found.submodule_search_locations:
+        return find_spec(f"{module}.__main__") is not None
+    return '__name__ == "__main__"' in Path(found.origin or "").read_text(encoding="utf-8")
+
+
+def test_the_options_that_users_are_sent_to_exist(engine_options: frozenset[str]) -> None:
+    """The last column of the tables for those who move over."""
+    known = {field.name for field in (*dataclasses.fields(Settings), *dataclasses.fields(LaunchOptions))}
+    known |= MODEL_SETTINGS | engine_options | {"engine_config"}
+    for cells in rows(prose(DOCS / "migrating.md")):
+        for code in codes(cells[-1]):
+            flag = re.match(r"--([a-z-]+)", code)
+            assert flag is None or flag[1].replace("-", "_") in known, code

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation's tables say what the code says, in both directions; its links lead somewhere."""
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from doc_blocks import DOCS, FENCE, PAGES, ROOT, RUNNABLE, blocks, codes, prose, rows, section
+from prometheus_client import Counter, Gauge, Histogram
+
+from frontend import metrics, openapi
+from frontend.errors import KINDS, REFUSALS
+from frontend.protocol.chat import ChatBody
+from frontend.protocol.common import GenerationBody
+from frontend.protocol.completions import CompletionBody
+from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS
+from frontend.responses_input import REFUSED, SAME
+from frontend.settings import ENV_PREFIX, Settings
+from preprocessing.stylers import _FAMILIES, STYLERS
+from preprocessing.stylers.base import Styler
+from scripts.launcher.options import MODEL_SETTINGS, UNNEEDED, LaunchOptions
+
+LINKED = (*PAGES, ROOT / "SECURITY.md", ROOT / "docker" / "README.md", ROOT / "models" / "demo-vlm" / "README.md")
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_have_a_language_that_a_test_knows(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "json":
+            json.loads(block.text)
+        elif block.language == "yaml":
+            yaml.safe_load(block.text)
+        elif block.language == "text":
+            assert not re.search(r"^\s*(curl|make|python|triton)", block.text, re.MULTILINE), block.place
+        else:
+            assert block.language in RUNNABLE, block.place
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_fenced(page: Path) -> None:
+    """An indented one, or one in a list, would not be run."""
+    assert not re.search(r"^[ \t]+" + FENCE, page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert not re.search(r"\n\n {4,}\S", prose(page))
+
+
+def test_the_two_readmes_have_the_same_blocks_and_links() -> None:
+    english, chinese = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
+
+    def told(page: Path) -> list[tuple[str, ...]]:
+        return [(block.language, block.text, block.not_run or "", block.prints or "") for block in blocks(page)]
+
+    assert told(english) == told(chinese)
+    assert {*links(english)} - {"README.zh-CN.md"} == {*links(chinese)} - {"README.md"}
+    assert [len(cells) for cells in rows(prose(english))] == [len(cells) for cells in rows(prose(chinese))]
+
+
+def links(page: Path) -> list[str]:
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if not re.match(r"[a-z]+:|#", target)]
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    missing = [target for target in links(page) if not (page.parent / target.partition("#")[0]).exists()]
+    assert not missing
+
+
+def test_the_launchers_options() -> None:
+    told = {code for cells in rows(section("options.md", "The launcher's")) for code in codes(cells[0])} - {"MODEL"}
+    # Three fields are sorted out of the rest of the line; --engine-config is read into one of them.
+    own = {field.name for field in fields(LaunchOptions)} - {"settings", "engine", "notes"} | {"engine_config"}
+    assert told == {flag(name) for name in own}
+    defaults = {codes(cells[0])[-1]: cells[1] for cells in rows(section("options.md", "The launcher's"))}
+    for name in (
+        "model",
+        "host",
+        "port",
+        "triton_host",
+        "triton_http_port",
+        "triton_grpc_port",
+        "restarts",
+        "ui_host",
+        "ui_port",
+    ):
+        assert defaults[flag(name)].strip("`") == str(getattr(LaunchOptions(), name))
+    assert {flag(name) for name in UNNEEDED} <= set(codes(section("options.md", "The launcher's")))
+
+
+def test_the_frontends_options_word_for_word() -> None:
+    told = rows(section("options.md", "The frontend's"))
+    code = [[f"`{flag(field.name)}`", shown(field.default), str(field.metadata["about"])] for field in fields(Settings)]
+    assert told == code
+
+
+def shown(default: Any) -> str:
+    if default is None or default == ():
+        return "none"
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, tuple | str):
+        return f"`{default if isinstance(default, str) else ','.join(default)}`"
+    if isinstance(default, float):
+        return f"{default:g} s"
+    return f"{default // 2**20} MiB" if default % 2**20 == 0 else str(default)
+
+
+def test_the_models_options() -> None:
+    told = [codes(cells[0])[0] for cells in rows(section("options.md", "The models'"))]
+    assert told == sorted(flag(name) for name in MODEL_SETTINGS)
+
+
+def test_the_variables() -> None:
+    table = {codes(cells[0])[0] for cells in rows(section("options.md", "Variables without an option"))}
+    options = {field.name for field in (*fields(Settings), *fields(LaunchOptions))} | MODEL_SETTINGS
+    folders = ("frontend", "preprocessing", "model_repository", "scripts", "chat_page")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".pbtxt")]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    used = set(re.findall(rf"\b{ENV_PREFIX}[A-Z_]*[A-Z]\b", source))
+    used.discard("TRITON_CHAT_FIELD_NAME")  # stands for any in a docstring
+    assert used - {ENV_PREFIX + name.upper() for name in options} <= table
+    assert {name for name in table if name.startswith(ENV_PREFIX)} <= used
+
+
+def test_the_endpoints() -> None:
+    table = rows(section("api.md", "API"))
+    assert {codes(cells[0])[0] for cells in table} == set(openapi.document()["paths"])
+
+
+def test_the_fields_of_requests() -> None:
+    chat = {code for cells in rows(section("api.md", "Chat completions")) for code in codes(cells[0])}
+    assert chat == set(ChatBody.model_fields)
+    own = {code for cells in rows(section("api.md", "Completions")) for code in codes(cells[0])}
+    assert own == set(CompletionBody.model_fields) - set(GenerationBody.model_fields)
+    assert {*SAME, *REFUSED} <= set(codes(section("api.md", "Responses")))
+
+
+def test_the_refused_fields() -> None:
+    both, chat = section("api.md", "Refused fields").split("In chat alone:")
+    assert set(codes(both)) == set(REFUSED_IN_COMPLETIONS)
+    assert set(codes(chat)) == set(REFUSED_IN_CHAT) - set(REFUSED_IN_COMPLETIONS)
+
+
+def test_the_errors() -> None:
+    told = [(int(cells[0]), cells[1].strip("`"), cells[2].strip("`")) for cells in rows(section("api.md", "Errors"))]
+    code = [(shape.status, shape.type, shape.code or "null") for shape in (*KINDS.values(), *REFUSALS.values())]
+    assert sorted(told) == sorted(code)
+
+
+def test_the_families() -> None:
+    table = {codes(cells[0])[0]: cells[1] for cells in rows(section("models.md", "Models and families"))}
+    assert set(table) == set(STYLERS)
+    for model_type, family in _FAMILIES.items():
+        assert re.search(rf"\b{model_type}\b", table[family])
+
+
+def test_the_hooks_of_a_styler() -> None:
+    told = {code for cells in rows(section("adding-a-family.md", "A styler, in one file")) for code in codes(cells[0])}
+    assert told == {name for name in vars(Styler) if not name.startswith("_")} - {"name"}
+
+
+def test_the_metrics() -> None:
+    table = {codes(cells[0])[0] for cells in rows(section("operating.md", "Health and metrics"))}
+    counted = {metric for metric in vars(metrics).values() if isinstance(metric, Counter | Gauge | Histogram)}
+    code = {metric._name + ("_total" if isinstance(metric, Counter) else "") for metric in counted}
+    source = (ROOT / "model_repository" / "tensorrt_llm" / "1" / "engine.py").read_text(encoding="utf-8")
+    statistics = re.search(r"^STATISTICS = \{(.*?)^\}", source, re.DOTALL | re.MULTILINE)
+    assert statistics
+    code |= {f"triton_chat_engine_{name}" for name in re.findall(r'^    "(\w+)":', statistics[1], re.MULTILINE)}
+    assert table == code | {"triton_chat_postprocessing_streams"}
+
+
+def test_the_navigation_has_every_page() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    assert sorted(page for entry in nav for page in entry.values()) == sorted(path.name for path in DOCS.glob("*.md"))
