@@ -4,6 +4,7 @@
 import importlib
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from rich.console import Console
 
@@ -11,6 +12,12 @@ _TORCH = (
     "torch was installed but does not import: {reason}\n"
     "The package index in use probably serves CUDA builds of torch, whose CUDA libraries are left out here. Set "
     "PIP_EXTRA_INDEX_URL to the CPU index that PyTorch's installation page names, remove .venv and `make setup` again."
+)
+
+
+_COMPANION = (
+    "{name} does not fit the torch that is installed: {reason}\n"
+    "transformers imports it wherever it is there, and fails with it; nothing here needs it: `pip uninstall {name}`."
 )
 
 
@@ -27,11 +34,17 @@ def numpy_problem(numpy_version: str | None = None) -> str | None:
 
 
 def torch_problem() -> str | None:
-    """None, or why torch cannot be imported."""
+    """None, or why torch, or a package built against another torch, cannot be imported."""
     try:
         importlib.import_module("torch")
     except (ImportError, OSError) as error:
         return _TORCH.format(reason=error)
+    for name in ("torchvision", "torchaudio"):
+        try:
+            if find_spec(name) is not None:
+                importlib.import_module(name)
+        except (ImportError, OSError, RuntimeError) as error:
+            return _COMPANION.format(name=name, reason=str(error).partition("\n")[0])
     return None
 
 

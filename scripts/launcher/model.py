@@ -64,9 +64,10 @@ def resolve_model(model: str, console: Console) -> ServedModel:
         return _resolve(model, console)
     except ImportError as error:
         # Serving a checkpoint takes a Triton; converting one takes torch, which is not in every installation.
+        reason = f"the package {error.name} is missing" if error.name else f"packages do not fit together: {error}"
         raise LaunchError(
-            f"'{model}' has to be converted, and the package {error.name} is missing.",
-            "Run `make setup`, or install it with the engine: pip install 'triton-chat[cpu]'.",
+            f"'{model}' has to be converted, and {reason}.",
+            "`triton-chat doctor` looks at them. Run `make setup`, or pip install 'triton-chat[cpu]'.",
         ) from error
 
 

@@ -3,6 +3,7 @@
 
 import json
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from vlm_checkpoints import make_internvl, make_tokenizer
 
 from preprocessing.checkpoint import Checkpoint
-from scripts.check_packages import numpy_problem
+from scripts.check_packages import numpy_problem, torch_problem
 from scripts.launcher import LaunchError
 from scripts.launcher.checks import GIB, available_memory, check_memory, check_server, check_settings
 from scripts.launcher.display import curl
@@ -25,6 +26,16 @@ from scripts.launcher.readiness import model_states
 MODEL = ServedModel(Checkpoint(Path("/models/tiny"), "llama", ("LlamaForCausalLM",), 100, 2048, (2,), 0), "tiny", 1)
 FREE = LaunchOptions(port=0, triton_http_port=0, triton_grpc_port=0, triton_metrics_port=0)
 CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64, "eos_token_id": 1}
+
+
+def test_packages_of_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pip pairs PyTorch's CPU build with a torchvision for CUDA where an index has only one of the two."""
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    assert torch_problem() is None
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    problem = torch_problem()
+    assert problem and "torchvision::nms" in problem and "pip uninstall torchvision" in problem
 
 
 def test_free_ports_are_chosen_and_differ() -> None:
