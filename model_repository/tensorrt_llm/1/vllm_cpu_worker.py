@@ -10,13 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import vllm_gemma3
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend, CPUAttentionMetadata, CPUAttentionMetadataBuilder
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 from vllm.v1.worker.cpu_worker import CPUWorker
-
-vllm_gemma3.install()
 
 
 class ImageWorker(CPUWorker):

@@ -44,12 +44,22 @@ class ImageModel:
             size = self.image_size
             raise RequestError(f"images must be [n, {size}, {size}, 3], not {list(images.shape)}", param="images")
         offsets = self.check_places(generation.prompt_ids, len(images))
+        return self._input(generation.prompt_ids, images, offsets, generation.prompt_extra_ids)
+
+    def blank(self) -> dict[str, Any]:
+        """The input of a prompt that is one white picture, as vLLM sizes its caches by."""
+        images = torch.full((1, self.image_size, self.image_size, 3), 255, dtype=torch.uint8)
+        return self._input([self.token_id] * self.tokens_per_image, images, [0], None)
+
+    def _input(
+        self, prompt_ids: list[int], images: torch.Tensor, offsets: list[int], extra_ids: list[int] | None
+    ) -> dict[str, Any]:
         data, config = self.fields(_normalise(images, self.dtype))
         return dict(
             mm_input(
-                generation.prompt_ids,
+                prompt_ids,
                 MultiModalKwargsItems.from_hf_inputs(data, config),
-                {"image": _cache_keys(images, offsets, generation.prompt_extra_ids)},
+                {"image": _cache_keys(images, offsets, extra_ids)},
                 {"image": [PlaceholderRange(offset, self.tokens_per_image) for offset in offsets]},
             )
         )
