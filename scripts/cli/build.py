@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from scripts import export_vit
+from scripts.engines import arguments as engine_arguments
+from scripts.engines.command import build_engine
+from scripts.engines.errors import EngineError
 
 _VIT = """Write the vision tower as vision/model.onnx and compare its numbers with torch's; prints the file.
 
@@ -19,18 +22,24 @@ _VIT_EXAMPLE = 'example: triton-chat build vit "$(triton-chat prepare demo-vlm)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build what the line names; the file's path goes to standard output."""
+    """Build what the line names; what was written goes to standard output."""
     options = _parse(arguments)
     console = Console(stderr=True, highlight=False)
     try:
-        with console.status(f"exporting the tower of {escape(str(options.folder))} in {options.dtype}"):
-            path = export_vit.export(options.folder, options.dtype)
-    except (ValueError, ImportError) as error:
+        return int(options.build(options, console))
+    except (EngineError, ValueError, ImportError) as error:
+        for line in getattr(error, "log", ()):
+            console.print(f"  {escape(line)}", soft_wrap=True)
         console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
-        console.print("interrupted; nothing was written")
+        console.print("interrupted; what was begun is not put in place")
         return 130
+
+
+def _build_vit(options: argparse.Namespace, console: Console) -> int:
+    with console.status(f"exporting the tower of {escape(str(options.folder))} in {options.dtype}"):
+        path = export_vit.export(options.folder, options.dtype)
     print(path)
     return 0
 
@@ -42,15 +51,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="example: triton-chat build vit /models/internvl2_5-8b-split",
     )
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    vit = what.add_parser(
-        "vit",
-        help="the vision tower as ONNX",
-        description=_VIT,
-        epilog=_VIT_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    vit = _command(what, "vit", "the vision tower as ONNX", _VIT, _VIT_EXAMPLE)
     vit.add_argument("folder", type=Path, help="a prepared model: the folder that has a vision/ folder")
     vit.add_argument(
         "--dtype", choices=sorted(export_vit.TOLERANCE), default="float32", help="of the weights (default: %(default)s)"
     )
+    vit.set_defaults(build=_build_vit)
+    about, example = engine_arguments.ABOUT, engine_arguments.EXAMPLE
+    engine = _command(what, "engine", "the language model as a TensorRT-LLM engine", about, example)
+    engine_arguments.add_arguments(engine)
+    engine.set_defaults(build=build_engine)
     return parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+
+
+def _command(
+    what: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, about: str, text: str, example: str
+) -> argparse.ArgumentParser:
+    return what.add_parser(
+        name, help=about, description=text, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
+    )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from scripts.cli.findings import Finding
+from scripts.cli.findings import STYLES, Finding
 from scripts.cli.machine import machine_findings
 from scripts.cli.model_files import model_findings
 from scripts.cli.software import software_findings
@@ -18,7 +18,6 @@ _ABOUT = """Look for what would stop `triton-chat serve` with the same words aft
 The exit status is 1 where something would.
 
   triton-chat doctor /models/Qwen3-0.6B --port 8102"""
-_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = []
     for finding in findings(options):
         found.append(finding)
-        style = _STYLES[finding.verdict]
+        style = STYLES[finding.verdict]
         console.print(f"[{style}]{finding.verdict:<8}[/] {finding.subject:<14}{escape(finding.text)}")
     errors = sum(finding.verdict == "error" for finding in found)
     console.print()

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["ok", "warning", "error"]
+# How each is shown.
+STYLES: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)

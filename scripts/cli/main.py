@@ -25,7 +25,7 @@ COMMANDS = {
     "prepare": Command(
         "scripts.cli.prepare", "fetch, convert and split a model, so that `serve` need not; prints its folder"
     ),
-    "build": Command("scripts.cli.build", "build an engine's file from a prepared model: the vision tower as ONNX"),
+    "build": Command("scripts.cli.build", "build engines for NVIDIA GPUs: a TensorRT-LLM engine, the vision tower"),
     "chat": Command("scripts.cli.chat", "talk to a server in the terminal, with images"),
     "bench": Command("scripts.bench.__main__", "measure this stack beside `vllm serve`"),
     "doctor": Command("scripts.cli.doctor", "look for what would stop a start, and say how to mend it"),

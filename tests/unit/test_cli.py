@@ -42,7 +42,7 @@ def test_help_lists_every_command(capsys) -> None:
     assert all(f"\n  {name} " in told for name in COMMANDS)
 
 
-@pytest.mark.parametrize("line", [*(f"{name} --help" for name in COMMANDS), "build vit --help"])
+@pytest.mark.parametrize("line", [*(f"{name} --help" for name in COMMANDS), "build vit --help", "build engine --help"])
 def test_each_command_has_help_with_an_example(line: str, capsys) -> None:
     assert exit_status(line) == 0
     told = capsys.readouterr().out
