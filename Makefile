@@ -9,6 +9,7 @@ AGENTS := .cache/agents-venv
 AUDIT := .cache/audit-venv
 DOCS := .cache/docs-venv
 UI_VENV := .cache/ui-venv
+RTX := .cache/rtx-venv
 
 MODEL ?= smollm2
 PORT ?= 9997
@@ -19,7 +20,7 @@ UI ?=
 HASHES ?=
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
-.PHONY: help setup setup-dev setup-ui setup-browser setup-agents check audit docs hashes test serve clean
+.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-rtx check audit docs hashes test serve clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -51,12 +52,12 @@ check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 
 # --strict, as an index that knows nothing of a package must not pass for a clean bill.
 audit: $(AUDIT)/.installed ## known vulnerabilities of the pinned packages (needs PyPI)
-	for list in serve dev agents docs ui; do \
+	for list in serve dev agents docs ui rtx; do \
 		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements/$$list.txt || exit; \
 	done
 
 hashes: $(AUDIT)/.installed ## write requirements/*.hashes anew after a pin has changed (needs PyPI)
-	for list in serve dev agents docs ui audit; do \
+	for list in serve dev agents docs ui rtx audit; do \
 		{ head -n 2 requirements/$$list.hashes && $(AUDIT)/bin/uv pip compile --quiet --no-config --no-deps \
 			--generate-hashes --no-annotate --no-header --python-version 3.11 requirements/$$list.txt; \
 		} > $(AUDIT)/hashes && mv $(AUDIT)/hashes requirements/$$list.hashes || exit; \
@@ -67,7 +68,9 @@ docs: $(DOCS)/.installed ## the documentation as a site in .cache/site; a link t
 
 setup-agents: $(AGENTS)/.installed
 
-test: setup-dev setup-agents setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
+setup-rtx: $(RTX)/.installed
+
+test: setup-dev setup-agents setup-ui setup-rtx setup-browser ## unit tests, then integration tests on a real tritonserver
 	$(RUN) -m pytest tests/unit
 	$(RUN) -m pytest tests/integration
 
@@ -107,6 +110,12 @@ $(AGENTS)/.installed: requirements/agents.txt
 $(UI_VENV)/.installed: requirements/ui.txt
 	$(PYTHON) -m venv --clear $(UI_VENV)
 	$(UI_VENV)/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,ui)
+	@touch $@
+
+# The builder of the vision tower's plans that needs no GPU; it imports nothing of this project's packages.
+$(RTX)/.installed: requirements/rtx.txt
+	$(PYTHON) -m venv --clear $(RTX)
+	$(RTX)/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,rtx)
 	@touch $@
 
 $(DOCS)/.installed: requirements/docs.txt

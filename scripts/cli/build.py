@@ -4,6 +4,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -13,12 +14,17 @@ from scripts import export_vit
 from scripts.engines import arguments as engine_arguments
 from scripts.engines.command import build_engine
 from scripts.engines.errors import EngineError
+from scripts.engines.vit_plan import PLAN, TileCounts, build_plan
 
 _VIT = """Write the vision tower as vision/model.onnx and compare its numbers with torch's; prints the file.
 
-onnxruntime runs it as it is (`serve --vit-runtime onnxruntime`), and NVIDIA's trtexec builds an engine from it.
+onnxruntime runs it as it is (`serve --vit-runtime onnxruntime`; bfloat16 on GPUs alone). With --plan TensorRT builds
+vision/model.plan from it (`serve --vit-runtime tensorrt`), in the image and on the kind of GPU that will run it.
 Needs the packages onnx and onnxruntime: pip install 'triton-chat[onnx]'."""
-_VIT_EXAMPLE = 'example: triton-chat build vit "$(triton-chat prepare demo-vlm)"'
+_VIT_EXAMPLE = """examples:
+  triton-chat build vit "$(triton-chat prepare demo-vlm)"
+  triton-chat build vit /models/internvl2_5-8b-split --dtype bfloat16 --plan --max-tiles 26"""
+_COUNTS = TileCounts()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,8 +46,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build_vit(options: argparse.Namespace, console: Console) -> int:
     with console.status(f"exporting the tower of {escape(str(options.folder))} in {options.dtype}"):
         path = export_vit.export(options.folder, options.dtype)
+    if options.plan:
+        path = _build_plan(options, path, console)
     print(path)
     return 0
+
+
+def _build_plan(options: argparse.Namespace, onnx: Path, console: Console) -> Path:
+    counts = TileCounts(options.min_tiles, options.opt_tiles, options.max_tiles)
+    try:
+        tensorrt = import_module("tensorrt")
+    except ImportError as error:
+        raise ImportError(f"{error}: the image has TensorRT, of the release that loads the plan") from error
+    plan = onnx.with_name(PLAN)
+    with console.status("TensorRT builds the plan") as status:
+        build_plan(
+            tensorrt,
+            onnx,
+            plan,
+            counts,
+            progress=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
+        )
+    return plan
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -51,11 +77,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="example: triton-chat build vit /models/internvl2_5-8b-split",
     )
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    vit = _command(what, "vit", "the vision tower as ONNX", _VIT, _VIT_EXAMPLE)
+    vit = _command(what, "vit", "the vision tower as ONNX, and as a plan of TensorRT", _VIT, _VIT_EXAMPLE)
     vit.add_argument("folder", type=Path, help="a prepared model: the folder that has a vision/ folder")
     vit.add_argument(
-        "--dtype", choices=sorted(export_vit.TOLERANCE), default="float32", help="of the weights (default: %(default)s)"
+        "--dtype", choices=sorted(export_vit.DTYPES), default="float32", help="of the weights (default: %(default)s)"
     )
+    vit.add_argument("--plan", action="store_true", help="build TensorRT's plan as well")
+    for name, meaning in (("min", "fewest"), ("opt", "usual"), ("max", "most")):
+        default = getattr(_COUNTS, name)
+        help_ = f"{meaning} tiles of one run of the plan (default: %(default)s)"
+        vit.add_argument(f"--{name}-tiles", type=int, default=default, metavar="N", help=help_)
     vit.set_defaults(build=_build_vit)
     about, example = engine_arguments.ABOUT, engine_arguments.EXAMPLE
     engine = _command(what, "engine", "the language model as a TensorRT-LLM engine", about, example)

@@ -20,7 +20,7 @@ _LFS_POINTER = b"version https://git-lfs"
 # What the runtimes other than torch read in vision/.
 _RUNTIME_FILES = {
     "onnxruntime": ("model.onnx", "`triton-chat build vit` writes it"),
-    "tensorrt": ("model.plan", "trtexec builds it from vision/model.onnx"),
+    "tensorrt": ("model.plan", "`triton-chat build vit --plan` writes it"),
 }
 
 

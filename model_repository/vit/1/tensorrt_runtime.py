@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tower as a TensorRT engine (how to build one: scripts/export_vit.py), with torch tensors as device memory."""
+"""The tower as a TensorRT engine (built by scripts/engines/vit_plan.py), with torch tensors as device memory."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from engine_files import find_device, find_engine_file
 from vit_options import VitOptions
 
-ADVICE = "build it with trtexec as scripts/export_vit.py says, or set TRITON_CHAT_VIT_ENGINE"
+ADVICE = "build it with `triton-chat build vit FOLDER --plan`, or set TRITON_CHAT_VIT_ENGINE"
 INPUT, OUTPUT = "tiles", "embeddings"
 INPUT_DTYPE = trt.DataType.UINT8
 OUTPUT_DTYPES = {
