@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from rich.console import Console
 from rich.markup import escape
@@ -44,30 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build_vit(options: argparse.Namespace, console: Console) -> int:
-    with console.status(f"exporting the tower of {escape(str(options.folder))} in {options.dtype}"):
+    counts = TileCounts(options.min_tiles, options.opt_tiles, options.max_tiles)
+    tensorrt = _tensorrt() if options.plan else None
+    with console.status(f"exporting the tower of {escape(str(options.folder))} in {options.dtype}") as status:
         path = export_vit.export(options.folder, options.dtype)
-    if options.plan:
-        path = _build_plan(options, path, console)
+        if tensorrt:
+
+            def show(phase: str, done: int, steps: int) -> None:
+                status.update(escape(f"TensorRT: {phase}, {done} of {steps}"))
+
+            onnx, path = path, path.with_name(PLAN)
+            build_plan(tensorrt, onnx, path, counts, progress=show)
     print(path)
     return 0
 
 
-def _build_plan(options: argparse.Namespace, onnx: Path, console: Console) -> Path:
-    counts = TileCounts(options.min_tiles, options.opt_tiles, options.max_tiles)
+def _tensorrt() -> ModuleType:
     try:
-        tensorrt = import_module("tensorrt")
+        return import_module("tensorrt")
     except ImportError as error:
-        raise ImportError(f"{error}: the image has TensorRT, of the release that loads the plan") from error
-    plan = onnx.with_name(PLAN)
-    with console.status("TensorRT builds the plan") as status:
-        build_plan(
-            tensorrt,
-            onnx,
-            plan,
-            counts,
-            progress=lambda phase, done, steps: status.update(f"{phase}: {done} of {steps}"),
-        )
-    return plan
+        raise ImportError(f"{error}: build in the image, with the release of TensorRT that loads the plan") from error
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -182,3 +182,42 @@ def test_options_are_read_from_the_config():
     )
     with pytest.raises(ValueError, match="'tile_budget' must be at least 1, not 0"):
         read_options(parameters(tile_budget="0"))
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_a_bfloat16_export_is_checked_in_float32(name, tmp_path):
+    import onnx
+
+    write_internvit(tmp_path, name)
+    path = export_vit.export(tmp_path, "bfloat16")
+    graph = onnx.load(path).graph
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16
+    # The patch embedding stays wide.
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    assert {onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT} <= kinds
+    assert sorted(path.name for path in (tmp_path / "vision").iterdir()) == [
+        "config.json",
+        "model.onnx",
+        "model.safetensors",
+    ]
+
+
+def test_a_bfloat16_export_that_differs_is_refused(tmp_path, monkeypatch):
+    write_internvit(tmp_path, "300m")
+    monkeypatch.setitem(export_vit.TOLERANCE, "float32", 0.0)
+    with pytest.raises(ValueError, match="the exported tower differs from torch's at 1 tiles"):
+        export_vit.export(tmp_path, "bfloat16")
+
+
+def test_what_torch_cannot_export_is_told(tmp_path):
+    write_siglip(tmp_path)
+    with pytest.raises(ValueError, match=r"torch cannot export this tower so .*: choose another --dtype"):
+        export_vit.export(tmp_path, "bfloat16")
+
+
+def test_a_plan_needs_tensorrt_and_counts_in_order(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert main(["build", "vit", str(tmp_path), "--plan"]) == 1
+    assert "tensorrt" in (told := capsys.readouterr().err) and "build in the image" in told
+    assert main(["build", "vit", str(tmp_path), "--plan", "--min-tiles", "14"]) == 1
+    assert "tile counts must be 1 <= min <= opt <= max, not 14, 13, 26" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, InternVLConfig, InternVLForConditionalGeneration
 
-VIT = Path(__file__).parents[2] / "model_repository" / "vit" / "1"
+VIT = Path(__file__).parents[1] / "model_repository" / "vit" / "1"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 56
 # The two published shapes: InternViT-300M's and InternViT-6B's.
@@ -141,6 +141,33 @@ def write_internvit(folder: Path, variant: str, **changes: Any) -> InternVLForCo
     model = internvl(variant)
     write_vision(folder, internvit_config(variant, **changes), canonical_tensors(model))
     return model
+
+
+# InternViT-300M with the projector of InternVL2.5-8B.
+INTERNVIT_300M = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 448,
+    "llm_hidden_size": 4096,
+}
+
+
+def write_internvit_300m(folder: Path) -> None:
+    """A `vision/` folder of the published size with random float32 weights, 1.3 GB."""
+    from internvit import InternVit, InternVitConfig
+
+    config = internvit_config("300m", **INTERNVIT_300M)
+    with torch.device("meta"):
+        shapes = {
+            name: tensor.shape for name, tensor in InternVit(InternVitConfig.from_json(config)).state_dict().items()
+        }
+    # As published, before the normalisation is folded into it.
+    shapes["embeddings.patch_embedding.weight"] = torch.Size((1024, 3, 14, 14))
+    generator = torch.Generator().manual_seed(7)
+    tensors = {name: torch.empty(shape).uniform_(-0.03, 0.03, generator=generator) for name, shape in shapes.items()}
+    write_vision(folder, config, tensors)
 
 
 def write_vision(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vision tower's plan, built without a GPU by `tensorrt_rtx`, whose builder is TensorRT's."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from vision_towers import vit_modules, write_internvit, write_internvit_300m
+
+from scripts import export_vit
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".cache" / "rtx-venv" / "bin" / "python"
+
+
+@pytest.fixture(autouse=True)
+def model_modules(monkeypatch):
+    with vit_modules(monkeypatch):
+        yield
+
+
+def build(onnx: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """For a GPU of another machine."""
+    line = [onnx, onnx.with_name("model.plan"), "--package", "tensorrt_rtx", "--compute", "8.9", *options]
+    command = [PYTHON, "-m", "scripts.engines.vit_plan", *line]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+
+
+def plan_of(onnx: Path, *options: str) -> Path:
+    done = build(onnx, *options)
+    assert done.returncode == 0, done.stderr
+    return onnx.with_name("model.plan")
+
+
+@pytest.mark.parametrize(("variant", "dtype"), [("300m", "float16"), ("6b", "bfloat16")])
+def test_a_plan_holds_the_weights_in_their_type(variant: str, dtype: str, tmp_path: Path) -> None:
+    write_internvit(tmp_path / "half", variant)
+    write_internvit(tmp_path / "whole", variant)
+    half = plan_of(export_vit.export(tmp_path / "half", dtype), "--opt-tiles", "2", "--max-tiles", "4")
+    whole = plan_of(export_vit.export(tmp_path / "whole"), "--opt-tiles", "2", "--max-tiles", "4")
+    assert half.stat().st_size < whole.stat().st_size
+    assert not list(half.parent.glob(".*"))
+
+
+def test_what_the_builder_refuses_is_told(tmp_path: Path) -> None:
+    import onnx
+
+    write_internvit(tmp_path, "300m")
+    path = export_vit.export(tmp_path)
+    assert "tile counts must be 1 <= min <= opt <= max, not 1, 30, 26" in build(path, "--opt-tiles", "30").stderr
+    graph = onnx.load(path)
+    graph.graph.output[0].name = graph.graph.node[-1].output[0] = "rows"
+    onnx.save(graph, path)
+    assert "the graph takes ['tiles'] and must take 'tiles' and give 'embeddings'" in build(path).stderr
+    path.write_bytes(b"no graph")
+    done = build(path)
+    assert done.returncode == 1
+    assert f"error: TensorRT does not take '{path}'" in done.stderr
+    assert not path.with_name("model.plan").exists()
+
+
+def test_internvit_300m_at_its_published_size(tmp_path: Path, monkeypatch) -> None:
+    write_internvit_300m(tmp_path)
+    # A tile takes seconds here, and tile counts are compared with small towers elsewhere.
+    monkeypatch.setattr(export_vit, "CHECKED_COUNTS", (1,))
+    plan = plan_of(export_vit.export(tmp_path), "--min-tiles", "1", "--opt-tiles", "13", "--max-tiles", "26")
+    weights = (tmp_path / "vision" / "model.safetensors").stat().st_size
+    assert weights > 1.3e9
+    assert plan.stat().st_size > 0.99 * weights
