@@ -30,7 +30,7 @@ _COUNTS = TileCounts()
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build what the line names; what was written goes to standard output."""
-    options = _parse(arguments)
+    options = parse_options(arguments)
     console = Console(stderr=True, highlight=False)
     try:
         return int(options.build(options, console))
@@ -67,7 +67,8 @@ def _tensorrt() -> ModuleType:
         raise ImportError(f"{error}: build in the image, with the release of TensorRT that loads the plan") from error
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The line's options; `build` among them is what runs it."""
     parser = argparse.ArgumentParser(
         prog="triton-chat build",
         description="Build an engine's file from a prepared model.",

@@ -3,6 +3,7 @@
 
 import json
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from frontend.responses_input import REFUSED, SAME
 from frontend.settings import ENV_PREFIX, Settings
 from preprocessing.stylers import _FAMILIES, STYLERS
 from preprocessing.stylers.base import Styler
+from scripts.cli import build
+from scripts.engines.formats import BFLOAT16_GPUS, FORMATS
+from scripts.engines.presets import PRESETS
 from scripts.launcher.options import MODEL_SETTINGS, UNNEEDED, LaunchOptions
 
 LINKED = (*PAGES, ROOT / "SECURITY.md", ROOT / "docker" / "README.md", ROOT / "models" / "demo-vlm" / "README.md")
@@ -109,6 +113,37 @@ def shown(default: Any) -> str:
     if isinstance(default, float):
         return f"{default:g} s"
     return f"{default // 2**20} MiB" if default % 2**20 == 0 else str(default)
+
+
+def test_the_presets_of_engines() -> None:
+    told = {codes(cells[0])[0]: cells[1:] for cells in rows(section("engines.md", "Sizes"))}
+    assert told == {
+        name: [
+            preset.dtype,
+            *map(str, (preset.max_batch_size, preset.max_input_len, preset.max_seq_len, preset.max_num_tokens)),
+            str(preset.max_tiles),
+            str(preset.tp_size * preset.pp_size),
+        ]
+        for name, preset in PRESETS.items()
+    }
+
+
+def test_the_formats_of_engines() -> None:
+    told = {codes(cells[0])[0]: cells[2:] for cells in rows(section("engines.md", "Quantisation"))}
+    for name, found in FORMATS.items():
+        kv_cache, calibration, gpu = told.pop(name)
+        assert kv_cache.split(",")[0] == (found.kv_cache or "as `--dtype`")
+        assert calibration == ("yes" if found.calibrated else "no")
+        assert gpu.startswith(".".join(map(str, max(found.gpus, BFLOAT16_GPUS))))
+    assert not told
+
+
+def test_the_builds_of_the_text_could_be_run() -> None:
+    text = (DOCS / "engines.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^(?:\.venv/bin/)?triton-chat build (.+)$", text, re.MULTILINE)
+    assert len(lines) > 8
+    for line in lines:
+        assert callable(build.parse_options(shlex.split(line)).build)
 
 
 def test_the_models_options() -> None:
