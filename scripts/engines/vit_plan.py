@@ -118,6 +118,12 @@ def _failed(what: str, said: Sequence[str]) -> str:
     return f"TensorRT {what}: {'; '.join(said) or 'it does not say why'}"
 
 
+def _show(phase: str, done: int, steps: int) -> None:
+    """Each phase once, as it gets going: a large tower takes minutes."""
+    if done == 1:
+        print(f"{phase}: {steps} steps", file=sys.stderr, flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build one plan; 1 with the reason where it cannot be built."""
     parser = argparse.ArgumentParser(prog="python -m scripts.engines.vit_plan", description="Build the tower's plan.")
@@ -130,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         counts = TileCounts(options.min_tiles, options.opt_tiles, options.max_tiles)
-        build_plan(importlib.import_module(options.package), options.onnx, options.plan, counts, options.compute)
+        package = importlib.import_module(options.package)
+        build_plan(package, options.onnx, options.plan, counts, options.compute, _show)
     except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -29,6 +29,7 @@ def build(onnx: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def plan_of(onnx: Path, *options: str) -> Path:
     done = build(onnx, *options)
     assert done.returncode == 0, done.stderr
+    assert " steps" in done.stderr
     return onnx.with_name("model.plan")
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from vision_towers import VARIANTS, random_tiles, vit_modules, write_internvit, 
 from preprocessing.triton_config import ModelParameters
 from scripts import export_vit
 from scripts.cli.main import main
+from scripts.engines.vit_plan import TileCounts
 
 # Shares of the largest value. Float32 sums in another order; torch's rows are rounded to bfloat16 (2^-9) on their way.
 FLOAT32, BFLOAT16 = 1e-3, 2**-8
@@ -221,3 +223,20 @@ def test_a_plan_needs_tensorrt_and_counts_in_order(tmp_path, capsys, monkeypatch
     assert "tensorrt" in (told := capsys.readouterr().err) and "build in the image" in told
     assert main(["build", "vit", str(tmp_path), "--plan", "--min-tiles", "14"]) == 1
     assert "tile counts must be 1 <= min <= opt <= max, not 14, 13, 26" in capsys.readouterr().err
+
+
+def test_a_plan_is_built_from_the_export(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def build_plan(package, onnx, plan, counts, progress):
+        assert onnx.is_file()
+        progress("building [1]", 1, 2)
+        asked.append((package.__name__, plan, counts))
+
+    write_internvit(tmp_path, "300m")
+    monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
+    monkeypatch.setattr("scripts.cli.build.build_plan", build_plan)
+    assert main(["build", "vit", str(tmp_path), "--plan", "--opt-tiles", "4", "--max-tiles", "8"]) == 0
+    plan = tmp_path / "vision" / "model.plan"
+    assert capsys.readouterr().out == f"{plan}\n"
+    assert asked == [("tensorrt", plan, TileCounts(1, 4, 8))]
