@@ -214,8 +214,12 @@ def encode_stop(request_id: str) -> pb.ModelInferRequest:
 
 
 def encode_tokenize(*, text: str | None, messages: bytes | None, request_id: str) -> pb.ModelInferRequest:
-    """A request to `preprocessing` alone: its output `input_ids` is what tokenizing gives."""
+    """A request to `preprocessing` alone: its output `input_ids` is what tokenizing gives.
+
+    The others are not asked for: who asks for all of them is expected to generate an answer.
+    """
     message = pb.ModelInferRequest(model_name=PREPROCESSING, id=request_id)
+    message.outputs.add(name="input_ids")
     if text is not None:
         _add(message, "text_input", "BYTES", (text,))
     if messages is not None:

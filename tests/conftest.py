@@ -6,12 +6,33 @@ import signal
 from pathlib import Path
 
 import pytest
+from scripted import ALL_DOUBLES
 from tokenizers import Tokenizer
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and programs that the tests start inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _TOKENIZERS = Path(__file__).parent.parent / ".cache" / "tokenizers"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--double", action="store_true", help="integration tests on the double of TensorRT-LLM's C++ backend"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "python_engine(why): not for the double of the C++ backend")
+    if config.getoption("--double"):
+        os.environ[ALL_DOUBLES] = "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --double: leave out what needs a Python engine."""
+    for item in items if config.getoption("--double") else ():
+        marker = item.get_closest_marker("python_engine")
+        if marker is not None:
+            item.add_marker(pytest.mark.skip(reason=f"not for the C++ backend: {marker.args[0]}"))
 
 
 def _tokenizer_dir(name: str) -> Path:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tritonserver to start and the environment of each part."""
 
+import itertools
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 from scripts import fetch_tritonserver
 from scripts.interpreter import libpython_dir
+from scripts.launcher.engine_folder import EngineFolder
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
 from scripts.launcher.options import LaunchOptions
@@ -57,10 +59,20 @@ def find_triton(chosen: Path | None) -> TritonServer:
     return TritonServer(binary, home)
 
 
+def gpu_count(environment: Mapping[str, str]) -> int:
+    """NVIDIA GPUs that are there and not hidden by CUDA_VISIBLE_DEVICES."""
+    found = sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))
+    shown = environment.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return found
+    # CUDA stops at the first that is no device: "0,-1,1" shows one.
+    named = list(itertools.takewhile(lambda name: name not in ("", "-1"), shown.replace(" ", "").split(",")))
+    return min(found, len(named))
+
+
 def has_gpu(environment: Mapping[str, str]) -> bool:
-    """Whether an NVIDIA GPU is there and not hidden by CUDA_VISIBLE_DEVICES."""
-    hidden = environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and any(name[6:].isdigit() for name in os.listdir("/dev") if name.startswith("nvidia"))
+    """Whether there is one."""
+    return gpu_count(environment) > 0
 
 
 def shared_memory_prefix(ports: Ports) -> str:
@@ -116,9 +128,16 @@ def frontend_command() -> list[str]:
 
 
 def stack_environment(
-    base: Mapping[str, str], options: LaunchOptions, model: ServedModel, ports: Ports
+    base: Mapping[str, str],
+    options: LaunchOptions,
+    model: ServedModel,
+    ports: Ports,
+    engine: EngineFolder | None = None,
 ) -> dict[str, str]:
-    """What both parts get: `base`, the settings of the frontend and what the model repository's configs expand."""
+    """What both parts get: `base`, the settings of the frontend and what the model repository's configs expand.
+
+    engine: what is served instead of the checkpoint's weights.
+    """
     names = options.served_model_name or (model.name,)
     triton_host = "127.0.0.1" if options.triton_host in ("0.0.0.0", "::") else options.triton_host  # nosec B104 # compares, does not bind
     environment = {
@@ -129,7 +148,7 @@ def stack_environment(
         "TRITON_CHAT_TRITON_URL": f"{triton_host}:{ports.grpc}",
         "TRITON_CHAT_SERVED_MODEL_NAME": ",".join(names),
         "TRITON_CHAT_MODEL": str(model.checkpoint.path),
-        "TRITON_CHAT_MAX_MODEL_LEN": str(options.max_model_len or model.checkpoint.max_position_embeddings),
+        "TRITON_CHAT_MAX_MODEL_LEN": str(_context(options, model, engine)),
         # The stub finds its packages, and the launcher's python3 its frontend, through the first python3 on PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
         "VIRTUAL_ENV": sys.prefix,
@@ -140,13 +159,22 @@ def stack_environment(
     }
     if options.styler:
         environment["TRITON_CHAT_STYLER"] = options.styler
-    slots = options.engine.get("max_num_seqs")
+    if options.engine_name:
+        environment["TRITON_CHAT_ENGINE"] = options.engine_name
+    slots = options.engine.get("max_num_seqs") if engine is None else engine.max_batch_size
     if isinstance(slots, int):
         # Who is let in beyond the engine's slots waits inside it, and everybody the longer for it. Connections spread
         # unevenly over frontends that share a port: half as many again for each, so that no slot stays empty.
         share = 1.0 if options.frontends == 1 else min(1.0, 1.5 / options.frontends)
         environment.setdefault("TRITON_CHAT_MAX_IN_FLIGHT", str(max(1, math.ceil(slots * share))))
     return environment
+
+
+def _context(options: LaunchOptions, model: ServedModel, engine: EngineFolder | None) -> int:
+    """Tokens of prompt and answer together."""
+    checkpoints = model.checkpoint.max_position_embeddings
+    engines = engine.max_seq_len if engine is not None and engine.max_seq_len is not None else checkpoints
+    return options.max_model_len or min(checkpoints, engines)
 
 
 def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server: TritonServer) -> dict[str, str]:

@@ -36,6 +36,8 @@ MODEL_SETTINGS = frozenset(
         "vit_tile_budget",
     }
 )
+# How TensorRT-LLM's C++ backend runs on several GPUs.
+MPI_MODES = ("leader", "orchestrator")
 # `vllm serve` needs these to be told what a family's styler knows here.
 UNNEEDED = {
     "enable_auto_tool_choice": "tool calls are always read",
@@ -56,6 +58,8 @@ class LaunchOptions:
     port, ui_port and triton_*_port: 0 picks a free one. ui: with the chat page. frontends: processes that share `port`.
     max_model_len: None means the checkpoint's. settings: of the frontend and of the models' configs, by environment
     variable. engine: options by the engine's own names. notes: what is to be told to the person at the terminal.
+    engine_name: "trtllm" for an engine of TensorRT-LLM, which lies in engine_dir; None means what TRITON_CHAT_ENGINE
+    says. world_size: GPUs of such an engine, None for what it was built for. mpi_mode: "leader" or "orchestrator".
     """
 
     model: str = DEFAULT_MODEL
@@ -64,6 +68,10 @@ class LaunchOptions:
     port: int = 9997
     frontends: int = 1
     max_model_len: int | None = None
+    engine_name: str | None = None
+    engine_dir: Path | None = None
+    world_size: int | None = None
+    mpi_mode: str = "leader"
     styler: str | None = None
     model_repository: Path = REPOSITORY / "model_repository"
     model_config_name: str | None = None
@@ -188,6 +196,14 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     add("--frontends", type=size_of, default=default_frontends(), help="frontend processes (default %(default)s here)")
     add("--max-model-len", type=size_of, help="context length in tokens, 16k and 16K too (default: the checkpoint's)")
     add("--styler", help="family of prompts and answers (default: recognised from the checkpoint)")
+    add("--engine", dest="engine_name", metavar="NAME", help="vllm (default), or trtllm for an engine of TensorRT-LLM")
+    add("--engine-dir", type=Path, help="folder that trtllm-build has written, for --engine trtllm (default: /engine)")
+    add("--world-size", type=size_of, help="GPUs of that engine; must be what it was built for, as is the default")
+    add(
+        "--mpi-mode",
+        choices=MPI_MODES,
+        help="leader (default): a tritonserver for each GPU; orchestrator: one, which starts workers",
+    )
     add("--engine-config", type=Path, metavar="FILE", help="JSON or YAML object of engine options; flags go above it")
     add("--model-repository", type=Path, help="Triton model repository (default: this project's)")
     add("--model-config-name", help="named config of the models, such as trtllm (default: config.pbtxt)")

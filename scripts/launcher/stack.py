@@ -29,7 +29,10 @@ from scripts.launcher.ports import choose_ports
 from scripts.launcher.processes import Part
 from scripts.launcher.readiness import answers_ok, model_states
 from scripts.launcher.repository import Load
+from scripts.launcher.several_gpus import check_vllm_gpus
 from scripts.launcher.supervisor import CrashLoop, Supervisor
+from scripts.launcher.trtllm import Trtllm
+from scripts.launcher.trtllm_config import find_engine
 
 _POLL_S = 0.2
 SHARED_MEMORY = Path("/dev/shm")  # nosec B108 # where Triton's stubs put their shared memory
@@ -63,15 +66,23 @@ class Stack:
         base = os.environ if environment is None else environment
         self.server = environments.find_triton(self.options.triton)
         check_server(self.server, self.options)
+        self.engine = find_engine(self.options, base)
         if self.options.ui:
             page.check_page()
         self.ports = choose_ports(self.options)
         self.model: ServedModel = resolve_model(self.options.model, self.console)
-        self._shared = environments.stack_environment(base, self.options, self.model, self.ports)
+        self._shared = environments.stack_environment(base, self.options, self.model, self.ports, self.engine)
+        self._trtllm = None
+        if self.engine is None:
+            check_vllm_gpus(self.options.engine, self._shared)
+        else:
+            self._trtllm = Trtllm(self.options, self.engine, self.model, self.server, self._shared)
+            self._shared |= self._trtllm.environment
         check_settings(self._shared)
         self._settings = Settings.load([], self._shared)
         self._triton_environment = environments.triton_environment(self._shared, self.options, self.server)
-        check_memory(self.model, self._triton_environment)
+        if self.engine is None:
+            check_memory(self.model, self._triton_environment)
         self._page_environment = page.page_environment(base)
         # Where frontends that share a port count together, so that each can tell Prometheus about all of them.
         self._counts = TemporaryDirectory(prefix="triton_chat_metrics_", ignore_cleanup_errors=True)
@@ -214,14 +225,19 @@ class Stack:
             part.stop(WOUNDED_GRACE_S if wounded else TRITON_GRACE_S, self.hurry.is_set)
         self._parts.clear()
         self._counts.cleanup()
+        if self._trtllm is not None:
+            self._trtllm.close()
         # A tritonserver that crashed leaves the regions that it shared with its stubs, which are gone by now.
         for left in SHARED_MEMORY.glob(f"{environments.shared_memory_prefix(self.ports)}*"):
             left.unlink(missing_ok=True)
 
     def _spawn(self) -> None:
         log_dir = self.options.log_dir
-        command = environments.triton_command(self.server, self.options, self.ports, self._key)
+        options = self.options if self._trtllm is None else self._trtllm.options
+        command = environments.triton_command(self.server, options, self.ports, self._key)
         command += environments.trace_flags(self._shared)
+        if self._trtllm is not None:
+            command = self._trtllm.command(command)
         self._parts.append(Part("tritonserver", command, self._triton_environment, log_dir / "tritonserver.log"))
         for number in range(1, self.options.frontends + 1):
             name = f"frontend-{number}"

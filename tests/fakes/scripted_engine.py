@@ -1,40 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A fake engine for the real `tensorrt_llm` model: it plays scripts instead of running a network.
 
-The first rule whose `contains` stands in the decoded prompt is played. Rules are read from the JSON file that the
-engine option `script` names, anew for each request, so that a test can write its own.
+The engine option `script` names the file of rules, see script.py.
 """
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 from engine import STATISTICS, FinishReason, Generation, Tokens
 from options import EngineOptions
+from script import Rule, find_rule, pieces
 
 from preprocessing.errors import RequestError
 from preprocessing.tokenizer import ChatTokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One scripted answer.
-
-    text (or ids): what the engine says. sizes: ids per response, the last size repeats. delay_s: before each response.
-    finish: name of a FinishReason; "END_ID" appends the request's end id. error_after: fail after that many responses.
-    repeat: play the ids over and over until max_tokens, for load tests.
-    """
-
-    contains: str = ""
-    text: str = ""
-    ids: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=lambda: [1])
-    delay_s: float = 0.0
-    finish: str = "END_ID"
-    error_after: int | None = None
-    repeat: bool = False
 
 
 class ScriptedEngine:
@@ -54,16 +33,16 @@ class ScriptedEngine:
     async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
         """Play the rule that the prompt matches, never more than max_tokens ids."""
         rule = self._rule(generation)
-        pieces = list(_pieces(self._ids(rule, generation), rule.sizes))
+        parts = list(pieces(self._ids(rule, generation), rule.sizes))
         self._inside += 1
         try:
             async with self._slots:
-                for index, ids in enumerate(pieces):
+                for index, ids in enumerate(parts):
                     if rule.error_after == index:
                         raise RequestError("scripted failure", kind="internal")
                     await asyncio.sleep(rule.delay_s)
                     tokens = _with_logprobs(Tokens(ids, cached_tokens=0), generation)
-                    if index == len(pieces) - 1:
+                    if index == len(parts) - 1:
                         tokens.finish = _finish(rule, generation, ids)
                     yield tokens
         finally:
@@ -79,27 +58,16 @@ class ScriptedEngine:
 
     def _rule(self, generation: Generation) -> Rule:
         prompt = self._tokenizer.backend.decode(generation.prompt_ids, skip_special_tokens=False)
-        for entry in json.loads(self._script.read_text(encoding="utf-8")):
-            rule = Rule(**entry)
-            if rule.contains in prompt:
-                return rule
-        raise RequestError(f"no rule of the script matches the prompt: {prompt[-200:]}")
+        rule = find_rule(self._script, prompt)
+        if rule is None:
+            raise RequestError(f"no rule of the script matches the prompt: {prompt[-200:]}")
+        return rule
 
     def _ids(self, rule: Rule, generation: Generation) -> list[int]:
-        ids = rule.ids or self._tokenizer.encode(rule.text, add_special_tokens=False)
-        if rule.repeat:
-            ids = ids * (generation.max_tokens // len(ids) + 1)
-        elif rule.finish == "END_ID" and generation.end_id >= 0:
+        ids = rule.answer(self._tokenizer, generation.max_tokens)
+        if rule.finish == "END_ID" and generation.end_id >= 0 and not rule.repeat:
             ids = [*ids, generation.end_id]
         return ids[: generation.max_tokens]
-
-
-def _pieces(ids: list[int], sizes: list[int]) -> Iterator[list[int]]:
-    start, index = 0, 0
-    while start < len(ids):
-        size = sizes[min(index, len(sizes) - 1)]
-        yield ids[start : start + size]
-        start, index = start + size, index + 1
 
 
 def _finish(rule: Rule, generation: Generation, ids: list[int]) -> FinishReason:

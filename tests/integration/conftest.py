@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stacks that several files of tests share: the embedded default model, the demo model that sees, scripted answers."""
+"""Stacks that several files of tests share: the embedded default model, the demo model that sees, scripted answers.
 
+With pytest's option --double the default model and the scripts are played by the double of TensorRT-LLM's C++ backend.
+"""
+
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from demo_stack import DemoStack, demo_stack
 from openai import AsyncOpenAI, OpenAI
-from scripted import ScriptedStack, scripted_stack
+from scripted import ALL_DOUBLES, ScriptedStack, scripted_stack
 
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.prepare_model import prepare_default_model
@@ -18,6 +23,20 @@ from scripts.prepare_model import prepare_default_model
 MODEL = "smollm2-135m-instruct"
 # These machines are slow at times; a wait that ends early is no finding.
 PATIENCE_S = 120.0
+
+# What the double says in the place of the default model.
+CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo"}
+SMOLLM2_SAYS: list[dict[str, Any]] = [
+    {"contains": "The capital of France is Paris", "text": "."},
+    {"contains": "The capital of France is", "text": " Paris. It is a large city."},
+    *(
+        {"contains": f"capital of {country}", "text": f"The capital of {country} is {city}.", "delay_s": 0.01}
+        for country, city in CAPITALS.items()
+    ),
+    {"contains": "long story", "text": "and then ", "repeat": True, "delay_s": 0.02},
+    {"contains": "Count from one", "text": " ".join(["one two three four five six seven"] * 20), "delay_s": 0.01},
+    {"text": "well, ", "repeat": True, "delay_s": 0.01},
+]
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +48,14 @@ def smollm2_dir() -> Path:
 @pytest.fixture(scope="session")
 def stack(smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The default stack, on free ports."""
-    logs = tmp_path_factory.mktemp("logs")
     names = ["--served-model-name", MODEL, "qwen2"]
+    if os.environ.get(ALL_DOUBLES):
+        folder = tmp_path_factory.mktemp("double")
+        with scripted_stack(MODEL, smollm2_dir, folder, names[1:]) as scripted:
+            scripted.play(*SMOLLM2_SAYS)
+            yield scripted.stack
+        return
+    logs = tmp_path_factory.mktemp("logs")
     with Stack([str(smollm2_dir), *names, "--log-dir", str(logs), *FREE_PORTS]) as running:
         yield running
     # A clean stop is checked on the scripted stacks: here raw Triton clients meet Triton's own leak (reply.py).
@@ -48,6 +73,13 @@ def scripted_qwen3(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir
     """Qwen3's prompts and answers around scripts; each test plays its own."""
     names = ("qwen3", "qwen3-other-name")
     with scripted_stack("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("qwen3"), names) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def double_qwen3(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir: Path) -> Iterator[ScriptedStack]:
+    """The same around the double of TensorRT-LLM's C++ backend."""
+    with scripted_stack("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("double"), double=True) as running:
         yield running
 
 
@@ -73,8 +105,11 @@ def http(stack: Stack) -> Iterator[httpx.Client]:
 def running_requests(stack: Stack) -> float:
     """The engine's own count of requests inside it, from Triton's metrics endpoint."""
     text = httpx.get(stack.metrics_url, timeout=PATIENCE_S).text
-    found = re.findall(r"^triton_chat_engine_(?:running|waiting)\{.*\} ([0-9.e+]+)$", text, re.MULTILINE)
-    assert len(found) == 2, "the engine's gauges are missing from Triton's metrics"
+    gauges = r"triton_chat_engine_(?:running|waiting)\{.*\}"
+    if stack.engine is not None:
+        gauges = r'nv_trt_llm_request_metrics\{.*request_type="active".*\}'
+    found = re.findall(rf"^{gauges} ([0-9.e+]+)$", text, re.MULTILINE)
+    assert len(found) == (2 if stack.engine is None else 1), "the engine's gauges are missing from Triton's metrics"
     return sum(map(float, found))
 
 

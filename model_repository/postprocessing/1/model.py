@@ -3,6 +3,7 @@
 
 import json
 import locale
+from dataclasses import dataclass
 from typing import Any
 
 # The stub leaves the C locale, in which open() reads ASCII; tokenizer files are UTF-8.
@@ -14,6 +15,7 @@ from streams import StreamKey, Streams  # noqa: E402
 
 from preprocessing.answer import AnswerDelta, AnswerStream  # noqa: E402
 from preprocessing.checkpoint import Checkpoint  # noqa: E402
+from preprocessing.endings import EndFinder  # noqa: E402
 from preprocessing.errors import RequestError  # noqa: E402
 from preprocessing.logprobs import prompt_logprob_entries, token_table  # noqa: E402
 from preprocessing.logs import about, model_logger  # noqa: E402
@@ -22,12 +24,20 @@ from preprocessing.stylers import find_styler  # noqa: E402
 from preprocessing.tokenizer import ChatTokenizer  # noqa: E402
 from preprocessing.triton_config import ModelParameters  # noqa: E402
 from preprocessing.triton_metrics import Published, Reporter  # noqa: E402
-from preprocessing.triton_tensors import Inputs, ints, string  # noqa: E402
+from preprocessing.triton_tensors import Inputs, error_response, ints, string  # noqa: E402
 
 log = model_logger("postprocessing", wordy=False)
 
 
 STATISTICS = {"streams": "Answers in progress, and those not yet given up"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer in progress. end: for an engine that does not tell it."""
+
+    stream: AnswerStream
+    end: EndFinder
 
 
 class TritonPythonModel:
@@ -42,7 +52,7 @@ class TritonPythonModel:
         self._format = styler.answer_format(tokenizer)
         self._tokenizer = tokenizer.backend
         self._end_ids = frozenset((*checkpoint.end_ids, *styler.stop_ids(tokenizer)))
-        self._streams: Streams[AnswerStream] = Streams()
+        self._streams: Streams[Answer] = Streams()
         published = Published("postprocessing", "triton_chat_postprocessing", STATISTICS)
         self._reporter = Reporter(published, lambda: {"streams": len(self._streams)})
 
@@ -60,17 +70,24 @@ class TritonPythonModel:
 
     def _respond(self, request: Any, to_stop: list[StreamKey]) -> Any:
         inputs = Inputs(request)
-        key = (request.request_id(), inputs.number("stream_id") or 0)
+        stream_id = inputs.number("stream_id")
+        key = (request.request_id(), stream_id or inputs.number("sequence_index") or 0)
         engine_error = inputs.string("engine_error")
         if engine_error is not None:
             self._streams.end(key)
             return _failure(engine_error)
         try:
-            stream = self._streams.get(key, lambda: self._open(request))
+            limit = inputs.number("request_output_len")
+            if limit is not None:
+                return self._expect(key, request, limit, inputs.number("end_id"))
+            answer = self._streams.get(key, lambda: self._open(request, None, self._end_ids))
+            beams = _beams(inputs)
             finish = inputs.number("engine_finish_reason")
-            delta = stream.feed(
-                inputs.array("output_ids").flatten().tolist(),
-                logprobs=_rows(inputs, "output_log_probs", flat=True),
+            if finish is None and stream_id is None:
+                finish = answer.end.feed(beams[0], inputs.number("last_token_time_ns"))
+            delta = answer.stream.feed(
+                beams[0],
+                logprobs=_newest(_rows(inputs, "output_log_probs"), len(beams[0])),
                 top_ids=_rows(inputs, "top_log_probs_ids"),
                 top_logprobs=_rows(inputs, "top_log_probs"),
                 engine_finish=finish,
@@ -84,11 +101,26 @@ class TritonPythonModel:
             self._streams.end(key)
         if delta.stop_engine:
             to_stop.append(key)
-        return pb_utils.InferenceResponse(_write(delta) + self._prompt_logprobs(inputs))
+        others = [self._whole_text(request, ids, finish) for ids in beams[1:]]
+        return pb_utils.InferenceResponse(_write(delta, others) + self._prompt_logprobs(inputs))
 
-    def _open(self, request: Any) -> AnswerStream:
+    def _expect(self, key: StreamKey, request: Any, limit: int, end_id: int | None) -> Any:
+        """Prepare for an answer whose engine will not say how it ends; it has no streams of its own either."""
+        if key in self._streams:
+            text = "an answer of this request id is under way: give each request an id of its own"
+            return error_response(RequestError(text))
+        end_ids = self._end_ids if end_id is None or end_id >= 0 else frozenset[int]()
+        self._streams.get(key, lambda: self._open(request, limit, end_ids))
+        return pb_utils.InferenceResponse([string("text_output", "")])
+
+    def _open(self, request: Any, limit: int | None, end_ids: frozenset[int]) -> Answer:
         options = AnswerOptions.from_parameters(json.loads(request.parameters() or "{}"))
-        return AnswerStream(self._tokenizer, self._format, options, self._end_ids)
+        stream = AnswerStream(self._tokenizer, self._format, options, self._end_ids)
+        return Answer(stream, EndFinder(limit, end_ids))
+
+    def _whole_text(self, request: Any, ids: list[int], finish: int | None) -> str:
+        """The text of a further beam; an engine searches with several only where it does not stream."""
+        return self._open(request, None, self._end_ids).stream.feed(ids, engine_finish=finish).text
 
     def _prompt_logprobs(self, inputs: Inputs) -> list[Any]:
         ids, logprobs = _rows(inputs, "prompt_log_probs_ids"), _rows(inputs, "prompt_log_probs")
@@ -105,11 +137,22 @@ class TritonPythonModel:
         return [string("prompt_logprobs", json.dumps(entries))]
 
 
-def _rows(inputs: Inputs, name: str, *, flat: bool = False) -> Any:
+def _beams(inputs: Inputs) -> list[list[int]]:
+    """The new ids of each beam; shorter beams are padded to the length of the longest."""
+    ids, lengths = inputs.array("output_ids"), inputs.array("sequence_length")
+    if len(ids) < 2 or lengths is None:
+        return [ids.flatten().tolist()]
+    return [beam[:length].tolist() for beam, length in zip(ids, lengths.tolist(), strict=True)]
+
+
+def _rows(inputs: Inputs, name: str) -> Any:
     array = inputs.array(name)
-    if array is None:
-        return None
-    return (array.flatten() if flat else array).tolist()
+    return None if array is None else array.tolist()
+
+
+def _newest(logprobs: list[list[float]] | None, count: int) -> list[float] | None:
+    """The best beam's last ones: the C++ backend sends those of all tokens so far with each new token."""
+    return None if logprobs is None else logprobs[0][max(0, len(logprobs[0]) - count) :]
 
 
 def _failure(error: str) -> Any:
@@ -117,8 +160,9 @@ def _failure(error: str) -> Any:
     return pb_utils.InferenceResponse([string("text_output", ""), string("error", error)])
 
 
-def _write(delta: AnswerDelta) -> list[Any]:
-    tensors = [string("text_output", delta.text)]
+def _write(delta: AnswerDelta, other_beams: list[str]) -> list[Any]:
+    texts = [text.encode(errors="replace") for text in (delta.text, *other_beams)]
+    tensors = [pb_utils.Tensor("text_output", np.array([texts], dtype=object))]
     if delta.reasoning:
         tensors.append(string("reasoning_output", delta.reasoning))
     if delta.tool_calls:

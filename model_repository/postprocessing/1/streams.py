@@ -24,6 +24,9 @@ class Streams(Generic[State]):
     def __len__(self) -> int:
         return len(self._states)
 
+    def __contains__(self, key: StreamKey) -> bool:
+        return key in self._states
+
     def get(self, key: StreamKey, create: Callable[[], State]) -> State:
         """The stream's state, made on its first response."""
         now = self._clock()

@@ -13,6 +13,7 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 
 from preprocessing import guardian  # noqa: E402
 from preprocessing.checkpoint import Checkpoint  # noqa: E402
+from preprocessing.engine_traits import engine_traits  # noqa: E402
 from preprocessing.errors import RequestError  # noqa: E402
 from preprocessing.images.decode import ImageLimits  # noqa: E402
 from preprocessing.images.family import MediaOptions  # noqa: E402
@@ -27,6 +28,9 @@ from preprocessing.triton_tensors import Inputs, error_response, floats, ints, s
 
 log = model_logger("preprocessing", wordy=False)
 
+# The output of pictures for an engine with a vision tower of its own.
+ENGINE_IMAGES = "engine_images"
+
 
 class TritonPythonModel:
     """Triton's interface."""
@@ -38,6 +42,8 @@ class TritonPythonModel:
         checkpoint = Checkpoint.load(parameters.required("model_path"))
         styler = find_styler(checkpoint, parameters.text("styler"), parameters.given("enable_thinking"))
         tokenizer = ChatTokenizer.load(checkpoint.path)
+        guided = bool(parameters.boolean("guided_decoding"))
+        self._engine = engine_traits(parameters.text("engine"), guided_decoding=guided)
         self._vocab_size = checkpoint.vocab_size
         images = find_images(checkpoint, tokenizer, _media_options(parameters))
         self._builder = PromptBuilder(checkpoint, tokenizer, styler, parameters.integer("max_model_len"), images)
@@ -49,9 +55,17 @@ class TritonPythonModel:
     def _respond(self, request: Any) -> Any:
         try:
             # Wrong options of the answer are found here, before the engine has spent anything on the request.
-            AnswerOptions.from_parameters(json.loads(request.parameters() or "{}"))
-            prompt = self._builder.build(_read(Inputs(request)))
-            return pb_utils.InferenceResponse([*_write(prompt, self._vocab_size), *self._pixels(prompt)])
+            parameters = json.loads(request.parameters() or "{}")
+            AnswerOptions.from_parameters(parameters)
+            inputs = Inputs(request)
+            prompt = self._builder.build(_read(inputs))
+            pixels = self._pixels(prompt)
+            self._engine.check(prompt.guide_type, engine_images=any(each.name() == ENGINE_IMAGES for each in pixels))
+            timing = self._timing(inputs)
+            # Who asks for the ids alone wants no answer.
+            if not self._engine.tells_ends and "request_output_len" in request.requested_output_names():
+                _announce(request.request_id(), prompt, parameters)
+            return pb_utils.InferenceResponse([*_write(prompt, self._vocab_size), *pixels, *timing])
         except RequestError as error:
             return error_response(error)
         except Exception:
@@ -67,6 +81,36 @@ class TritonPythonModel:
             pb_utils.Tensor(self._builder.images.tensor, pixels[np.newaxis]),
             ints("prompt_table_extra_ids", prompt.extra_ids, np.uint64),
         ]
+
+    def _timing(self, inputs: Inputs) -> list[Any]:
+        """Asked for where the client does, and where it alone tells the end of an answer."""
+        asked = inputs.array("return_perf_metrics")
+        if asked is None and self._engine.tells_ends:
+            return []
+        wanted = not self._engine.tells_ends or bool(asked.flatten()[0])
+        return [pb_utils.Tensor("out_return_perf_metrics", np.array([[wanted]]))]
+
+
+def _announce(request_id: str, prompt: EngineInput, parameters: dict[str, Any]) -> None:
+    """Tell postprocessing what ends the answer: a step of an ensemble takes no tensor that comes once beside a stream.
+
+    Raises RequestError where an answer of the same id is still under way, as their tokens could not be told apart.
+    """
+    announcement = pb_utils.InferenceRequest(
+        model_name="postprocessing",
+        request_id=request_id,
+        requested_output_names=["text_output"],
+        inputs=[
+            pb_utils.Tensor("output_ids", np.zeros((1, 1, 0), np.int32)),
+            ints("request_output_len", [prompt.request_output_len]),
+            ints("end_id", [prompt.end_id]),
+        ],
+        parameters={name: value for name, value in parameters.items() if isinstance(value, str | int | bool)},
+    )
+    response = announcement.exec()
+    if response.has_error():
+        text = response.error().message()
+        raise RequestError.decode(text) or RequestError("postprocessing cannot take an answer now", kind="unavailable")
 
 
 def _media_options(parameters: ModelParameters) -> MediaOptions:

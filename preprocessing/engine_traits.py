@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine behind `tensorrt_llm` cannot do, so that a request is refused instead of answered wrongly."""
+
+from dataclasses import dataclass
+
+from preprocessing.errors import RequestError
+from preprocessing.guided import GUIDE_TYPES
+
+# NVIDIA's C++ backend of TensorRT-LLM: the value of the config parameter `engine`, and the name of its named config.
+TRTLLM = "trtllm"
+# Its backend knows no structural tags, and decodes freely where it is given one.
+_TRTLLM_GUIDES = frozenset(GUIDE_TYPES) - {"structural_tag"}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTraits:
+    """guides: types of guides that it enforces. sees: it takes images themselves, for a family that it sees for.
+
+    tells_ends: its last response says that it is the last, and why.
+    """
+
+    guides: frozenset[str] = frozenset(GUIDE_TYPES)
+    sees: bool = True
+    tells_ends: bool = True
+
+    def check(self, guide_type: str | None, *, engine_images: bool) -> None:
+        """Raise RequestError for a guide or for images that the engine would ignore."""
+        if guide_type is not None and guide_type not in self.guides:
+            known = ", ".join(sorted(self.guides)) or "none"
+            raise RequestError(
+                f"the engine behind this server cannot enforce a guide of type '{guide_type}' (it can: {known}), "
+                "which this response_format, tool_choice or structured output needs"
+            )
+        if engine_images and not self.sees:
+            raise RequestError("the engine behind this server takes no images of this model", param="messages")
+
+
+def engine_traits(engine: str | None, *, guided_decoding: bool) -> EngineTraits:
+    """Of an engine by its name. guided_decoding: whether a `trtllm` engine was given what it needs for guides."""
+    if engine != TRTLLM:
+        return EngineTraits()
+    return EngineTraits(guides=_TRTLLM_GUIDES if guided_decoding else frozenset(), sees=False, tells_ends=False)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder that `trtllm-build` has written: what its engine was built for."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.launcher.errors import LaunchError
+
+# Beside the engine, where `triton-chat build engine` made it.
+MANIFEST = "triton_chat.json"
+GUIDES = "xgrammar_tokenizer_info.json"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFolder:
+    """tensor_parallel x pipeline_parallel is the number of GPUs. max_seq_len: tokens of prompt and answer together.
+
+    max_batch_size: requests worked on at once. The last two are None where the folder does not say. parameters: of the
+    `tensorrt_llm` model's config, from the manifest. guides: what guided decoding needs, None where that is missing.
+    """
+
+    path: Path
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    max_seq_len: int | None = None
+    max_batch_size: int | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    guides: Path | None = None
+
+    @property
+    def world_size(self) -> int:
+        """GPUs, and processes: one for each."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+
+def read_engine(path: Path) -> EngineFolder:
+    """Raises LaunchError saying what is missing or wrong in the folder."""
+    config = _object(path / "config.json", "Give --engine-dir the folder that `trtllm-build --output_dir` has written.")
+    build, mapping = config.get("build_config") or {}, (config.get("pretrained_config") or {}).get("mapping") or {}
+    engine = EngineFolder(
+        path=path.resolve(),
+        tensor_parallel=_count(mapping, "tp_size", path) or 1,
+        pipeline_parallel=_count(mapping, "pp_size", path) or 1,
+        max_seq_len=_count(build, "max_seq_len", path),
+        max_batch_size=_count(build, "max_batch_size", path),
+        parameters=_parameters(path / MANIFEST),
+        guides=path.resolve() / GUIDES if (path / GUIDES).is_file() else None,
+    )
+    missing = [f"rank{rank}.engine" for rank in range(engine.world_size) if not (path / f"rank{rank}.engine").is_file()]
+    if missing:
+        raise LaunchError(
+            f"the engine in {path} is for {_shape(engine)}, but {', '.join(missing)} is missing.",
+            "Build it to the end, or copy the whole folder.",
+        )
+    return engine
+
+
+def check_world_size(engine: EngineFolder, asked: int | None) -> None:
+    """Raises LaunchError where --world-size is not what the engine was built for."""
+    if asked is not None and asked != engine.world_size:
+        raise LaunchError(
+            f"--world-size is {asked}, but the engine in {engine.path} was built for {_shape(engine)}.",
+            f"Leave --world-size out, or build the engine for {asked}.",
+        )
+
+
+def _shape(engine: EngineFolder) -> str:
+    return (
+        f"a world size of {engine.world_size} (tensor parallel {engine.tensor_parallel}, "
+        f"pipeline parallel {engine.pipeline_parallel})"
+    )
+
+
+def _object(path: Path, mend: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise LaunchError(f"there is no {path}.", mend)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LaunchError(f"{path} is no JSON: {error}.", mend) from error
+    if not isinstance(value, dict):
+        raise LaunchError(f"{path} holds no JSON object.", mend)
+    return value
+
+
+def _count(section: Mapping[str, Any], name: str, path: Path) -> int | None:
+    value = section.get(name)
+    if value is not None and (type(value) is not int or value < 1):
+        raise LaunchError(f"{path / 'config.json'}: {name} is {value!r}, not a number from 1 on.")
+    return value
+
+
+def _parameters(manifest: Path) -> dict[str, str]:
+    if not manifest.is_file():
+        return {}
+    values = _object(manifest, "Build the engine again.").get("parameters") or {}
+    return {str(name): str(value) for name, value in values.items()}

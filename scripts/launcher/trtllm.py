@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stack whose LLM is an engine of TensorRT-LLM: what differs from one that serves a checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from preprocessing.engine_traits import TRTLLM
+from scripts.launcher.engine_folder import EngineFolder
+from scripts.launcher.environment import TritonServer
+from scripts.launcher.model import ServedModel
+from scripts.launcher.options import LaunchOptions
+from scripts.launcher.several_gpus import check_trtllm, orchestrator_environment, parallel_command
+from scripts.launcher.trtllm_config import BACKEND, filled_config, guided_decoding, lay_out
+
+
+class Trtllm:
+    """options: the launcher's, with a repository laid out for this engine. environment: variables on top of others.
+
+    The constructor raises LaunchError for what this machine or this engine cannot do; `close` removes the repository.
+    """
+
+    def __init__(
+        self,
+        options: LaunchOptions,
+        engine: EngineFolder,
+        model: ServedModel,
+        server: TritonServer,
+        environment: Mapping[str, str],
+    ) -> None:
+        config = filled_config(options, engine, model.checkpoint.path)
+        if config.backend == BACKEND:
+            check_trtllm(server, options, engine.world_size, environment)
+        self._world_size = engine.world_size
+        self._folder = TemporaryDirectory(prefix="triton_chat_repository_", ignore_cleanup_errors=True)
+        lay_out(options.model_repository, config, Path(self._folder.name))
+        name = None if options.model_config_name == TRTLLM else options.model_config_name
+        # The options of the engine are in its config now.
+        self.options = replace(options, model_repository=Path(self._folder.name), model_config_name=name, engine={})
+        self.environment = {
+            "TRITON_CHAT_ENGINE": TRTLLM,
+            "TRITON_CHAT_GUIDED_DECODING": str(guided_decoding(config)).lower(),
+            **orchestrator_environment(options),
+        }
+
+    def command(self, tritonserver: Sequence[str]) -> list[str]:
+        """The command line that serves, from that of one tritonserver."""
+        # Configs are whole here, and the C++ backend has nothing to add to its own.
+        whole = [*tritonserver, "--disable-auto-complete-config"]
+        return parallel_command(whole, self.options, self._world_size)
+
+    def close(self) -> None:
+        """Remove the repository."""
+        self._folder.cleanup()

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT-LLM's C++ backend behind `tensorrt_llm`: its config with paths and options, and a repository that has it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from preprocessing.engine_traits import TRTLLM
+from scripts.launcher.engine_folder import EngineFolder, check_world_size, read_engine
+from scripts.launcher.errors import LaunchError
+from scripts.launcher.options import LaunchOptions
+
+MODEL = "tensorrt_llm"
+BACKEND = "tensorrtllm"
+# Beside tritonserver's bin folder.
+BACKENDS = "backends"
+_GUIDES = "xgrammar_tokenizer_info_path"
+# What the launcher itself knows; an option of the same name would contradict it.
+_OWN = ("gpt_model_path", "tokenizer_dir", "exclude_input_in_output")
+
+
+def engine_name(options: LaunchOptions, environment: Mapping[str, str]) -> str:
+    """The engine behind `tensorrt_llm`: what the command line says goes above the variable."""
+    named = TRTLLM if options.model_config_name == TRTLLM else None
+    return options.engine_name or named or environment.get("TRITON_CHAT_ENGINE") or "vllm"
+
+
+def find_engine(options: LaunchOptions, environment: Mapping[str, str]) -> EngineFolder | None:
+    """The engine to serve; None where a Python engine serves the checkpoint itself.
+
+    Raises LaunchError for a folder that cannot be served, and for options that only the other kind of engine has.
+    """
+    if engine_name(options, environment) != TRTLLM:
+        for name in ("engine_dir", "world_size"):
+            if getattr(options, name) is not None:
+                raise LaunchError(
+                    f"--{name.replace('_', '-')} is for --engine {TRTLLM}.",
+                    "vLLM takes its own: --tensor-parallel-size, --pipeline-parallel-size.",
+                )
+        return None
+    folder = options.engine_dir or Path(read_config(options.model_repository).parameters["gpt_model_path"].string_value)
+    engine = read_engine(folder)
+    check_world_size(engine, options.world_size)
+    if engine.max_seq_len is not None and (options.max_model_len or 0) > engine.max_seq_len:
+        raise LaunchError(
+            f"--max-model-len is {options.max_model_len}, but the engine was built for {engine.max_seq_len} tokens.",
+            "Lower it, or build the engine with a larger --max_seq_len.",
+        )
+    return engine
+
+
+def read_config(repository: Path) -> ModelConfig:
+    """The config `trtllm` of the repository's LLM model; raises LaunchError where there is none."""
+    path = repository / MODEL / "configs" / f"{TRTLLM}.pbtxt"
+    if not path.is_file():
+        raise LaunchError(f"--model-repository {repository} has no {path.relative_to(repository)}.")
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
+    except text_format.ParseError as error:
+        raise LaunchError(f"{path} is no model config: {error}.") from error
+
+
+def filled_config(options: LaunchOptions, engine: EngineFolder, checkpoint: Path) -> ModelConfig:
+    """The config with this engine's paths, what its manifest says, and the options of the command line above both.
+
+    Raises LaunchError for an option that the backend does not have.
+    """
+    config = read_config(options.model_repository)
+    known = sorted(name for name in config.parameters if name not in _OWN)
+    unknown = sorted(set(options.engine) - set(known))
+    if unknown:
+        names = ", ".join(f"'{name}'" for name in unknown)
+        raise LaunchError(f"unknown engine option {names}; {TRTLLM} has: {', '.join(known)}.")
+    values = {name: text for name, text in engine.parameters.items() if name in known}
+    if engine.guides is not None:
+        values[_GUIDES] = str(engine.guides)
+    values |= {name: _text(value) for name, value in options.engine.items()}
+    values |= {"gpt_model_path": str(engine.path), "tokenizer_dir": str(checkpoint)}
+    for name, text in values.items():
+        config.parameters[name].string_value = text
+    most = options.settings.get("TRITON_CHAT_ENGINE_MAX_REQUESTS")
+    if most is not None and re.fullmatch(r"\d+", most):
+        config.dynamic_batching.default_queue_policy.max_queue_size = int(most)
+    return config
+
+
+def guided_decoding(config: ModelConfig) -> bool:
+    """Whether the backend was given what it needs to follow guides."""
+    return bool(config.parameters[_GUIDES].string_value and config.parameters["guided_decoding_backend"].string_value)
+
+
+def lay_out(repository: Path, config: ModelConfig, folder: Path) -> None:
+    """Make `folder` a repository of the same models, whose LLM has this config; the files themselves stay where they are."""
+    for model in sorted(repository.resolve().iterdir()):
+        if model.name != MODEL:
+            (folder / model.name).symlink_to(model)
+    (folder / MODEL).mkdir()
+    for version in (repository / MODEL).resolve().iterdir():
+        if version.name.isdigit():
+            (folder / MODEL / version.name).symlink_to(version)
+    (folder / MODEL / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+
+
+def _text(value: Any) -> str:
+    """An option's value as the backend's configs write it."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
