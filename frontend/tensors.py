@@ -62,6 +62,9 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
 # the C++ backend knows no generation config, and without them it would decode greedily.
 _DEFAULT_TEMPERATURE = _DEFAULT_TOP_P = 1.0
 
+# What only the config of TensorRT-LLM's C++ backend has; a Python model that has it stands for that backend.
+CPP_PARAMETER = "gpt_model_path"
+
 # Request parameter -> the OpenAI field that asks for it. Only Python engines read these.
 # "priority" itself cannot be used: Triton's gRPC endpoint takes that key for its own scheduler.
 PYTHON_ENGINE_PARAMETERS: dict[str, str] = {

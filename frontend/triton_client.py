@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from frontend.errors import rpc_error
-from frontend.tensors import ENGINE, ENSEMBLE, MODELS, POSTPROCESSING, Capabilities, encode_probe
+from frontend.tensors import CPP_PARAMETER, ENGINE, ENSEMBLE, MODELS, POSTPROCESSING, Capabilities, encode_probe
 from frontend.triton_stream import TritonStream
 from frontend.watch import PROBE_TIMEOUT, ModelWatch, lost_model
 
@@ -71,7 +71,8 @@ class TritonClient:
         if self._capabilities is None or self._capabilities_of != connections:
             ensemble, engine = await asyncio.gather(self._config(ENSEMBLE), self._config(ENGINE))
             self._capabilities = Capabilities(
-                inputs=frozenset(tensor.name for tensor in ensemble.input), python_engine=engine.backend == "python"
+                inputs=frozenset(tensor.name for tensor in ensemble.input),
+                python_engine=engine.backend == "python" and CPP_PARAMETER not in engine.parameters,
             )
             self._capabilities_of = connections
         return self._capabilities

@@ -94,7 +94,7 @@ def guided_decoding(config: ModelConfig) -> bool:
 
 
 def lay_out(repository: Path, config: ModelConfig, folder: Path) -> None:
-    """Make `folder` a repository of the same models, whose LLM has this config; the files themselves stay where they are."""
+    """Make `folder` a repository of the same models, whose LLM has this config. The files stay where they are."""
     for model in sorted(repository.resolve().iterdir()):
         if model.name != MODEL:
             (folder / model.name).symlink_to(model)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from contract_table import ENSEMBLE_INPUTS, EXTENDED_INPUTS, EXTENSIONS, INPUTS, OUTPUTS, RENAMED, Row
+from contract_table import ENSEMBLE_INPUTS, EXTENDED_INPUTS, EXTENSIONS, INPUTS, OUTPUTS, PARAMETERS, RENAMED, Row
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
@@ -16,10 +16,15 @@ REPOSITORY = Path(__file__).parents[2] / "model_repository"
 MODELS = ("preprocessing", "vit", "tensorrt_llm", "postprocessing", "ensemble")
 
 
-def read(model: str) -> ModelConfig:
+def read(model: str, path: str = "config.pbtxt") -> ModelConfig:
     config = ModelConfig()
-    text_format.Parse((REPOSITORY / model / "config.pbtxt").read_text(encoding="utf-8"), config)
+    text_format.Parse((REPOSITORY / model / path).read_text(encoding="utf-8"), config)
     return config
+
+
+# The LLM's configs, by the engine that each is for.
+LLM = {"python": read("tensorrt_llm"), "trtllm": read("tensorrt_llm", "configs/trtllm.pbtxt")}
+either_llm = pytest.mark.parametrize("config", LLM.values(), ids=LLM)
 
 
 def as_row(tensor, *, optional: bool = True) -> Row:
@@ -38,17 +43,38 @@ def test_every_model_is_there_with_its_name():
     assert all(read(model).name == model for model in MODELS)
 
 
-def test_the_llm_inputs_are_the_contracts_and_the_extensions():
-    assert sorted(map(as_row, read("tensorrt_llm").input)) == sorted(INPUTS + EXTENDED_INPUTS)
+@either_llm
+def test_the_llm_inputs_are_the_contracts_and_the_extensions(config):
+    assert sorted(map(as_row, config.input)) == sorted(INPUTS + EXTENDED_INPUTS)
 
 
-def test_the_llm_outputs_are_the_contracts_and_the_extensions():
-    rows = [as_row(tensor, optional=False) for tensor in read("tensorrt_llm").output]
+@either_llm
+def test_the_llm_outputs_are_the_contracts_and_the_extensions(config):
+    rows = [as_row(tensor, optional=False) for tensor in config.output]
     assert sorted(rows) == sorted(OUTPUTS + EXTENSIONS)
 
 
-def test_the_llm_streams():
-    assert read("tensorrt_llm").model_transaction_policy.decoupled
+@either_llm
+def test_the_llm_streams(config):
+    assert config.model_transaction_policy.decoupled
+
+
+def test_the_c_backends_config():
+    config = LLM["trtllm"]
+    values = {name: value.string_value for name, value in config.parameters.items()}
+    assert (config.name, config.backend) == ("tensorrt_llm", "tensorrtllm")
+    assert values.keys() == PARAMETERS
+    assert not [name for name, value in values.items() if "$" in value], "the backend expands no variables"
+    wanted = {
+        "gpt_model_type": "inflight_fused_batching",
+        "gpt_model_path": "/engine",
+        "batch_scheduler_policy": "guaranteed_no_evict",
+        "enable_chunked_context": "true",
+        "enable_kv_cache_reuse": "true",
+        "exclude_input_in_output": "true",
+        "cancellation_check_period_ms": "100",
+    }
+    assert wanted.items() <= values.items()
 
 
 def test_the_ensemble_keeps_upstreams_inputs():
