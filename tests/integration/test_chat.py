@@ -65,6 +65,7 @@ def test_length_ends_an_answer(client, stream):
         assert answer.usage.completion_tokens == 7
 
 
+@pytest.mark.python_engine("the guide alone makes the model say this")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_stop_string_across_tokens(client, stream):
     """The stop string begins and ends inside tokens, so no token id could find it."""
@@ -91,6 +92,7 @@ def test_a_stop_string_frees_the_engine(client, stack):
     wait_until(lambda: running_requests(stack) == 0, "the engine ends a request whose stop string matched", 20)
 
 
+@pytest.mark.python_engine("the guide alone makes the model say this")
 @pytest.mark.parametrize(
     "text", ["你好，我是一个语言模型。", "naïve café 🙂👩‍👩‍👧 日本語 العربية", "  two spaces\n\n\tand a tab"]
 )
@@ -101,6 +103,7 @@ def test_any_script_streams_intact(client, text):
     assert "\ufffd" not in "".join(c.choices[0].delta.content or "" for c in chunks)
 
 
+@pytest.mark.python_engine("the guide alone makes the model say this")
 async def test_32_requests_at_once_each_get_their_own_answer(async_client):
     async def ask(number: int, stream: bool) -> str:
         request = {"model": "qwen2", "messages": FRANCE, **say_exactly(f"The number is {number}, no other.")}
@@ -113,6 +116,7 @@ async def test_32_requests_at_once_each_get_their_own_answer(async_client):
     assert answers == [f"The number is {number}, no other." for number in range(32)]
 
 
+@pytest.mark.python_engine("a script is not sampled")
 def test_a_seed_repeats_and_another_differs(client):
     def sample(seed: int) -> str:
         answer = client.chat.completions.create(model="qwen2", messages=COUNT, temperature=2, seed=seed, max_tokens=24)
@@ -122,6 +126,7 @@ def test_a_seed_repeats_and_another_differs(client):
     assert sample(1) != sample(2)
 
 
+@pytest.mark.python_engine("top_logprobs is an extension")
 def test_logprobs_are_those_of_the_answer(client):
     answer = client.chat.completions.create(
         model="qwen2", messages=FRANCE, temperature=0, logprobs=True, top_logprobs=3
@@ -140,6 +145,7 @@ def test_completions(client):
     assert answer.choices[0].finish_reason == "length"
 
 
+@pytest.mark.python_engine("a script knows no bias")
 def test_logit_bias_and_bad_words(client):
     plain = client.completions.create(model="qwen2", prompt="The capital of France is", temperature=0, max_tokens=1)
     assert plain.choices[0].text == " Paris"
@@ -156,6 +162,7 @@ def test_logit_bias_and_bad_words(client):
     assert " Paris" not in (banned.choices[0].text, worded.choices[0].text)
 
 
+@pytest.mark.python_engine("a script follows no guide")
 def test_json_schema_holds(client):
     import json
 

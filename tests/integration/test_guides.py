@@ -25,6 +25,7 @@ TOOLS = [
     {"type": "function", "function": {"name": "get_postcode", "parameters": SCHEMA}},
 ]
 HELLO = [{"role": "user", "content": "Hello!"}]
+pytestmark = pytest.mark.python_engine("a script follows no guide; their refusal is in test_trtllm")
 
 
 @pytest.fixture(scope="module")

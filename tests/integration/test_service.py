@@ -3,6 +3,8 @@
 
 import json
 
+import pytest
+
 
 def test_models(client, http):
     assert {model.id for model in client.models.list()} == {"smollm2-135m-instruct", "qwen2"}
@@ -51,6 +53,7 @@ def test_responses(client):
         assert events.get_final_response().output_text == whole.output_text == "".join(pieces)
 
 
+@pytest.mark.python_engine("the prompt's log-probabilities are an extension")
 def test_echo_with_logprobs(client):
     """What evaluation harnesses ask: the prompt's own log-probabilities."""
     prompt = "The capital of France is Paris"

@@ -57,15 +57,17 @@ OUTPUTS: list[Row] = [
 
 # `parameters` of the backend's config.
 PARAMETERS = frozenset(
-    """
-    gpt_model_type gpt_model_path batch_scheduler_policy enable_chunked_context max_beam_width decoding_mode
-    exclude_input_in_output normalize_log_probs max_tokens_in_paged_kv_cache kv_cache_free_gpu_mem_fraction
-    kv_cache_host_memory_bytes kv_cache_onboard_blocks enable_kv_cache_reuse max_attention_window_size sink_token_length
-    cancellation_check_period_ms stats_check_period_ms gpu_device_ids participant_ids num_nodes executor_worker_path
-    lora_cache_optimal_adapter_size lora_cache_max_adapter_size lora_cache_gpu_memory_fraction
-    lora_cache_host_memory_bytes lookahead_window_size lookahead_ngram_size lookahead_verification_set_size
-    medusa_choices eagle_choices gpu_weights_percent guided_decoding_backend xgrammar_tokenizer_info_path tokenizer_dir
-    """.split()
+    name
+    for names in (
+        "gpt_model_type gpt_model_path batch_scheduler_policy enable_chunked_context max_beam_width decoding_mode",
+        "exclude_input_in_output normalize_log_probs max_tokens_in_paged_kv_cache kv_cache_free_gpu_mem_fraction",
+        "kv_cache_host_memory_bytes kv_cache_onboard_blocks enable_kv_cache_reuse max_attention_window_size sink_token_length",
+        "cancellation_check_period_ms stats_check_period_ms gpu_device_ids participant_ids num_nodes executor_worker_path",
+        "lora_cache_optimal_adapter_size lora_cache_max_adapter_size lora_cache_gpu_memory_fraction",
+        "lora_cache_host_memory_bytes lookahead_window_size lookahead_ngram_size lookahead_verification_set_size",
+        "medusa_choices eagle_choices gpu_weights_percent guided_decoding_backend xgrammar_tokenizer_info_path tokenizer_dir",
+    )
+    for name in names.split()
 )
 
 # This project's extensions, on Python engines only.
