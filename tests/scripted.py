@@ -55,6 +55,11 @@ class ScriptedStack:
         """Replace the rules; the first whose `contains` stands in the prompt answers."""
         self._script.write_text(json.dumps(rules), encoding="utf-8")
 
+    def asked_double(self) -> dict[str, Any]:
+        """The inputs of the last request to the double by name, with the value of each that is one number."""
+        asked: dict[str, Any] = json.loads((self._script.parent / "asked.json").read_text(encoding="utf-8"))
+        return asked
+
     def set_double(self, **options: Any) -> None:
         """Replace the double's own options (`DoubleOptions`)."""
         (self._script.parent / DOUBLE).write_text(json.dumps(options), encoding="utf-8")

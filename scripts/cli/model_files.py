@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from preprocessing.checkpoint import read_json
+from preprocessing.engine_traits import TRTLLM
 from scripts.cache import MARKER, cache_dir
 from scripts.cli.findings import Finding, judged
 from scripts.launcher.checks import check_memory
@@ -14,6 +15,7 @@ from scripts.launcher.environment import CPU_KV_CACHE_GIB
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import PREPARED, SPLIT_FIRST, ServedModel, served
 from scripts.launcher.options import LaunchOptions
+from scripts.launcher.trtllm_config import engine_name
 
 INDEX = "model.safetensors.index.json"
 _LFS_POINTER = b"version https://git-lfs"
@@ -45,9 +47,13 @@ def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> It
         yield Finding("model", "error", str(error))
         return
     yield Finding("model", "ok", f"{folder}: {model.checkpoint.model_type}")
-    yield judged("weights", weights_problem(folder), "complete")
+    # An engine of TensorRT-LLM holds the weights itself.
+    built = engine_name(options, environment) == TRTLLM
+    if not built:
+        yield judged("weights", weights_problem(folder), "complete")
     yield from _vision(folder, model.checkpoint.model_type, {**environment, **options.settings})
-    yield judged("fits", _memory_problem(model, environment), f"{model.weight_bytes / 2**30:.1f} GiB of weights")
+    if not built:
+        yield judged("fits", _memory_problem(model, environment), f"{model.weight_bytes / 2**30:.1f} GiB of weights")
 
 
 def _hub(model: str) -> Finding:

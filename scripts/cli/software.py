@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
+from pathlib import Path
 
+from preprocessing.engine_traits import TRTLLM
 from scripts import interpreter
 from scripts.check_packages import numpy_problem, torch_problem
 from scripts.cli.findings import Finding, judged
@@ -14,6 +16,8 @@ from scripts.launcher.checks import check_server, check_settings
 from scripts.launcher.environment import TritonServer, find_triton
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
+from scripts.launcher.several_gpus import check_trtllm
+from scripts.launcher.trtllm_config import engine_name, filled_config, find_engine
 
 PACKAGE = "triton-chat"
 
@@ -31,8 +35,12 @@ def software_findings(options: LaunchOptions, environment: Mapping[str, str]) ->
     if server is None or server.embedded:
         yield from _interpreter_findings()
     yield _packages()
-    # With another engine than vLLM its own config says what it needs.
-    if options.model_config_name is None and environment.get("TRITON_CHAT_ENGINE", "vllm") == "vllm":
+    engine = engine_name(options, environment)
+    if engine == TRTLLM:
+        problem = _trtllm_problem(server, options, environment)
+        yield judged("engine", problem, f"of TensorRT-LLM, in {options.engine_dir or 'the folder of its config'}")
+    # With another engine than these its own config says what it needs.
+    elif options.model_config_name is None and engine == "vllm":
         yield _engine()
     yield judged("settings", _settings_problem(options, environment), "the frontend can use them")
 
@@ -81,6 +89,18 @@ def installed(name: str) -> bool:
 def _launch_problem(server: TritonServer, options: LaunchOptions) -> str | None:
     try:
         check_server(server, options)
+    except LaunchError as error:
+        return str(error)
+    return None
+
+
+def _trtllm_problem(server: TritonServer | None, options: LaunchOptions, environment: Mapping[str, str]) -> str | None:
+    try:
+        engine = find_engine(options, environment)
+        if engine is not None:
+            filled_config(options, engine, Path(options.model))
+        if engine is not None and server is not None:
+            check_trtllm(server, options, engine.world_size, environment)
     except LaunchError as error:
         return str(error)
     return None

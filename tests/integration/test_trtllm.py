@@ -5,7 +5,10 @@ That the API behaves alike is for the other files: test_dialogues runs on both, 
 """
 
 import asyncio
+import base64
+import os
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,12 @@ import httpx
 import numpy as np
 import pytest
 from conftest import PATIENCE_S, running_requests, wait_until
-from scripted import DOUBLE, ENGINE, ScriptedStack
+from PIL import Image
+from scripted import ALL_DOUBLES, DOUBLE, ENGINE, ScriptedStack, scripted_stack
 from test_triton_clients import infer, tensor, text_of
+from vlm_checkpoints import make_internvl
+
+from scripts.split import split_checkpoint
 
 HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
 ENDLESS = {"text": "on and on ", "repeat": True, "delay_s": 0.02}
@@ -138,6 +145,17 @@ def test_what_the_backend_would_ignore_is_refused(double_qwen3: ScriptedStack, f
     assert "engine" in refused.json()["error"]["message"]
 
 
+def test_the_backend_is_told_the_apis_sampling_defaults(double_qwen3: ScriptedStack) -> None:
+    """It reads no generation config, and decodes greedily where it is told nothing."""
+    double_qwen3.play({"text": "one"})
+    assert ask(double_qwen3).status_code == 200
+    asked = double_qwen3.asked_double()
+    assert (asked["temperature"], asked["runtime_top_p"], asked["streaming"]) == (1.0, 1.0, False)
+    assert ask(double_qwen3, temperature=0, seed=7).status_code == 200
+    asked = double_qwen3.asked_double()
+    assert (asked["runtime_top_k"], asked["seed"]) == (1, 7)
+
+
 def test_nothing_stays_in_postprocessing(double_qwen3: ScriptedStack) -> None:
     """Tokenizing and refused requests announce no answer; ended and stopped ones are forgotten."""
     stack = double_qwen3.stack
@@ -163,3 +181,20 @@ def test_the_engines_folder_reaches_the_backend(double_qwen3: ScriptedStack) -> 
     assert folder.name == ENGINE and (folder / DOUBLE).is_file()
     assert parameters["tokenizer_dir"] == str(stack.model.checkpoint.path)
     assert config["model_transaction_policy"]["decoupled"]
+
+
+@pytest.mark.skipif(ALL_DOUBLES not in os.environ, reason="a stack of its own: with --double")
+def test_images_reach_the_backend_as_rows(tmp_path: Path, qwen3_tokenizer_dir: Path) -> None:
+    made = make_internvl(tmp_path / "whole", qwen3_tokenizer_dir)
+    served = split_checkpoint(made.path, tmp_path / "served")
+    (tmp_path / "stack").mkdir()
+    file = BytesIO()
+    Image.new("RGB", (60, 40), "red").save(file, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]
+    with scripted_stack("internvl2_5", served, tmp_path / "stack", double=True) as stack:
+        stack.play({"text": "A red picture."})
+        answer = ask(stack, messages=[{"role": "user", "content": parts}])
+        assert answer.json()["choices"][0]["message"]["content"] == "A red picture.", answer.text
+        asked = set(stack.asked_double())
+    assert {"prompt_embedding_table", "prompt_table_extra_ids"} <= asked and "images" not in asked

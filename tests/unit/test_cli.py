@@ -183,6 +183,15 @@ def test_every_taken_port_is_named(model: Path) -> None:
     assert [one.split(" with ")[1].split(";")[0] for one in found] == ["--port", "--triton-grpc-port"]
 
 
+def test_an_engine_of_tensorrt_llm_needs_no_weights(model: Path, tmp_path: Path) -> None:
+    (model / "model.safetensors").unlink()
+    line = (str(model), "--engine", "trtllm", "--engine-dir", str(tmp_path))
+    assert any(re.match("error engine: there is no .*config.json", one) for one in problems(*line))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "rank0.engine").touch()
+    assert [one.split(" (")[0].split()[-3:] for one in problems(*line)] == [["no", "backend", "tensorrtllm"]]
+
+
 @pytest.fixture
 def broken(request, model: Path) -> Iterator[Path]:
     """A checkpoint with one fault."""

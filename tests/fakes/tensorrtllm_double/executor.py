@@ -59,12 +59,17 @@ class Result:
 
 
 class Executor:
-    """Plays the script in the engine's folder, `slots` answers at once."""
+    """Plays the script in the engine's folder, `slots` answers at once.
+
+    `asked.json` there is what the last request held: its inputs' names, and their values where they are one number.
+    """
 
     def __init__(self, parameters: Mapping[str, str], max_queue_size: int) -> None:
         folder = Path(parameters["gpt_model_path"])
         self._script = folder / "script.json"
         self._options_file = folder / "double.json"
+        self._asked_file = folder / "asked.json"
+        self._reuses = parameters["enable_kv_cache_reuse"] == "true"
         self._tokenizer = ChatTokenizer.load(Path(parameters["tokenizer_dir"]))
         self._max_beams = int(parameters["max_beam_width"])
         self._max_queue_size = max_queue_size
@@ -74,8 +79,15 @@ class Executor:
 
     def enqueue(self, inputs: RequestInputs) -> list[Request]:
         """The executor's requests for one of Triton's; raises ExecutorError for what the backend refuses."""
+        self._asked_file.write_text(json.dumps(inputs.told()), encoding="utf-8")
         if inputs.array("input_ids") is None:
             raise ExecutorError("input_ids or encoder_input_features is not present in the request.")
+        if self._reuses and "prompt_embedding_table" in inputs.names:
+            extra_ids = inputs.array("prompt_table_extra_ids")
+            if extra_ids is None or extra_ids.shape != inputs.array("input_ids").shape:
+                raise ExecutorError(
+                    "Input token extra ids must be provided when enabling kv cache reuse with prompt table"
+                )
         beams = inputs.scalar("beam_width", 1)
         if beams > self._max_beams:
             raise ExecutorError(

@@ -17,12 +17,18 @@ class RequestInputs:
     """One Triton request's inputs by name, batch dimension and all. Names that the backend does not know are ignored."""
 
     def __init__(self, request: Any) -> None:
+        self.names = {tensor.name() for tensor in request.inputs()}
         # numpy has no bfloat16.
         tensors = [tensor for tensor in request.inputs() if tensor.name() != "prompt_embedding_table"]
         self._arrays = {tensor.name(): tensor.as_numpy() for tensor in tensors}
 
     def array(self, name: str) -> Any:
         return self._arrays.get(name)
+
+    def told(self) -> dict[str, Any]:
+        """The names of all inputs, with the value of each that is one number."""
+        sized = {name: array for name, array in self._arrays.items() if array.size == 1 and array.dtype != object}
+        return {name: sized[name].item() if name in sized else None for name in self.names}
 
     def scalar(self, name: str, default: Any, row: int = 0) -> Any:
         array = self.array(name)
