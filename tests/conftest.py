@@ -31,8 +31,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """With --double: leave out what needs a Python engine."""
     for item in items if config.getoption("--double") else ():
         marker = item.get_closest_marker("python_engine")
-        if marker is not None:
-            item.add_marker(pytest.mark.skip(reason=f"not for the C++ backend: {marker.args[0]}"))
+        why = (
+            marker.args[0] if marker else "it has its own model" if "demo" in getattr(item, "fixturenames", ()) else ""
+        )
+        if why:
+            item.add_marker(pytest.mark.skip(reason=f"not for the C++ backend: {why}"))
 
 
 def _tokenizer_dir(name: str) -> Path:
