@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.engines import manifest
+from scripts.engines.errors import EngineError, ManifestError
+from scripts.engines.toolchain import find_gpus, package_versions
 from scripts.launcher.errors import LaunchError
 
-# Beside the engine, where `triton-chat build engine` made it.
-MANIFEST = "triton_chat.json"
+# What xgrammar needs of the tokenizer, where it lies beside the engine.
 GUIDES = "xgrammar_tokenizer_info.json"
 
 
@@ -46,7 +48,7 @@ def read_engine(path: Path) -> EngineFolder:
         pipeline_parallel=_count(mapping, "pp_size", path) or 1,
         max_seq_len=_count(build, "max_seq_len", path),
         max_batch_size=_count(build, "max_batch_size", path),
-        parameters=_parameters(path / MANIFEST),
+        parameters=_parameters(path),
         guides=path.resolve() / GUIDES if (path / GUIDES).is_file() else None,
     )
     missing = [f"rank{rank}.engine" for rank in range(engine.world_size) if not (path / f"rank{rank}.engine").is_file()]
@@ -65,6 +67,19 @@ def check_world_size(engine: EngineFolder, asked: int | None) -> None:
             f"--world-size is {asked}, but the engine in {engine.path} was built for {_shape(engine)}.",
             f"Leave --world-size out, or build the engine for {asked}.",
         )
+
+
+def check_manifest(engine: EngineFolder, checkpoint: Path, *, runs_here: bool) -> None:
+    """Raises LaunchError where the engine was built from another checkpoint or, if it runs here, for another machine.
+
+    An engine without a manifest is taken as it is.
+    """
+    versions = package_versions() if runs_here else {}
+    try:
+        gpus = [gpu.capability for gpu in find_gpus()] if runs_here else []
+        manifest.check(engine.path, checkpoint, versions, gpus)
+    except EngineError as error:
+        raise LaunchError(str(error), "Build the engine again, or serve what it was built from.") from error
 
 
 def _shape(engine: EngineFolder) -> str:
@@ -93,8 +108,9 @@ def _count(section: Mapping[str, Any], name: str, path: Path) -> int | None:
     return value
 
 
-def _parameters(manifest: Path) -> dict[str, str]:
-    if not manifest.is_file():
-        return {}
-    values = _object(manifest, "Build the engine again.").get("parameters") or {}
-    return {str(name): str(value) for name, value in values.items()}
+def _parameters(path: Path) -> dict[str, str]:
+    try:
+        made = manifest.read(path)
+    except ManifestError as error:
+        raise LaunchError(str(error)) from error
+    return made.parameters if made is not None else {}

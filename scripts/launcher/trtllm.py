@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from preprocessing.engine_traits import TRTLLM
-from scripts.launcher.engine_folder import EngineFolder
+from scripts.launcher.engine_folder import EngineFolder, check_manifest
 from scripts.launcher.environment import TritonServer
 from scripts.launcher.model import ServedModel
 from scripts.launcher.options import LaunchOptions
@@ -32,6 +32,7 @@ class Trtllm:
         config = filled_config(options, engine, model.checkpoint.path)
         if config.backend == BACKEND:
             check_trtllm(server, options, engine.world_size, environment)
+        check_manifest(engine, model.checkpoint.path, runs_here=config.backend == BACKEND)
         self._world_size = engine.world_size
         self._folder = TemporaryDirectory(prefix="triton_chat_repository_", ignore_cleanup_errors=True)
         lay_out(options.model_repository, config, Path(self._folder.name))

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from preprocessing.checkpoint import Checkpoint
+from scripts.engines.manifest import NAME, Manifest
 from scripts.launcher import several_gpus
-from scripts.launcher.engine_folder import GUIDES, MANIFEST, check_world_size, read_engine
+from scripts.launcher.engine_folder import GUIDES, check_manifest, check_world_size, read_engine
 from scripts.launcher.environment import TritonServer, gpu_count, stack_environment, triton_command
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
@@ -39,7 +40,21 @@ def make_engine(folder: Path, tp: int = 1, pp: int = 1, **manifest: str) -> Path
     for rank in range(tp * pp):
         (folder / f"rank{rank}.engine").touch()
     if manifest:
-        (folder / MANIFEST).write_text(json.dumps({"parameters": manifest}))
+        made = Manifest(
+            checkpoint="/models/tiny",
+            checkpoint_hash="0",
+            qformat="full_prec",
+            world_size=tp * pp,
+            versions={},
+            gpu="H200",
+            compute="9.0",
+            sizes={},
+            parameters=manifest,
+            commands=[],
+            files={"rank0.engine": 0},
+            made_by="test",
+        )
+        made.write(folder)
     return folder
 
 
@@ -87,6 +102,16 @@ def test_another_world_size_than_the_engines_is_refused(tmp_path: Path) -> None:
         LaunchError, match=r"--world-size is 4.*world size of 2 \(tensor parallel 2, pipeline parallel 1"
     ):
         check_world_size(engine, 4)
+
+
+def test_an_engine_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
+    check_manifest(read_engine(make_engine(tmp_path)), tmp_path, runs_here=False)
+    engine = read_engine(make_engine(tmp_path, max_beam_width="2"))
+    with pytest.raises(LaunchError, match=r"built from '/models/tiny', and .* is another checkpoint.*Build the engine"):
+        check_manifest(engine, tmp_path, runs_here=False)
+    (tmp_path / NAME).write_text("{}")
+    with pytest.raises(LaunchError, match="format"):
+        read_engine(tmp_path)
 
 
 def test_which_engine_is_meant() -> None:
