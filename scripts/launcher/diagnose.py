@@ -44,6 +44,10 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         r"User-specified max_model_len \((\d+)\) is greater",
         "The checkpoint's context is shorter than --max-model-len {0}. Lower it.",
     ),
+    (
+        r"(?:GPT\) model path at|tokenizer info path at) (\S+) does not exist",
+        "TensorRT-LLM's backend finds no {0}. Give --engine-dir, or mount the engine there.",
+    ),
     (r"Model architectures (\[.+?\]) are not supported", "The engine does not know the architecture {0}."),
     (r"trust_remote_code=True", "The checkpoint brings code of its own. If you trust it, add --trust-remote-code."),
     (

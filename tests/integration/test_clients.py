@@ -170,6 +170,7 @@ class TestTriton:
     def test_generate_stream(self, stack):
         assert "Paris" in run("triton_http.py", stack.triton_http_url, FRANCE)
 
+    @pytest.mark.python_engine("its whole answer is one response and no more, which `generate` takes")
     def test_generate_gives_whole_answers(self, stack):
         body = {"text_input": "The capital of France is", "max_tokens": 8, "temperature": 0.0}
         url = f"{stack.triton_http_url}/v2/models/ensemble/generate"

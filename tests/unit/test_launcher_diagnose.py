@@ -35,6 +35,7 @@ CASES = [
         "Value error, User-specified max_model_len (9000) is greater than the derived max_model_len (8192)",
         "shorter than --max-model-len 9000",
     ),
+    ("[TensorRT-LLM] Decoder (GPT) model path at /engine does not exist.", "finds no /engine. Give --engine-dir"),
     ("Value error, Model architectures ['FooForCausalLM'] are not supported for now", "['FooForCausalLM']"),
     ("ValueError: loading needs custom code; set the option `trust_remote_code=True`", "--trust-remote-code"),
     ("OSError: [Errno 12] Cannot allocate memory", "too little memory"),
