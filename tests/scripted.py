@@ -113,7 +113,7 @@ def double_line(family: str, tokenizer_dir: Path, folder: Path, **options: Any) 
     options: the double's own (`DoubleOptions`).
     """
     engine = folder / ENGINE
-    engine.mkdir()
+    engine.mkdir(parents=True)
     built = {"build_config": {"max_batch_size": 256}, "pretrained_config": {"mapping": {"tp_size": 1, "pp_size": 1}}}
     for name, content in (("config.json", built), (DOUBLE, options), (SCRIPT, [])):
         (engine / name).write_text(json.dumps(content))

@@ -14,6 +14,9 @@ from scripts.soak.aborts import Aborter
 from scripts.soak.gauges import read_gauges, wait_at_rest
 from tests.scripted import ScriptedStack, scripted_stack
 
+pytestmark = pytest.mark.python_engine(
+    "the gauges that it reads are a Python engine's; test_trtllm reads the backend's"
+)
 LONG = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 2000, "ignore_eos": True}
 
 

@@ -16,6 +16,7 @@ from tests.integration.conftest import wait_until
 from tests.scripted import ScriptedStack, scripted_stack
 from tests.watching import expressions, labels_read, metric_names
 
+pytestmark = pytest.mark.python_engine("the metrics, logs and spans that it reads are a Python engine's")
 CHAT = "/v1/chat/completions"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SAMPLED = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
