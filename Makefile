@@ -7,6 +7,7 @@ CHAT := $(VENV)/bin/triton-chat
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 AGENTS := .cache/agents-venv
 AUDIT := .cache/audit-venv
+CONTAINERS := .cache/containers-venv
 DOCS := .cache/docs-venv
 UI_VENV := .cache/ui-venv
 RTX := .cache/rtx-venv
@@ -20,7 +21,7 @@ UI ?=
 HASHES ?=
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
-.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-rtx check audit docs hashes test serve clean
+.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-rtx setup-containers check audit docs hashes test serve clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -52,12 +53,12 @@ check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 
 # --strict, as an index that knows nothing of a package must not pass for a clean bill.
 audit: $(AUDIT)/.installed ## known vulnerabilities of the pinned packages (needs PyPI)
-	for list in serve dev agents docs ui rtx; do \
+	for list in serve dev agents docs ui rtx containers; do \
 		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements/$$list.txt || exit; \
 	done
 
 hashes: $(AUDIT)/.installed ## write requirements/*.hashes anew after a pin has changed (needs PyPI)
-	for list in serve dev agents docs ui rtx audit; do \
+	for list in serve dev agents docs ui rtx audit containers frontend images; do \
 		{ head -n 2 requirements/$$list.hashes && $(AUDIT)/bin/uv pip compile --quiet --no-config --no-deps \
 			--generate-hashes --no-annotate --no-header --python-version 3.11 requirements/$$list.txt; \
 		} > $(AUDIT)/hashes && mv $(AUDIT)/hashes requirements/$$list.hashes || exit; \
@@ -70,7 +71,11 @@ setup-agents: $(AGENTS)/.installed
 
 setup-rtx: $(RTX)/.installed
 
-test: setup-dev setup-agents setup-ui setup-rtx setup-browser ## unit tests, then integration tests on a real tritonserver
+# HAProxy is a system package, like the browser.
+setup-containers: $(CONTAINERS)/.installed
+	@$(PYTHON) -m scripts.install_haproxy
+
+test: setup-dev setup-agents setup-rtx setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
 	$(RUN) -m pytest tests/unit
 	$(RUN) -m pytest tests/integration
 
@@ -105,6 +110,13 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 $(AGENTS)/.installed: requirements/agents.txt
 	$(PYTHON) -m venv --clear $(AGENTS)
 	$(AGENTS)/bin/pip --disable-pip-version-check install --no-deps $(call wanted,agents)
+	@touch $@
+
+# The library is in its wheel three times, under the names of one link chain: 85 MB each.
+$(CONTAINERS)/.installed: requirements/containers.txt
+	$(PYTHON) -m venv --clear $(CONTAINERS)
+	$(CONTAINERS)/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,containers)
+	rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
 	@touch $@
 
 $(UI_VENV)/.installed: requirements/ui.txt

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the installed packages fit together? `make setup` asks once after installing."""
+"""Do the installed packages fit together? `make setup` asks once after installing, the Dockerfiles while they build."""
 
 import importlib
 import sys
-from importlib.metadata import version
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from rich.console import Console
+
+# Beside an engine that pins older ones (TensorRT-LLM 1.2 does), these serve too. Splitting and preparing checkpoints
+# takes what pyproject.toml asks for.
+SERVES_WITH = {"huggingface_hub": SpecifierSet(">=0.34"), "transformers": SpecifierSet(">=4.57")}
 
 _TORCH = (
     "torch was installed but does not import: {reason}\n"
@@ -48,10 +55,31 @@ def torch_problem() -> str | None:
     return None
 
 
+def declared_problems(installed: Callable[[str], str] = version) -> list[str]:
+    """What serving needs of pyproject.toml's dependencies and is not installed, or is too old."""
+    found = []
+    for line in requires("triton-chat") or ():
+        requirement = Requirement(line)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        wanted = SERVES_WITH.get(requirement.name, requirement.specifier)
+        try:
+            present = installed(requirement.name)
+        except PackageNotFoundError:
+            found.append(f"{requirement.name}{wanted} is missing.")
+            continue
+        if not wanted.contains(present, prereleases=True):
+            found.append(
+                f"{requirement.name} {present} is installed, but this project needs {requirement.name}{wanted}."
+            )
+    return found
+
+
 def main() -> int:
-    """Print the problems, if any; the exit status says whether there were any."""
+    """Print the problems, if any; the exit status says whether there were any. --declared: ask what serving needs."""
     console = Console(stderr=True)
-    found = [problem for problem in (numpy_problem(), torch_problem()) if problem]
+    asked = declared_problems() if sys.argv[1:] == ["--declared"] else (numpy_problem(), torch_problem())
+    found = [problem for problem in asked if problem]
     for problem in found:
         console.print(f"[red]error:[/] {problem}", soft_wrap=True, highlight=False)
     return 1 if found else 0

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess  # nosec B404 # fixed programs, no shell
 import sys
+from collections.abc import Callable
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 MEND = "The chat page's tests need Chromium: install it so that `chromium` is on PATH, then run this again."
@@ -15,20 +16,25 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def main() -> int:
-    """Install it; the exit status is 0 where there is one in the end."""
-    if find_chromium():
+def install(package: str, find: Callable[[], str | None], mend: str) -> int:
+    """Install a system package unless `find` finds its program; the exit status is 0 where it does in the end."""
+    if find():
         return 0
     root = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
     if shutil.which("apt-get") is None or (root and shutil.which("sudo") is None):
-        print(MEND, file=sys.stderr)
+        print(mend, file=sys.stderr)
         return 1
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
+    for command in (["update"], ["install", "--yes", "--no-install-recommends", package]):
         subprocess.run([*root, "apt-get", "--quiet=2", *command], check=False)  # nosec B603 # fixed program, no shell
-    if find_chromium() is None:
-        print(MEND, file=sys.stderr)
+    if find() is None:
+        print(mend, file=sys.stderr)
         return 1
     return 0
+
+
+def main() -> int:
+    """Install it; the exit status is 0 where there is one in the end."""
+    return install("chromium", find_chromium, MEND)
 
 
 if __name__ == "__main__":
