@@ -93,7 +93,7 @@ def test_an_unknown_engine_lists_the_known():
     from engines import build_engine
     from options import EngineOptions
 
-    with pytest.raises(ValueError, match="unknown engine 'ollama'; known: vllm"):
+    with pytest.raises(ValueError, match="unknown engine 'ollama'; known: llmapi, vllm"):
         build_engine(EngineOptions("ollama", "/m", {}))
 
 

@@ -7,7 +7,7 @@ from engine import Engine
 from options import EngineOptions
 
 # name -> (module beside this file, class); imported only when chosen, since each engine brings its own packages.
-ENGINES = {"vllm": ("vllm_engine", "VllmEngine")}
+ENGINES = {"llmapi": ("trtllm_engine", "LlmApiEngine"), "vllm": ("vllm_engine", "VllmEngine")}
 
 
 def build_engine(options: EngineOptions) -> Engine:

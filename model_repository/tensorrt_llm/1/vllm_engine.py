@@ -10,6 +10,7 @@ from engine import FinishReason, Generation, Tokens
 from engine_end import end_with
 from options import EngineOptions
 from stop_words import StopWordsMatcher
+from token_rows import add_logprobs, cut
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -61,7 +62,7 @@ class VllmEngine:
                 tokens = _tokens(output, generation)
                 matched = matcher.feed(tokens.ids)
                 if matched is not None:
-                    yield _cut(tokens, matched)
+                    yield cut(tokens, matched)
                     return
                 yield tokens
         except EngineDeadError as error:
@@ -90,7 +91,7 @@ def _tokens(output: RequestOutput, generation: Generation) -> Tokens:
     completion = output.outputs[0]
     tokens = Tokens(list(completion.token_ids), cached_tokens=output.num_cached_tokens)
     if completion.logprobs is not None:
-        _add_logprobs(tokens, completion.logprobs, generation.top_logprobs)
+        add_logprobs(tokens, completion.logprobs, generation.top_logprobs)
     if output.prompt_logprobs:
         _add_prompt_logprobs(tokens, output.prompt_logprobs, generation)
     if output.finished:
@@ -106,14 +107,6 @@ def _finish(completion: Any, generation: Generation) -> FinishReason:
     return reason
 
 
-def _add_logprobs(tokens: Tokens, rows: Any, count: int) -> None:
-    tokens.logprobs = [row[token].logprob for row, token in zip(rows, tokens.ids, strict=True)]
-    if count:
-        ranked = [sorted(row.items(), key=lambda item: item[1].rank)[:count] for row in rows]
-        tokens.top_ids = [[token for token, _ in row] for row in ranked]
-        tokens.top_logprobs = [[logprob.logprob for _, logprob in row] for row in ranked]
-
-
 def _add_prompt_logprobs(tokens: Tokens, rows: Any, generation: Generation) -> None:
     """One row per prompt token, all of one width: the token itself, then its alternatives; the first has none."""
     width = 1 + (generation.prompt_logprobs or 0)
@@ -123,15 +116,6 @@ def _add_prompt_logprobs(tokens: Tokens, rows: Any, generation: Generation) -> N
         ids.append([token, *(other for other, _ in ranked)])
         logprobs.append([row[token].logprob, *(logprob.logprob for _, logprob in ranked)])
     tokens.prompt_ids, tokens.prompt_logprobs = ids, logprobs
-
-
-def _cut(tokens: Tokens, count: int) -> Tokens:
-    """The first `count` ids as the last response of a generation that stop words ended."""
-    tokens.ids, tokens.finish = tokens.ids[:count], FinishReason.STOP_WORDS
-    tokens.logprobs = tokens.logprobs and tokens.logprobs[:count]
-    tokens.top_ids = tokens.top_ids and tokens.top_ids[:count]
-    tokens.top_logprobs = tokens.top_logprobs and tokens.top_logprobs[:count]
-    return tokens
 
 
 def _refusal(error: Exception) -> RequestError | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine import Generation
+from guides import guide_fields
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -21,14 +22,6 @@ SAME_MEANING = {
     "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty",
     "seed": "seed",
-}
-
-# Guide type of the contract -> StructuredOutputsParams field. "json" carries no guide.
-GUIDE_FIELDS = {
-    "json_schema": "json",
-    "regex": "regex",
-    "ebnf_grammar": "grammar",
-    "structural_tag": "structural_tag",
 }
 
 
@@ -80,14 +73,5 @@ def _logit_bias(generation: Generation) -> dict[int, float] | None:
 
 
 def _guide(generation: Generation) -> StructuredOutputsParams | None:
-    if generation.guide_type is None:
-        return None
-    if generation.guide_type == "json":
-        return StructuredOutputsParams(json_object=True)
-    if generation.guide_type not in GUIDE_FIELDS:
-        known = ", ".join(sorted(["json", *GUIDE_FIELDS]))
-        raise RequestError(
-            f"unknown guided decoding type '{generation.guide_type}'; known: {known}",
-            param="guided_decoding_guide_type",
-        )
-    return StructuredOutputsParams(**{GUIDE_FIELDS[generation.guide_type]: generation.guide or ""})
+    fields = guide_fields(generation)
+    return None if fields is None else StructuredOutputsParams(**fields)

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the real package has its parameters too."""
+
+from tensorrt_llm.llm import LLM, CompletionOutput, RequestOutput
+from tensorrt_llm.sampling_params import GuidedDecodingParams, SamplingParams
+
+__all__ = ["LLM", "CompletionOutput", "GuidedDecodingParams", "RequestOutput", "SamplingParams"]
