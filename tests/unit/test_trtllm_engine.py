@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from preprocessing.errors import RequestError
 
@@ -27,8 +29,11 @@ def modules(monkeypatch):
 
 
 @pytest.fixture
-def qwen(tmp_path, qwen3_tokenizer_dir):
-    return checkpoint(tmp_path, qwen3_tokenizer_dir, {"model_type": "qwen3"})
+def qwen(tmp_path):
+    """Its ids mean nothing here, so that its tokenizer is the smallest."""
+    (tmp_path / "tokenizer").mkdir()
+    Tokenizer(WordLevel({"a": 1, "?": 0}, unk_token="?")).save(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    return checkpoint(tmp_path, tmp_path / "tokenizer", {"model_type": "qwen3"})
 
 
 @pytest.fixture
