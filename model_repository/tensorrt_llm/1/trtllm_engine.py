@@ -70,9 +70,9 @@ class LlmApiEngine:
                 yield tokens
         except RuntimeError as error:
             # What its executor says of a request that it could not run.
-            if type(error).__name__ != "RequestError" or isinstance(error, RequestError):
-                raise
-            raise RequestError(str(error)) from error
+            if type(error).__name__ == "RequestError":
+                raise RequestError(str(error)) from error
+            raise
         finally:
             self._running -= 1
             if not result.finished:
@@ -101,6 +101,8 @@ class LlmApiEngine:
         except ValueError as error:
             raise RequestError(str(error)) from error
         except RuntimeError as error:
+            if "shutting down" not in str(error):
+                raise
             self.errored = True
             raise RequestError("the engine has stopped", kind="unavailable") from error
 
