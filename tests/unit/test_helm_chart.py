@@ -48,6 +48,7 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"engine": "sglang"}, "engine"),
     ({"engine": "trtllm"}, "engine trtllm needs model.enginePath"),
     ({"args": ["max-num-seqs=4"]}, "args"),
+    ({"engine": "trtllm", "model": {"enginePath": "e"}, "multiNode": {"size": 2}}, "needs multiNode.cacheClaim"),
 )
 # Kinds that Kubernetes itself does not know, with the fields that this chart uses of each definition.
 CUSTOM = {
@@ -235,6 +236,7 @@ def test_an_engine_across_machines_on_mpi() -> None:
         "demo-0-2.demo.prod slots=8",
     ]
     variables = {one["name"]: one["value"] for one in leader["env"]}
+    assert variables["TMPDIR"] == "/cache"
     assert variables["OMPI_MCA_plm_rsh_agent"].split()[-1] == "/etc/triton-chat/ssh/config"
     assert "/etc/triton-chat/ssh/sshd_config" in worker["command"][2]
     assert "COPY docker/ssh /etc/triton-chat/ssh" in (DOCKER / "Dockerfile.trtllm").read_text(encoding="utf-8")
