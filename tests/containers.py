@@ -16,13 +16,15 @@ ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
 BIN = ROOT / ".cache" / "containers-venv" / "bin"
 PORT, METRICS_PORT = LaunchOptions().port, LaunchOptions().triton_metrics_port
-LAUNCHERS = {field.name for field in fields(LaunchOptions)} - {"settings", "engine", "notes"}
+# `--engine` is engine_name there.
+LAUNCHERS = {field.name for field in fields(LaunchOptions)} - {"settings", "engine_name", "notes"}
 SETTINGS = {field.name for field in fields(Settings)}
 # vLLM's by the text of its class: importing it takes many seconds.
 _VLLM = Path(importlib.util.find_spec("vllm").submodule_search_locations[0]) / "engine" / "arg_utils.py"
 VLLM = set(re.findall(r"^    (\w+): ", _VLLM.read_text(encoding="utf-8"), re.MULTILINE))
-# Of the config for TensorRT-LLM engines.
-TRTLLM = {"engine", "engine_dir"}
+# Of the backend `tensorrtllm`, as its config has them.
+_TRTLLM = (ROOT / "model_repository" / "tensorrt_llm" / "configs" / "trtllm.pbtxt").read_text(encoding="utf-8")
+TRTLLM = set(re.findall(r'key: "(\w+)"', _TRTLLM))
 OPTIONS = LAUNCHERS | SETTINGS | MODEL_SETTINGS | TRTLLM | VLLM
 VARIABLES = {ENV_PREFIX + name.upper() for name in SETTINGS | MODEL_SETTINGS | LAUNCHERS}
 VARIABLES |= {f"{ENV_PREFIX}{name}" for name in ("MODEL", "ENGINE", "ENGINE_OPTIONS", "STYLER", "CACHE")}

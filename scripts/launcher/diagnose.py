@@ -8,6 +8,7 @@ from collections.abc import Sequence
 # The first pattern that a line matches explains the failure; {0} is what its group caught.
 PATTERNS: tuple[tuple[str, str], ...] = (
     (r"Poll failed for model directory '([^']+)': ([^\"]+)", "The config of model {0} cannot be used: {1}."),
+    (r"unknown engine '([^']+)'; known: ([^\"]+)", "There is no engine '{0}' for --engine. Known: trtllm, {1}."),
     (r"unknown engine option (.+)", "The engine has no option {0}. Check the flags that are not the launcher's own."),
     (
         r"error while loading shared libraries: (libpython\S+):",

@@ -58,8 +58,9 @@ class LaunchOptions:
     port, ui_port and triton_*_port: 0 picks a free one. ui: with the chat page. frontends: processes that share `port`.
     max_model_len: None means the checkpoint's. settings: of the frontend and of the models' configs, by environment
     variable. engine: options by the engine's own names. notes: what is to be told to the person at the terminal.
-    engine_name: "trtllm" for an engine of TensorRT-LLM, which lies in engine_dir; None means what TRITON_CHAT_ENGINE
-    says. world_size: GPUs of such an engine, None for what it was built for. mpi_mode: "leader" or "orchestrator".
+    engine_name: "vllm", "llmapi", "module:Class", or "trtllm" for an engine of TensorRT-LLM, which lies in engine_dir;
+    None means what TRITON_CHAT_ENGINE says. world_size: GPUs of such an engine, None for what it was built for.
+    mpi_mode: "leader" or "orchestrator".
     """
 
     model: str = DEFAULT_MODEL
@@ -196,7 +197,12 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     add("--frontends", type=size_of, default=default_frontends(), help="frontend processes (default %(default)s here)")
     add("--max-model-len", type=size_of, help="context length in tokens, 16k and 16K too (default: the checkpoint's)")
     add("--styler", help="family of prompts and answers (default: recognised from the checkpoint)")
-    add("--engine", dest="engine_name", metavar="NAME", help="vllm (default), or trtllm for an engine of TensorRT-LLM")
+    add(
+        "--engine",
+        dest="engine_name",
+        metavar="NAME",
+        help="vllm (default), trtllm for a TensorRT-LLM engine, llmapi for TensorRT-LLM's LLM API, module:Class",
+    )
     add("--engine-dir", type=Path, help="folder that trtllm-build has written, for --engine trtllm (default: /engine)")
     add("--world-size", type=size_of, help="GPUs of that engine; must be what it was built for, as is the default")
     add(

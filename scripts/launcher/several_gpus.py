@@ -14,6 +14,8 @@ from scripts.launcher.trtllm_config import BACKEND, BACKENDS, MODEL
 _VLLM_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 # With these, GPUs of other machines count as well.
 _VLLM_ELSEWHERE = ("nnodes", "data_parallel_backend", "data_parallel_size_local")
+# Open MPI 4 and 5 read the machines of their ranks from the file that these name; their GPUs are not seen from here.
+_HOST_FILES = ("OMPI_MCA_orte_default_hostfile", "PRTE_MCA_prte_default_hostfile")
 _SHARED_MEMORY = "--backend-config=python,shm-region-prefix-name="
 
 
@@ -45,7 +47,8 @@ def check_trtllm(server: TritonServer, options: LaunchOptions, world_size: int, 
             f"{server.binary} has no backend {BACKEND} ({folder}).",
             "Use the Triton image with TensorRT-LLM, or name its tritonserver with --triton.",
         )
-    check_gpus(world_size, environment, "the engine")
+    if not any(environment.get(name) for name in _HOST_FILES):
+        check_gpus(world_size, environment, "the engine")
     if needs_mpirun(options, world_size) and shutil.which("mpirun", path=environment.get("PATH")) is None:
         raise LaunchError(
             f"mpirun is missing, which starts the engine's {world_size} processes.",

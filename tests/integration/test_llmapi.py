@@ -21,8 +21,8 @@ def test_a_stack_on_the_llm_api(tmp_path, qwen3_tokenizer_dir):
     shutil.copytree(package, tmp_path / "model_repository" / "tensorrt_llm" / "1" / "tensorrt_llm")
     text = "<think>\nShort.\n</think>\n\nHello there, good day."
     (tmp_path / "script.json").write_text(json.dumps([{"text": text}]))
-    environment = os.environ | {"TRITON_CHAT_ENGINE": "llmapi", "TENSORRT_LLM_DOUBLE": script}
-    with Stack([*arguments, "--max-num-seqs", "8"], environment=environment) as stack:
+    environment = os.environ | {"TENSORRT_LLM_DOUBLE": script}
+    with Stack([*arguments, "--engine", "llmapi", "--max-num-seqs", "8"], environment=environment) as stack:
         client = OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0)
         asked = {"model": stack.model_names[0], "messages": [{"role": "user", "content": "Hello"}]}
         whole = client.chat.completions.create(**asked)

@@ -235,6 +235,7 @@ def test_an_engine_across_machines_on_mpi() -> None:
         "demo-0-1.demo.prod slots=8",
         "demo-0-2.demo.prod slots=8",
     ]
+    assert parse_options(leader["args"]).engine == {"num_nodes": 2}
     variables = {one["name"]: one["value"] for one in leader["env"]}
     assert variables["TMPDIR"] == "/cache"
     assert variables["OMPI_MCA_plm_rsh_agent"].split()[-1] == "/etc/triton-chat/ssh/config"

@@ -6,6 +6,7 @@ import pytest
 from scripts.launcher.diagnose import describe_exit, explain
 
 CASES = [
+    ("ValueError: unknown engine 'ollama'; known: llmapi, vllm, or module:Class", "There is no engine 'ollama'"),
     ("ValueError: unknown engine option 'foo'; known: dtype", "The engine has no option 'foo'"),
     (
         "E1121 model_repository_manager.cc:1460] \"Poll failed for model directory 'ensemble': 'x' is unused\"",

@@ -219,6 +219,7 @@ def test_what_several_gpus_need(image: tuple[TritonServer, dict[str, str]]) -> N
     check_trtllm(server, LaunchOptions(), 2, environment)
     with pytest.raises(LaunchError, match="the engine needs 4 GPUs, and 2 can be used here"):
         check_trtllm(server, LaunchOptions(), 4, environment)
+    check_trtllm(server, LaunchOptions(), 4, environment | {"OMPI_MCA_orte_default_hostfile": "/tmp/hosts"})
     (server.binary.parent / "mpirun").unlink()
     check_trtllm(server, LaunchOptions(), 1, environment)
     for options, world_size in ((LaunchOptions(), 2), (LaunchOptions(mpi_mode="orchestrator"), 1)):

@@ -28,8 +28,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if not .Values.apiKeys.none }}
 - --api-keys-file=/run/secrets/triton-chat/keys
 {{- end }}
-{{- if and (gt (int .Values.multiNode.size) 1) (eq .Values.engine "vllm") }}
-- --distributed-executor-backend=ray
+{{- if gt (int .Values.multiNode.size) 1 }}
+- {{ ternary "--distributed-executor-backend=ray" (printf "--num-nodes=%v" .Values.multiNode.size) (eq .Values.engine "vllm") }}
 {{- end }}
 {{- range .Values.args }}
 - {{ . | quote }}
