@@ -188,7 +188,7 @@ def test_the_model_behind_the_engine(faulty: Faulty) -> None:
     kill(faulty.stubs()["postprocessing"])
     faulty.mend_until(lambda: load.done, "all answers end")
     assert load.ends == ["unavailable"] * 4
-    assert not faulty.is_ready()
+    faulty.mend_until(lambda: not faulty.is_ready(), "the stack says that it cannot serve")
     faulty.mend_until(faulty.serves, "the stack serves again")
     assert faulty.stack.parts[0].pid == triton
 
@@ -199,7 +199,7 @@ def test_what_takes_the_whole_server_with_it(faulty: Faulty, victim: str) -> Non
     kill(faulty.stubs()["tensorrt_llm"] if victim == "tensorrt_llm" else dead.pid)
     faulty.mend_until(lambda: load.done, "all answers end")
     assert load.ends == ["unavailable"] * 4
-    assert not faulty.is_ready()
+    faulty.mend_until(lambda: not faulty.is_ready(), "the stack says that it cannot serve")
     faulty.mend_until(faulty.serves, "the stack serves again")
     assert dead.session() == []
 
