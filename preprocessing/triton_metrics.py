@@ -40,6 +40,11 @@ class Published:
                 self._metrics[name].set(value)
             self._values[name] = value
 
+    def close(self) -> None:
+        """Let go of all of them, which the stub can no longer do once Python is ending: it would crash."""
+        self._metrics.clear()
+        self._families.clear()
+
     def _add(self, name: str) -> None:
         kinds = pb_utils.MetricFamily
         self._families[name] = pb_utils.MetricFamily(
@@ -62,9 +67,10 @@ class Reporter:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread: no metric may be set while the model goes away."""
+        """End the thread and the metrics: none may be set while the model goes away."""
         self._ended.set()
         self._thread.join()
+        self._published.close()
 
     def _run(self) -> None:
         while not self._ended.wait(PERIOD_S):

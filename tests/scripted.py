@@ -148,6 +148,7 @@ def _repository(folder: Path) -> Path:
 
 
 def check_clean_stop(logs: Path) -> None:
-    """A request leaked inside Triton keeps the ensemble loaded until the exit time limit."""
+    """A request leaked inside Triton keeps the ensemble loaded until the exit time limit; and no stub may crash."""
     text = (logs / "tritonserver.log").read_text(encoding="utf-8", errors="replace")
     assert "successfully unloaded 'ensemble'" in text, "a request was never released"
+    assert "Segfault" not in text, "a model's process crashed at its end"

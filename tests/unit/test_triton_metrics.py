@@ -4,6 +4,7 @@
 import importlib
 import sys
 import types
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,17 @@ def test_only_what_changed_is_published(metrics: Any) -> None:
     assert FakeFamily.made["prefix_running"].labels == {"model": "model"}
     with pytest.raises(KeyError, match="unheard_of"):
         published.set({"unheard_of": 1})
+
+
+def test_what_is_closed_holds_no_metric(metrics: Any) -> None:
+    """A metric that Python's end takes away crashes the stub."""
+    published = metrics.Published("model", "prefix", DESCRIPTIONS)
+    published.set({"running": 1, "made_total": 2})
+    gone = [weakref.ref(family) for family in FakeFamily.made.values()]
+    FakeFamily.made.clear()
+    assert all(family() is not None for family in gone)
+    published.close()
+    assert all(family() is None for family in gone)
 
 
 def test_a_reporter_publishes_until_it_is_closed(metrics: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,7 @@ class TritonPythonModel:
         self._engine.shutdown()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._published.close()
 
     def _accept(self, request: Any, sender: Any) -> None:
         inputs, parameters = Inputs(request), json.loads(request.parameters() or "{}")
