@@ -42,7 +42,8 @@ class TritonPythonModel:
         labels = {"model": config["name"], "version": args["model_version"]}
         self._active = self._family.Metric(labels=labels | {"request_type": "active"})
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="executor", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="executor", daemon=True)
+        self._thread.start()
         self._loop.call_soon_threadsafe(self._watch)
         self._loop.call_soon_threadsafe(self._report)
 
@@ -53,6 +54,9 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        # The stub crashes on metrics that Python's end takes away.
+        del self._active, self._family
 
     def _accept(self, request: Any, sender: Any) -> None:
         inputs, request_id = RequestInputs(request), request.request_id()
