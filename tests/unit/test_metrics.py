@@ -72,11 +72,17 @@ async def test_an_answer_is_counted_and_timed(served: Serving) -> None:
         'triton_chat_cached_tokens_total{endpoint="chat"}',
         'triton_chat_time_to_first_token_seconds_count{endpoint="chat"}',
         'triton_chat_inter_token_seconds_count{endpoint="chat"}',
-        'triton_chat_inter_token_seconds_bucket{endpoint="chat",le="0.02"}',
         'triton_chat_request_seconds_count{endpoint="chat"}',
-        'triton_chat_request_seconds_bucket{endpoint="chat",le="0.05"}',
         "triton_chat_in_flight",
-    ) == [1, 12, 3, 8, 1, 2, 0, 1, 0, 0]
+    ) == [1, 12, 3, 8, 1, 2, 1, 0]
+    first, between, whole = await counting.change(
+        'triton_chat_time_to_first_token_seconds_sum{endpoint="chat"}',
+        'triton_chat_inter_token_seconds_sum{endpoint="chat"}',
+        'triton_chat_request_seconds_sum{endpoint="chat"}',
+    )
+    # On a busy machine the pieces may come late, each by itself; what the script slept is in the whole.
+    assert whole > 0.09
+    assert min(first, between) > 0 and first + between < whole
 
 
 async def test_gaps_are_those_of_each_choice(served: Serving) -> None:
