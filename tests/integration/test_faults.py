@@ -166,6 +166,9 @@ def test_the_model_repository_api_is_the_launchers(faulty: Faulty) -> None:
     assert answer.status_code == 403
 
 
+@pytest.mark.python_engine(
+    "a whole answer shows nothing before its end, so that nobody knows that it is past a lost model"
+)
 @pytest.mark.parametrize("model", ["preprocessing", "vit"])
 def test_a_model_before_the_engine(faulty: Faulty, model: str) -> None:
     """What is past it goes on; what would need it is refused, and it is loaded anew."""
@@ -204,6 +207,7 @@ def test_what_takes_the_whole_server_with_it(faulty: Faulty, victim: str) -> Non
     assert dead.session() == []
 
 
+@pytest.mark.python_engine("it does not know whose requests it has")
 def test_a_frontend(faulty: Faulty) -> None:
     """Its clients lose their connections and the engine their requests; those of the other one notice nothing."""
     load = faulty.load("epic", 12, max_tokens=2000)
@@ -242,6 +246,7 @@ def test_sigterm_drains_a_frontend(faulty: Faulty, tmp_path: Path) -> None:
         part.stop(0.0)
 
 
+@pytest.mark.python_engine("the launcher lays out its repository")
 def test_a_tritonserver_without_the_launcher(faulty: Faulty, tmp_path: Path) -> None:
     """Whoever runs it must see that it is broken: it ends, and nothing of it stays."""
     ports = choose_ports(faulty.stack.options)
