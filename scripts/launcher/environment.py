@@ -95,6 +95,8 @@ def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports, k
         # Models can be loaded anew, by the launcher alone.
         "--model-control-mode=explicit",
         "--load-model=*",
+        # The configs are whole. To complete them the Python backend would start each model's process once more before.
+        "--disable-auto-complete-config",
         f"--http-restricted-api={MANAGEMENT}:{KEY_HEADER}={key}",
         f"--grpc-restricted-protocol={MANAGEMENT}:{KEY_HEADER}={key}",
         # The frontends drain first, so nothing of theirs is in flight then; an engine takes 5-10 s to go away.

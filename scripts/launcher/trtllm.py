@@ -47,9 +47,7 @@ class Trtllm:
 
     def command(self, tritonserver: Sequence[str]) -> list[str]:
         """The command line that serves, from that of one tritonserver."""
-        # Configs are whole here, and the C++ backend has nothing to add to its own.
-        whole = [*tritonserver, "--disable-auto-complete-config"]
-        return parallel_command(whole, self.options, self._world_size)
+        return parallel_command(tritonserver, self.options, self._world_size)
 
     def close(self) -> None:
         """Remove the repository."""
