@@ -97,6 +97,16 @@ class Tokens:
     cached_tokens: int | None = None
     finish: FinishReason | None = None
 
+    def extend(self, later: "Tokens") -> None:
+        """Add what the same generation made next."""
+        self.ids = self.ids + later.ids
+        for rows in ("logprobs", "top_ids", "top_logprobs"):
+            if getattr(later, rows) is not None:
+                setattr(self, rows, (getattr(self, rows) or []) + getattr(later, rows))
+        for once in ("prompt_ids", "prompt_logprobs", "cached_tokens", "finish"):
+            if getattr(self, once) is None:
+                setattr(self, once, getattr(later, once))
+
 
 class Engine(Protocol):
     """An LLM engine. Built by a registry in `engines.py`; every method is called on one event loop."""

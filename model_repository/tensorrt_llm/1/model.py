@@ -18,6 +18,7 @@ locale.setlocale(locale.LC_ALL, "C.UTF-8")
 from engine import STATISTICS, FinishReason, Generation, Tokens  # noqa: E402
 from engines import build_engine  # noqa: E402
 from options import read_options  # noqa: E402
+from outbox import Outbox, Outgoing  # noqa: E402
 from reply import Reply  # noqa: E402
 from tensors import Inputs, Outputs, read_generations  # noqa: E402
 
@@ -46,8 +47,9 @@ class TritonPythonModel:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True)
         self._thread.start()
-        self._tasks: dict[str, dict[asyncio.Task[None], Reply]] = defaultdict(dict)
+        self._tasks: dict[str, dict[asyncio.Task[None], Outgoing]] = defaultdict(dict)
         self._stream_ids = itertools.count(1)
+        self._outbox = Outbox()
         self._in_loop(self._engine.start())
         self._published = Published("tensorrt_llm", "triton_chat_engine", STATISTICS)
         self._loop.call_soon_threadsafe(self._report)
@@ -61,6 +63,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Cancel what runs and stop the engine with its processes."""
         self._in_loop(self._cancel_all())
+        self._outbox.close()
         self._engine.shutdown()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -88,34 +91,33 @@ class TritonPythonModel:
         )
         for batch, sequence, generation in generations:
             stream_id = next(self._stream_ids)
-            outputs = Outputs(requested, inputs, stream_id, batch, sequence)
-            task = self._loop.create_task(self._run(generation, outputs, reply), name=str(stream_id))
-            self._tasks[request_id][task] = reply
-            task.add_done_callback(partial(self._forget, request_id, outputs))
+            outgoing = Outgoing(reply, Outputs(requested, inputs, stream_id, batch, sequence))
+            task = self._loop.create_task(self._run(generation, outgoing), name=str(stream_id))
+            self._tasks[request_id][task] = outgoing
+            task.add_done_callback(partial(self._forget, request_id))
 
     def _check_room(self, more: int) -> None:
         """Whatever the frontends and other clients let through together, no more than this waits here."""
         if sum(map(len, self._tasks.values())) + more > self._max_requests:
             raise RequestError("The engine holds as many requests as it may; try again later", kind="unavailable")
 
-    async def _run(self, generation: Generation, outputs: Outputs, reply: Reply) -> None:
+    async def _run(self, generation: Generation, outgoing: Outgoing) -> None:
         """Stream one generation; whatever happens, its last response is sent."""
         try:
             async with aclosing(self._engine.generate(generation)) as stream:
                 async for tokens in stream:
+                    self._outbox.put(outgoing, tokens)
                     if tokens.finish is not None:
-                        reply.end(outputs.tensors(tokens))
                         return
-                    reply.send(outputs.tensors(tokens))
         except asyncio.CancelledError:
-            reply.end(outputs.tensors(Tokens([], finish=FinishReason.CANCELLED)))
+            self._outbox.put(outgoing, Tokens([], finish=FinishReason.CANCELLED))
         except RequestError as error:
             if error.kind != "invalid_request":
                 log.error("a generation failed: %s", error, extra=about(generation.request_id))
-            reply.fail(error, outputs.stream_id)
+            self._outbox.fail(outgoing, error)
         except Exception:
             log.exception("a generation failed", extra=about(generation.request_id))
-            reply.fail(RequestError("the engine failed on this request", kind="internal"), outputs.stream_id)
+            self._outbox.fail(outgoing, RequestError("the engine failed on this request", kind="internal"))
 
     def _stop(self, request_id: str, stream: int | None) -> None:
         """Cancel the running generations of a request id, or only the one with this stream id."""
@@ -126,16 +128,16 @@ class TritonPythonModel:
     def _stop_all_of(self, owner: str) -> None:
         """Cancel what a client left behind that died: inside an ensemble Triton does not cancel it."""
         for tasks in list(self._tasks.values()):
-            for task, reply in list(tasks.items()):
-                if reply.owner == owner:
+            for task, outgoing in list(tasks.items()):
+                if outgoing.reply.owner == owner:
                     task.cancel()
 
-    def _forget(self, request_id: str, outputs: Outputs, task: "asyncio.Task[None]") -> None:
+    def _forget(self, request_id: str, task: "asyncio.Task[None]") -> None:
         tasks = self._tasks[request_id]
-        reply = tasks.pop(task)
+        outgoing = tasks.pop(task)
         if task.cancelled():
             # Stopped before its first step, so that `_run` never got to say so.
-            reply.end(outputs.tensors(Tokens([], finish=FinishReason.CANCELLED)))
+            self._outbox.put(outgoing, Tokens([], finish=FinishReason.CANCELLED))
         if not tasks:
             del self._tasks[request_id]
 
@@ -148,10 +150,13 @@ class TritonPythonModel:
     def _cancel_abandoned(self) -> None:
         """Cancel generations whose client cancelled its request or went away (outside an ensemble Triton knows)."""
         for tasks in list(self._tasks.values()):
-            for task, reply in list(tasks.items()):
-                if reply.abandoned():
-                    task.cancel()
+            for task, outgoing in list(tasks.items()):
+                self._outbox.call(partial(self._cancel_if_abandoned, task, outgoing.reply))
         self._loop.call_later(CANCEL_PERIOD_S, self._cancel_abandoned)
+
+    def _cancel_if_abandoned(self, task: "asyncio.Task[None]", reply: Reply) -> None:
+        if reply.abandoned():
+            self._loop.call_soon_threadsafe(task.cancel)
 
     def _report(self) -> None:
         self._published.set(self._engine.statistics())
