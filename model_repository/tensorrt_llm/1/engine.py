@@ -123,5 +123,8 @@ class Engine(Protocol):
     def statistics(self) -> Mapping[str, float]:
         """Those of STATISTICS that the engine knows, as they are at this moment."""
 
+    def pace(self, tokens_per_response: float) -> None:
+        """Told often: the mean of what later responses of streams held. Above 1, Triton takes fewer than there are."""
+
     def shutdown(self) -> None:
         """Stop the engine and its processes."""

@@ -43,6 +43,7 @@ class Outbox:
         self._later: deque[Outgoing | Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._sent = self._tokens = 0
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
@@ -71,6 +72,13 @@ class Outbox:
             self._later.append(job)
             self._changed.notify()
 
+    def tokens_per_response(self) -> float:
+        """Mean of the responses since the last call, without each stream's first; 1 where there were none."""
+        with self._changed:
+            mean = self._tokens / self._sent if self._sent else 1.0
+            self._sent = self._tokens = 0
+        return mean
+
     def close(self) -> None:
         """Send all that waits, then end the thread."""
         with self._changed:
@@ -94,6 +102,9 @@ class Outbox:
                 item = self._first.popleft() if self._first else self._later.popleft()
                 if isinstance(item, Outgoing):
                     tokens, error = item.waiting, item.error
+                    if item.begun and tokens is not None:
+                        self._sent += 1
+                        self._tokens += len(tokens.ids)
                     item.waiting, item.queued, item.begun = None, False, True
             try:
                 if isinstance(item, Outgoing):

@@ -82,6 +82,9 @@ class LlmApiEngine:
         """What can be counted from outside: TensorRT-LLM tells of its cache and its queue by another road."""
         return {"running": float(self._running), "generated_tokens_total": float(self._generated)}
 
+    def pace(self, tokens_per_response: float) -> None:
+        """It has no setting for that."""
+
     def shutdown(self) -> None:
         """Stop the engine and its processes."""
         self._end.get_loop().call_soon_threadsafe(self._end.cancel)

@@ -11,10 +11,12 @@ from engine_end import end_with
 from options import EngineOptions
 from stop_words import StopWordsMatcher
 from token_rows import add_logprobs, cut
+from vllm.envs import enable_envs_cache
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm_config import engine_args, engine_config
+from vllm_interval import Interval
 from vllm_prompt import Prompts
 from vllm_sampling import sampling_params
 from vllm_statistics import VllmStatistics
@@ -42,6 +44,9 @@ class VllmEngine:
             stat_loggers=[] if self._args.disable_log_stats else [self._statistics],
         )
         self._end = asyncio.create_task(end_with(self._llm))
+        self._interval = Interval(self._llm.output_processor)
+        # vLLM reads variables of the environment for every token: not from the system each time. Nothing changes now.
+        enable_envs_cache()
         self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
         self._prompts = Prompts(config)
 
@@ -80,6 +85,10 @@ class VllmEngine:
     def statistics(self) -> Mapping[str, float]:
         """All of STATISTICS; with vLLM's option disable_log_stats nothing but the requests inside."""
         return self._statistics.values(self._running)
+
+    def pace(self, tokens_per_response: float) -> None:
+        """Hand tokens over less often where responses hold several anyway."""
+        self._interval.follow(tokens_per_response)
 
     def shutdown(self) -> None:
         """Stop the engine core and its workers."""
