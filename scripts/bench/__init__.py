@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks that print ratios: this stack beside `vllm serve`, same build, same engine arguments, same client."""
+"""The benchmark: this stack at its taps beside `vllm serve`, with one client; growth; preparing images."""

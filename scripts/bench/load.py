@@ -1,89 +1,125 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A closed-loop load of streamed completions from several client processes, so that the server is what is measured."""
+"""A closed loop of streams spread over several client processes, so that the server is what is measured."""
 
 import asyncio
-import json
+import ctypes
+import gc
 import multiprocessing
-import random
+import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import aiohttp
+from scripts.bench.http_client import HttpClient
+from scripts.bench.questions import Answer, Question, Stream
+from scripts.bench.triton_client import CLIENTS, TritonClient
 
-PROMPT_IDS = range(10, 40000)
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What one contender is asked. Lengths in tokens; `concurrency` streams at once over all processes."""
+class Target:
+    """Where requests go. kind: "http" (address is a URL), "ensemble" or "tensorrt_llm" (host:port of gRPC)."""
 
-    url: str
+    kind: str
+    address: str
     model: str
-    concurrency: int
-    requests: int
-    prompt_tokens: int
-    output_tokens: int
-    processes: int
-    seed: int
+
+    def client(self) -> HttpClient | TritonClient:
+        """A client for one process."""
+        return HttpClient(self.address, self.model) if self.kind == "http" else CLIENTS[self.kind](self.address)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One request, times in seconds on one clock: sent, each content chunk's arrival, and the last of them."""
+@dataclass(slots=True)
+class Outcome:
+    """The answers of a load. busy: the largest part of a core that a client process used; near 1 the client is what
+    was measured.
+    """
 
-    sent: float
-    chunks: tuple[float, ...]
-    tokens: int
-
-
-def run(load: Load) -> list[Sample]:
-    """Run the load; raises RuntimeError where a request failed."""
-    workers = min(load.processes, load.concurrency)
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        parts = pool.starmap(_work, [(load, index, workers) for index in range(workers)])
-    return [sample for part in parts for sample in part]
+    answers: list[Answer] = field(default_factory=list)
+    busy: float = 0.0
 
 
-def _work(load: Load, worker: int, workers: int) -> list[Sample]:
-    return asyncio.run(_closed_loop(load, worker, workers))
+def run(target: Target, streams: Sequence[Stream], processes: int, measuring: Callable[[], None]) -> Outcome:
+    """Warm up, call `measuring`, run the streams. Raises RuntimeError where a client process dies.
+
+    Whatever happens, no client process is left.
+    """
+    count = min(processes, len(streams))
+    context = multiprocessing.get_context("spawn")
+    pipes, workers = [], []
+    try:
+        for index in range(count):
+            ours, theirs = context.Pipe()
+            share = list(streams[index::count])
+            worker = context.Process(target=_work, args=(theirs, target, share), daemon=True)
+            worker.start()
+            theirs.close()
+            pipes.append(ours)
+            workers.append(worker)
+        _receive(pipes)
+        measuring()
+        for pipe in pipes:
+            pipe.send("go")
+        outcome = Outcome()
+        for answers, busy in _receive(pipes):
+            outcome.answers += answers
+            outcome.busy = max(outcome.busy, busy)
+        return outcome
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
 
 
-async def _closed_loop(load: Load, worker: int, workers: int) -> list[Sample]:
-    share = range(worker, load.requests, workers)
-    streams = load.concurrency // workers + (worker < load.concurrency % workers)
-    gate = asyncio.Semaphore(streams)
-    timeout = aiohttp.ClientTimeout(total=900)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+def _receive(pipes: Sequence[Connection]) -> list[Any]:
+    """One message of each."""
+    received = []
+    waiting = list(pipes)
+    while waiting:
+        for pipe in wait(waiting):
+            assert isinstance(pipe, Connection)  # nosec B101 # narrows a type, checks no input
+            try:
+                received.append(pipe.recv())
+            except EOFError:
+                raise RuntimeError("a client process died; its traceback is above") from None
+            waiting.remove(pipe)
+    return received
 
-        async def one(index: int) -> Sample:
-            async with gate:
-                return await _request(session, load, index)
 
-        return list(await asyncio.gather(*[one(index) for index in share]))
+def _work(pipe: Connection, target: Target, streams: Sequence[Stream]) -> None:
+    # Ctrl-C is the parent's to handle, which ends its workers; and none may outlive it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    asyncio.run(_drive(pipe, target, streams))
 
 
-async def _request(session: aiohttp.ClientSession, load: Load, index: int) -> Sample:
-    chooser = random.Random(load.seed * 1_000_003 + index)  # nosec B311 # no secret is drawn
-    body = {
-        "model": load.model,
-        "prompt": [chooser.choice(PROMPT_IDS) for _ in range(load.prompt_tokens)],
-        "max_tokens": load.output_tokens,
-        "temperature": 0,
-        "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    sent, chunks, usage = time.monotonic(), [], None
-    async with session.post(f"{load.url}/v1/completions", json=body) as response:
-        if response.status != 200:
-            raise RuntimeError(f"{load.url} answered {response.status}: {(await response.text())[:500]}")
-        async for line in response.content:
-            if line.startswith(b"data: {"):
-                event: dict[str, Any] = json.loads(line[6:])
-                if event.get("choices") and event["choices"][0]["text"]:
-                    chunks.append(time.monotonic())
-                usage = event.get("usage") or usage
-    if not usage or not chunks:
-        raise RuntimeError(f"{load.url} ended a stream without usage or text")
-    return Sample(sent, tuple(chunks), usage["completion_tokens"])
+async def _drive(pipe: Connection, target: Target, streams: Sequence[Stream]) -> None:
+    async with target.client() as client:
+        await _closed_loop(client, [stream.warmup for stream in streams])
+        prepared = [[(question, client.prepare(question)) for question in stream.measured] for stream in streams]
+        gc.collect()
+        gc.freeze()
+        pipe.send("warm")
+        await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+        wall, cpu = time.monotonic(), time.process_time()
+        answers = await _ask_all(client, prepared)
+        busy = (time.process_time() - cpu) / max(time.monotonic() - wall, 1e-9)
+    pipe.send((answers, busy))
+
+
+async def _closed_loop(client: HttpClient | TritonClient, streams: Sequence[Sequence[Question]]) -> None:
+    await _ask_all(client, [[(question, client.prepare(question)) for question in stream] for stream in streams])
+
+
+async def _ask_all(
+    client: HttpClient | TritonClient, streams: Sequence[Sequence[tuple[Question, Any]]]
+) -> list[Answer]:
+    async def one(stream: Sequence[tuple[Question, Any]]) -> list[Answer]:
+        return [await client.ask(question, prepared) for question, prepared in stream]
+
+    parts = await asyncio.gather(*[one(stream) for stream in streams])
+    return [answer for part in parts for answer in part]

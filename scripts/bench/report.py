@@ -1,55 +1,145 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a round: throughput, TTFT, TPOT and ITL with their percentiles, as numbers and as a table."""
+"""What was measured, saved: `results.json` with every round, `results.md` with tables of medians and ratios, plots."""
 
-from collections.abc import Sequence
-from itertools import pairwise
-from statistics import median
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from scripts.bench.load import Sample
+from scripts.bench.figures import PERCENTILES, TIMES, medians
+from scripts.bench.plots import Chart, line_chart
 
-PERCENTILES = (50, 90, 99)
+# The one that the others are compared with, where it was measured.
+OURS = "triton-chat"
+_HEAD = (
+    "streams",
+    "contender",
+    "tokens/s",
+    "tokens/chunk",
+    "TTFT ms",
+    "TPOT ms",
+    "ITL ms",
+    "CPU s/1k tokens",
+    "failed",
+)
+_CHARTS: Mapping[str, tuple[str, str]] = {
+    "throughput": ("tokens_per_s", "output tokens/s"),
+    "ttft-p50": ("ttft_ms_p50", "TTFT p50, ms"),
+    "ttft-p99": ("ttft_ms_p99", "TTFT p99, ms"),
+    "tpot-p50": ("tpot_ms_p50", "TPOT p50, ms"),
+    "itl-p99": ("itl_ms_p99", "ITL p99, ms"),
+    "cpu": ("cpu_s_per_1k_tokens", "CPU seconds per 1,000 tokens"),
+}
 
-
-def figures(samples: Sequence[Sample]) -> dict[str, float]:
-    """Output tokens per second over the round's wall-clock; times in milliseconds."""
-    start, end = min(s.sent for s in samples), max(s.chunks[-1] for s in samples)
-    tokens = sum(s.tokens for s in samples)
-    times = {
-        "ttft_ms": [s.chunks[0] - s.sent for s in samples],
-        "tpot_ms": [(s.chunks[-1] - s.chunks[0]) / (s.tokens - 1) for s in samples if s.tokens > 1],
-        "itl_ms": [later - earlier for s in samples for earlier, later in pairwise(s.chunks)],
-    }
-    result = {
-        "tokens_per_s": tokens / (end - start),
-        "tokens_per_chunk": tokens / sum(len(s.chunks) for s in samples),
-    }
-    for name, values in times.items():
-        for percent in PERCENTILES:
-            result[f"{name}_p{percent}"] = percentile(values, percent) * 1000
-    return result
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """The smallest value that `percent` of them do not exceed; NaN for none."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else float("nan")
-
-
-COLUMNS = ("tokens_per_s", "tokens_per_chunk", "ttft_ms_p50", "ttft_ms_p99", "tpot_ms_p50", "itl_ms_p50", "itl_ms_p99")
+Entry = Mapping[str, Any]
 
 
-def table(rounds: dict[int, dict[str, list[dict[str, float]]]]) -> str:
-    """Markdown: per concurrency and contender the median over rounds, then the first contender over the second."""
-    lines = ["| streams | contender | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (len(COLUMNS) + 2)]
-    for streams, contenders in rounds.items():
-        medians = {
-            name: {column: median(each[column] for each in results) for column in COLUMNS}
-            for name, results in contenders.items()
-        }
-        for name, values in medians.items():
-            lines.append(f"| {streams} | {name} | " + " | ".join(f"{values[c]:.2f}" for c in COLUMNS) + " |")
-        if len(medians) == 2:
-            ours, theirs = medians.values()
-            ratios = [ours[c] / theirs[c] if theirs[c] else float("nan") for c in COLUMNS]
-            lines.append(f"| {streams} | **ratio** | " + " | ".join(f"**{ratio:.2f}**" for ratio in ratios) + " |")
+def save(folder: Path, about: Mapping[str, Any], results: Sequence[Entry]) -> str:
+    """Write all files; returns what a person at the terminal wants to see of them."""
+    text = "\n\n".join(
+        [_heading(about), table(results), "CPU seconds per 1,000 tokens by process:", cpu_table(results)]
+    )
+    (folder / "results.json").write_text(json.dumps({"about": about, "results": results}, indent=1), encoding="utf-8")
+    (folder / "results.md").write_text(text + "\n", encoding="utf-8")
+    for name, chart in charts(results).items():
+        (folder / f"{name}.svg").write_text(line_chart(chart), encoding="utf-8")
+    return f"{text}\n\nsaved in {folder}"
+
+
+def table(results: Sequence[Entry]) -> str:
+    """Markdown: per concurrency a row for each contender, medians over rounds, then its ratio to each of the others.
+
+    The base of the ratios is this stack over HTTP, or where that was not measured the contender that was named first.
+    Three figures in a cell are p50 / p90 / p99.
+    """
+    lines = [_row(_HEAD), "|---:|---|" + "---:|" * (len(_HEAD) - 2)]
+    for count, contenders in grouped(results).items():
+        lines += [_row([str(count), name, *_cells(values)]) for name, values in contenders.items()]
+        base = OURS if OURS in contenders else next(iter(contenders))
+        for name, values in contenders.items():
+            if name != base:
+                ratios = _ratios(contenders[base], values)
+                lines.append(_row([str(count), f"**{base} / {name}**", *_cells(ratios)]))
     return "\n".join(lines)
+
+
+def cpu_table(results: Sequence[Entry]) -> str:
+    """Markdown: seconds of each role, a row for each contender and concurrency."""
+    rows = {
+        (entry["streams"], entry["contender"]): medians(
+            each["cpu_s_per_1k_tokens"] for each in results if _key(each) == _key(entry)
+        )
+        for entry in sorted(results, key=lambda entry: entry["streams"])
+    }
+    roles = list(dict.fromkeys(role for values in rows.values() for role in values))
+    lines = [_row(["streams", "contender", *roles]), "|---:|---|" + "---:|" * len(roles)]
+    for (count, name), values in rows.items():
+        lines.append(_row([str(count), name, *(f"{values[role]:.3f}" if role in values else "" for role in roles)]))
+    return "\n".join(lines)
+
+
+def grouped(results: Sequence[Entry]) -> dict[int, dict[str, dict[str, float]]]:
+    """streams -> contender -> medians over rounds, CPU seconds of all processes together among them."""
+    found: dict[int, dict[str, list[dict[str, float]]]] = {}
+    for entry in results:
+        figures = dict(entry["figures"])
+        if entry["cpu_s_per_1k_tokens"]:
+            figures["cpu_s_per_1k_tokens"] = sum(entry["cpu_s_per_1k_tokens"].values())
+        found.setdefault(entry["streams"], {}).setdefault(entry["contender"], []).append(figures)
+    return {
+        count: {name: medians(rounds) | _failed(rounds) for name, rounds in found[count].items()}
+        for count in sorted(found)
+    }
+
+
+def charts(results: Sequence[Entry]) -> dict[str, Chart]:
+    """File name -> a figure against the number of streams, a line for each contender."""
+    points = grouped(results)
+    names = list(dict.fromkeys(name for contenders in points.values() for name in contenders))
+    made = {}
+    for file, (figure, label) in _CHARTS.items():
+        lines = {
+            name: [(count, row[name][figure]) for count, row in points.items() if figure in row.get(name, {})]
+            for name in names
+        }
+        made[file] = Chart(label, "streams", label, {name: line for name, line in lines.items() if line})
+    return {file: chart for file, chart in made.items() if chart.lines}
+
+
+def _failed(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of all rounds: a median would hide them."""
+    return {"failed": sum(each["failed"] for each in rounds)}
+
+
+def _ratios(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, float]:
+    return {name: ours[name] / theirs[name] for name in ours if name != "failed" and theirs.get(name)}
+
+
+def _cells(values: Mapping[str, float]) -> list[str]:
+    def number(name: str, digits: int) -> str:
+        return f"{values[name]:.{digits}f}" if name in values else ""
+
+    times = [" / ".join(filter(None, (number(f"{name}_p{each}", 2) for each in PERCENTILES))) for name in TIMES]
+    counts = number("failed", 0)
+    return [number("tokens_per_s", 2), number("tokens_per_chunk", 2), *times, number("cpu_s_per_1k_tokens", 3), counts]
+
+
+def _key(entry: Entry) -> tuple[int, str]:
+    return entry["streams"], entry["contender"]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _heading(about: Mapping[str, Any]) -> str:
+    machine, versions = about["machine"], about["versions"]
+    gpus = ", ".join(machine["gpus"]) or "no GPU"
+    engine = f"scripted at {about['scripted_rate']:g} tokens/s a stream" if about["scripted_rate"] else about["model"]
+    lines = [
+        f"{engine}; {about['workload']['name']} ({about['workload']['about']}; lengths {about['workload']['lengths']})",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {gpus}",
+        ", ".join(f"{name} {version}" for name, version in versions.items()),
+        f"`{about['command']}`",
+    ]
+    return "\n\n".join(lines)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`triton-chat bench growth`: what a token costs as answers and streams grow, and memory over many requests.
+
+Around the scripted engine, so that all cost is that of the serving layers. Every load goes through HTTP.
+"""
+
+import argparse
+import json
+import math
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scripts.bench import machine
+from scripts.bench.contenders import NAME, Started, started
+from scripts.bench.figures import failures, figures
+from scripts.bench.options import client_processes, positive, rate
+from scripts.bench.plots import Chart, line_chart
+from scripts.bench.processes import Snapshot, memory, snapshot, spent
+from scripts.bench.prompts import PromptMaker
+from scripts.bench.refusal import Refused
+from scripts.bench.scripted import scripted_flags, scripted_repository
+from scripts.bench.workloads import Workload, streams
+from scripts.launcher import FREE_PORTS, Stack
+from scripts.launcher.options import DEFAULT_MODEL
+
+HTTP = "triton-chat"
+PROMPT_TOKENS = 64
+# Of the runs against the number of streams, and against the number of requests.
+OUTPUT_TOKENS, SHORT_TOKENS = 128, 16
+LENGTH_STREAMS = 4
+MEMORY_STREAMS = 64
+# Looks at the memory during a run.
+LOOKS = 10
+_MARGIN = 1024
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the line; `serve_flags` is what is left of it, for the stack."""
+    parser = argparse.ArgumentParser(
+        prog="triton-chat bench growth",
+        description="Cost per token against the length of answers and the number of streams, memory over many "
+        "requests, and the time to start, around an engine that computes nothing.",
+        epilog="Any other flag is one of `triton-chat serve`.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", default=DEFAULT_MODEL, help="whose tokenizer and template are used (default: %(default)s)")
+    lengths, counts = [100, 1000, 10_000, 32_000], [1, 8, 64, 256, 512]
+    add("--lengths", nargs="+", type=positive, default=lengths, help="output tokens (default: 100 to 32000)")
+    add("--streams", nargs="+", type=positive, default=counts, help="concurrencies (default: 1 to 512)")
+    add("--requests", type=positive, default=2000, help="requests while memory is watched (default: %(default)s)")
+    add("--length-rate", type=rate, default=500.0, help="tokens/s of a stream against lengths (default: %(default)g)")
+    add("--rate", type=rate, default=20.0, help="tokens/s of a stream against streams (default: %(default)g)")
+    add("--client-processes", type=positive, default=client_processes(), help="default: %(default)s here")
+    add("--out", type=Path, default=Path(".cache/bench-growth"), help="default: %(default)s")
+    options, options.serve_flags = parser.parse_known_args(arguments)
+    options.line = shlex.join(["triton-chat", "bench", "growth", *arguments])
+    return options
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Run all of it and save; the exit status is 1 where requests failed."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {}
+    with _running(options, options.length_rate, max(options.lengths)) as growth:
+        result["start_s"] = [growth.running.started_s]
+        result["lengths"] = [growth.cost(length, LENGTH_STREAMS, 1, length) for length in sorted(options.lengths)]
+    with _running(options, options.rate, OUTPUT_TOKENS) as growth:
+        result["start_s"].append(growth.running.started_s)
+        result["streams"] = [growth.cost(OUTPUT_TOKENS, count, 2, count) for count in sorted(options.streams)]
+        result["memory"] = list(growth.watch(options.requests))
+        result["tritonserver"] = growth.running.tritonserver
+        result["commands"] = growth.running.commands
+    _save(options, result)
+    entries = [*result["lengths"], *result["streams"], *result["memory"]]
+    return 1 if any(entry["failures"] for entry in entries) else 0
+
+
+class Growth:
+    """Loads on one running stack."""
+
+    def __init__(self, options: argparse.Namespace, running: Started, maker: PromptMaker) -> None:
+        self.running = running
+        self._options = options
+        self._maker = maker
+        self._loads = 0
+
+    def cost(self, output_tokens: int, count: int, requests: int, x: int) -> dict[str, Any]:
+        """What a token of such answers took of time and of each process. x: where the point stands in its plot."""
+        entry = self._load(output_tokens, count, requests) | {"x": x}
+        found = entry["figures"]
+        _say(f"{output_tokens} tokens, {count} streams: {found.get('tokens_per_s', 0):.0f} tokens/s", entry)
+        return entry
+
+    def watch(self, requests: int) -> Iterator[dict[str, Any]]:
+        """Resident memory of each process before, during and after so many short requests."""
+        yield {"x": 0, "rss_mib": _mib(snapshot(self.running.roots)), "failures": {}}
+        each = math.ceil(requests / LOOKS / MEMORY_STREAMS)
+        done = 0
+        while done < requests:
+            entry = self._load(SHORT_TOKENS, MEMORY_STREAMS, each)
+            # The warm-up is a request of each stream too.
+            done += MEMORY_STREAMS * (each + 1)
+            _say(f"{done} requests: {sum(entry['rss_mib'].values()):.0f} MiB", entry)
+            yield entry | {"x": done}
+
+    def _load(self, output_tokens: int, count: int, requests: int) -> dict[str, Any]:
+        self._loads += 1
+        workload = Workload("", ((PROMPT_TOKENS, output_tokens),))
+        load = streams(workload, self._maker, count, requests, 1, number=self._loads, salt=0)
+        if output_tokens > OUTPUT_TOKENS:
+            # A long answer needs no warm-up of its length.
+            load = [type(each)((), each.measured) for each in load]
+        before: list[Snapshot] = []
+        ask = self.running.loads[HTTP]
+        outcome = ask(load, self._options.client_processes, lambda: before.append(snapshot(self.running.roots)))
+        after = snapshot(self.running.roots)
+        measured = figures(outcome.answers)
+        thousands = measured.get("output_tokens", 0) / 1000
+        return {
+            "output_tokens": output_tokens,
+            "streams": count,
+            "figures": measured | {"client_busy": outcome.busy},
+            "cpu_s_per_1k_tokens": {
+                role: seconds / thousands for role, seconds in spent(before[0], after).items() if thousands
+            },
+            "rss_mib": _mib(after),
+            "failures": failures(outcome.answers),
+        }
+
+
+@contextmanager
+def _running(options: argparse.Namespace, token_rate: float, longest: int) -> Iterator[Growth]:
+    with tempfile.TemporaryDirectory(prefix="triton_chat_bench_") as folder:
+        flags = ["--model", options.model, "--served-model-name", NAME, *FREE_PORTS]
+        flags += ["--log-dir", str(options.out / "logs"), f"--max-model-len={longest + _MARGIN}"]
+        flags += [f"--max-in-flight={max(MEMORY_STREAMS, 512, *options.streams)}", "--request-timeout=3600"]
+        flags += [*scripted_flags(scripted_repository(Path(folder)), token_rate), *options.serve_flags]
+        stack = Stack(flags)
+        try:
+            maker = PromptMaker(stack.model.checkpoint.path, longest + _MARGIN, styler=stack.options.styler)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        with started((HTTP,), stack, options.model, (), options.out) as running:
+            yield Growth(options, running, maker)
+
+
+def _mib(taken: Snapshot) -> dict[str, float]:
+    return {role: round(size / 2**20, 1) for role, size in memory(taken).items()}
+
+
+def _say(line: str, entry: Mapping[str, Any]) -> None:
+    print(line, flush=True)
+    for reason, count in entry["failures"].items():
+        print(f"  {count} failed: {reason}", flush=True)
+
+
+def _save(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
+    about = {
+        "command": options.line,
+        "model": Path(options.model).name,
+        "length_rate": options.length_rate,
+        "rate": options.rate,
+        "machine": machine.hardware(),
+        "versions": machine.versions(result["tritonserver"]),
+    }
+    (options.out / "growth.json").write_text(json.dumps({"about": about, **result}, indent=1), encoding="utf-8")
+    for name, chart in charts(result).items():
+        (options.out / f"{name}.svg").write_text(line_chart(chart), encoding="utf-8")
+    starts = " and ".join(f"{seconds:.1f} s" for seconds in result["start_s"])
+    print(f"\n{tables(result)}\n\nstarted in {starts}\nsaved in {options.out}")
+
+
+def charts(result: Mapping[str, Any]) -> dict[str, Chart]:
+    """File name -> plot."""
+    made = {}
+    for kind, label in (("lengths", "output tokens of an answer"), ("streams", "streams")):
+        cpu = _by_role(result[kind], "cpu_s_per_1k_tokens")
+        made[f"{kind}-cpu"] = Chart("CPU against " + kind, label, "CPU seconds per 1,000 tokens", cpu)
+        times = {
+            f"p{percent}": [
+                (entry["x"], entry["figures"][f"tpot_ms_p{percent}"])
+                for entry in result[kind]
+                if f"tpot_ms_p{percent}" in entry["figures"]
+            ]
+            for percent in (50, 99)
+        }
+        if times["p50"]:
+            made[f"{kind}-time"] = Chart("Time per token against " + kind, label, "TPOT, ms", times)
+    sizes = _by_role(result["memory"], "rss_mib")
+    made["memory"] = Chart("Resident memory", "requests", "MiB", sizes, log_x=False)
+    return {name: chart for name, chart in made.items() if chart.lines}
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """Markdown: cost against length and streams, and memory at the beginning and the end."""
+    lines = ["| output tokens | streams | tokens/s | tokens/chunk | TPOT p50 ms | CPU s/1k tokens |", "|---:" * 6 + "|"]
+    for entry in (*result["lengths"], *result["streams"]):
+        found = entry["figures"]
+        names = ("tokens_per_s", "tokens_per_chunk", "tpot_ms_p50")
+        cells = [f"{found[name]:.2f}" if name in found else "" for name in names]
+        cells += [f"{sum(entry['cpu_s_per_1k_tokens'].values()):.3f}"]
+        lines.append(f"| {entry['output_tokens']} | {entry['streams']} | {' | '.join(cells)} |")
+    first, last = result["memory"][0], result["memory"][-1]
+    lines += ["", f"| process | MiB before | MiB after {last['x']} requests |", "|---|---:|---:|"]
+    for role, size in last["rss_mib"].items():
+        lines.append(f"| {role} | {first['rss_mib'].get(role, 0):.1f} | {size:.1f} |")
+    return "\n".join(lines)
+
+
+def _by_role(entries: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[tuple[float, float]]]:
+    roles = dict.fromkeys(role for entry in entries for role in entry[key])
+    return {role: [(entry["x"], entry[key][role]) for entry in entries if role in entry[key]] for role in roles}

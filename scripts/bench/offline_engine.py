@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine alone: the loop of vLLM's offline `LLM.generate` with the same engine arguments, ids in and ids out.
+
+A process of its own, so that its CPU time is told apart: `python -m scripts.bench.offline_engine ADDRESS OPTIONS`
+connects to the benchmark's socket, loads the engine and runs what it is sent. As `LLM.generate` it adds requests and
+steps the engine until none is left; a request's follower is added when it is finished, which makes it a closed loop,
+and each step's new ids are noted with their time. Nothing is turned into text.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Client
+from typing import Any
+
+from scripts.bench.questions import Answer, Question, Sample, judged
+
+
+def main() -> None:
+    """Run until the benchmark closes the connection."""
+    address, options = sys.argv[1], json.loads(sys.argv[2])
+    with Client(address) as connection:
+        engine = load(options)
+        connection.send("ready")
+        while True:
+            try:
+                streams = connection.recv()
+            except EOFError:
+                return
+            connection.send(closed_loop(engine, streams, sampling))
+
+
+def load(options: dict[str, Any]) -> Any:
+    """vLLM's `LLMEngine`. Its limits are those of `vllm serve`, which differ from the defaults of `LLM`."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    config = AsyncEngineArgs(**options).create_engine_config(UsageContext.OPENAI_API_SERVER)
+    return LLMEngine.from_vllm_config(config, disable_log_stats=True)
+
+
+def sampling(output_tokens: int) -> Any:
+    """Greedy, of just that length."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=0,
+        max_tokens=output_tokens,
+        ignore_eos=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def closed_loop(engine: Any, streams: Sequence[Sequence[Question]], sampling: Any) -> list[Answer]:
+    """Run the streams side by side, the requests of each one after the other."""
+    waiting = [iter(stream) for stream in streams]
+    running: dict[str, _Running] = {}
+    answers: list[Answer] = []
+
+    def follow(stream: int) -> None:
+        question = next(waiting[stream], None)
+        if question is not None:
+            name = f"{stream}-{len(answers)}-{time.monotonic_ns()}"
+            running[name] = _Running(stream, question)
+            prompt = {"prompt_token_ids": list(question.input_ids)}
+            engine.add_request(name, prompt, sampling(question.output_tokens))
+
+    for stream in range(len(waiting)):
+        follow(stream)
+    while running:
+        for output in engine.step():
+            one = running[output.request_id]
+            one.feed(len(output.outputs[0].token_ids), time.monotonic())
+            if output.finished:
+                del running[output.request_id]
+                answers.append(one.answer())
+                follow(one.stream)
+    return answers
+
+
+class _Running:
+    def __init__(self, stream: int, question: Question) -> None:
+        self.stream = stream
+        self._question = question
+        self._sent = time.monotonic()
+        self._chunks: list[float] = []
+        self._tokens = 0
+
+    def feed(self, tokens: int, now: float) -> None:
+        if tokens:
+            self._chunks.append(now)
+            self._tokens += tokens
+
+    def answer(self) -> Answer:
+        prompt = len(self._question.input_ids)
+        ended = self._chunks[-1] if self._chunks else self._sent
+        return judged(self._question, Sample(self._sent, tuple(self._chunks), ended, prompt, self._tokens))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An engine that computes nothing: it writes at a chosen rate, so that what is measured is everything around it.
+
+Copied beside the engines of the model `tensorrt_llm` and named there `token_rate_engine:TokenRateEngine`. All running
+requests get a token at each step, as in an engine's batch; who is late to fetch gets several tokens at once, as with
+vLLM, whose engine runs on in a process of its own.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping
+
+from engine import STATISTICS, FinishReason, Generation, Tokens
+from options import EngineOptions
+
+from preprocessing.tokenizer import ChatTokenizer
+
+# Words to write in turn; each is one token of nearly every vocabulary.
+_TEXT = " the of and to in is that for it was on are as with they be at one have this from by hot word but what some we"
+
+
+class TokenRateEngine:
+    """Implements the `Engine` protocol. Options: `token_rate` steps a second, `max_num_seqs` requests at once."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._rate = float(options.passed["token_rate"])
+        self._slots = asyncio.Semaphore(int(options.passed.get("max_num_seqs", 2**31)))
+        tokenizer = ChatTokenizer.load(options.model_path)
+        self._ids = tokenizer.encode(_TEXT, add_special_tokens=False)
+        self._running: set[asyncio.Event] = set()
+        self._busy = asyncio.Event()
+        self._inside = 0
+        self._begun = time.monotonic()
+
+    async def start(self) -> None:
+        """Begin to step."""
+        self._steps = asyncio.create_task(self._step())
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
+        """Write max_tokens ids."""
+        self._inside += 1
+        try:
+            async with self._slots:
+                async for tokens in self._write(generation.max_tokens):
+                    yield tokens
+        finally:
+            self._inside -= 1
+
+    def statistics(self) -> Mapping[str, float]:
+        """`running` and `waiting`; there is no cache."""
+        running = len(self._running)
+        return dict.fromkeys(STATISTICS, 0.0) | {"running": running, "waiting": self._inside - running}
+
+    def shutdown(self) -> None:
+        """Stop stepping."""
+        self._steps.get_loop().call_soon_threadsafe(self._steps.cancel)
+
+    async def _write(self, most: int) -> AsyncGenerator[Tokens, None]:
+        stepped, first, written = asyncio.Event(), self._now(), 0
+        self._running.add(stepped)
+        self._busy.set()
+        try:
+            while written < most:
+                await stepped.wait()
+                stepped.clear()
+                due = min(self._now() - first, most)
+                if due > written:
+                    tokens = Tokens(self._cut(written, due), cached_tokens=0)
+                    written = due
+                    tokens.finish = FinishReason.LENGTH if written == most else None
+                    yield tokens
+        finally:
+            self._running.discard(stepped)
+            if not self._running:
+                self._busy.clear()
+
+    def _now(self) -> int:
+        """Steps since the start."""
+        return int((time.monotonic() - self._begun) * self._rate)
+
+    def _cut(self, start: int, end: int) -> list[int]:
+        return [self._ids[index % len(self._ids)] for index in range(start, end)]
+
+    async def _step(self) -> None:
+        while True:
+            await self._busy.wait()
+            following = self._begun + (self._now() + 1) / self._rate
+            await asyncio.sleep(max(0.0, following - time.monotonic()))
+            for stepped in self._running:
+                stepped.set()
