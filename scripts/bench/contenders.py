@@ -2,6 +2,7 @@
 """What is measured, started and stopped: this stack with its three taps, `vllm serve`, and the engine alone."""
 
 import json
+import re
 import shlex
 import socket
 import sys
@@ -21,6 +22,7 @@ from scripts.bench.processes import command_line
 from scripts.bench.questions import Stream
 from scripts.launcher import LaunchError, Stack
 from scripts.launcher.processes import Part
+from scripts.launcher.repository import KEY_HEADER
 
 NAME = "bench"
 READY_TIMEOUT_S = 1800.0
@@ -45,7 +47,9 @@ class Started:
     commands: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.commands = [shlex.join(command_line(pid)) for pid in self.roots.values()]
+        lines = [shlex.join(command_line(pid)) for pid in self.roots.values()]
+        # The key to manage this one Triton is nobody else's.
+        self.commands = [re.sub(rf"({KEY_HEADER}=)\w+", r"\1...", line) for line in lines]
 
 
 def groups(names: Sequence[str]) -> list[tuple[str, ...]]:

@@ -89,7 +89,7 @@ def available() -> tuple[dict[str, Prepare], dict[str, str]]:
     for name, make in (("hugging-face", hugging_face), ("vllm", vllm)):
         try:
             contenders[name] = make()
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another build of torch
             missing[name] = str(error)
     if len(contenders) == 1:
         raise Refused(f"there is nothing to compare with: {missing}")
@@ -127,17 +127,16 @@ def hugging_face(**changes: Any) -> Prepare:
 
 
 def vllm() -> Prepare:
-    """What `vllm serve` does for InternVL: decode, tile and scale, bfloat16 at the end as its models are."""
+    """What `vllm serve` does for InternVL: decode, tile and scale, bfloat16 at the end as its models are.
+
+    Without the hash of the pixels for its caches, the call of which differs between versions.
+    """
     import torch
-    from vllm.multimodal.hasher import MultiModalHasher
 
     pixels = vllm_pixels()
 
     def prepare(data: bytes) -> NDArray[Any]:
-        image = _decoded_by_vllm(data)
-        # The key of its caches.
-        MultiModalHasher.hash_kwargs(image=image)
-        return np.asarray(pixels(image).to(torch.bfloat16).view(torch.int16))
+        return np.asarray(pixels(_decoded_by_vllm(data)).to(torch.bfloat16).view(torch.int16))
 
     return prepare
 

@@ -103,8 +103,10 @@ def _agree(options: argparse.Namespace) -> None:
     stray = next((flag for flag in options.serve_flags if not flag.startswith("-")), None)
     if options.serve_flags and stray == options.serve_flags[0]:
         raise ValueError(f"unknown word '{stray}': growth and images are what may come first, a model goes by --model")
+    pictures = WORKLOADS[options.workload].pictures
     if options.contenders is None:
-        options.contenders = ["triton-chat", "tensorrt_llm"] if options.scripted else ["triton-chat", "vllm-serve"]
+        tap = "ensemble" if pictures else "tensorrt_llm"
+        options.contenders = ["triton-chat", tap if options.scripted else "vllm-serve"]
     options.contenders = list(dict.fromkeys(options.contenders))
     options.streams = sorted(set(options.streams))
     options.vllm_serve_flags = shlex.split(options.vllm_serve_flags)
@@ -112,7 +114,5 @@ def _agree(options: argparse.Namespace) -> None:
     if options.scripted and left_out:
         raise ValueError(f"--scripted replaces the engine of this stack, and {' and '.join(left_out)} has none of it")
     blind = [name for name in options.contenders if name in ("engine", "tensorrt_llm")]
-    if WORKLOADS[options.workload].pictures and blind:
+    if pictures and blind:
         raise ValueError(f"{' and '.join(blind)} takes ids alone: the workload {options.workload} is for the others")
-    if WORKLOADS[options.workload].pictures and options.scripted:
-        raise ValueError(f"--scripted has no model that sees: the workload {options.workload} needs one")

@@ -132,12 +132,19 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _lengths(workload: Mapping[str, Any]) -> str:
+    asked = ", ".join(f"{prompt or 'a question'} in {output} out" for prompt, output in workload["lengths"])
+    more = f", {workload['turns']} turns" if workload["turns"] > 1 else ""
+    pictures = f", {workload['pictures']} picture" if workload["pictures"] else ""
+    return f"tokens {asked}{more}{pictures}"
+
+
 def _heading(about: Mapping[str, Any]) -> str:
     machine, versions = about["machine"], about["versions"]
     gpus = ", ".join(machine["gpus"]) or "no GPU"
     engine = f"scripted at {about['scripted_rate']:g} tokens/s a stream" if about["scripted_rate"] else about["model"]
     lines = [
-        f"{engine}; {about['workload']['name']} ({about['workload']['about']}; lengths {about['workload']['lengths']})",
+        f"{engine}; {about['workload']['name']}: {_lengths(about['workload'])}",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {gpus}",
         ", ".join(f"{name} {version}" for name, version in versions.items()),
         f"`{about['command']}`",

@@ -115,6 +115,7 @@ class Bench:
                 "about": self.workload.about,
                 "lengths": self.workload.lengths,
                 "turns": self.workload.turns,
+                "pictures": self.workload.pictures,
             },
             "scripted_rate": options.scripted,
             "requests_per_stream": options.requests_per_stream,

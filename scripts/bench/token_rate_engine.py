@@ -9,6 +9,7 @@ vLLM, whose engine runs on in a process of its own.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 from engine import STATISTICS, FinishReason, Generation, Tokens
 from options import EngineOptions
@@ -40,8 +41,8 @@ class TokenRateEngine:
         """Write max_tokens ids."""
         self._inside += 1
         try:
-            async with self._slots:
-                async for tokens in self._write(generation.max_tokens):
+            async with self._slots, aclosing(self._write(generation.max_tokens)) as written:
+                async for tokens in written:
                     yield tokens
         finally:
             self._inside -= 1

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmark's command line takes, and what it refuses before anything is started."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.bench.__main__ import main
+from scripts.bench.options import parse
+from scripts.cli.main import main as command_line
+
+
+def test_defaults() -> None:
+    options = parse([])
+    assert (options.contenders, options.streams, options.rounds) == (["triton-chat", "vllm-serve"], [1, 8, 16], 2)
+    assert parse(["--scripted", "50"]).contenders == ["triton-chat", "tensorrt_llm"]
+
+
+def test_what_is_not_the_benchmarks_is_the_stacks() -> None:
+    line = ["--contenders", "http", "engine", "http", "--streams", "64", "1", "--max-num-seqs", "64", "--dtype=float16"]
+    options = parse([*line, "--vllm-serve-flags", "--api-server-count 2"])
+    assert options.contenders == ["triton-chat", "engine"]
+    assert options.streams == [1, 64]
+    assert options.serve_flags == ["--max-num-seqs", "64", "--dtype=float16"]
+    assert options.vllm_serve_flags == ["--api-server-count", "2"]
+    assert options.line.startswith("triton-chat bench --contenders http engine")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            "--contenders sglang",
+            "unknown contender 'sglang'; known: triton-chat, ensemble, tensorrt_llm, engine, vllm-serve",
+        ),
+        ("--streams 0", "0 is below 1"),
+        ("--streams 1 x", "invalid positive value: 'x'"),
+        ("--rounds 0", "0 is below 1"),
+        ("--scripted 0", "0 is not between 0 and 100000"),
+        ("--workload essay", "invalid choice: 'essay'"),
+        ("--scripted 9 --contenders http vllm-serve", "--scripted replaces the engine of this stack"),
+        ("--workload image --contenders http engine", "engine takes ids alone"),
+        ("smollm2 --streams 1", "unknown word 'smollm2'"),
+        ("growth --requests 0", "0 is below 1"),
+        ("growth --lengths", "expected at least one argument"),
+        ("images --pictures many", "invalid positive value"),
+        ("images --dtype float16", "unrecognized arguments"),
+    ],
+)
+def test_nonsense_is_refused_in_words(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line(["bench", *line.split()])
+    assert ended.value.code == 2
+    told = capsys.readouterr()
+    assert words in told.err
+    assert not told.out
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "words"),
+    [
+        ("--model /nowhere", 1, "there is no folder /nowhere"),
+        ("growth --model /nowhere", 1, "there is no folder /nowhere"),
+        (
+            "--scripted 9 --workload document --max-model-len 4k",
+            2,
+            "needs a context of 32128 tokens, and there are 4000",
+        ),
+        ("--scripted 9 --workload mixed --output-tokens 3", 2, "has several lengths of its own"),
+        ("--scripted 9 --workload image", 2, "takes no pictures"),
+        ("--scripted 9 --prompt-tokens 5", 2, "no prompt of exactly 5 tokens"),
+    ],
+)
+def test_what_cannot_be_measured_is_told(
+    line: str, status: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line.split(), "--out", str(tmp_path)]) == status
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.glob("results.*"))
