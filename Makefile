@@ -82,7 +82,7 @@ test: setup-dev setup-agents setup-rtx setup-containers setup-ui setup-browser #
 serve: setup $(if $(UI),setup-ui) ## serve MODEL at http://127.0.0.1:PORT/v1
 	@$(CHAT) serve --model $(MODEL) --port $(PORT) $(if $(UI),--ui) $(ARGS)
 
-bench: setup ## load this stack and `vllm serve` in alternating rounds, print ratios (ARGS="--streams 1 8 16")
+bench: setup ## measure this stack beside `vllm serve`: ratios, plots (ARGS="--streams 1 8 16", "growth", "images")
 	$(CHAT) bench $(ARGS)
 
 clean: ## remove the virtual environment, downloads, prepared models and caches

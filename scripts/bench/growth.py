@@ -63,19 +63,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Run all of it and save; the exit status is 1 where requests failed."""
+    """Run all of it and save, also what was measured before it was broken off; 1 where requests failed."""
     options.out.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {}
-    with _running(options, options.length_rate, max(options.lengths)) as growth:
-        result["start_s"] = [growth.running.started_s]
-        result["lengths"] = [growth.cost(length, LENGTH_STREAMS, 1, length) for length in sorted(options.lengths)]
-    with _running(options, options.rate, OUTPUT_TOKENS) as growth:
-        result["start_s"].append(growth.running.started_s)
-        result["streams"] = [growth.cost(OUTPUT_TOKENS, count, 2, count) for count in sorted(options.streams)]
-        result["memory"] = list(growth.watch(options.requests))
-        result["tritonserver"] = growth.running.tritonserver
-        result["commands"] = growth.running.commands
-    _save(options, result)
+    result: dict[str, Any] = {"start_s": [], "lengths": [], "streams": [], "memory": [], "tritonserver": None}
+    try:
+        with _running(options, options.length_rate, max(options.lengths), result) as growth:
+            for length in sorted(options.lengths):
+                result["lengths"].append(growth.cost(length, LENGTH_STREAMS, 1, length))
+        with _running(options, options.rate, OUTPUT_TOKENS, result) as growth:
+            for count in sorted(options.streams):
+                result["streams"].append(growth.cost(OUTPUT_TOKENS, count, 1, count))
+            for entry in growth.watch(options.requests):
+                result["memory"].append(entry)
+    finally:
+        if result["lengths"]:
+            _save(options, result)
     entries = [*result["lengths"], *result["streams"], *result["memory"]]
     return 1 if any(entry["failures"] for entry in entries) else 0
 
@@ -134,7 +136,7 @@ class Growth:
 
 
 @contextmanager
-def _running(options: argparse.Namespace, token_rate: float, longest: int) -> Iterator[Growth]:
+def _running(options: argparse.Namespace, token_rate: float, longest: int, result: dict[str, Any]) -> Iterator[Growth]:
     with tempfile.TemporaryDirectory(prefix="triton_chat_bench_") as folder:
         flags = ["--model", options.model, "--served-model-name", NAME, *FREE_PORTS]
         flags += ["--log-dir", str(options.out / "logs"), f"--max-model-len={longest + _MARGIN}"]
@@ -146,6 +148,8 @@ def _running(options: argparse.Namespace, token_rate: float, longest: int) -> It
         except ValueError as error:
             raise Refused(str(error)) from error
         with started((HTTP,), stack, options.model, (), options.out) as running:
+            result["start_s"].append(running.started_s)
+            result |= {"tritonserver": running.tritonserver, "commands": running.commands}
             yield Growth(options, running, maker)
 
 
@@ -172,7 +176,9 @@ def _save(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
     for name, chart in charts(result).items():
         (options.out / f"{name}.svg").write_text(line_chart(chart), encoding="utf-8")
     starts = " and ".join(f"{seconds:.1f} s" for seconds in result["start_s"])
-    print(f"\n{tables(result)}\n\nstarted in {starts}\nsaved in {options.out}")
+    text = f"{tables(result)}\n\nStarted in {starts}."
+    (options.out / "growth.md").write_text(text + "\n", encoding="utf-8")
+    print(f"\n{text}\n\nsaved in {options.out}")
 
 
 def charts(result: Mapping[str, Any]) -> dict[str, Chart]:
@@ -205,6 +211,8 @@ def tables(result: Mapping[str, Any]) -> str:
         cells = [f"{found[name]:.2f}" if name in found else "" for name in names]
         cells += [f"{sum(entry['cpu_s_per_1k_tokens'].values()):.3f}"]
         lines.append(f"| {entry['output_tokens']} | {entry['streams']} | {' | '.join(cells)} |")
+    if not result["memory"]:
+        return "\n".join(lines)
     first, last = result["memory"][0], result["memory"][-1]
     lines += ["", f"| process | MiB before | MiB after {last['x']} requests |", "|---|---:|---:|"]
     for role, size in last["rss_mib"].items():

@@ -11,6 +11,9 @@ import orjson
 from scripts.bench.questions import Answer, Failure, Question, Sample, judged
 
 TIMEOUT_S = 3600.0
+# uvicorn closes a connection that was idle for 5 s, here between the warm-up and the measured part: a request that is
+# sent at that moment would fail.
+KEPT_ALIVE_S = 2.0
 _PREFIX = b"data: "
 # Where an answer's delta may carry content, by the names that servers use.
 _CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls")
@@ -25,7 +28,8 @@ class HttpClient:
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_ALIVE_S)
+        self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -59,15 +59,16 @@ class PromptMaker:
         """
         first = self.text(3, random.Random(salt))  # nosec B311 # no secret is drawn
         words = random.Random(seed).choices(self.words, k=tokens)  # nosec B311 # no secret is drawn
-        least, count = len(self.build(make(first)).input_ids), 0
+        least = len(self.build(make(first)).input_ids)
+        count = tokens - least
         for _ in range(_ATTEMPTS):
+            if not 0 <= count <= len(words):
+                break
             messages = make(" ".join([first, *words[:count]]))
             ids = self.build(messages).input_ids
             if len(ids) == tokens:
                 return messages, ids
             count += tokens - len(ids)
-            if not 0 <= count <= len(words):
-                break
         raise ValueError(
             f"no prompt of exactly {tokens} tokens can be made for this model; its shortest has about {least}"
         )

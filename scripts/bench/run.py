@@ -45,6 +45,7 @@ class Bench:
     maker: PromptMaker
     flags: list[str]
     model: str
+    engine: dict[str, Any]
     results: list[dict[str, Any]] = field(default_factory=list)
     commands: dict[str, list[str]] = field(default_factory=dict)
     starts: list[dict[str, Any]] = field(default_factory=list)
@@ -122,7 +123,7 @@ class Bench:
             "warmup": options.warmup,
             "rounds": options.rounds,
             "client_processes": options.client_processes,
-            "engine_options": engine_options(self.stack()),
+            "engine_options": self.engine,
             "stack": shlex.join(["triton-chat", "serve", *self.flags]),
             "commands": self.commands,
             "starts": self.starts,
@@ -183,7 +184,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> Bench:
     check(workload, maker)
     # Whatever else a request may be refused for is found here and not after the first start.
     streams(workload, maker, 1, 1, 1, number=0, salt=0)
-    return Bench(options, workload, maker, flags, whole)
+    return Bench(options, workload, maker, flags, whole, engine_options(stack))
 
 
 @contextmanager
