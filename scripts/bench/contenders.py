@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,8 @@ def _vllm_serve(stack: Stack, model: str, flags: Sequence[str], log: Path) -> It
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", NAME]
-    command = [*server, "--host", "127.0.0.1", "--port", str(port), *vllm_flags(engine_options(stack)), *flags]
+    place = ["--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port)]
+    command = [*vllm_serve(model), *place, *vllm_flags(engine_options(stack)), *flags]
     begun = time.monotonic()
     with _part("API server", command, stack, log) as part:
         _wait(part, lambda: _healthy(url))
@@ -116,6 +117,15 @@ def _engine(stack: Stack, log: Path) -> Iterator[Started]:
             with connection:
                 loads = {"engine": _engine_load(connection, part)}
                 yield Started(loads, {part.name: part.pid}, took)
+
+
+def vllm_serve(model: str) -> list[str]:
+    """The beginning of its command line. vLLM's CPU build has another name, with which `vllm` itself does not run."""
+    try:
+        version("vllm")
+    except PackageNotFoundError:
+        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
 
 
 def engine_options(stack: Stack) -> dict[str, Any]:

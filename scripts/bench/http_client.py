@@ -62,7 +62,7 @@ def body(question: Question, model: str) -> dict[str, Any]:
         "model": model,
         "messages": [_with_files(message, files) for message in question.messages],
         "max_tokens": question.output_tokens,
-        "temperature": 0,
+        "temperature": question.temperature,
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},

@@ -41,14 +41,14 @@ def load(options: dict[str, Any]) -> Any:
     return LLMEngine.from_vllm_config(config, disable_log_stats=True)
 
 
-def sampling(output_tokens: int) -> Any:
-    """Greedy, of just that length."""
+def sampling(question: Question) -> Any:
+    """An answer of just that length."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
-        temperature=0,
-        max_tokens=output_tokens,
+        temperature=question.temperature,
+        max_tokens=question.output_tokens,
         ignore_eos=True,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
@@ -67,7 +67,7 @@ def closed_loop(engine: Any, streams: Sequence[Sequence[Question]], sampling: An
             name = f"{stream}-{len(answers)}-{time.monotonic_ns()}"
             running[name] = _Running(stream, question)
             prompt = {"prompt_token_ids": list(question.input_ids)}
-            engine.add_request(name, prompt, sampling(question.output_tokens))
+            engine.add_request(name, prompt, sampling(question))
 
     for stream in range(len(waiting)):
         follow(stream)

@@ -45,6 +45,14 @@ def rate(text: str) -> float:
     return number
 
 
+def temperature(text: str) -> float:
+    """From 0 to 2, for argparse."""
+    number = float(text)
+    if not 0 <= number <= 2:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2")
+    return number
+
+
 def _contender(text: str) -> str:
     name = ALIASES.get(text, text)
     if name not in CONTENDERS:
@@ -74,6 +82,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--workload", choices=WORKLOADS, default="chat", help=_workloads())
     add("--prompt-tokens", type=positive, help="instead of the workload's")
     add("--output-tokens", type=positive, help="instead of the workload's")
+    add("--temperature", type=temperature, default=0.0, help="0 is greedy, the default; above it for random weights")
     add("--requests-per-stream", type=positive, default=4, help="measured requests of each stream (default: 4)")
     add("--warmup", type=positive, default=1, help="requests of each stream before those (default: 1)")
     add("--scripted", type=rate, metavar="RATE", help="no model: an engine that writes RATE tokens a second per stream")

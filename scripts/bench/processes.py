@@ -12,7 +12,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # vLLM names its processes so.
 _VLLM = re.compile(rb"^VLLM::(\w+)")
-_ROLES = {"EngineCore": "engine core", "Worker": "engine worker"}
+_ROLES = {"EngineCore": "engine core", "Worker": "engine worker", "ApiServer": "API server", "APIServer": "API server"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class Question:
     input_ids: tuple[int, ...]
     output_tokens: int
     images: tuple[bytes, ...] = ()
+    temperature: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

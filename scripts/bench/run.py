@@ -118,6 +118,7 @@ class Bench:
                 "turns": self.workload.turns,
                 "pictures": self.workload.pictures,
             },
+            "temperature": options.temperature,
             "scripted_rate": options.scripted,
             "requests_per_stream": options.requests_per_stream,
             "warmup": options.warmup,
@@ -163,7 +164,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> Bench:
     folder: empty, for a scripted repository.
     """
     model = options.model or DEFAULT_MODEL
-    workload = chosen(options.workload, options.prompt_tokens, options.output_tokens)
+    workload = chosen(options.workload, options.prompt_tokens, options.output_tokens, options.temperature)
     flags = ["--model", model, "--served-model-name", NAME, *FREE_PORTS, "--log-dir", str(options.out / "logs")]
     if options.scripted:
         flags += scripted_flags(scripted_repository(folder), options.scripted)

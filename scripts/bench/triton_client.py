@@ -132,7 +132,7 @@ class EngineClient(TritonClient):
         _add(message, "input_lengths", "INT32", [len(ids)])
         _add(message, "request_output_len", "INT32", [question.output_tokens])
         _add(message, "end_id", "INT32", [-1])
-        _add(message, "temperature", "FP32", [0.0])
+        _add(message, "temperature", "FP32", [question.temperature])
         _add(message, "streaming", "BOOL", [True])
 
     def _reader(self, question: Question) -> Reader:
@@ -168,7 +168,7 @@ class EnsembleClient(TritonClient):
             _add_strings(message, "images", question.images)
         _add(message, "max_tokens", "INT32", [question.output_tokens])
         _add(message, "end_id", "INT32", [-1])
-        _add(message, "temperature", "FP32", [0.0])
+        _add(message, "temperature", "FP32", [question.temperature])
         _add(message, "stream", "BOOL", [True])
         _add(message, "return_num_input_tokens", "BOOL", [True])
         # What the frontend asks for as well.

@@ -24,6 +24,7 @@ class Workload:
     turns: int = 1
     step: int = 0
     pictures: int = 0
+    temperature: float = 0.0
 
     @property
     def longest(self) -> int:
@@ -46,7 +47,7 @@ QUESTION = "What is there to see in this picture? Tell in one sentence."
 _PER_STREAM, _PER_ROUND = 1_000, 1_000_000
 
 
-def chosen(name: str, prompt_tokens: int | None, output_tokens: int | None) -> Workload:
+def chosen(name: str, prompt_tokens: int | None, output_tokens: int | None, temperature: float = 0.0) -> Workload:
     """The workload with lengths of one's own; raises ValueError where it has none to change."""
     workload = WORKLOADS[name]
     if len(workload.lengths) > 1 and (prompt_tokens or output_tokens):
@@ -58,7 +59,7 @@ def chosen(name: str, prompt_tokens: int | None, output_tokens: int | None) -> W
             f"the pictures of the workload {name} make its prompts as long as they are: no --prompt-tokens"
         )
     lengths = tuple((prompt_tokens or prompt, output_tokens or output) for prompt, output in workload.lengths)
-    return replace(workload, lengths=lengths)
+    return replace(workload, lengths=lengths, temperature=temperature)
 
 
 def check(workload: Workload, maker: PromptMaker) -> None:
@@ -79,10 +80,13 @@ def streams(
 
     number: of the round, which has prompts of its own. salt: of the tap, see `PromptMaker.fit`.
     """
+    # Whole conversations, so that what is measured begins with a first turn.
+    warmup = -(-warmup // workload.turns) * workload.turns
     made = []
     for index in range(count):
         seed = number * _PER_ROUND + index * _PER_STREAM
-        asked = _conversations(workload, maker, index, warmup + requests, seed, salt)
+        questions = _conversations(workload, maker, index, warmup + requests, seed, salt)
+        asked = [replace(question, temperature=workload.temperature) for question in questions]
         made.append(Stream(asked[:warmup], asked[warmup:]))
     return made
 

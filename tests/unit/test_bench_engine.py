@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from scripts.bench import contenders
 from scripts.bench.contenders import CONTENDERS, groups, vllm_flags
 from scripts.bench.offline_engine import closed_loop
 from scripts.bench.questions import Failure, Question, Sample
@@ -58,7 +59,7 @@ class FakeEngine:
 def test_the_engines_loop_is_closed() -> None:
     engine = FakeEngine()
     streams = [[question(5), question(2)], [question(1, prompt=6), question(9)], []]
-    answers = closed_loop(engine, streams, lambda tokens: tokens)
+    answers = closed_loop(engine, streams, lambda question: question.output_tokens)
     assert sorted(len(ids) for ids in engine.added) == [3, 3, 3, 6]
     assert engine.at_once == 2
     assert all(isinstance(answer, Sample) for answer in answers)
@@ -70,7 +71,7 @@ def test_the_engines_loop_is_closed() -> None:
 
 
 def test_an_engine_that_ends_early_fails_the_request() -> None:
-    answers = closed_loop(FakeEngine(most=2), [[question(3)], [question(2)]], lambda tokens: tokens)
+    answers = closed_loop(FakeEngine(most=2), [[question(3)], [question(2)]], lambda question: question.output_tokens)
     assert [answer for answer in answers if isinstance(answer, Failure)] == [Failure("2 tokens were written, not 3")]
     assert len(answers) == 2
 
@@ -82,6 +83,16 @@ def test_engine_options_as_flags() -> None:
         *("--dtype", "bfloat16", "--enforce-eager", "--no-enable-prefix-caching", "--max-model-len", "4096"),
         *("--limit-mm-per-prompt", '{"image": 1}', "--cudagraph-capture-sizes", "1", "2"),
     ]
+
+
+def test_vllm_serve_of_either_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise contenders.PackageNotFoundError(name)
+
+    monkeypatch.setattr(contenders, "version", lambda name: "0.25.0")
+    assert contenders.vllm_serve("/m")[1:] == ["-m", "vllm.entrypoints.cli.main", "serve", "/m"]
+    monkeypatch.setattr(contenders, "version", missing)
+    assert contenders.vllm_serve("/m")[1:] == ["-m", "vllm.entrypoints.openai.api_server", "--model", "/m"]
 
 
 def test_taps_share_a_start() -> None:

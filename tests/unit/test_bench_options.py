@@ -36,6 +36,7 @@ def test_what_is_not_the_benchmarks_is_the_stacks() -> None:
         ("--streams 0", "0 is below 1"),
         ("--streams 1 x", "invalid positive value: 'x'"),
         ("--rounds 0", "0 is below 1"),
+        ("--temperature 3", "3 is not between 0 and 2"),
         ("--scripted 0", "0 is not between 0 and 100000"),
         ("--workload essay", "invalid choice: 'essay'"),
         ("--scripted 9 --contenders http vllm-serve", "--scripted replaces the engine of this stack"),

@@ -41,6 +41,7 @@ def proc(tmp_path: Path) -> Path:
     process(tmp_path, 16, 13, "python -c from multiprocessing.resource_tracker import main", cpu_s=0)
     process(tmp_path, 17, 13, "sh", cpu_s=4)
     process(tmp_path, 20, 1, "python -m frontend", cpu_s=4, pages=2)
+    process(tmp_path, 21, 20, "VLLM::ApiServer_1", cpu_s=4)
     process(tmp_path, 99, 1, "somebody's", cpu_s=40)
     return tmp_path
 
@@ -58,6 +59,7 @@ def test_processes_are_told_apart_by_what_they_are(proc: Path) -> None:
         "engine worker": 4.0,
         "resource tracker": 0.0,
         "frontend-1": 4.0,
+        "API server": 4.0,
     }
     sizes = memory(taken)
     assert (sizes["tritonserver"], sizes["stub preprocessing"], sizes["frontend-1"]) == (3 * PAGE, 2 * PAGE, 2 * PAGE)

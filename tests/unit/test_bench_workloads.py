@@ -103,6 +103,7 @@ def test_turns_grow_by_the_answer_and_a_question(maker: PromptMaker) -> None:
 
 def test_lengths_of_ones_own() -> None:
     assert chosen("chat", 40, None).lengths == ((40, 256),)
+    assert chosen("chat", None, None, 0.5).temperature == 0.5
     assert chosen("summary", None, 7).lengths == ((1200, 7),)
     assert chosen("turns", 600, 64).longest == 600 + 64 + 3 * 256
     assert chosen("image", None, 9).lengths == ((0, 9),)
