@@ -28,7 +28,8 @@ def engine_config(args: AsyncEngineArgs) -> VllmConfig:
     if config_file.is_file() and vllm_gemma3.ARCHITECTURE in _json(config_file).get("architectures", ()):
         vllm_gemma3.install()
         args.worker_extension_cls = args.worker_extension_cls or "vllm_gemma3_worker.Extension"
-    config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+    # The use decides how many tokens a step and requests a batch may hold: as in `vllm serve`.
+    config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
     if config.model_config.is_multimodal_model and config.model_config.is_mm_prefix_lm:
         _keep_images_whole(config)
     return config
