@@ -52,6 +52,9 @@ class TokenRateEngine:
         running = len(self._running)
         return dict.fromkeys(STATISTICS, 0.0) | {"running": running, "waiting": self._inside - running}
 
+    def pace(self, tokens_per_response: float) -> None:
+        """The rate is given."""
+
     def shutdown(self) -> None:
         """Stop stepping."""
         self._steps.get_loop().call_soon_threadsafe(self._steps.cancel)
