@@ -18,7 +18,8 @@ UNKNOWN = (
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    # In one write, as the models' processes write into the same pipe.
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())
 
 
 def refuse() -> None:
