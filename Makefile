@@ -73,6 +73,8 @@ setup-rtx: $(RTX)/.installed
 
 # HAProxy is a system package, like the browser.
 setup-containers: $(CONTAINERS)/.installed
+	@# Helm's library is in its wheel three times, under the names of one link chain: 85 MB each.
+	@rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
 	@$(PYTHON) -m scripts.install_haproxy
 
 test: setup-dev setup-agents setup-rtx setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
@@ -106,36 +108,9 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 	$(PIP) install --no-deps $(call wanted,dev)
 	@touch $@
 
-# The agents' packages contradict the server's, so they have an environment of their own.
-$(AGENTS)/.installed: requirements/agents.txt
-	$(PYTHON) -m venv --clear $(AGENTS)
-	$(AGENTS)/bin/pip --disable-pip-version-check install --no-deps $(call wanted,agents)
-	@touch $@
-
-# The library is in its wheel three times, under the names of one link chain: 85 MB each.
-$(CONTAINERS)/.installed: requirements/containers.txt
-	$(PYTHON) -m venv --clear $(CONTAINERS)
-	$(CONTAINERS)/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,containers)
-	rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
-	@touch $@
-
-$(UI_VENV)/.installed: requirements/ui.txt
-	$(PYTHON) -m venv --clear $(UI_VENV)
-	$(UI_VENV)/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,ui)
-	@touch $@
-
-# The builder of the vision tower's plans that needs no GPU; it imports nothing of this project's packages.
-$(RTX)/.installed: requirements/rtx.txt
-	$(PYTHON) -m venv --clear $(RTX)
-	$(RTX)/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,rtx)
-	@touch $@
-
-$(DOCS)/.installed: requirements/docs.txt
-	$(PYTHON) -m venv --clear $(DOCS)
-	$(DOCS)/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,docs)
-	@touch $@
-
-$(AUDIT)/.installed: requirements/audit.txt
-	$(PYTHON) -m venv --clear $(AUDIT)
-	$(AUDIT)/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,audit)
+# Environments of their own: the agents' packages contradict the server's, and serving needs none of the others'. RTX is
+# the builder of the vision tower's plans that needs no GPU; it imports nothing of this project's packages.
+.cache/%-venv/.installed: requirements/%.txt
+	$(PYTHON) -m venv --clear .cache/$*-venv
+	.cache/$*-venv/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,$*)
 	@touch $@

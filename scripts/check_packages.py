@@ -56,9 +56,16 @@ def torch_problem() -> str | None:
 
 
 def declared_problems(installed: Callable[[str], str] = version) -> list[str]:
-    """What serving needs of pyproject.toml's dependencies and is not installed, or is too old."""
-    found = []
-    for line in requires("triton-chat") or ():
+    """What serving needs of pyproject.toml's dependencies and is not installed, or is too old.
+
+    Empty where this project's own metadata is not installed, as in a bare clone.
+    """
+    found: list[str] = []
+    try:
+        lines = requires("triton-chat") or ()
+    except PackageNotFoundError:
+        return found
+    for line in lines:
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue

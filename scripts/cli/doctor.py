@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
-from scripts.cli.findings import STYLES, Finding
+from scripts.cli.findings import Finding, shown
 from scripts.cli.machine import machine_findings
 from scripts.cli.model_files import model_findings
 from scripts.cli.software import software_findings
@@ -27,8 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = []
     for finding in findings(options):
         found.append(finding)
-        style = STYLES[finding.verdict]
-        console.print(f"[{style}]{finding.verdict:<8}[/] {finding.subject:<14}{escape(finding.text)}")
+        console.print(shown(finding))
     errors = sum(finding.verdict == "error" for finding in found)
     console.print()
     console.print(f"{errors} of these would stop a start." if errors else "Nothing here would stop a start.")

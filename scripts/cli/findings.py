@@ -4,6 +4,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.markup import escape
+
 Verdict = Literal["ok", "warning", "error"]
 # How each is shown.
 STYLES: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -16,6 +18,11 @@ class Finding:
     subject: str
     verdict: Verdict
     text: str
+
+
+def shown(finding: Finding) -> str:
+    """Its line on a terminal, with rich's markup."""
+    return f"[{STYLES[finding.verdict]}]{finding.verdict:<8}[/] {finding.subject:<15}{escape(finding.text)}"
 
 
 def judged(subject: str, problem: str | None, fine: str, verdict: Verdict = "error") -> Finding:

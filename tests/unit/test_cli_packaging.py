@@ -161,13 +161,13 @@ def test_the_installed_command_helps(installed: Path, tmp_path: Path) -> None:
 def test_the_installed_doctor_finds_the_model_repository(installed: Path, tmp_path: Path) -> None:
     done = run(installed, tmp_path, "doctor", *FREE_PORTS, TRITON_CHAT_CACHE=str(cache_dir()))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"ok       repository    {installed / 'model_repository'}\n" in done.stdout
+    assert f"ok       repository     {installed / 'model_repository'}\n" in done.stdout
 
 
 def test_without_a_clone_the_cache_is_the_users(installed: Path, tmp_path: Path) -> None:
     done = run(installed, tmp_path, "doctor", *FREE_PORTS)
     assert done.returncode == 1
-    assert "error    tritonserver  the embedded tritonserver is missing. Run `triton-chat prepare`" in done.stdout
+    assert "error    tritonserver   the embedded tritonserver is missing. Run `triton-chat prepare`" in done.stdout
     code = "from scripts.cache import cache_dir; print(cache_dir())"
     environment = os.environ | {"PYTHONPATH": str(installed), "HOME": str(tmp_path), "TRITON_CHAT_CACHE": ""}
     asked = subprocess.run(

@@ -7,8 +7,8 @@ from typing import Any
 
 from engine import Generation
 from PIL import Image
-from trtllm_options import read_json
 
+from preprocessing.checkpoint import read_json
 from preprocessing.errors import RequestError
 
 START, SOFT, END, BEGIN = "<start_of_image>", "<image_soft_token>", "<end_of_image>", "<bos>"

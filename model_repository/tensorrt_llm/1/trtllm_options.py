@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the engine's options to the arguments of TensorRT-LLM's `LLM`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from options import EngineOptions
+
+from preprocessing.checkpoint import read_json
 
 # Names under which vLLM has the same; TensorRT-LLM's own names are taken as they are.
 SYNONYMS = {
@@ -42,12 +43,6 @@ def sees(checkpoint: Path) -> bool:
     """Whether it is a whole Gemma 3, whose pictures the engine itself reads."""
     config = read_json(checkpoint / "config.json")
     return config.get("model_type") == "gemma3" and "vision_config" in config
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a file; empty where there is none."""
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return value
 
 
 def _defaults(checkpoint: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 """From the engine's options to vLLM's configuration."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from options import EngineOptions, refuse_unknown
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
+
+from preprocessing.checkpoint import read_json
 
 KNOWN_OPTIONS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs)) - {"model"}
 CPU_WORKER = "vllm.v1.worker.cpu_worker.CPUWorker"
@@ -24,8 +25,7 @@ def engine_args(options: EngineOptions) -> AsyncEngineArgs:
 
 def engine_config(args: AsyncEngineArgs) -> VllmConfig:
     """vLLM's configuration, changed where a model whose image tokens see each other needs it."""
-    config_file = Path(args.model) / "config.json"
-    if config_file.is_file() and vllm_gemma3.ARCHITECTURE in _json(config_file).get("architectures", ()):
+    if vllm_gemma3.ARCHITECTURE in read_json(Path(args.model) / "config.json").get("architectures", ()):
         vllm_gemma3.install()
         args.worker_extension_cls = args.worker_extension_cls or "vllm_gemma3_worker.Extension"
     # The use decides how many tokens a step and requests a batch may hold: as in `vllm serve`.
@@ -55,8 +55,3 @@ def _keep_images_whole(config: VllmConfig) -> None:
         scheduler.scheduler_cls = f"vllm_scheduler.{kind}"
     if config.parallel_config.worker_cls == CPU_WORKER:
         config.parallel_config.worker_cls = "vllm_cpu_worker.ImageWorker"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value
