@@ -179,6 +179,16 @@ def _context(options: LaunchOptions, model: ServedModel, engine: EngineFolder | 
     return options.max_model_len or min(checkpoints, engines)
 
 
+def _few_cores(engine: Mapping[str, Any]) -> str | None:
+    """The cores for vLLM to compute on where its own choice, which leaves one to all else, would be half of them."""
+    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+    cores = sorted(os.sched_getaffinity(0))
+    # Workers of several ranks want a list each.
+    if len(cores) > 2 or any(engine.get(size, 1) != 1 for size in sizes):
+        return None
+    return ",".join(map(str, cores))
+
+
 def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server: TritonServer) -> dict[str, str]:
     """What tritonserver gets on top: the engine's options and, embedded, where its libraries are."""
     environment = dict(shared)
@@ -186,6 +196,8 @@ def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server
     if not has_gpu(shared):
         environment.setdefault("VLLM_TARGET_DEVICE", "cpu")
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_KV_CACHE_GIB)
+        if cores := _few_cores(engine):
+            environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
         if shared.get("TRITON_CHAT_ENGINE", "vllm") == "vllm":
             engine = {**CPU_ENGINE_DEFAULTS, **engine}
     environment["TRITON_CHAT_ENGINE_OPTIONS"] = json.dumps(engine)

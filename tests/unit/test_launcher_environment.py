@@ -71,6 +71,21 @@ def test_a_cpu_engine_gets_defaults_that_the_user_may_override() -> None:
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
 
 
+@pytest.mark.parametrize(
+    ("cores", "engine", "bound"),
+    [
+        ({0, 1}, {}, "0,1"),
+        ({5}, {}, "5"),
+        ({0, 1, 2}, {}, None),
+        ({0, 1}, {"tensor_parallel_size": 2}, None),
+    ],
+)
+def test_of_few_cores_the_engine_gets_all(monkeypatch, cores, engine, bound) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: cores)
+    environment = triton_environment(NO_GPU, LaunchOptions(engine=engine), EMBEDDED)
+    assert environment.get("VLLM_CPU_OMP_THREADS_BIND") == bound
+
+
 def test_variables_of_the_user_win() -> None:
     environment = triton_environment(NO_GPU | {"VLLM_CPU_KVCACHE_SPACE": "7"}, LaunchOptions(), EMBEDDED)
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "7"
