@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from preprocessing.images import bicubic
+
 
 def grid(width: int, height: int, min_tiles: int, max_tiles: int, tile: int) -> tuple[int, int]:
     """(columns, rows) of the grid whose shape is closest to the image's; sizes in pixels.
@@ -37,10 +39,11 @@ def tile_count(columns: int, rows: int, thumbnail: bool) -> int:
 def tiles(image: Image.Image, columns: int, rows: int, tile: int, thumbnail: bool) -> NDArray[np.uint8]:
     """uint8 [tiles, tile, tile, 3] of an RGB image: the grid row by row, then the thumbnail."""
     cut = np.empty((tile_count(columns, rows, thumbnail), tile, tile, 3), np.uint8)
-    resized = _pixels(image, columns * tile, rows * tile).reshape(rows, tile, columns, tile, 3)
+    pixels = np.asarray(image)
+    resized = bicubic.resize(pixels, columns * tile, rows * tile).reshape(rows, tile, columns, tile, 3)
     cut[: columns * rows].reshape(rows, columns, tile, tile, 3)[:] = resized.swapaxes(1, 2)
     if len(cut) > columns * rows:
-        cut[-1] = _pixels(image, tile, tile)
+        cut[-1] = bicubic.resize(pixels, tile, tile)
     return cut
 
 
@@ -50,7 +53,3 @@ def _grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
     sides = range(1, max_tiles + 1)
     found = [(columns, rows) for columns in sides for rows in sides if min_tiles <= columns * rows <= max_tiles]
     return tuple(sorted(found, key=lambda pair: pair[0] * pair[1]))
-
-
-def _pixels(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from preprocessing.images import tiling
+from preprocessing.images import bicubic, tiling
 
 
 def reference_grid(width, height, min_num, max_num, size):
@@ -94,3 +94,23 @@ def test_the_same_tiles_as_transformers():
         expected = processor(image, return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1)
         tiles = tiling.tiles(image, *tiling.grid(width, height, 1, 12, 448), 448, True)
         assert np.array_equal(tiles, expected)
+
+
+def test_any_resize_is_pillows():
+    chooser = random.Random(5)
+    for seed in range(300):
+        width, height, new_width, new_height = (chooser.randint(1, 300) for _ in range(4))
+        if seed % 4 == 0:
+            width, height = chooser.randint(1, 3), chooser.randint(301, 900)
+        image = picture(width, height, seed)
+        expected = np.asarray(image.resize((new_width, new_height), Image.BICUBIC))
+        assert np.array_equal(bicubic.resize(np.asarray(image), new_width, new_height), expected), image.size
+
+
+@pytest.mark.parametrize(
+    ("pillow", "first"), [((11, 0), (False, False)), ((12, 2), (False, True)), ((13, 0), (True, True))]
+)
+def test_the_order_of_the_passes_is_the_installed_pillows(monkeypatch, pillow, first):
+    monkeypatch.setattr(bicubic, "_PILLOW", pillow)
+    assert (bicubic._columns_first(100, 900, 100, 448), bicubic._columns_first(8, 900, 448, 448)) == first
+    assert not bicubic._columns_first(8, 900, 448, 900)
