@@ -7,8 +7,6 @@ to 8 bits. Pillow computes pixel by pixel; here numba compiles loops that a CPU'
 
 import math
 from collections.abc import Callable
-from functools import lru_cache, reduce
-from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,8 +34,8 @@ class Weights(NamedTuple):
 def resize(pixels: Pixels, width: int, height: int) -> Pixels:
     """uint8 [height, width, 3] of uint8 [any, any, 3]; both C-contiguous. The input itself where nothing changes."""
     if _columns_first(pixels.shape[1], pixels.shape[0], width, height):
-        return _wide(_high(pixels, height), width)
-    return _high(_wide(pixels, width), height)
+        return _pass(_along_rows, 1, _pass(_along_columns, 0, pixels, height), width)
+    return _pass(_along_columns, 0, _pass(_along_rows, 1, pixels, width), height)
 
 
 def _columns_first(width: int, height: int, new_width: int, new_height: int) -> bool:
@@ -49,51 +47,24 @@ def _columns_first(width: int, height: int, new_width: int, new_height: int) -> 
     return _PILLOW >= (12, 2) and height > 100 * width
 
 
-def _wide(pixels: Pixels, width: int) -> Pixels:
-    rows, columns, _ = pixels.shape
-    if columns == width:
+def _pass(resample: Callable[..., None], axis: int, pixels: Pixels, new_size: int) -> Pixels:
+    """The pixels with `new_size` along an axis; themselves where they have it."""
+    size = pixels.shape[axis]
+    if size == new_size:
         return pixels
-    wide = np.empty((rows, width, 3), np.uint8)
-    _along_rows(pixels.reshape(rows, -1), *weights(columns, width), wide.reshape(rows, -1))
-    return wide
+    shape = [*pixels.shape]
+    shape[axis] = new_size
+    out = np.empty(shape, np.uint8)
+    resample(pixels.reshape(len(pixels), -1), *_weights(size, new_size), out.reshape(len(out), -1))
+    return out
 
 
-def _high(pixels: Pixels, height: int) -> Pixels:
-    rows, columns, _ = pixels.shape
-    if rows == height:
-        return pixels
-    high = np.empty((height, columns, 3), np.uint8)
-    _along_columns(pixels.reshape(rows, -1), *weights(rows, height), high.reshape(height, -1))
-    return high
-
-
-@lru_cache(maxsize=64)
-def weights(size: int, new_size: int) -> Weights:
+def _weights(size: int, new_size: int) -> Weights:
     """The weights of a line of `size` pixels for one of `new_size`; where it shrinks, the filter is as much wider."""
-    scale = size / new_size
-    stretch = max(scale, 1.0)
-    support = 2.0 * stretch
     first, taps = np.zeros(new_size, np.int64), np.zeros(new_size, np.int64)
-    weight = np.zeros((new_size, math.ceil(support) * 2 + 1), np.int32)
-    for index in range(new_size):
-        centre = (index + 0.5) * scale
-        start, end = max(int(centre - support + 0.5), 0), min(int(centre + support + 0.5), size)
-        exact = [_cubic((pixel - centre + 0.5) * (1.0 / stretch)) for pixel in range(start, end)]
-        # Not by `sum`, which rounds otherwise from Python 3.12 on.
-        total = reduce(add, exact)
-        first[index], taps[index] = start, end - start
-        # Rounded to the nearest, halves away from zero.
-        weight[index, : end - start] = [
-            int(math.copysign(0.5, value) + value / total * (1 << _BITS)) for value in exact
-        ]
+    weight = np.zeros((new_size, math.ceil(2.0 * max(size / new_size, 1.0)) * 2 + 1), np.int32)
+    _weigh(size, first, taps, weight)
     return Weights(first, taps, weight)
-
-
-def _cubic(x: float) -> float:
-    x = abs(x)
-    if x < 1.0:
-        return (1.5 * x - 2.5) * x * x + 1
-    return (((x - 5) * x + 8) * x - 4) * -0.5 if x < 2.0 else 0.0
 
 
 def _compiled(signature: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -110,12 +81,38 @@ def _compiled(signature: Any) -> Callable[[Callable[..., None]], Callable[..., N
     return compile_
 
 
+_COUNTS, _WEIGHTS, _OUT = (types.int64[::1], types.int32[:, ::1], types.uint8[:, ::1])
+
+
+@_compiled(types.void(types.int64, _COUNTS, _COUNTS, _WEIGHTS))
+def _weigh(size: int, first: Any, taps: Any, weight: Any) -> None:
+    """Fill in the weights of a line."""
+    scale = size / len(first)
+    stretch = max(scale, 1.0)
+    support = 2.0 * stretch
+    exact = np.empty(weight.shape[1], np.float64)
+    for index in range(len(first)):
+        centre = (index + 0.5) * scale
+        start, end = max(int(centre - support + 0.5), 0), min(int(centre + support + 0.5), size)
+        total = 0.0
+        for tap in range(end - start):
+            x = abs((start + tap - centre + 0.5) * (1.0 / stretch))
+            if x < 1.0:
+                exact[tap] = (1.5 * x - 2.5) * x * x + 1.0
+            elif x < 2.0:
+                exact[tap] = (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
+            else:
+                exact[tap] = 0.0
+            total += exact[tap]
+        first[index], taps[index] = start, end - start
+        for tap in range(end - start):
+            # Rounded to the nearest, halves away from zero.
+            weight[index, tap] = int(math.copysign(0.5, exact[tap]) + exact[tap] / total * (1 << _BITS))
+
+
 # pixels, first, taps, weight, out; pixels and out with a row's values one after the other.
-_SIGNATURE = types.void(
-    types.Array(types.uint8, 2, "C", readonly=True),
-    *(types.Array(types.int64, 1, "C"),) * 2,
-    *(types.Array(types.int32, 2, "C"), types.Array(types.uint8, 2, "C")),
-)
+_PIXELS = types.Array(types.uint8, 2, "C", readonly=True)
+_SIGNATURE = types.void(_PIXELS, _COUNTS, _COUNTS, _WEIGHTS, _OUT)
 
 
 @_compiled(_SIGNATURE)
