@@ -16,10 +16,10 @@ from typing import Any
 
 from scripts.bench import machine
 from scripts.bench.contenders import NAME, Started, started
-from scripts.bench.figures import failures, figures
+from scripts.bench.entry import measured, mib, tell
 from scripts.bench.options import client_processes, positive, rate
 from scripts.bench.plots import Chart, line_chart
-from scripts.bench.processes import Snapshot, memory, snapshot, spent
+from scripts.bench.processes import snapshot
 from scripts.bench.prompts import PromptMaker
 from scripts.bench.refusal import Refused
 from scripts.bench.scripted import scripted_flags, scripted_repository
@@ -95,44 +95,29 @@ class Growth:
         """What a token of such answers took of time and of each process. x: where the point stands in its plot."""
         entry = self._load(output_tokens, count, requests) | {"x": x}
         found = entry["figures"]
-        _say(f"{output_tokens} tokens, {count} streams: {found.get('tokens_per_s', 0):.0f} tokens/s", entry)
+        tell(f"{output_tokens} tokens, {count} streams: {found.get('tokens_per_s', 0):.0f} tokens/s", entry)
         return entry
 
     def watch(self, requests: int) -> Iterator[dict[str, Any]]:
         """Resident memory of each process before, during and after so many short requests."""
-        yield {"x": 0, "rss_mib": _mib(snapshot(self.running.roots)), "failures": {}}
+        yield {"x": 0, "rss_mib": mib(snapshot(self.running.roots)), "failures": {}}
         each = math.ceil(requests / LOOKS / MEMORY_STREAMS)
         done = 0
         while done < requests:
             entry = self._load(SHORT_TOKENS, MEMORY_STREAMS, each)
             # The warm-up is a request of each stream too.
             done += MEMORY_STREAMS * (each + 1)
-            _say(f"{done} requests: {sum(entry['rss_mib'].values()):.0f} MiB", entry)
+            tell(f"{done} requests: {sum(entry['rss_mib'].values()):.0f} MiB", entry)
             yield entry | {"x": done}
 
     def _load(self, output_tokens: int, count: int, requests: int) -> dict[str, Any]:
         self._loads += 1
         workload = Workload("", ((PROMPT_TOKENS, output_tokens),))
-        load = streams(workload, self._maker, count, requests, 1, number=self._loads, salt=0)
-        if output_tokens > OUTPUT_TOKENS:
-            # A long answer needs no warm-up of its length.
-            load = [type(each)((), each.measured) for each in load]
-        before: list[Snapshot] = []
-        ask = self.running.loads[HTTP]
-        outcome = ask(load, self._options.client_processes, lambda: before.append(snapshot(self.running.roots)))
-        after = snapshot(self.running.roots)
-        measured = figures(outcome.answers)
-        thousands = measured.get("output_tokens", 0) / 1000
-        return {
-            "output_tokens": output_tokens,
-            "streams": count,
-            "figures": measured | {"client_busy": outcome.busy},
-            "cpu_s_per_1k_tokens": {
-                role: seconds / thousands for role, seconds in spent(before[0], after).items() if thousands
-            },
-            "rss_mib": _mib(after),
-            "failures": failures(outcome.answers),
-        }
+        # A long answer needs no warm-up of its length.
+        warmup = 0 if output_tokens > OUTPUT_TOKENS else 1
+        load = streams(workload, self._maker, count, requests, warmup, number=self._loads, salt=0)
+        asked = {"output_tokens": output_tokens, "streams": count}
+        return asked | measured(self.running, HTTP, load, self._options.client_processes)
 
 
 @contextmanager
@@ -151,16 +136,6 @@ def _running(options: argparse.Namespace, token_rate: float, longest: int, resul
             result["start_s"].append(running.started_s)
             result |= {"tritonserver": running.tritonserver, "commands": running.commands}
             yield Growth(options, running, maker)
-
-
-def _mib(taken: Snapshot) -> dict[str, float]:
-    return {role: round(size / 2**20, 1) for role, size in memory(taken).items()}
-
-
-def _say(line: str, entry: Mapping[str, Any]) -> None:
-    print(line, flush=True)
-    for reason, count in entry["failures"].items():
-        print(f"  {count} failed: {reason}", flush=True)
 
 
 def _save(options: argparse.Namespace, result: Mapping[str, Any]) -> None:

@@ -99,8 +99,8 @@ def _work(pipe: Connection, target: Target, streams: Sequence[Stream]) -> None:
 
 async def _drive(pipe: Connection, target: Target, streams: Sequence[Stream]) -> None:
     async with target.client() as client:
-        await _closed_loop(client, [stream.warmup for stream in streams])
-        prepared = [[(question, client.prepare(question)) for question in stream.measured] for stream in streams]
+        await _ask_all(client, _prepared(client, [stream.warmup for stream in streams]))
+        prepared = _prepared(client, [stream.measured for stream in streams])
         gc.collect()
         gc.freeze()
         pipe.send("warm")
@@ -111,8 +111,10 @@ async def _drive(pipe: Connection, target: Target, streams: Sequence[Stream]) ->
     pipe.send((answers, busy))
 
 
-async def _closed_loop(client: HttpClient | TritonClient, streams: Sequence[Sequence[Question]]) -> None:
-    await _ask_all(client, [[(question, client.prepare(question)) for question in stream] for stream in streams])
+def _prepared(
+    client: HttpClient | TritonClient, streams: Sequence[Sequence[Question]]
+) -> list[list[tuple[Question, Any]]]:
+    return [[(question, client.prepare(question)) for question in stream] for stream in streams]
 
 
 async def _ask_all(

@@ -21,8 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scripts.bench import machine
 from scripts.bench.contenders import CONTENDERS, NAME, Started, engine_options, groups, started
-from scripts.bench.figures import failures, figures
-from scripts.bench.processes import Snapshot, memory, snapshot, spent
+from scripts.bench.entry import measured, tell
 from scripts.bench.prompts import PromptMaker
 from scripts.bench.refusal import Refused
 from scripts.bench.report import save
@@ -85,21 +84,8 @@ class Bench:
             number=number,
             salt=salt,
         )
-        before: list[Snapshot] = []
-        outcome = running.loads[name](load, options.client_processes, lambda: before.append(snapshot(running.roots)))
-        after = snapshot(running.roots)
-        measured = figures(outcome.answers)
-        thousands = measured.get("output_tokens", 0) / 1000
-        cpu = spent(before[0], after)
-        entry = {
-            "round": number + 1,
-            "contender": name,
-            "streams": count,
-            "figures": measured | {"client_busy": outcome.busy},
-            "cpu_s_per_1k_tokens": {role: seconds / thousands for role, seconds in cpu.items()} if thousands else {},
-            "rss_mib": {role: round(size / 2**20, 1) for role, size in memory(after).items()},
-            "failures": failures(outcome.answers),
-        }
+        about = {"round": number + 1, "contender": name, "streams": count}
+        entry = about | measured(running, name, load, options.client_processes)
         self.results.append(entry)
         _tell(entry)
 
@@ -202,9 +188,7 @@ def _tell(entry: dict[str, Any]) -> None:
     shown = ", ".join(
         f"{name} {found[name]:.2f}" for name in ("tokens_per_s", "ttft_ms_p50", "itl_ms_p50") if name in found
     )
-    print(f"round {entry['round']} {entry['contender']} {entry['streams']} streams: {shown}", flush=True)
-    for reason, count in entry["failures"].items():
-        print(f"  {count} failed: {reason}", flush=True)
+    tell(f"round {entry['round']} {entry['contender']} {entry['streams']} streams: {shown}", entry)
     if found["client_busy"] > 0.85:
         print(
             f"  a client process was at {found['client_busy']:.0%} of a core: give more --client-processes", flush=True
