@@ -48,7 +48,9 @@ class ChatTokenizer:
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """Ids of `text`. add_special_tokens: put BOS and the like around it, as the tokenizer's post-processor says."""
-        ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        # Without each token's place in the text, which nobody asks for and costs a fifth of the time.
+        (encoding,) = self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        ids: list[int] = encoding.ids
         return ids
 
     def token_id(self, token: str) -> int | None:

@@ -10,7 +10,8 @@ and each step's new ids are noted with their time. Nothing is turned into text.
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import Client
 from typing import Any
 
@@ -22,6 +23,7 @@ def main() -> None:
     address, options = sys.argv[1], json.loads(sys.argv[2])
     with Client(address) as connection:
         engine = load(options)
+        sampling = partial(sampling_params, engine.model_config.get_diff_sampling_param())
         connection.send("ready")
         while True:
             try:
@@ -41,18 +43,13 @@ def load(options: dict[str, Any]) -> Any:
     return LLMEngine.from_vllm_config(config, disable_log_stats=True)
 
 
-def sampling(question: Question) -> Any:
-    """An answer of just that length."""
+def sampling_params(defaults: Mapping[str, Any], question: Question) -> Any:
+    """An answer of just that length, sampled as the servers do. defaults: those of the checkpoint."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    return SamplingParams(
-        temperature=question.temperature,
-        max_tokens=question.output_tokens,
-        ignore_eos=True,
-        detokenize=False,
-        output_kind=RequestOutputKind.DELTA,
-    )
+    asked = {"temperature": question.temperature, "max_tokens": question.output_tokens, "ignore_eos": True}
+    return SamplingParams(**{**defaults, **asked}, detokenize=False, output_kind=RequestOutputKind.DELTA)
 
 
 def closed_loop(engine: Any, streams: Sequence[Sequence[Question]], sampling: Any) -> list[Answer]:

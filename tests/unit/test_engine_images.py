@@ -110,7 +110,7 @@ async def test_what_an_engine_does_not_take_is_refused():
         multimodal_config=None,
     )  # fmt: skip
     prompts = Prompts(SimpleNamespace(model_config=model, scheduler_config=SimpleNamespace(policy="fcfs")))
-    assert await prompts.build(Generation([1], 1)) == {"prompt_token_ids": [1]}
+    assert await prompts.build(Generation([1], 1)) == {"type": "token", "prompt_token_ids": [1]}
     for fields, message in (
         ({"images": images(1)}, "takes no images"),
         ({"prompt_table": torch.zeros(1, 8)}, "takes no prompt embeddings"),

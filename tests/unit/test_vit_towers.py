@@ -29,6 +29,15 @@ def model_modules(monkeypatch):
         yield
 
 
+@pytest.fixture
+def tf32():
+    """torch's switch, which has no attributes that monkeypatch could put back."""
+    switch = torch.backends.cuda.matmul
+    before = switch.allow_tf32
+    yield switch
+    switch.allow_tf32 = before
+
+
 def load(folder: Path, dtype: str = "auto") -> torch.nn.Module:
     from towers import load_tower
 
@@ -44,6 +53,27 @@ def test_internvit_is_transformers_internvl(variant, tmp_path):
     assert found.shape == (3, 4, 40) and found.dtype == torch.float32
     assert expected.std() > 0.1
     torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_a_linear_layer_with_gelu_is_both_in_turn():
+    from internvit import linear_gelu
+
+    torch.manual_seed(0)
+    linear, x = torch.nn.Linear(16, 24), torch.randn(2, 5, 16) * 3
+    with torch.inference_mode():
+        # The CPU computes GELU itself, a GPU its tanh form.
+        torch.testing.assert_close(linear_gelu(linear, x), torch.nn.functional.gelu(linear(x)), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "rounds"), [("float32", False), ("bfloat16", True), ("float16", True)])
+def test_only_towers_of_16_bits_embed_patches_in_tf32(dtype, rounds, tmp_path, tf32):
+    from torch_runtime import TorchRuntime
+    from vit_options import VitOptions
+
+    tf32.allow_tf32 = not rounds
+    write_internvit(tmp_path, "300m")
+    TorchRuntime(VitOptions("torch", vision=tmp_path / "vision", device="cpu", dtype=dtype))
+    assert tf32.allow_tf32 is rounds
 
 
 def test_siglip_is_transformers_gemma3(tmp_path):

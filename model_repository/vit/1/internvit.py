@@ -88,7 +88,8 @@ NORMS: dict[str, Callable[[int, float], nn.Module]] = {"layer_norm": nn.LayerNor
 class PatchEmbedding(nn.Module):
     """The patch convolution as one matrix product in float32 on raw bytes, whose normalisation its weight contains.
 
-    Float32 since bytes have no zero mean, and this product is a five-hundredth of the tower's work.
+    Float32 since bytes have no zero mean, and this product is a five-hundredth of the tower's work. On a GPU, where
+    that takes longer than it should, TF32 does for towers of 16 bits: it has each byte exactly.
     """
 
     def __init__(self, config: InternVitConfig) -> None:
@@ -157,7 +158,19 @@ class Mlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same."""
+        if self._activation is F.gelu and x.is_cuda and x.dtype is torch.bfloat16:
+            return self.fc2(linear_gelu(self.fc1, x))
         return self.fc2(self._activation(self.fc1(x)))
+
+
+def linear_gelu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """GELU of a linear layer, [..., in] -> [..., out], on a GPU in the matrix product itself, without another pass.
+
+    There cuBLAS computes GELU's tanh form, at most 0.0005 beside it: InternViT-300M's rows changed by 0.0006 of their
+    size on random weights, where bfloat16 had changed them by 0.016.
+    """
+    flat = torch.ops.aten._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.t(), use_gelu=True)
+    return flat.unflatten(0, x.shape[:-1])
 
 
 class Layer(nn.Module):

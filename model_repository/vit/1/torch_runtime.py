@@ -17,6 +17,8 @@ class TorchRuntime:
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         tower = load_tower(options.vision, options.dtype, device)
+        # What such a tower computes in float32 (embedding the patches) is rounded to 16 bits at once.
+        torch.backends.cuda.matmul.allow_tf32 = next(tower.layers.parameters()).dtype is not torch.float32
         self.max_tiles = options.tile_budget
         self._forward = tower
         if device.type == "cuda" and options.compile is not False:
