@@ -3,6 +3,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def test_nothing_is_lost_or_said_twice_while_it_changes(interval_of: Any) -> Non
     interval = interval_of(streams.processor)
     streams.add("early")
     for number, held in enumerate((1, 1, 8, 8, 100, 3, 1, 1, 8, 1)):
-        interval.follow(held)
+        interval.follow(held, 1)
         if number == 4:
             streams.add("late")
         for _ in range(5):
@@ -68,8 +69,23 @@ def test_the_interval_follows_what_responses_hold(interval_of: Any) -> None:
     streams = Streams()
     interval = interval_of(streams.processor)
     for held, tokens in ((1.0, 1), (1.4, 1), (4.0, 3), (10.7, 8), (400.0, 16), (16.0, 12), (3.0, 2), (2.0, 1)):
-        interval.follow(held)
+        interval.follow(held, 1)
         assert interval.tokens == tokens
+
+
+@pytest.mark.parametrize(("on_cpu", "expected"), [(True, [1, 1, 1, 2, 4, 16]), (False, [1, 1, 1, 1, 1, 1])])
+def test_on_a_cpu_it_follows_the_streams_too(
+    interval_of: Any, monkeypatch: pytest.MonkeyPatch, on_cpu: bool, expected: list[int]
+) -> None:
+    module = sys.modules["vllm_interval"]
+    monkeypatch.setattr(module, "current_platform", SimpleNamespace(is_cpu=lambda: on_cpu))
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1})
+    interval = interval_of(Streams().processor)
+    found = []
+    for streams in (0, 1, 7, 8, 16, 100):
+        interval.follow(1.0, streams)
+        found.append(interval.tokens)
+    assert found == expected
 
 
 def test_a_request_gathers_and_its_first_token_does_not_wait(interval_of: Any) -> None:
@@ -77,7 +93,7 @@ def test_a_request_gathers_and_its_first_token_does_not_wait(interval_of: Any) -
     interval = interval_of(streams.processor)
     streams.add("before")
     streams.step("before")
-    interval.follow(4.0)
+    interval.follow(4.0, 1)
     streams.add("after")
     for _ in range(7):
         streams.step("before", "after")
@@ -87,5 +103,5 @@ def test_a_request_gathers_and_its_first_token_does_not_wait(interval_of: Any) -
 
 def test_it_never_falls_below_the_option(interval_of: Any) -> None:
     interval = interval_of(Streams(stream_interval=5).processor)
-    interval.follow(1.0)
+    interval.follow(1.0, 1)
     assert interval.tokens == 5

@@ -88,7 +88,7 @@ class VllmEngine:
 
     def pace(self, tokens_per_response: float) -> None:
         """Hand tokens over less often where responses hold several anyway."""
-        self._interval.follow(tokens_per_response)
+        self._interval.follow(tokens_per_response, self._running)
 
     def shutdown(self) -> None:
         """Stop the engine core and its workers."""

@@ -4,14 +4,22 @@
 Each hand-over costs the engine's loop about 20 us, which it then lacks for sending: with hundreds of streams a few
 tokens at a time are sent sooner than each by itself. vLLM has a fixed number for that, its option `stream_interval`;
 here it follows the load.
+
+An engine that computes on the CPU does so on the cores that carry its tokens on: each response takes about a
+millisecond of them. There the number of streams tells how many tokens to gather.
 """
 
+import os
 from typing import Any
+
+from vllm.platforms import current_platform
 
 # Tokens; beyond that nothing is gained any more.
 MOST = 16
 # Below what responses hold, so that the interval falls when the lag is over.
 _SHARE = 0.75
+# On a CPU, streams a core at which a token more is gathered.
+_STREAMS_PER_CORE = 2
 
 
 class Interval:
@@ -20,15 +28,17 @@ class Interval:
     def __init__(self, processor: Any) -> None:
         self._processor = processor
         self._least: int = processor.stream_interval
+        self._cores = len(os.sched_getaffinity(0)) if current_platform.is_cpu() else None
 
     @property
     def tokens(self) -> int:
         """What the next requests begin with."""
         return int(self._processor.stream_interval)
 
-    def follow(self, tokens_per_response: float) -> None:
+    def follow(self, tokens_per_response: float, streams: int) -> None:
         """Gather somewhat fewer tokens than responses have held lately, which merge what could not be sent in time."""
-        tokens = max(self._least, min(MOST, int(_SHARE * tokens_per_response)))
+        shared = streams // (_STREAMS_PER_CORE * self._cores) if self._cores else 0
+        tokens = max(self._least, min(MOST, max(shared, int(_SHARE * tokens_per_response))))
         if tokens == self._processor.stream_interval:
             return
         self._processor.stream_interval = tokens
