@@ -166,8 +166,8 @@ class Mlp(nn.Module):
 def linear_gelu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """GELU of a linear layer, [..., in] -> [..., out], on a GPU in the matrix product itself, without another pass.
 
-    There cuBLAS computes GELU's tanh form, at most 0.0005 beside it: InternViT-300M's rows changed by 0.0006 of their
-    size on random weights, where bfloat16 had changed them by 0.016.
+    There cuBLAS computes GELU's tanh form, at most 0.0005 beside it: with random weights the rows of InternViT-300M in
+    bfloat16 stayed 0.0099 of their size from float32's.
     """
     flat = torch.ops.aten._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.t(), use_gelu=True)
     return flat.unflatten(0, x.shape[:-1])
