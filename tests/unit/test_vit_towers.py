@@ -55,6 +55,32 @@ def test_internvit_is_transformers_internvl(variant, tmp_path):
     torch.testing.assert_close(found, expected, **CLOSE)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_fused_internvit_is_transformers_internvl(variant, tmp_path):
+    from fused_internvit import FusedInternVit
+
+    model, tiles = write_internvit(tmp_path, variant), random_tiles(3)
+    with torch.inference_mode():
+        expected = model.get_image_features(normalised(tiles)).pooler_output
+        fused = FusedInternVit(load(tmp_path))
+        for module in fused.compiled():
+            module.compile(dynamic=True)
+        torch.testing.assert_close(fused(tiles), expected, **CLOSE)
+        torch.testing.assert_close(fused(tiles[:1]), expected[:1], **CLOSE)
+
+
+def test_a_fused_internvit_rounds_no_worse(tmp_path):
+    from fused_internvit import FusedInternVit
+
+    model, tiles = write_internvit(tmp_path, "300m"), random_tiles(8)
+    with torch.inference_mode():
+        exact = model.get_image_features(normalised(tiles)).pooler_output
+        plain = load(tmp_path, "bfloat16")(tiles)
+        fused = FusedInternVit(load(tmp_path, "bfloat16"))(tiles)
+    assert fused.dtype == torch.bfloat16
+    assert (fused - exact).norm() < 1.1 * (plain - exact).norm()
+
+
 def test_a_linear_layer_with_gelu_is_both_in_turn():
     from internvit import linear_gelu
 

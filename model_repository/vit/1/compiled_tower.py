@@ -1,54 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tower on the GPU: its layers compiled, small tile counts captured as CUDA graphs. Prepared whole at load."""
+"""A tower on the GPU: partly compiled, captured as CUDA graphs. Prepared whole at load."""
+
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# Above, a graph gains nothing: InternViT-300M on an H200 takes 4.7 ms instead of 2.5 at one tile, 6.6 instead of 6.4 at
-# four, 19 either way at 13.
-GRAPHED_COUNTS = (1, 2, 3, 4)
-# Runs before a capture, in which libraries set themselves up.
-WARM_UP = 2
+# Most tiles of a run that is a graph; larger runs are launched piece by piece. InternViT-300M takes an H200 1.41 ms a
+# tile that way at 13 tiles and 1.31 as a graph, 1.30 and 1.27 at 26.
+MOST_GRAPHED = 32
+# The first that can compute it is taken. For InternViT torch prefers FlashAttention 2, which takes a Hopper GPU 1.3 to
+# 1.5 times as long as cuDNN.
+HOPPER = (9, 0)
+ATTENTION = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 class CompiledTower:
-    """Same call as the tower's, for 1 to `max_tiles` tiles. A captured count's result is overwritten by its next call.
+    """Same call as the tower's, for 1 to `max_tiles` tiles. A graph's result is overwritten by the next call.
 
-    tower: has `layers`, the equal modules that are most of it. Compiled one by one they share their code, which takes
-    seconds where the whole tower takes minutes, and with a dynamic tile count no run is padded; one compilation for
-    each count was not faster, and autotuning took over 40 s for each of them.
+    tower: `compiled()` lists its modules that gain by compiling. Equal ones share their code, which takes seconds where
+    the whole tower takes minutes, and with a dynamic tile count no run is padded; one compilation for each count was
+    not faster, and autotuning took over 40 s for each of them.
     """
 
     def __init__(self, tower: nn.Module, tile_size: int, max_tiles: int, device: torch.device) -> None:
         self._tower = tower
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
-        for layer in tower.layers:
-            layer.compile(dynamic=True)
-        shape = (tile_size, tile_size, 3)
-        with torch.inference_mode(), torch.cuda.device(device):
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._hopper = torch.cuda.get_device_capability(device) >= HOPPER
+        for module in tower.compiled():
+            module.compile(dynamic=True)
+        with torch.inference_mode(), torch.cuda.device(device), self._attention():
+            self._tiles = torch.zeros(max_tiles, tile_size, tile_size, 3, dtype=torch.uint8, device=device)
             # A full run first: it compiles, and too little memory is found out now.
-            tower(torch.zeros(max_tiles, *shape, dtype=torch.uint8, device=device))
-            for count in GRAPHED_COUNTS:
-                if count <= max_tiles:
-                    self._capture(torch.zeros(count, *shape, dtype=torch.uint8, device=device))
+            self._rows = tower(self._tiles)[:MOST_GRAPHED].clone()
+            # From the largest, whose memory serves the smaller ones.
+            pool = torch.cuda.graph_pool_handle()
+            for count in range(len(self._rows), 0, -1):
+                self._capture(count, pool)
+            # What the first runs took is not needed again: graphs have memory of their own.
+            torch.cuda.empty_cache()
 
     def __call__(self, tiles: torch.Tensor) -> torch.Tensor:
         """Uint8 [n, s, s, 3] on the device -> [n, tokens, llm_hidden]."""
-        if len(tiles) not in self._graphs:
-            return self._tower(tiles)
-        graph, captured, rows = self._graphs[len(tiles)]
-        captured.copy_(tiles)
-        graph.replay()
-        return rows
+        count = len(tiles)
+        if count not in self._graphs:
+            with self._attention():
+                return self._tower(tiles)
+        self._tiles[:count].copy_(tiles)
+        self._graphs[count].replay()
+        return self._rows[:count]
 
-    def _capture(self, tiles: torch.Tensor) -> None:
+    def _attention(self) -> AbstractContextManager[None]:
+        return sdpa_kernel(ATTENTION, set_priority=self._hopper)
+
+    def _capture(self, count: int, pool: tuple[int, int]) -> None:
+        tiles, rows = self._tiles[:count], self._rows[:count]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self._tower(tiles)
+            # Libraries set themselves up for this size.
+            self._tower(tiles)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            rows = self._tower(tiles)
-        self._graphs[len(tiles)] = (graph, tiles, rows)
+        with torch.cuda.graph(graph, pool=pool):
+            rows.copy_(self._tower(tiles))
+        self._graphs[count] = graph

@@ -138,13 +138,17 @@ class Attention(nn.Module):
             self.q_norm = RmsNorm(size, config.layer_norm_eps)
             self.k_norm = RmsNorm(size, config.layer_norm_eps)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, t, hidden] -> the same."""
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, t, hidden] -> the same, before the projection."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if self._normed:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (part.unflatten(-1, (self._heads, -1)).transpose(1, 2) for part in (q, k, v))
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, t, hidden] -> the same."""
+        return self.proj(self.mix(x))
 
 
 class Mlp(nn.Module):
@@ -156,11 +160,15 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
         self._activation = ACTIVATIONS[config.hidden_act]
 
+    def widen(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, t, hidden] -> [n, t, intermediate], activated."""
+        if self._activation is F.gelu and x.is_cuda and x.dtype is torch.bfloat16:
+            return linear_gelu(self.fc1, x)
+        return self._activation(self.fc1(x))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same."""
-        if self._activation is F.gelu and x.is_cuda and x.dtype is torch.bfloat16:
-            return self.fc2(linear_gelu(self.fc1, x))
-        return self.fc2(self._activation(self.fc1(x)))
+        return self.fc2(self.widen(x))
 
 
 def linear_gelu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
@@ -193,17 +201,19 @@ class Layer(nn.Module):
 
 
 class Projector(nn.Module):
-    """From pixel-shuffled patches to the language model's hidden size."""
+    """From the last layer's patches, shuffled into tokens, to the language model's hidden size."""
 
     def __init__(self, config: InternVitConfig) -> None:
         super().__init__()
+        self._grid, self._block = config.grid, config.block
         size = config.hidden_size * config.block**2
         self.norm = nn.LayerNorm(size, PROJECTOR_EPS)
         self.fc1 = nn.Linear(size, config.llm_hidden_size)
         self.fc2 = nn.Linear(config.llm_hidden_size, config.llm_hidden_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, tokens, hidden * block^2] -> [n, tokens, llm_hidden]."""
+        """[n, 1 + patches, hidden] -> [n, tokens, llm_hidden]. The class token is left out."""
+        x = pixel_shuffle(x[:, 1:], self._grid, self._block)
         return self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 
@@ -212,17 +222,16 @@ class InternVit(nn.Module):
 
     def __init__(self, config: InternVitConfig) -> None:
         super().__init__()
-        self._grid, self._block = config.grid, config.block
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.projector = Projector(config)
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Uint8 [n, s, s, 3] -> [n, tokens, llm_hidden]. The class token is left out; there is no final norm."""
+        """Uint8 [n, s, s, 3] -> [n, tokens, llm_hidden]. There is no final norm."""
         x = self.embeddings(tiles)
         for layer in self.layers:
             x = layer(x)
-        return self.projector(pixel_shuffle(x[:, 1:], self._grid, self._block))
+        return self.projector(x)
 
 
 def pixel_shuffle(x: torch.Tensor, grid: int, block: int) -> torch.Tensor:

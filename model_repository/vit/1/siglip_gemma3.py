@@ -38,6 +38,10 @@ class SiglipGemma3(nn.Module):
         """The tower's equal layers."""
         return self.vision_tower.encoder.layers
 
+    def compiled(self) -> list[nn.Module]:
+        """What gains by compiling."""
+        return list(self.layers)
+
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """Uint8 [n, s, s, 3] -> [n, mm_tokens_per_image, llm_hidden]."""
         # Cast first: TensorRT takes uint8 as an input of the network but does nothing else with it.
