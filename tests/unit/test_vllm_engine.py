@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How vLLM's processes are started."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+ENGINE = REPOSITORY / "model_repository" / "tensorrt_llm" / "1"
+METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+
+
+class Started(Exception):
+    """Raised where vLLM would start its processes."""
+
+
+@pytest.fixture
+def vllm_engine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(ENGINE))
+    import vllm_engine
+
+    monkeypatch.setattr(vllm_engine, "engine_args", lambda options: None)
+    monkeypatch.setattr(vllm_engine, "engine_config", lambda args: (_ for _ in ()).throw(Started))
+    yield vllm_engine
+    for name in {path.stem for path in ENGINE.glob("*.py")} - before:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(("given", "method"), [(None, "spawn"), ("fork", "fork")])
+def test_the_engines_processes_are_no_forks_of_the_stub_unless_asked(given, method, vllm_engine, monkeypatch):
+    # Set and taken away again, so that what `start` writes is put back after the test.
+    monkeypatch.setenv(METHOD, given or "")
+    if given is None:
+        monkeypatch.delenv(METHOD)
+    with pytest.raises(Started):
+        asyncio.run(vllm_engine.VllmEngine(None).start())
+    assert os.environ[METHOD] == method
