@@ -24,9 +24,9 @@ ATTENTION = [
 class CompiledTower:
     """Same call as the tower's, for 1 to `max_tiles` tiles. A graph's result is overwritten by the next call.
 
-    tower: `compiled()` lists its modules that gain by compiling. Equal ones share their code, which takes seconds where
-    the whole tower takes minutes, and with a dynamic tile count no run is padded; one compilation for each count was
-    not faster, and autotuning took over 40 s for each of them.
+    tower: one in its form for GPUs; `compiled()` lists its modules that gain by compiling. Equal ones share their code,
+    which takes seconds where the whole tower takes minutes, and with a dynamic tile count no run is padded; one
+    compilation for each count was not faster, and autotuning took over 40 s for each of them.
     """
 
     def __init__(self, tower: nn.Module, tile_size: int, max_tiles: int, device: torch.device) -> None:

@@ -6,10 +6,13 @@ biases, is summed beforehand over the layers and added where the stream is read.
 """
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
-from internvit import InternVit, Layer
 from torch import nn
+
+if TYPE_CHECKING:
+    from internvit import InternVit, Layer
 
 
 class ShiftedNorm(nn.Module):
@@ -28,7 +31,7 @@ class ShiftedNorm(nn.Module):
 class FusedLayer(nn.Module):
     """A layer that changes its argument. shift: the biases of the layers before."""
 
-    def __init__(self, layer: Layer, shift: torch.Tensor) -> None:
+    def __init__(self, layer: "Layer", shift: torch.Tensor) -> None:
         super().__init__()
         self.norm1 = ShiftedNorm(layer.norm1, shift)
         attended, self._attended = scaled(layer.attn.proj, layer.ls1)
@@ -49,7 +52,7 @@ class FusedLayer(nn.Module):
 class FusedInternVit(nn.Module):
     """Same call as the tower's, which is used up. Results differ by the rounding of the scaled weights."""
 
-    def __init__(self, tower: InternVit) -> None:
+    def __init__(self, tower: "InternVit") -> None:
         super().__init__()
         self.embeddings = tower.embeddings
         shift = torch.zeros_like(tower.layers[0].ls1, dtype=torch.float32)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from fused_internvit import FusedInternVit
 from torch import nn
 from weights import assign, read_tensors
 
@@ -225,6 +226,10 @@ class InternVit(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.projector = Projector(config)
+
+    def for_gpu(self) -> FusedInternVit:
+        """The same tower in the form that is fast there; this one is used up."""
+        return FusedInternVit(self)
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """Uint8 [n, s, s, 3] -> [n, tokens, llm_hidden]. There is no final norm."""

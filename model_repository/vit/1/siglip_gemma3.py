@@ -38,6 +38,10 @@ class SiglipGemma3(nn.Module):
         """The tower's equal layers."""
         return self.vision_tower.encoder.layers
 
+    def for_gpu(self) -> "SiglipGemma3":
+        """Itself: there is no other form."""
+        return self
+
     def compiled(self) -> list[nn.Module]:
         """What gains by compiling."""
         return list(self.layers)

@@ -4,8 +4,6 @@
 import torch
 from compiled_tower import CompiledTower
 from engine_files import find_device
-from fused_internvit import FusedInternVit
-from internvit import InternVit
 from towers import load_tower
 from vit_options import VitOptions
 from weights import read_config
@@ -25,8 +23,7 @@ class TorchRuntime:
         self._forward = tower
         if device.type == "cuda" and options.compile is not False:
             size = int(read_config(options.vision)["image_size"])
-            fast = FusedInternVit(tower) if isinstance(tower, InternVit) else tower
-            self._forward = CompiledTower(fast, size, options.tile_budget, device)
+            self._forward = CompiledTower(tower.for_gpu(), size, options.tile_budget, device)
         self._device = device
 
     @torch.inference_mode()
