@@ -2,9 +2,6 @@
 """Tiny random vision towers of transformers, and the `vision/` folders that the splitter would write for them."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, InternVLConfig, InternVLForConditionalGeneration
 
-VIT = Path(__file__).parents[1] / "model_repository" / "vit" / "1"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 56
 # The two published shapes: InternViT-300M's and InternViT-6B's.
@@ -22,16 +18,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 TEXT = {"hidden_size": 40, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64}
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
-
-
-@contextmanager
-def vit_modules(monkeypatch: Any) -> Iterator[None]:
-    """The modules of the Triton model as its stub imports them; they must not linger for other tests."""
-    monkeypatch.syspath_prepend(str(VIT))
-    names = {path.stem for path in VIT.glob("*.py")}
-    yield
-    for name in names:
-        sys.modules.pop(name, None)
 
 
 def random_weights(model: torch.nn.Module, seed: int = 3) -> None:
@@ -147,18 +133,17 @@ def write_internvit(folder: Path, variant: str, **changes: Any) -> InternVLForCo
 INTERNVIT_300M = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
-    "num_hidden_layers": 24,
     "num_attention_heads": 16,
     "image_size": 448,
     "llm_hidden_size": 4096,
 }
 
 
-def write_internvit_300m(folder: Path) -> None:
-    """A `vision/` folder of the published size with random float32 weights, 1.3 GB."""
+def write_internvit_300m(folder: Path, layers: int) -> None:
+    """A `vision/` folder of the published width with random float32 weights, 0.05 GB a layer."""
     from internvit import InternVit, InternVitConfig
 
-    config = internvit_config("300m", **INTERNVIT_300M)
+    config = internvit_config("300m", **INTERNVIT_300M, num_hidden_layers=layers)
     with torch.device("meta"):
         shapes = {
             name: tensor.shape for name, tensor in InternVit(InternVitConfig.from_json(config)).state_dict().items()

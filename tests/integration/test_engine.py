@@ -2,14 +2,13 @@
 """The vLLM adapter itself, in this process: what no HTTP request reaches yet."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import make_checkpoint
+from model_modules import model_modules
 
-MODEL = Path(__file__).parents[2] / "model_repository" / "tensorrt_llm" / "1"
 VOCAB_SIZE = 151936
 PROMPT = [9707, 11, 1879, 0, 3555, 374, 419, 30]
 
@@ -18,14 +17,12 @@ PROMPT = [9707, 11, 1879, 0, 3555, 374, 419, 30]
 def engine_options(tmp_path, qwen3_tokenizer_dir, monkeypatch):
     for name, value in {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}.items():
         monkeypatch.setenv(name, os.environ.get(name, value))
-    monkeypatch.syspath_prepend(str(MODEL))
-    from options import EngineOptions
-
     folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
     passed = {"dtype": "float32", "max_model_len": 512, "enforce_eager": True, "enable_prompt_embeds": True}
-    yield EngineOptions("vllm", str(folder), passed)
-    for name in ("options", "engine", "engines", "stop_words", "vllm_engine", "vllm_sampling"):
-        sys.modules.pop(name, None)
+    with model_modules(monkeypatch, "tensorrt_llm"):
+        from options import EngineOptions
+
+        yield EngineOptions("vllm", str(folder), passed)
 
 
 async def test_the_adapter(engine_options):

@@ -4,7 +4,6 @@
 import asyncio
 import math
 import os
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import make_checkpoint
+from model_modules import model_modules
 from PIL import Image
 from tokenizers import Tokenizer
 from transformers import Gemma3ForConditionalGeneration
 from vlm_checkpoints import make_gemma3
 
-MODEL = Path(__file__).parents[2] / "model_repository" / "tensorrt_llm" / "1"
 MODULES = ("options", "engine", "engines", "stop_words")
 NEW_TOKENS = 24
 IMAGE_TOKEN = 262144
@@ -109,24 +108,22 @@ class Running:
 async def start(monkeypatch) -> AsyncIterator[Any]:
     for name, value in {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}.items():
         monkeypatch.setenv(name, os.environ.get(name, value))
-    monkeypatch.syspath_prepend(str(MODEL))
-    from engine import Generation
-    from options import EngineOptions
-    from vllm_engine import VllmEngine
+    with model_modules(monkeypatch, "tensorrt_llm"):
+        from engine import Generation
+        from options import EngineOptions
+        from vllm_engine import VllmEngine
 
-    engines = []
+        engines = []
 
-    async def start_engine(folder: Path, **passed: Any) -> Running:
-        options = {"dtype": "float32", "enforce_eager": True, **passed}
-        engines.append(VllmEngine(EngineOptions("vllm", str(folder), options)))
-        await engines[-1].start()
-        return Running(engines[-1], Generation)
+        async def start_engine(folder: Path, **passed: Any) -> Running:
+            options = {"dtype": "float32", "enforce_eager": True, **passed}
+            engines.append(VllmEngine(EngineOptions("vllm", str(folder), options)))
+            await engines[-1].start()
+            return Running(engines[-1], Generation)
 
-    yield start_engine
-    for engine in engines:
-        engine.shutdown()
-    for name in [name for name in sys.modules if name in MODULES or name.startswith("vllm_")]:
-        del sys.modules[name]
+        yield start_engine
+        for engine in engines:
+            engine.shutdown()
 
 
 async def test_gemma3(tmp_path, gemma3_tokenizer_dir, start):

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from vision_towers import vit_modules, write_internvit, write_internvit_300m
+from model_modules import model_modules
+from vision_towers import write_internvit, write_internvit_300m
 
 from scripts import export_vit
 
@@ -15,8 +16,8 @@ PYTHON = ROOT / ".cache" / "rtx-venv" / "bin" / "python"
 
 
 @pytest.fixture(autouse=True)
-def model_modules(monkeypatch):
-    with vit_modules(monkeypatch):
+def modules(monkeypatch):
+    with model_modules(monkeypatch, "vit"):
         yield
 
 
@@ -61,15 +62,14 @@ def test_what_the_builder_refuses_is_told(tmp_path: Path) -> None:
     assert not path.with_name("model.plan").exists()
 
 
-# It took five minutes beside other test runs.
-@pytest.mark.timeout(900)
-def test_internvit_300m_at_its_published_size(tmp_path: Path, monkeypatch) -> None:
-    write_internvit_300m(tmp_path)
+# All 24 layers, 1.3 GB, take a hundred seconds and more; they are alike to the builder.
+def test_a_sixth_of_internvit_300m_in_its_published_width(tmp_path: Path, monkeypatch) -> None:
+    write_internvit_300m(tmp_path, layers=4)
     # A tile takes seconds here; the numbers are compared with small towers elsewhere.
     monkeypatch.setattr(export_vit, "CHECKED_COUNTS", ())
     plan = plan_of(export_vit.export(tmp_path), "--min-tiles", "1", "--opt-tiles", "13", "--max-tiles", "26")
     weights = (tmp_path / "vision" / "model.safetensors").stat().st_size
-    assert weights > 1.3e9
+    assert weights > 0.2e9
     assert plan.stat().st_size > 0.99 * weights
     # pytest keeps the folders of its last runs.
     shutil.rmtree(tmp_path / "vision")

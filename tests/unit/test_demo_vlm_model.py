@@ -8,10 +8,10 @@ from random import Random
 import pytest
 import torch
 from demo_checkpoint import make_base
+from model_modules import model_modules
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
-from vision_towers import vit_modules
 
 from scripts.cache import MARKER
 from scripts.demo_vlm import prepare, text
@@ -89,7 +89,7 @@ def test_the_served_vision_tower_gives_the_same_rows(
     served = tmp_path / "served"
     served.mkdir()
     prepare.build(base, weights_file, served)
-    with vit_modules(monkeypatch):
+    with model_modules(monkeypatch, "vit"):
         from internvit import load
 
         config = json.loads((served / "vision" / "config.json").read_text())

@@ -1,31 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the vLLM adapter takes images: places in the prompt, cache keys, whole images in chunks, attention in parts."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from model_modules import model_modules
 
 from preprocessing.errors import RequestError
 
-MODEL = Path(__file__).parents[2] / "model_repository" / "tensorrt_llm" / "1"
 TOKEN, PER_IMAGE, SIZE = 9, 4, 6
 PROMPT = [1, 5, *[TOKEN] * PER_IMAGE, 6, *[TOKEN] * PER_IMAGE, 7]
 OFFSETS = [2, 7]
 
 
 @pytest.fixture(autouse=True)
-def model_modules(monkeypatch):
-    """Triton puts a model's version folder on its stub's path; modules of other tests' imports must not linger."""
+def modules(monkeypatch):
     monkeypatch.setenv("VLLM_TARGET_DEVICE", "cpu")
-    monkeypatch.syspath_prepend(str(MODEL))
-    yield
-    for name in [name for name in sys.modules if name.startswith("vllm_") or name in ("engine", "options")]:
-        del sys.modules[name]
+    with model_modules(monkeypatch, "tensorrt_llm"):
+        yield
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 """The parts of the Triton models that need no Triton: engine options, stop words, the streams of postprocessing."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from model_modules import model_modules
 
 from preprocessing.triton_config import ModelParameters, expand
 
@@ -13,13 +13,9 @@ MODELS = Path(__file__).parents[2] / "model_repository"
 
 
 @pytest.fixture(autouse=True)
-def model_modules(monkeypatch):
-    """Triton puts a model's version folder on its stub's path; modules of other tests' imports must not linger."""
-    for model in ("tensorrt_llm", "postprocessing"):
-        monkeypatch.syspath_prepend(str(MODELS / model / "1"))
-    yield
-    for name in ("options", "engines", "engine", "stop_words", "streams"):
-        sys.modules.pop(name, None)
+def modules(monkeypatch):
+    with model_modules(monkeypatch, "tensorrt_llm", "postprocessing"):
+        yield
 
 
 def parameters(**values: str) -> ModelParameters:

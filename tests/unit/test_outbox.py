@@ -6,15 +6,13 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from model_modules import model_modules
 
 from preprocessing.errors import RequestError
 
-ENGINE = Path(__file__).parents[2] / "model_repository" / "tensorrt_llm" / "1"
-MODULES = ("engine", "outbox", "reply", "tensors")
 WAIT = 30.0
 
 
@@ -86,12 +84,8 @@ class Sending:
 def sending(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sending]:
     backend = types.SimpleNamespace(TRITONSERVER_RESPONSE_COMPLETE_FINAL=1)
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
-    monkeypatch.syspath_prepend(str(ENGINE))
-    for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield Sending(importlib.import_module("outbox"), importlib.import_module("engine"))
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    with model_modules(monkeypatch, "tensorrt_llm"):
+        yield Sending(importlib.import_module("outbox"), importlib.import_module("engine"))
 
 
 def test_what_waits_is_merged(sending: Sending) -> None:

@@ -5,12 +5,11 @@ import importlib
 import sys
 import types
 import weakref
-from pathlib import Path
 from typing import Any
 
 import pytest
+from model_modules import model_modules
 
-ENGINE = Path(__file__).parents[2] / "model_repository" / "tensorrt_llm" / "1"
 DESCRIPTIONS = {"running": "a gauge", "made_total": "a counter"}
 
 
@@ -83,10 +82,8 @@ def test_a_reporter_publishes_until_it_is_closed(metrics: Any, monkeypatch: pyte
 
 @pytest.fixture
 def vllm_statistics(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ENGINE))
-    yield importlib.import_module("vllm_statistics")
-    for name in ("vllm_statistics", "engine"):
-        sys.modules.pop(name, None)
+    with model_modules(monkeypatch, "tensorrt_llm"):
+        yield importlib.import_module("vllm_statistics")
 
 
 def test_what_vllm_tells_adds_up(vllm_statistics: Any) -> None:

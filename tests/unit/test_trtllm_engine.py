@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_modules import model_modules
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from preprocessing.errors import RequestError
 
 ROOT = Path(__file__).parents[2]
-OWN = ("engine", "engines", "engine_end", "guides", "options", "stop_words", "token_rows")
 
 
 @pytest.fixture(autouse=True)
 def modules(monkeypatch):
     """The model's modules as its stub sees them, and the double as the package `tensorrt_llm`."""
-    monkeypatch.syspath_prepend(str(ROOT / "model_repository" / "tensorrt_llm" / "1"))
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "fakes" / "tensorrt_llm_double"))
-    yield
-    for name in [*OWN, *(name for name in sys.modules if name.startswith(("trtllm_", "tensorrt_llm")))]:
-        sys.modules.pop(name, None)
+    with model_modules(monkeypatch, "tensorrt_llm"):
+        yield
+    for name in [name for name in sys.modules if name.startswith("tensorrt_llm")]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vision_towers import vit_modules
+from model_modules import model_modules
 
 COUNTS = st.lists(st.integers(1, 20), max_size=30)
 BUDGETS = st.integers(1, 16)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def model_modules():
-    with pytest.MonkeyPatch.context() as monkeypatch, vit_modules(monkeypatch):
+def modules():
+    with pytest.MonkeyPatch.context() as monkeypatch, model_modules(monkeypatch, "vit"):
         yield
 
 

@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 import torch
-from vision_towers import VARIANTS, random_tiles, vit_modules, write_internvit, write_siglip
+from model_modules import model_modules
+from vision_towers import VARIANTS, random_tiles, write_internvit, write_siglip
 
 from preprocessing.triton_config import ModelParameters
 from scripts import export_vit
@@ -24,8 +25,8 @@ WRITERS = {name: lambda folder, name=name: write_internvit(folder, name) for nam
 
 
 @pytest.fixture(autouse=True)
-def model_modules(monkeypatch):
-    with vit_modules(monkeypatch):
+def modules(monkeypatch):
+    with model_modules(monkeypatch, "vit"):
         yield
 
 
@@ -33,7 +34,7 @@ def model_modules(monkeypatch):
 def exported(tmp_path_factory):
     """name -> a model folder with its vision/model.onnx."""
     folder = tmp_path_factory.mktemp("towers")
-    with pytest.MonkeyPatch.context() as monkeypatch, vit_modules(monkeypatch):
+    with pytest.MonkeyPatch.context() as monkeypatch, model_modules(monkeypatch, "vit"):
         for name, write in WRITERS.items():
             write(folder / name)
             export_vit.export(folder / name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_modules import model_modules
 from vision_towers import (
     VARIANTS,
     canonical_tensors,
@@ -12,7 +13,6 @@ from vision_towers import (
     internvl,
     normalised,
     random_tiles,
-    vit_modules,
     write_internvit,
     write_siglip,
     write_vision,
@@ -24,8 +24,8 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
 @pytest.fixture(autouse=True)
-def model_modules(monkeypatch):
-    with vit_modules(monkeypatch):
+def modules(monkeypatch):
+    with model_modules(monkeypatch, "vit"):
         yield
 
 
@@ -57,12 +57,10 @@ def test_internvit_is_transformers_internvl(variant, tmp_path):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_fused_internvit_is_transformers_internvl(variant, tmp_path):
-    from fused_internvit import FusedInternVit
-
     model, tiles = write_internvit(tmp_path, variant), random_tiles(3)
     with torch.inference_mode():
         expected = model.get_image_features(normalised(tiles)).pooler_output
-        fused = FusedInternVit(load(tmp_path))
+        fused = load(tmp_path).for_gpu()
         for module in fused.compiled():
             module.compile(dynamic=True)
         torch.testing.assert_close(fused(tiles), expected, **CLOSE)
@@ -70,13 +68,11 @@ def test_a_fused_internvit_is_transformers_internvl(variant, tmp_path):
 
 
 def test_a_fused_internvit_rounds_no_worse(tmp_path):
-    from fused_internvit import FusedInternVit
-
     model, tiles = write_internvit(tmp_path, "300m"), random_tiles(8)
     with torch.inference_mode():
         exact = model.get_image_features(normalised(tiles)).pooler_output
         plain = load(tmp_path, "bfloat16")(tiles)
-        fused = FusedInternVit(load(tmp_path, "bfloat16"))(tiles)
+        fused = load(tmp_path, "bfloat16").for_gpu()(tiles)
     assert fused.dtype == torch.bfloat16
     assert (fused - exact).norm() < 1.1 * (plain - exact).norm()
 

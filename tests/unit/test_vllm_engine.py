@@ -3,11 +3,11 @@
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from model_modules import model_modules
 
 REPOSITORY = Path(__file__).parents[2]
 ENGINE = REPOSITORY / "model_repository" / "tensorrt_llm" / "1"
@@ -20,15 +20,12 @@ class Started(Exception):
 
 @pytest.fixture
 def vllm_engine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(ENGINE))
-    import vllm_engine
+    with model_modules(monkeypatch, "tensorrt_llm"):
+        import vllm_engine
 
-    monkeypatch.setattr(vllm_engine, "engine_args", lambda options: None)
-    monkeypatch.setattr(vllm_engine, "engine_config", lambda args: (_ for _ in ()).throw(Started))
-    yield vllm_engine
-    for name in {path.stem for path in ENGINE.glob("*.py")} - before:
-        sys.modules.pop(name, None)
+        monkeypatch.setattr(vllm_engine, "engine_args", lambda options: None)
+        monkeypatch.setattr(vllm_engine, "engine_config", lambda args: (_ for _ in ()).throw(Started))
+        yield vllm_engine
 
 
 @pytest.mark.parametrize(("given", "method"), [(None, "spawn"), ("fork", "fork")])

@@ -2,25 +2,22 @@
 """How vLLM's own output processor hands tokens over while the interval changes."""
 
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from model_modules import model_modules
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
 
-ENGINE = Path(__file__).parents[2] / "model_repository" / "tensorrt_llm" / "1"
-
 
 @pytest.fixture
 def interval_of(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ENGINE))
-    from vllm_interval import Interval
+    with model_modules(monkeypatch, "tensorrt_llm"):
+        from vllm_interval import Interval
 
-    yield Interval
-    sys.modules.pop("vllm_interval", None)
+        yield Interval
 
 
 class Streams:
