@@ -2,7 +2,7 @@
 """Triton's own gRPC API: a streamed answer of the `ensemble`, images as they are, without base64.
 
 pip install 'tritonclient[grpc]'
-python scripts/clients/triton_grpc.py "What is the capital of France?"
+python scripts/clients/triton_grpc.py "Please name the capital of France."
 python scripts/clients/triton_grpc.py "What do you see?" photo.jpg
 """
 

@@ -2,7 +2,7 @@
 """Triton's HTTP API: a streamed answer of the `ensemble` through its generate extension.
 
 pip install httpx
-python scripts/clients/triton_http.py "What is the capital of France?"
+python scripts/clients/triton_http.py "Please name the capital of France."
 """
 
 import argparse

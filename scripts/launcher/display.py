@@ -44,7 +44,7 @@ class Display:
 
 def curl(url: str, model: str, with_key: bool) -> str:
     """A chat request for the shell."""
-    body = {"model": model, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    body = {"model": model, "messages": [{"role": "user", "content": "Please name the capital of France."}]}
     words = ["curl", f"{url}/v1/chat/completions", "-H", "Content-Type: application/json"]
     if url.startswith("https:"):
         words.insert(1, "--insecure")

@@ -5,7 +5,7 @@ import asyncio
 
 import pytest
 
-FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+FRANCE = [{"role": "user", "content": "Please name the capital of France."}]
 COUNT = [{"role": "user", "content": "Count from one to fifty in words."}]
 
 

@@ -15,7 +15,7 @@ from scripted import ROOT
 
 CLIENTS = ROOT / "scripts" / "clients"
 AGENTS_PYTHON = ROOT / ".cache" / "agents-venv" / "bin" / "python"
-FRANCE = "What is the capital of France?"
+FRANCE = "Please name the capital of France."
 
 
 def command(client: str, url: str, *arguments: str, python: Path | str = sys.executable) -> dict:

@@ -47,4 +47,4 @@ def test_an_uploaded_picture(demo: DemoStack) -> None:
 
 
 def test_text_is_answered_as_before(demo: DemoStack) -> None:
-    assert "paris" in ask(demo, "What is the capital of France?")
+    assert "paris" in ask(demo, "Please name the capital of France.")

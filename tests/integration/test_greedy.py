@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.launcher import FREE_PORTS, Stack
 
+# Of the default model, in bfloat16: each token is the likeliest by a factor of e at least, as CPUs round differently.
+CLEAR = ["Please name the capital of France.", "Count from 1 to 10."]
 QUESTIONS = [
     "What is the capital of France?",
     "你好，你是谁？",
@@ -66,7 +68,7 @@ def check(client: OpenAI, folder: Path, question: str, dtype: torch.dtype) -> No
     assert text == tokenizer.decode(shown)
 
 
-@pytest.mark.parametrize("question", QUESTIONS[:2])
+@pytest.mark.parametrize("question", CLEAR)
 def test_the_default_model(client, smollm2_dir, question):
     check(client, smollm2_dir, question, torch.bfloat16)
 

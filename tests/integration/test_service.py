@@ -45,7 +45,7 @@ def test_tokenize_and_back(http):
 
 
 def test_responses(client):
-    question = {"model": "qwen2", "input": "What is the capital of France?", "temperature": 0}
+    question = {"model": "qwen2", "input": "Please name the capital of France.", "temperature": 0}
     whole = client.responses.create(**question)
     assert "Paris" in whole.output_text and whole.status == "completed"
     with client.responses.stream(**question) as events:
@@ -70,7 +70,7 @@ def test_sampling_defaults_are_the_checkpoints(client):
     said = [
         client.chat.completions.create(
             model="qwen2",
-            messages=[{"role": "user", "content": "What is the capital of France?"}],
+            messages=[{"role": "user", "content": "Please name the capital of France."}],
             max_tokens=30,
             seed=seed,
         )

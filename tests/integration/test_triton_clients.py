@@ -13,7 +13,7 @@ from conftest import PATIENCE_S
 from transformers import AutoTokenizer
 from tritonclient.utils import np_to_triton_dtype
 
-FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+FRANCE = [{"role": "user", "content": "Please name the capital of France."}]
 
 
 def tensor(name: str, value, dtype=None) -> grpc.InferInput:
@@ -97,7 +97,7 @@ async def test_equal_request_ids_do_not_mix(stack):
     """perf_analyzer numbers its requests from zero in each of its workers."""
 
     async def ask(country: str) -> str:
-        prompt = json.dumps({"messages": [{"role": "user", "content": f"What is the capital of {country}?"}]})
+        prompt = json.dumps({"messages": [{"role": "user", "content": f"Please name the capital of {country}."}]})
         inputs = [
             tensor("messages", prompt.encode(), object),
             tensor("temperature", 0.0, np.float32),

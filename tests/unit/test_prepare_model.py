@@ -115,7 +115,7 @@ def test_the_prepared_checkpoint_answers() -> None:
     # Each digit is a token of its own, and what is encoded decodes to itself.
     assert tokenizer.decode(tokenizer.encode("In 1984, 你好  two")) == "In 1984, 你好  two"
     assert len(tokenizer.encode("1984")) == 4
-    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    messages = [{"role": "user", "content": "Please name the capital of France."}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     assert (model.generation_config.temperature, model.generation_config.eos_token_id) == (0.2, 2)
