@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-_MODELS = Path(__file__).parents[1] / "model_repository"
+REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
 
 @contextmanager
-def model_modules(monkeypatch: pytest.MonkeyPatch, *models: str) -> Iterator[None]:
+def model_modules(monkeypatch: pytest.MonkeyPatch, *models: str, repository: Path = REPOSITORY) -> Iterator[None]:
     """The version folders of `models` on the path. Their modules share names, so none is left for other tests."""
-    folders = [_MODELS / model / "1" for model in models]
+    folders = [repository / model / "1" for model in models]
     names = {path.stem for folder in folders for path in folder.glob("*.py")}
     _drop(names)
     for folder in folders:

@@ -20,7 +20,6 @@ from tokenizers import Tokenizer
 from transformers import Gemma3ForConditionalGeneration
 from vlm_checkpoints import make_gemma3
 
-MODULES = ("options", "engine", "engines", "stop_words")
 NEW_TOKENS = 24
 IMAGE_TOKEN = 262144
 # As Gemma3Processor writes an image.

@@ -3,7 +3,6 @@
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from model_modules import model_modules
 
 from scripts.bench import contenders
 from scripts.bench.contenders import CONTENDERS, groups, vllm_flags
@@ -107,11 +107,9 @@ def test_taps_share_a_start() -> None:
 @pytest.fixture
 def scripted_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A scripted repository's `tensorrt_llm/1`, on the path as in Triton's stub."""
-    folder = scripted_repository(tmp_path) / "tensorrt_llm" / "1"
-    monkeypatch.syspath_prepend(str(folder))
-    yield folder
-    for path in folder.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    repository = scripted_repository(tmp_path)
+    with model_modules(monkeypatch, "tensorrt_llm", repository=repository):
+        yield repository / "tensorrt_llm" / "1"
 
 
 def test_the_scripted_repository_is_whole(scripted_folder: Path) -> None:

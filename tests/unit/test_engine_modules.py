@@ -2,14 +2,11 @@
 """The parts of the Triton models that need no Triton: engine options, stop words, the streams of postprocessing."""
 
 import json
-from pathlib import Path
 
 import pytest
 from model_modules import model_modules
 
 from preprocessing.triton_config import ModelParameters, expand
-
-MODELS = Path(__file__).parents[2] / "model_repository"
 
 
 @pytest.fixture(autouse=True)

@@ -3,14 +3,11 @@
 
 import asyncio
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from model_modules import model_modules
 
-REPOSITORY = Path(__file__).parents[2]
-ENGINE = REPOSITORY / "model_repository" / "tensorrt_llm" / "1"
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 
 
