@@ -113,7 +113,8 @@ class Faulty:
     def load(self, words: str, count: int = 4, max_tokens: int = 4000) -> Load:
         """Answers under way, all the streamed ones with text."""
         load = Load(self.stack.url, words, count, max_tokens)
-        self.mend_until(lambda: load.started >= count // 2, "answers are under way")
+        self.mend_until(lambda: "unavailable" in load.ends or load.started >= count // 2, "answers are under way")
+        assert "unavailable" not in load.ends
         return load
 
     def serves(self) -> bool:

@@ -79,6 +79,30 @@ async def test_it_serves_again_once_the_model_answers(served: Serving) -> None:
         assert (await served.chat()).status_code == 200
 
 
+async def test_a_late_end_of_an_old_request_is_no_news(served: Serving) -> None:
+    """Triton ends what a dead process held only after the model was loaded anew."""
+    end = asyncio.Event()
+
+    async def late(call: Call) -> AsyncIterator:
+        await end.wait()
+        yield failure(UNHEALTHY.format("postprocessing"))
+
+    async with asyncio.timeout(WAIT):
+        old = await started(served, late)
+        assert (await (await started(served, dying("postprocessing")))).status_code == 503
+        assert (await old).status_code == 503
+        served.reset()
+        while (await served.http.get("/health/ready")).status_code != 200:
+            await asyncio.sleep(0.05)
+        new = await started(served, endless, stream=True)
+        end.set()
+        await asyncio.sleep(0.1)
+        served.reset()
+        assert (await served.chat()).status_code == 200
+        assert not new.done()
+        new.cancel()
+
+
 async def test_readiness_does_not_trust_triton(served: Serving) -> None:
     served.triton.lost = "preprocessing"
     async with asyncio.timeout(WAIT):
