@@ -11,10 +11,13 @@ from demo_checkpoint import make_base
 from model_modules import model_modules
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from scripts.cache import MARKER
 from scripts.demo_vlm import prepare, text
+from scripts.demo_vlm.adapter import AdaptedLinear
+from scripts.demo_vlm.adapter import merged as changed
 from scripts.demo_vlm.dialogue import Encoder
 from scripts.demo_vlm.feed import Batch, collate
 from scripts.demo_vlm.generate import Prompt, answers
@@ -30,6 +33,14 @@ from scripts.demo_vlm.model import (
 )
 from scripts.demo_vlm.samples import draw, encode
 from scripts.demo_vlm.scenes import SEEN_PAIRS
+
+# Of the logits' own spread. PyTorch's CPU kernels may round a process's first pass unlike all later ones: 0.004 apart.
+ROUNDING = 0.02
+
+
+def differing(logits: Tensor, expected: Tensor) -> float:
+    """How far apart, as a fraction of what is expected (root mean squares)."""
+    return float((logits.float() - expected.float()).norm() / expected.float().norm())
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +87,25 @@ def test_the_served_weights_give_the_same_logits(
     with torch.no_grad():
         embedded, _ = model.embeddings(batch)
         expected = model.language(inputs_embeds=embedded).logits
-        assert torch.equal(merged(inputs_embeds=embedded).logits, expected)
-        assert not torch.equal(unchanged(inputs_embeds=embedded).logits, expected)
+        assert differing(merged(inputs_embeds=embedded).logits, expected) < ROUNDING
+        assert differing(unchanged(inputs_embeds=embedded).logits, expected) > 20 * ROUNDING
         with model.unchanged():
-            assert torch.equal(model.language(inputs_embeds=embedded).logits, unchanged(inputs_embeds=embedded).logits)
-        assert torch.equal(model.language(inputs_embeds=embedded).logits, expected)
+            original = model.language(inputs_embeds=embedded).logits
+        assert differing(original, unchanged(inputs_embeds=embedded).logits) < ROUNDING
+        assert differing(model.language(inputs_embeds=embedded).logits, expected) < ROUNDING
+
+
+def test_the_served_weights_are_the_trained_ones(
+    model: DemoModel, base: Path, weights_file: Path, tmp_path: Path
+) -> None:
+    prepare.build(base, weights_file, tmp_path)
+    stored, tied = load_file(tmp_path / "model.safetensors"), "lm_head.weight"
+    adapted = {name: module for name, module in model.language.named_modules() if isinstance(module, AdaptedLinear)}
+    changes = {f"{name}.weight": changed(one.weight, one.down, one.up, one.scale) for name, one in adapted.items()}
+    kept = {name: value for name, value in model.language.state_dict().items() if not name.endswith((".down", ".up"))}
+    assert len(changes) == 7 * model.language.config.num_hidden_layers
+    assert stored.keys() | {tied} == kept.keys() | {tied}
+    assert all(torch.equal(value, (kept | changes)[name]) for name, value in stored.items())
 
 
 def test_the_served_vision_tower_gives_the_same_rows(
