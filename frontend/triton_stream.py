@@ -209,7 +209,7 @@ class TritonStream:
     def _fail(self, request_id: str, text: str) -> None:
         """End the request that an error names, or all of them where it names none."""
         error = upstream_error(text)
-        # What nobody waits for says nothing of now: Triton may end a request minutes after its model was loaded anew.
+        # What nobody waits for says nothing of now: Triton may end a request seconds after its model was loaded anew.
         if not request_id or request_id in self._probes or request_id in self._receivers:
             # First, as it may find that a model is dead and fail more than this request.
             self._watch.note_error(text)

@@ -76,12 +76,15 @@ def weights_file(model: DemoModel, tmp_path: Path) -> Path:
     return path
 
 
-def test_the_served_weights_give_the_same_logits(
-    model: DemoModel, base: Path, batch: Batch, weights_file: Path, tmp_path: Path
-) -> None:
-    served = tmp_path / "served"
-    served.mkdir()
-    prepare.build(base, weights_file, served)
+@pytest.fixture
+def served(base: Path, weights_file: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    prepare.build(base, weights_file, folder)
+    return folder
+
+
+def test_the_served_weights_give_the_same_logits(model: DemoModel, base: Path, batch: Batch, served: Path) -> None:
     merged = AutoModelForCausalLM.from_pretrained(served, dtype=torch.bfloat16)
     unchanged = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     with torch.no_grad():
@@ -95,25 +98,23 @@ def test_the_served_weights_give_the_same_logits(
         assert differing(model.language(inputs_embeds=embedded).logits, expected) < ROUNDING
 
 
-def test_the_served_weights_are_the_trained_ones(
-    model: DemoModel, base: Path, weights_file: Path, tmp_path: Path
-) -> None:
-    prepare.build(base, weights_file, tmp_path)
-    stored, tied = load_file(tmp_path / "model.safetensors"), "lm_head.weight"
+def test_the_served_weights_are_the_trained_ones(model: DemoModel, served: Path) -> None:
+    stored, tied = load_file(served / "model.safetensors"), "lm_head.weight"
     adapted = {name: module for name, module in model.language.named_modules() if isinstance(module, AdaptedLinear)}
     changes = {f"{name}.weight": changed(one.weight, one.down, one.up, one.scale) for name, one in adapted.items()}
     kept = {name: value for name, value in model.language.state_dict().items() if not name.endswith((".down", ".up"))}
     assert len(changes) == 7 * model.language.config.num_hidden_layers
     assert stored.keys() | {tied} == kept.keys() | {tied}
     assert all(torch.equal(value, (kept | changes)[name]) for name, value in stored.items())
+    with model.unchanged():
+        assert all(
+            torch.equal(changed(one.weight, one.down, one.up, one.scale), one.weight) for one in adapted.values()
+        )
 
 
 def test_the_served_vision_tower_gives_the_same_rows(
-    model: DemoModel, base: Path, batch: Batch, weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: DemoModel, batch: Batch, served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = tmp_path / "served"
-    served.mkdir()
-    prepare.build(base, weights_file, served)
     with model_modules(monkeypatch, "vit"):
         from internvit import load
 
