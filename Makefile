@@ -11,6 +11,7 @@ CONTAINERS := .cache/containers-venv
 DOCS := .cache/docs-venv
 UI_VENV := .cache/ui-venv
 RTX := .cache/rtx-venv
+TRITON := .cache/triton-venv
 
 MODEL ?= smollm2
 PORT ?= 9997
@@ -21,7 +22,7 @@ UI ?=
 HASHES ?=
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
-.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-rtx setup-containers check audit docs hashes test serve clean
+.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-rtx setup-triton setup-containers check audit docs hashes test serve clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -53,12 +54,12 @@ check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 
 # --strict, as an index that knows nothing of a package must not pass for a clean bill.
 audit: $(AUDIT)/.installed ## known vulnerabilities of the pinned packages (needs PyPI)
-	for list in serve dev agents docs ui rtx containers; do \
+	for list in serve dev agents docs ui rtx triton containers; do \
 		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements/$$list.txt || exit; \
 	done
 
 hashes: $(AUDIT)/.installed ## write requirements/*.hashes anew after a pin has changed (needs PyPI)
-	for list in serve dev agents docs ui rtx audit containers frontend images; do \
+	for list in serve dev agents docs ui rtx triton audit containers frontend images; do \
 		{ head -n 2 requirements/$$list.hashes && $(AUDIT)/bin/uv pip compile --quiet --no-config --no-deps \
 			--generate-hashes --no-annotate --no-header --python-version 3.11 requirements/$$list.txt; \
 		} > $(AUDIT)/hashes && mv $(AUDIT)/hashes requirements/$$list.hashes || exit; \
@@ -71,13 +72,15 @@ setup-agents: $(AGENTS)/.installed
 
 setup-rtx: $(RTX)/.installed
 
+setup-triton: $(TRITON)/.installed
+
 # HAProxy is a system package, like the browser.
 setup-containers: $(CONTAINERS)/.installed
 	@# Helm's library is in its wheel three times, under the names of one link chain: 85 MB each.
 	@rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
 	@$(PYTHON) -m scripts.install_haproxy
 
-test: setup-dev setup-agents setup-rtx setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
+test: setup-dev setup-agents setup-rtx setup-triton setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
 	$(RUN) -m pytest tests/unit
 	$(RUN) -m pytest tests/integration
 
@@ -109,7 +112,8 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 	@touch $@
 
 # Environments of their own: the agents' packages contradict the server's, and serving needs none of the others'. RTX is
-# the builder of the vision tower's plans that needs no GPU; it imports nothing of this project's packages.
+# the builder of the vision tower's plans that needs no GPU, Triton the compiler of its kernel; PyTorch's build for CPUs
+# comes without.
 .cache/%-venv/.installed: requirements/%.txt
 	$(PYTHON) -m venv --clear .cache/$*-venv
 	.cache/$*-venv/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,$*)

@@ -12,6 +12,12 @@ from fused_internvit import FusedInternVit
 from torch import nn
 from weights import assign, read_tensors
 
+try:
+    import tile_attention
+except ImportError:
+    # PyTorch's builds for CPUs come without Triton.
+    tile_attention = None
+
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu}
 # nn.LayerNorm's default, which the published projectors were trained with.
 PROJECTOR_EPS = 1e-5
@@ -141,7 +147,10 @@ class Attention(nn.Module):
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same, before the projection."""
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        qkv = self.qkv(x)
+        if tile_attention is not None and not self._normed and tile_attention.fits(qkv, self._heads):
+            return tile_attention.attend(qkv, self._heads)
+        q, k, v = qkv.chunk(3, dim=-1)
         if self._normed:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (part.unflatten(-1, (self._heads, -1)).transpose(1, 2) for part in (q, k, v))
