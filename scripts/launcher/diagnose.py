@@ -66,10 +66,20 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         "0 picks one.",
     ),
     (
+        r"Not enough allowed NUMA nodes to bind threads of (\d+)",
+        "On CPUs vLLM wants a NUMA node for each of its {0} workers. Name the cores of each one, for two of them: "
+        "VLLM_CPU_OMP_THREADS_BIND='0-3|4-7'.",
+    ),
+    (
         r"config parameter '(\S+)' is empty",
         "The model repository's parameter {0} is empty: its TRITON_CHAT_ variable is not set.",
     ),
     (r"^(\S+=.+: expected .+)$", "The frontend cannot use a setting: {0}."),
+    # What vLLM's processes say, of which tritonserver learns only that one failed.
+    (
+        r"^\((?:EngineCore|Worker)\S* pid=\d+\) (?:ERROR [^\]]*\] )?([\w.]*(?:Error|Exception): .+)",
+        "The engine failed: {0}",
+    ),
     # The last resort: what tritonserver itself says of a model.
     (r"failed to load '([^']+)' version \d+: (.+?)\"?$", "Model {0} failed: {1}"),
 )

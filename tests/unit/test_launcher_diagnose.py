@@ -46,6 +46,15 @@ CASES = [
         "E1121 main.cc:400] failed to start HTTP service: Unavailable - Socket '127.0.0.1:8000' already in use",
         "A port is taken",
     ),
+    (
+        "(EngineCore pid=4958) AssertionError: Not enough allowed NUMA nodes to bind threads of 2 local CPUWorkers.",
+        "NUMA node for each of its 2 workers",
+    ),
+    (
+        "(Worker_TP1 pid=77) ERROR 11-22 13:33:25 [core.py:1366] ValueError: no such layer",
+        "The engine failed: ValueError: no such layer",
+    ),
+    ("(EngineCore_DP0 pid=4) torch.AcceleratorError: CUDA error: unknown", "The engine failed: torch.AcceleratorError"),
     ("TRITON_CHAT_PORT='x': expected a whole number from 0 to 65535", "setting: TRITON_CHAT_PORT='x'"),
     (
         "ValueError: model 'vit': config parameter 'model_path' is empty; is its variable set?",
@@ -71,6 +80,11 @@ def test_the_cause_wins_over_its_consequence() -> None:
         "error: creating server: Internal - failed to load all models",
     ]
     assert "no option 'foo'" in (explain(lines) or "")
+    lines = [
+        "(EngineCore pid=4) ERROR 11-22 13:33:25 [core.py:13] ValueError: no such layer",
+        "E1122 x] \"failed to load 'tensorrt_llm' version 1: Internal: RuntimeError: Engine core initialization failed\"",
+    ]
+    assert explain(lines) == "The engine failed: ValueError: no such layer"
 
 
 def test_warnings_and_unknown_lines_explain_nothing() -> None:
