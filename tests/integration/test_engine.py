@@ -13,12 +13,16 @@ VOCAB_SIZE = 151936
 PROMPT = [9707, 11, 1879, 0, 3555, 374, 419, 30]
 
 
-@pytest.fixture
-def engine_options(tmp_path, qwen3_tokenizer_dir, monkeypatch):
+@pytest.fixture(params=[1, 2], ids=["one worker", "tensor parallel"])
+def engine_options(request, tmp_path, qwen3_tokenizer_dir, monkeypatch):
+    if request.param > 1:
+        cores = sorted(os.sched_getaffinity(0))
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", f"{cores[0]}|{cores[-1]}")
     for name, value in {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}.items():
         monkeypatch.setenv(name, os.environ.get(name, value))
     folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
     passed = {"dtype": "float32", "max_model_len": 512, "enforce_eager": True, "enable_prompt_embeds": True}
+    passed["tensor_parallel_size"] = request.param
     with model_modules(monkeypatch, "tensorrt_llm"):
         from options import EngineOptions
 
