@@ -169,6 +169,19 @@ def test_onnxruntime_takes_the_gpu_where_its_build_can():
         find_providers("cuda", [cpu])
 
 
+@pytest.mark.parametrize(
+    ("threads", "device", "taken"), [(None, "cpu", None), (3, "cpu", 3), (None, "cuda:1", 1), (2, "cuda", 2)]
+)
+def test_copies_for_a_gpu_wake_no_threads(threads, device, taken, monkeypatch):
+    from engine_files import limit_threads
+    from vit_options import VitOptions
+
+    counts: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    limit_threads(VitOptions("torch", Path("/m/vision"), threads=threads), torch.device(device))
+    assert counts == ([] if taken is None else [taken])
+
+
 def parameters(**values: str) -> ModelParameters:
     values = {"model_path": "/m", "runtime": "torch", "device": "auto", "dtype": "auto"} | values
     config = {"name": "vit", "parameters": {key: {"string_value": value} for key, value in values.items()}}

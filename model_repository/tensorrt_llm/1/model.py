@@ -16,6 +16,7 @@ from typing import Any
 # The stub leaves the C locale, in which open() reads ASCII; vLLM and transformers read UTF-8 files at import.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
+import torch  # noqa: E402
 from engine import STATISTICS, FinishReason, Generation, Tokens  # noqa: E402
 from engines import build_engine  # noqa: E402
 from options import read_options  # noqa: E402
@@ -48,6 +49,8 @@ class TritonPythonModel:
         guardian.start()
         parameters = ModelParameters.from_config(args["model_config"])
         self._max_requests = parameters.integer("max_requests") or math.inf
+        # An engine computes elsewhere. What is done to tensors here is less work than waking threads for it.
+        torch.set_num_threads(1)
         self._engine = build_engine(read_options(parameters))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True)

@@ -46,12 +46,16 @@ class Prompts:
 def _embeds_prompt(prompt_ids: list[int], table: torch.Tensor, vocab_size: int) -> Any:
     """Ids below the vocabulary size stay ids; the others become rows of the table, [prompt length, hidden size]."""
     ids = torch.tensor(prompt_ids)
-    is_token = ids < vocab_size
-    rows = ids[~is_token] - vocab_size
-    if rows.numel() and int(rows.max()) >= table.shape[0]:
+    rows = ids - vocab_size
+    is_token = rows < 0
+    if prompt_ids and int(rows.max()) >= table.shape[0]:
         raise RequestError(f"prompt id {int(ids.max())} is past the table's {table.shape[0]} rows")
-    embeds = torch.zeros(len(prompt_ids), table.shape[1], dtype=table.dtype)
-    embeds[~is_token] = table[rows]
+    # One pass over what may be tens of megabytes. An empty table has no row to stand where ids are.
+    embeds = table.new_zeros(len(prompt_ids), table.shape[1])
+    if len(table):
+        torch.index_select(table, 0, rows.clamp(min=0), out=embeds)
+        # They must not depend on the table: vLLM's prefix cache is keyed by them as well.
+        embeds[is_token] = 0
     return embeds_input(
         prompt_embeds=embeds,
         prompt_token_ids=torch.where(is_token, ids, 0).tolist(),

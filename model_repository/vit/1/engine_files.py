@@ -29,3 +29,13 @@ def find_device(options: VitOptions) -> torch.device:
             f"{torch.cuda.device_count()} GPUs; set TRITON_CHAT_VIT_DEVICE, or install a CUDA build of torch"
         )
     return device
+
+
+def limit_threads(options: VitOptions, device: torch.device) -> None:
+    """Have torch's operations on the CPU take the threads of the options; by default one where a GPU computes.
+
+    All that is left to the CPU then is copying, and to wake threads for it took 3.6 ms of a run on 32 cores.
+    """
+    threads = 1 if options.threads is None and device.type == "cuda" else options.threads
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorrt as trt
 import torch
-from engine_files import find_device, find_engine_file
+from engine_files import find_device, find_engine_file, limit_threads
 from vit_options import VitOptions
 
 ADVICE = "build it with `triton-chat build vit FOLDER --plan`, or set TRITON_CHAT_VIT_ENGINE"
@@ -28,6 +28,7 @@ class TensorRtRuntime:
         self._device = find_device(options)
         if self._device.type != "cuda":
             raise ValueError("vit: runtime 'tensorrt' needs a GPU, and torch sees none: install a CUDA build of torch")
+        limit_threads(options, self._device)
         with torch.cuda.device(self._device):
             # The runtime must outlive its engine.
             self._trt_runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))

@@ -3,7 +3,7 @@
 
 import torch
 from compiled_tower import CompiledTower
-from engine_files import find_device
+from engine_files import find_device, limit_threads
 from towers import load_tower
 from vit_options import VitOptions
 from weights import read_config
@@ -14,8 +14,7 @@ class TorchRuntime:
 
     def __init__(self, options: VitOptions) -> None:
         device = find_device(options)
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        limit_threads(options, device)
         tower = load_tower(options.vision, options.dtype, device)
         # What such a tower computes in float32 (embedding the patches) is rounded to 16 bits at once.
         torch.backends.cuda.matmul.allow_tf32 = next(tower.layers.parameters()).dtype is not torch.float32

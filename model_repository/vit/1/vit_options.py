@@ -15,7 +15,8 @@ class VitOptions:
     """runtime: registry name. vision: folder of the tower. engine_file: what to run instead of the runtime's default.
 
     device: "auto", "cpu", "cuda" or "cuda:1". dtype: "auto" (as stored), bfloat16, float16 or float32.
-    tile_budget: most tiles of one run. compile: None leaves it to the device. threads: of the CPU, None for all.
+    tile_budget: most tiles of one run. compile: None leaves it to the device. threads: of the CPU, None
+    for all, or one where a GPU computes.
     """
 
     runtime: str
