@@ -38,7 +38,8 @@ def mixed() -> list[list[float]]:
 def fits() -> list[bool]:
     """InternViT-300M's on Hopper, and then what differs in one thing."""
     usual = {"is_cuda": True, "dtype": torch.bfloat16, "shape": (13, 1025, 3072), "device": "cuda:0"}
-    others = [{"is_cuda": False}, {"dtype": torch.float32}, {"shape": (13, 1024, 3072)}, {"shape": (13, 1025, 6144)}]
+    shapes = [(13, 1024, 3072), (13, 1025, 6144), (4096, 1025, 3072)]
+    others = [{"is_cuda": False}, {"dtype": torch.float32}, *({"shape": shape} for shape in shapes)]
     with patch.object(torch.cuda, "get_device_capability", lambda device: (9, 0)):
         found = [tile_attention.fits(SimpleNamespace(**usual | change), 16) for change in [{}, *others]]
     with patch.object(torch.cuda, "get_device_capability", lambda device: (8, 9)):

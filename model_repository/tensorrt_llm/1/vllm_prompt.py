@@ -51,11 +51,11 @@ def _embeds_prompt(prompt_ids: list[int], table: torch.Tensor, vocab_size: int) 
     if prompt_ids and int(rows.max()) >= table.shape[0]:
         raise RequestError(f"prompt id {int(ids.max())} is past the table's {table.shape[0]} rows")
     # One pass over what may be tens of megabytes. An empty table has no row to stand where ids are.
-    embeds = table.new_zeros(len(prompt_ids), table.shape[1])
+    embeds = table.new_empty(len(prompt_ids), table.shape[1])
     if len(table):
         torch.index_select(table, 0, rows.clamp(min=0), out=embeds)
-        # They must not depend on the table: vLLM's prefix cache is keyed by them as well.
-        embeds[is_token] = 0
+    # Where ids are nothing may depend on the table: vLLM's prefix cache is keyed by these rows as well.
+    embeds[is_token] = 0
     return embeds_input(
         prompt_embeds=embeds,
         prompt_token_ids=torch.where(is_token, ids, 0).tolist(),

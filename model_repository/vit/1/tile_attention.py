@@ -20,6 +20,8 @@ WARPS = 4
 # With InternViT-6B's heads of 128 cuDNN is faster.
 HEAD_SIZE = 64
 HOPPER = 9
+# Programs along a CUDA grid's second axis.
+MOST_HEADS = 65535
 
 
 def fits(qkv: torch.Tensor, heads: int) -> bool:
@@ -29,6 +31,7 @@ def fits(qkv: torch.Tensor, heads: int) -> bool:
         and qkv.dtype in (torch.bfloat16, torch.float16)
         and qkv.shape[2] == 3 * heads * HEAD_SIZE
         and qkv.shape[1] % KEYS.value == 1
+        and qkv.shape[0] * heads <= MOST_HEADS
         and torch.cuda.get_device_capability(qkv.device)[0] == HOPPER
     )
 
