@@ -35,7 +35,7 @@ PINNED_IN = {
 NOT_IN_WHEEL = ("scripts/fuzz/", "scripts/soak/")
 # Fonts for the demo model's training, scripts/fuzz, scripts/clients, and what comes with TensorRT, TensorRT-LLM and Triton.
 OPTIONAL = {"matplotlib", "hypothesis", "langchain_core", "langchain_openai", "llama_index", "langchain", "langgraph"}
-OPTIONAL |= {"tensorrt", "tensorrt_llm", "triton_python_backend_utils"}
+OPTIONAL |= {"tensorrt", "tensorrt_llm", "triton", "triton_python_backend_utils"}
 
 
 def pins(name: str) -> dict[str, str]:
