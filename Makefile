@@ -30,23 +30,24 @@ help: ## this list
 	@echo 'Variables: MODEL= (smollm2, a folder, a hub id)  PORT=  UI=1 (the chat page as well)  ARGS= (more options, see `triton-chat serve --help`)  PYTHON='
 
 setup: $(VENV)/.serve ## virtual environment, packages, tritonserver
-	@$(RUN) -m scripts.fetch_tritonserver
+	@$(RUN) -m scripts.setup.fetch_tritonserver
 
 setup-dev: setup $(VENV)/.dev
-	@$(RUN) -m scripts.fetch_tokenizers
+	@$(RUN) -m scripts.setup.fetch_tokenizers
 
 setup-ui: $(UI_VENV)/.installed ## packages of the chat page (`make serve UI=1` starts it)
 
 # A system package, unlike everything else: browsers are not on the Python index.
 setup-browser:
-	@$(PYTHON) scripts/install_chromium.py
+	@$(PYTHON) scripts/setup/install_chromium.py
 
 check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy preprocessing frontend
+	$(RUN) -m mypy common engines families frontend postprocessing preprocessing python_backend vision
 	@# bandit also warns of each `nosec` whose line has parts that needed none.
-	$(RUN) -m bandit --quiet --recursive frontend preprocessing model_repository scripts \
+	$(RUN) -m bandit --quiet --recursive common engines families frontend model_repository models postprocessing preprocessing python_backend \
+		scripts vision \
 		2> >(grep -v 'nosec encountered' >&2)
 	@$(MAKE) --no-print-directory docs
 	@# A report, no verdict: it asks PyPI, and what that says of an unchanged tree changes from day to day.
@@ -78,7 +79,7 @@ setup-triton: $(TRITON)/.installed
 setup-containers: $(CONTAINERS)/.installed
 	@# Helm's library is in its wheel three times, under the names of one link chain: 85 MB each.
 	@rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
-	@$(PYTHON) -m scripts.install_haproxy
+	@$(PYTHON) -m scripts.setup.install_haproxy
 
 test: setup-dev setup-agents setup-rtx setup-triton setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
 	$(RUN) -m pytest tests/unit
@@ -94,13 +95,13 @@ clean: ## remove the virtual environment, downloads, prepared models and caches
 	rm -rf $(VENV) .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(RUN):
-	@$(PYTHON) scripts/interpreter.py
+	@$(PYTHON) scripts/setup/interpreter.py
 	$(PYTHON) -m venv $(VENV)
 
 # Stamps: pip runs again only when a requirements file or the package's own metadata changed.
 $(VENV)/.packages: requirements/serve.txt | $(RUN)
 	$(PIP) install --no-deps $(call wanted,serve)
-	@$(RUN) -m scripts.check_packages
+	@$(RUN) -m scripts.setup.check_packages
 	@touch $@
 
 $(VENV)/.serve: pyproject.toml $(VENV)/.packages

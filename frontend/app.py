@@ -12,20 +12,21 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from frontend import __version__, health, models, openapi, tokenization
-from frontend.access import Access
-from frontend.answer import answer
-from frontend.chat import plan_chat
-from frontend.completions import plan_completion
+from common.errors import RequestError
+from frontend import __version__
+from frontend.auth.authenticator import Access
+from frontend.auth.gate import Gate
+from frontend.endpoints import health, models, openapi, tokenization
+from frontend.endpoints.chat import plan_chat
+from frontend.endpoints.completions import plan_completion
+from frontend.endpoints.responses import plan_response
 from frontend.errors import ApiError, ClientGone, describe, error_body
-from frontend.logs import AccessLog
-from frontend.middleware import Gate
-from frontend.record import current
-from frontend.responses import plan_response
-from frontend.service import Service
+from frontend.serving.answer import answer
+from frontend.serving.service import Service
 from frontend.settings import Settings
-from frontend.tracing import Tracing
-from preprocessing.errors import RequestError
+from frontend.telemetry.logs import AccessLog
+from frontend.telemetry.request_record import current
+from frontend.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
             if tracing is not None:
                 await tracing.close()
 
-    # Bodies are read by hand (orjson, limits, our own errors), so the document is ours too: frontend.openapi.
+    # Bodies are read by hand (orjson, limits, our own errors), so the document is ours too: frontend.endpoints.openapi.
     app = FastAPI(title="Triton Chat", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.settings = settings
     app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import grpc
 from pydantic import ValidationError
 
-from preprocessing.errors import Kind, RequestError
+from common.errors import Kind, RequestError
 
 MAX_MESSAGE = 500
 

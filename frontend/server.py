@@ -12,11 +12,12 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from frontend import access, logs
 from frontend.app import create_app
-from frontend.http_protocol import BoundedProtocol
-from frontend.service import Service
+from frontend.auth import authenticator as access
+from frontend.serving.http_protocol import BoundedProtocol
+from frontend.serving.service import Service
 from frontend.settings import Settings
+from frontend.telemetry import logs
 
 logger = logging.getLogger(__name__)
 

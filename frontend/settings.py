@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from frontend.keys import read_keys
-from preprocessing.logs import FORMATS
+from common.logs import FORMATS
+from frontend.auth.keys import read_keys
 
 ENV_PREFIX = "TRITON_CHAT_"
 

@@ -3,8 +3,8 @@
 
 from dataclasses import dataclass
 
-from preprocessing.errors import RequestError
-from preprocessing.guided import GUIDE_TYPES
+from common.errors import RequestError
+from preprocessing.guides.build import GUIDE_TYPES
 
 # NVIDIA's C++ backend of TensorRT-LLM: the value of the config parameter `engine`, and the name of its named config.
 TRTLLM = "trtllm"

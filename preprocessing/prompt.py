@@ -5,16 +5,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from preprocessing.chat import ChatRequest
-from preprocessing.checkpoint import Checkpoint
-from preprocessing.errors import RequestError
-from preprocessing.guided import Guide, build_guide, check_guide, reasoning_state
+from common.chat.messages import place_nothing
+from common.chat.parts import MediaPart, Picture
+from common.chat.request import ChatRequest
+from common.checkpoint import Checkpoint
+from common.errors import RequestError
+from common.tokenizer import ChatTokenizer
+from families.parsers.guides import call_form
+from families.stylers import Styler
+from preprocessing.guides.build import Guide, build_guide, check_guide, reasoning_state
 from preprocessing.images.family import ImageFamily
-from preprocessing.images.parts import MediaPart, Picture
-from preprocessing.messages import place_nothing
-from preprocessing.stylers import Styler
-from preprocessing.tokenizer import ChatTokenizer
-from preprocessing.tool_guides import call_form
 
 IGNORE_EOS = -1
 # OpenAI's range for logit_bias.
@@ -28,7 +28,7 @@ _HEAD_CHARS_PER_TOKEN = 16
 class PromptRequest:
     """One request's prompt and what its tokens decide, as the ensemble's tensors give them.
 
-    Exactly one of text, messages (the JSON text of preprocessing.chat) and input_ids.
+    Exactly one of text, messages (the JSON text of common.chat.request) and input_ids.
     images: encoded files, videos too, in the order of their places in the prompt.
     max_tokens: None for what is left of the context. end_id: -1 for none at all.
     bias_words: (word, bias added to each of its tokens). logit_bias: id -> bias.
@@ -55,7 +55,7 @@ class EngineInput:
     """The contract's tensors that come of the prompt.
 
     request_output_len: tokens to write at most. end_id: -1 for none. stop_words, bad_words: token sequences.
-    embedding_bias: id -> logit bias; absent ids have none. guide_type, guide: see preprocessing.guided.
+    embedding_bias: id -> logit bias; absent ids have none. guide_type, guide: see preprocessing.guides.build.
     pictures: pixels in the order of their image tokens in input_ids. extra_ids: one per id where there are pictures.
     """
 

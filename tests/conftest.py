@@ -6,8 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from scripted import ALL_DOUBLES
 from tokenizers import Tokenizer
+
+from tests.support.scripted import ALL_DOUBLES
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and programs that the tests start inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import httpx
 
+from common.errors import RequestError
 from frontend.images.addresses import Hosts, Resolve, system_resolve
 from frontend.images.data_urls import decode_data_url
 from frontend.images.files import read_file
 from frontend.images.limits import Allowance, FetchError, Meter
 from frontend.images.web import Web
-from frontend.metrics import ImageFetch
 from frontend.protocol.messages import VideoUrl
-from frontend.record import current
 from frontend.settings import Settings
-from preprocessing.errors import RequestError
+from frontend.telemetry.metrics import ImageFetch
+from frontend.telemetry.request_record import current
 
 
 class ImageFetcher:

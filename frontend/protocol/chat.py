@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from common.errors import RequestError
 from frontend.protocol.common import INT32_MAX, Body, GenerationBody
-from preprocessing.errors import RequestError
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1024

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, field_validator, model_validator
 
-from preprocessing.errors import RequestError
+from common.errors import RequestError
 
 INT32_MAX = 2**31 - 1
 MAX_CHOICES = 128

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
+from common.errors import RequestError
 from frontend.protocol.common import INT32_MAX, MAX_CHOICES, GenerationBody
-from preprocessing.errors import RequestError
 
 DEFAULT_MAX_TOKENS = 16
 MAX_LOGPROBS = 20

@@ -4,8 +4,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from preprocessing.errors import RequestError
-from preprocessing.messages import DETAILS
+from common.chat.messages import DETAILS
+from common.errors import RequestError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 

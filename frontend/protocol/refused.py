@@ -7,7 +7,7 @@ Fields that are in no table and no model (`user`, `metadata`, `store`, `service_
 from collections.abc import Mapping
 from typing import Any
 
-from preprocessing.errors import RequestError
+from common.errors import RequestError
 
 # Field -> the values besides null that ask for nothing.
 _COMMON: dict[str, tuple[Any, ...]] = {

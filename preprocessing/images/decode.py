@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.WebPImagePlugin import WebPImageFile  # registers WebP, which Image.open does not do for a list of formats
 
-from preprocessing.errors import RequestError
+from common.errors import RequestError
 
 FORMATS = ("JPEG", "PNG", WebPImageFile.format, "GIF", "BMP")
 

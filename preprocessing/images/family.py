@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from PIL import Image
 
-from preprocessing.checks import fault
-from preprocessing.errors import RequestError
+from common.chat.parts import Content, MediaPart, Picture, Placed
+from common.checks import fault
+from common.errors import RequestError
 from preprocessing.images.decode import ImageLimits, decode_image
-from preprocessing.images.parts import Content, MediaPart, Picture, Placed
 from preprocessing.images.video import sample_frames
 
 

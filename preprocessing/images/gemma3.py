@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from preprocessing.checkpoint import Checkpoint, read_json
-from preprocessing.checks import fault
+from common.chat.parts import Content, MediaPart, Picture, Placed
+from common.checkpoint import Checkpoint, read_json
+from common.checks import fault
+from common.tokenizer import ChatTokenizer
 from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
-from preprocessing.images.parts import Content, MediaPart, Picture, Placed
-from preprocessing.tokenizer import ChatTokenizer
 
 START, SOFT, END = "<start_of_image>", "<image_soft_token>", "<end_of_image>"
 # How the processor writes one picture: the newlines are part of what the model was trained on.

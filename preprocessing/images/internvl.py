@@ -9,12 +9,12 @@ from typing import Any
 
 from PIL import Image
 
-from preprocessing.checkpoint import Checkpoint
-from preprocessing.checks import fault
+from common.chat.parts import Content, MediaPart, Picture, Placed
+from common.checkpoint import Checkpoint
+from common.checks import fault
+from common.tokenizer import ChatTokenizer
 from preprocessing.images import tiling
 from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
-from preprocessing.images.parts import Content, MediaPart, Picture, Placed
-from preprocessing.tokenizer import ChatTokenizer
 
 # What the family's users write in a text where an image is to stand.
 IMAGE, VIDEO = "<image>", "<video>"

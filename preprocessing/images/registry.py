@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which checkpoints take images, and how."""
 
-from preprocessing.checkpoint import Checkpoint, read_json
+from common.checkpoint import Checkpoint, read_json
+from common.tokenizer import ChatTokenizer
+from common.vision_config import vision_config
 from preprocessing.images.family import ImageFamily, MediaOptions
 from preprocessing.images.gemma3 import Gemma3Images
-from preprocessing.images.vision import vision_config
-from preprocessing.tokenizer import ChatTokenizer
 
 
 def find_images(checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions) -> ImageFamily | None:

@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
-from preprocessing.errors import RequestError
+from common.errors import RequestError
 from preprocessing.images.decode import ImageLimits, refused
 
 NAMED_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg")

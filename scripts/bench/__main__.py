@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from types import FrameType
 
 from scripts.bench import growth, images, run
+from scripts.bench.errors import Refused
 from scripts.bench.options import parse
-from scripts.bench.refusal import Refused
 from scripts.launcher import LaunchError
 
 # Of all started processes a SIGTERM stops as Ctrl-C does.

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench import machine
-from scripts.bench.contenders import NAME, Started, started
-from scripts.bench.entry import measured, mib, tell
+from scripts.bench.errors import Refused
+from scripts.bench.measurement import measured, mib, tell
 from scripts.bench.options import client_processes, positive, rate
 from scripts.bench.plots import Chart, line_chart
 from scripts.bench.processes import snapshot
 from scripts.bench.prompts import PromptMaker
-from scripts.bench.refusal import Refused
 from scripts.bench.scripted import scripted_flags, scripted_repository
+from scripts.bench.targets import NAME, Started, started
 from scripts.bench.workloads import Workload, streams
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.options import DEFAULT_MODEL

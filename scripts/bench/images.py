@@ -23,9 +23,9 @@ from PIL import Image
 from preprocessing.images import tiling
 from preprocessing.images.decode import ImageLimits, decode_image
 from scripts.bench import machine
+from scripts.bench.errors import Refused
 from scripts.bench.options import positive
 from scripts.bench.pictures import photo
-from scripts.bench.refusal import Refused
 
 TILE, MOST_TILES = 448, 12
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

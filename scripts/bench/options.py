@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.bench.contenders import CONTENDERS, TAPS
+from scripts.bench.targets import CONTENDERS, TAPS
 from scripts.bench.workloads import WORKLOADS
 
 ABOUT = """Load this stack and `vllm serve` in alternating rounds, each started by the benchmark itself; save figures,

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from preprocessing.checkpoint import Checkpoint
-from preprocessing.errors import RequestError
+from common.checkpoint import Checkpoint
+from common.errors import RequestError
+from common.tokenizer import ChatTokenizer
+from families.stylers import find_styler
 from preprocessing.images.decode import ImageLimits
 from preprocessing.images.family import MediaOptions
 from preprocessing.images.registry import find_images
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest
-from preprocessing.stylers import find_styler
-from preprocessing.tokenizer import ChatTokenizer
 
 Messages = tuple[dict[str, Any], ...]
 # Enough that no two prompts begin alike, few enough to be found quickly.

@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scripts.bench import machine
-from scripts.bench.contenders import CONTENDERS, NAME, Started, engine_options, groups, started
-from scripts.bench.entry import measured, tell
+from scripts.bench.errors import Refused
+from scripts.bench.measurement import measured, tell
 from scripts.bench.prompts import PromptMaker
-from scripts.bench.refusal import Refused
 from scripts.bench.report import save
 from scripts.bench.scripted import scripted_flags, scripted_repository
+from scripts.bench.targets import CONTENDERS, NAME, Started, engine_options, groups, started
 from scripts.bench.workloads import Workload, check, chosen, streams
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.model import PREPARED

@@ -11,10 +11,9 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
-from engine import STATISTICS, FinishReason, Generation, Tokens
-from options import EngineOptions
-
-from preprocessing.tokenizer import ChatTokenizer
+from common.tokenizer import ChatTokenizer
+from engines.engine import STATISTICS, FinishReason, Generation, Tokens
+from engines.options import EngineOptions
 
 # Words to write in turn; each is one token of nearly every vocabulary.
 _TEXT = " the of and to in is that for it was on are as with they be at one have this from by hot word but what some we"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from scripts.cli.conversation import AttachmentError, Conversation, attachment
 from scripts.cli.dialogue import Dialogue
-from scripts.cli.sentences import in_words
+from scripts.cli.error_messages import in_words
 from scripts.cli.writers import LiveWriter, PipeWriter
 
 _ABOUT = """Talk to a server. Without a question on a terminal it is a conversation (/help tells its commands); with a

@@ -9,7 +9,7 @@ import openai
 from rich.console import Console
 
 from scripts.cli.conversation import AttachmentError, Conversation, attachment
-from scripts.cli.sentences import in_words
+from scripts.cli.error_messages import in_words
 from scripts.cli.writers import Writer
 
 HELP = """/image PATH   a picture or video for the next question; several add up

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from preprocessing.checkpoint import read_json
+from common.checkpoint import read_json
 from preprocessing.engine_traits import TRTLLM
 from scripts.cache import MARKER, cache_dir
 from scripts.cli.findings import Finding, judged

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from scripts import fetch_tritonserver
 from scripts.launcher import LaunchError
 from scripts.launcher.environment import CONTAINER_BINARY
 from scripts.launcher.model import resolve_model
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
+from scripts.setup import fetch_tritonserver
 
 _ABOUT = "Fetch, convert and split a model once, so that `serve` starts at once; prints the folder that is served."
 _EXAMPLE = "example: triton-chat prepare OpenGVLab/InternVL2_5-8B"

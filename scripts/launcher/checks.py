@@ -7,12 +7,12 @@ from pathlib import Path
 import psutil
 
 from frontend.settings import Settings, SettingsError
-from scripts.check_packages import numpy_problem
-from scripts.interpreter import libpython_problem
 from scripts.launcher.environment import TritonServer, has_gpu
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
 from scripts.launcher.options import LaunchOptions
+from scripts.setup.check_packages import numpy_problem
+from scripts.setup.interpreter import libpython_problem
 
 GIB = 2**30
 # A cgroup's limit (a container's) and what is used of it; version 2, then version 1.

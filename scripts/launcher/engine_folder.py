@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.engines import manifest
-from scripts.engines.errors import EngineError, ManifestError
-from scripts.engines.toolchain import find_gpus, package_versions
+from scripts.engine_build import manifest
+from scripts.engine_build.errors import EngineError, ManifestError
+from scripts.engine_build.toolchain import find_gpus, package_versions
 from scripts.launcher.errors import LaunchError
 
 # What xgrammar needs of the tokenizer, where it lies beside the engine.

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts import fetch_tritonserver
-from scripts.interpreter import libpython_dir
 from scripts.launcher.engine_folder import EngineFolder
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.ports import Ports
 from scripts.launcher.repository import KEY_HEADER
+from scripts.setup import fetch_tritonserver
+from scripts.setup.interpreter import libpython_dir
 
 CONTAINER_BINARY = Path("/opt/tritonserver/bin/tritonserver")
 # With compilation on, vLLM's CPU build gave wrong text in bf16; eager matched Hugging Face.

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from preprocessing.checkpoint import Checkpoint, read_json
-from scripts import prepare_model
+from common.checkpoint import Checkpoint, read_json
 from scripts.cache import build_once, cache_dir
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
+from scripts.prepare import smollm2 as prepare_model
 
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
 _UNWANTED_FILES = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.pth", "consolidated*", "original/*")
@@ -34,7 +34,7 @@ class Prepared:
 
 
 def _prepare_demo_vlm(console: Console) -> Path:
-    from scripts.demo_vlm.prepare import prepare_demo_vlm  # It imports torch, which takes seconds.
+    from scripts.prepare.demo_vlm import prepare_demo_vlm  # It imports torch, which takes seconds.
 
     return prepare_demo_vlm(console)
 

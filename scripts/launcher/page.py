@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from frontend import access
+from frontend.auth import authenticator as access
 from frontend.settings import Settings
 from scripts.cache import REPOSITORY
 from scripts.launcher.errors import LaunchError

@@ -14,7 +14,7 @@ from typing import Self
 
 from rich.console import Console
 
-from frontend import access
+from frontend.auth import authenticator as access
 from frontend.settings import Settings
 from scripts.launcher import environment as environments
 from scripts.launcher import page
@@ -24,12 +24,12 @@ from scripts.launcher.diagnose import describe_exit, explain
 from scripts.launcher.display import Display
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel, resolve_model
+from scripts.launcher.multi_gpu import check_vllm_gpus
 from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.launcher.ports import choose_ports
 from scripts.launcher.processes import Part
 from scripts.launcher.readiness import answers_ok, model_states
 from scripts.launcher.repository import Load
-from scripts.launcher.several_gpus import check_vllm_gpus
 from scripts.launcher.supervisor import CrashLoop, Supervisor
 from scripts.launcher.trtllm import Trtllm
 from scripts.launcher.trtllm_config import find_engine

@@ -10,8 +10,8 @@ from preprocessing.engine_traits import TRTLLM
 from scripts.launcher.engine_folder import EngineFolder, check_manifest
 from scripts.launcher.environment import TritonServer
 from scripts.launcher.model import ServedModel
+from scripts.launcher.multi_gpu import check_trtllm, orchestrator_environment, parallel_command
 from scripts.launcher.options import LaunchOptions
-from scripts.launcher.several_gpus import check_trtllm, orchestrator_environment, parallel_command
 from scripts.launcher.trtllm_config import BACKEND, filled_config, guided_decoding, lay_out
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from preprocessing.checkpoint import read_json
+from common.checkpoint import read_json
 from scripts.split.errors import SplitError, listed
 from scripts.split.plan import DTYPES, Shape
 

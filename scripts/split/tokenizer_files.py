@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from preprocessing.tokenizer import ChatTokenizer
+from common.tokenizer import ChatTokenizer
 from scripts.split.errors import SplitError, listed
 from scripts.split.sentencepiece_bpe import tokenizer_from_sentencepiece
 from scripts.split.source import read, write_json

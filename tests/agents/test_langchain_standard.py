@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LangChain's standard test-suite with `ChatOpenAI`; what a scripted engine must answer is in tests/agent_rules.py."""
+"""LangChain's standard test-suite with `ChatOpenAI`; what a scripted engine must answer is in tests/support/agent_rules.py."""
 
 import os
 from typing import Any, Literal

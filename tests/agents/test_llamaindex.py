@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LlamaIndex agents and chats through `OpenAILike`; what a scripted engine must answer is in tests/agent_rules.py."""
+"""LlamaIndex agents and chats through `OpenAILike`; what a scripted engine must answer is in tests/support/agent_rules.py."""
 
 import os
 

@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
-from engine import STATISTICS, FinishReason, Generation, Tokens
-from options import EngineOptions
 from script import Rule, find_rule, pieces
 
-from preprocessing.errors import RequestError
-from preprocessing.tokenizer import ChatTokenizer
+from common.errors import RequestError
+from common.tokenizer import ChatTokenizer
+from engines.engine import STATISTICS, FinishReason, Generation, Tokens
+from engines.options import EngineOptions
 
 
 class ScriptedEngine:

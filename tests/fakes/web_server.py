@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from common.errors import RequestError
 from frontend.images import ImageFetcher
 from frontend.settings import Settings
-from preprocessing.errors import RequestError
 
 WAIT = 10.0  # seconds that nothing in these tests may take
 Reply = Callable[["Web", str, asyncio.StreamWriter], Awaitable[None]]

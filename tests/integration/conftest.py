@@ -5,24 +5,19 @@ With pytest's option --double the default model and the scripts are played by th
 """
 
 import os
-import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from demo_stack import DemoStack, demo_stack
 from openai import AsyncOpenAI, OpenAI
-from scripted import ALL_DOUBLES, ScriptedStack, scripted_stack
 
 from scripts.launcher import FREE_PORTS, Stack
-from scripts.prepare_model import prepare_default_model
-
-MODEL = "smollm2-135m-instruct"
-# These machines are slow at times; a wait that ends early is no finding.
-PATIENCE_S = 120.0
+from scripts.prepare.smollm2 import prepare_default_model
+from tests.support.demo_stack import DemoStack, demo_stack
+from tests.support.scripted import ALL_DOUBLES, ScriptedStack, scripted_stack
+from tests.support.waiting import MODEL, PATIENCE_S
 
 # What the double says in the place of the default model.
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo"}
@@ -100,22 +95,3 @@ def http(stack: Stack) -> Iterator[httpx.Client]:
     """Plain HTTP on the frontend."""
     with httpx.Client(base_url=stack.url, timeout=PATIENCE_S) as plain:
         yield plain
-
-
-def running_requests(stack: Stack) -> float:
-    """The engine's own count of requests inside it, from Triton's metrics endpoint."""
-    text = httpx.get(stack.metrics_url, timeout=PATIENCE_S).text
-    gauges = r"triton_chat_engine_(?:running|waiting)\{.*\}"
-    if stack.engine is not None:
-        gauges = r'nv_trt_llm_request_metrics\{.*request_type="active".*\}'
-    found = re.findall(rf"^{gauges} ([0-9.e+]+)$", text, re.MULTILINE)
-    assert len(found) == (2 if stack.engine is None else 1), "the engine's gauges are missing from Triton's metrics"
-    return sum(map(float, found))
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
-    """Poll until the condition holds; fail naming it."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.05)

@@ -8,8 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from agent_rules import LANGCHAIN, LLAMAINDEX
-from scripted import ROOT
+
+from tests.support.agent_rules import LANGCHAIN, LLAMAINDEX
+from tests.support.scripted import ROOT
 
 PYTHON = ROOT / ".cache" / "agents-venv" / "bin" / "python"
 LIMIT_S = 240.0

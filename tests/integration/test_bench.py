@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from conftest import PATIENCE_S
+
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 

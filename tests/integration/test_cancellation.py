@@ -3,7 +3,8 @@
 
 import httpx
 import pytest
-from conftest import PATIENCE_S, running_requests, wait_until
+
+from tests.support.waiting import PATIENCE_S, running_requests, wait_until
 
 LONG = {
     "messages": [{"role": "user", "content": "Tell me a very long story."}],

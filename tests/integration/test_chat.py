@@ -82,7 +82,7 @@ def test_a_stop_string_across_tokens(client, stream):
 
 
 def test_a_stop_string_frees_the_engine(client, stack):
-    from conftest import running_requests, wait_until
+    from tests.support.waiting import running_requests, wait_until
 
     answer = client.chat.completions.create(
         model="qwen2", messages=COUNT, temperature=0, stop=["e"], max_tokens=2000, extra_body={"ignore_eos": True}

@@ -16,17 +16,17 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from conftest import PATIENCE_S, running_requests, wait_until
-from demo_stack import draw_all
-from fakes.certificate import write_certificate
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
-from scripted import ScriptedStack, scripted_stack
-from vlm_checkpoints import make_internvl
 
-from scripts.install_chromium import find_chromium
 from scripts.launcher import page as launched_page
 from scripts.launcher.processes import Part
+from scripts.setup.install_chromium import find_chromium
 from scripts.split import split_checkpoint
+from tests.fakes.certificate import write_certificate
+from tests.support.demo_stack import draw_all
+from tests.support.scripted import ScriptedStack, scripted_stack
+from tests.support.vlm_checkpoints import make_internvl
+from tests.support.waiting import PATIENCE_S, running_requests, wait_until
 
 WEATHER = {
     "name": "get_weather",

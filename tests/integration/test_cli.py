@@ -12,13 +12,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import PATIENCE_S, running_requests, wait_until
-from demo_stack import DemoStack
-from scripted import ENVIRONMENT, SCRIPT, ScriptedStack, check_clean_stop, scripted_line
-from terminal import CTRL_C, CTRL_D, Terminal, terminal
-from vlm_checkpoints import make_internvl, make_tokenizer
 
 from scripts.launcher import FREE_PORTS
+from tests.support.demo_stack import DemoStack
+from tests.support.scripted import ENVIRONMENT, SCRIPT, ScriptedStack, check_clean_stop, scripted_line
+from tests.support.terminal import CTRL_C, CTRL_D, Terminal, terminal
+from tests.support.vlm_checkpoints import make_internvl, make_tokenizer
+from tests.support.waiting import PATIENCE_S, running_requests, wait_until
 
 TRITON_CHAT = str(Path(sys.executable).with_name("triton-chat"))
 ENDLESS = {"contains": "on and on", "text": "further ", "repeat": True, "delay_s": 0.05}

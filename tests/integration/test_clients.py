@@ -9,9 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from agent_rules import call, seen
-from conftest import PATIENCE_S
-from scripted import ROOT
+
+from tests.support.agent_rules import call, seen
+from tests.support.scripted import ROOT
+from tests.support.waiting import PATIENCE_S
 
 CLIENTS = ROOT / "scripts" / "clients"
 AGENTS_PYTHON = ROOT / ".cache" / "agents-venv" / "bin" / "python"

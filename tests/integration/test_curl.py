@@ -15,10 +15,11 @@ from typing import Any
 
 import av
 import pytest
-from agent_rules import Rule, call, seen
-from conftest import MODEL, PATIENCE_S
 from PIL import Image
-from scripted import ALL_DOUBLES, ROOT
+
+from tests.support.agent_rules import Rule, call, seen
+from tests.support.scripted import ALL_DOUBLES, ROOT
+from tests.support.waiting import MODEL, PATIENCE_S
 
 CUT = "…"  # stands for any text, at least a character
 _PARTS = re.compile(

@@ -5,9 +5,10 @@ import base64
 import io
 
 import pytest
-from demo_stack import GREEN, WHITE, DemoStack
 from openai import OpenAI
 from PIL import Image, ImageDraw
+
+from tests.support.demo_stack import GREEN, WHITE, DemoStack
 
 
 def ask(demo: DemoStack, question: str, *urls: str) -> str:

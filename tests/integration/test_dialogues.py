@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from openai import APIError, AsyncOpenAI, OpenAI
-from scripted import ScriptedStack, scripted_stack
+
+from tests.support.scripted import ScriptedStack, scripted_stack
 
 WEATHER_TOOL = {
     "type": "function",

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S
-from doc_blocks import DOCS, PAGES, ROOT, RUNNABLE, Block, blocks, codes, prose, rows
 
 from frontend.settings import Settings
 from scripts.cli.main import COMMANDS
 from scripts.launcher import Stack
 from scripts.launcher.options import MODEL_SETTINGS, LaunchOptions, parse_options
 from scripts.launcher.trtllm_config import read_config
+from tests.support.doc_blocks import DOCS, PAGES, ROOT, RUNNABLE, Block, blocks, codes, prose, rows
+from tests.support.waiting import PATIENCE_S
 
 # The Chinese README's blocks are the English one's: test_docs.py of the unit tests.
 BLOCKS = [

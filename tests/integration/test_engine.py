@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from model_modules import model_modules
+
+from tests.support.checkpoints import make_checkpoint
 
 VOCAB_SIZE = 151936
 PROMPT = [9707, 11, 1879, 0, 3555, 374, 419, 30]
@@ -23,19 +23,18 @@ def engine_options(request, tmp_path, qwen3_tokenizer_dir, monkeypatch):
     folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
     passed = {"dtype": "float32", "max_model_len": 512, "enforce_eager": True, "enable_prompt_embeds": True}
     passed["tensor_parallel_size"] = request.param
-    with model_modules(monkeypatch, "tensorrt_llm"):
-        from options import EngineOptions
+    from engines.options import EngineOptions
 
-        yield EngineOptions("vllm", str(folder), passed)
+    yield EngineOptions("vllm", str(folder), passed)
 
 
 async def test_the_adapter(engine_options):
     """One engine start for all of it: starting takes most of the time."""
-    from engine import FinishReason, Generation
     from safetensors import safe_open
-    from vllm_engine import VllmEngine
 
-    from preprocessing.errors import RequestError
+    from common.errors import RequestError
+    from engines.engine import FinishReason, Generation
+    from engines.vllm.engine import VllmEngine
 
     engine = VllmEngine(engine_options)
     await engine.start()

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from model_modules import model_modules
 from PIL import Image
 from tokenizers import Tokenizer
 from transformers import Gemma3ForConditionalGeneration
-from vlm_checkpoints import make_gemma3
+
+from tests.support.checkpoints import make_checkpoint
+from tests.support.vlm_checkpoints import make_gemma3
 
 NEW_TOKENS = 24
 IMAGE_TOKEN = 262144
@@ -107,27 +107,26 @@ class Running:
 async def start(monkeypatch) -> AsyncIterator[Any]:
     for name, value in {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}.items():
         monkeypatch.setenv(name, os.environ.get(name, value))
-    with model_modules(monkeypatch, "tensorrt_llm"):
-        from engine import Generation
-        from options import EngineOptions
-        from vllm_engine import VllmEngine
+    from engines.engine import Generation
+    from engines.options import EngineOptions
+    from engines.vllm.engine import VllmEngine
 
-        engines = []
+    engines = []
 
-        async def start_engine(folder: Path, **passed: Any) -> Running:
-            options = {"dtype": "float32", "enforce_eager": True, **passed}
-            engines.append(VllmEngine(EngineOptions("vllm", str(folder), options)))
-            await engines[-1].start()
-            return Running(engines[-1], Generation)
+    async def start_engine(folder: Path, **passed: Any) -> Running:
+        options = {"dtype": "float32", "enforce_eager": True, **passed}
+        engines.append(VllmEngine(EngineOptions("vllm", str(folder), options)))
+        await engines[-1].start()
+        return Running(engines[-1], Generation)
 
-        yield start_engine
-        for engine in engines:
-            engine.shutdown()
+    yield start_engine
+    for engine in engines:
+        engine.shutdown()
 
 
 async def test_gemma3(tmp_path, gemma3_tokenizer_dir, start):
     """One engine start for all of it: starting takes most of the time."""
-    from preprocessing.errors import RequestError
+    from common.errors import RequestError
 
     folder = make_gemma3(tmp_path / "gemma3", gemma3_tokenizer_dir)
     expected = reference(folder)
@@ -171,7 +170,7 @@ async def test_gemma3(tmp_path, gemma3_tokenizer_dir, start):
 
 async def test_tables_share_the_prefix_cache_by_content(tmp_path, qwen3_tokenizer_dir, start):
     """An InternVL's image: rows of a table, from vit. Its folder has vision/, which turns prompt embeddings on."""
-    from preprocessing.errors import RequestError
+    from common.errors import RequestError
 
     folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
     (folder / "vision").mkdir()

@@ -13,15 +13,15 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from checkpoints import make_checkpoint
-from conftest import PATIENCE_S, running_requests
-from scripted import ScriptedStack, scripted_stack
 
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.environment import frontend_command, triton_command
 from scripts.launcher.ports import choose_ports
 from scripts.launcher.processes import Part
 from scripts.launcher.readiness import answers_ok
+from tests.support.checkpoints import make_checkpoint
+from tests.support.scripted import ScriptedStack, scripted_stack
+from tests.support.waiting import PATIENCE_S, running_requests
 
 # A server that starts anew on a machine that others use too.
 RESTART_S = 240.0

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import FAMILIES, make_checkpoint
 from openai import OpenAI
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.launcher import FREE_PORTS, Stack
+from tests.support.checkpoints import FAMILIES, make_checkpoint
 
 # Of the default model, in bfloat16: each token is the likeliest by a factor of e at least, as CPUs round differently.
 CLEAR = ["Please name the capital of France.", "Count from 1 to 10."]

@@ -5,11 +5,11 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from checkpoints import make_checkpoint
 from openai import BadRequestError, OpenAI
 from tokenizers import Tokenizer
 
 from scripts.launcher import FREE_PORTS, Stack
+from tests.support.checkpoints import make_checkpoint
 
 SCHEMA = {
     "type": "object",

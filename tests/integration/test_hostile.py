@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.hostile_bodies import CHAT, HOSTILE, Hostile
-from tests.scripted import ScriptedStack, scripted_stack
+from tests.support.hostile_bodies import CHAT, HOSTILE, Hostile
+from tests.support.scripted import ScriptedStack, scripted_stack
 
 # These machines are slow at times; a wait that ends early is no finding.
 PATIENCE_S = 120.0

@@ -20,11 +20,11 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Gemma3ForConditionalGeneration, InternVLForConditionalGeneration
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
-from vlm_checkpoints import LARGE_TOWER, SMALL_TOWER, make_gemma3, make_internvl
 
-from preprocessing.stylers.internvl2_5 import SYSTEM_PROMPT
+from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.split import split_checkpoint
+from tests.support.vlm_checkpoints import LARGE_TOWER, SMALL_TOWER, make_gemma3, make_internvl
 
 NEW_TOKENS = 16
 TILE = 56

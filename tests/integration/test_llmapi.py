@@ -7,9 +7,9 @@ import shutil
 
 import httpx
 from openai import OpenAI
-from scripted import ROOT, check_clean_stop, scripted_line
 
 from scripts.launcher import Stack
+from tests.support.scripted import ROOT, check_clean_stop, scripted_line
 
 
 def test_a_stack_on_the_llm_api(tmp_path, qwen3_tokenizer_dir):
@@ -17,7 +17,7 @@ def test_a_stack_on_the_llm_api(tmp_path, qwen3_tokenizer_dir):
     at = arguments.index("--script")
     script = arguments[at + 1]
     del arguments[at : at + 2]
-    package = ROOT / "tests" / "fakes" / "tensorrt_llm_double" / "tensorrt_llm"
+    package = ROOT / "tests" / "fakes" / "llmapi_double" / "tensorrt_llm"
     shutil.copytree(package, tmp_path / "model_repository" / "tensorrt_llm" / "1" / "tensorrt_llm")
     text = "<think>\nShort.\n</think>\n\nHello there, good day."
     (tmp_path / "script.json").write_text(json.dumps([{"text": text}]))

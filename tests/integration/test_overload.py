@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import PATIENCE_S, wait_until
 
-from scripts.soak.aborts import Aborter
-from scripts.soak.gauges import read_gauges, wait_at_rest
-from tests.scripted import ScriptedStack, scripted_stack
+from tests.soak.aborts import Aborter
+from tests.soak.gauges import read_gauges, wait_at_rest
+from tests.support.scripted import ScriptedStack, scripted_stack
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.python_engine(
     "the gauges that it reads are a Python engine's; test_trtllm reads the backend's"

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from tests.fakes.collector import Collector, collector
-from tests.integration.conftest import wait_until
-from tests.scripted import ScriptedStack, scripted_stack
-from tests.watching import expressions, labels_read, metric_names
+from tests.support.monitoring import expressions, labels_read, metric_names
+from tests.support.scripted import ScriptedStack, scripted_stack
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.python_engine("the metrics, logs and spans that it reads are a Python engine's")
 CHAT = "/v1/chat/completions"

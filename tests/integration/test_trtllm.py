@@ -15,13 +15,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import PATIENCE_S, running_requests, wait_until
 from PIL import Image
-from scripted import ALL_DOUBLES, DOUBLE, ENGINE, ScriptedStack, scripted_stack
-from test_triton_clients import infer, tensor, text_of
-from vlm_checkpoints import make_internvl
 
 from scripts.split import split_checkpoint
+from tests.support.scripted import ALL_DOUBLES, DOUBLE, ENGINE, ScriptedStack, scripted_stack
+from tests.support.triton_requests import infer, tensor, text_of
+from tests.support.vlm_checkpoints import make_internvl
+from tests.support.waiting import PATIENCE_S, running_requests, wait_until
 
 HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
 ENDLESS = {"text": "on and on ", "repeat": True, "delay_s": 0.02}

@@ -6,25 +6,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from model_modules import model_modules
-from vision_towers import write_internvit, write_internvit_300m
 
-from scripts import export_vit
+from scripts.engine_build import export_vit
+from tests.support.vision_towers import write_internvit, write_internvit_300m
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".cache" / "rtx-venv" / "bin" / "python"
 
 
-@pytest.fixture(autouse=True)
-def modules(monkeypatch):
-    with model_modules(monkeypatch, "vit"):
-        yield
-
-
 def build(onnx: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """For a GPU of another machine."""
     line = [onnx, onnx.with_name("model.plan"), "--package", "tensorrt_rtx", "--compute", "8.9", *options]
-    command = [PYTHON, "-m", "scripts.engines.vit_plan", *line]
+    command = [PYTHON, "-m", "scripts.engine_build.vit_plan", *line]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 

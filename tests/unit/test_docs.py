@@ -10,25 +10,28 @@ from typing import Any
 
 import pytest
 import yaml
-from doc_blocks import DOCS, FENCE, PAGES, ROOT, RUNNABLE, blocks, codes, prose, rows, section
 from prometheus_client import Counter, Gauge, Histogram
 
-from frontend import metrics, openapi
+from engines.engine import STATISTICS
+from families.stylers import _FAMILIES, STYLERS
+from families.stylers.base import Styler
+from frontend.endpoints import openapi
+from frontend.endpoints.responses_input import REFUSED, SAME
 from frontend.errors import KINDS, REFUSALS
 from frontend.protocol.chat import ChatBody
 from frontend.protocol.common import GenerationBody
 from frontend.protocol.completions import CompletionBody
 from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS
-from frontend.responses_input import REFUSED, SAME
 from frontend.settings import ENV_PREFIX, Settings
-from preprocessing.stylers import _FAMILIES, STYLERS
-from preprocessing.stylers.base import Styler
+from frontend.telemetry import metrics
 from scripts.cli import build
-from scripts.engines.formats import BFLOAT16_GPUS, FORMATS
-from scripts.engines.presets import PRESETS
+from scripts.engine_build.formats import BFLOAT16_GPUS, FORMATS
+from scripts.engine_build.presets import PRESETS
 from scripts.launcher.options import MODEL_SETTINGS, UNNEEDED, LaunchOptions
+from tests.support.doc_blocks import DOCS, FENCE, PAGES, ROOT, RUNNABLE, blocks, codes, prose, rows, section
+from tests.support.packages import PACKAGES
 
-LINKED = (*PAGES, ROOT / "SECURITY.md", ROOT / "docker" / "README.md", ROOT / "models" / "demo-vlm" / "README.md")
+LINKED = (*PAGES, ROOT / "SECURITY.md", ROOT / "docker" / "README.md", ROOT / "models" / "demo_vlm" / "README.md")
 
 
 def flag(name: str) -> str:
@@ -155,8 +158,12 @@ def test_the_models_options() -> None:
 def test_the_variables() -> None:
     table = {codes(cells[0])[0] for cells in rows(section("options.md", "Variables without an option"))}
     options = {field.name for field in (*fields(Settings), *fields(LaunchOptions))} | MODEL_SETTINGS
-    folders = ("frontend", "preprocessing", "model_repository", "scripts", "chat_page")
-    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".pbtxt")]
+    files = [
+        path
+        for folder in (*PACKAGES, "tests/soak")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".pbtxt")
+    ]
     source = "\n".join(path.read_text(encoding="utf-8") for path in files)
     used = set(re.findall(rf"\b{ENV_PREFIX}[A-Z_]*[A-Z]\b", source))
     used.discard("TRITON_CHAT_FIELD_NAME")  # stands for any in a docstring
@@ -205,10 +212,7 @@ def test_the_metrics() -> None:
     table = {codes(cells[0])[0] for cells in rows(section("operating.md", "Health and metrics"))}
     counted = {metric for metric in vars(metrics).values() if isinstance(metric, Counter | Gauge | Histogram)}
     code = {metric._name + ("_total" if isinstance(metric, Counter) else "") for metric in counted}
-    source = (ROOT / "model_repository" / "tensorrt_llm" / "1" / "engine.py").read_text(encoding="utf-8")
-    statistics = re.search(r"^STATISTICS = \{(.*?)^\}", source, re.DOTALL | re.MULTILINE)
-    assert statistics
-    code |= {f"triton_chat_engine_{name}" for name in re.findall(r'^    "(\w+)":', statistics[1], re.MULTILINE)}
+    code |= {f"triton_chat_engine_{name}" for name in STATISTICS}
     assert table == code | {"triton_chat_postprocessing_streams"}
 
 

@@ -11,20 +11,20 @@ locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
-from streams import StreamKey, Streams  # noqa: E402
 
-from preprocessing.answer import AnswerDelta, AnswerStream  # noqa: E402
-from preprocessing.checkpoint import Checkpoint  # noqa: E402
-from preprocessing.endings import EndFinder  # noqa: E402
-from preprocessing.errors import RequestError  # noqa: E402
-from preprocessing.logprobs import prompt_logprob_entries, token_table  # noqa: E402
-from preprocessing.logs import about, model_logger  # noqa: E402
-from preprocessing.options import AnswerOptions  # noqa: E402
-from preprocessing.stylers import find_styler  # noqa: E402
-from preprocessing.tokenizer import ChatTokenizer  # noqa: E402
-from preprocessing.triton_config import ModelParameters  # noqa: E402
-from preprocessing.triton_metrics import Published, Reporter  # noqa: E402
-from preprocessing.triton_tensors import Inputs, error_response, ints, string  # noqa: E402
+from common.answer_options import AnswerOptions  # noqa: E402
+from common.checkpoint import Checkpoint  # noqa: E402
+from common.errors import RequestError  # noqa: E402
+from common.logs import about, model_logger  # noqa: E402
+from common.tokenizer import ChatTokenizer  # noqa: E402
+from families.stylers import find_styler  # noqa: E402
+from postprocessing.answer_stream import AnswerDelta, AnswerStream  # noqa: E402
+from postprocessing.finish_reason import EndFinder  # noqa: E402
+from postprocessing.logprobs import prompt_logprob_entries, token_table  # noqa: E402
+from postprocessing.streams import StreamKey, Streams  # noqa: E402
+from python_backend.config import ModelParameters  # noqa: E402
+from python_backend.metrics import Published, Reporter  # noqa: E402
+from python_backend.tensors import Inputs, error_response, ints, string  # noqa: E402
 
 log = model_logger("postprocessing", wordy=False)
 

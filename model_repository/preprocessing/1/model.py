@@ -11,20 +11,20 @@ locale.setlocale(locale.LC_ALL, "C.UTF-8")
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 
-from preprocessing import guardian  # noqa: E402
-from preprocessing.checkpoint import Checkpoint  # noqa: E402
+from common.answer_options import AnswerOptions  # noqa: E402
+from common.checkpoint import Checkpoint  # noqa: E402
+from common.errors import RequestError  # noqa: E402
+from common.logs import about, model_logger  # noqa: E402
+from common.tokenizer import ChatTokenizer  # noqa: E402
+from families.stylers import find_styler  # noqa: E402
 from preprocessing.engine_traits import engine_traits  # noqa: E402
-from preprocessing.errors import RequestError  # noqa: E402
 from preprocessing.images.decode import ImageLimits  # noqa: E402
 from preprocessing.images.family import MediaOptions  # noqa: E402
 from preprocessing.images.registry import find_images  # noqa: E402
-from preprocessing.logs import about, model_logger  # noqa: E402
-from preprocessing.options import AnswerOptions  # noqa: E402
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest  # noqa: E402
-from preprocessing.stylers import find_styler  # noqa: E402
-from preprocessing.tokenizer import ChatTokenizer  # noqa: E402
-from preprocessing.triton_config import ModelParameters  # noqa: E402
-from preprocessing.triton_tensors import Inputs, error_response, floats, ints, string  # noqa: E402
+from python_backend import watchdog as guardian  # noqa: E402
+from python_backend.config import ModelParameters  # noqa: E402
+from python_backend.tensors import Inputs, error_response, floats, ints, string  # noqa: E402
 
 log = model_logger("preprocessing", wordy=False)
 

@@ -17,18 +17,18 @@ from typing import Any
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
 import torch  # noqa: E402
-from engine import STATISTICS, FinishReason, Generation, Tokens  # noqa: E402
-from engines import build_engine  # noqa: E402
-from options import read_options  # noqa: E402
-from outbox import Outbox, Outgoing  # noqa: E402
-from reply import Reply  # noqa: E402
-from tensors import Inputs, Outputs, read_generations  # noqa: E402
 
-from preprocessing import guardian  # noqa: E402
-from preprocessing.errors import RequestError  # noqa: E402
-from preprocessing.logs import about, model_logger  # noqa: E402
-from preprocessing.triton_config import ModelParameters  # noqa: E402
-from preprocessing.triton_metrics import PERIOD_S, Published  # noqa: E402
+from common.errors import RequestError  # noqa: E402
+from common.logs import about, model_logger  # noqa: E402
+from engines.engine import STATISTICS, FinishReason, Generation, Tokens  # noqa: E402
+from engines.options import read_options  # noqa: E402
+from engines.outbox import Outbox, Outgoing  # noqa: E402
+from engines.registry import build_engine  # noqa: E402
+from engines.reply import Reply  # noqa: E402
+from engines.tensors import Inputs, Outputs, read_generations  # noqa: E402
+from python_backend import watchdog as guardian  # noqa: E402
+from python_backend.config import ModelParameters  # noqa: E402
+from python_backend.metrics import PERIOD_S, Published  # noqa: E402
 
 # Asking Triton whether a request was cancelled costs about 0.13 ms, as much as sending a response: not once per token.
 CANCEL_PERIOD_S = 1.0

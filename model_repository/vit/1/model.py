@@ -8,11 +8,11 @@ from typing import Any
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
 import triton_python_backend_utils as pb_utils  # noqa: E402
-from vit_options import read_options  # noqa: E402
 
-from preprocessing.errors import RequestError  # noqa: E402
-from preprocessing.triton_config import ModelParameters  # noqa: E402
-from preprocessing.triton_tensors import error_response  # noqa: E402
+from common.errors import RequestError  # noqa: E402
+from python_backend.config import ModelParameters  # noqa: E402
+from python_backend.tensors import error_response  # noqa: E402
+from vision.options import read_options  # noqa: E402
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
@@ -26,7 +26,7 @@ class TritonPythonModel:
         self._images = None
         if options.vision.is_dir():
             # Here, not above: a checkpoint without a tower needs no torch in this process.
-            from images import Images
+            from vision.images import Images
 
             self._images = Images(options)
 

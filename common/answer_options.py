@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How one request's ids become an answer: the options that travel as Triton request parameters.
+
+A postprocessing step of an ensemble cannot take a tensor that is sent once while its other inputs stream, so these
+options ride on the request itself: Triton hands request parameters to every step.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from common.errors import RequestError
+
+Parameter = str | int | bool
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """Options of `postprocessing`; every field is one request parameter of the same name.
+
+    chat: parse the text as a chat answer (reasoning, tool calls); False leaves it raw in `text_output`.
+    stop: strings that end the answer; a JSON array as a parameter.
+    include_stop: keep the matched stop string in the text.
+    skip_special_tokens: leave special tokens out of the text.
+    inline_reasoning: keep the reasoning in the content, tags and all, instead of `reasoning_output`.
+    enable_thinking: what the chat template was told; None is the family's default.
+    tools: the request offered tools, so tool calls are parsed.
+    tool_choice: "auto", "none", "required" or "function:<name>".
+    logprobs: emit the `logprobs` output; `top_logprobs` alternatives a token.
+    """
+
+    chat: bool = False
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    skip_special_tokens: bool = True
+    inline_reasoning: bool = False
+    enable_thinking: bool | None = None
+    tools: bool = False
+    tool_choice: str = "auto"
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+    def to_parameters(self) -> dict[str, Parameter]:
+        """The fields that differ from their defaults, as Triton request parameters."""
+        parameters: dict[str, Parameter] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                parameters[field.name] = json.dumps(list(value)) if field.name == "stop" else value
+        return parameters
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> "AnswerOptions":
+        """Read the options back; parameters of other names are ignored.
+
+        Raises RequestError naming the parameter whose value has the wrong type.
+        """
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name in parameters:
+                values[field.name] = _read(field.name, parameters[field.name], field.default)
+        return cls(**values)
+
+
+def _read(name: str, value: Any, default: Any) -> Any:
+    if name == "stop":
+        return _read_stop(value)
+    expected = bool if default is None else type(default)
+    # bool is an int to Python, but `top_logprobs: true` is a mistake of the caller's.
+    if type(value) is not expected:
+        raise RequestError(f"parameter '{name}' must be {expected.__name__}, not {type(value).__name__}", param=name)
+    return value
+
+
+def _read_stop(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        # One plain string is accepted beside a JSON array: what a person types into generate_stream.
+        try:
+            decoded = json.loads(value)
+        except ValueError:
+            decoded = value
+        value = decoded if isinstance(decoded, list) else [value]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RequestError("parameter 'stop' must be a JSON array of strings", param="stop")
+    return tuple(item for item in value if item)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A chat request as the `messages` tensor holds it: a JSON object of the OpenAI request's own fields."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from common.chat.messages import Message, Place, normalize_messages, place_nothing
+from common.chat.parts import MediaPart
+from common.chat.tools import Tool, read_tool_choice, read_tools
+from common.checks import check_tree, expect, fault, shorten
+from common.errors import RequestError
+
+FIELDS = frozenset(
+    {
+        "messages",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "chat_template_kwargs",
+        "enable_thinking",
+        "response_format",
+        "structured_outputs",
+        "add_generation_prompt",
+        "continue_final_message",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One validated chat request.
+
+    messages: normalised (common.chat.messages); not to be changed in place.
+    media: the images and videos in the messages, in their order in the prompt.
+    tools: what the model is told of; empty where `tool_choice` is "none", as what may not be called is not shown.
+    tool_choice: "auto", "none", "required" or "function:<name>".
+    parallel_tool_calls: False allows at most one call in the answer.
+    template_kwargs: variables for the chat template (`enable_thinking` and others of a family).
+    response_format, structured_outputs: as the client wrote them; preprocessing.guides.build reads them.
+    continue_final_message: the prompt ends inside the last message, which the model continues.
+    """
+
+    messages: list[Message]
+    media: tuple[MediaPart, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    parallel_tool_calls: bool = True
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    response_format: Mapping[str, Any] | None = None
+    structured_outputs: Mapping[str, Any] | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+
+    @classmethod
+    def parse(cls, text: str, place: Place = place_nothing) -> "ChatRequest":
+        """Read the JSON text. place: how the model family writes images into a message's text.
+
+        Raises RequestError whose param is the OpenAI field at fault.
+        """
+        body = _load(text)
+        tools = read_tools(body.get("tools"))
+        tool_choice = read_tool_choice(body.get("tool_choice"), tools)
+        continued = _flag(body, "continue_final_message", False)
+        messages, media = normalize_messages(body.get("messages"), place)
+        chat = cls(
+            messages=messages,
+            media=media,
+            tools=() if tool_choice == "none" else tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=_flag(body, "parallel_tool_calls", True),
+            template_kwargs=_template_kwargs(body),
+            response_format=_object(body, "response_format"),
+            structured_outputs=_object(body, "structured_outputs"),
+            add_generation_prompt=_flag(body, "add_generation_prompt", not continued),
+            continue_final_message=continued,
+        )
+        _check_continuation(chat)
+        return chat
+
+
+def _load(text: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise RequestError("the chat request is not valid JSON", param="messages") from None
+    if not isinstance(body, dict):
+        raise RequestError('the chat request must be a JSON object with "messages"', param="messages")
+    for name, value in body.items():
+        if name not in FIELDS:
+            raise RequestError(f"unknown field '{shorten(name)}' in the chat request", param=shorten(name))
+        check_tree(value, name)
+    return body
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _flag(body: dict[str, Any], name: str, default: bool) -> bool:
+    value = body.get(name)
+    return default if value is None else expect(value, bool, name)
+
+
+def _object(body: dict[str, Any], name: str) -> dict[str, Any] | None:
+    value = body.get(name)
+    return None if value is None else expect(value, dict, name)
+
+
+def _template_kwargs(body: dict[str, Any]) -> dict[str, Any]:
+    kwargs = _object(body, "chat_template_kwargs") or {}
+    thinking = body.get("enable_thinking")
+    return kwargs if thinking is None else {**kwargs, "enable_thinking": expect(thinking, bool, "enable_thinking")}
+
+
+def _check_continuation(chat: ChatRequest) -> None:
+    if not chat.continue_final_message:
+        return
+    if chat.add_generation_prompt:
+        raise fault("continue_final_message", "cannot be set together with add_generation_prompt")
+    if chat.messages[-1]["role"] != "assistant":
+        raise fault("continue_final_message", "needs a last message of role assistant")

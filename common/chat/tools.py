@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tools of a chat request: `tools` and `tool_choice`."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.checks import expect, expect_one_of, fault, shorten
+
+# OpenAI's rule. It also keeps names out of trouble in prompts and grammars: nothing in them needs escaping.
+_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+_NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+FUNCTION_CHOICE = "function:"
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One function the model may call.
+
+    definition: the OpenAI tool object as chat templates show it to the model.
+    parameters: JSON schema of the arguments, always of type object.
+    strict: the arguments must follow the schema even where the model calls of its own accord.
+    """
+
+    name: str
+    definition: dict[str, Any]
+    parameters: dict[str, Any]
+    strict: bool
+
+
+def read_tools(value: Any) -> tuple[Tool, ...]:
+    """Raises RequestError (param "tools") naming the position at fault."""
+    if value is None:
+        return ()
+    tools = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(expect(value, list, "tools")))
+    seen: set[str] = set()
+    for index, tool in enumerate(tools):
+        if tool.name in seen:
+            raise fault(f"tools[{index}].function.name", f"'{tool.name}' is used twice")
+        seen.add(tool.name)
+    return tools
+
+
+def _tool(value: Any, where: str) -> Tool:
+    definition = expect(value, dict, where)
+    expect_one_of(definition.get("type"), ("function",), f"{where}.type")
+    where = f"{where}.function"
+    function = expect(definition.get("function"), dict, where)
+    name = expect(function.get("name"), str, f"{where}.name")
+    if not _NAME.fullmatch(name):
+        raise fault(f"{where}.name", f"must match ^{_NAME.pattern}$")
+    if function.get("description") is not None:
+        expect(function["description"], str, f"{where}.description")
+    strict = False
+    if "strict" in function:
+        strict = function["strict"] is not None and expect(function["strict"], bool, f"{where}.strict")
+        # How to decode, not what the tool is: no family's prompt was trained with it.
+        definition = {**definition, "function": {key: item for key, item in function.items() if key != "strict"}}
+    return Tool(name, definition, _parameters(function.get("parameters"), f"{where}.parameters"), strict)
+
+
+def _parameters(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return _NO_PARAMETERS
+    schema = expect(value, dict, where)
+    if "type" not in schema:
+        return {"type": "object", **schema}
+    expect_one_of(schema["type"], ("object",), f"{where}.type")
+    return schema
+
+
+def read_tool_choice(value: Any, tools: Sequence[Tool]) -> str:
+    """ "auto", "none", "required" or "function:<name>". Raises RequestError (param "tool_choice")."""
+    if isinstance(value, dict):
+        choice = FUNCTION_CHOICE + _forced_name(value, tools)
+    else:
+        choice = "auto" if value is None else expect_one_of(value, ("auto", "none", "required"), "tool_choice")
+    if choice not in ("auto", "none") and not tools:
+        raise fault("tool_choice", "needs tools, and the request has none")
+    return choice
+
+
+def _forced_name(value: dict[str, Any], tools: Sequence[Tool]) -> str:
+    expect_one_of(value.get("type"), ("function",), "tool_choice.type")
+    function = expect(value.get("function"), dict, "tool_choice.function")
+    name = expect(function.get("name"), str, "tool_choice.function.name")
+    if tools and name not in {tool.name for tool in tools}:
+        raise fault("tool_choice.function.name", f"'{shorten(name)}' is not among the request's tools")
+    return name

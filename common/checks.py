@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of client JSON whose errors name the position at fault and never repeat the input at length."""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from common.errors import RequestError
+
+# Far above what a JSON schema of a real tool needs, far below where recursion in templates and grammars hurts.
+MAX_DEPTH = 64
+
+_T = TypeVar("_T")
+_KIND_NAMES: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+
+
+def shorten(text: str, limit: int = 60) -> str:
+    """Client text for an error message: cut, and with control characters and surrogates escaped."""
+    shown = text if len(text) <= limit else text[:limit] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+
+
+def fault(where: str, problem: str) -> RequestError:
+    """An error at the position `where` ("messages[2].content"); its first name is the request field."""
+    field = where.split(".", 1)[0].split("[", 1)[0]
+    return RequestError(f"{where} {problem}", param=field)
+
+
+def expect(value: Any, kind: type[_T], where: str) -> _T:
+    """`value` if it is of JSON kind `kind`, else raise RequestError naming `where` and both kinds."""
+    if type(value) is not kind:
+        raise fault(where, f"must be {_KIND_NAMES[kind]}, not {_KIND_NAMES[type(value)]}")
+    return value
+
+
+def expect_one_of(value: Any, known: Iterable[str], where: str) -> str:
+    """`value` if it is one of the strings `known`, else raise RequestError listing them."""
+    names = sorted(known)
+    if not isinstance(value, str) or value not in names:
+        shown = f"'{shorten(value)}'" if isinstance(value, str) else _KIND_NAMES[type(value)]
+        raise fault(where, f"must be one of {', '.join(names)}, not {shown}")
+    return value
+
+
+def check_tree(value: Any, where: str) -> None:
+    """Raise RequestError where parsed JSON is nested too deeply or holds text that is not Unicode (lone surrogates)."""
+    found = _find_fault(value, MAX_DEPTH)
+    if found:
+        path, problem = found
+        raise fault(where + path, problem)
+
+
+def _find_fault(value: Any, depth: int) -> tuple[str, str] | None:
+    # The path is put together only on the way back from a fault: sound requests pay for no string building.
+    if isinstance(value, str):
+        return None if _is_unicode(value) else ("", "has a lone surrogate, which is not valid Unicode")
+    if not isinstance(value, dict | list):
+        return None
+    if depth == 0:
+        return "", f"is nested more than {MAX_DEPTH} levels deep"
+    items: Iterable[tuple[str | int, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        if isinstance(key, str) and not _is_unicode(key):
+            return "", "has a key with a lone surrogate, which is not valid Unicode"
+        found = _find_fault(item, depth - 1)
+        if found:
+            path, problem = found
+            return (f".{shorten(key, 40)}" if isinstance(key, str) else f"[{key}]") + path, problem
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

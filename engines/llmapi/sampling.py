@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract's sampling inputs as TensorRT-LLM's `SamplingParams`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tensorrt_llm import SamplingParams
+from tensorrt_llm.llmapi import GuidedDecodingParams
+
+from common.errors import RequestError
+from engines.engine import Generation
+from engines.guides import guide_fields
+
+SAME_MEANING = ("temperature", "top_k", "top_p", "min_p", "min_tokens", "seed")
+# Generation field -> the value that changes nothing.
+PENALTIES = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+
+
+def sampling_params(generation: Generation, defaults: Mapping[str, Any], penalising: bool) -> SamplingParams:
+    """Map one generation; `defaults` are the checkpoint's own, used where a field is None.
+
+    penalising: the engine's sampler knows penalties and bad words.
+    Raises RequestError for what this engine cannot do.
+    """
+    _refuse(generation, penalising)
+    own = defaults if penalising else {name: value for name, value in defaults.items() if name not in PENALTIES}
+    values = dict(own)
+    for name in (*SAME_MEANING, *(PENALTIES if penalising else ())):
+        if getattr(generation, name) is not None:
+            values[name] = getattr(generation, name)
+    guide = guide_fields(generation)
+    try:
+        return SamplingParams(
+            **_strategy(values),
+            max_tokens=generation.max_tokens,
+            end_id=generation.end_id,
+            # A model's end id that the request does not name must not end it.
+            ignore_eos=generation.end_id < 0,
+            stop_token_ids=[words[0] for words in generation.stop_words if len(words) == 1] or None,
+            # Ids are answered as they are; postprocessing leaves out what a client must not see.
+            include_stop_str_in_output=True,
+            bad_token_ids=[words[0] for words in generation.bad_words] or None,
+            embedding_bias=generation.embedding_bias,
+            # 0 would turn them off; the token's own comes with the first.
+            logprobs=max(1, generation.top_logprobs) if generation.return_log_probs else None,
+            guided_decoding=None if guide is None else GuidedDecodingParams(**guide),
+            detokenize=False,
+            add_special_tokens=False,
+        )
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+
+
+def _strategy(values: dict[str, Any]) -> dict[str, Any]:
+    """TensorRT-LLM decodes greedily unless top_k or top_p is given; the contract, where the temperature is 0."""
+    if values.get("temperature") == 0 or values.get("top_k") == 1:
+        rest = {name: value for name, value in values.items() if name not in ("temperature", "top_k", "top_p", "min_p")}
+        return {**rest, "top_k": 1}
+    if values.get("top_k", 0) <= 0:
+        values.pop("top_k", None)
+    if "top_k" not in values:
+        values.setdefault("top_p", 1.0)
+    return {"temperature": 1.0, **values}
+
+
+def _refuse(generation: Generation, penalising: bool) -> None:
+    """Raise RequestError for what the engine would pass over in silence, or has no input for."""
+    if generation.prompt_logprobs is not None:
+        raise RequestError("this engine gives no log-probabilities of the prompt", param="prompt_logprobs")
+    if generation.priority:
+        raise RequestError("this engine serves in order of arrival: priority is not supported", param="priority")
+    if generation.prompt_table is not None:
+        raise RequestError("this engine takes no prompt embeddings: serve this model with another engine")
+    if any(len(words) > 1 for words in generation.bad_words):
+        raise RequestError("this engine takes bad words of one token only", param="bad_words")
+    if penalising:
+        return
+    mend = "its option sampler_type must be TRTLLMSampler for that"
+    if generation.bad_words:
+        raise RequestError(f"this engine's sampler knows no bad words; {mend}", param="bad_words")
+    for name, neutral in PENALTIES.items():
+        if getattr(generation, name) not in (None, neutral):
+            raise RequestError(f"this engine's sampler knows no {name}; {mend}", param=name)

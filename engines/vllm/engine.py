@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM behind the `Engine` protocol: ids in, ids out, no text."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from vllm.envs import enable_envs_cache
+from vllm.outputs import RequestOutput
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from common.errors import RequestError
+from engines.dead_engine import end_with
+from engines.engine import FinishReason, Generation, Tokens
+from engines.logprob_rows import add_logprobs, cut
+from engines.options import EngineOptions
+from engines.stop_words import StopWordsMatcher
+from engines.vllm.config import engine_args, engine_config
+from engines.vllm.prompt import Prompts
+from engines.vllm.sampling import sampling_params
+from engines.vllm.statistics import VllmStatistics
+from engines.vllm.stream_interval import Interval
+
+FINISH_REASONS = {"stop": FinishReason.END_ID, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
+
+
+class VllmEngine:
+    """One `AsyncLLM`. Requests run until their iterator ends, is closed or its task is cancelled."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._args = engine_args(options)
+        self._running = 0
+        self._statistics = VllmStatistics()
+
+    async def start(self) -> None:
+        """Load the model and start the engine's processes."""
+        # On GPUs vLLM would fork this process, whose interpreter is a shared library: there torch's small operations
+        # took 1.6 times as long as in the program python3, and a small model's steps are made of them.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        config = engine_config(self._args)
+        self._llm = AsyncLLM.from_vllm_config(
+            config,
+            enable_log_requests=self._args.enable_log_requests,
+            disable_log_stats=self._args.disable_log_stats,
+            stat_loggers=[] if self._args.disable_log_stats else [self._statistics],
+        )
+        self._end = asyncio.create_task(end_with(self._llm))
+        self._interval = Interval(self._llm.output_processor)
+        # vLLM reads variables of the environment for every token: not from the system each time. Nothing changes now.
+        enable_envs_cache()
+        self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
+        self._prompts = Prompts(config)
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
+        """Stream one continuation; see `Engine.generate`."""
+        params, prompt = sampling_params(generation, self._defaults), await self._prompts.build(generation)
+        matcher = StopWordsMatcher(generation.stop_words)
+        self._running += 1
+        outputs = self._llm.generate(
+            prompt,
+            params,
+            f"{generation.request_id}.{uuid.uuid4().hex}",
+            trace_headers={"traceparent": generation.traceparent} if generation.traceparent else None,
+            priority=generation.priority,
+        )
+        try:
+            async for output in outputs:
+                tokens = _tokens(output, generation)
+                matched = matcher.feed(tokens.ids)
+                if matched is not None:
+                    yield cut(tokens, matched)
+                    return
+                yield tokens
+        except EngineDeadError as error:
+            raise RequestError("the engine has stopped", kind="unavailable") from error
+        except Exception as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+        finally:
+            self._running -= 1
+            # Ends the request in the engine where this iterator was left early; a no-op after the last output.
+            await outputs.aclose()
+
+    def statistics(self) -> Mapping[str, float]:
+        """All of STATISTICS; with vLLM's option disable_log_stats nothing but the requests inside."""
+        return self._statistics.values(self._running)
+
+    def pace(self, tokens_per_response: float) -> None:
+        """Hand tokens over less often where responses hold several anyway."""
+        self._interval.follow(tokens_per_response, self._running)
+
+    def shutdown(self) -> None:
+        """Stop the engine core and its workers."""
+        self._end.get_loop().call_soon_threadsafe(self._end.cancel)
+        self._llm.shutdown()
+
+
+def _tokens(output: RequestOutput, generation: Generation) -> Tokens:
+    completion = output.outputs[0]
+    tokens = Tokens(list(completion.token_ids), cached_tokens=output.num_cached_tokens)
+    if completion.logprobs is not None:
+        add_logprobs(tokens, completion.logprobs, generation.top_logprobs)
+    if output.prompt_logprobs:
+        _add_prompt_logprobs(tokens, output.prompt_logprobs, generation)
+    if output.finished:
+        tokens.finish = _finish(completion, generation)
+    return tokens
+
+
+def _finish(completion: Any, generation: Generation) -> FinishReason:
+    """vLLM says "stop" for every stop id; the contract tells the end id from stop words."""
+    reason = FINISH_REASONS.get(completion.finish_reason, FinishReason.CANCELLED)
+    if reason is FinishReason.END_ID and completion.stop_reason != generation.end_id:
+        return FinishReason.STOP_WORDS
+    return reason
+
+
+def _add_prompt_logprobs(tokens: Tokens, rows: Any, generation: Generation) -> None:
+    """One row per prompt token, all of one width: the token itself, then its alternatives; the first has none."""
+    width = 1 + (generation.prompt_logprobs or 0)
+    ids, logprobs = [[generation.prompt_ids[0]] * width], [[float("nan")] * width]
+    for token, row in zip(generation.prompt_ids[1:], rows[1:], strict=True):
+        ranked = sorted(row.items(), key=lambda item: item[1].rank)[: width - 1]
+        ids.append([token, *(other for other, _ in ranked)])
+        logprobs.append([row[token].logprob, *(logprob.logprob for _, logprob in ranked)])
+    tokens.prompt_ids, tokens.prompt_logprobs = ids, logprobs
+
+
+def _refusal(error: Exception) -> RequestError | None:
+    """The engine's complaint about a request as a RequestError; None for a real fault."""
+    if isinstance(error, RequestError):
+        return error
+    for cause in (error, error.__cause__):
+        if isinstance(cause, ValueError) or type(cause).__name__ in ("VLLMValidationError", "VLLMClientError"):
+            return RequestError(str(cause))
+    return None

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gemma 3 without vLLM's image processor, for every process that loads the model's class."""
+
+import importlib.util
+import sys
+import types
+from collections.abc import Mapping
+from typing import Any
+
+ARCHITECTURE = "Gemma3ForConditionalGeneration"
+
+
+def install() -> None:
+    """Register the model with a processor that only knows a blank picture: pictures come processed (images.py)."""
+    if importlib.util.find_spec("torchvision") is None:
+        _stand_in()
+    _register()
+
+
+def _stand_in() -> None:
+    """vLLM's module imports an image processor made with torchvision, for an annotation only.
+
+    The one made with Pillow, transformers' own choice without torchvision, takes its name here.
+    """
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    module = types.ModuleType("transformers.models.gemma3.image_processing_gemma3")
+    module.__dict__["Gemma3ImageProcessor"] = Gemma3ImageProcessorPil
+    sys.modules[module.__name__] = module
+
+
+def _register() -> None:
+    """vLLM asks its processor for a dummy picture only, in each process: to size its caches, and to warm up.
+
+    Gemma 3's would load the tokenizer twice more each time, which takes 10 s, and needs packages that nothing else here
+    does.
+    """
+    from vllm import ModelRegistry
+    from vllm.model_executor.models import gemma3_mm
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+
+    from engines.vllm.images import image_model
+
+    class Info(gemma3_mm.Gemma3ProcessingInfo):
+        def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
+            return {"image": self.get_hf_config().mm_tokens_per_image}
+
+    class Dummies(gemma3_mm.Gemma3DummyInputsBuilder):
+        def get_dummy_processor_inputs(self, *args: Any, **kwargs: Any) -> Any:
+            return None
+
+    class Processor(gemma3_mm.Gemma3MultiModalProcessor):
+        def apply(self, *args: Any, **kwargs: Any) -> Any:
+            images = image_model(self.info.ctx.model_config)
+            return images.blank() if images is not None else {"prompt_token_ids": []}
+
+    register = MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=Dummies)
+    # The class, not its name: vLLM inspects a named class in a process of its own, where nothing is installed.
+    model = type(ARCHITECTURE, (gemma3_mm.Gemma3ForConditionalGeneration,), {})
+    ModelRegistry.register_model(ARCHITECTURE, register(model))

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract's sampling inputs as vLLM's `SamplingParams`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+from common.errors import RequestError
+from engines.engine import Generation
+from engines.guides import guide_fields
+
+# Generation field -> SamplingParams field, where both mean the same.
+SAME_MEANING = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "min_tokens": "min_tokens",
+    "repetition_penalty": "repetition_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "seed": "seed",
+}
+
+
+def sampling_params(generation: Generation, defaults: Mapping[str, Any]) -> SamplingParams:
+    """Map one generation; `defaults` are the checkpoint's own sampling parameters, used where a field is None.
+
+    Raises RequestError for a value that vLLM refuses.
+    """
+    values = {ours: getattr(generation, field) for field, ours in SAME_MEANING.items()}
+    given = {name: value for name, value in values.items() if value is not None}
+    inherited = {name: value for name, value in defaults.items() if name in values and name not in given}
+    try:
+        params = SamplingParams(
+            **inherited,
+            **given,
+            max_tokens=generation.max_tokens,
+            # The stop ids are exactly those of the request: vLLM must not add the checkpoint's own to them.
+            ignore_eos=True,
+            stop_token_ids=_stop_ids(generation),
+            logit_bias=_logit_bias(generation),
+            logprobs=generation.top_logprobs if generation.return_log_probs else None,
+            prompt_logprobs=generation.prompt_logprobs,
+            structured_outputs=_guide(generation),
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA if generation.streaming else RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
+        )
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+    if generation.bad_words:
+        # vLLM's public field takes strings and re-tokenises them; the contract gives ids.
+        params._bad_words_token_ids = generation.bad_words
+    return params
+
+
+def _stop_ids(generation: Generation) -> list[int]:
+    ids = [words[0] for words in generation.stop_words if len(words) == 1]
+    if generation.end_id >= 0:
+        ids.append(generation.end_id)
+    return ids
+
+
+def _logit_bias(generation: Generation) -> dict[int, float] | None:
+    bias = generation.embedding_bias
+    if bias is None:
+        return None
+    biased = bias.nonzero().flatten()
+    return dict(zip(biased.tolist(), bias[biased].tolist(), strict=True)) or None
+
+
+def _guide(generation: Generation) -> StructuredOutputsParams | None:
+    fields = guide_fields(generation)
+    return None if fields is None else StructuredOutputsParams(**fields)

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading answers: what a model wrote, taken apart into content, reasoning and tool calls while it arrives."""
+
+from families.parsers.chat_parser import AnswerFormat, ChatParser
+from families.parsers.events import (
+    ContentDelta,
+    Event,
+    Parser,
+    ReasoningDelta,
+    ToolArgumentsDelta,
+    ToolCallStart,
+)
+from families.parsers.registry import TOOL_PARSERS, find_tool_parser
+
+__all__ = [
+    "TOOL_PARSERS",
+    "AnswerFormat",
+    "ChatParser",
+    "ContentDelta",
+    "Event",
+    "Parser",
+    "ReasoningDelta",
+    "ToolArgumentsDelta",
+    "ToolCallStart",
+    "find_tool_parser",
+]

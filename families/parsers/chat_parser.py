@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A chat answer's text to its fields: the reasoning parser, and behind it the tool parser."""
+
+from dataclasses import dataclass
+
+from common.answer_options import AnswerOptions
+from families.parsers.events import ContentDelta, Event, Parser, ReasoningDelta
+from families.parsers.reasoning import ReasoningParser
+from families.parsers.registry import find_tool_parser
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFormat:
+    """How one family of models writes its answers.
+
+    reasoning_tags: the tags around the reasoning, such as ("<think>", "</think>"); None for models without.
+    reasoning_starts_open: the generation prompt ends with the opening tag when thinking is on.
+    thinking_default: whether the family thinks when the request does not say.
+    tool_parser: a name of `TOOL_PARSERS`; None where tool calls cannot be read. Raises ValueError for other names.
+    """
+
+    reasoning_tags: tuple[str, str] | None = None
+    reasoning_starts_open: bool = False
+    thinking_default: bool = True
+    tool_parser: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tool_parser is not None:
+            find_tool_parser(self.tool_parser)
+
+
+class ChatParser:
+    """Parses one answer of a family as one request asked for it.
+
+    With thinking off a thinking block is still recognised where the model writes one (Qwen3 may write an empty one).
+    Without tools, or with tool_choice "none", tool markup is text. With `inline_reasoning` the block is content as it
+    was written; tool calls are not looked for inside it either way.
+    """
+
+    def __init__(self, answer_format: AnswerFormat, options: AnswerOptions) -> None:
+        self._inline = options.inline_reasoning
+        self._reasoning = _reasoning_parser(answer_format, options)
+        wants_tools = options.tools and options.tool_choice != "none"
+        self._tools: Parser | None = None
+        if answer_format.tool_parser is not None and wants_tools:
+            self._tools = find_tool_parser(answer_format.tool_parser)()
+
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the text read last is reasoning."""
+        return self._reasoning is not None and self._reasoning.inside
+
+    def feed(self, text: str) -> list[Event]:
+        if self._reasoning is None:
+            return self._read_content(text)
+        return self._pass_on(self._reasoning.feed(text))
+
+    def flush(self) -> list[Event]:
+        events = self._pass_on(self._reasoning.flush()) if self._reasoning else []
+        return events + self._tools.flush() if self._tools else events
+
+    def _pass_on(self, events: list[Event]) -> list[Event]:
+        passed: list[Event] = []
+        for event in events:
+            if isinstance(event, ContentDelta):
+                passed += self._read_content(event.text)
+            elif isinstance(event, ReasoningDelta) and self._inline:
+                passed.append(ContentDelta(event.text))
+            else:
+                passed.append(event)
+        return passed
+
+    def _read_content(self, text: str) -> list[Event]:
+        return self._tools.feed(text) if self._tools else [ContentDelta(text)]
+
+
+def _reasoning_parser(answer_format: AnswerFormat, options: AnswerOptions) -> ReasoningParser | None:
+    if answer_format.reasoning_tags is None:
+        return None
+    thinking = answer_format.thinking_default if options.enable_thinking is None else options.enable_thinking
+    starts_open = answer_format.reasoning_starts_open and thinking
+    return ReasoningParser(answer_format.reasoning_tags, starts_open=starts_open, verbatim=options.inline_reasoning)

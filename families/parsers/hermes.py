@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hermes tool calls, as Qwen2.5 and Qwen3 write them: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`."""
+
+from collections.abc import Callable
+
+from common.markers import MarkerScanner
+from families.parsers.call_reader import CallReader, Status
+from families.parsers.content import ContentWriter
+from families.parsers.events import Event, ToolArgumentsDelta, ToolCallStart, new_call_id
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+
+
+class HermesParser:
+    """Reads tool calls between text, and streams their arguments.
+
+    What is no call stays in the content, tags and all: JSON that fails before a call has begun, or is unfinished at
+    the end. Once a call has begun it cannot be taken back: where its arguments break, all up to `</tool_call>` follows
+    as arguments; what is wrong behind complete arguments is content, so that the arguments stay valid.
+    """
+
+    def __init__(self) -> None:
+        self._content = ContentWriter()
+        self._tags = MarkerScanner(OPEN, CLOSE)
+        self._close = MarkerScanner(CLOSE)
+        self._reader = CallReader()
+        self._step: Callable[[str, int, list[Event]], int] = self._outside
+        self._calls = 0
+        self._close_due = False  # a call's object has ended, its closing tag has not come
+
+    def feed(self, text: str) -> list[Event]:
+        events: list[Event] = []
+        position = 0
+        while position < len(text):
+            position = self._step(text, position, events)
+        return events
+
+    def flush(self) -> list[Event]:
+        events: list[Event] = []
+        if self._step == self._call:
+            self._give_up(events)
+        elif self._step == self._broken:
+            self._arguments(self._close.flush(), events)
+        else:
+            events += self._content.text(self._tags.flush())
+        return events + self._content.flush()
+
+    # Each step reads from a position on and returns where it stopped.
+
+    def _outside(self, text: str, position: int, events: list[Event]) -> int:
+        clear, tag, position = self._tags.scan(text, position)
+        if clear:
+            events += self._content.text(clear)
+        if tag == OPEN:
+            self._reader = CallReader()
+            self._step = self._call
+        elif tag and self._close_due:
+            self._end_call()
+        elif tag:
+            events += self._content.text(tag)
+        return position
+
+    def _call(self, text: str, position: int, events: list[Event]) -> int:
+        reader = self._reader
+        announced = reader.begun
+        position = reader.feed(text, position)
+        if reader.begun and not announced:
+            events.append(ToolCallStart(self._calls, new_call_id(), reader.name))
+            self._calls += 1
+            self._content.call()
+        self._arguments(reader.take(), events)
+        if reader.status is Status.BROKEN:
+            self._step = self._broken
+        elif reader.status is not Status.READING:
+            self._give_up(events)
+        return position
+
+    def _broken(self, text: str, position: int, events: list[Event]) -> int:
+        clear, tag, position = self._close.scan(text, position)
+        self._arguments(clear, events)
+        if tag:
+            self._end_call()
+        return position
+
+    def _give_up(self, events: list[Event]) -> None:
+        """Leave the object, complete or not; what was read of it and not understood is content."""
+        unread = self._reader.rest if self._reader.begun else OPEN + self._reader.rest
+        events += self._content.text(unread)
+        self._close_due = self._reader.begun
+        self._step = self._outside
+
+    def _end_call(self) -> None:
+        self._content.call()
+        self._close_due = False
+        self._step = self._outside
+
+    def _arguments(self, text: str, events: list[Event]) -> None:
+        if text:
+            events.append(ToolArgumentsDelta(self._calls - 1, text))

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reasoning at the beginning of an answer: `<think>\\n...\\n</think>\\n\\n...`."""
+
+import re
+from collections.abc import Callable
+
+from common.markers import MarkerScanner
+from families.parsers.events import ContentDelta, Event, ReasoningDelta
+
+_SPACE = re.compile(r"\s*")
+_NEWLINES = "\r\n"
+
+
+class ReasoningParser:
+    """Tells the reasoning at the beginning of an answer from the content behind it.
+
+    The opening tag counts only at the beginning of the answer, behind whitespace at most: later it is text. The
+    first closing tag ends the reasoning; an unfinished block stays reasoning. Line ends directly behind the opening
+    tag, before the closing tag and behind it belong to the markup and are dropped, as the families' templates do.
+
+    starts_open: the prompt ends with the opening tag, so the answer begins inside the reasoning (a repeated opening
+        tag is dropped).
+    verbatim: leave tags and line ends in; the block comes as ReasoningDelta with every character of it.
+    """
+
+    def __init__(self, tags: tuple[str, str], *, starts_open: bool = False, verbatim: bool = False) -> None:
+        self._open = tags[0]
+        self._close = MarkerScanner(tags[1])
+        self._starts_open = starts_open
+        self._verbatim = verbatim
+        self._step: Callable[[str, list[Event]], str] = self._beginning
+        self._space: list[str] = []  # whitespace before an opening tag
+        self._tag = ""  # what has come of an opening tag
+        self._newlines: list[str] = []  # line ends that a closing tag may follow
+        self._empty = True  # no reasoning written yet
+
+    @property
+    def inside(self) -> bool:
+        """Whether the text read last is reasoning."""
+        return self._step == self._reasoning or (self._step == self._beginning and self._starts_open)
+
+    def feed(self, text: str) -> list[Event]:
+        events: list[Event] = []
+        while text:
+            text = self._step(text, events)
+        return events
+
+    def flush(self) -> list[Event]:
+        events = self.feed(self._resolve()) if self._step == self._beginning else []
+        if self._step == self._reasoning:
+            self._write(self._close.flush(), events)
+            if self._newlines and not self._empty:
+                events.append(ReasoningDelta("".join(self._newlines)))
+            self._newlines = []
+        return events
+
+    # Each step reads the beginning of the text and returns the rest.
+
+    def _beginning(self, text: str, events: list[Event]) -> str:
+        if not self._tag and (space := _SPACE.match(text)) and space.end():
+            self._space.append(space.group())
+            return text[space.end() :]
+        missing = len(self._open) - len(self._tag)
+        self._tag, rest = self._tag + text[:missing], text[missing:]
+        if self._tag != self._open and self._open.startswith(self._tag):
+            return rest
+        return self._resolve() + rest
+
+    def _resolve(self) -> str:
+        """Choose the step that reads on; returns what was held and is left to read."""
+        opened = self._tag == self._open
+        held = "".join(self._space) + self._tag
+        self._space, self._tag = [], ""
+        self._step = self._reasoning if opened or self._starts_open else self._content
+        return "" if opened and not self._verbatim else held
+
+    def _reasoning(self, text: str, events: list[Event]) -> str:
+        clear, close, position = self._close.scan(text)
+        self._write(clear, events)
+        if close:
+            if self._verbatim:
+                events.append(ReasoningDelta(close))
+            self._newlines = []
+            self._step = self._behind
+        return text[position:]
+
+    def _write(self, text: str, events: list[Event]) -> None:
+        if self._verbatim:
+            body = text
+        else:
+            if self._empty:
+                text = text.lstrip(_NEWLINES)
+            body = text.rstrip(_NEWLINES)
+        if body:
+            events.append(ReasoningDelta("".join(self._newlines) + body))
+            self._newlines, self._empty = [], False
+        if len(body) < len(text):
+            self._newlines.append(text[len(body) :])
+
+    def _behind(self, text: str, events: list[Event]) -> str:
+        rest = text if self._verbatim else text.lstrip(_NEWLINES)
+        if rest:
+            self._step = self._content
+        return rest
+
+    def _content(self, text: str, events: list[Event]) -> str:
+        events.append(ContentDelta(text))
+        return ""

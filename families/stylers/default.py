@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any other model: its own chat template, or ChatML where it has none but the vocabulary is made for it."""
+
+from common.tokenizer import ChatTokenizer
+from families.stylers import chatml
+from families.stylers.base import Styler
+from families.stylers.llama3 import HEADER
+
+
+class DefaultStyler(Styler):
+    name = "default"
+    turn_ends = (chatml.TURN_END, "<|eot_id|>", "<end_of_turn>")
+
+    def template(self, tokenizer: ChatTokenizer) -> str | None:
+        if tokenizer.template is None and tokenizer.token_id("<|im_start|>") is not None:
+            return chatml.TEMPLATE
+        return None
+
+    def stop_ids(self, tokenizer: ChatTokenizer) -> tuple[int, ...]:
+        # A token may be in the vocabulary and mean nothing: it ends turns only where the template writes it.
+        source = self.template(tokenizer) or tokenizer.template or ""
+        ids = (tokenizer.token_id(token) for token in self.turn_ends if token in source)
+        return tuple(item for item in ids if item is not None)
+
+    def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
+        template = tokenizer.template or ""
+        if "tools" not in template:
+            return None
+        # "<function=" marks the XML calls of Qwen3-Coder, which use the same outer tag.
+        if "<tool_call>" in template and "<function=" not in template:
+            return "hermes"
+        return "llama3_json" if HEADER in template else None

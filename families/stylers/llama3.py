@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Llama 3.x: header tokens around roles, tool calls as bare JSON."""
+
+from common.tokenizer import ChatTokenizer
+from families.stylers.base import Styler
+
+HEADER = "<|start_header_id|>"
+
+
+class Llama3Styler(Styler):
+    name = "llama3"
+    turn_ends = ("<|eot_id|>", "<|eom_id|>")
+
+    def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
+        # Llama 3.0's template knows no tools.
+        return "llama3_json" if "tools" in (tokenizer.template or "") else None

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Qwen2 and Qwen2.5: ChatML with Hermes tool calls. QwQ, of the same model type, is told by its template's tags."""
+
+from common.tokenizer import ChatTokenizer
+from families.stylers import chatml
+from families.stylers.base import Styler
+
+
+class QwenStyler(Styler):
+    name = "qwen"
+    turn_ends = (chatml.TURN_END,)
+
+    def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
+        return "hermes"

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Qwen3: Qwen with reasoning, switched by `enable_thinking` (on unless the server or the request says otherwise).
+
+Its template drops the reasoning of earlier turns and keeps that of the turn in progress (a chain of tool calls).
+"""
+
+from common.tokenizer import ChatTokenizer
+from families.stylers.base import THINK_TAGS
+from families.stylers.qwen import QwenStyler
+
+
+class Qwen3Styler(QwenStyler):
+    name = "qwen3"
+
+    def reasoning_tags(self, tokenizer: ChatTokenizer) -> tuple[str, str] | None:
+        return THINK_TAGS

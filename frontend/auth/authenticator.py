@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may call: API keys from the settings and from a file that is read again when it changes."""
+
+import ipaddress
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from starlette.datastructures import Headers
+
+from frontend.auth.keys import ApiKey, KeyIndex, digest, read_keys
+from frontend.auth.quotas import Limits, Quota
+from frontend.errors import ApiError
+from frontend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RELOAD_PERIOD = 1.0  # seconds between two looks at the file
+PROTECTED = ("/v1/", "/tokenize", "/detokenize")
+
+
+class Access:
+    """Asks for a key where any is known, and counts what each key uses."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._origins = frozenset(settings.cors_allow_origins)
+        self._defaults = Limits(settings.api_key_rate, settings.api_key_burst, settings.api_key_concurrent)
+        self._fixed = tuple(ApiKey(f"setting:{i}", digest(key), Limits()) for i, key in enumerate(settings.api_key, 1))
+        self._path = None if settings.api_keys_file is None else Path(settings.api_keys_file)
+        self._looked_at = float("-inf")
+        self._version: tuple[int, ...] | None = None
+        self._quotas: dict[str, Quota] = {}
+        self._index = KeyIndex(())
+        self._use(() if self._path is None else read_keys(self._path))
+
+    def authenticate(self, headers: Headers) -> tuple[str, Quota] | None:
+        """Name and quota of the key that a request carries, None where none is asked for; raises ApiError."""
+        if self._path is not None:
+            self._look(self._path)
+        elif not self._fixed:
+            return None
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        key = self._index.find(given.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            raise ApiError("bad_key", "A valid API key is required: Authorization: Bearer <key>")
+        return key.name, self._quotas[key.name]
+
+    def check_origin(self, headers: Headers) -> None:
+        """Refuse what a page in somebody's browser sends unasked: a POST needs no permission of CORS to be carried out.
+
+        No page is served here, so that no origin is ours; that also stops names that are rebound to this address.
+        """
+        origin = headers.get("origin")
+        if origin is not None and origin not in self._origins and "*" not in self._origins:
+            raise ApiError("bad_origin", "Pages of this origin may not call this server (cors_allow_origins)")
+
+    def _look(self, path: Path) -> None:
+        """Read the file again if it has changed. One that cannot be used leaves the keys as they are."""
+        now = time.monotonic()
+        if now - self._looked_at < RELOAD_PERIOD:
+            return
+        self._looked_at = now
+        version = _version(path)
+        if version == self._version:
+            return
+        first, self._version = self._version is None, version
+        try:
+            self._use(read_keys(path))
+        except (OSError, ValueError) as error:
+            logger.error("%s: the API keys stay as they were: %s", path, error)
+        else:
+            if not first:
+                logger.info("%s: %d API keys", path, len(self._quotas) - len(self._fixed))
+
+    def _use(self, from_file: Iterable[ApiKey]) -> None:
+        keys = [*self._fixed, *from_file]
+        self._index = KeyIndex(keys)
+        # What a key has used is kept with its name.
+        old, self._quotas = self._quotas, {}
+        for key in keys:
+            limits = self._with_defaults(key.limits)
+            self._quotas[key.name] = quota = old.get(key.name) or Quota(limits)
+            quota.change(limits)
+
+    def _with_defaults(self, own: Limits) -> Limits:
+        return Limits(
+            own.rate or self._defaults.rate,
+            own.burst or (self._defaults.burst if own.rate is None else None),
+            own.concurrent or self._defaults.concurrent,
+        )
+
+
+def warnings(settings: Settings) -> list[str]:
+    """What everybody who can reach the server can do, said for people; nothing on a loopback address."""
+    if is_loopback(settings.host):
+        return []
+    said = []
+    if not settings.api_key and settings.api_keys_file is None:
+        said.append(
+            f"ANYBODY WHO CAN REACH {settings.host}:{settings.port} MAY USE THIS MODEL: no API keys are set "
+            "(api_keys_file, api_key)"
+        )
+    if settings.tls_certificate is None:
+        said.append(
+            f"PROMPTS, ANSWERS AND KEYS CROSS THE NETWORK IN THE CLEAR at {settings.host}:{settings.port}: no TLS "
+            "(tls_certificate, tls_key); fine only behind a proxy that has it"
+        )
+    return said
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    try:
+        about = os.stat(path)
+    except OSError:
+        return ()
+    return about.st_ino, about.st_size, about.st_mtime_ns

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every HTTP request passes before the routes. Pure ASGI, so that a client's disconnect stays visible."""
+
+import re
+from contextlib import ExitStack
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from frontend.auth.authenticator import PROTECTED, Access
+from frontend.errors import ApiError, describe, error_body
+from frontend.telemetry.request_record import current
+
+
+class Gate:
+    """Tidies the path, checks the key and what it may do, limits the body however it is sent."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, access: Access) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        # Clients that join a base URL and a path with one slash too many are common.
+        scope["path"] = re.sub("/{2,}", "/", scope["path"])
+        with ExitStack() as held:
+            try:
+                self._let_in(scope["path"], scope["method"], headers, held)
+                self._check_length(headers.get("content-length"))
+            except ApiError as error:
+                await _refuse(error, send)
+                return
+            await self._app(scope, self._limited(receive), send)
+
+    def _let_in(self, path: str, method: str, headers: Headers, held: ExitStack) -> None:
+        """Refuse who may not call; what the caller's key is allowed at once is held until the answer has been sent."""
+        if method == "OPTIONS" or not path.startswith(PROTECTED):
+            return
+        if method == "POST":
+            self._access.check_origin(headers)
+        caller = self._access.authenticate(headers)
+        if caller is None:
+            return
+        current().key, quota = caller
+        if method == "POST":
+            held.enter_context(quota.use())
+
+    def _check_length(self, length: str | None) -> None:
+        if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > self._max_body_bytes:
+            raise self._too_large()
+
+    def _limited(self, receive: Receive) -> Receive:
+        received = 0
+
+        async def limited() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self._max_body_bytes:
+                    raise self._too_large()
+            return message
+
+        return limited
+
+    def _too_large(self) -> ApiError:
+        return ApiError("too_large", f"The request body is larger than {self._max_body_bytes} bytes")
+
+
+async def _refuse(error: ApiError, send: Send) -> None:
+    current().fail(error)
+    shape, body = describe(error)[0], orjson.dumps(error_body(error))
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **shape.headers}
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": shape.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

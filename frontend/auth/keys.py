@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""API keys and the file that holds them: only their hashes, one key a line.
+
+    # name, SHA-256 of the key, then limits if there are any
+    alice 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 rate=60 burst=10 concurrent=4
+
+`python -m frontend.auth.keys alice rate=60 concurrent=4 >> keys` makes a key, shows it on the terminal and writes its
+line.
+The keys are random, 256 bits each, so that a plain hash of one cannot be turned back.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from frontend.auth.quotas import Limits
+
+_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+_HASH = re.compile(r"[0-9a-fA-F]{64}")
+_LIMITS = tuple(field.name for field in fields(Limits))
+PREFIX = "sk-"  # of the keys that are made here; clients look for it
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """name: for logs, and what the limits are counted by. digest: SHA-256 of the key."""
+
+    name: str
+    digest: bytes
+    limits: Limits
+
+    def line(self) -> str:
+        """As it stands in the file."""
+        limits = [f"{name}={value}" for name in _LIMITS if (value := getattr(self.limits, name)) is not None]
+        return " ".join([self.name, self.digest.hex(), *limits])
+
+
+def digest(key: str) -> bytes:
+    """What is kept of a key."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def read_keys(path: Path) -> tuple[ApiKey, ...]:
+    """The keys of a file; raises ValueError naming the line at fault, OSError where it cannot be read."""
+    keys: dict[str, ApiKey] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            key = parse_key(words)
+            if key.name in keys:
+                raise ValueError(f"the name {key.name} was used before")
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        keys[key.name] = key
+    if not keys:
+        # Somebody is just writing the file, or emptied it by mistake.
+        raise ValueError("it holds no key")
+    return tuple(keys.values())
+
+
+def parse_key(words: Sequence[str]) -> ApiKey:
+    """The words of a line; raises ValueError saying what is wrong, never showing a hash or what may be a key."""
+    name, *rest = words
+    if not _NAME.fullmatch(name):
+        raise ValueError("a line begins with a name of letters, digits and . _ @ -")
+    if not rest or not _HASH.fullmatch(rest[0]):
+        raise ValueError(f"{name} needs the SHA-256 of its key, 64 hexadecimal digits")
+    return ApiKey(name, bytes.fromhex(rest[0]), parse_limits(rest[1:]))
+
+
+def parse_limits(words: Iterable[str]) -> Limits:
+    """`name=number` each; raises ValueError for anything else."""
+    limits: dict[str, int] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in _LIMITS or name in limits:
+            raise ValueError(f"expected each of {', '.join(_LIMITS)} at most once, as rate=60")
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", value):
+            raise ValueError(f"{name} must be a whole number above 0")
+        limits[name] = int(value)
+    return Limits(**limits)
+
+
+class KeyIndex:
+    """Finds keys in a time that tells nothing about them: what is looked up and compared is a keyed hash, whose key
+    nobody knows and which another process does not share."""
+
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
+        self._secret = secrets.token_bytes(32)
+        self._keys = {self._hide(key.digest): key for key in keys}
+
+    def find(self, given: str) -> ApiKey | None:
+        """The key that a client sent, or None for an unknown one."""
+        hidden = self._hide(digest(given))
+        found = self._keys.get(hidden)
+        return found if found is not None and hmac.compare_digest(self._hide(found.digest), hidden) else None
+
+    def _hide(self, plain: bytes) -> bytes:
+        return hmac.digest(self._secret, plain, "sha256")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make a key: the line for the file goes to standard output, the key itself to the terminal."""
+    if not arguments or arguments[0].startswith("-"):
+        sys.stderr.write(f"usage: python -m frontend.auth.keys NAME [{'=N] ['.join(_LIMITS)}=N] >> FILE\n")
+        return 2
+    key = PREFIX + secrets.token_urlsafe(32)
+    try:
+        line = parse_key([arguments[0], digest(key).hex(), *arguments[1:]]).line()
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stderr.write(f"The key of {arguments[0]}, shown only now: {key}\n")
+    sys.stdout.write(f"{line}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

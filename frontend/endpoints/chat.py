@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chat completions: the body to ensemble requests, deltas to chunks or one message."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from common.answer_options import AnswerOptions
+from common.errors import RequestError
+from frontend.endpoints.sampling import engine_parameters, sampling_inputs
+from frontend.protocol.chat import ChatBody, ChatPrompt
+from frontend.protocol.messages import clean_messages
+from frontend.protocol.refused import REFUSED_IN_CHAT, refuse
+from frontend.serving.answer import Plan, head, new_id
+from frontend.serving.service import Service
+from frontend.serving.sse import ChunkFrames
+from frontend.triton.deltas import complete_tool_calls
+from frontend.triton.tensors import Delta, EnsembleRequest
+from frontend.triton.usage import Usage
+
+
+async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
+    """Validate, fetch the images, map to tensors."""
+    refuse(raw, REFUSED_IN_CHAT)
+    body = ChatBody.model_validate(raw)
+    model = service.model_name(body.model)
+    thinking = body.thinking(service.settings.enable_thinking)
+    messages, urls = clean_messages(body.messages)
+    request = EnsembleRequest(
+        messages=prompt_json(body, messages, thinking, raw),
+        images=await service.images.fetch(urls),
+        max_tokens=body.length,
+        return_log_probs=True if body.logprobs else None,
+        parameters=engine_parameters(body)
+        | _options(body, thinking, service.settings.inline_reasoning).to_parameters(),
+        **sampling_inputs(body),
+    )
+    if body.constraints():
+        await service.require_input("guided_decoding_guide", _constraint_field(raw))
+    return ChatPlan(body, model, request)
+
+
+def prompt_json(
+    body: ChatPrompt, messages: list[dict[str, Any]], thinking: bool | None, raw: Mapping[str, Any]
+) -> bytes:
+    """The `messages` tensor: the request's own fields that make the prompt."""
+    prompt: dict[str, Any] = {"messages": messages}
+    for name in ("tools", "tool_choice", "parallel_tool_calls") if body.tools else ():
+        if raw.get(name) is not None:
+            prompt[name] = raw[name]
+    if raw.get("response_format"):
+        prompt["response_format"] = raw["response_format"]
+    template = dict(body.chat_template_kwargs or {})
+    if thinking is not None:
+        template["enable_thinking"] = thinking
+    if body.reasoning_effort is not None:
+        template.setdefault("reasoning_effort", body.reasoning_effort)
+    if template:
+        prompt["chat_template_kwargs"] = template
+    if isinstance(body, ChatBody) and (structured := _structured_outputs(body)):
+        prompt["structured_outputs"] = structured
+    for name in ("add_generation_prompt", "continue_final_message"):
+        if getattr(body, name) is not None:
+            prompt[name] = getattr(body, name)
+    try:
+        return orjson.dumps(prompt)
+    except orjson.JSONEncodeError:
+        raise RequestError("The request is nested too deeply", param="messages") from None
+
+
+def _structured_outputs(body: ChatBody) -> dict[str, Any] | None:
+    """The constraint that is not said by response_format, which travels as it is."""
+    constraints = body.constraints()
+    if not constraints or (body.response_format is not None and body.response_format.type != "text"):
+        return None
+    return constraints[0]
+
+
+def _constraint_field(raw: Mapping[str, Any]) -> str:
+    names = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
+    return next((name for name in names if raw.get(name) is not None), "response_format")
+
+
+def _options(body: ChatBody, thinking: bool | None, inline_reasoning: bool) -> AnswerOptions:
+    return AnswerOptions(
+        chat=True,
+        stop=tuple(body.stop or ()),
+        include_stop=bool(body.include_stop_str_in_output),
+        skip_special_tokens=body.skip_special_tokens is not False,
+        inline_reasoning=inline_reasoning if body.separate_reasoning is None else not body.separate_reasoning,
+        enable_thinking=thinking,
+        tools=bool(body.tools),
+        tool_choice=body.tool_choice_name() if body.tools else "auto",
+        logprobs=bool(body.logprobs),
+        top_logprobs=body.top_logprobs or 0,
+    )
+
+
+class ChatPlan(Plan):
+    """The requests of a chat completion and how their deltas are written."""
+
+    def __init__(self, body: ChatBody, model: str, request: EnsembleRequest) -> None:
+        seeds = [None if request.seed is None else (request.seed + i) % 2**64 for i in range(body.choices)]
+        self.id = new_id("chatcmpl")
+        self.requests = [replace(request, seed=seed) for seed in seeds]
+        self.stream = bool(body.stream)
+        self.include_usage = body.include_usage
+        self.usage = Usage(per_prompt=body.choices)
+        self._body = body
+        self.model, self._created = model, int(time.time())
+        self._echo = _echo(body)
+        chunk_head = head(self.id, "chat.completion.chunk", self._created, model)
+        self._frames = ChunkFrames(chunk_head, body.choices, with_usage=body.include_usage)
+
+    def adapt(self, delta: Delta) -> Delta:
+        if self._body.parallel_tool_calls is False and delta.tool_calls:
+            delta = replace(delta, tool_calls=tuple(call for call in delta.tool_calls if call["index"] == 0))
+        if self._body.include_reasoning is False and delta.reasoning:
+            delta = replace(delta, reasoning="")
+        return delta
+
+    def opening(self) -> bytes:
+        role = orjson.dumps({"role": "assistant", "content": ""})
+        frames = [self._frames.chunk(choice, b'"delta"', role) for choice in range(len(self.requests))]
+        if self._echo:
+            echo = b'{"content":' + orjson.dumps(self._echo) + b"}"
+            frames += [self._frames.chunk(choice, b'"delta"', echo) for choice in range(len(self.requests))]
+        return b"".join(frames)
+
+    def chunks(self, choice: int, delta: Delta) -> bytes:
+        """Reasoning, content and each tool call in a chunk of its own: clients read one kind per chunk."""
+        logprobs = _logprobs_json(delta)
+        values: list[bytes] = []
+        if delta.reasoning:
+            text = orjson.dumps(delta.reasoning)
+            values.append(b'{"reasoning_content":' + text + b',"reasoning":' + text + b"}")
+        if delta.text or (delta.logprobs and not values and not delta.tool_calls):
+            values.append(b'{"content":' + orjson.dumps(delta.text) + b"}")
+        values += [b'{"tool_calls":[' + orjson.dumps(call) + b"]}" for call in delta.tool_calls]
+        frames: list[bytes] = []
+        for value in values:
+            frames.append(self._frames.chunk(choice, b'"delta"', value, logprobs))
+            logprobs = b"null"
+        if delta.finish_reason is not None:
+            frames.append(self._frames.chunk(choice, b'"delta"', b"{}", finish=orjson.dumps(delta.finish_reason)))
+        return b"".join(frames)
+
+    def usage_chunk(self) -> bytes:
+        return self._frames.usage(self.usage.body())
+
+    def whole(self, answers: list[Delta]) -> dict[str, Any]:
+        choices = [self._choice(index, delta) for index, delta in enumerate(answers)]
+        return head(self.id, "chat.completion", self._created, self.model) | {
+            "choices": choices,
+            "usage": self.usage.body(),
+        }
+
+    def _choice(self, index: int, delta: Delta) -> dict[str, Any]:
+        text = self._echo + delta.text
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": None if delta.tool_calls and not text else text,
+            "refusal": None,
+        }
+        if delta.reasoning:
+            message |= {"reasoning_content": delta.reasoning, "reasoning": delta.reasoning}
+        if delta.tool_calls:
+            message["tool_calls"] = complete_tool_calls(delta.tool_calls)
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": {"content": list(delta.logprobs), "refusal": None} if self._body.logprobs else None,
+            "finish_reason": delta.finish_reason,
+        }
+
+
+def _echo(body: ChatBody) -> str:
+    """With `echo`, the text of a last message that the answer goes on with."""
+    last = body.messages[-1]
+    content = last.get("content")
+    return content if body.echo and last.get("role") == "assistant" and isinstance(content, str) else ""
+
+
+def _logprobs_json(delta: Delta) -> bytes:
+    return b'{"content":' + orjson.dumps(delta.logprobs) + b',"refusal":null}' if delta.logprobs else b"null"

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain completions: prompts to ensemble requests, deltas to chunks or one body."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from common.answer_options import AnswerOptions
+from frontend.endpoints.completion_logprobs import OldLogprobs
+from frontend.endpoints.guides import guide_inputs
+from frontend.endpoints.sampling import engine_parameters, sampling_inputs
+from frontend.protocol.completions import CompletionBody, Prompt
+from frontend.protocol.refused import REFUSED_IN_COMPLETIONS, refuse
+from frontend.serving.answer import Plan, head, new_id
+from frontend.serving.service import Service
+from frontend.serving.sse import ChunkFrames
+from frontend.triton.tensors import Delta, EnsembleRequest, Parameter
+from frontend.triton.usage import Usage
+
+
+async def plan_completion(service: Service, raw: dict[str, Any]) -> "CompletionPlan":
+    """Validate and map to tensors; prompts that are to be echoed and came as ids are detokenized."""
+    refuse(raw, REFUSED_IN_COMPLETIONS)
+    body = CompletionBody.model_validate(raw)
+    model = service.model_name(body.model)
+    fields = sampling_inputs(body) | guide_inputs(body)
+    fields |= {
+        # One token is the least that an engine generates; `adapt` drops it where none was asked for.
+        "max_tokens": max(1, body.length),
+        "return_log_probs": True if body.logprobs is not None else None,
+        "parameters": _parameters(body),
+    }
+    requests = [_request(prompt, fields) for prompt in body.prompt]
+    echoes = await asyncio.gather(*(_echo(service, body, prompt) for prompt in body.prompt))
+    return CompletionPlan(body, model, requests, echoes)
+
+
+def _request(prompt: Prompt, fields: dict[str, Any]) -> EnsembleRequest:
+    if isinstance(prompt, str):
+        return EnsembleRequest(text_input=prompt, **fields)
+    return EnsembleRequest(input_ids=tuple(prompt), **fields)
+
+
+async def _echo(service: Service, body: CompletionBody, prompt: Prompt) -> str:
+    if not body.echo:
+        return ""
+    return prompt if isinstance(prompt, str) else await service.detokenize(prompt)
+
+
+def _parameters(body: CompletionBody) -> dict[str, Parameter]:
+    options = AnswerOptions(
+        stop=tuple(body.stop or ()),
+        include_stop=bool(body.include_stop_str_in_output),
+        skip_special_tokens=body.skip_special_tokens is not False,
+        logprobs=body.logprobs is not None,
+        top_logprobs=body.logprobs or 0,
+    )
+    parameters = engine_parameters(body) | options.to_parameters()
+    if body.echo and body.logprobs is not None:
+        parameters["prompt_logprobs"] = body.logprobs
+    return parameters
+
+
+class CompletionPlan(Plan):
+    """The requests of a plain completion and how their deltas are written; choice = prompt x n + i."""
+
+    def __init__(
+        self, body: CompletionBody, model: str, requests: Sequence[EnsembleRequest], echoes: Sequence[str]
+    ) -> None:
+        self.id = new_id("cmpl")
+        self.requests = [
+            replace(request, seed=None if request.seed is None else (request.seed + i) % 2**64)
+            for request in requests
+            for i in range(body.choices)
+        ]
+        self.stream = bool(body.stream)
+        self.include_usage = body.include_usage
+        self.usage = Usage(per_prompt=body.choices)
+        self._body = body
+        self._model, self._created = model, int(time.time())
+        self._echoes = [echo for echo in echoes for _ in range(body.choices)]
+        self._logprobs = [OldLogprobs(body.logprobs or 0) for _ in self.requests]
+        self._frames = ChunkFrames(self._head(), len(self.requests), with_usage=body.include_usage)
+
+    def adapt(self, delta: Delta) -> Delta:
+        if self._body.max_tokens == 0:
+            finish = None if delta.finish_reason is None else "length"
+            none_made = None if delta.completion_tokens is None else 0
+            return replace(delta, text="", logprobs=(), finish_reason=finish, completion_tokens=none_made)
+        return delta
+
+    def opening(self) -> bytes:
+        echoes = [(choice, echo) for choice, echo in enumerate(self._echoes) if echo]
+        return b"".join(self._frames.chunk(choice, b'"text"', orjson.dumps(echo)) for choice, echo in echoes)
+
+    def chunks(self, choice: int, delta: Delta) -> bytes:
+        frames: list[bytes] = []
+        if delta.text or delta.logprobs:
+            logprobs = b"null"
+            if delta.logprobs:
+                logprobs = orjson.dumps(self._logprobs[choice].convert(delta.logprobs))
+            frames.append(self._frames.chunk(choice, b'"text"', orjson.dumps(delta.text), logprobs))
+        if delta.finish_reason is not None:
+            frames.append(self._frames.chunk(choice, b'"text"', b'""', finish=orjson.dumps(delta.finish_reason)))
+        return b"".join(frames)
+
+    def usage_chunk(self) -> bytes:
+        return self._frames.usage(self.usage.body())
+
+    def whole(self, answers: list[Delta]) -> dict[str, Any]:
+        choices = [self._choice(index, delta) for index, delta in enumerate(answers)]
+        return self._head() | {"choices": choices, "usage": self.usage.body()}
+
+    def _head(self) -> dict[str, Any]:
+        return head(self.id, "text_completion", self._created, self._model)
+
+    def _choice(self, index: int, delta: Delta) -> dict[str, Any]:
+        logprobs = None
+        if self._body.logprobs is not None:
+            logprobs = self._logprobs[index].convert((*delta.prompt_logprobs, *delta.logprobs))
+        return {
+            "index": index,
+            "text": self._echoes[index] + delta.text,
+            "logprobs": logprobs,
+            "finish_reason": delta.finish_reason,
+        }

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Constraints of a plain completion as the engine's guide tensors; a chat's are preprocessing's to work out."""
+
+import json
+from typing import Any
+
+import orjson
+
+from common.errors import RequestError
+from frontend.protocol.common import GenerationBody
+
+
+def guide_inputs(body: GenerationBody) -> dict[str, Any]:
+    """The two guided-decoding fields of EnsembleRequest, or none."""
+    constraints = body.constraints()
+    if not constraints:
+        return {}
+    ((kind, value),) = constraints[0].items()
+    guide_type, guide = _GUIDES[kind](value)
+    return {"guided_decoding_guide_type": guide_type, "guided_decoding_guide": guide}
+
+
+def _schema(value: Any) -> tuple[str, str]:
+    if isinstance(value, str):
+        return "json_schema", value
+    try:
+        return "json_schema", orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        raise RequestError("The JSON schema is nested too deeply", param="structured_outputs") from None
+
+
+def _choice(values: list[str]) -> tuple[str, str]:
+    # A JSON string literal is an EBNF one too.
+    return "ebnf_grammar", "root ::= " + " | ".join(json.dumps(value, ensure_ascii=False) for value in values)
+
+
+_GUIDES: dict[str, Any] = {
+    "json_object": lambda _: ("json", None),
+    "json": _schema,
+    "regex": lambda value: ("regex", value),
+    "choice": _choice,
+    "grammar": lambda value: ("ebnf_grammar", value),
+}

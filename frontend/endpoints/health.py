@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Liveness, readiness, version and metrics."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from frontend import __version__
+from frontend.serving.service import Service
+from frontend.telemetry.metrics import exposition
+
+router = APIRouter()
+
+
+@router.get("/health/live")
+async def live() -> JSONResponse:
+    """This process serves HTTP, whatever the state of Triton."""
+    return JSONResponse({"status": "live"})
+
+
+@router.get("/health")
+@router.get("/health/ready")
+async def ready(request: Request) -> JSONResponse:
+    """200 only where Triton and each of its models can serve, else 503 saying which cannot."""
+    service: Service = request.app.state.service
+    parts = await service.triton.readiness()
+    missing = [name for name, is_ready in parts.items() if not is_ready]
+    if service.draining:
+        missing.append("frontend")
+    status = "not ready" if missing else "ready"
+    return JSONResponse({"status": status, "not_ready": missing, "parts": parts}, status_code=503 if missing else 200)
+
+
+@router.get("/version")
+async def version() -> JSONResponse:
+    return JSONResponse({"version": __version__})
+
+
+@router.get("/metrics")
+async def metrics() -> Response:
+    return Response(exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})

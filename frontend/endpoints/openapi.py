@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The OpenAPI document of the frontend.
+
+Bodies are read by hand, so FastAPI knows nothing of them: the document is put together here from the models that
+validate the bodies, the tables of errors, and the shapes of answers in `openapi_answers`.
+"""
+
+import orjson
+from fastapi import APIRouter, Response
+from pydantic.json_schema import models_json_schema
+
+from common.chat.messages import DETAILS
+from frontend import __version__
+from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
+from frontend.errors import KINDS, REFUSALS
+from frontend.protocol.chat import MAX_MESSAGES, ChatBody
+from frontend.protocol.completions import CompletionBody
+from frontend.protocol.messages import ROLES
+from frontend.protocol.tokenize import DetokenizeBody, TokenizeChatBody, TokenizeTextBody
+
+BODIES = (ChatBody, CompletionBody, TokenizeTextBody, TokenizeChatBody, DetokenizeBody)
+JSON = "application/json"
+EVENTS = "text/event-stream"
+METRICS = "text/plain"
+
+router = APIRouter()
+
+
+@router.get("/openapi.json")
+async def openapi() -> Response:
+    """The document, made once."""
+    return Response(_DOCUMENT, media_type=JSON)
+
+
+def document() -> Schema:
+    """The OpenAPI 3.1 document as JSON values."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Triton Chat",
+            "version": __version__,
+            "description": "The OpenAI API on NVIDIA Triton. Fields that are not named here are ignored, unless "
+            "they would change the answer: those are refused by name. Null is the same as absent.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{}, {"key": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _paths() -> Schema:
+    models = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    tokenize = {"anyOf": [ref("TokenizeChatBody"), ref("TokenizeTextBody")]}
+    return {
+        "/v1/chat/completions": _post("Answer a chat", ref("ChatBody"), "ChatCompletion", "one ChatCompletionChunk"),
+        "/v1/completions": _post("Go on with a text", ref("CompletionBody"), "Completion", "one Completion"),
+        "/v1/responses": _post(
+            "Answer a chat in the form of responses; nothing is stored", ref("ResponseBody"), "Response", "one event"
+        ),
+        "/v1/models": _get("The served names of the model", ref("ModelList")),
+        "/v1/models/{name}": _get("One of them", ref("Model")) | {"parameters": [models]},
+        "/tokenize": _post("The token ids of a text or a chat", tokenize, "Tokens"),
+        "/detokenize": _post("The text of token ids", ref("DetokenizeBody"), "Text"),
+        "/health": _health("The same as /health/ready"),
+        "/health/ready": _health("Whether Triton and each of its models can serve"),
+        "/health/live": _get("Whether this process serves HTTP", HEALTH),
+        "/version": _get("The version of this server", ref("Version")),
+        "/metrics": _get("Metrics for Prometheus", {"type": "string"}, METRICS),
+        "/openapi.json": _get("This document", {"type": "object"}),
+    }
+
+
+def _post(summary: str, body: Schema, answer: str, event: str | None = None) -> Schema:
+    """event: what the data of each server-sent event holds where the answer can be streamed."""
+    content: Schema = {JSON: {"schema": ref(answer)}}
+    if event:
+        # Where a body is a stream of events, tools read the schema as that of one event.
+        about = f"With stream: {event} or an Error as JSON; [DONE] ends the stream of a chat or a completion"
+        one: Schema = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+        content[EVENTS] = {"schema": one | {"description": about}}
+    return {
+        "post": {
+            "summary": summary,
+            "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
+            "responses": {"200": _answer("The answer", content), **_errors()},
+        }
+    }
+
+
+def _get(summary: str, schema: Schema, media_type: str = JSON) -> Schema:
+    answer = _answer("The answer", {media_type: {"schema": schema}})
+    return {"get": {"summary": summary, "responses": {"200": answer, **_errors()}}}
+
+
+def _health(summary: str) -> Schema:
+    about = _get(summary, ref("Readiness"))
+    about["get"]["responses"]["503"] = _answer("Not ready", {JSON: {"schema": ref("Readiness")}})
+    return about
+
+
+def _errors() -> Schema:
+    """Every status that the tables of errors know."""
+    codes: dict[int, list[str]] = {}
+    for shape in (*KINDS.values(), *REFUSALS.values()):
+        codes.setdefault(shape.status, []).append(shape.code or shape.type)
+    return {
+        str(status): _answer(", ".join(dict.fromkeys(names)), {JSON: {"schema": ref("Error")}})
+        for status, names in sorted(codes.items())
+    }
+
+
+def _answer(description: str, content: Schema) -> Schema:
+    named = {"description": "The request's own id where it sent one", "schema": {"type": "string"}}
+    return {"description": description, "headers": {"X-Request-Id": named}, "content": content}
+
+
+def _schemas() -> Schema:
+    made = models_json_schema([(body, "validation") for body in BODIES], ref_template="#/components/schemas/{model}")
+    schemas: Schema = made[1]["$defs"]
+    for body in ("ChatBody", "TokenizeChatBody"):
+        # The validation of messages is a function (protocol.messages), not a model.
+        messages = {"type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": ref("Message")}
+        schemas[body]["properties"]["messages"] = messages
+    return schemas | _MESSAGES | ANSWERS | {"ResponseBody": _response_body(schemas["ChatBody"]["properties"])}
+
+
+def _response_body(chat: Schema) -> Schema:
+    """What `frontend.endpoints.responses_input` reads; the fields it passes on are a chat's."""
+    same = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "chat_template_kwargs", "enable_thinking")
+    named_tool = {"type": "object", "required": ["name"], "properties": {"type": {"const": "function"}, "name": TEXT}}
+    text_format = {"type": "object", "required": ["type"], "properties": {"type": {"enum": list(_TEXT_FORMATS)}}}
+    return {
+        "type": "object",
+        "required": ["input"],
+        "properties": {
+            **{name: chat[name] for name in same},
+            "input": {"anyOf": [TEXT, {"type": "array", "items": {"type": "object"}}]},
+            "instructions": _or_null(TEXT),
+            "max_output_tokens": chat["max_tokens"],
+            "tools": _or_null({"type": "array", "items": {"type": "object", "required": ["type", "name"]}}),
+            "tool_choice": _or_null({"anyOf": [{"enum": ["auto", "none", "required"]}, named_tool]}),
+            "text": _or_null({"type": "object", "properties": {"format": text_format}}),
+            "reasoning": _or_null({"type": "object", "properties": {"effort": chat["reasoning_effort"]}}),
+        },
+    }
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _part(kind: str, value: Schema) -> Schema:
+    return {"type": "object", "required": ["type", kind], "properties": {"type": {"const": kind}, kind: value}}
+
+
+def _url(**more: Schema) -> Schema:
+    return {"anyOf": [TEXT, {"type": "object", "required": ["url"], "properties": {"url": TEXT, **more}}]}
+
+
+TEXT: Schema = {"type": "string"}
+_TEXT_FORMATS = ("text", "json_object", "json_schema")
+_MESSAGES: Schema = {
+    "Message": {
+        "type": "object",
+        "required": ["role"],
+        "properties": {
+            "role": {"enum": list(ROLES)},
+            "content": {"anyOf": [TEXT, {"type": "array", "items": ref("ContentPart")}, {"type": "null"}]},
+            "name": _or_null(TEXT),
+            "tool_call_id": _or_null(TEXT),
+            "tool_calls": _or_null({"type": "array", "items": ref("ToolCall")}),
+            "reasoning_content": _or_null(TEXT),
+        },
+    },
+    "ContentPart": {
+        "anyOf": [
+            _part("text", TEXT),
+            _part("refusal", TEXT),
+            _part("image_url", _url(detail=_or_null({"enum": list(DETAILS)}))),
+            _part("video_url", _url()),
+        ]
+    },
+    "ToolCall": {
+        "type": "object",
+        "required": ["function"],
+        "properties": {
+            "id": _or_null(TEXT),
+            "type": {"const": "function"},
+            "function": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": TEXT, "arguments": {"anyOf": [TEXT, {"type": "object"}]}},
+            },
+        },
+    },
+}
+
+_DOCUMENT = orjson.dumps(document())

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""POST /tokenize and /detokenize, answered by Triton's own pre- and postprocessing."""
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from common.errors import RequestError
+from frontend.endpoints.chat import prompt_json
+from frontend.protocol.messages import clean_messages
+from frontend.protocol.tokenize import DetokenizeBody, TokenizeChatBody, TokenizeTextBody
+from frontend.serving.service import Service
+from frontend.serving.visit import visiting
+
+router = APIRouter()
+
+
+@router.post("/tokenize")
+async def tokenize(request: Request) -> Response:
+    service: Service = request.app.state.service
+    async with visiting(request, "tokenize") as visit, visit.lifeline.guard():
+        raw = visit.body
+        ids = await (_tokenize_chat(service, raw) if "messages" in raw else _tokenize_text(service, raw))
+        body = {"count": len(ids), "max_model_len": service.settings.max_model_len, "tokens": ids}
+        return Response(orjson.dumps(body), media_type="application/json")
+
+
+@router.post("/detokenize")
+async def detokenize(request: Request) -> Response:
+    service: Service = request.app.state.service
+    async with visiting(request, "detokenize") as visit, visit.lifeline.guard():
+        body = DetokenizeBody.model_validate(visit.body)
+        service.model_name(body.model)
+        text = await service.detokenize(body.tokens)
+        return Response(orjson.dumps({"prompt": text}), media_type="application/json")
+
+
+async def _tokenize_text(service: Service, raw: dict[str, Any]) -> list[int]:
+    body = TokenizeTextBody.model_validate(raw)
+    service.model_name(body.model)
+    _check_special_tokens(body.add_special_tokens, always=True)
+    return await service.tokenize(text=body.prompt)
+
+
+async def _tokenize_chat(service: Service, raw: dict[str, Any]) -> list[int]:
+    body = TokenizeChatBody.model_validate(raw)
+    service.model_name(body.model)
+    messages, urls = clean_messages(body.messages)
+    if urls:
+        raise RequestError("messages: images cannot be tokenized", param="messages")
+    thinking = body.thinking(service.settings.enable_thinking)
+    prompt = prompt_json(body, messages, thinking, raw)
+    _check_special_tokens(body.add_special_tokens, always=False)
+    return await service.tokenize(messages=prompt)
+
+
+def _check_special_tokens(asked: bool | None, *, always: bool) -> None:
+    """Preprocessing puts them around a text and not around a chat, whose template writes its own."""
+    if asked not in (None, always):
+        raise RequestError(f"'add_special_tokens' can only be {always} here", param="add_special_tokens")

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One generation: the requests of all choices of an answer, started, read and ended as one."""
+
+from collections.abc import Sequence
+
+from tritonclient.grpc import service_pb2 as pb
+
+from common.errors import Kind, RequestError
+from frontend.errors import upstream_error
+from frontend.telemetry.request_record import current
+from frontend.triton.deltas import merge
+from frontend.triton.response_queue import Inbox
+from frontend.triton.stream import TritonStream
+from frontend.triton.tensors import Delta, add_trace_context, decode_delta
+
+# What the engine reports that is no answer.
+_FAILED_FINISHES: dict[str, tuple[str, Kind]] = {
+    "cancelled": ("The engine cancelled the request", "unavailable"),
+    "timeout": ("The engine ran out of time", "timeout"),
+}
+
+
+class Generation:
+    """Deltas by choice until every choice has its finish_reason.
+
+    `fail` ends it from outside (client gone, out of time, shutdown): Triton is told to stop at once, whoever reads
+    gets the error. `close` must be called in the end; it stops whatever has not finished.
+    """
+
+    def __init__(self, stream: TritonStream, requests: Sequence[pb.ModelInferRequest]) -> None:
+        self._stream = stream
+        self._requests = requests
+        self._inbox = Inbox()
+        self._running = set(range(len(requests)))
+        self._trace = current().trace
+
+    async def start(self) -> None:
+        """Send the requests."""
+        trace_headers = None if self._trace is None else self._trace.begin_triton(len(self._requests))
+        for request in self._requests if trace_headers else ():
+            add_trace_context(request, trace_headers or {})
+        await self._stream.submit(self._requests, self._inbox, trace_headers)
+
+    @property
+    def running(self) -> bool:
+        return bool(self._running)
+
+    def backlog(self) -> int:
+        """Bytes that have come in and were not taken yet."""
+        return self._inbox.size()
+
+    async def next(self) -> dict[int, Delta]:
+        """What has come in since the last call, one delta for each choice that got something."""
+        while True:
+            waiting: dict[int, list[Delta]] = {}
+            for choice, response in await self._inbox.take():
+                if choice in self._running:
+                    delta = decode_delta(response)
+                    waiting.setdefault(choice, []).append(delta)
+                    self._note_end(choice, delta)
+            if waiting:
+                return {choice: merge(deltas) for choice, deltas in waiting.items()}
+
+    def fail(self, error: Exception) -> None:
+        self._inbox.fail(error)
+        self.close()
+
+    def close(self) -> None:
+        for choice in self._running:
+            self._stream.cancel(self._requests[choice].id)
+        if self._trace is not None:
+            self._trace.end_triton()
+
+    def _note_end(self, choice: int, delta: Delta) -> None:
+        if delta.error is not None:
+            self._running.discard(choice)
+            raise upstream_error(delta.error)
+        if delta.finish_reason is None and not delta.final:
+            return
+        self._running.discard(choice)
+        if delta.finish_reason is None:
+            raise RequestError("The engine ended the answer without a finish reason", kind="internal")
+        if delta.finish_reason in _FAILED_FINISHES:
+            message, kind = _FAILED_FINISHES[delta.finish_reason]
+            raise RequestError(message, kind=kind)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all requests of a process share: Triton, the limits on requests at once, and what is under way."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from tritonclient.grpc import service_pb2 as pb
+
+from common.errors import RequestError
+from frontend.errors import ApiError, ShuttingDown
+from frontend.images import ImageFetcher
+from frontend.serving.admission import Admission
+from frontend.serving.cancel_scope import Lifeline
+from frontend.serving.generation import Generation
+from frontend.serving.slow_readers import SlowReaders
+from frontend.serving.write_throttle import Pace
+from frontend.settings import Settings
+from frontend.telemetry.metrics import Ticket
+from frontend.telemetry.request_record import current, triton_request_id
+from frontend.triton.client import TritonClient
+from frontend.triton.tensors import (
+    EnsembleRequest,
+    decode_ids,
+    decode_text,
+    encode_detokenize,
+    encode_request,
+    encode_tokenize,
+)
+
+MAX_SENT = 256 * 2**20  # bytes that one answer's requests to Triton may hold together
+UNARY_TIMEOUT = 30.0  # seconds for tokenizing or detokenizing
+STOP_PATIENCE = 2.0  # seconds at shutdown for Triton to take the last stops
+
+
+class Service:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.triton = TritonClient(settings.triton_url, settings.owner)
+        self.images = ImageFetcher(settings)
+        self.pace = Pace()
+        self.admission = Admission(settings.max_in_flight, settings.max_queued, settings.queue_timeout)
+        self.slow_readers = SlowReaders(settings.stall_timeout, settings.max_backlog)
+        self._lifelines: set[Lifeline] = set()
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self.triton.start()
+        self._watching = asyncio.create_task(self.slow_readers.run())
+
+    async def close(self) -> None:
+        self.fail_all()
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+        await self.triton.close(STOP_PATIENCE)
+        await self.images.close()
+
+    def drain(self) -> None:
+        """Admit nothing more."""
+        self.admission.draining = True
+
+    @property
+    def draining(self) -> bool:
+        return self.admission.draining
+
+    def fail_all(self) -> None:
+        """End what is still under way: the server is going away."""
+        for lifeline in list(self._lifelines):
+            lifeline.end(ShuttingDown())
+
+    @contextmanager
+    def admit(self, endpoint: str) -> Iterator[Ticket]:
+        """A place among the requests inside; raises ApiError where there is none."""
+        with self.admission.enter():
+            ticket = Ticket(endpoint)
+            try:
+                yield ticket
+            except BaseException as error:
+                ticket.failed(error)
+                raise
+            finally:
+                ticket.close()
+
+    @contextmanager
+    def lifeline(self, timeout: float) -> Iterator[Lifeline]:
+        """What ends a request early, after `timeout` seconds at the latest."""
+        lifeline = Lifeline(timeout)
+        self._lifelines.add(lifeline)
+        try:
+            yield lifeline
+        finally:
+            self._lifelines.discard(lifeline)
+            lifeline.close()
+
+    def model_name(self, asked: str | None) -> str:
+        """The model a request means; none or "" is the first served name. Raises ApiError for an unknown one."""
+        names = self.settings.served_model_name
+        if asked and asked not in names:
+            raise ApiError("unknown_model", f"The model does not exist; served: {', '.join(names)}", param="model")
+        current().model = name = asked or names[0]
+        return name
+
+    async def require_input(self, name: str, param: str) -> None:
+        """Raise RequestError naming `param` where the ensemble has no input of this name."""
+        if name not in (await self.triton.capabilities()).inputs:
+            raise RequestError(f"'{param}' is not supported by the engine behind this server", param=param)
+
+    async def generate(self, requests: Sequence[EnsembleRequest], answer_id: str) -> Generation:
+        """A generation that is not yet started; close it whatever happens."""
+        capabilities, answer_id = await self.triton.capabilities(), triton_request_id(answer_id)
+        for request in requests:
+            capabilities.check(request)
+
+        def encode(choice: int) -> pb.ModelInferRequest:
+            return encode_request(requests[choice], f"{answer_id}-{choice}", capabilities, self.settings.owner)
+
+        encoded = [encode(0)]
+        # Every choice carries the whole prompt with its images.
+        if encoded[0].ByteSize() * len(requests) > MAX_SENT:
+            raise RequestError("The prompt is too large for this many choices", param="n")
+        encoded += [encode(choice) for choice in range(1, len(requests))]
+        return Generation(self.triton.stream, encoded)
+
+    async def tokenize(self, *, text: str | None = None, messages: bytes | None = None) -> list[int]:
+        """The ids that `preprocessing` makes of a text or of a chat."""
+        request_id = triton_request_id(f"tokenize-{uuid.uuid4().hex}")
+        request = encode_tokenize(text=text, messages=messages, request_id=request_id)
+        return decode_ids(await self.triton.infer(request, UNARY_TIMEOUT))
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """The text that `postprocessing` makes of ids."""
+        if not ids:
+            return ""
+        request = encode_detokenize(ids, triton_request_id(f"detokenize-{uuid.uuid4().hex}"))
+        return decode_text(await self.triton.infer(request, UNARY_TIMEOUT))

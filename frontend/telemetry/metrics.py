@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counters for Prometheus. With PROMETHEUS_MULTIPROC_DIR set, processes that share a port report as one."""
+
+import asyncio
+import os
+import re
+import time
+from functools import cache
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+from common.errors import RequestError
+from frontend.errors import REFUSALS, ApiError, ClientGone, ShuttingDown, SlowReader
+from frontend.telemetry.request_record import Record, current
+from frontend.triton.tensors import Delta
+from frontend.triton.usage import Usage
+
+ENDPOINTS = ("chat", "completions", "responses", "tokenize", "detokenize")
+# How an answer may end before its time: what stands in the label `cause`.
+CAUSES = ("client_gone", "timeout", "slow_reader", "shutdown")
+SCHEMES = ("data", "http", "https", "file", "other")
+FETCH_OUTCOMES = ("ok", "refused", "cancelled")
+
+REQUESTS = Counter("triton_chat_requests", "Requests by how they ended", ["endpoint", "outcome"])
+REJECTED = Counter("triton_chat_rejected", "Requests that the frontend itself refused", ["cause"])
+CANCELLED = Counter("triton_chat_cancellations", "Answers that ended before their time", ["cause"])
+IN_FLIGHT = Gauge(
+    "triton_chat_in_flight", "Requests inside, those that wait for a place too", multiprocess_mode="livesum"
+)
+QUEUED = Gauge("triton_chat_queued", "Requests that wait for a place", multiprocess_mode="livesum")
+TTFT = Histogram(
+    "triton_chat_time_to_first_token_seconds",
+    "From a request's arrival to the first content",
+    ["endpoint"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 2, 5, 10, 30, 60),
+)
+ITL = Histogram(
+    "triton_chat_inter_token_seconds",
+    "Between two pieces of an answer, which hold a token each unless the client or this process is slow",
+    ["endpoint"],
+    buckets=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+E2E = Histogram(
+    "triton_chat_request_seconds",
+    "From a request's arrival to the end of its answer",
+    ["endpoint"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
+)
+PROMPT_TOKENS = Counter("triton_chat_prompt_tokens", "Tokens of prompts", ["endpoint"])
+COMPLETION_TOKENS = Counter("triton_chat_completion_tokens", "Tokens of answers", ["endpoint"])
+CACHED_TOKENS = Counter("triton_chat_cached_tokens", "Tokens of prompts found in the KV cache", ["endpoint"])
+IMAGE_FETCHES = Counter(
+    "triton_chat_image_fetches", "Images and videos by how fetching them ended", ["scheme", "outcome"]
+)
+IMAGE_BYTES = Counter("triton_chat_image_bytes", "Encoded bytes of fetched images and videos", ["scheme"])
+IMAGE_SECONDS = Histogram(
+    "triton_chat_image_fetch_seconds",
+    "Time to fetch an image or a video",
+    ["scheme"],
+    buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)
+
+
+class EndpointMetrics:
+    """The metrics of one endpoint with their label bound, since looking it up costs more than counting."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.ttft = TTFT.labels(endpoint)
+        self.itl = ITL.labels(endpoint)
+        self.e2e = E2E.labels(endpoint)
+        self.prompt_tokens = PROMPT_TOKENS.labels(endpoint)
+        self.completion_tokens = COMPLETION_TOKENS.labels(endpoint)
+        self.cached_tokens = CACHED_TOKENS.labels(endpoint)
+
+
+endpoint_metrics = cache(EndpointMetrics)
+
+
+def _begin_at_zero() -> None:
+    """A rate of a counter that begins with its first event misses that event."""
+    for endpoint in ENDPOINTS:
+        endpoint_metrics(endpoint)
+        REQUESTS.labels(endpoint, "ok")
+    for shape in REFUSALS.values():
+        REJECTED.labels(shape.code)
+    for cause in CAUSES:
+        CANCELLED.labels(cause)
+    for scheme in SCHEMES:
+        IMAGE_BYTES.labels(scheme)
+        IMAGE_SECONDS.labels(scheme)
+        for outcome in FETCH_OUTCOMES:
+            IMAGE_FETCHES.labels(scheme, outcome)
+
+
+_begin_at_zero()
+
+
+class Ticket:
+    """One admitted request, from its admission to its end. usage: set once it is known what will be counted."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.usage: Usage | None = None
+        self._record = current()
+        self._record.endpoint = endpoint
+        self._metrics = endpoint_metrics(endpoint)
+        self._observe_gap = self._metrics.itl.observe
+        self._last: dict[int, float] = {}
+        IN_FLIGHT.inc()
+
+    def note(self, choice: int, delta: Delta) -> None:
+        """Time one delta that goes to the client. Called for every token."""
+        if not (delta.text or delta.reasoning or delta.tool_calls):
+            return
+        now = time.perf_counter()
+        last = self._last.get(choice)
+        if last is not None:
+            self._observe_gap(now - last)
+        elif not self._last:
+            self._first_content(now)
+        self._last[choice] = now
+
+    def failed(self, error: BaseException) -> None:
+        self._record.fail(error)
+
+    def close(self) -> None:
+        IN_FLIGHT.dec()
+        if self.usage is None:
+            return
+        record, usage = self._record, self.usage
+        record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        record.cached_tokens = usage.cached_tokens
+        self._metrics.prompt_tokens.inc(record.prompt_tokens)
+        self._metrics.completion_tokens.inc(record.completion_tokens)
+        self._metrics.cached_tokens.inc(record.cached_tokens or 0)
+
+    def _first_content(self, now: float) -> None:
+        record = self._record
+        record.ttft = now - record.started
+        self._metrics.ttft.observe(record.ttft)
+        if record.trace is not None:
+            record.trace.first_token()
+
+
+class ImageFetch:
+    """Counts and traces the fetching of one image. size: its bytes, 0 until it is there."""
+
+    def __init__(self, scheme: str) -> None:
+        self.size = 0
+        self._scheme = scheme if scheme in SCHEMES else "other"
+        self._started = time.perf_counter()
+        trace = current().trace
+        self._span = None if trace is None else trace.begin_image(self._scheme)
+
+    def __enter__(self) -> "ImageFetch":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        outcome = "ok" if error is None else "refused" if isinstance(error, RequestError) else "cancelled"
+        IMAGE_FETCHES.labels(self._scheme, outcome).inc()
+        IMAGE_BYTES.labels(self._scheme).inc(self.size)
+        IMAGE_SECONDS.labels(self._scheme).observe(time.perf_counter() - self._started)
+        if self._span is not None:
+            self._span.end(outcome, self.size)
+
+
+def count(record: Record) -> None:
+    """Count a request that has ended. Those that asked no model for anything count only where they were refused."""
+    if record.endpoint is None and record.error is None:
+        return
+    REQUESTS.labels(record.endpoint or "other", record.outcome).inc()
+    if isinstance(record.error, ApiError):
+        REJECTED.labels(record.outcome).inc()
+    elif record.endpoint is not None:
+        endpoint_metrics(record.endpoint).e2e.observe(record.seconds)
+    cause = cancellation(record.error)
+    if cause is not None:
+        CANCELLED.labels(cause).inc()
+
+
+def cancellation(error: BaseException | None) -> str | None:
+    """Which of CAUSES an error is; None for one that is no cancellation."""
+    if isinstance(error, ClientGone):
+        return "client_gone"
+    if isinstance(error, SlowReader):
+        return "slow_reader"
+    if isinstance(error, RequestError) and error.kind == "timeout":
+        return "timeout"
+    if isinstance(error, ShuttingDown | asyncio.CancelledError):
+        return "shutdown"
+    return None
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        return generate_latest()
+    _forget_the_dead(Path(folder))
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """What a process that was killed was serving is served no more; its counters stay."""
+    for path in folder.glob("gauge_live*_*.db"):
+        found = re.search(r"_(\d+)\.db$", path.name)
+        if found and not Path("/proc", found[1]).exists():
+            path.unlink(missing_ok=True)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenTelemetry: a span for each request, its images and its time in Triton, which goes on with the same trace.
+
+Nothing of OpenTelemetry is imported unless a collector is configured. Spans hold numbers and names, never what a
+prompt, an answer or an address says.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from frontend import __version__
+from frontend.telemetry.request_record import Record
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+CLOSE_PATIENCE = 2.0  # seconds at shutdown for the collector to take the last spans
+SERVICE = "triton-chat-frontend"
+# OpenTelemetry's own variables for the collector; ours is the setting `otlp_endpoint`.
+_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+class Tracing:
+    """Makes spans and sends them in the background by OTLP over HTTP.
+
+    What is sampled, how spans are batched and which headers the collector wants follow OpenTelemetry's variables
+    (OTEL_TRACES_SAMPLER, OTEL_BSP_*, OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME).
+    """
+
+    def __init__(self, endpoint: str | None) -> None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces" if endpoint else None)
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go above these.
+        names = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": SERVICE}
+        self._provider = TracerProvider(resource=Resource.create({**names, "service.version": __version__}))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("triton_chat", __version__)
+        self._context = TraceContextTextMapPropagator()
+
+    @classmethod
+    def configured(cls, endpoint: str | None, environment: Mapping[str, str] = os.environ) -> "Tracing | None":
+        """None where no collector is named: base URL `endpoint`, or else OpenTelemetry's own variables."""
+        if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return None
+        return cls(endpoint) if endpoint or any(environment.get(name) for name in _VARIABLES) else None
+
+    def begin(self, record: Record, headers: Mapping[str, str]) -> "RequestTrace | None":
+        """The trace of a request, the client's own where it sent `traceparent`; None where it is not sampled."""
+        from opentelemetry.trace import SpanKind
+
+        parent = self._context.extract(
+            {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+        )
+        span = self._tracer.start_span(record.method, parent, SpanKind.SERVER)
+        return RequestTrace(self, span) if span.is_recording() else None
+
+    def child(self, span: "Span", name: str) -> "Span":
+        """A span below another; the kind says that something outside is asked."""
+        from opentelemetry.trace import SpanKind, set_span_in_context
+
+        return self._tracer.start_span(name, set_span_in_context(span), SpanKind.CLIENT)
+
+    def headers(self, span: "Span") -> dict[str, str]:
+        """`traceparent`, and `tracestate` where there is one, of what goes on below a span."""
+        from opentelemetry.trace import set_span_in_context
+
+        carrier: dict[str, str] = {}
+        self._context.inject(carrier, set_span_in_context(span))
+        return carrier
+
+    async def close(self) -> None:
+        """Send what is left, as far as the collector takes it soon."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(self._provider.force_flush), CLOSE_PATIENCE)
+
+
+class RequestTrace:
+    """The spans of one sampled request."""
+
+    def __init__(self, tracing: Tracing, span: "Span") -> None:
+        self._tracing = tracing
+        self._span = span
+        self._triton: Span | None = None
+        self.id = f"{span.get_span_context().trace_id:032x}"
+
+    def begin_triton(self, requests: int) -> dict[str, str]:
+        """Begin the span of the generation in Triton; returns the headers that let Triton go on with it."""
+        self._triton = self._tracing.child(self._span, "triton ensemble")
+        self._triton.set_attribute("triton_chat.choices", requests)
+        return self._tracing.headers(self._triton)
+
+    def first_token(self) -> None:
+        """The first content has come."""
+        if self._triton is not None:
+            self._triton.add_event("first_token")
+
+    def end_triton(self) -> None:
+        """The generation has ended, well or not."""
+        if self._triton is not None:
+            self._triton.end()
+            self._triton = None
+
+    def begin_image(self, scheme: str) -> "ImageSpan":
+        """Begin the span of one image's fetching."""
+        return ImageSpan(self._tracing.child(self._span, "image fetch"), scheme)
+
+    def end(self, record: Record) -> None:
+        """The request has ended; its span tells what the log line tells."""
+        self.end_triton()
+        route = record.path if record.endpoint is not None else ""
+        self._span.update_name(f"{record.method} {route}".strip())
+        attributes: dict[str, Any] = {
+            "http.request.method": record.method,
+            "http.route": route or None,
+            "http.response.status_code": record.status,
+            "triton_chat.request_id": record.request_id,
+            "triton_chat.outcome": record.outcome,
+            "triton_chat.images": record.images or None,
+            "gen_ai.request.model": record.model,
+            "gen_ai.usage.input_tokens": record.prompt_tokens,
+            "gen_ai.usage.output_tokens": record.completion_tokens,
+            "gen_ai.server.time_to_first_token": record.ttft,
+        }
+        self._span.set_attributes({name: value for name, value in attributes.items() if value is not None})
+        if record.outcome != "ok":
+            _failed(self._span, record.outcome)
+        self._span.end()
+
+
+class ImageSpan:
+    """The span of one image's fetching."""
+
+    def __init__(self, span: "Span", scheme: str) -> None:
+        self._span = span
+        span.set_attribute("url.scheme", scheme)
+
+    def end(self, outcome: str, size: int) -> None:
+        """outcome: as in the metrics. size: in bytes."""
+        self._span.set_attribute("http.response.body.size", size)
+        if outcome != "ok":
+            _failed(self._span, outcome)
+        self._span.end()
+
+
+def _failed(span: "Span", why: str) -> None:
+    from opentelemetry.trace import StatusCode
+
+    span.set_status(StatusCode.ERROR, why)
+    span.set_attribute("error.type", why)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connection to Triton: one channel, the shared stream on it, and the few unary calls beside it."""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as pb_grpc
+
+from frontend.errors import rpc_error
+from frontend.triton.model_health import PROBE_TIMEOUT, ModelWatch, lost_model
+from frontend.triton.stream import TritonStream
+from frontend.triton.tensors import CPP_PARAMETER, ENGINE, ENSEMBLE, MODELS, POSTPROCESSING, Capabilities, encode_probe
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CALL_TIMEOUT = 2.0  # seconds for a readiness or configuration call
+READINESS_PATIENCE = 0.5  # seconds that readiness waits for models to answer; orchestrators often grant one in all
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # Triton drops a client that pings an idle connection more often than every 300 s, so pings stay above that.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    # Shorter than a request waits for the stream: a Triton that is back serves at once.
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # Without this, channels of one process to one address share a connection that fails for all of them.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class TritonClient:
+    """Unary calls raise RequestError; `stream` carries the generations."""
+
+    def __init__(self, url: str, owner: str | None) -> None:
+        self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
+        self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
+        self._capabilities: Capabilities | None = None
+        self._capabilities_of = 0
+        steps = tuple(model for model in MODELS if model != ENSEMBLE)
+        self._watch = ModelWatch(steps, self._probe, self._overdue, self._model_died)
+        self._asking: asyncio.Task[None] | None = None
+        self.stream = TritonStream(self._channel, self._watch, owner)
+        self._running: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._running = [asyncio.create_task(self.stream.run()), asyncio.create_task(self._watch.run())]
+
+    async def close(self, patience: float) -> None:
+        """Send the last stops, wait for them at most `patience` seconds, disconnect."""
+        await self.stream.close(patience)
+        for running in self._running:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+        await self._channel.close()
+
+    async def capabilities(self) -> Capabilities:
+        """What the loaded models can honour, read once for each connection to Triton."""
+        await self.stream.connected()
+        connections = self.stream.connections
+        if self._capabilities is None or self._capabilities_of != connections:
+            ensemble, engine = await asyncio.gather(self._config(ENSEMBLE), self._config(ENGINE))
+            self._capabilities = Capabilities(
+                inputs=frozenset(tensor.name for tensor in ensemble.input),
+                python_engine=engine.backend == "python" and CPP_PARAMETER not in engine.parameters,
+            )
+            self._capabilities_of = connections
+        return self._capabilities
+
+    async def infer(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
+        """One request, one response."""
+        # The channel fails calls between two attempts to connect, also when a Triton that starts is there by now.
+        await self.stream.connected()
+        return await self._call(self._stub.ModelInfer(request, timeout=timeout))
+
+    async def readiness(self) -> dict[str, bool]:
+        """Whether Triton (key "triton") and each model can serve."""
+        server = self._stub.ServerReady(pb.ServerReadyRequest(), timeout=CALL_TIMEOUT)
+        models = [self._stub.ModelReady(pb.ModelReadyRequest(name=name), timeout=CALL_TIMEOUT) for name in MODELS]
+        answers = await asyncio.gather(server, *models, return_exceptions=True)
+        parts = {
+            name: getattr(answer, "ready", False) for name, answer in zip(("triton", *MODELS), answers, strict=True)
+        }
+        if all(parts.values()):
+            # Triton's word is not enough: a model that lost its process is ready to it.
+            self._asking = asyncio.create_task(self._watch.ask())
+            await asyncio.wait({self._asking}, timeout=READINESS_PATIENCE)
+        return {name: is_ready and name not in self._watch.dead for name, is_ready in parts.items()}
+
+    async def _probe(self, model: str) -> None:
+        if model == ENGINE:
+            await self.stream.probe_engine()
+        else:
+            await self.infer(encode_probe(model, f"probe-{uuid.uuid4().hex}"), PROBE_TIMEOUT)
+
+    def _overdue(self, seconds: float) -> bool:
+        return self.stream.overdue(seconds)
+
+    def _model_died(self, model: str) -> None:
+        """Nobody will answer what was inside the model or behind others at its door."""
+        everything = model in (ENGINE, POSTPROCESSING)
+        self.stream.fail_all(lost_model(), answered=everything, stop=model != ENGINE)
+
+    async def _config(self, model: str) -> Any:
+        request = pb.ModelConfigRequest(name=model)
+        response = await self._call(self._stub.ModelConfig(request, timeout=CALL_TIMEOUT))
+        return response.config
+
+    async def _call(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            logger.warning("a call to Triton failed: %s %s", error.code().name, error.details())
+            self._watch.note_error(error.details() or "")
+            raise rpc_error(error) from error

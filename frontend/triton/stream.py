@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one bidirectional gRPC stream of this process, shared by all requests and reopened when it breaks."""
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as pb_grpc
+
+from common.errors import RequestError
+from common.logs import about
+from frontend.errors import upstream_error
+from frontend.triton.cancellations import Cancellations
+from frontend.triton.model_health import ModelWatch, lost_model
+from frontend.triton.response_queue import Inbox
+from frontend.triton.tensors import ENGINE, encode_probe, encode_stop, encode_stop_all, has_finished
+
+logger = logging.getLogger(__name__)
+
+CONNECT_WAIT = 1.0  # seconds that a request waits for a stream that is being reopened
+BACKOFF_FIRST, BACKOFF_LAST = 0.05, 0.5  # seconds between attempts to reopen the stream
+
+
+@dataclass(slots=True)
+class _Receiver:
+    inbox: Inbox
+    choice: int
+    sent_at: float
+    answered: bool = False
+
+
+class TritonStream:
+    """Sends requests, and hands each response to the inbox of its request id.
+
+    `connections` counts the streams opened so far: a new one may mean a new Triton with other models.
+    watch: is told the text of every error; while it knows of a dead model no request is sent. owner: see
+    `Settings.owner`.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, watch: ModelWatch, owner: str | None) -> None:
+        self._channel = channel
+        self._stub = pb_grpc.GRPCInferenceServiceStub(channel)
+        self._watch = watch
+        self._owner = owner
+        self._receivers: dict[str, _Receiver] = {}
+        self._probes: dict[str, asyncio.Future[None]] = {}
+        self._cancellations = Cancellations(self._send_stop)
+        self._outgoing: asyncio.Queue[pb.ModelInferRequest] = asyncio.Queue()
+        self._open = asyncio.Event()
+        self._traced: set[asyncio.Task[None]] = set()
+        self.connections = 0
+
+    async def connected(self) -> None:
+        """Return when the stream is open; raises RequestError (unavailable) where it is not within a moment."""
+        if not self._open.is_set():
+            try:
+                await asyncio.wait_for(self._open.wait(), CONNECT_WAIT)
+            except TimeoutError:
+                raise RequestError("Triton cannot be reached at the moment", kind="unavailable") from None
+
+    async def submit(
+        self, requests: Sequence[pb.ModelInferRequest], inbox: Inbox, trace_headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send the requests of one generation; responses to the i-th go to the inbox as choice i.
+
+        trace_headers: the trace that Triton goes on with. It reads them once a stream, so these get one of their own.
+        Raises RequestError (unavailable) where there is no stream or a model that cannot answer.
+        """
+        await self.connected()
+        if self._watch.dead:
+            raise lost_model()
+        for choice, request in enumerate(requests):
+            self._receivers[request.id] = _Receiver(inbox, choice, time.monotonic())
+            if trace_headers is None:
+                self._outgoing.put_nowait(request)
+        if trace_headers is not None:
+            traced = asyncio.create_task(self._serve_alone(requests, trace_headers))
+            self._traced.add(traced)
+            traced.add_done_callback(self._traced.discard)
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for the request any more: stop it, unless it has ended."""
+        if self._receivers.pop(request_id, None) is not None:
+            self._cancellations.add(request_id)
+
+    def overdue(self, seconds: float) -> bool:
+        """Whether a request has waited this long without any response."""
+        limit = time.monotonic() - seconds
+        return any(not one.answered and one.sent_at < limit for one in self._receivers.values())
+
+    def fail_all(self, error: RequestError, *, answered: bool, stop: bool) -> None:
+        """Fail the requests under way, those that had a response only if `answered`; `stop`: the engine is told."""
+        failed = [key for key, one in self._receivers.items() if answered or not one.answered]
+        for request_id in failed:
+            self._receivers.pop(request_id).inbox.fail(error)
+            if stop:
+                self._cancellations.add(request_id)
+
+    async def probe_engine(self) -> None:
+        """Return when the engine has answered to something small; raises RequestError where it failed."""
+        if not self._open.is_set():
+            raise RequestError("Triton cannot be reached at the moment", kind="unavailable")
+        request_id = f"probe-{uuid.uuid4().hex}"
+        self._probes[request_id] = answered = asyncio.get_running_loop().create_future()
+        self._outgoing.put_nowait(encode_probe(ENGINE, request_id))
+        try:
+            await answered
+        finally:
+            del self._probes[request_id]
+
+    async def run(self) -> None:
+        """Keep a stream open until cancelled."""
+        backoff = BACKOFF_FIRST
+        while True:
+            await self._channel.channel_ready()
+            opened = asyncio.get_running_loop().time()
+            try:
+                await self._serve()
+            except Exception:
+                # Whatever it is, this process is of no use without a stream.
+                logger.exception("the stream to Triton failed")
+            finally:
+                self._break()
+            lasted = asyncio.get_running_loop().time() - opened
+            backoff = BACKOFF_FIRST if lasted > BACKOFF_LAST else min(2 * backoff, BACKOFF_LAST)
+            await asyncio.sleep(backoff)
+
+    async def close(self, patience: float) -> None:
+        """Wait until stops have been sent and answered, at most `patience` seconds."""
+        deadline = asyncio.get_running_loop().time() + patience
+        while self._open.is_set() and asyncio.get_running_loop().time() < deadline:
+            if self._outgoing.empty() and not self._cancellations:
+                break
+            await asyncio.sleep(0.02)
+        self._cancellations.clear()
+        for traced in self._traced:
+            traced.cancel()
+
+    async def _serve(self) -> None:
+        call = self._stub.ModelStreamInfer()
+        writer = asyncio.create_task(self._write(call))
+        self.connections += 1
+        if self._owner is not None and self.connections == 1:
+            self._outgoing.put_nowait(encode_stop_all(self._owner, f"stop-{uuid.uuid4().hex}"))
+        self._open.set()
+        try:
+            while (response := await call.read()) is not grpc.aio.EOF:
+                self._dispatch(response)
+            logger.warning("Triton closed the stream: %s", await call.details())
+        except grpc.aio.AioRpcError as error:
+            logger.warning("the stream to Triton broke: %s %s", error.code().name, error.details())
+        finally:
+            writer.cancel()
+            call.cancel()
+
+    async def _serve_alone(self, requests: Sequence[pb.ModelInferRequest], trace_headers: Mapping[str, str]) -> None:
+        call = self._stub.ModelStreamInfer(metadata=tuple(trace_headers.items()))
+        try:
+            for request in requests:
+                await call.write(request)
+            await call.done_writing()
+            while (response := await call.read()) is not grpc.aio.EOF:
+                self._dispatch(response)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            logger.warning("a traced stream to Triton broke: %s", error)
+        finally:
+            call.cancel()
+            for request in requests:
+                receiver = self._receivers.pop(request.id, None)
+                if receiver is not None:
+                    receiver.inbox.fail(RequestError("The connection to Triton was lost", kind="unavailable"))
+                    self._cancellations.add(request.id)
+
+    async def _write(
+        self, call: "grpc.aio.StreamStreamCall[pb.ModelInferRequest, pb.ModelStreamInferResponse]"
+    ) -> None:
+        # A call takes one write at a time; a failed one also ends the reader, which is where it is handled.
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while True:
+                await call.write(await self._outgoing.get())
+
+    def _dispatch(self, message: pb.ModelStreamInferResponse) -> None:
+        response = message.infer_response
+        request_id = response.id
+        if message.error_message:
+            self._fail(request_id, message.error_message)
+            return
+        if response.model_name == ENGINE:  # the answer to a stop or a probe
+            if request_id in self._probes and not self._probes[request_id].done():
+                self._probes[request_id].set_result(None)
+            return
+        receiver = self._receivers.get(request_id)
+        if receiver is not None:
+            receiver.answered = True
+            receiver.inbox.put(receiver.choice, response)
+        if has_finished(response):
+            # What still comes for this id is ignored.
+            self._receivers.pop(request_id, None)
+            self._cancellations.done(request_id)
+        elif receiver is None:
+            self._cancellations.late_response(request_id)
+
+    def _fail(self, request_id: str, text: str) -> None:
+        """End the request that an error names, or all of them where it names none."""
+        error = upstream_error(text)
+        # What nobody waits for says nothing of now: Triton may end a request seconds after its model was loaded anew.
+        if not request_id or request_id in self._probes or request_id in self._receivers:
+            # First, as it may find that a model is dead and fail more than this request.
+            self._watch.note_error(text)
+        if request_id in self._probes:
+            if not self._probes[request_id].done():
+                self._probes[request_id].set_exception(error)
+            return
+        if error.kind in ("internal", "unavailable"):
+            logger.error("Triton failed a request: %s", text, extra=about(request_id or "(all)"))
+        for failed in [request_id] if request_id else list(self._receivers):
+            receiver = self._receivers.pop(failed, None)
+            if receiver is not None:
+                receiver.inbox.fail(error)
+
+    def _send_stop(self, request_id: str) -> None:
+        if self._open.is_set():
+            self._outgoing.put_nowait(encode_stop(request_id))
+
+    def _break(self) -> None:
+        """Fail all that is under way; the next stream tells Triton to stop it, should the same Triton be there."""
+        self._open.clear()
+        self._watch.forget()
+        self._outgoing = asyncio.Queue()
+        receivers, self._receivers = self._receivers, {}
+        lost = RequestError("The connection to Triton was lost", kind="unavailable")
+        for request_id, receiver in receivers.items():
+            receiver.inbox.fail(lost)
+            self._cancellations.add(request_id)
+        for probe in self._probes.values():
+            if not probe.done():
+                probe.set_exception(lost)

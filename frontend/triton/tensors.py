@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one module that names Triton's models and tensors: requests out, responses in.
+
+Tensors have a leading batch dimension of 1 and travel as raw bytes (little endian; a string is its length as
+uint32 and its UTF-8).
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import orjson
+from tritonclient.grpc import service_pb2 as pb
+
+from common.errors import RequestError
+
+ENSEMBLE, ENGINE, PREPROCESSING, POSTPROCESSING = "ensemble", "tensorrt_llm", "preprocessing", "postprocessing"
+VIT = "vit"
+MODELS = (ENSEMBLE, PREPROCESSING, VIT, ENGINE, POSTPROCESSING)
+
+Parameter = str | int | bool
+Datatype = Literal["INT32", "UINT64", "FP32", "BOOL", "BYTES"]
+_FORMATS: dict[Datatype, str] = {"INT32": "i", "UINT64": "Q", "FP32": "f", "BOOL": "?"}
+
+# Ensemble input -> datatype and the OpenAI field that asks for it. A field of EnsembleRequest is an input of its name.
+INPUTS: dict[str, tuple[Datatype, str]] = {
+    "text_input": ("BYTES", "prompt"),
+    "messages": ("BYTES", "messages"),
+    "input_ids": ("INT32", "prompt"),
+    "images": ("BYTES", "messages"),
+    "max_tokens": ("INT32", "max_tokens"),
+    "min_tokens": ("INT32", "min_tokens"),
+    "bad_words": ("BYTES", "bad_words"),
+    "stop_token_ids": ("INT32", "stop_token_ids"),
+    "logit_bias_ids": ("INT32", "logit_bias"),
+    "logit_bias_values": ("FP32", "logit_bias"),
+    "end_id": ("INT32", "ignore_eos"),
+    "temperature": ("FP32", "temperature"),
+    "top_p": ("FP32", "top_p"),
+    "top_k": ("INT32", "top_k"),
+    "repetition_penalty": ("FP32", "repetition_penalty"),
+    "presence_penalty": ("FP32", "presence_penalty"),
+    "frequency_penalty": ("FP32", "frequency_penalty"),
+    "seed": ("UINT64", "seed"),
+    "return_log_probs": ("BOOL", "logprobs"),
+    "guided_decoding_guide_type": ("BYTES", "structured_outputs"),
+    "guided_decoding_guide": ("BYTES", "structured_outputs"),
+    "stream": ("BOOL", "stream"),
+    "return_num_input_tokens": ("BOOL", "usage"),
+    "exclude_input_in_output": ("BOOL", "usage"),
+}
+
+# Inputs sent with these values may be left out where an ensemble does not declare them: nothing changes.
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "stream": (False,),
+    "return_num_input_tokens": (True,),
+    "exclude_input_in_output": (True,),
+}
+
+# OpenAI's defaults. A Python engine takes those of the checkpoint's generation config instead, as `vllm serve` does;
+# the C++ backend knows no generation config, and without them it would decode greedily.
+_DEFAULT_TEMPERATURE = _DEFAULT_TOP_P = 1.0
+
+# What only the config of TensorRT-LLM's C++ backend has; a Python model that has it stands for that backend.
+CPP_PARAMETER = "gpt_model_path"
+
+# Request parameter -> the OpenAI field that asks for it. Only Python engines read these.
+# "priority" itself cannot be used: Triton's gRPC endpoint takes that key for its own scheduler.
+PYTHON_ENGINE_PARAMETERS: dict[str, str] = {
+    "min_p": "min_p",
+    "request_priority": "priority",
+    "prompt_logprobs": "echo",
+    "top_logprobs": "top_logprobs",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleRequest:
+    """One request to the ensemble. None and () mean that the tensor is not sent; `parameters` ride on the request."""
+
+    text_input: str | None = None
+    messages: bytes | None = None
+    input_ids: tuple[int, ...] = ()
+    images: tuple[bytes, ...] = ()
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    bad_words: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    logit_bias_ids: tuple[int, ...] = ()
+    logit_bias_values: tuple[float, ...] = ()
+    end_id: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    return_log_probs: bool | None = None
+    guided_decoding_guide_type: str | None = None
+    guided_decoding_guide: str | None = None
+    stream: bool = False
+    return_num_input_tokens: bool = True
+    exclude_input_in_output: bool = True
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    def tensors(self) -> Iterator[tuple[str, Datatype, tuple[Any, ...]]]:
+        """Name, datatype and values of each tensor that is sent."""
+        for name, (datatype, _) in INPUTS.items():
+            value = getattr(self, name)
+            if value is not None and value != ():
+                yield name, datatype, value if isinstance(value, tuple) else (value,)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the loaded models can honour. inputs: the ensemble's; python_engine: the engine reads request parameters."""
+
+    inputs: frozenset[str]
+    python_engine: bool
+
+    def check(self, request: EnsembleRequest) -> None:
+        """Raise RequestError naming the first OpenAI field that nothing in Triton would read."""
+        for name, _, values in request.tensors():
+            if name not in self.inputs and _DEFAULTS.get(name) != values:
+                self._refuse(INPUTS[name][1])
+        if self.python_engine:
+            return
+        for name, param in PYTHON_ENGINE_PARAMETERS.items():
+            if name in request.parameters:
+                self._refuse(param)
+
+    @staticmethod
+    def _refuse(param: str) -> None:
+        raise RequestError(f"'{param}' is not supported by the engine behind this server", param=param)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one or several responses add to one choice; the counts and finish_reason are on the last alone."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    logprobs: tuple[dict[str, Any], ...] = ()
+    finish_reason: str | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    prompt_logprobs: tuple[dict[str, Any], ...] = ()
+    final: bool = False
+    error: str | None = None
+
+
+# Ensemble output -> the Delta field it fills and how its bytes are read.
+_OUTPUTS: dict[str, tuple[str, Literal["text", "json", "int"]]] = {
+    "text_output": ("text", "text"),
+    "reasoning_output": ("reasoning", "text"),
+    "tool_calls": ("tool_calls", "json"),
+    "logprobs": ("logprobs", "json"),
+    "finish_reason": ("finish_reason", "text"),
+    "completion_tokens": ("completion_tokens", "int"),
+    "reasoning_tokens": ("reasoning_tokens", "int"),
+    "num_input_tokens": ("prompt_tokens", "int"),
+    "num_cached_tokens": ("cached_tokens", "int"),
+    "prompt_logprobs": ("prompt_logprobs", "json"),
+    "error": ("error", "text"),
+}
+
+
+def encode_request(
+    request: EnsembleRequest, request_id: str, capabilities: Capabilities, owner: str | None = None
+) -> pb.ModelInferRequest:
+    """The protobuf of a request; undeclared inputs at their defaults are left out. owner: see `Settings.owner`."""
+    message = pb.ModelInferRequest(model_name=ENSEMBLE, id=request_id)
+    if not capabilities.python_engine:
+        request = _with_sampling_defaults(request)
+    for name, datatype, values in request.tensors():
+        if name in capabilities.inputs:
+            _add(message, name, datatype, values)
+    _add_parameters(message, request.parameters)
+    # Failures as an output: an error in the middle of an ensemble's stream would leak the request inside Triton.
+    _add_parameters(message, {"error_output": True})
+    if owner is not None:
+        _add_parameters(message, {"owner": owner})
+    return message
+
+
+def _with_sampling_defaults(request: EnsembleRequest) -> EnsembleRequest:
+    temperature = _DEFAULT_TEMPERATURE if request.temperature is None else request.temperature
+    return replace(request, temperature=temperature, top_p=_DEFAULT_TOP_P if request.top_p is None else request.top_p)
+
+
+def add_trace_context(message: pb.ModelInferRequest, headers: Mapping[str, str]) -> None:
+    """Let Python engines go on with a trace: `traceparent` as W3C has it. Triton itself reads it as gRPC metadata."""
+    _add_parameters(message, {"traceparent": headers["traceparent"]})
+
+
+def encode_stop_all(owner: str, request_id: str) -> pb.ModelInferRequest:
+    """The request that makes a Python engine drop all requests of this owner (see `Settings.owner`)."""
+    message = encode_stop(request_id)
+    _add_parameters(message, {"owner": owner})
+    return message
+
+
+def encode_stop(request_id: str) -> pb.ModelInferRequest:
+    """The request that makes the engine drop a running request of the same id."""
+    message = pb.ModelInferRequest(model_name=ENGINE, id=request_id)
+    # The engine requires both lengths even where it only stops.
+    _add(message, "input_lengths", "INT32", (1,))
+    _add(message, "request_output_len", "INT32", (1,))
+    _add(message, "stop", "BOOL", (True,))
+    _add(message, "streaming", "BOOL", (True,))
+    return message
+
+
+def encode_tokenize(*, text: str | None, messages: bytes | None, request_id: str) -> pb.ModelInferRequest:
+    """A request to `preprocessing` alone: its output `input_ids` is what tokenizing gives.
+
+    The others are not asked for: who asks for all of them is expected to generate an answer.
+    """
+    message = pb.ModelInferRequest(model_name=PREPROCESSING, id=request_id)
+    message.outputs.add(name="input_ids")
+    if text is not None:
+        _add(message, "text_input", "BYTES", (text,))
+    if messages is not None:
+        _add(message, "messages", "BYTES", (messages,))
+    return message
+
+
+def encode_detokenize(ids: Sequence[int], request_id: str) -> pb.ModelInferRequest:
+    """A request to `postprocessing` alone: a whole answer of these ids, special tokens kept."""
+    message = pb.ModelInferRequest(model_name=POSTPROCESSING, id=request_id)
+    _add(message, "output_ids", "INT32", ids, shape=(1, 1, len(ids)))
+    # 3 is TensorRT-LLM's "length": no id at the end is taken for an end id.
+    _add(message, "engine_finish_reason", "INT32", (3,))
+    _add_parameters(message, {"skip_special_tokens": False})
+    return message
+
+
+def encode_probe(model: str, request_id: str) -> pb.ModelInferRequest:
+    """The smallest request that a step of the ensemble answers: to learn that its process lives."""
+    if model == PREPROCESSING:
+        return encode_tokenize(text="a", messages=None, request_id=request_id)
+    if model == POSTPROCESSING:
+        return encode_detokenize((0,), request_id)
+    if model == ENGINE:
+        message = encode_stop(request_id)
+        # A stop is answered without a tensor, which Triton passes on only to who asks for it.
+        _add_parameters(message, {"triton_enable_empty_final_response": True})
+        return message
+    message = pb.ModelInferRequest(model_name=model, id=request_id)
+    _add(message, "input_lengths", "INT32", (1,))
+    return message
+
+
+def decode_ids(response: pb.ModelInferResponse) -> list[int]:
+    """The ids of a `preprocessing` response."""
+    raw = _raw(response, "input_ids")
+    return list(struct.unpack(f"<{len(raw) // 4}i", raw))
+
+
+def decode_text(response: pb.ModelInferResponse) -> str:
+    """The text of a `postprocessing` response."""
+    return _string(_raw(response, "text_output"))
+
+
+def decode_delta(response: pb.ModelInferResponse) -> Delta:
+    """The tensors of one ensemble response."""
+    values: dict[str, Any] = {}
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        known = _OUTPUTS.get(output.name)
+        if known is None or not raw:
+            continue
+        name, kind = known
+        if kind == "text":
+            values[name] = _string(raw)
+        elif kind == "int":
+            values[name] = int.from_bytes(raw[:4], "little", signed=True)
+        else:
+            values[name] = tuple(orjson.loads(raw[4:]))
+    return Delta(**values, final=is_final(response))
+
+
+def is_final(response: pb.ModelInferResponse) -> bool:
+    """Whether Triton flagged the response as the last of its request."""
+    return "triton_final_response" in response.parameters and response.parameters["triton_final_response"].bool_param
+
+
+def has_finished(response: pb.ModelInferResponse) -> bool:
+    """Whether nothing but empty responses can follow."""
+    return is_final(response) or any(output.name in ("finish_reason", "error") for output in response.outputs)
+
+
+def _raw(response: pb.ModelInferResponse, name: str) -> bytes:
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        if output.name == name:
+            return bytes(raw)
+    raise RequestError(f"The model gave no '{name}'", kind="internal")
+
+
+def _string(raw: bytes) -> str:
+    return raw[4:].decode("utf-8", "replace")
+
+
+def _add(
+    message: pb.ModelInferRequest,
+    name: str,
+    datatype: Datatype,
+    values: Sequence[Any],
+    shape: tuple[int, ...] | None = None,
+) -> None:
+    message.inputs.add(name=name, datatype=datatype, shape=shape or (1, len(values)))
+    message.raw_input_contents.append(_pack(datatype, values))
+
+
+def _pack(datatype: Datatype, values: Sequence[Any]) -> bytes:
+    if datatype != "BYTES":
+        return struct.pack(f"<{len(values)}{_FORMATS[datatype]}", *values)
+    encoded = [value if isinstance(value, bytes) else value.encode() for value in values]
+    return b"".join(struct.pack("<I", len(item)) + item for item in encoded)
+
+
+def _add_parameters(message: pb.ModelInferRequest, parameters: Mapping[str, Parameter]) -> None:
+    for name, value in parameters.items():
+        parameter = message.parameters[name]
+        if isinstance(value, bool):
+            parameter.bool_param = value
+        elif isinstance(value, int):
+            parameter.int64_param = value
+        else:
+            parameter.string_param = value

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dialogues as token ids, exactly as the server's prompts are."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from models.demo_vlm.layout import SYSTEM_PROMPT, TOKENS_PER_TILE, VISION_CONFIG
+from models.demo_vlm.naming import renamed
+
+_IMAGE = "".join(VISION_CONFIG[key] for key in ("image_start", "image_token", "image_end"))
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A user's text and the assistant's; answer is None where the model is to write it."""
+
+    question: str
+    answer: str | None = None
+
+
+class Encoder:
+    """Writes dialogues as ids. Each image token of a tile stands as one IMG_CONTEXT id."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        """checkpoint: the language model's folder, its tokenizer as it was."""
+        content = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
+        self.tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(renamed(content)))
+        self.image_id = self._id(VISION_CONFIG["image_token"])
+        self.end_id = self._id("<|im_end|>")
+        self._opening = [self._id("<|im_start|>"), *self._ids("assistant\n")]
+
+    def encode(
+        self, turns: Sequence[Turn], tiles: Sequence[int] = (), system: str = SYSTEM_PROMPT
+    ) -> tuple[list[int], list[bool]]:
+        """(ids, whether each is the assistant's to write). tiles: of each image, all of which the first turn has."""
+        short = self._ids(text(turns, len(tiles), system))
+        ids: list[int] = []
+        counts = iter(tiles)
+        for token_id in short:
+            ids += [token_id] * (next(counts) * TOKENS_PER_TILE if token_id == self.image_id else 1)
+        return ids, self._written(ids)
+
+    def _written(self, ids: list[int]) -> list[bool]:
+        written = [False] * len(ids)
+        inside = False
+        for index in range(len(ids)):
+            written[index] = inside
+            if ids[index] == self.end_id:
+                inside = False
+            elif ids[index - len(self._opening) + 1 : index + 1] == self._opening:
+                inside = True
+        return written
+
+    def _ids(self, words: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(words, add_special_tokens=False).ids
+        return ids
+
+    def _id(self, token: str) -> int:
+        token_id = self.tokenizer.token_to_id(token)
+        if token_id is None:
+            raise ValueError(f"the tokenizer has no token {token}")
+        return int(token_id)
+
+
+def text(turns: Sequence[Turn], images: int, system: str = SYSTEM_PROMPT) -> str:
+    """The prompt's text: ChatML, one line for each image before the first question."""
+    parts = [f"<|im_start|>system\n{system}<|im_end|>\n"]
+    for index, turn in enumerate(turns):
+        shown = f"{_IMAGE}\n" * images if index == 0 else ""
+        parts.append(f"<|im_start|>user\n{shown}{turn.question}<|im_end|>\n<|im_start|>assistant\n")
+        if turn.answer is not None:
+            parts.append(f"{turn.answer}<|im_end|>\n")
+    return "".join(parts)

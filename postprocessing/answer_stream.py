@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One answer, from generated ids to the fields of an OpenAI response."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from common.answer_options import AnswerOptions
+from families.parsers import (
+    AnswerFormat,
+    ChatParser,
+    ContentDelta,
+    Event,
+    ReasoningDelta,
+    ToolArgumentsDelta,
+    ToolCallStart,
+)
+from postprocessing.detokenizer import Detokenizer
+from postprocessing.logprobs import logprob_entry, token_table
+from postprocessing.stop_strings import StopMatcher
+
+# How TensorRT-LLM's executor numbers the ends of a generation (FinishReason in executor/types.h).
+END_ID, STOP_WORDS, LENGTH, TIMED_OUT, CANCELLED = 1, 2, 3, 4, 5
+
+_FINISH_REASONS = {END_ID: "stop", STOP_WORDS: "stop", LENGTH: "length", TIMED_OUT: "timeout", CANCELLED: "cancelled"}
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDelta:
+    """What a few ids added to an answer.
+
+    tool_calls: OpenAI tool-call deltas; the first of a call has id, type and name, the others arguments.
+    logprobs: one OpenAI chat logprob entry per id; None where there is none.
+    finish_reason: with the last delta "stop", "length", "tool_calls", "cancelled" or "timeout", else None.
+    completion_tokens: ids consumed, the end id included; reasoning_tokens: those inside the reasoning, its tags
+        not included. Both only with finish_reason.
+    stop_engine: a stop string ended the answer while the engine goes on; the caller must stop it.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] | None = None
+    finish_reason: str | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    stop_engine: bool = False
+
+
+class AnswerStream:
+    """Turns the ids of one answer into deltas: detokenize, match stop strings, parse.
+
+    end_ids: ids that end an answer and have no text where they do.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, answer_format: AnswerFormat, options: AnswerOptions, end_ids: frozenset[int]
+    ) -> None:
+        self._options = options
+        self._end_ids = end_ids
+        self._tokens = token_table(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=options.skip_special_tokens)
+        self._stop = StopMatcher(options.stop, include_stop=options.include_stop)
+        self._parser = ChatParser(answer_format, options) if options.chat else None
+        self._completion_tokens = 0
+        self._reasoning_tokens = 0
+        self._called = False  # a tool call was made
+        self._finished = False
+
+    def feed(
+        self,
+        ids: Sequence[int],
+        *,
+        logprobs: Sequence[float] | None = None,
+        top_ids: Sequence[Sequence[int]] | None = None,
+        top_logprobs: Sequence[Sequence[float]] | None = None,
+        engine_finish: int | None = None,
+    ) -> AnswerDelta:
+        """Consume the ids of one engine response, up to the one that completes a stop string.
+
+        logprobs: one per id; top_ids, top_logprobs: alternatives per id, likeliest first. Ids beyond them get no
+            entry or no alternatives.
+        engine_finish: why the engine ended, with its last response.
+
+        Returns an empty delta after the finish reason was given.
+        Raises ValueError for an unknown `engine_finish`.
+        """
+        if engine_finish is not None and engine_finish not in _FINISH_REASONS:
+            raise ValueError(f"unknown engine finish reason {engine_finish}; known: {sorted(_FINISH_REASONS)}")
+        if self._finished:
+            return AnswerDelta()
+        ended_by_id = engine_finish in (END_ID, STOP_WORDS) and len(ids) > 0 and ids[-1] in self._end_ids
+        events: list[Event] = []
+        consumed = 0
+        for consumed, token_id in enumerate(ids, 1):
+            self._consume(token_id, events, end=ended_by_id and consumed == len(ids))
+            if self._stop.matched is not None:
+                break
+        entries = self._entries(ids[:consumed], logprobs, top_ids, top_logprobs)
+        if engine_finish is not None:
+            events += self._read(self._detokenizer.flush())
+        matched = self._stop.matched is not None
+        if matched or engine_finish is not None:
+            events += self._flush()
+        text, reasoning, tool_calls = _fields(events)
+        self._called = self._called or bool(tool_calls)
+        if not matched and engine_finish is None:
+            return AnswerDelta(text, reasoning, tool_calls, entries)
+        self._finished = True
+        return AnswerDelta(
+            text,
+            reasoning,
+            tool_calls,
+            entries,
+            finish_reason=self._finish_reason(engine_finish),
+            completion_tokens=self._completion_tokens,
+            reasoning_tokens=self._reasoning_tokens,
+            stop_engine=engine_finish is None,
+        )
+
+    def _consume(self, token_id: int, events: list[Event], *, end: bool) -> None:
+        self._completion_tokens += 1
+        if end:
+            return
+        inside = self._in_reasoning
+        events += self._read(self._detokenizer.feed(token_id))
+        if inside and self._in_reasoning:
+            self._reasoning_tokens += 1
+
+    @property
+    def _in_reasoning(self) -> bool:
+        return self._parser is not None and self._parser.in_reasoning
+
+    def _read(self, text: str) -> list[Event]:
+        return self._parse(self._stop.feed(text)) if text else []
+
+    def _parse(self, text: str) -> list[Event]:
+        if not text:
+            return []
+        return self._parser.feed(text) if self._parser else [ContentDelta(text)]
+
+    def _flush(self) -> list[Event]:
+        events = self._parse(self._stop.flush())
+        return events + self._parser.flush() if self._parser else events
+
+    def _entries(
+        self,
+        ids: Sequence[int],
+        logprobs: Sequence[float] | None,
+        top_ids: Sequence[Sequence[int]] | None,
+        top_logprobs: Sequence[Sequence[float]] | None,
+    ) -> list[dict[str, Any]] | None:
+        if not self._options.logprobs or logprobs is None:
+            return None
+        count = self._options.top_logprobs
+        entries = []
+        for n, (token_id, logprob) in enumerate(zip(ids, logprobs, strict=False)):
+            ids_here = top_ids[n][:count] if top_ids is not None and n < len(top_ids) else ()
+            values = top_logprobs[n][:count] if top_logprobs is not None and n < len(top_logprobs) else ()
+            entries.append(logprob_entry(self._tokens, token_id, logprob, ids_here, values))
+        return entries or None
+
+    def _finish_reason(self, engine_finish: int | None) -> str:
+        """Stop strings come first: they end the answer wherever the engine went on to.
+
+        A named tool_choice ends with "stop" as OpenAI's does, for the client asked for exactly this call.
+        """
+        if self._stop.matched is not None or engine_finish is None:
+            return "stop"
+        reason = _FINISH_REASONS[engine_finish]
+        if reason == "stop" and self._called and not self._options.tool_choice.startswith("function:"):
+            return "tool_calls"
+        return reason
+
+
+def _fields(events: list[Event]) -> tuple[str, str, list[dict[str, Any]]]:
+    """Merge events into text, reasoning and tool-call deltas; arguments of one call in a row become one delta."""
+    text: list[str] = []
+    reasoning: list[str] = []
+    calls: list[dict[str, Any]] = []
+    for kind, group in groupby(events, key=_kind):
+        if kind is ContentDelta:
+            text += (event.text for event in group if isinstance(event, ContentDelta))
+        elif kind is ReasoningDelta:
+            reasoning += (event.text for event in group if isinstance(event, ReasoningDelta))
+        elif kind is ToolCallStart:
+            calls += (_start_delta(event) for event in group if isinstance(event, ToolCallStart))
+        else:
+            arguments = "".join(event.text for event in group if isinstance(event, ToolArgumentsDelta))
+            calls.append({"index": kind, "function": {"arguments": arguments}})
+    return "".join(text), "".join(reasoning), calls
+
+
+def _kind(event: Event) -> type[Event] | int:
+    """What may be merged: arguments of the same call, and other events of the same class."""
+    return event.index if isinstance(event, ToolArgumentsDelta) else type(event)
+
+
+def _start_delta(event: ToolCallStart) -> dict[str, Any]:
+    function = {"name": event.name, "arguments": ""}
+    return {"index": event.index, "id": event.id, "type": "function", "function": function}

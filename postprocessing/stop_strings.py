@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stop strings: end the answer at the first one, and never show half of one."""
+
+from collections.abc import Sequence
+
+from common.markers import MarkerScanner
+
+
+class StopMatcher:
+    """Cuts streamed text at the first stop string.
+
+    Only a true prefix of a stop string is held back, so text is never later than it must be. The stop string that is
+    complete first ends the answer; of two complete at the same character, the longer is the one cut off.
+
+    stops: the stop strings; empty ones are ignored.
+    include_stop: keep the matched stop string in the text.
+    """
+
+    def __init__(self, stops: Sequence[str], *, include_stop: bool = False) -> None:
+        markers = [stop for stop in stops if stop]
+        self._scanner = MarkerScanner(*markers) if markers else None
+        self._include_stop = include_stop
+        self.matched: str | None = None
+
+    def feed(self, text: str) -> str:
+        """The text that may be shown now; nothing once a stop string has matched."""
+        if self.matched is not None:
+            return ""
+        if self._scanner is None:
+            return text
+        clear, stop, _ = self._scanner.scan(text)
+        if stop:
+            self.matched = stop
+        return clear + stop if self._include_stop else clear
+
+    def flush(self) -> str:
+        """The text still held back at the end of the answer."""
+        if self._scanner is None or self.matched is not None:
+            return ""
+        return self._scanner.flush()

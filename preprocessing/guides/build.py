@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a chat request asks of the answer's form, as the engine's guide: a type and a text of the engine contract.
+
+Sources: `response_format`, `structured_outputs`, and the tools with `tool_choice` and `parallel_tool_calls`. A family
+that reasons first gets a guide that lets it: the constraint begins after the reasoning.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from common.chat.request import ChatRequest
+from common.checks import check_tree, expect, expect_one_of, fault
+from families.parsers import AnswerFormat
+from families.parsers.guides import call_form, calls_or, forced_calls, strict_calls
+from families.parsers.structural_tags import (
+    Format,
+    const,
+    either,
+    grammar,
+    json_schema,
+    reasoning_block,
+    regex,
+    sequence,
+)
+from preprocessing.guides.limits import check_grammar, check_pattern, check_schema, check_size, check_structure
+
+# Guide types of the contract -> whether they need a guide text.
+GUIDE_TYPES = {"json": False, "json_schema": True, "regex": True, "ebnf_grammar": True, "structural_tag": True}
+
+Reasoning = Literal["none", "may_open", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """guide_type: a key of GUIDE_TYPES. guide: its text, None for "json"."""
+
+    guide_type: str
+    guide: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Constraint:
+    """A constraint on the whole answer in both forms: by itself, and as a part of a larger structural tag."""
+
+    guide: Guide
+    part: Format
+
+
+def build_guide(chat: ChatRequest, answer_format: AnswerFormat, reasoning: Reasoning) -> Guide | None:
+    """The guide of a chat request, or None where the answer is free.
+
+    reasoning: what the prompt leaves the model to write before its answer, see `reasoning_state`.
+    Raises RequestError whose param is the OpenAI field at fault.
+    """
+    constraint = _answer_constraint(chat)
+    if chat.tools:
+        constraint = _with_tools(chat, answer_format, constraint)
+    if constraint and constraint.guide.guide:
+        check_size(constraint.guide.guide, "tools" if chat.tools else "response_format")
+    if constraint is None or reasoning == "none" or answer_format.reasoning_tags is None:
+        return constraint.guide if constraint else None
+    block = reasoning_block(answer_format.reasoning_tags, starts_open=reasoning == "open")
+    return _structural(sequence(block, constraint.part)).guide
+
+
+def reasoning_state(chat: ChatRequest, answer_format: AnswerFormat, prompt: str, thinking: bool) -> Reasoning:
+    """Whether reasoning is still to come after `prompt`, the rendered text.
+
+    thinking: `enable_thinking` as the template was told.
+    """
+    if answer_format.reasoning_tags is None:
+        return "none"
+    opening, closing = answer_format.reasoning_tags
+    if chat.continue_final_message:
+        written = chat.messages[-1]["content"]
+        return "open" if written.rfind(opening) > written.rfind(closing) else "none"
+    tail = prompt.rstrip()
+    if tail.endswith(opening):
+        return "open"
+    return "may_open" if thinking and not tail.endswith(closing) else "none"
+
+
+def check_guide(guide_type: str | None, guide: str | None) -> Guide | None:
+    """A guide that came as tensors. Raises RequestError for an unknown type, a missing text and one beyond bounds."""
+    where = "guided_decoding_guide"
+    if guide_type is None:
+        if guide is not None:
+            raise fault(where, "needs guided_decoding_guide_type")
+        return None
+    expect_one_of(guide_type, GUIDE_TYPES, "guided_decoding_guide_type")
+    if GUIDE_TYPES[guide_type] and not guide:
+        raise fault(where, f"must not be empty for type {guide_type}")
+    if guide:
+        _check_bounds(guide_type, guide, where)
+    return Guide(guide_type, guide)
+
+
+def _check_bounds(guide_type: str, guide: str, where: str) -> None:
+    _text(guide, where)
+    check_size(guide, where)
+    if guide_type == "json_schema":
+        _schema(guide, where)
+    elif guide_type == "regex":
+        check_pattern(guide, where)
+    elif guide_type == "ebnf_grammar":
+        check_grammar(guide, where)
+    elif guide_type == "structural_tag":
+        check_structure(_parsed(guide, where), where)
+
+
+def _with_tools(chat: ChatRequest, answer_format: AnswerFormat, answer: _Constraint | None) -> _Constraint | None:
+    form = call_form(answer_format.tool_parser)
+    for index, tool in enumerate(chat.tools):
+        if tool.strict or chat.tool_choice != "auto":
+            check_schema(tool.parameters, f"tools[{index}].function.parameters")
+    parallel = chat.parallel_tool_calls
+    if chat.tool_choice != "auto":
+        return _structural(forced_calls(form, chat.tools, chat.tool_choice, parallel=parallel))
+    if answer:
+        return _structural(calls_or(answer.part, form, chat.tools, parallel=parallel))
+    strict = strict_calls(form, chat.tools, parallel=parallel)
+    return _structural(strict) if strict else None
+
+
+def _answer_constraint(chat: ChatRequest) -> _Constraint | None:
+    asked = _response_format(chat.response_format) if chat.response_format is not None else None
+    if chat.structured_outputs is None:
+        return asked
+    if asked:
+        raise fault("structured_outputs", "cannot be combined with response_format")
+    return _structured_outputs(chat.structured_outputs)
+
+
+def _response_format(value: Mapping[str, Any]) -> _Constraint | None:
+    kind = expect_one_of(value.get("type"), ("text", "json_object", "json_schema"), "response_format.type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return _Constraint(Guide("json", None), json_schema({"type": "object"}))
+    wrapper = expect(value.get("json_schema"), dict, "response_format.json_schema")
+    if wrapper.get("name") is not None:
+        expect(wrapper["name"], str, "response_format.json_schema.name")
+    if wrapper.get("strict") is not None:
+        expect(wrapper["strict"], bool, "response_format.json_schema.strict")
+    return _schema(wrapper.get("schema"), "response_format.json_schema.schema")
+
+
+def _structured_outputs(value: Mapping[str, Any]) -> _Constraint:
+    given = [name for name, item in value.items() if item is not None]
+    if len(given) != 1:
+        raise fault("structured_outputs", f"must have exactly one of {', '.join(_STRUCTURED_OUTPUTS)}")
+    name = expect_one_of(given[0], _STRUCTURED_OUTPUTS, "structured_outputs")
+    return _STRUCTURED_OUTPUTS[name](value[name], f"structured_outputs.{name}")
+
+
+def _schema(value: Any, where: str) -> _Constraint:
+    schema = expect(_parsed(value, where) if isinstance(value, str) else value, dict, where)
+    kinds = schema.get("type", [])
+    for kind in kinds if isinstance(kinds, list) else [kinds]:
+        expect_one_of(kind, _JSON_TYPES, f"{where}.type")
+    for name in ("properties", "$defs", "definitions"):
+        if name in schema:
+            expect(schema[name], dict, f"{where}.{name}")
+    check_schema(schema, where)
+    return _Constraint(Guide("json_schema", _dump(schema)), json_schema(schema))
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise fault(where, "is not valid JSON") from None
+    check_tree(value, where)
+    return value
+
+
+def _regex(value: Any, where: str) -> _Constraint:
+    pattern = _text(value, where)
+    check_pattern(pattern, where)
+    return _Constraint(Guide("regex", pattern), regex(pattern))
+
+
+def _grammar(value: Any, where: str) -> _Constraint:
+    ebnf = _text(value, where)
+    check_grammar(ebnf, where)
+    return _Constraint(Guide("ebnf_grammar", ebnf), grammar(ebnf))
+
+
+def _choice(value: Any, where: str) -> _Constraint:
+    choices = expect(value, list, where)
+    if not choices:
+        raise fault(where, "must not be empty")
+    check_schema({"enum": choices}, where)
+    return _structural(either(*(const(_text(choice, f"{where}[{i}]")) for i, choice in enumerate(choices))))
+
+
+def _text(value: Any, where: str) -> str:
+    text = expect(value, str, where)
+    if not text:
+        raise fault(where, "must not be empty")
+    if "\0" in text:  # xgrammar reads patterns as C strings.
+        raise fault(where, "must not hold a NUL character")
+    return text
+
+
+def _structural(part: Format) -> _Constraint:
+    return _Constraint(Guide("structural_tag", _dump({"type": "structural_tag", "format": part})), part)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+_JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+_STRUCTURED_OUTPUTS: dict[str, Callable[[Any, str], _Constraint]] = {
+    "json": _schema,
+    "regex": _regex,
+    "choice": _choice,
+    "grammar": _grammar,
+}

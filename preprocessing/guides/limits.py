@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guide may ask of the grammar compiler and of each decoding step, which all running requests share.
+
+Nothing in the engine can stop a compilation or a step once it has begun, so what would take long is refused before.
+The bounds were measured with xgrammar 0.2.8 and a vocabulary of 151,936 on two cores: what passes compiles in a few
+seconds at worst; beside each bound stands what lies behind it.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from common.checks import fault
+
+MAX_PATTERN = 8192  # characters; 64 Ki took 0.6 s, 1 Mi more than 40 s
+MAX_GRAMMAR = 65_536  # characters; 2,000 rules took 0.3 s, 20,000 more than 40 s
+MAX_GUIDE = 524_288  # characters of a whole guide, all tools' schemas together
+MAX_RULES = 2000
+MAX_GROUPS = 32  # groups in each other; 50,000 parentheses kept the parser busy for more than 40 s
+MAX_QUANTIFIERS = 250  # ?, *, + and {} of a pattern; 500 optional letters took 2.6 s, 2,000 more than 40 s
+MAX_COUNT = 100_000  # of {n,m}, maxLength, minItems and the like
+MAX_NESTED_COUNT = 1000  # product of two counts in each other; 100 x 100 made each step take 20 ms
+MAX_LOOPS = 3  # repetitions in each other; ((((a+a)+a)+a)+a)+ made 300 steps take more than 8 s
+MAX_SCHEMA_WORK = 1_000_000  # about microseconds of compiling, see `_work`
+
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_QUANTIFIER = re.compile(r"([?*+])|\{\s*(\d*)\s*(,?)\s*(\d*)\s*\}")
+# What stands for itself and hides brackets and quantifiers: escapes, classes, and in grammars strings and comments.
+_OPAQUE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_OPAQUE_IN_GRAMMARS = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|\[\^?(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
+# A number of a count that is longer than this is too large, however it is read.
+_DIGITS = 9
+
+
+def check_pattern(pattern: str, where: str) -> None:
+    """Raise RequestError for a regular expression that would take long."""
+    if len(pattern) > MAX_PATTERN:
+        raise fault(where, f"is longer than {MAX_PATTERN} characters")
+    _check_repetition(_OPAQUE.sub("x", pattern), where, MAX_QUANTIFIERS)
+
+
+def check_grammar(ebnf: str, where: str) -> None:
+    """Raise RequestError for a grammar that would take long to compile."""
+    if len(ebnf) > MAX_GRAMMAR:
+        raise fault(where, f"is longer than {MAX_GRAMMAR} characters")
+    bare = re.sub(r"\s+", "", _OPAQUE_IN_GRAMMARS.sub("x", ebnf))
+    if bare.count("::=") > MAX_RULES:
+        raise fault(where, f"has more than {MAX_RULES} rules")
+    _check_repetition(bare, where, MAX_RULES)
+
+
+def check_schema(schema: dict[str, Any], where: str) -> None:
+    """Raise RequestError for a JSON schema that would take long to compile. Its depth is bounded with the request's."""
+    work = 0
+    for one in _objects(schema):
+        work += _work(one, where)
+        if work > MAX_SCHEMA_WORK:
+            raise fault(where, "is too large: fewer properties, values or shorter texts are needed")
+
+
+def check_size(guide: str, where: str) -> None:
+    """Raise RequestError for a guide that is too large as a whole."""
+    if len(guide) > MAX_GUIDE:
+        raise fault(where, f"makes a guide of more than {MAX_GUIDE} characters")
+
+
+def check_structure(value: Any, where: str) -> None:
+    """Raise RequestError for a structural tag, as JSON values, with a part that would take long."""
+    check_schema({"structure": value}, where)
+    for one in _objects(value):
+        for name, check in (("pattern", check_pattern), ("grammar", check_grammar)):
+            if isinstance(one.get(name), str):
+                check(one[name], where)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What is known of a part of a pattern.
+
+    loops: repetitions that leave a choice, in each other. counts: the bounds of those among them that are counted.
+    nullable: it may be empty. firm: besides its loops it holds something that must be there.
+    """
+
+    loops: int = 0
+    counts: tuple[int, ...] = ()
+    nullable: bool = False
+    firm: bool = True
+
+
+def _check_repetition(bare: str, where: str, max_quantifiers: int) -> None:
+    """Groups and repetitions of a text whose atoms are replaced by single characters."""
+    # For each open group, and the whole: its alternatives, each the pieces in their order.
+    open_groups: list[list[list[_Piece]]] = [[[]]]
+    quantifiers, position = 0, 0
+    while position < len(bare):
+        char, found = bare[position], _QUANTIFIER.match(bare, position)
+        alternative = open_groups[-1][-1]
+        if found and alternative:
+            quantifiers += 1
+            alternative[-1] = _repeated(alternative[-1], found, where)
+        elif char == "(":
+            open_groups.append([[]])
+            if len(open_groups) > MAX_GROUPS + 1:
+                raise fault(where, f"has groups more than {MAX_GROUPS} deep")
+        elif char == ")" and len(open_groups) > 1:
+            group = _group(open_groups.pop())
+            open_groups[-1][-1].append(group)
+        elif char == "|":
+            open_groups[-1].append([])
+        else:
+            alternative.append(_Piece())
+        position = found.end() if found else position + 1
+    if quantifiers > max_quantifiers:
+        raise fault(where, f"has more than {max_quantifiers} repetitions")
+
+
+def _group(alternatives: list[list[_Piece]]) -> _Piece:
+    pieces = [piece for alternative in alternatives for piece in alternative]
+    firm = all(
+        any(piece.firm and not piece.nullable for piece in one) or not any(piece.loops for piece in one)
+        for one in alternatives
+    )
+    return _Piece(
+        loops=max((piece.loops for piece in pieces), default=0),
+        counts=max((piece.counts for piece in pieces), key=prod, default=()),
+        nullable=any(all(piece.nullable for piece in one) for one in alternatives),
+        firm=firm,
+    )
+
+
+def _repeated(piece: _Piece, found: re.Match[str], where: str) -> _Piece:
+    low, high = _bounds(found, where)
+    nullable = piece.nullable or low == 0
+    if low == high or high == 1:
+        return replace(piece, nullable=nullable)
+    # What may be empty, or is nothing but loops, can be repeated in very many ways over the same text: 300 steps of
+    # (a*)*, ((a+)+)+ and (.{0,10}){0,10} took more than 8 s each. Of one plain loop, (a+)+, they took 0.2 s.
+    if piece.loops and (piece.nullable or (not piece.firm and (piece.loops > 1 or piece.counts or high))):
+        raise fault(where, "repeats something that is itself a repetition or may be empty; write it as one repetition")
+    counts = piece.counts if high is None else (*piece.counts, high)
+    if piece.loops + 1 > MAX_LOOPS or (len(counts) > 1 and prod(counts) > MAX_NESTED_COUNT):
+        limit = f"more than {MAX_LOOPS} deep or for more than {MAX_NESTED_COUNT} together"
+        raise fault(where, f"has repetitions in each other, {limit}")
+    return _Piece(loops=piece.loops + 1, counts=counts, nullable=nullable, firm=False)
+
+
+def _bounds(found: re.Match[str], where: str) -> tuple[int, int | None]:
+    """The least and the greatest number that a quantifier allows; None is any."""
+    sign, low, comma, high = found.groups()
+    if sign:
+        return {"?": (0, 1), "*": (0, None), "+": (1, None)}[sign]
+    if max(len(low), len(high)) > _DIGITS or max(int(low or 0), int(high or 0)) > MAX_COUNT:
+        raise fault(where, f"has a repetition of more than {MAX_COUNT}")
+    least = int(low or 0)
+    return least, (int(high) if high else None if comma else least)
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects of a schema, itself included."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield one
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+
+
+def _work(schema: dict[str, Any], where: str) -> int:
+    """About how long one object of a schema takes to compile. Measured: 500 optional properties 1.3 s, growing with
+    the square; with bounds on their number 50 took 0.3 s; 10,000 values 10 s; a text of 64 Ki 0.6 s.
+    """
+    for name in _COUNTS:
+        count = schema.get(name)
+        if isinstance(count, int | float) and not isinstance(count, bool) and not count <= MAX_COUNT:
+            raise fault(where, f"has a {name} of more than {MAX_COUNT}")
+    properties, values = schema.get("properties"), schema.get("enum")
+    names = list(properties) if isinstance(properties, dict) else []
+    texts = [*names, *(values if isinstance(values, list) else []), schema.get("const")]
+    work = 4 * len(names) ** 2 + len(texts) ** 2 // 10
+    work += sum((len(text) // 64) ** 2 for text in texts if isinstance(text, str))
+    if "minProperties" in schema or "maxProperties" in schema:
+        work += 4 * len(names) ** 3
+    pattern, patterns = schema.get("pattern"), schema.get("patternProperties")
+    for one in [pattern, *(patterns if isinstance(patterns, dict) else [])]:
+        if isinstance(one, str):
+            check_pattern(one, where)
+            work += len(one)
+    return work

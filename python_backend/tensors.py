@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads and writes tensors of models with strings. Beside `triton_metrics` nothing in this library knows Triton.
+
+Imported only inside Triton's Python backend, where `triton_python_backend_utils` exists.
+"""
+
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from common.errors import RequestError
+
+
+class Inputs:
+    """The inputs of one request of batch 1 by name. Every reader returns None where the input is absent."""
+
+    def __init__(self, request: Any) -> None:
+        self._tensors = {tensor.name(): tensor for tensor in request.inputs()}
+
+    def array(self, name: str) -> Any:
+        """The input as a numpy array without its batch dimension."""
+        tensor = self._tensors.get(name)
+        return None if tensor is None else tensor.as_numpy()[0]
+
+    def ints(self, name: str) -> tuple[int, ...] | None:
+        """An INT32 [-1] input."""
+        array = self.array(name)
+        return None if array is None else tuple(array.flatten().tolist())
+
+    def floats(self, name: str) -> tuple[float, ...] | None:
+        """An FP32 [-1] input."""
+        array = self.array(name)
+        return None if array is None else tuple(array.flatten().tolist())
+
+    def number(self, name: str) -> int | None:
+        """An INT32 [1] input."""
+        values = self.ints(name)
+        return values[0] if values else None
+
+    def blobs(self, name: str) -> tuple[bytes, ...] | None:
+        """A STRING [-1] input as bytes."""
+        array = self.array(name)
+        return None if array is None else tuple(array.flatten().tolist())
+
+    def strings(self, name: str) -> tuple[str, ...] | None:
+        """A STRING [-1] input as text; raises RequestError where it is not UTF-8."""
+        blobs = self.blobs(name)
+        return None if blobs is None else tuple(_decode(name, blob) for blob in blobs)
+
+    def string(self, name: str) -> str | None:
+        """A STRING [1] input as text."""
+        values = self.strings(name)
+        return values[0] if values else None
+
+
+def ints(name: str, values: Any, dtype: Any = np.int32) -> Any:
+    """An integer output with its batch dimension."""
+    return pb_utils.Tensor(name, np.array([values], dtype=dtype))
+
+
+def floats(name: str, values: Any) -> Any:
+    """An FP32 output with its batch dimension."""
+    return pb_utils.Tensor(name, np.array([values], dtype=np.float32))
+
+
+def string(name: str, value: str) -> Any:
+    """A STRING [1] output. A lone surrogate cannot be UTF-8 and becomes a question mark."""
+    return pb_utils.Tensor(name, np.array([[value.encode(errors="replace")]], dtype=object))
+
+
+def error_response(error: RequestError) -> Any:
+    """A response that carries the error to the frontend."""
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.encode()))
+
+
+def _decode(name: str, blob: bytes) -> str:
+    try:
+        return blob.decode()
+    except UnicodeDecodeError:
+        raise RequestError(f"'{name}' is not valid UTF-8", param=name) from None

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prepare the demo model that sees: the default model with the trained changes merged in, and its vision tower."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from models.demo_vlm.layout import LORA_SCALE, VISION_CONFIG
+from models.demo_vlm.naming import LANGUAGE_PREFIX, VISION_PREFIX, renamed
+from scripts.cache import REPOSITORY, build_once, cache_dir
+from scripts.prepare.smollm2 import prepare_default_model
+
+NAME = "demo-vlm"
+WEIGHTS = REPOSITORY / "models" / NAME / "weights.safetensors"
+# Counts up when the folder's making changes, so that an older one is made again.
+_FORMAT = 2
+_COPIED = ("config.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def home() -> Path:
+    """Where the prepared folder lies (or would lie) in the cache."""
+    return cache_dir() / "models" / NAME
+
+
+def prepare_demo_vlm(console: Console | None = None) -> Path:
+    """Build the served folder unless it was built from the same weights before; returns it.
+
+    It needs the default model, which is prepared first where it is missing. Raises RuntimeError where the weights
+    file is missing or does not fit the default model.
+    """
+    console = console or Console(stderr=True, highlight=False)
+    if not WEIGHTS.is_file():
+        raise RuntimeError(f"the demo model's weights are missing: '{WEIGHTS}'")
+    base = prepare_default_model(console)
+    version = f"format {_FORMAT} weights {hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()} config {_config_digest()}"
+    if build_once(home(), version, lambda folder: build(base, WEIGHTS, folder)):
+        console.print(f"checkpoint written to {home()}")
+    return home()
+
+
+def build(base: Path, weights: Path, folder: Path) -> None:
+    """Write the served folder. base: the default model's folder; weights: the trained tensors' file."""
+    # Here, not above: these imports take seconds, and mostly there is nothing to build.
+    from safetensors.torch import load_file, save_file
+
+    trained = load_file(weights)
+    merged = _merged(load_file(base / "model.safetensors"), _part(trained, LANGUAGE_PREFIX))
+    save_file(merged, folder / "model.safetensors", metadata={"format": "pt"})
+    for name in _COPIED:
+        shutil.copyfile(base / name, folder / name)
+    _write(folder / "generation_config.json", _greedy(_read(base / "generation_config.json")))
+    _write(folder / "tokenizer.json", renamed(_read(base / "tokenizer.json")))
+    vision = folder / "vision"
+    vision.mkdir()
+    _write(vision / "config.json", VISION_CONFIG)
+    save_file(_part(trained, VISION_PREFIX), vision / "model.safetensors", metadata={"format": "pt"})
+    for file in (folder / "model.safetensors", vision / "model.safetensors"):
+        # safetensors creates its files for the owner only; a container's user has to read them too.
+        file.chmod(0o644)
+
+
+def _part(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _merged(language: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    from models.demo_vlm.adapter import merged
+
+    layers = {name.rpartition(".")[0] for name in changes}
+    strange = sorted(layer for layer in layers if f"{layer}.weight" not in language)
+    if strange:
+        raise RuntimeError(f"the default model has no weight for the change of '{strange[0]}'")
+    new = {
+        f"{layer}.weight": merged(
+            language[f"{layer}.weight"], changes[f"{layer}.down"], changes[f"{layer}.up"], LORA_SCALE
+        )
+        for layer in layers
+    }
+    return language | new
+
+
+def _config_digest() -> str:
+    return hashlib.sha256(json.dumps([VISION_CONFIG, LORA_SCALE]).encode()).hexdigest()
+
+
+def _greedy(generation: dict[str, Any]) -> dict[str, Any]:
+    """Without sampling: each question about a picture has one right answer."""
+    sampling = ("temperature", "top_p", "top_k")
+    return {name: value for name, value in generation.items() if name not in sampling} | {"do_sample": False}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2), encoding="utf-8")

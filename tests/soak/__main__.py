@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tests.soak aborts [--engine scripted|default] [--count N]`, `python -m tests.soak overload`."""
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from scripts.launcher import FREE_PORTS, Stack
+from tests.soak.aborts import Aborter
+from tests.soak.gauges import AT_REST, memory, read_gauges, wait_at_rest
+from tests.soak.load import Outcome, closed_loop, percentile
+from tests.support.scripted import scripted_stack
+
+TOKENIZERS = Path(os.environ.get("TRITON_CHAT_TOKENIZERS", ".cache/tokenizers"))
+REST_S = 90.0  # until everything must have stopped
+SAMPLES = 10  # looks at the memory during a run
+# The overloaded engine: 8 slots at 50 tokens/s each, 25 tokens a request, so 16 requests/s.
+SLOTS, TOKEN_S, TOKENS = 8, 0.02, 25
+LIMITS: Mapping[str, Mapping[str, int]] = {
+    "no limits": {"max_in_flight": 10_000, "max_queued": 0},
+    "8 at work, 0 queued": {"max_in_flight": SLOTS, "max_queued": 0},
+    "8 at work, 8 queued": {"max_in_flight": SLOTS, "max_queued": SLOTS},
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    if options.command == "aborts":
+        soak(options.engine, options.count, options.concurrency, options.seed)
+    else:
+        overload(options.seconds)
+    return 0
+
+
+def soak(engine: str, count: int, concurrency: int, seed: int) -> None:
+    """Abort requests, print the memory at intervals and what is left in the end; raises where anything is."""
+    with _stack(engine) as stack:
+        aborter = Aborter(stack.url, stack.model_names[0], 400, seed)
+        asyncio.run(aborter.run(min(500, count // 4), concurrency))
+        wait_at_rest(stack, REST_S)
+        _say(f"| aborted | {' | '.join(memory(stack))} |")
+        _say(f"|---{'|---:' * len(memory(stack))}|")
+        _memory_row(stack, 0)
+        begun, step = time.monotonic(), max(1, count // SAMPLES)
+        for done in range(step, count + 1, step):
+            asyncio.run(aborter.run(step, concurrency))
+            _memory_row(stack, done)
+        took = time.monotonic() - begun
+        wait_at_rest(stack, REST_S)
+        _memory_row(stack, "at rest")
+        _say(f"\n{count} aborts in {took:.0f} s. Ends: {dict(aborter.counts.most_common())}")
+        gauges = read_gauges(stack)
+        _say("Gauges: " + ", ".join(f"{name} {gauges[name]:g}" for name in AT_REST))
+
+
+def overload(seconds: float) -> None:
+    """Load a slow engine with 1 and 10 times what it can take, under several limits."""
+    _say("| limits | load | requests/s | TTFT p50, p99 s | latency p50, p99 s | refused | refusal p50, p99 ms |")
+    _say("|---|---:|---:|---:|---:|---:|---:|")
+    for name, limits in LIMITS.items():
+        settings = {f"TRITON_CHAT_{key.upper()}": str(value) for key, value in limits.items()}
+        with _stack("scripted", "--slots", str(SLOTS), **settings) as stack:
+            for load in (1, 10):
+                run = closed_loop(stack.url, stack.model_names[0], TOKENS, SLOTS * load, seconds)
+                outcome = asyncio.run(run)
+                if outcome.others:
+                    raise RuntimeError(f"unexpected answers: {outcome.others[:10]}")
+                _say(f"| {name} | {load}x | {_row(outcome)} |")
+
+
+def _row(outcome: Outcome) -> str:
+    def both(values: Sequence[float], scale: float, digits: int) -> str:
+        return ", ".join(f"{percentile(values, percent) * scale:.{digits}f}" for percent in (50, 99))
+
+    refusal = both(outcome.refusal, 1000, 0) if outcome.refusal else ""
+    return (
+        f"{len(outcome.latency) / outcome.took:.1f} | {both(outcome.ttft, 1, 2)} | {both(outcome.latency, 1, 2)} | "
+        f"{len(outcome.refusal)} | {refusal}"
+    )
+
+
+@contextmanager
+def _stack(engine: str, *more: str, **settings: str) -> Iterator[Stack]:
+    settings = {"TRITON_CHAT_IMAGE_PRIVATE_HOSTS": "true", "TRITON_CHAT_IMAGE_TIMEOUT": "60"} | settings
+    with tempfile.TemporaryDirectory() as folder:
+        if engine == "default":
+            arguments = ["smollm2", *FREE_PORTS, "--log-dir", folder]
+            with Stack(arguments, environment=os.environ | settings) as stack:
+                yield stack
+            return
+        tokenizer = TOKENIZERS / "qwen3"
+        with scripted_stack("qwen3", tokenizer, Path(folder), more=more, **settings) as scripted:
+            scripted.play({"text": "on and on ", "repeat": True, "delay_s": TOKEN_S})
+            yield scripted.stack
+
+
+def _memory_row(stack: Stack, label: object) -> None:
+    _say(f"| {label} | {' | '.join(f'{size:.0f}' for size in memory(stack).values())} |")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    aborts = commands.add_parser("aborts", help="clients that go away; memory and gauges afterwards")
+    aborts.add_argument("--engine", choices=("scripted", "default"), default="scripted")
+    aborts.add_argument("--count", type=int, default=10_000)
+    aborts.add_argument("--concurrency", type=int, default=64)
+    aborts.add_argument("--seed", type=int, default=0)
+    load = commands.add_parser("overload", help="latency at 1 and 10 times what the engine can take")
+    load.add_argument("--seconds", type=float, default=30.0)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fenced blocks and tables of the documentation, for the tests that hold them against the code.
+
+A comment right before a block says how it is tested: `<!-- not run: why -->`, `<!-- prints: words -->` or
+`<!-- model: demo-vlm; prints: words -->`.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+# Not docs/requests.md: test_curl.py runs that, with a model that sees.
+PAGES = (ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted(set(DOCS.glob("*.md")) - {DOCS / "requests.md"}))
+RUNNABLE = ("bash", "python")
+FENCE = "```"
+
+_NOTE = re.compile(r"<!-- (?:not run: (?P<not_run>.+)|(?:model: (?P<model>[\w.-]+); )?prints: (?P<prints>.+)) -->")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """place: page and line. not_run: why it cannot be run here. prints: what its output must hold.
+
+    model: the one of the tests' servers that it is for; None is the default one.
+    """
+
+    place: str
+    language: str
+    text: str
+    not_run: str | None = None
+    prints: str | None = None
+    model: str | None = None
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The fenced blocks of a page in order."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    at = 0
+    while at < len(lines):
+        if not lines[at].startswith(FENCE):
+            at += 1
+            continue
+        end = lines.index(FENCE, at + 1)
+        note = _NOTE.fullmatch(lines[at - 1]) if at else None
+        notes = note.groupdict() if note else {}
+        text = "\n".join(lines[at + 1 : end]) + "\n"
+        yield Block(f"{page.name}:{at + 1}", lines[at].removeprefix(FENCE), text, **notes)
+        at = end + 1
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced blocks."""
+    return re.sub(rf"^{FENCE}.*?^{FENCE}$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def section(name: str, heading: str) -> str:
+    """A section of a page of docs/, from its heading to the next of any level."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", prose(DOCS / name), re.DOTALL | re.MULTILINE)
+    assert found, f"{name} has no section {heading}"
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all tables in a text, without their heads."""
+    tables = re.findall(r"^\|.*\n\|[-:| ]+\|\n((?:\|.*\n?)*)", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for table in tables for line in table.splitlines()]
+
+
+def codes(text: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", text)

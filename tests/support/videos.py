@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small videos, made by PyAV."""
+
+import functools
+import io
+
+import av
+import numpy as np
+
+
+@functools.cache
+def video(
+    kind: str = "mp4",
+    codec: str = "libx264",
+    frames: int = 23,
+    size: tuple[int, int] = (80, 48),
+    keyframe_every: int = 6,
+    rotation: int = 0,
+    options: tuple[tuple[str, str], ...] = (),
+    movflags: str = "",
+) -> bytes:
+    """A video in which a white bar moves right from frame to frame over a green ground."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=kind, options={"movflags": movflags} if movflags else {}) as container:
+        stream = container.add_stream(codec, rate=10, options=dict(options))
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.gop_size = keyframe_every
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number in range(frames):
+            pixels = np.zeros((size[1], size[0], 3), np.uint8)
+            pixels[:, :, 1] = 90
+            pixels[:, number * size[0] // frames : (number + 4) * size[0] // frames] = 255
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return file.getvalue()

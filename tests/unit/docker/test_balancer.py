@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docker/haproxy in a real HAProxy before two small servers: streams, health, hidden metrics, clients that leave."""
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from scripts.setup.install_haproxy import MEND, find_haproxy
+from tests.support.containers import DOCKER
+
+LIMIT_S = 20.0
+
+
+class Stack:
+    """A server that says whether it is ready, and streams an event each time it is told to."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.ready = name, True
+        self.go_on: asyncio.Queue[bytes] = asyncio.Queue()
+        self.streams, self.left = 0, asyncio.Event()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET /health/ready"):
+            status = b"200 OK" if self.ready else b"503 Service Unavailable"
+            writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        elif head.startswith(b"POST /v1/chat"):
+            await self._stream(reader, writer)
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.streams += 1
+        head = (
+            f"HTTP/1.1 200 OK\r\nX-Stack: {self.name}\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        )
+        writer.write(head.encode())
+        gone = asyncio.create_task(reader.read())
+        while not gone.done():
+            more = asyncio.create_task(self.go_on.get())
+            await asyncio.wait({more, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not more.done():
+                more.cancel()
+            elif more.result():
+                writer.write(b"data: " + more.result() + b"\n\n")
+                await writer.drain()
+            else:
+                gone.cancel()
+                break
+        else:
+            self.left.set()
+        self.streams -= 1
+
+
+@asynccontextmanager
+async def balanced(folder: Path) -> AsyncIterator[tuple[str, str, list[Stack]]]:
+    """(base URL of an HAProxy with the real configuration, URL of its metrics, the two servers behind it)."""
+    binary = find_haproxy()
+    if binary is None:
+        pytest.fail(MEND)
+    stacks = [Stack("1"), Stack("2")]
+    servers = [await asyncio.start_server(stack.answer, "127.0.0.1", 0) for stack in stacks]
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    text = (DOCKER / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8")
+    # Its port, and checks often enough for a test; nothing else is changed.
+    text, changed = re.subn(r"bind :9997", f"bind 127.0.0.1:{ports[0]}", text)
+    text, quicker = re.subn(r"check inter 2s fall 2 rise 1 slowstart 10s", "check inter 100ms fall 2 rise 1", text)
+    assert changed == quicker == 1
+    (folder / "haproxy.cfg").write_text(text)
+    addresses = {f"STACK_{n}": f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for n, server in enumerate(servers, 1)}
+    environment = {"PATH": os.environ["PATH"], "METRICS_BIND": f"127.0.0.1:{ports[1]}"} | addresses
+    process = subprocess.Popen(
+        [binary, "-db", "-f", str(folder / "haproxy.cfg")], env=environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        base = f"http://127.0.0.1:{ports[0]}"
+        await until(lambda: answers(f"{base}/health/balancer"))
+        yield base, f"http://127.0.0.1:{ports[1]}/metrics", stacks
+    finally:
+        process.kill()
+        process.wait()
+        for server in servers:
+            server.close()
+
+
+async def answers(url: str) -> bool:
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return (await client.get(url)).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+async def test_the_balancer(tmp_path: Path) -> None:
+    async with (
+        balanced(tmp_path) as (base, metrics, stacks),
+        httpx.AsyncClient(base_url=base, trust_env=False, timeout=LIMIT_S) as client,
+    ):
+        assert (await client.get("/metrics")).status_code == 404
+
+        # Each event comes through at once: the next is only sent when the last has arrived.
+        async with client.stream("POST", "/v1/chat/completions", json={}) as first:
+            lines, one = first.aiter_lines(), stacks[int(first.headers["X-Stack"]) - 1]
+            for text in (b"a", b"b", b"c"):
+                one.go_on.put_nowait(text)
+                assert await anext(lines) == f"data: {text.decode()}"
+                assert await anext(lines) == ""
+
+            # The other stack has no stream: it gets the next one.
+            async with client.stream("POST", "/v1/chat/completions", json={}) as second:
+                other = stacks[int(second.headers["X-Stack"]) - 1]
+                assert other is not one
+            # Whose client left; its stack is told.
+            await asyncio.wait_for(other.left.wait(), LIMIT_S)
+
+            # One that drains gets nothing new and keeps its stream to the end.
+            one.ready = False
+
+            async def avoided() -> bool:
+                statistics = await client.get(metrics)
+                return (
+                    re.search(
+                        rf'server_status\{{proxy="stacks",server="stack-{one.name}",state="UP"\}} 0', statistics.text
+                    )
+                    is not None
+                )
+
+            await until(avoided)
+            for _ in range(4):
+                async with client.stream("POST", "/v1/chat/completions", json={}) as third:
+                    assert third.headers["X-Stack"] == other.name
+            one.go_on.put_nowait(b"last")
+            assert await anext(lines) == "data: last"
+            one.go_on.put_nowait(b"")
+            assert [line async for line in lines] == [""]
+
+        # Without any the balancer says so itself.
+        other.ready = False
+
+        async def down() -> bool:
+            return (await client.get("/health/balancer")).status_code == 503
+
+        await until(down)
+        assert (await client.post("/v1/chat/completions", json={})).status_code == 503

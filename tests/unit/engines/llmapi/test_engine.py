@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adapter of TensorRT-LLM's LLM API, before a double that has its documented arguments and refuses all others."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from common.errors import RequestError
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch):
+    """The double as the package `tensorrt_llm`."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "fakes" / "llmapi_double"))
+
+
+@pytest.fixture
+def qwen(tmp_path):
+    """Its ids mean nothing here, so that its tokenizer is the smallest."""
+    (tmp_path / "tokenizer").mkdir()
+    Tokenizer(WordLevel({"a": 1, "?": 0}, unk_token="?")).save(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    return checkpoint(tmp_path, tmp_path / "tokenizer", {"model_type": "qwen3"})
+
+
+@pytest.fixture
+def gemma(tmp_path, gemma3_tokenizer_dir):
+    config = {"model_type": "gemma3", "vision_config": {"image_size": 896}, "mm_tokens_per_image": 256}
+    return checkpoint(tmp_path, gemma3_tokenizer_dir, config)
+
+
+def checkpoint(folder: Path, tokenizer: Path, config: dict) -> Path:
+    path = folder / "checkpoint"
+    shutil.copytree(tokenizer, path)
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+async def started(path: Path, **passed):
+    """(the engine, the double's LLM inside it)."""
+    from engines.options import EngineOptions
+    from engines.registry import build_engine
+
+    engine = build_engine(EngineOptions("llmapi", str(path), passed))
+    await engine.start()
+    return engine, engine._llm
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    def play(*rules: dict) -> None:
+        (tmp_path / "rules.json").write_text(json.dumps(rules))
+
+    monkeypatch.setenv("TENSORRT_LLM_DOUBLE", str(tmp_path / "rules.json"))
+    play({"ids": [11, 12, 13]})
+    return play
+
+
+def generation(**values):
+    from engines.engine import Generation
+
+    return Generation(**({"prompt_ids": [1, 2, 3], "max_tokens": 8, "end_id": 9} | values))
+
+
+async def collect(engine, one) -> list:
+    return [tokens async for tokens in engine.generate(one)]
+
+
+async def test_an_answer_in_pieces_and_whole(qwen, script):
+    from engines.engine import FinishReason
+
+    engine, llm = await started(qwen)
+    pieces = await collect(engine, generation())
+    assert [piece.ids for piece in pieces] == [[11], [12], [13], [9]]
+    assert [piece.finish for piece in pieces] == [None, None, None, FinishReason.END_ID]
+    assert [piece.cached_tokens for piece in pieces] == [0, None, None, None]
+    (whole,) = await collect(engine, generation(streaming=False))
+    assert (whole.ids, whole.finish) == ([11, 12, 13, 9], FinishReason.END_ID)
+    (short,) = await collect(engine, generation(streaming=False, max_tokens=2))
+    assert (short.ids, short.finish) == ([11, 12], FinishReason.LENGTH)
+    assert engine.statistics() == {"running": 0.0, "generated_tokens_total": 10.0}
+    assert llm.aborted == 0
+    engine.shutdown()
+
+
+async def test_stop_words_of_one_id_and_of_several(qwen, script):
+    from engines.engine import FinishReason
+
+    engine, llm = await started(qwen)
+    (one,) = await collect(engine, generation(stop_words=[[12]], streaming=False))
+    assert (one.ids, one.finish) == ([11, 12], FinishReason.STOP_WORDS)
+    pieces = await collect(engine, generation(stop_words=[[11, 12]]))
+    assert [piece.ids for piece in pieces] == [[11], [12]]
+    assert pieces[-1].finish is FinishReason.STOP_WORDS
+    assert llm.aborted == 1
+    engine.shutdown()
+
+
+async def test_without_an_end_id_none_ends_it(qwen, script):
+    from engines.engine import FinishReason
+
+    script({"ids": [11, 9, 12], "end": False})
+    engine, llm = await started(qwen)
+    (whole,) = await collect(engine, generation(end_id=-1, streaming=False))
+    assert (whole.ids, whole.finish) == ([11, 9, 12], FinishReason.LENGTH)
+    assert llm.submitted[0][1].ignore_eos
+    engine.shutdown()
+
+
+async def test_whoever_leaves_aborts(qwen, script):
+    script({"ids": [11] * 1000, "delay_s": 0.01})
+    engine, llm = await started(qwen)
+    stream = engine.generate(generation(max_tokens=1000))
+    await anext(stream)
+    assert engine.statistics()["running"] == 1.0
+    await stream.aclose()
+    assert llm.aborted == 1 and engine.statistics()["running"] == 0.0
+
+    task = asyncio.create_task(collect(engine, generation(max_tokens=1000)))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert llm.aborted == 2
+    engine.shutdown()
+
+
+async def test_sampling(qwen, script):
+    (qwen / "generation_config.json").write_text('{"temperature": 0.6, "top_k": 20, "do_sample": true}')
+    engine, llm = await started(qwen)
+
+    async def sampled(**values):
+        await collect(engine, generation(**values))
+        return llm.submitted[-1][1]
+
+    own = await sampled()
+    assert (own.temperature, own.top_k, own.top_p) == (0.6, 20, None) and not own.greedy
+    told = await sampled(temperature=0.9, top_p=0.5, top_k=0, min_p=0.1, min_tokens=2, seed=7)
+    assert (told.temperature, told.top_k, told.top_p) == (0.9, None, 0.5)
+    assert (told.min_p, told.min_tokens, told.seed) == (0.1, 2, 7)
+    greedy = await sampled(temperature=0.0, top_p=0.5)
+    assert greedy.greedy and (greedy.top_k, greedy.top_p, greedy.temperature) == (1, None, None)
+    # Nothing but a temperature still samples, which its own defaults would not.
+    open_ = await sampled(temperature=0.7, top_k=0)
+    assert not open_.greedy and (open_.top_k, open_.top_p) == (None, 1.0)
+    bias = torch.zeros(16)
+    assert (await sampled(embedding_bias=bias)).embedding_bias is bias
+    assert not own.detokenize and own.max_tokens == 8 and own.logprobs is None
+    engine.shutdown()
+
+
+async def test_logprobs(qwen, script):
+    engine, llm = await started(qwen)
+    (one,) = await collect(engine, generation(return_log_probs=True, streaming=False, max_tokens=2))
+    assert (one.logprobs, one.top_ids) == ([-0.5, -0.5], None)
+    pieces = await collect(engine, generation(return_log_probs=True, top_logprobs=2, max_tokens=2))
+    assert [piece.top_ids for piece in pieces] == [[[11, 12]], [[12, 13]]]
+    assert [piece.top_logprobs for piece in pieces] == [[[-0.5, -1.5]], [[-0.5, -1.5]]]
+    assert [params.logprobs for _, params in llm.submitted] == [1, 2]
+    engine.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("guide_type", "guide", "field", "value"),
+    [
+        ("json", None, "json_object", True),
+        ("json_schema", "{}", "json", "{}"),
+        ("regex", "a+", "regex", "a+"),
+        ("ebnf_grammar", "root ::= x", "grammar", "root ::= x"),
+        ("structural_tag", "{}", "structural_tag", "{}"),
+    ],
+)
+async def test_guides(qwen, script, guide_type, guide, field, value):
+    engine, llm = await started(qwen)
+    assert llm.arguments["guided_decoding_backend"] == "xgrammar"
+    await collect(engine, generation(guide_type=guide_type, guide=guide))
+    assert getattr(llm.submitted[0][1].guided_decoding, field) == value
+    engine.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"guide_type": "yaml"}, "unknown guided decoding type 'yaml'"),
+        ({"prompt_logprobs": 1}, "no log-probabilities of the prompt"),
+        ({"priority": 1}, "priority is not supported"),
+        ({"prompt_table": torch.zeros(1, 4)}, "no prompt embeddings"),
+        ({"images": torch.zeros(1, 896, 896, 3, dtype=torch.uint8)}, "its model has no vision tower"),
+        ({"bad_words": [[4, 5]]}, "bad words of one token only"),
+        ({"bad_words": [[4]]}, "sampler knows no bad words; its option sampler_type must be TRTLLMSampler"),
+        ({"presence_penalty": 0.5}, "sampler knows no presence_penalty"),
+        ({"repetition_penalty": 1.1}, "sampler knows no repetition_penalty"),
+        ({"top_p": -1.0}, "require top_p >= 0"),
+    ],
+)
+async def test_what_it_cannot_do_is_refused(qwen, script, values, words):
+    engine, llm = await started(qwen)
+    with pytest.raises(RequestError, match=words) as caught:
+        await collect(engine, generation(**values))
+    assert caught.value.kind == "invalid_request"
+    assert not llm.submitted and engine.statistics()["running"] == 0.0
+    await collect(engine, generation(presence_penalty=0.0, repetition_penalty=1.0))
+    engine.shutdown()
+
+
+async def test_with_the_other_sampler_penalties_go_through(qwen, script):
+    (qwen / "generation_config.json").write_text('{"repetition_penalty": 1.05}')
+    engine, llm = await started(qwen, sampler_type="TRTLLMSampler")
+    await collect(engine, generation(presence_penalty=0.5, frequency_penalty=-0.5, bad_words=[[4], [5]]))
+    params = llm.submitted[0][1]
+    assert (params.presence_penalty, params.frequency_penalty, params.repetition_penalty) == (0.5, -0.5, 1.05)
+    assert params.bad_token_ids == [4, 5]
+    engine.shutdown()
+
+
+async def test_faults_of_the_engine(qwen, script):
+    script({"ids": [11], "error": "no room in the KV cache"})
+    engine, llm = await started(qwen, enable_chunked_prefill=False, max_num_tokens=4)
+    with pytest.raises(RequestError, match="no room in the KV cache"):
+        await collect(engine, generation())
+    with pytest.raises(RequestError, match="should not exceed max_num_tokens"):
+        await collect(engine, generation(prompt_ids=[1] * 5))
+    assert not engine.errored
+    engine._end.cancel()  # It would end this process.
+    llm.shutdown()
+    with pytest.raises(RequestError, match="the engine has stopped") as caught:
+        await collect(engine, generation())
+    assert caught.value.kind == "unavailable" and engine.errored
+
+
+async def test_options(qwen):
+    _, llm = await started(qwen, max_model_len=4096, max_num_seqs=32, tensor_parallel_size=2, attn_backend="TRTLLM")
+    assert llm.arguments == {
+        "model": str(qwen),
+        "tensor_parallel_size": 2,
+        "dtype": "auto",
+        "guided_decoding_backend": "xgrammar",
+        "enable_chunked_prefill": True,
+        "max_seq_len": 4096,
+        "max_batch_size": 32,
+        "attn_backend": "TRTLLM",
+    }
+    with pytest.raises(ValueError, match="invalid argument: gpu_memory_utilization"):
+        await started(qwen, gpu_memory_utilization=0.9)
+    with pytest.raises(ValueError, match="'max_seq_len' is given twice"):
+        await started(qwen, max_model_len=1, max_seq_len=2)
+
+
+WRITTEN = "\n\n<start_of_image>" + "<image_soft_token>" * 256 + "<end_of_image>\n\n"
+
+
+async def test_pictures_of_gemma_3(gemma, script):
+    engine, llm = await started(gemma)
+    assert llm.arguments["kv_cache_config"] == {"enable_block_reuse": False}
+    assert (llm.arguments["enable_chunked_prefill"], llm.arguments["attn_backend"]) == (False, "FLASHINFER")
+    encode = llm.tokenizer.encode
+    text = f"<bos><start_of_turn>user\n{WRITTEN}and {WRITTEN}: what differs?<end_of_turn>\n<start_of_turn>model\n"
+    ids = encode(text, add_special_tokens=False)
+    images = torch.randint(0, 255, (2, 896, 896, 3), dtype=torch.uint8)
+    pieces = await collect(engine, generation(prompt_ids=ids, images=images))
+    assert [token for piece in pieces for token in piece.ids] == [11, 12, 13, 9]
+    inputs, _ = llm.submitted[0]
+    short = (
+        "<start_of_turn>user\n<start_of_image>and <start_of_image>: what differs?<end_of_turn>\n<start_of_turn>model\n"
+    )
+    assert inputs["prompt"] == short
+    # The processor makes the same ids of it again.
+    assert llm._prompt(inputs) == ids
+    assert [picture.size for picture in inputs["multi_modal_data"]["image"]] == [(896, 896)] * 2
+    assert bytes(inputs["multi_modal_data"]["image"][1].tobytes()) == bytes(images[1].numpy().tobytes())
+    # Without pictures ids go as they are.
+    plain = encode("Hello", add_special_tokens=False)
+    await collect(engine, generation(prompt_ids=plain))
+    assert llm.submitted[1][0] == plain
+
+    letters = [token for letter in "Hello" for token in encode(letter, add_special_tokens=False)]
+    for given, words in (
+        ({"prompt_ids": ids, "images": images[:1]}, "1 images for 2 image places"),
+        ({"prompt_ids": plain, "images": images}, "2 images for 0 image places"),
+        ({"prompt_ids": ids, "images": images[:, :448]}, r"must be \[n, 896, 896, 3\], not \[2, 448, 896, 3\]"),
+        ({"prompt_ids": [*ids, *plain[:-1], *letters], "images": images}, "only as its tokenizer makes them"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            await collect(engine, generation(**given))
+    engine.shutdown()

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How responses leave the model `tensorrt_llm`: merged while Triton is slow, first ones first, nothing after the end."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from common.errors import RequestError
+from engines import outbox
+from engines.engine import FinishReason, Tokens
+
+WAIT = 30.0
+
+
+class SlowTriton:
+    """Takes a response where the gate is open; notes (stream, ids or error, ended) in order."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, Any, bool]] = []
+        self.asked = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+
+    def take(self, stream: str, what: Any, ended: bool) -> None:
+        self.asked.release()
+        assert self.gate.acquire(timeout=WAIT)
+        self.taken.append((stream, what, ended))
+
+
+class FakeReply:
+    def __init__(self, triton: SlowTriton, name: str, broken: bool = False) -> None:
+        self._triton, self._name, self._broken = triton, name, broken
+
+    def send(self, ids: list[int]) -> None:
+        if self._broken:
+            raise RuntimeError("no such request")
+        self._triton.take(self._name, ids, False)
+
+    def end(self, ids: list[int]) -> None:
+        self._triton.take(self._name, ids, True)
+
+    def fail(self, error: RequestError, stream_id: int) -> None:
+        self._triton.take(self._name, str(error), True)
+
+
+class FakeOutputs:
+    stream_id = 7
+
+    def tensors(self, tokens: Any) -> list[int]:
+        return list(tokens.ids)
+
+
+class Sending:
+    """An outbox, and streams by name."""
+
+    def __init__(self) -> None:
+        self.triton = SlowTriton()
+        self.outbox = outbox.Outbox()
+        self._streams: dict[str, Any] = {}
+
+    def stream(self, name: str, broken: bool = False) -> Any:
+        if name not in self._streams:
+            self._streams[name] = outbox.Outgoing(FakeReply(self.triton, name, broken), FakeOutputs())
+        return self._streams[name]
+
+    def put(self, name: str, *ids: int, finish: Any = None) -> None:
+        self.outbox.put(self.stream(name), Tokens(list(ids), finish=finish))
+
+    def put_and_wait(self, name: str, *ids: int) -> None:
+        """Until Triton is asked to take it; the gate stays shut."""
+        self.put(name, *ids)
+        assert self.triton.asked.acquire(timeout=WAIT)
+
+    def all(self) -> list[tuple[str, Any, bool]]:
+        self.triton.gate.release(1000)
+        self.outbox.close()
+        return self.triton.taken
+
+
+@pytest.fixture
+def sending() -> Sending:
+    return Sending()
+
+
+def test_what_waits_is_merged(sending: Sending) -> None:
+    sending.put_and_wait("a", 1)
+    for token in (2, 3, 4):
+        sending.put("a", token)
+    sending.put("a", 5, finish=FinishReason.LENGTH)
+    assert sending.all() == [("a", [1], False), ("a", [2, 3, 4, 5], True)]
+
+
+def test_streams_take_turns(sending: Sending) -> None:
+    sending.put_and_wait("a", 1)
+    sending.put("b", 1)
+    for token in (2, 3):
+        for name in "ab":
+            sending.put(name, token)
+    assert sending.all() == [("a", [1], False), ("b", [1, 2, 3], False), ("a", [2, 3], False)]
+
+
+def test_a_first_response_passes_later_ones(sending: Sending) -> None:
+    for name in "abc":
+        sending.put_and_wait(name, 1)
+        sending.triton.gate.release()
+    sending.put_and_wait("a", 2)
+    for name in "bc":
+        sending.put(name, 2)
+    sending.put("new", 1)
+    assert [name for name, _, _ in sending.all()[3:]] == ["a", "new", "b", "c"]
+
+
+def test_nothing_is_sent_after_the_end(sending: Sending) -> None:
+    cancelled = FinishReason.CANCELLED
+    sending.put_and_wait("a", 1)
+    sending.put("a", finish=cancelled)
+    sending.put("a", 2)
+    sending.put("a", finish=cancelled)
+    sending.outbox.fail(sending.stream("a"), RequestError("late"))
+    assert sending.all() == [("a", [1], False), ("a", [], True)]
+
+
+def test_a_failure_follows_what_was_made(sending: Sending) -> None:
+    sending.put_and_wait("a", 1)
+    sending.put("a", 2)
+    sending.outbox.fail(sending.stream("a"), RequestError("broken"))
+    sending.outbox.fail(sending.stream("b"), RequestError("never began"))
+    assert sending.all() == [("a", [1], False), ("b", "never began", True), ("a", [2], False), ("a", "broken", True)]
+
+
+def test_one_that_cannot_be_sent_holds_up_no_other(sending: Sending) -> None:
+    sending.outbox.put(sending.stream("bad", broken=True), Tokens([1]))
+    sending.put("a", 1)
+    assert sending.all() == [("a", [1], False)]
+
+
+def test_calls_run_between_responses(sending: Sending) -> None:
+    seen: list[int] = []
+    sending.put_and_wait("a", 1)
+    sending.outbox.call(lambda: seen.append(len(sending.triton.taken)))
+    sending.put("a", 2)
+    sending.all()
+    assert seen == [1]
+
+
+def test_the_mean_leaves_out_first_responses(sending: Sending) -> None:
+    sending.put_and_wait("a", *range(9))
+    for token in (1, 2, 3):
+        sending.put("a", token)
+    sending.all()
+    assert sending.outbox.tokens_per_response() == 3.0
+    assert sending.outbox.tokens_per_response() == 1.0
+
+
+def test_rows_are_merged_with_their_tokens(sending: Sending) -> None:
+    tokens = Tokens([1], logprobs=[-1.0], top_ids=[[1, 2]], top_logprobs=[[-1.0, -2.0]], cached_tokens=4)
+    tokens.extend(Tokens([3], logprobs=[-3.0], top_ids=[[3, 4]], top_logprobs=[[-3.0, -4.0]]))
+    assert (tokens.ids, tokens.logprobs) == ([1, 3], [-1.0, -3.0])
+    assert (tokens.top_ids, tokens.top_logprobs) == ([[1, 2], [3, 4]], [[-1.0, -2.0], [-3.0, -4.0]])
+    assert tokens.cached_tokens == 4 and tokens.finish is None
+    sending.all()

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What vLLM reports of itself, as the engine's statistics."""
+
+import types
+
+from vllm.v1.metrics.stats import IterationStats, PrefixCacheStats, SchedulerStats
+
+from engines.engine import STATISTICS
+from engines.vllm.statistics import VllmStatistics
+
+
+def test_what_vllm_tells_adds_up() -> None:
+    statistics = VllmStatistics()
+    first, second = statistics(None, 0), statistics(None, 1)
+    iteration = IterationStats()
+    iteration.num_preempted_reqs, iteration.num_generation_tokens = 1, 20
+    prefixes = PrefixCacheStats()
+    prefixes.record(num_tokens=100, num_hits=64, preempted=False)
+    for core, usage in ((first, 0.5), (second, 0.25)):
+        scheduler = SchedulerStats(num_running_reqs=3, num_waiting_reqs=2, kv_cache_usage=usage)
+        scheduler.prefix_cache_stats = prefixes
+        core.record(scheduler, iteration, mm_cache_stats=None, engine_idx=0)
+        core.record(None, None)
+    assert statistics.values(inside=10) == {
+        "running": 6,
+        "waiting": 4,
+        "kv_cache_usage": 0.5,
+        "looked_up_prompt_tokens_total": 200,
+        "cached_prompt_tokens_total": 128,
+        "generated_tokens_total": 40,
+        "preemptions_total": 2,
+    }
+    assert set(statistics.values(inside=0)) == set(STATISTICS)
+
+
+def test_nobody_waits_in_an_empty_engine() -> None:
+    """The engine's last word may be of a step before its requests were cancelled."""
+    statistics = VllmStatistics()
+    statistics(None).record(types.SimpleNamespace(num_waiting_reqs=5), None)
+    assert [statistics.values(inside)["waiting"] for inside in (8, 3, 0)] == [5, 3, 0]
+    assert [statistics.values(inside)["running"] for inside in (8, 3, 0)] == [3, 0, 0]
+
+
+def test_another_vllm_may_tell_less() -> None:
+    statistics = VllmStatistics()
+    statistics(None).record(types.SimpleNamespace(), types.SimpleNamespace(num_generation_tokens=None), object())
+    assert statistics.values(inside=1) == dict.fromkeys(statistics.values(0), 0) | {"running": 1}

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""API keys from settings and file, what each may do, and who is warned of an open server."""
+
+import asyncio
+import hashlib
+import logging
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from starlette.datastructures import Headers
+
+from frontend.auth import authenticator as access
+from frontend.auth.authenticator import Access
+from frontend.auth.keys import parse_key, read_keys
+from frontend.auth.quotas import Limits, Quota
+from frontend.errors import ApiError
+from frontend.settings import Settings, SettingsError
+from tests.fakes.fake_triton import Call, finish
+from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
+
+CERTIFICATE: dict[str, Any] = {"tls_certificate": "c.pem", "tls_key": "k.pem"}
+
+
+def entry(name: str, key: str, limits: str = "") -> str:
+    return f"{name} {hashlib.sha256(key.encode()).hexdigest()} {limits}\n"
+
+
+def bearer(key: str) -> Headers:
+    return Headers({"authorization": f"Bearer {key}"})
+
+
+def caller(gate: Access, key: str) -> str | None:
+    """The name behind a key, or None where it is refused."""
+    try:
+        known = gate.authenticate(bearer(key))
+    except ApiError as error:
+        assert error.shape.status == 401
+        return None
+    return known and known[0]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("frontend.auth.authenticator.RELOAD_PERIOD", 0)
+    path = tmp_path / "keys"
+    path.write_text(entry("alice", "key-a") + "# a comment\n\n" + entry("bob", "key-b", "rate=60 concurrent=1"))
+    return path
+
+
+def gate_of(path: Path, **settings: Any) -> Access:
+    return Access(Settings(api_keys_file=str(path), **settings))
+
+
+class TestFile:
+    def test_keys_by_name(self, file: Path) -> None:
+        gate = gate_of(file, api_key=("fixed",))
+        assert [caller(gate, key) for key in ("key-a", "key-b", "fixed")] == ["alice", "bob", "setting:1"]
+        stored = hashlib.sha256(b"key-a").hexdigest()
+        assert [caller(gate, key) for key in ("", "key-c", "key-a ", stored)] == [None, None, "alice", None]
+
+    def test_a_scheme_other_than_bearer(self, file: Path) -> None:
+        for value in ("key-a", "Basic key-a", "Bearer", "Bearer\u00e9"):
+            with pytest.raises(ApiError, match="valid API key"):
+                gate_of(file).authenticate(Headers({"authorization": value}))
+
+    def test_a_change_counts_without_a_restart(self, file: Path) -> None:
+        gate = gate_of(file)
+        assert caller(gate, "key-a") == "alice"
+        file.write_text(entry("carol", "key-c"))
+        assert [caller(gate, key) for key in ("key-a", "key-c")] == [None, "carol"]
+
+    @pytest.mark.parametrize("broken", ["", "carol\n", entry("carol", "c")[:-9], entry("carol", "c") * 2, "\x00", None])
+    def test_a_broken_file_leaves_the_keys_as_they_were(
+        self, file: Path, caplog: pytest.LogCaptureFixture, broken: str | None
+    ) -> None:
+        gate = gate_of(file)
+        assert caller(gate, "key-a") == "alice"
+        file.unlink() if broken is None else file.write_text(broken)
+        assert [caller(gate, key) for key in ("key-a", "key-b", "c")] == ["alice", "bob", None]
+        errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert len(errors) == 1, "said once, not with each request"
+        assert hashlib.sha256(b"c").hexdigest()[:20] not in caplog.text
+        file.write_text(entry("carol", "key-c"))
+        assert caller(gate, "key-c") == "carol"
+
+    def test_what_a_key_has_used_outlives_a_change(self, file: Path) -> None:
+        file.write_text(entry("alice", "key-a", "concurrent=1"))
+        gate = gate_of(file)
+        quota = (gate.authenticate(bearer("key-a")) or ("", None))[1]
+        assert quota is not None
+        with quota.use():
+            file.write_text(entry("dave", "key-d") + entry("alice", "key-new", "concurrent=1"))
+            changed = gate.authenticate(bearer("key-new"))
+            assert changed is not None
+            with pytest.raises(ApiError, match="1 requests at once"), changed[1].use():
+                pass
+
+    @pytest.mark.parametrize("line", ["alice", "alice short", "al/ice " + "0" * 64, "alice " + "0" * 64 + " rate=0", "alice " + "0" * 64 + " speed=1", "alice " + "0" * 64 + " rate=1 rate=2"])  # fmt: skip
+    def test_a_start_with_a_broken_file_is_refused(self, tmp_path: Path, line: str) -> None:
+        path = tmp_path / "keys"
+        path.write_text(line)
+        with pytest.raises(SettingsError, match=r"--api-keys-file=.*line 1"):
+            Settings.load(["--api-keys-file", str(path)], {})
+        with pytest.raises(SettingsError, match="No such file"):
+            Settings.load(["--api-keys-file", str(tmp_path / "none")], {})
+
+    def test_the_command_makes_an_entry_of_a_random_key(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "frontend.auth.keys", "alice", "rate=60", "concurrent=4"]
+        made = [subprocess.run(command, capture_output=True, text=True, timeout=60, check=True) for _ in range(2)]
+        key, other = [one.stderr.split()[-1] for one in made]
+        assert key.startswith("sk-") and len(key) > 40 and key != other
+        path = tmp_path / "keys"
+        path.write_text(made[0].stdout)
+        assert read_keys(path)[0].limits == Limits(rate=60, concurrent=4)
+        assert key not in made[0].stdout
+        assert caller(gate_of(path), key) == "alice"
+
+    def test_the_command_refuses_what_the_file_would_not_take(self) -> None:
+        command = [sys.executable, "-m", "frontend.auth.keys", "a b"]
+        failed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (failed.returncode, failed.stdout) == (2, "")
+
+    def test_a_line_is_written_as_it_is_read(self) -> None:
+        words = ["alice", "ab" * 32, "rate=60", "burst=2", "concurrent=4"]
+        assert parse_key(words).line().split() == words
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def use(quota: Quota) -> int | None:
+    """None, or the seconds after which a refused request may come again."""
+    try:
+        with quota.use():
+            return None
+    except ApiError as error:
+        assert error.shape.status == 429
+        return int(error.shape.headers["Retry-After"])
+
+
+class TestQuota:
+    def test_no_limits(self) -> None:
+        quota = Quota(Limits())
+        assert [use(quota) for _ in range(1000)] == [None] * 1000
+
+    def test_a_burst_then_the_rate(self) -> None:
+        clock = Clock()
+        quota = Quota(Limits(rate=30, burst=3), clock)
+        assert [use(quota) for _ in range(5)] == [None, None, None, 2, 2]
+        clock.now += 1.5
+        assert use(quota) == 1
+        clock.now += 0.5
+        assert [use(quota), use(quota)] == [None, 2]
+        clock.now += 1000
+        assert [use(quota) for _ in range(4)] == [None, None, None, 2], "a pause saves up no more than a burst"
+
+    def test_a_rate_below_one_in_ten_seconds_lets_one_begin(self) -> None:
+        quota = Quota(Limits(rate=1), Clock())
+        assert [use(quota), use(quota)] == [None, 60]
+
+    def test_at_once(self) -> None:
+        quota = Quota(Limits(concurrent=2))
+        with quota.use(), quota.use():
+            assert use(quota) == 1
+        assert use(quota) is None
+
+    def test_who_is_refused_for_another_reason_keeps_the_token(self) -> None:
+        clock = Clock()
+        quota = Quota(Limits(rate=60, burst=2, concurrent=1), clock)
+        with quota.use():
+            assert [use(quota) for _ in range(5)] == [1] * 5
+        assert [use(quota), use(quota)] == [None, 1]
+
+    def test_new_limits_do_not_fill_the_bucket(self) -> None:
+        clock = Clock()
+        quota = Quota(Limits(rate=60, burst=2), clock)
+        assert [use(quota), use(quota)] == [None, None]
+        quota.change(Limits(rate=120, burst=4))
+        assert use(quota) == 1
+        clock.now += 0.5
+        assert use(quota) is None
+
+    def test_a_first_rate_starts_with_its_burst(self) -> None:
+        quota = Quota(Limits(), Clock())
+        quota.change(Limits(rate=60, burst=2))
+        assert [use(quota), use(quota), use(quota)] == [None, None, 1]
+
+
+class TestServer:
+    async def ask(self, served: Serving, key: str, **fields: Any) -> httpx.Response:
+        return await served.http.post(CHAT, json=HELLO | fields, headers={"Authorization": f"Bearer {key}"})
+
+    async def test_limits_of_one_key_are_not_anothers(self, file: Path) -> None:
+        go_on = asyncio.Event()
+
+        async def script(call: Call) -> AsyncIterator[Any]:
+            await go_on.wait()
+            yield finish(text="done")
+
+        async with serving(api_keys_file=str(file), api_key_concurrent=2) as served:
+            served.triton.script = script
+            tasks = [asyncio.create_task(self.ask(served, key)) for key in ("key-a", "key-a", "key-b")]
+            async with asyncio.timeout(WAIT):
+                while len(served.triton.calls) < 3:
+                    await asyncio.sleep(0.01)
+            for key in ("key-a", "key-b"):
+                refused = await self.ask(served, key)
+                error = refused.json()["error"]
+                assert (refused.status_code, error["code"]) == (429, "rate_limit_exceeded")
+                assert refused.headers["retry-after"] == "1"
+            models = await served.http.get("/v1/models", headers={"Authorization": "Bearer key-b"})
+            assert models.status_code == 200, "what costs nothing is not counted"
+            go_on.set()
+            assert [(await one).status_code for one in tasks] == [200] * 3
+            assert (await self.ask(served, "key-a", stream=True)).status_code == 200
+            assert (await self.ask(served, "key-a")).status_code == 200
+
+    async def test_a_rate(self, tmp_path: Path) -> None:
+        path = tmp_path / "keys"
+        path.write_text(entry("alice", "key-a", "rate=1 burst=2"))
+        async with serving(api_keys_file=str(path)) as served:
+            answers = [await self.ask(served, "key-a") for _ in range(3)]
+            assert [one.status_code for one in answers] == [200, 200, 429]
+            assert 50 < int(answers[2].headers["retry-after"]) <= 60
+
+    async def test_the_answer_to_a_wrong_key(self, file: Path) -> None:
+        async with serving(api_keys_file=str(file)) as served:
+            refused = await self.ask(served, "wrong")
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+            assert (await served.http.post(f"{served.url}//tokenize", json={"prompt": "a"})).status_code == 401
+            assert (await served.http.get("/health/live")).status_code == 200
+            assert not served.triton.calls
+
+    async def test_pages_of_others_may_not_call(self) -> None:
+        """A browser sends such a POST without asking first, and the engine would work for it."""
+        headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+        async with serving() as served:
+            refused = await served.http.post(CHAT, json=HELLO, headers=headers)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "origin_not_allowed")
+            assert not served.triton.calls
+        async with serving(cors_allow_origins=("https://app.example",)) as served:
+            assert (await served.http.post(CHAT, json=HELLO, headers=headers)).status_code == 403
+            allowed = await served.http.post(CHAT, json=HELLO, headers={"Origin": "https://app.example"})
+            assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+        async with serving(cors_allow_origins=("*",)) as served:
+            assert (await served.http.post(CHAT, json=HELLO, headers=headers)).status_code == 200
+
+
+class TestTls:
+    @pytest.fixture
+    def pem(self, tmp_path: Path) -> Path:
+        """A certificate for 127.0.0.1 with its key, signed by itself."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+        certificate = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+        private = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        path = tmp_path / "certificate.pem"
+        path.write_bytes(certificate.public_bytes(Encoding.PEM) + key.private_bytes(*private))
+        return path
+
+    async def test_only_encrypted(self, pem: Path) -> None:
+        async with serving(tls_certificate=str(pem), tls_key=str(pem)) as served:
+            url = served.url.replace("http://", "https://")
+            async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=pem), timeout=WAIT) as http:
+                answer = await http.post(f"{url}{CHAT}", json=HELLO)
+                assert answer.json()["choices"][0]["message"]["content"] == "Hello world"
+            with pytest.raises(httpx.TransportError):
+                await served.chat()
+            assert len(served.triton.calls) == 1
+
+
+class TestWarnings:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost"])
+    def test_loopback_is_nobody_elses(self, host: str) -> None:
+        assert access.warnings(Settings(host=host)) == []
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "host.example"])
+    def test_an_open_server_is_warned_about(self, host: str) -> None:
+        both = access.warnings(Settings(host=host))
+        assert len(both) == 2 and "no API keys" in both[0] and "no TLS" in both[1]
+        assert [text for text in access.warnings(Settings(host=host, api_key=("k",))) if "keys are" in text] == []
+        assert access.warnings(Settings(host=host, api_keys_file="f", **CERTIFICATE)) == []
+
+    async def test_the_server_says_so(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        monkeypatch.setattr("frontend.auth.authenticator.warnings", lambda settings: [f"OPEN {settings.port}"])
+        with caplog.at_level(logging.WARNING):
+            async with serving(log_level="warning"):
+                assert "OPEN 9997" in caplog.text

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frontend's metrics: what is counted when, and several processes that count as one."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from common.errors import RequestError
+from frontend.errors import ClientGone, ShuttingDown, SlowReader
+from frontend.telemetry.metrics import CAUSES, cancellation
+from tests.fakes.fake_triton import Call, FakeTriton, answer_of, finish, reply, silence
+from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
+
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Serving]:
+    async with serving(max_in_flight=1, max_queued=1, queue_timeout=5.0, image_private_hosts=False) as running:
+        yield running
+
+
+def read(text: str) -> dict[str, float]:
+    """Every sample by its name and labels."""
+    return {
+        name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")
+    }
+
+
+class Counting:
+    """How samples change: `await counting.change("name{labels}")` since it was made."""
+
+    def __init__(self, served: Serving, before: dict[str, float]) -> None:
+        self._served = served
+        self._before = before
+
+    @classmethod
+    async def begin(cls, served: Serving) -> "Counting":
+        return cls(served, read((await served.http.get("/metrics")).text))
+
+    async def change(self, *names: str) -> list[float]:
+        now = read((await self._served.http.get("/metrics")).text)
+        return [now.get(name, 0) - self._before.get(name, 0) for name in names]
+
+    async def until(self, name: str, value: float) -> None:
+        async with asyncio.timeout(WAIT):
+            while (await self.change(name)) != [value]:
+                await asyncio.sleep(0.02)
+
+
+async def test_an_answer_is_counted_and_timed(served: Serving) -> None:
+    async def script(call: Call) -> AsyncIterator:
+        for text in ("one ", "two ", "three"):
+            yield reply(text)
+            await asyncio.sleep(0.03)
+        yield finish(completion=3, prompt=12, num_cached_tokens=8)
+
+    served.triton.script = script
+    counting = await Counting.begin(served)
+    await served.chunks()
+    assert await counting.change(
+        'triton_chat_requests_total{endpoint="chat",outcome="ok"}',
+        'triton_chat_prompt_tokens_total{endpoint="chat"}',
+        'triton_chat_completion_tokens_total{endpoint="chat"}',
+        'triton_chat_cached_tokens_total{endpoint="chat"}',
+        'triton_chat_time_to_first_token_seconds_count{endpoint="chat"}',
+        'triton_chat_inter_token_seconds_count{endpoint="chat"}',
+        'triton_chat_request_seconds_count{endpoint="chat"}',
+        "triton_chat_in_flight",
+    ) == [1, 12, 3, 8, 1, 2, 1, 0]
+    first, between, whole = await counting.change(
+        'triton_chat_time_to_first_token_seconds_sum{endpoint="chat"}',
+        'triton_chat_inter_token_seconds_sum{endpoint="chat"}',
+        'triton_chat_request_seconds_sum{endpoint="chat"}',
+    )
+    # On a busy machine the pieces may come late, each by itself; what the script slept is in the whole.
+    assert whole > 0.09
+    assert min(first, between) > 0 and first + between < whole
+
+
+async def test_gaps_are_those_of_each_choice(served: Serving) -> None:
+    """Two choices of three pieces, turn about: two gaps each, and none between the choices."""
+    turns: list[str] = []
+
+    async def script(call: Call) -> AsyncIterator:
+        for _ in range(3):
+            while turns and turns[-1] == call.id:
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0.03)
+            turns.append(call.id)
+            yield reply("x")
+        yield finish()
+
+    served.triton.script = script
+    counting = await Counting.begin(served)
+    await served.chunks(n=2)
+    assert len(turns) == 6
+    assert await counting.change(
+        'triton_chat_inter_token_seconds_count{endpoint="chat"}',
+        'triton_chat_time_to_first_token_seconds_count{endpoint="chat"}',
+    ) == [4, 1]
+
+
+async def test_refusals_are_counted_by_cause(served: Serving) -> None:
+    counting = await Counting.begin(served)
+    await served.chat(model="other")
+    await served.http.get("/nothing")
+    await served.chat(temperature=-1)
+    assert await counting.change(
+        'triton_chat_rejected_total{cause="model_not_found"}',
+        'triton_chat_rejected_total{cause="not_found"}',
+        'triton_chat_requests_total{endpoint="chat",outcome="model_not_found"}',
+        'triton_chat_requests_total{endpoint="other",outcome="not_found"}',
+        'triton_chat_requests_total{endpoint="chat",outcome="invalid_request"}',
+        'triton_chat_requests_total{endpoint="chat",outcome="ok"}',
+    ) == [1, 1, 1, 1, 1, 0]
+
+
+async def test_who_waits_is_shown_and_who_finds_no_place_is_counted(served: Serving) -> None:
+    served.triton.script = silence
+    counting = await Counting.begin(served)
+    tasks = [asyncio.create_task(served.chat()) for _ in range(2)]
+    await counting.until("triton_chat_queued", 1)
+    assert (await served.chat()).status_code == 503
+    assert await counting.change('triton_chat_rejected_total{cause="overloaded"}', "triton_chat_in_flight") == [1, 2]
+    served.triton.script = answer_of("x")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await counting.until("triton_chat_in_flight", 0)
+    assert await counting.change("triton_chat_queued", 'triton_chat_cancellations_total{cause="client_gone"}') == [0, 2]
+
+
+async def test_a_timeout_is_a_cancellation(served: Serving) -> None:
+    served.triton.script = silence
+    counting = await Counting.begin(served)
+    response = await served.http.post(CHAT, json=HELLO, headers={"X-Request-Timeout": "0.1"})
+    assert response.status_code == 504
+    assert await counting.change('triton_chat_cancellations_total{cause="timeout"}') == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ClientGone(), "client_gone"),
+        (SlowReader(), "slow_reader"),
+        (RequestError("late", kind="timeout"), "timeout"),
+        (ShuttingDown(), "shutdown"),
+        (asyncio.CancelledError(), "shutdown"),
+        (RequestError("the engine died", kind="unavailable"), None),
+        (RequestError("wrong"), None),
+        (RuntimeError(), None),
+        (None, None),
+    ],
+)
+def test_causes(error: BaseException | None, cause: str | None) -> None:
+    assert cancellation(error) == cause
+    assert cause is None or cause in CAUSES
+
+
+async def test_images_are_counted(served: Serving) -> None:
+    def chat(*urls: str) -> dict:
+        parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        return {"messages": [{"role": "user", "content": parts}]}
+
+    counting = await Counting.begin(served)
+    assert (await served.http.post(CHAT, json=chat(PIXEL, PIXEL))).status_code == 200
+    assert (await served.http.post(CHAT, json=chat("http://127.0.0.1/x.png"))).status_code == 400
+    assert (await served.http.post(CHAT, json=chat("gopher:x"))).status_code == 400
+    assert await counting.change(
+        'triton_chat_image_fetches_total{outcome="ok",scheme="data"}',
+        'triton_chat_image_bytes_total{scheme="data"}',
+        'triton_chat_image_fetch_seconds_count{scheme="data"}',
+        'triton_chat_image_fetches_total{outcome="refused",scheme="http"}',
+        'triton_chat_image_bytes_total{scheme="http"}',
+        'triton_chat_image_fetches_total{outcome="refused",scheme="other"}',
+    ) == [2, 46, 2, 1, 0, 1]
+
+
+async def test_processes_that_share_a_port_answer_for_each_other(tmp_path: Path) -> None:
+    triton = FakeTriton()
+    await triton.start()
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    processes = [await _frontend(triton, environment) for _ in range(2)]
+    urls = [url for _, url in processes]
+    try:
+        async with httpx.AsyncClient(timeout=WAIT) as http:
+            for url, times in zip(urls, (1, 2), strict=True):
+                for _ in range(times):
+                    assert (await http.post(url + CHAT, json=HELLO)).status_code == 200
+            told = [read((await http.get(f"{url}/metrics")).text) for url in urls]
+            name = 'triton_chat_requests_total{endpoint="chat",outcome="ok"}'
+            assert [one[name] for one in told] == [3, 3]
+            # What a killed process had in flight is in flight no more; what it counted stays.
+            triton.script = silence
+            asking = asyncio.create_task(http.post(urls[0] + CHAT, json=HELLO))
+            while read((await http.get(f"{urls[1]}/metrics")).text)["triton_chat_in_flight"] != 1:
+                await asyncio.sleep(0.02)
+            processes[0][0].kill()
+            await processes[0][0].wait()
+            with pytest.raises(httpx.HTTPError):
+                await asking
+            left = read((await http.get(f"{urls[1]}/metrics")).text)
+            assert (left["triton_chat_in_flight"], left[name]) == (0, 3)
+    finally:
+        for process, _ in processes:
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+                await process.wait()
+        await triton.stop()
+
+
+async def _frontend(triton: FakeTriton, environment: dict[str, str]) -> tuple[asyncio.subprocess.Process, str]:
+    """A frontend process of its own and its base URL."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "frontend", "--port", "0", "--triton-url", f"127.0.0.1:{triton.port}"),
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        while (found := re.search(r"listening on (\S+)", (await process.stderr.readline()).decode())) is None:
+            assert process.returncode is None
+    return process, f"http://{found[1]}"

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end of an answer of an engine that does not tell it, and what such an engine cannot do."""
+
+import pytest
+
+from common.errors import RequestError
+from postprocessing.answer_stream import CANCELLED, END_ID, LENGTH, STOP_WORDS
+from postprocessing.finish_reason import EndFinder
+from preprocessing.engine_traits import engine_traits
+from preprocessing.guides.build import GUIDE_TYPES
+
+END = 9
+LATER = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("limit", "responses", "reason"),
+    [
+        (5, [([1], 0), ([2, END], LATER)], END_ID),
+        (5, [([1], 0), ([2], 0), ([], LATER)], STOP_WORDS),
+        (5, [([1], 0), ([2], LATER)], STOP_WORDS),
+        (2, [([1], 0), ([2], LATER)], LENGTH),
+        (2, [([1, 2], LATER)], LENGTH),
+        (2, [([1, END], LATER)], END_ID),
+        (None, [([1, 2], LATER)], STOP_WORDS),
+        (9, [([END], 0), ([2], 0), ([3, END], LATER)], END_ID),
+        (5, [([1], 0), ([], 0)], CANCELLED),
+        (5, [([], LATER)], STOP_WORDS),
+        (2, [([1], None), ([2], None)], LENGTH),
+        (5, [([1], None), ([END], None)], END_ID),
+        (5, [([1], None), ([], None)], STOP_WORDS),
+    ],
+    ids=[
+        "end id sent",
+        "end id kept",
+        "stop words",
+        "limit",
+        "limit at once",
+        "end id at the limit",
+        "unknown limit",
+        "an end id in the middle",
+        "cancelled",
+        "nothing but an end",
+        "limit without timing",
+        "end id without timing",
+        "end id kept without timing",
+    ],
+)
+def test_the_last_response_and_none_before_it_ends_the_answer(limit, responses, reason) -> None:
+    finder = EndFinder(limit, {END})
+    assert [finder.feed(ids, time) for ids, time in responses] == [None] * (len(responses) - 1) + [reason]
+
+
+def test_an_ignored_end_id_ends_nothing() -> None:
+    finder = EndFinder(3, frozenset())
+    assert [finder.feed(ids, time) for ids, time in [([END], 0), ([END], 0), ([END], LATER)]] == [None, None, LENGTH]
+
+
+def test_a_python_engine_can_do_everything() -> None:
+    traits = engine_traits("vllm", guided_decoding=False)
+    assert traits == engine_traits(None, guided_decoding=False) and traits.tells_ends
+    for guide_type in (None, *GUIDE_TYPES):
+        traits.check(guide_type, engine_images=True)
+
+
+def test_the_c_backend_refuses_what_it_would_ignore() -> None:
+    without, with_guides = (engine_traits("trtllm", guided_decoding=guided) for guided in (False, True))
+    assert not without.tells_ends
+    without.check(None, engine_images=False)
+    for guide_type in GUIDE_TYPES:
+        with pytest.raises(RequestError, match=f"'{guide_type}'"):
+            without.check(guide_type, engine_images=False)
+    with_guides.check("json_schema", engine_images=False)
+    with pytest.raises(RequestError, match=r"'structural_tag'.*json_schema"):
+        with_guides.check("structural_tag", engine_images=False)
+    with pytest.raises(RequestError, match="no images") as refused:
+        with_guides.check(None, engine_images=True)
+    assert refused.value.param == "messages"

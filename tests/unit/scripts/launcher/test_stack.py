@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts that fail: with a fake tritonserver and a real frontend process."""
+
+import io
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from scripts.launcher import FREE_PORTS, LaunchError, Stack
+
+FAKE = Path(__file__).parents[3] / "fakes" / "fake_tritonserver.py"
+CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64, "eos_token_id": 1}
+
+
+def make_stack(tmp_path: Path, behaviour: str, *more: str) -> tuple[Stack, io.StringIO]:
+    model = tmp_path / "tiny"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(CONFIG))
+    (model / "tokenizer.json").write_text("{}")
+    screen = io.StringIO()
+    arguments = [str(model), "--triton", str(FAKE), "--log-dir", str(tmp_path / "logs"), *FREE_PORTS, *more]
+    environment = os.environ | {"FAKE_TRITONSERVER": behaviour, "VLLM_CPU_KVCACHE_SPACE": "0"}
+    return Stack(arguments, environment=environment, console=Console(file=screen)), screen
+
+
+def test_an_unknown_engine_option_is_named(tmp_path: Path) -> None:
+    stack, _ = make_stack(tmp_path, "refuse", "--tensor-paralel-size", "2")
+    with pytest.raises(LaunchError, match="The engine has no option 'tensor_paralel_size'") as failure, stack:
+        pytest.fail("started")
+    assert "unknown engine option" in failure.value.log[-1]
+    assert stack.parts == ()
+
+
+def test_a_killed_server_is_told_from_one_that_failed(tmp_path: Path) -> None:
+    stack, _ = make_stack(tmp_path, "be_killed")
+    with pytest.raises(LaunchError, match=r"tritonserver was ended by SIGKILL.*out of memory"), stack:
+        pytest.fail("started")
+
+
+def test_a_server_that_crashes_is_started_once_more(tmp_path: Path) -> None:
+    stack, screen = make_stack(tmp_path, "crash")
+    with pytest.raises(LaunchError, match="tritonserver was ended by SIGABRT"), stack:
+        pytest.fail("started")
+    assert (tmp_path / "logs" / "tritonserver.log").read_text().count("crashing") == 2
+    assert "starting it once more" in screen.getvalue()
+
+
+def test_a_start_that_takes_too_long_names_what_is_missing_and_leaves_nothing(tmp_path: Path) -> None:
+    stack, screen = make_stack(tmp_path, "load_forever", "--ready-timeout", "3")
+    with pytest.raises(LaunchError, match="not ready after 3 s; still missing: tensorrt_llm"):
+        stack.start()
+    sessions = stack.parts
+    assert [part.name for part in sessions] == ["tritonserver", "frontend-1"]
+    stack.hurry.set()
+    stack.stop()
+    assert [part.session() for part in sessions] == [[], []]
+    assert "preprocessing ready, tensorrt_llm loading" in screen.getvalue()
+
+
+def test_a_signal_ends_the_wait(tmp_path: Path) -> None:
+    stack, _ = make_stack(tmp_path, "load_forever")
+    threading.Timer(1.0, stack.stopping.set).start()
+    begun = time.monotonic()
+    stack.start()
+    stack.hurry.set()
+    stack.stop()
+    assert time.monotonic() - begun < 15
+
+
+def test_urls(tmp_path: Path) -> None:
+    stack, _ = make_stack(tmp_path, "refuse", "--host", "0.0.0.0", "--served-model-name", "a", "b", "--api-key", "k")
+    assert stack.url == f"http://127.0.0.1:{stack.ports.frontend}"
+    assert stack.grpc_url == f"127.0.0.1:{stack.ports.grpc}"
+    assert stack.triton_http_url == f"http://127.0.0.1:{stack.ports.http}"
+    assert stack.metrics_url == f"http://127.0.0.1:{stack.ports.metrics}/metrics"
+    assert stack.model_names == ("a", "b")
+    assert stack.needs_key

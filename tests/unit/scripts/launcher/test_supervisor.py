@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What dies is started anew, until it dies too often."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.launcher.budget import WINDOW_S, RestartBudget, backoff_s
+from scripts.launcher.processes import Part
+from scripts.launcher.repository import Load
+from scripts.launcher.stubs import Stubs
+from scripts.launcher.supervisor import CrashLoop, Supervisor
+
+PATIENCE_S = 60.0
+FAKE = Path(__file__).parents[3] / "fakes" / "fake_tritonserver.py"
+MODELS = ("preprocessing", "tensorrt_llm")
+
+
+class Bench:
+    """A supervisor over a fake tritonserver, whose models are processes that sleep, and one sleeping frontend."""
+
+    def __init__(self, folder: Path, restarts: int = 5) -> None:
+        environment = os.environ | {"FAKE_TRITONSERVER": "keep_models", "FAKE_MODELS": str(folder)}
+        triton = Part("tritonserver", [sys.executable, str(FAKE)], environment, folder / "tritonserver.log")
+        wait_for(lambda: triton.lines().count("model up") == len(MODELS), triton.lines)
+        frontend = Part("frontend-1", ["sleep", "60"], os.environ, folder / "frontend-1.log")
+        self.parts = [triton, frontend]
+        self.said: list[str] = []
+        self.loaded: list[str] = []
+        self.supervisor = Supervisor(
+            self.parts,
+            budget=RestartBudget(restarts),
+            load=self._load,
+            ready=lambda: self.parts[0].lines().count("model up") == len(MODELS),
+            ready_timeout_s=PATIENCE_S,
+            say=self.said.append,
+        )
+
+    def stub(self, model: str) -> int:
+        """Process id of a model."""
+        line = next(line for line in self.parts[0].lines() if line.startswith(f"{model} is "))
+        return int(line.split()[-1])
+
+    def step_until(self, condition: Callable[[], bool]) -> None:
+        def stepped() -> bool:
+            self.supervisor.step()
+            return condition()
+
+        wait_for(stepped)
+
+    def _load(self, model: str) -> Load:
+        self.loaded.append(model)
+        # Nobody listens there: the load fails.
+        return Load("http://127.0.0.1:1", "key", model, 5)
+
+
+def wait_for(condition: Callable[[], bool], told: Callable[[], object] = lambda: "not in time") -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, told()
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    for part in made.parts:
+        part.stop(0.0)
+
+
+def test_a_dead_frontend_is_started_anew_and_its_log_goes_on(bench: Bench) -> None:
+    dead = bench.parts[1]
+    os.kill(dead.pid, signal.SIGKILL)
+    bench.step_until(lambda: bench.parts[1].pid != dead.pid)
+    assert bench.parts[1].exit_status() is None
+    assert bench.said[0].startswith("frontend-1 was ended by SIGKILL")
+    assert bench.supervisor.wounded
+
+
+def test_a_dead_tritonserver_is_started_anew_and_leaves_nothing(bench: Bench) -> None:
+    dead = bench.parts[0]
+    os.kill(dead.pid, signal.SIGKILL)
+    bench.step_until(lambda: any(said.startswith("ready again") for said in bench.said))
+    assert dead.session() == []
+    assert len(bench.parts[0].session()) == 1 + len(MODELS)
+    text = bench.parts[0].log_path.read_text()
+    assert text.count("model up") == 2 * len(MODELS), "the log of the first one is kept"
+    assert bench.parts[0].lines().count("model up") == len(MODELS), "but says nothing of the second"
+
+
+def test_the_engines_process_takes_tritonserver_with_it(bench: Bench) -> None:
+    dead = bench.parts[0]
+    bench.supervisor.step()
+    os.kill(bench.stub("tensorrt_llm"), signal.SIGKILL)
+    bench.step_until(lambda: bench.parts[0].pid != dead.pid)
+    assert bench.said[0].startswith("tritonserver has lost the process of model tensorrt_llm")
+    assert bench.loaded == []
+
+
+def test_a_model_that_cannot_be_loaded_anew_takes_tritonserver_with_it(bench: Bench) -> None:
+    dead = bench.parts[0]
+    bench.supervisor.step()
+    os.kill(bench.stub("preprocessing"), signal.SIGKILL)
+    bench.step_until(lambda: bench.parts[0].pid != dead.pid)
+    assert bench.loaded == ["preprocessing"]
+    assert "could not load model preprocessing anew" in bench.said[1]
+
+
+def test_a_crash_loop_ends_in_words(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, restarts=2)
+    try:
+        for _ in range(2):
+            dead = bench.parts[1]
+            os.kill(dead.pid, signal.SIGKILL)
+            bench.step_until(lambda dead=dead: bench.parts[1].pid != dead.pid)
+        os.kill(bench.parts[1].pid, signal.SIGKILL)
+        with pytest.raises(CrashLoop, match=r"frontend-1 was ended by SIGKILL.*fault 3 within 15 minutes") as loop:
+            bench.step_until(lambda: False)
+        assert loop.value.part is bench.parts[1]
+    finally:
+        for part in bench.parts:
+            part.stop(0.0)
+
+
+def test_stubs_report_each_death_once(bench: Bench) -> None:
+    stubs = Stubs(bench.parts[0].pid)
+    assert stubs.died() == []
+    os.kill(bench.stub("preprocessing"), signal.SIGKILL)
+    found: list[str] = []
+    wait_for(lambda: bool(found.extend(stubs.died()) or found))
+    assert found == ["preprocessing"] and stubs.died() == []
+
+
+def test_stubs_that_were_ended_are_no_deaths(bench: Bench) -> None:
+    stubs = Stubs(bench.parts[0].pid)
+    stubs.died()
+    living = stubs.living("preprocessing")
+    assert living == [bench.stub("preprocessing")]
+    stubs.end(living)
+    wait_for(lambda: not stubs.died() and not stubs.living("preprocessing"))
+    assert stubs.died() == [] and len(stubs.living("tensorrt_llm")) == 1
+
+
+def test_the_budget_forgets_what_is_long_ago() -> None:
+    now = [0.0]
+    budget = RestartBudget(2, clock=lambda: now[0])
+    assert [budget.spend("a"), budget.spend("a"), budget.spend("a"), budget.spend("b")] == [1, 2, None, 1]
+    now[0] = WINDOW_S + 1
+    assert budget.spend("a") == 1
+    assert RestartBudget(0).spend("a") is None
+
+
+def test_backoff() -> None:
+    assert [backoff_s(fault) for fault in (1, 2, 3, 4, 20)] == [0.0, 1.0, 2.0, 4.0, 30.0]

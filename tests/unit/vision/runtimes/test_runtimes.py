@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runtimes of `vit`: ONNX against torch, and what is refused at load."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from python_backend.config import ModelParameters
+from scripts.cli.main import main
+from scripts.engine_build import export_vit
+from scripts.engine_build.vit_plan import TileCounts
+from tests.support.vision_towers import VARIANTS, random_tiles, write_internvit, write_siglip
+from vision.runtimes.registry import RUNTIMES
+
+# Shares of the largest value. Float32 sums in another order; torch's rows are rounded to bfloat16 (2^-9) on their way.
+FLOAT32, BFLOAT16 = 1e-3, 2**-8
+WRITERS = {name: lambda folder, name=name: write_internvit(folder, name) for name in VARIANTS} | {
+    "siglip": write_siglip
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """name -> a model folder with its vision/model.onnx."""
+    folder = tmp_path_factory.mktemp("towers")
+    for name, write in WRITERS.items():
+        write(folder / name)
+        export_vit.export(folder / name)
+    return folder
+
+
+def build(model: Path, runtime: str = "torch", **values: object):
+    from vision.options import VitOptions
+    from vision.runtimes.registry import build_runtime
+
+    return build_runtime(VitOptions(runtime, model / "vision", **values))
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest, as a share of the largest value."""
+    assert found.shape == expected.shape
+    return float((found.float() - expected.float()).abs().max() / expected.float().abs().max())
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("count", [1, 4, 13])
+def test_onnx_agrees_with_torch_at_any_tile_count(name, count, exported):
+    from vision.towers.registry import load_tower
+
+    tiles = random_tiles(count)
+    with torch.inference_mode():
+        exact = load_tower(exported / name / "vision", "float32", torch.device("cpu"))(tiles)
+    onnx = build(exported / name, "onnxruntime").run(tiles)
+    rows = build(exported / name).run(tiles)
+    assert onnx.dtype == torch.float32 and difference(onnx, exact) < FLOAT32
+    assert rows.dtype == torch.bfloat16 and difference(rows, exact) < BFLOAT16
+
+
+def test_a_half_precision_export_agrees(exported, tmp_path):
+    shutil.copytree(exported / "300m", tmp_path / "m")
+    path = export_vit.export(tmp_path / "m", "float16")
+    assert path == tmp_path / "m" / "vision" / "model.onnx"
+    tiles = random_tiles(2)
+    onnx = build(tmp_path / "m", "onnxruntime").run(tiles)
+    assert onnx.dtype == torch.float16
+    assert difference(onnx, build(tmp_path / "m").run(tiles)) < export_vit.TOLERANCE["float16"]
+
+
+def test_large_weights_are_exported_beside_the_graph(exported, tmp_path, monkeypatch):
+    shutil.copytree(exported / "300m", tmp_path / "m")
+    monkeypatch.setattr(export_vit, "PROTOBUF_LIMIT", 1)
+    export_vit.export(tmp_path / "m")
+    assert (tmp_path / "m" / "vision" / "model.onnx.data").stat().st_size > 100_000
+    tiles = random_tiles(2)
+    assert difference(build(tmp_path / "m", "onnxruntime").run(tiles), build(tmp_path / "m").run(tiles)) < BFLOAT16
+
+
+def test_an_export_that_differs_is_not_put_in_place(tmp_path, monkeypatch):
+    write_internvit(tmp_path, "300m")
+    monkeypatch.setitem(export_vit.TOLERANCE, "float32", 0.0)
+    with pytest.raises(ValueError, match="the exported tower differs from torch's at 1 tiles"):
+        export_vit.export(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "vision").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_the_build_command_says_what_is_wrong(tmp_path, capsys):
+    assert main(["build", "vit", str(tmp_path)]) == 1
+    assert "vision/config.json' cannot be read" in capsys.readouterr().err
+
+
+def test_an_unknown_runtime_lists_the_known(tmp_path):
+    with pytest.raises(ValueError, match="unknown runtime 'openvino'; known: onnxruntime, tensorrt, torch"):
+        build(tmp_path, "openvino")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "package", "advice"),
+    [
+        ("tensorrt", "tensorrt", "install tensorrt, of the release that built the engine"),
+        ("onnxruntime", "onnxruntime", "install onnxruntime"),
+    ],
+)
+def test_a_missing_package_is_named(runtime, package, advice, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, RUNTIMES[runtime][0], raising=False)
+    with pytest.raises(ValueError, match=f"runtime '{runtime}' needs a package .*{package}.*: {advice}"):
+        build(tmp_path, runtime)
+
+
+def test_a_missing_engine_file_says_how_to_write_it(tmp_path):
+    write_internvit(tmp_path, "300m")
+    with pytest.raises(
+        ValueError, match=r"finds no '.*vision/model.onnx': write it with `triton-chat build vit FOLDER`"
+    ):
+        build(tmp_path, "onnxruntime")
+    with pytest.raises(ValueError, match=r"finds no '/nowhere/x.onnx'"):
+        build(tmp_path, "onnxruntime", engine_file=Path("/nowhere/x.onnx"))
+
+
+def test_a_broken_engine_file_is_named(tmp_path):
+    write_internvit(tmp_path, "300m")
+    (tmp_path / "vision" / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match=r"onnxruntime cannot load '.*vision/model.onnx'"):
+        build(tmp_path, "onnxruntime")
+
+
+def test_a_graph_with_other_tensors_is_refused(exported, tmp_path):
+    import onnx
+
+    graph = onnx.load(exported / "300m" / "vision" / "model.onnx")
+    for node in graph.graph.node:
+        node.output[:] = ["rows" if name == "embeddings" else name for name in node.output]
+    graph.graph.output[0].name = "rows"
+    onnx.save(graph, tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=r"other.onnx' has the tensors \['tiles', 'rows'\], not"):
+        build(tmp_path, "onnxruntime", engine_file=tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda:99", "there is no device 'cuda:99'"), ("tpu", "unknown device 'tpu'; known: auto, cpu, cuda")],
+)
+def test_a_device_that_is_not_there_is_named(device, message, tmp_path):
+    write_internvit(tmp_path, "300m")
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, device=device)
+
+
+def test_onnxruntime_takes_the_gpu_where_its_build_can():
+    from vision.runtimes.onnx_runtime import find_providers
+
+    cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
+    assert find_providers("auto", [cpu]) == [cpu]
+    assert find_providers("cpu", [cuda, cpu]) == [cpu]
+    assert find_providers("auto", [cuda, cpu]) == [(cuda, {"device_id": 0}), cpu]
+    assert find_providers("cuda:1", [cuda, cpu]) == [(cuda, {"device_id": 1}), cpu]
+    with pytest.raises(ValueError, match=r"no CUDAExecutionProvider for device 'cuda'.*install onnxruntime-gpu"):
+        find_providers("cuda", [cpu])
+
+
+@pytest.mark.parametrize(
+    ("threads", "device", "taken"), [(None, "cpu", None), (3, "cpu", 3), (None, "cuda:1", 1), (2, "cuda", 2)]
+)
+def test_copies_for_a_gpu_wake_no_threads(threads, device, taken, monkeypatch):
+    from vision.options import VitOptions
+    from vision.runtimes.device import limit_threads
+
+    counts: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    limit_threads(VitOptions("torch", Path("/m/vision"), threads=threads), torch.device(device))
+    assert counts == ([] if taken is None else [taken])
+
+
+def parameters(**values: str) -> ModelParameters:
+    values = {"model_path": "/m", "runtime": "torch", "device": "auto", "dtype": "auto"} | values
+    config = {"name": "vit", "parameters": {key: {"string_value": value} for key, value in values.items()}}
+    return ModelParameters.from_config(json.dumps(config), {})
+
+
+def test_options_are_read_from_the_config():
+    from vision.options import VitOptions, read_options
+
+    assert read_options(parameters(tile_budget="")) == VitOptions("torch", Path("/m/vision"))
+    read = read_options(parameters(engine_file="/e.plan", tile_budget="8", compile="off", threads="2", device="cpu"))
+    assert read == VitOptions(
+        "torch", Path("/m/vision"), Path("/e.plan"), device="cpu", tile_budget=8, compile=False, threads=2
+    )
+    with pytest.raises(ValueError, match="'tile_budget' must be at least 1, not 0"):
+        read_options(parameters(tile_budget="0"))
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_a_bfloat16_export_is_checked_in_float32(name, tmp_path):
+    import onnx
+
+    write_internvit(tmp_path, name)
+    path = export_vit.export(tmp_path, "bfloat16")
+    graph = onnx.load(path).graph
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16
+    # The patch embedding stays wide.
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    assert {onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT} <= kinds
+    assert sorted(path.name for path in (tmp_path / "vision").iterdir()) == [
+        "config.json",
+        "model.onnx",
+        "model.safetensors",
+    ]
+
+
+def test_a_bfloat16_export_that_differs_is_refused(tmp_path, monkeypatch):
+    write_internvit(tmp_path, "300m")
+    monkeypatch.setitem(export_vit.TOLERANCE, "float32", 0.0)
+    with pytest.raises(ValueError, match="the exported tower differs from torch's at 1 tiles"):
+        export_vit.export(tmp_path, "bfloat16")
+
+
+def test_what_torch_cannot_export_is_told(tmp_path):
+    write_siglip(tmp_path)
+    with pytest.raises(ValueError, match=r"torch cannot export this tower so .*: choose another --dtype"):
+        export_vit.export(tmp_path, "bfloat16")
+
+
+def test_a_plan_needs_tensorrt_and_counts_in_order(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert main(["build", "vit", str(tmp_path), "--plan"]) == 1
+    assert "tensorrt" in (told := capsys.readouterr().err) and "build in the image" in told
+    assert main(["build", "vit", str(tmp_path), "--plan", "--min-tiles", "14"]) == 1
+    assert "tile counts must be 1 <= min <= opt <= max, not 14, 13, 26" in capsys.readouterr().err
+
+
+def test_a_plan_is_built_from_the_export(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def build_plan(package, onnx, plan, counts, progress):
+        assert onnx.is_file()
+        progress("building [1]", 1, 2)
+        asked.append((package.__name__, plan, counts))
+
+    write_internvit(tmp_path, "300m")
+    monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
+    monkeypatch.setattr("scripts.cli.build.build_plan", build_plan)
+    assert main(["build", "vit", str(tmp_path), "--plan", "--opt-tiles", "4", "--max-tiles", "8"]) == 0
+    plan = tmp_path / "vision" / "model.plan"
+    assert capsys.readouterr().out == f"{plan}\n"
+    assert asked == [("tensorrt", plan, TileCounts(1, 4, 8))]

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tower in torch, on the CPU or one GPU."""
+
+import torch
+
+from vision.options import VitOptions
+from vision.runtimes.device import find_device, limit_threads
+from vision.towers.compiled_tower import CompiledTower
+from vision.towers.registry import load_tower
+from vision.towers.weights import read_config
+
+
+class TorchRuntime:
+    """See `VisionRuntime`."""
+
+    def __init__(self, options: VitOptions) -> None:
+        device = find_device(options)
+        limit_threads(options, device)
+        tower = load_tower(options.vision, options.dtype, device)
+        # What such a tower computes in float32 (embedding the patches) is rounded to 16 bits at once.
+        torch.backends.cuda.matmul.allow_tf32 = next(tower.layers.parameters()).dtype is not torch.float32
+        self.max_tiles = options.tile_budget
+        self._forward = tower
+        if device.type == "cuda" and options.compile is not False:
+            size = int(read_config(options.vision)["image_size"])
+            self._forward = CompiledTower(tower.for_gpu(), size, options.tile_budget, device)
+        self._device = device
+
+    @torch.inference_mode()
+    def run(self, tiles: torch.Tensor) -> torch.Tensor:
+        """See `VisionRuntime.run`; bfloat16."""
+        if self._device.type == "cpu":
+            return self._forward(tiles).to(torch.bfloat16)
+        with torch.cuda.device(self._device):
+            # Page-locked memory makes both copies asynchronous; torch keeps and reuses it.
+            rows = self._forward(tiles.pin_memory().to(self._device, non_blocking=True)).to(torch.bfloat16)
+            host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+            host.copy_(rows, non_blocking=True)
+            torch.cuda.current_stream().synchronize()
+        return host

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vision towers that torch can run, by `model_type` of vision/config.json."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vision.towers.weights import read_config
+
+# model_type -> module beside this file with load(folder, config, dtype, device); imported only when chosen, since
+# SigLIP brings transformers, which takes seconds.
+TOWERS = {"internvit": "vision.towers.internvit", "siglip_gemma3": "vision.towers.siglip_gemma3"}
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def load_tower(folder: Path, dtype: str, device: torch.device) -> nn.Module:
+    """The tower of a vision folder, ready to run: uint8 [n, s, s, 3] -> [n, tokens, llm_hidden].
+
+    dtype: a name of DTYPES, or "auto" for the one that the weights are stored in. Raises ValueError for an unknown
+    model_type or dtype and for weights that do not fit.
+    """
+    config = read_config(folder)
+    module = _known("model_type", config.get("model_type"), TOWERS)
+    kind = _known("dtype", config.get("dtype") if dtype == "auto" else dtype, DTYPES)
+    tower: nn.Module = importlib.import_module(module).load(folder, config, kind, device)
+    return tower.eval().requires_grad_(False)
+
+
+def _known(key: str, value: Any, table: dict[str, Any]) -> Any:
+    if value not in table:
+        raise ValueError(f"vision tower: unknown {key} '{value}'; known: {', '.join(sorted(table))}")
+    return table[value]

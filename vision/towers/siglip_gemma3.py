@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gemma 3's vision part: transformers' own SigLIP tower and projector behind the same uint8 tiles."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Gemma3Config, SiglipVisionConfig, SiglipVisionModel
+from transformers.models.gemma3.modeling_gemma3 import Gemma3MultiModalProjector
+
+from vision.towers.weights import assign, read_tensors
+
+# Of Gemma 3's published image processor.
+MEAN = STD = 0.5
+# Published checkpoints have this part in the names of the tower's tensors; transformers' module has not.
+_PUBLISHED, _OWN = "vision_tower.vision_model.", "vision_tower."
+
+
+class SiglipGemma3(nn.Module):
+    """Tower and projector. Parameters are named as transformers names them."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        # Published towers have no pooling head, and nothing here would use one.
+        vision = SiglipVisionConfig(**{**config, "model_type": "siglip_vision_model", "vision_use_head": False})
+        vision._attn_implementation = "sdpa"
+        whole = Gemma3Config(
+            vision_config=vision.to_dict(),
+            text_config={"hidden_size": config["llm_hidden_size"]},
+            mm_tokens_per_image=config["mm_tokens_per_image"],
+        )
+        self.vision_tower = SiglipVisionModel(vision)
+        self.multi_modal_projector = Gemma3MultiModalProjector(whole)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The tower's equal layers."""
+        return self.vision_tower.encoder.layers
+
+    def for_gpu(self) -> "SiglipGemma3":
+        """Itself: there is no other form."""
+        return self
+
+    def compiled(self) -> list[nn.Module]:
+        """What gains by compiling."""
+        return list(self.layers)
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Uint8 [n, s, s, 3] -> [n, mm_tokens_per_image, llm_hidden]."""
+        # Cast first: TensorRT takes uint8 as an input of the network but does nothing else with it.
+        pixels = (tiles.to(torch.float32).permute(0, 3, 1, 2) / 255 - MEAN) / STD
+        pixels = pixels.to(self.multi_modal_projector.mm_input_projection_weight.dtype)
+        return self.multi_modal_projector(self.vision_tower(pixels).last_hidden_state)
+
+
+def load(folder: Path, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> SiglipGemma3:
+    """The tower with the weights of the vision folder; raises ValueError where they do not fit the config."""
+    missing = sorted({"llm_hidden_size", "mm_tokens_per_image", "image_size", "patch_size"} - config.keys())
+    if missing:
+        raise ValueError(f"vision tower: config.json lacks {', '.join(missing)}")
+    tower = SiglipGemma3(config).to(device)
+    tensors = read_tensors(folder, device)
+    assign(tower, {name.replace(_PUBLISHED, _OWN): tensor.to(dtype) for name, tensor in tensors.items()})
+    return tower
