@@ -65,6 +65,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def vision_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a split checkpoint's vision part, `vision/config.json`; empty if there is none.
+
+    Raises ValueError if it is not a JSON object.
+    """
+    return read_json(folder / "vision" / "config.json")
+
+
 def _size(config: dict[str, Any], key: str, folder: Path) -> int:
     # Published Gemma 3 configs leave out what equals the default of their class.
     value = config[key] if key in config else _class_default(config.get("model_type"), key)

@@ -11,8 +11,8 @@ from common.chat.request import ChatRequest
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
-from families.parsers.guides import call_form
-from families.stylers import Styler
+from families.parsers.call_forms import call_form
+from families.stylers.base import Styler
 from preprocessing.guides.build import Guide, build_guide, check_guide, reasoning_state
 from preprocessing.images.family import ImageFamily
 

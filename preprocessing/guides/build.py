@@ -13,8 +13,9 @@ from typing import Any, Literal
 from common.chat.request import ChatRequest
 from common.checks import check_tree, expect, expect_one_of, fault
 from families.parsers import AnswerFormat
-from families.parsers.guides import call_form, calls_or, forced_calls, strict_calls
-from families.parsers.structural_tags import (
+from families.parsers.call_forms import call_form
+from preprocessing.guides.limits import check_grammar, check_pattern, check_schema, check_size, check_structure
+from preprocessing.guides.structural_tags import (
     Format,
     const,
     either,
@@ -24,7 +25,7 @@ from families.parsers.structural_tags import (
     regex,
     sequence,
 )
-from preprocessing.guides.limits import check_grammar, check_pattern, check_schema, check_size, check_structure
+from preprocessing.guides.tool_calls import calls_or, forced_calls, strict_calls
 
 # Guide types of the contract -> whether they need a guide text.
 GUIDE_TYPES = {"json": False, "json_schema": True, "regex": True, "ebnf_grammar": True, "structural_tag": True}

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which checkpoints take images, and how."""
 
-from common.checkpoint import Checkpoint, read_json
+from common.checkpoint import Checkpoint, read_json, vision_config
 from common.tokenizer import ChatTokenizer
-from common.vision_config import vision_config
 from preprocessing.images.family import ImageFamily, MediaOptions
 from preprocessing.images.gemma3 import Gemma3Images
 

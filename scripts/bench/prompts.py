@@ -10,7 +10,7 @@ from typing import Any
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
-from families.stylers import find_styler
+from families.detection import find_styler
 from preprocessing.images.decode import ImageLimits
 from preprocessing.images.family import MediaOptions
 from preprocessing.images.registry import find_images

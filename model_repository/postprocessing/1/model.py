@@ -17,7 +17,7 @@ from common.checkpoint import Checkpoint  # noqa: E402
 from common.errors import RequestError  # noqa: E402
 from common.logs import about, model_logger  # noqa: E402
 from common.tokenizer import ChatTokenizer  # noqa: E402
-from families.stylers import find_styler  # noqa: E402
+from families.detection import find_styler  # noqa: E402
 from postprocessing.answer_stream import AnswerDelta, AnswerStream  # noqa: E402
 from postprocessing.finish_reason import EndFinder  # noqa: E402
 from postprocessing.logprobs import prompt_logprob_entries, token_table  # noqa: E402

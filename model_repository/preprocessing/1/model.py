@@ -16,7 +16,7 @@ from common.checkpoint import Checkpoint  # noqa: E402
 from common.errors import RequestError  # noqa: E402
 from common.logs import about, model_logger  # noqa: E402
 from common.tokenizer import ChatTokenizer  # noqa: E402
-from families.stylers import find_styler  # noqa: E402
+from families.detection import find_styler  # noqa: E402
 from preprocessing.engine_traits import engine_traits  # noqa: E402
 from preprocessing.images.decode import ImageLimits  # noqa: E402
 from preprocessing.images.family import MediaOptions  # noqa: E402

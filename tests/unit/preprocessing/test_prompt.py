@@ -8,7 +8,7 @@ import pytest
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
-from families.stylers import find_styler
+from families.detection import find_styler
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest
 
 MAX_MODEL_LEN = 64

@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.checkpoint import Checkpoint
 from common.tokenizer import ChatTokenizer
-from families.stylers import find_styler
+from families.detection import find_styler
 from models.demo_vlm.layout import TOKENS_PER_TILE, VISION_CONFIG
 from models.demo_vlm.naming import renamed
 from models.demo_vlm.training import evaluate

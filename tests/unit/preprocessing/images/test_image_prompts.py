@@ -16,7 +16,7 @@ from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
-from families.stylers import find_styler
+from families.detection import find_styler
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from preprocessing.images.decode import ImageLimits
 from preprocessing.images.family import MediaOptions

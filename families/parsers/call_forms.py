@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How tool calls are written, as data: what guides force a model to write, and its tool parser reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common.checks import fault
+
+
+@dataclass(frozen=True, slots=True)
+class CallForm:
+    """The text of one call: `begin` name `middle` arguments `end`.
+
+    trigger: text that only a call starts with; None if a call looks like any JSON.
+    separator: text between several calls; None if the family makes one call at a time.
+    brackets: text around several calls.
+    """
+
+    begin: str
+    middle: str
+    end: str
+    trigger: str | None = None
+    separator: str | None = None
+    brackets: tuple[str, str] | None = None
+
+
+# Tool parser -> the form that the family's prompt asks for.
+CALL_FORMS: Mapping[str, CallForm] = {
+    "hermes": CallForm(
+        begin='<tool_call>\n{"name": "',
+        middle='", "arguments": ',
+        end="}\n</tool_call>",
+        trigger="<tool_call>",
+        separator="\n",
+    ),
+    "llama3_json": CallForm(begin='{"name": "', middle='", "parameters": ', end="}"),
+    "gemma": CallForm(begin='{"name": "', middle='", "parameters": ', end="}", separator=", ", brackets=("[", "]")),
+}
+
+
+def call_form(tool_parser: str | None) -> CallForm:
+    """The form of a tool parser's calls; raises RequestError (param "tools") if the model has none."""
+    if tool_parser is None:
+        raise fault("tools", "cannot be used: the served model's chat template has no tool-call format known here")
+    return CALL_FORMS[tool_parser]

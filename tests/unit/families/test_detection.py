@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import pytest
+
+from common.checkpoint import Checkpoint
+from families.detection import FAMILIES, find_styler
+from families.parsers import TOOL_PARSERS
+from families.parsers.call_forms import CALL_FORMS
+
+
+def checkpoint(model_type: str, *architectures: str, path: Path = Path()) -> Checkpoint:
+    return Checkpoint(path, model_type, architectures, 1000, 4096, (1,), 0)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture", "family"),
+    [
+        ("qwen2", "Qwen2ForCausalLM", "qwen"),
+        ("qwen2_moe", "Qwen2MoeForCausalLM", "qwen"),
+        ("qwen3", "Qwen3ForCausalLM", "qwen3"),
+        ("qwen3_moe", "Qwen3MoeForCausalLM", "qwen3"),
+        ("internvl_chat", "InternVLChatModel", "internvl2_5"),
+        ("internvl", "InternVLForConditionalGeneration", "internvl2_5"),
+        ("", "InternVLChatModel", "internvl2_5"),
+        ("gemma3", "Gemma3ForConditionalGeneration", "gemma3"),
+        ("gemma3_text", "Gemma3ForCausalLM", "gemma3"),
+        ("mistral", "MistralForCausalLM", "default"),
+    ],
+)
+def test_the_family_of_a_checkpoint(model_type: str, architecture: str, family: str) -> None:
+    assert find_styler(checkpoint(model_type, architecture)).name == family
+
+
+def test_llama_3_is_recognised_by_its_header_tokens(tmp_path: Path) -> None:
+    assert find_styler(checkpoint("llama", path=tmp_path)).name == "default"
+    (tmp_path / "tokenizer_config.json").write_text('{"x": "<|start_header_id|>"}', encoding="utf-8")
+    assert find_styler(checkpoint("llama", path=tmp_path)).name == "llama3"
+
+
+def test_a_styler_by_name() -> None:
+    assert find_styler(checkpoint("qwen3"), "default").name == "default"
+    with pytest.raises(ValueError, match="unknown styler 'qwen9'; known: default, gemma3, internvl2_5, llama3, "):
+        find_styler(checkpoint("qwen3"), "qwen9")
+    assert all(family.styler.name == name for name, family in FAMILIES.items())
+
+
+def test_every_tool_parser_has_a_call_form() -> None:
+    assert set(CALL_FORMS) == set(TOOL_PARSERS)
