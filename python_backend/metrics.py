@@ -3,9 +3,8 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import triton_python_backend_utils as pb_utils
+from python_backend.api import Metric, MetricFamily, pb_utils
 
 PERIOD_S = 0.25
 
@@ -23,8 +22,8 @@ class Published:
         self._prefix = prefix
         self._descriptions = descriptions
         # A family must outlive its metrics, so both are kept.
-        self._families: dict[str, Any] = {}
-        self._metrics: dict[str, Any] = {}
+        self._families: dict[str, MetricFamily] = {}
+        self._metrics: dict[str, Metric] = {}
         self._values: dict[str, float] = {}
 
     def set(self, statistics: Mapping[str, float]) -> None:

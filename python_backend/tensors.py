@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and writes tensors of models with strings. Beside `triton_metrics` nothing in this library knows Triton.
+"""Read the inputs of a request as Python values, and build output tensors and error responses.
 
-Imported only inside Triton's Python backend, where `triton_python_backend_utils` exists.
+For models whose tensors hold strings; they need numpy < 2 with the embedded tritonserver.
 """
 
 from typing import Any
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
+import numpy.typing as npt
 
 from common.errors import RequestError
+from python_backend.api import InferenceRequest, InferenceResponse, Tensor, pb_utils
 
 
 class Inputs:
-    """The inputs of one request of batch 1 by name. Every reader returns None where the input is absent."""
+    """The inputs of one request of batch 1 by name. Every reader returns None if the input is absent."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: InferenceRequest) -> None:
         self._tensors = {tensor.name(): tensor for tensor in request.inputs()}
 
-    def array(self, name: str) -> Any:
+    def array(self, name: str) -> npt.NDArray[Any] | None:
         """The input as a numpy array without its batch dimension."""
         tensor = self._tensors.get(name)
-        return None if tensor is None else tensor.as_numpy()[0]
+        if tensor is None:
+            return None
+        first: npt.NDArray[Any] = tensor.as_numpy()[0]
+        return first
 
     def ints(self, name: str) -> tuple[int, ...] | None:
         """An INT32 [-1] input."""
@@ -44,7 +48,7 @@ class Inputs:
         return None if array is None else tuple(array.flatten().tolist())
 
     def strings(self, name: str) -> tuple[str, ...] | None:
-        """A STRING [-1] input as text; raises RequestError where it is not UTF-8."""
+        """A STRING [-1] input as text; raises RequestError if it is not UTF-8."""
         blobs = self.blobs(name)
         return None if blobs is None else tuple(_decode(name, blob) for blob in blobs)
 
@@ -54,22 +58,22 @@ class Inputs:
         return values[0] if values else None
 
 
-def ints(name: str, values: Any, dtype: Any = np.int32) -> Any:
+def ints(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int32) -> Tensor:
     """An integer output with its batch dimension."""
     return pb_utils.Tensor(name, np.array([values], dtype=dtype))
 
 
-def floats(name: str, values: Any) -> Any:
+def floats(name: str, values: npt.ArrayLike) -> Tensor:
     """An FP32 output with its batch dimension."""
     return pb_utils.Tensor(name, np.array([values], dtype=np.float32))
 
 
-def string(name: str, value: str) -> Any:
+def string(name: str, value: str) -> Tensor:
     """A STRING [1] output. A lone surrogate cannot be UTF-8 and becomes a question mark."""
     return pb_utils.Tensor(name, np.array([[value.encode(errors="replace")]], dtype=object))
 
 
-def error_response(error: RequestError) -> Any:
+def error_response(error: RequestError) -> InferenceResponse:
     """A response that carries the error to the frontend."""
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.encode()))
 
