@@ -23,11 +23,11 @@ _KIND_NAMES: dict[type, str] = {
 
 def shorten(text: str, limit: int = 60) -> str:
     """Client text for an error message: cut, and with control characters and surrogates escaped."""
-    shown = text if len(text) <= limit else text[:limit] + "..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+    quoted = text if len(text) <= limit else text[:limit] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in quoted)
 
 
-def fault(where: str, problem: str) -> RequestError:
+def error_at(where: str, problem: str) -> RequestError:
     """An error at the position `where` ("messages[2].content"); its first name is the request field."""
     field = where.split(".", 1)[0].split("[", 1)[0]
     return RequestError(f"{where} {problem}", param=field)
@@ -36,7 +36,7 @@ def fault(where: str, problem: str) -> RequestError:
 def expect(value: Any, kind: type[_T], where: str) -> _T:
     """`value` if it is of JSON kind `kind`, else raise RequestError naming `where` and both kinds."""
     if type(value) is not kind:
-        raise fault(where, f"must be {_KIND_NAMES[kind]}, not {_KIND_NAMES[type(value)]}")
+        raise error_at(where, f"must be {_KIND_NAMES[kind]}, not {_KIND_NAMES[type(value)]}")
     return value
 
 
@@ -44,21 +44,21 @@ def expect_one_of(value: Any, known: Iterable[str], where: str) -> str:
     """`value` if it is one of the strings `known`, else raise RequestError listing them."""
     names = sorted(known)
     if not isinstance(value, str) or value not in names:
-        shown = f"'{shorten(value)}'" if isinstance(value, str) else _KIND_NAMES[type(value)]
-        raise fault(where, f"must be one of {', '.join(names)}, not {shown}")
+        quoted = f"'{shorten(value)}'" if isinstance(value, str) else _KIND_NAMES[type(value)]
+        raise error_at(where, f"must be one of {', '.join(names)}, not {quoted}")
     return value
 
 
 def check_tree(value: Any, where: str) -> None:
     """Raise RequestError where parsed JSON is nested too deeply or holds text that is not Unicode (lone surrogates)."""
-    found = _find_fault(value, MAX_DEPTH)
+    found = _find_problem(value, MAX_DEPTH)
     if found:
         path, problem = found
-        raise fault(where + path, problem)
+        raise error_at(where + path, problem)
 
 
-def _find_fault(value: Any, depth: int) -> tuple[str, str] | None:
-    # The path is put together only on the way back from a fault: sound requests pay for no string building.
+def _find_problem(value: Any, depth: int) -> tuple[str, str] | None:
+    # The path is put together only on the way back from a problem: valid requests pay for no string building.
     if isinstance(value, str):
         return None if _is_unicode(value) else ("", "has a lone surrogate, which is not valid Unicode")
     if not isinstance(value, dict | list):
@@ -69,7 +69,7 @@ def _find_fault(value: Any, depth: int) -> tuple[str, str] | None:
     for key, item in items:
         if isinstance(key, str) and not _is_unicode(key):
             return "", "has a key with a lone surrogate, which is not valid Unicode"
-        found = _find_fault(item, depth - 1)
+        found = _find_problem(item, depth - 1)
         if found:
             path, problem = found
             return (f".{shorten(key, 40)}" if isinstance(key, str) else f"[{key}]") + path, problem

@@ -14,14 +14,14 @@ _TRTLLM_GUIDES = frozenset(GUIDE_TYPES) - {"structural_tag"}
 
 @dataclass(frozen=True, slots=True)
 class EngineTraits:
-    """guides: types of guides that it enforces. sees: it takes images themselves, for a family that it sees for.
+    """guides: types of guides that it enforces. takes_images: it takes pixels, for families whose vision part it runs.
 
-    tells_ends: its last response says that it is the last, and why.
+    reports_finish: its last response says that it is the last, and why.
     """
 
     guides: frozenset[str] = frozenset(GUIDE_TYPES)
-    sees: bool = True
-    tells_ends: bool = True
+    takes_images: bool = True
+    reports_finish: bool = True
 
     def check(self, guide_type: str | None, *, engine_images: bool) -> None:
         """Raise RequestError for a guide or for images that the engine would ignore."""
@@ -31,7 +31,7 @@ class EngineTraits:
                 f"the engine behind this server cannot enforce a guide of type '{guide_type}' (it can: {known}), "
                 "which this response_format, tool_choice or structured output needs"
             )
-        if engine_images and not self.sees:
+        if engine_images and not self.takes_images:
             raise RequestError("the engine behind this server takes no images of this model", param="messages")
 
 
@@ -39,4 +39,6 @@ def engine_traits(engine: str | None, *, guided_decoding: bool) -> EngineTraits:
     """Of an engine by its name. guided_decoding: whether a `trtllm` engine was given what it needs for guides."""
     if engine != TRTLLM:
         return EngineTraits()
-    return EngineTraits(guides=_TRTLLM_GUIDES if guided_decoding else frozenset(), sees=False, tells_ends=False)
+    return EngineTraits(
+        guides=_TRTLLM_GUIDES if guided_decoding else frozenset(), takes_images=False, reports_finish=False
+    )

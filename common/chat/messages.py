@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from common.chat.parts import Kind, MediaPart, Placed
-from common.checks import expect, expect_one_of, fault
+from common.checks import error_at, expect, expect_one_of
 
 Message = dict[str, Any]
 
@@ -33,7 +33,7 @@ def normalize_messages(value: Any, place: Place) -> tuple[list[Message], tuple[M
     """
     messages = expect(value, list, "messages")
     if not messages:
-        raise fault("messages", "must not be empty")
+        raise error_at("messages", "must not be empty")
     parts: list[MediaPart] = []
     normal = [_message(message, f"messages[{index}]", place, parts) for index, message in enumerate(messages)]
     return normal, tuple(parts)
@@ -42,7 +42,7 @@ def normalize_messages(value: Any, place: Place) -> tuple[list[Message], tuple[M
 def place_nothing(content: Sequence[str | MediaPart], where: str) -> Placed:
     """The `Place` of a text model."""
     if any(isinstance(part, MediaPart) for part in content):
-        raise fault(where, "has an image, and the served model takes no images")
+        raise error_at(where, "has an image, and the served model takes no images")
     return Placed("\n".join(part for part in content if isinstance(part, str)), ())
 
 
@@ -77,8 +77,8 @@ def _content(message: Message, role: str, where: str) -> list[str | MediaPart]:
     if content is None:
         if role == "assistant":  # Tool calls or reasoning may be all that there was.
             return []
-        raise fault(where, "is missing")
-    raise fault(where, "must be a string or an array of parts")
+        raise error_at(where, "is missing")
+    raise error_at(where, "must be a string or an array of parts")
 
 
 def _part(value: Any, where: str) -> str | MediaPart:
@@ -127,5 +127,5 @@ def _arguments(value: Any, where: str) -> dict[str, Any]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise fault(where, "is not valid JSON") from None
+            raise error_at(where, "is not valid JSON") from None
     return expect(value, dict, where)

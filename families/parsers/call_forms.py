@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.checks import fault
+from common.checks import error_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +41,5 @@ CALL_FORMS: Mapping[str, CallForm] = {
 def call_form(tool_parser: str | None) -> CallForm:
     """The form of a tool parser's calls; raises RequestError (param "tools") if the model has none."""
     if tool_parser is None:
-        raise fault("tools", "cannot be used: the served model's chat template has no tool-call format known here")
+        raise error_at("tools", "cannot be used: the served model's chat template has no tool-call format known here")
     return CALL_FORMS[tool_parser]

@@ -12,12 +12,12 @@ _PYTHON_LIST_BEGUN = re.compile(r"\[([^\W\d][\w.]*)?")
 _PYTHON_CALL = re.compile(r"[^\W\d][\w.]*\(")
 _PYTHON_CALL_BEGUN = re.compile(r"([^\W\d][\w.]*)?")
 
-JSON_OPENINGS = tuple(
+JSON_PREFIXES = tuple(
     f'{bracket}{{"{key}":' for bracket in ("", "[") for key in ("name", "arguments", "parameters", "type")
 )
 
 
-class Opening:
+class CallPrefix:
     """The first characters of a text, whitespace left out, and what they tell.
 
     json: beginnings that the text may have, without whitespace.

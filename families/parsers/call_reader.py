@@ -40,7 +40,7 @@ class CallReader:
         self.status = Status.READING
         self.begun = False
         self.name = ""
-        self._step: _Step = self._opening
+        self._step: _Step = self._open_brace
         self._keys: list[str] = []
         self._token: list[str] = []  # the string or scalar being read
         self._in_string = self._escaped = False
@@ -76,7 +76,7 @@ class CallReader:
 
     # Each step reads from a position on and returns where it stopped.
 
-    def _opening(self, text: str, position: int) -> int:
+    def _open_brace(self, text: str, position: int) -> int:
         return self._want(text, position, {"{": self._next_key})
 
     def _next_key(self, text: str, position: int) -> int:

@@ -4,7 +4,7 @@
 from collections.abc import Callable
 
 from common.markers import MarkerScanner
-from families.parsers.call_prefix import JSON_OPENINGS, Opening
+from families.parsers.call_prefix import JSON_PREFIXES, CallPrefix
 from families.parsers.content import ContentWriter
 from families.parsers.events import Event, ToolCall, call_events
 from families.parsers.whole_calls import read_json_calls, read_python_calls
@@ -26,7 +26,7 @@ class GemmaParser:
         self._fences = MarkerScanner(*FENCES)
         self._fence_end = MarkerScanner(FENCE_END)
         self._step: Callable[[str, list[Event]], str] = self._beginning
-        self._opening = Opening(JSON_OPENINGS, python_list=True)
+        self._prefix = CallPrefix(JSON_PREFIXES, python_list=True)
         self._held: list[str] = []  # what may be calls
         self._fence = ""  # the opening fence of what is held
         self._calls = 0
@@ -51,7 +51,7 @@ class GemmaParser:
 
     def _beginning(self, text: str, events: list[Event]) -> str:
         self._held.append(text)
-        may_be_calls = self._opening.feed(text)
+        may_be_calls = self._prefix.feed(text)
         if may_be_calls is None:
             return ""
         if may_be_calls:
@@ -68,14 +68,14 @@ class GemmaParser:
         events += self._content.text(clear)
         if fence:
             self._fence = fence
-            self._opening = Opening(JSON_OPENINGS, python_list=True, python_call=True)
+            self._prefix = CallPrefix(JSON_PREFIXES, python_list=True, python_call=True)
             self._step = self._fence_beginning
         return text[position:]
 
     def _fence_beginning(self, text: str, events: list[Event]) -> str:
         """Let a fence go that is no fence (```` ```jsonc ````) or does not begin like calls."""
         self._held.append(text)
-        may_be_calls = self._opening.feed(text) if self._held[0][0].isspace() else False
+        may_be_calls = self._prefix.feed(text) if self._held[0][0].isspace() else False
         if may_be_calls is False:
             events += self._content.text(self._fence)
             return self._let_go()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Llama 3.1 to 3.3 tool calls: the answer is `{"name": ..., "parameters": {...}}`, several separated by `;`."""
 
-from families.parsers.call_prefix import JSON_OPENINGS, Opening
+from families.parsers.call_prefix import JSON_PREFIXES, CallPrefix
 from families.parsers.events import ContentDelta, Event, call_events
 from families.parsers.whole_calls import read_json_calls
 
@@ -16,13 +16,13 @@ class Llama3JsonParser:
     """
 
     def __init__(self) -> None:
-        self._opening = Opening([*JSON_OPENINGS, *(PYTHON_TAG + start for start in JSON_OPENINGS)])
+        self._prefix = CallPrefix([*JSON_PREFIXES, *(PYTHON_TAG + start for start in JSON_PREFIXES)])
         self._may_be_calls: bool | None = None
         self._held: list[str] = []
 
     def feed(self, text: str) -> list[Event]:
         if self._may_be_calls is None:
-            self._may_be_calls = self._opening.feed(text)
+            self._may_be_calls = self._prefix.feed(text)
         self._held.append(text)
         return self._release() if self._may_be_calls is False else []
 

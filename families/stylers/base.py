@@ -34,7 +34,7 @@ class Styler:
         """
         prompt = tokenizer.render(
             self.arrange(chat),
-            self.shown_tools(chat),
+            self.rendered_tools(chat),
             template=self.template(tokenizer),
             add_generation_prompt=chat.add_generation_prompt,
             continue_final_message=chat.continue_final_message,
@@ -76,7 +76,7 @@ class Styler:
         """The messages as the family's template wants them."""
         return chat.messages
 
-    def shown_tools(self, chat: ChatRequest) -> list[dict[str, Any]]:
+    def rendered_tools(self, chat: ChatRequest) -> list[dict[str, Any]]:
         """The tool definitions that the template is given."""
         return [tool.definition for tool in chat.tools]
 

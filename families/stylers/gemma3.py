@@ -10,7 +10,7 @@ from typing import Any
 
 from common.chat.messages import Message
 from common.chat.request import ChatRequest
-from common.checks import fault
+from common.checks import error_at
 from common.tokenizer import ChatTokenizer
 from families.stylers.base import Styler
 
@@ -31,14 +31,14 @@ class Gemma3Styler(Styler):
         while leading < len(chat.messages) and chat.messages[leading]["role"] == "system":
             leading += 1
         if leading == len(chat.messages):
-            raise fault("messages", "must have a user message after the system message")
+            raise error_at("messages", "must have a user message after the system message")
         system = [message["content"] for message in chat.messages[:leading]]
         if chat.tools:
             system.append(_describe_tools(chat))
         turns = _turns(chat.messages, leading)
         return [{"role": "system", "content": "\n\n".join(system)}, *turns] if system else turns
 
-    def shown_tools(self, chat: ChatRequest) -> list[dict[str, Any]]:
+    def rendered_tools(self, chat: ChatRequest) -> list[dict[str, Any]]:
         return []  # They are in the system text.
 
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
@@ -59,7 +59,9 @@ def _turns(messages: list[Message], start: int) -> list[Message]:
     for index, message in enumerate(messages[start:], start):
         role, content = message["role"], message["content"]
         if role == "system":
-            raise fault(f"messages[{index}].role", "may be system only at the start: the served model has no such turn")
+            raise error_at(
+                f"messages[{index}].role", "may be system only at the start: the served model has no such turn"
+            )
         if role == "assistant" and "tool_calls" in message:
             called.update((call.get("id", ""), call["function"]["name"]) for call in message["tool_calls"])
             content = _join(content, _call_text(message["tool_calls"]))

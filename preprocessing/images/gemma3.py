@@ -15,7 +15,7 @@ from PIL import Image
 
 from common.chat.parts import Content, MediaPart, Picture, Placed
 from common.checkpoint import Checkpoint, read_json
-from common.checks import fault
+from common.checks import error_at
 from common.tokenizer import ChatTokenizer
 from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
 
@@ -50,7 +50,7 @@ class Gemma3Images(ImageFamily):
         parts = tuple(part for part in content if isinstance(part, MediaPart))
         spelled = sum(part.count(START) for part in content if isinstance(part, str))
         if spelled and parts:
-            raise fault(where, f"spells {START}, which stands for an image")
+            raise error_at(where, f"spells {START}, which stands for an image")
         pieces: list[str] = []
         after_text = False
         for part in content:

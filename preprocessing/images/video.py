@@ -128,7 +128,7 @@ class _Frames:
 
     def sample(self, count: int) -> list[Image.Image]:
         """Decodes from the last keyframe before each frame that is wanted."""
-        times = _shown_times(self._packets)
+        times = _presentation_times(self._packets)
         keyframes = [at for at, packet in enumerate(self._packets) if packet.is_keyframe]
         keyframe_times = [_time(self._packets[at]) for at in keyframes]
 
@@ -184,7 +184,7 @@ def _packets(container: InputContainer, stream: VideoStream, video: VideoLimits,
             packets.append(packet)
         if len(packets) > video.max_frames:
             raise refused(f"a video has more than {video.max_frames} frames")
-    times = _shown_times(packets)
+    times = _presentation_times(packets)
     if not times:
         raise refused("a video has no pictures")
     if (times[-1] - times[0]) * (stream.time_base or 0) > video.max_duration:
@@ -192,7 +192,7 @@ def _packets(container: InputContainer, stream: VideoStream, video: VideoLimits,
     return packets
 
 
-def _shown_times(packets: list[VideoPacket]) -> list[int]:
+def _presentation_times(packets: list[VideoPacket]) -> list[int]:
     """The presentation times of the frames that are shown, in order; in units of the stream's time_base."""
     return sorted(_time(packet) for packet in packets if not packet.is_discard)
 

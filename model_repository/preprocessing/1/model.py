@@ -63,7 +63,7 @@ class TritonPythonModel:
             self._engine.check(prompt.guide_type, engine_images=any(each.name() == ENGINE_IMAGES for each in pixels))
             timing = self._timing(inputs)
             # Who asks for the ids alone wants no answer.
-            if not self._engine.tells_ends and "request_output_len" in request.requested_output_names():
+            if not self._engine.reports_finish and "request_output_len" in request.requested_output_names():
                 _announce(request.request_id(), prompt, parameters)
             return pb_utils.InferenceResponse([*_write(prompt, self._vocab_size), *pixels, *timing])
         except RequestError as error:
@@ -85,9 +85,9 @@ class TritonPythonModel:
     def _timing(self, inputs: Inputs) -> list[Any]:
         """Asked for where the client does, and where it alone tells the end of an answer."""
         asked = inputs.array("return_perf_metrics")
-        if asked is None and self._engine.tells_ends:
+        if asked is None and self._engine.reports_finish:
             return []
-        wanted = not self._engine.tells_ends or bool(asked.flatten()[0])
+        wanted = not self._engine.reports_finish or bool(asked.flatten()[0])
         return [pb_utils.Tensor("out_return_perf_metrics", np.array([[wanted]]))]
 
 

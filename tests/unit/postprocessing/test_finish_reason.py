@@ -58,14 +58,14 @@ def test_an_ignored_end_id_ends_nothing() -> None:
 
 def test_a_python_engine_can_do_everything() -> None:
     traits = engine_traits("vllm", guided_decoding=False)
-    assert traits == engine_traits(None, guided_decoding=False) and traits.tells_ends
+    assert traits == engine_traits(None, guided_decoding=False) and traits.reports_finish
     for guide_type in (None, *GUIDE_TYPES):
         traits.check(guide_type, engine_images=True)
 
 
 def test_the_c_backend_refuses_what_it_would_ignore() -> None:
     without, with_guides = (engine_traits("trtllm", guided_decoding=guided) for guided in (False, True))
-    assert not without.tells_ends
+    assert not without.reports_finish
     without.check(None, engine_images=False)
     for guide_type in GUIDE_TYPES:
         with pytest.raises(RequestError, match=f"'{guide_type}'"):
