@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo model's fixed choices: sizes, special tokens and prompt."""
 
+from pathlib import Path
 from typing import Any
+
+# What was trained: vision tower, projector and the changes of the language model.
+WEIGHTS = Path(__file__).with_name("weights.safetensors")
 
 # SmolLM2's own default, so that chats without pictures are answered as before.
 SYSTEM_PROMPT = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"

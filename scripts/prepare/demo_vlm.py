@@ -9,13 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
-from models.demo_vlm.layout import LORA_SCALE, VISION_CONFIG
+from models.demo_vlm.layout import LORA_SCALE, VISION_CONFIG, WEIGHTS
 from models.demo_vlm.naming import LANGUAGE_PREFIX, VISION_PREFIX, renamed
-from scripts.cache import REPOSITORY, build_once, cache_dir
+from scripts.cache import build_once, cache_dir
 from scripts.prepare.smollm2 import prepare_default_model
 
 NAME = "demo-vlm"
-WEIGHTS = REPOSITORY / "models" / NAME / "weights.safetensors"
 # Counts up when the folder's making changes, so that an older one is made again.
 _FORMAT = 2
 _COPIED = ("config.json", "tokenizer_config.json", "chat_template.jinja")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from models.demo_vlm.layout import WEIGHTS
 from models.demo_vlm.training.model import read_weights
-from scripts.prepare.demo_vlm import WEIGHTS
 
 
 def main() -> int:

@@ -208,6 +208,10 @@ def test_the_folder_is_built_once_and_again_for_other_weights(
     assert torch.equal(stored["layers.0.ls1"], 2 * tensors["vision.layers.0.ls1"])
 
 
+def test_the_weights_are_in_the_package() -> None:
+    assert prepare.WEIGHTS.stat().st_size > 10_000_000
+
+
 def test_missing_and_foreign_weights_are_refused(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "WEIGHTS", tmp_path / "none")
     with pytest.raises(RuntimeError, match="missing"):
