@@ -3,10 +3,11 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Protocol
 
 import torch
+
+from common.finish_reason import FinishReason
 
 # Name -> what it is, for Triton's metrics endpoint. "_total" marks what only grows.
 STATISTICS = {
@@ -18,16 +19,6 @@ STATISTICS = {
     "generated_tokens_total": "Tokens made, those of cancelled requests too",
     "preemptions_total": "Requests put back because the KV cache was full",
 }
-
-
-class FinishReason(IntEnum):
-    """Why a generation ended, numbered as TensorRT-LLM's executor numbers them."""
-
-    END_ID = 1
-    STOP_WORDS = 2
-    LENGTH = 3
-    TIMED_OUT = 4
-    CANCELLED = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engines.engine import FinishReason, Tokens
+from common.finish_reason import FinishReason
+from engines.engine import Tokens
 
 
 def add_logprobs(tokens: Tokens, rows: Sequence[Mapping[int, Any]], count: int) -> None:

@@ -12,7 +12,8 @@ import torch
 import triton_python_backend_utils as pb_utils
 
 from common.errors import RequestError
-from engines.engine import FinishReason, Generation, Tokens
+from common.finish_reason import FinishReason
+from engines.engine import Generation, Tokens
 
 # Writing through numpy is faster (5.5 against 4 thousand responses a second with three tensors each on two cores).
 NUMPY_TENSORS = np.lib.NumpyVersion(np.__version__) < "2.0.0"

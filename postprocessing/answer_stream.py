@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from common.answer_options import AnswerOptions
+from common.finish_reason import FinishReason
 from families.parsers import (
     AnswerFormat,
     ChatParser,
@@ -22,10 +23,15 @@ from postprocessing.detokenizer import Detokenizer
 from postprocessing.logprobs import logprob_entry, token_table
 from postprocessing.stop_strings import StopMatcher
 
-# How TensorRT-LLM's executor numbers the ends of a generation (FinishReason in executor/types.h).
-END_ID, STOP_WORDS, LENGTH, TIMED_OUT, CANCELLED = 1, 2, 3, 4, 5
-
-_FINISH_REASONS = {END_ID: "stop", STOP_WORDS: "stop", LENGTH: "length", TIMED_OUT: "timeout", CANCELLED: "cancelled"}
+# The OpenAI finish_reason of each; "timeout" and "cancelled" are this project's own.
+_FINISH_REASONS: dict[int, str] = {
+    FinishReason.END_ID: "stop",
+    FinishReason.STOP_WORDS: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.TIMED_OUT: "timeout",
+    FinishReason.CANCELLED: "cancelled",
+}
+_STOPPED = (FinishReason.END_ID, FinishReason.STOP_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +95,10 @@ class AnswerStream:
         Raises ValueError for an unknown `engine_finish`.
         """
         if engine_finish is not None and engine_finish not in _FINISH_REASONS:
-            raise ValueError(f"unknown engine finish reason {engine_finish}; known: {sorted(_FINISH_REASONS)}")
+            raise ValueError(f"unknown engine finish reason {engine_finish}; known: {sorted(map(int, FinishReason))}")
         if self._finished:
             return AnswerDelta()
-        ended_by_id = engine_finish in (END_ID, STOP_WORDS) and len(ids) > 0 and ids[-1] in self._end_ids
+        ended_by_id = engine_finish in _STOPPED and len(ids) > 0 and ids[-1] in self._end_ids
         events: list[Event] = []
         consumed = 0
         for consumed, token_id in enumerate(ids, 1):

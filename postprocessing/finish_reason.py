@@ -3,7 +3,7 @@
 
 from collections.abc import Collection, Sequence
 
-from postprocessing.answer_stream import CANCELLED, END_ID, LENGTH, STOP_WORDS
+from common.finish_reason import FinishReason
 
 
 class EndFinder:
@@ -18,7 +18,7 @@ class EndFinder:
         self._end_ids = end_ids
         self._count = 0
 
-    def feed(self, ids: Sequence[int], last_token_time_ns: int | None) -> int | None:
+    def feed(self, ids: Sequence[int], last_token_time_ns: int | None) -> FinishReason | None:
         """The finish reason with the last response, else None.
 
         last_token_time_ns: absent where timing was not asked for; 0 until the last token has come.
@@ -26,13 +26,14 @@ class EndFinder:
         self._count += len(ids)
         if not ids:
             # Nothing but the end is told without a new token: of a cancelled request, or of an end id that was kept.
-            return CANCELLED if last_token_time_ns == 0 else self._reason(ids)
+            return FinishReason.CANCELLED if last_token_time_ns == 0 else self._reason(ids)
         if last_token_time_ns is not None:
             return self._reason(ids) if last_token_time_ns > 0 else None
         ended = ids[-1] in self._end_ids or (self._limit is not None and self._count >= self._limit)
         return self._reason(ids) if ended else None
 
-    def _reason(self, ids: Sequence[int]) -> int:
+    def _reason(self, ids: Sequence[int]) -> FinishReason:
         if ids and ids[-1] in self._end_ids:
-            return END_ID
-        return LENGTH if self._limit is not None and self._count >= self._limit else STOP_WORDS
+            return FinishReason.END_ID
+        reached = self._limit is not None and self._count >= self._limit
+        return FinishReason.LENGTH if reached else FinishReason.STOP_WORDS

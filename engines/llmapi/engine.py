@@ -12,8 +12,9 @@ from typing import Any
 from tensorrt_llm import LLM
 
 from common.errors import RequestError
+from common.finish_reason import FinishReason
 from engines.dead_engine import end_with
-from engines.engine import FinishReason, Generation, Tokens
+from engines.engine import Generation, Tokens
 from engines.llmapi.images import Gemma3Prompts
 from engines.llmapi.options import PENALISING, llm_arguments, own_sampling, sees
 from engines.llmapi.sampling import sampling_params

@@ -13,8 +13,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from common.errors import RequestError
+from common.finish_reason import FinishReason
 from engines.dead_engine import end_with
-from engines.engine import FinishReason, Generation, Tokens
+from engines.engine import Generation, Tokens
 from engines.logprob_rows import add_logprobs, cut
 from engines.options import EngineOptions
 from engines.stop_words import StopWordsMatcher

@@ -14,6 +14,7 @@ import orjson
 from tritonclient.grpc import service_pb2 as pb
 
 from common.errors import RequestError
+from common.finish_reason import FinishReason
 
 ENSEMBLE, ENGINE, PREPROCESSING, POSTPROCESSING = "ensemble", "tensorrt_llm", "preprocessing", "postprocessing"
 VIT = "vit"
@@ -234,8 +235,8 @@ def encode_detokenize(ids: Sequence[int], request_id: str) -> pb.ModelInferReque
     """A request to `postprocessing` alone: a whole answer of these ids, special tokens kept."""
     message = pb.ModelInferRequest(model_name=POSTPROCESSING, id=request_id)
     _add(message, "output_ids", "INT32", ids, shape=(1, 1, len(ids)))
-    # 3 is TensorRT-LLM's "length": no id at the end is taken for an end id.
-    _add(message, "engine_finish_reason", "INT32", (3,))
+    # With LENGTH the last id is not taken for an end id, and keeps its text.
+    _add(message, "engine_finish_reason", "INT32", (FinishReason.LENGTH,))
     _add_parameters(message, {"skip_special_tokens": False})
     return message
 

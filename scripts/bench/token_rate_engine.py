@@ -11,8 +11,9 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
+from common.finish_reason import FinishReason
 from common.tokenizer import ChatTokenizer
-from engines.engine import STATISTICS, FinishReason, Generation, Tokens
+from engines.engine import STATISTICS, Generation, Tokens
 from engines.options import EngineOptions
 
 # Words to write in turn; each is one token of nearly every vocabulary.

@@ -11,8 +11,9 @@ from pathlib import Path
 from script import Rule, find_rule, pieces
 
 from common.errors import RequestError
+from common.finish_reason import FinishReason
 from common.tokenizer import ChatTokenizer
-from engines.engine import STATISTICS, FinishReason, Generation, Tokens
+from engines.engine import STATISTICS, Generation, Tokens
 from engines.options import EngineOptions
 
 

@@ -33,7 +33,8 @@ async def test_the_adapter(engine_options):
     from safetensors import safe_open
 
     from common.errors import RequestError
-    from engines.engine import FinishReason, Generation
+    from common.finish_reason import FinishReason
+    from engines.engine import Generation
     from engines.vllm.engine import VllmEngine
 
     engine = VllmEngine(engine_options)

@@ -19,8 +19,9 @@ locale.setlocale(locale.LC_ALL, "C.UTF-8")
 import torch  # noqa: E402
 
 from common.errors import RequestError  # noqa: E402
+from common.finish_reason import FinishReason  # noqa: E402
 from common.logs import about, model_logger  # noqa: E402
-from engines.engine import STATISTICS, FinishReason, Generation, Tokens  # noqa: E402
+from engines.engine import STATISTICS, Generation, Tokens  # noqa: E402
 from engines.options import read_options  # noqa: E402
 from engines.outbox import Outbox, Outgoing  # noqa: E402
 from engines.registry import build_engine  # noqa: E402

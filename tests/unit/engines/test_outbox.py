@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from common.errors import RequestError
+from common.finish_reason import FinishReason
 from engines import outbox
-from engines.engine import FinishReason, Tokens
+from engines.engine import Tokens
 
 WAIT = 30.0
 

@@ -4,7 +4,7 @@
 import pytest
 
 from common.errors import RequestError
-from postprocessing.answer_stream import CANCELLED, END_ID, LENGTH, STOP_WORDS
+from common.finish_reason import FinishReason
 from postprocessing.finish_reason import EndFinder
 from preprocessing.engine_traits import engine_traits
 from preprocessing.guides.build import GUIDE_TYPES
@@ -16,19 +16,19 @@ LATER = 1_000_000
 @pytest.mark.parametrize(
     ("limit", "responses", "reason"),
     [
-        (5, [([1], 0), ([2, END], LATER)], END_ID),
-        (5, [([1], 0), ([2], 0), ([], LATER)], STOP_WORDS),
-        (5, [([1], 0), ([2], LATER)], STOP_WORDS),
-        (2, [([1], 0), ([2], LATER)], LENGTH),
-        (2, [([1, 2], LATER)], LENGTH),
-        (2, [([1, END], LATER)], END_ID),
-        (None, [([1, 2], LATER)], STOP_WORDS),
-        (9, [([END], 0), ([2], 0), ([3, END], LATER)], END_ID),
-        (5, [([1], 0), ([], 0)], CANCELLED),
-        (5, [([], LATER)], STOP_WORDS),
-        (2, [([1], None), ([2], None)], LENGTH),
-        (5, [([1], None), ([END], None)], END_ID),
-        (5, [([1], None), ([], None)], STOP_WORDS),
+        (5, [([1], 0), ([2, END], LATER)], FinishReason.END_ID),
+        (5, [([1], 0), ([2], 0), ([], LATER)], FinishReason.STOP_WORDS),
+        (5, [([1], 0), ([2], LATER)], FinishReason.STOP_WORDS),
+        (2, [([1], 0), ([2], LATER)], FinishReason.LENGTH),
+        (2, [([1, 2], LATER)], FinishReason.LENGTH),
+        (2, [([1, END], LATER)], FinishReason.END_ID),
+        (None, [([1, 2], LATER)], FinishReason.STOP_WORDS),
+        (9, [([END], 0), ([2], 0), ([3, END], LATER)], FinishReason.END_ID),
+        (5, [([1], 0), ([], 0)], FinishReason.CANCELLED),
+        (5, [([], LATER)], FinishReason.STOP_WORDS),
+        (2, [([1], None), ([2], None)], FinishReason.LENGTH),
+        (5, [([1], None), ([END], None)], FinishReason.END_ID),
+        (5, [([1], None), ([], None)], FinishReason.STOP_WORDS),
     ],
     ids=[
         "end id sent",
@@ -53,7 +53,11 @@ def test_the_last_response_and_none_before_it_ends_the_answer(limit, responses, 
 
 def test_an_ignored_end_id_ends_nothing() -> None:
     finder = EndFinder(3, frozenset())
-    assert [finder.feed(ids, time) for ids, time in [([END], 0), ([END], 0), ([END], LATER)]] == [None, None, LENGTH]
+    assert [finder.feed(ids, time) for ids, time in [([END], 0), ([END], 0), ([END], LATER)]] == [
+        None,
+        None,
+        FinishReason.LENGTH,
+    ]
 
 
 def test_a_python_engine_can_do_everything() -> None:

@@ -74,7 +74,7 @@ async def collect(engine, one) -> list:
 
 
 async def test_an_answer_in_pieces_and_whole(qwen, script):
-    from engines.engine import FinishReason
+    from common.finish_reason import FinishReason
 
     engine, llm = await started(qwen)
     pieces = await collect(engine, generation())
@@ -91,7 +91,7 @@ async def test_an_answer_in_pieces_and_whole(qwen, script):
 
 
 async def test_stop_words_of_one_id_and_of_several(qwen, script):
-    from engines.engine import FinishReason
+    from common.finish_reason import FinishReason
 
     engine, llm = await started(qwen)
     (one,) = await collect(engine, generation(stop_words=[[12]], streaming=False))
@@ -104,7 +104,7 @@ async def test_stop_words_of_one_id_and_of_several(qwen, script):
 
 
 async def test_without_an_end_id_none_ends_it(qwen, script):
-    from engines.engine import FinishReason
+    from common.finish_reason import FinishReason
 
     script({"ids": [11, 9, 12], "end": False})
     engine, llm = await started(qwen)

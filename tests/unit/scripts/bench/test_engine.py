@@ -132,7 +132,8 @@ async def generate(engine: Any, tokens: int) -> list[tuple[float, int, Any]]:
 async def test_the_scripted_engine_writes_what_is_asked(scripted_folder: Path, qwen3_tokenizer_dir: Path) -> None:
     from token_rate_engine import TokenRateEngine
 
-    from engines.engine import STATISTICS, FinishReason
+    from common.finish_reason import FinishReason
+    from engines.engine import STATISTICS
     from engines.options import EngineOptions
 
     engine = TokenRateEngine(EngineOptions(ENGINE, str(qwen3_tokenizer_dir), {"token_rate": 50, "max_num_seqs": 2}))
