@@ -14,8 +14,8 @@ from rich.markup import escape
 from scripts.engine_build import arguments as engine_arguments
 from scripts.engine_build import export_vit
 from scripts.engine_build.command import build_engine
-from scripts.engine_build.errors import EngineError
 from scripts.engine_build.vit_plan import PLAN, TileCounts, build_plan
+from scripts.shared.errors import EngineError
 
 _VIT = """Write the vision tower as vision/model.onnx and compare its numbers with torch's; prints the file.
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
-from scripts.cli.findings import Finding, shown
 from scripts.cli.machine import machine_findings
 from scripts.cli.model_files import model_findings
 from scripts.cli.software import software_findings
 from scripts.launcher.options import LaunchOptions, parse_options
+from scripts.shared.findings import Finding, shown
 
 _ABOUT = """Look for what would stop `triton-chat serve` with the same words after it, and say how to mend it.
 The exit status is 1 where something would.

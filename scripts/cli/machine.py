@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from scripts.cache import cache_dir
-from scripts.cli.findings import Finding, judged
 from scripts.cli.software import installed
 from scripts.launcher.checks import GIB, available_memory
 from scripts.launcher.environment import has_gpu
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.ports import choose_ports
+from scripts.shared.findings import Finding, judged
 
 # Docker gives a container 64 MiB unless told; an engine's workers and Triton's stubs want hundreds.
 _SHARED_MEMORY_WANTED = GIB

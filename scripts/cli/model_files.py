@@ -4,21 +4,17 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
-from common.checkpoint import read_json
 from preprocessing.engine_traits import TRTLLM
 from scripts.cache import MARKER, cache_dir
-from scripts.cli.findings import Finding, judged
 from scripts.launcher.checks import check_memory
 from scripts.launcher.environment import CPU_KV_CACHE_GIB
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import PREPARED, SPLIT_FIRST, ServedModel, served
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.trtllm_config import engine_name
+from scripts.shared.findings import Finding, judged
+from scripts.shared.weights import weights_problem
 
-INDEX = "model.safetensors.index.json"
-_LFS_POINTER = b"version https://git-lfs"
 # What the runtimes other than torch read in vision/.
 _RUNTIME_FILES = {
     "onnxruntime": ("model.onnx", "`triton-chat build vit` writes it"),
@@ -74,33 +70,6 @@ def _hub(model: str) -> Finding:
     except LocalEntryNotFoundError:
         return Finding("model", "warning", f"'{model}' is not here yet: `triton-chat prepare {model}` downloads it")
     return Finding("model", "ok", f"'{model}' was downloaded to {cached}")
-
-
-def weights_problem(folder: Path) -> str | None:
-    """None where every weight file is there and whole; .bin files are only counted."""
-    files = sorted(folder.glob("*.safetensors"))
-    try:
-        promised = set(read_json(folder / INDEX).get("weight_map", {}).values())
-    except ValueError as error:
-        return f"{error}. Copy it from the published checkpoint again."
-    missing = sorted(promised - {file.name for file in files})
-    if missing:
-        return f"'{folder}' lacks weight files that {INDEX} names: {', '.join(missing)}. Download them again."
-    if not files and not any(folder.glob("*.bin")):
-        return f"'{folder}' has no weights (*.safetensors). Download them, or give the folder that has them."
-    return next(filter(None, map(_file_problem, files)), None)
-
-
-def _file_problem(file: Path) -> str | None:
-    with file.open("rb") as start:
-        if start.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            return f"'{file}' is a git-lfs pointer. Run `git lfs pull` in its folder."
-    try:
-        # It compares the header with the file's size.
-        with safe_open(file, framework="numpy"):
-            return None
-    except (SafetensorError, OSError) as error:
-        return f"'{file}' is broken or not wholly downloaded ({error}). Download it again."
 
 
 def _vision(folder: Path, model_type: str, settings: Mapping[str, str]) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from preprocessing.engine_traits import TRTLLM
-from scripts.cli.findings import Finding, judged
 from scripts.launcher.checks import check_server, check_settings
 from scripts.launcher.environment import TritonServer, find_triton
 from scripts.launcher.errors import LaunchError
@@ -17,6 +16,7 @@ from scripts.launcher.options import LaunchOptions
 from scripts.launcher.trtllm_config import engine_name, filled_config, find_engine
 from scripts.setup import interpreter
 from scripts.setup.check_packages import declared_problems, numpy_problem, torch_problem
+from scripts.shared.findings import Finding, judged
 
 
 def software_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:

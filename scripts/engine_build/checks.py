@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.cli.findings import Finding, Verdict, judged
-from scripts.cli.model_files import weights_problem
 from scripts.engine_build.formats import AWQ_BLOCK_SIZES, BFLOAT16_GPUS, UNQUANTISED
 from scripts.engine_build.plan import Request, engine_bytes, kv_bytes_per_token, make_steps
-from scripts.engine_build.toolchain import TENSORRT_LLM, Toolchain
+from scripts.shared.findings import Finding, Verdict, judged
+from scripts.shared.toolchain import TENSORRT_LLM, Toolchain
+from scripts.shared.weights import weights_problem
 
 GIB = 2**30
 # Methods that convert_checkpoint.py reads from a checkpoint that is quantised already.

@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from frontend import __version__
-from scripts.cli.findings import Finding, shown
 from scripts.engine_build import checks
-from scripts.engine_build.errors import EngineError
-from scripts.engine_build.manifest import Manifest, checkpoint_hash
 from scripts.engine_build.plan import Request, Step, make_steps, parameters
 from scripts.engine_build.presets import DEFAULT_PRESET, PRESETS, SIZES
 from scripts.engine_build.run import is_done, run_step, working
 from scripts.engine_build.source import Source
-from scripts.engine_build.toolchain import Toolchain
+from scripts.shared.errors import EngineError
+from scripts.shared.findings import Finding, shown
+from scripts.shared.manifest import Manifest, checkpoint_hash
+from scripts.shared.toolchain import Toolchain
 
 # Without a terminal a line is printed every so often.
 _QUIET_S = 60.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from scripts.engine_build.formats import FORMATS, UNQUANTISED, Format
 from scripts.engine_build.presets import Preset
 from scripts.engine_build.source import Source
-from scripts.engine_build.toolchain import BUILD, PYTHON, QUANTIZE, Toolchain
+from scripts.shared.toolchain import BUILD, PYTHON, QUANTIZE, Toolchain
 
 CHECKPOINT_FILES, ENGINE_FILES = "rank{}.safetensors", "rank{}.engine"
 

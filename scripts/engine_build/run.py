@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.checkpoint import read_json
-from scripts.engine_build.errors import EngineError
 from scripts.engine_build.plan import Step
+from scripts.shared.errors import EngineError
 
 _DONE = "done.json"
 _POLL_S = 0.2

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoint import Checkpoint, read_json
-from scripts.engine_build.errors import EngineError
-from scripts.launcher.model import weight_bytes
+from scripts.shared.errors import EngineError
+from scripts.shared.weights import weight_bytes
 
 # Architecture -> the folder of TensorRT-LLM's examples whose convert_checkpoint.py reads it.
 CONVERTERS = {

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.engine_build import manifest
-from scripts.engine_build.errors import EngineError, ManifestError
-from scripts.engine_build.toolchain import find_gpus, package_versions
 from scripts.launcher.errors import LaunchError
+from scripts.shared import manifest
+from scripts.shared.errors import EngineError, ManifestError
+from scripts.shared.toolchain import find_gpus, package_versions
 
 # What xgrammar needs of the tokenizer, where it lies beside the engine.
 GUIDES = "xgrammar_tokenizer_info.json"

@@ -2,7 +2,6 @@
 """From what `--model` says to a checkpoint folder that can be served."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ from scripts.cache import build_once, cache_dir
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
 from scripts.prepare import smollm2 as prepare_model
+from scripts.shared.weights import weight_bytes
 
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
 _UNWANTED_FILES = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.pth", "consolidated*", "original/*")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
-_WEIGHT_FILES = ("*.safetensors", "*.bin")
 
 
 # `model_type` of checkpoints that are served as a language model and a vision part.
@@ -151,12 +150,3 @@ def served(folder: Path, name: str) -> ServedModel:
             "Copy the tokenizer's files of the published checkpoint into it.",
         )
     return ServedModel(checkpoint, name, weight_bytes(folder))
-
-
-def weight_bytes(folder: Path) -> int:
-    """Size of a checkpoint's weights, the vision part's included."""
-    for pattern in _WEIGHT_FILES:
-        sizes = [os.stat(path).st_size for place in (folder, folder / "vision") for path in place.glob(pattern)]
-        if sizes:
-            return sum(sizes)
-    return 0

@@ -17,12 +17,12 @@ from safetensors.numpy import save_file
 from frontend import __version__
 from scripts.cli import machine, software
 from scripts.cli.doctor import findings
-from scripts.cli.findings import Finding
 from scripts.cli.main import COMMANDS, main
-from scripts.cli.model_files import weights_problem
 from scripts.launcher import FREE_PORTS
 from scripts.launcher.options import parse_options
 from scripts.setup import interpreter
+from scripts.shared.findings import Finding
+from scripts.shared.weights import weights_problem
 from tests.support.vision_towers import write_internvit
 
 CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64, "eos_token_id": 1}

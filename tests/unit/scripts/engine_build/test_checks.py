@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from scripts.engine_build import checks
-from scripts.engine_build.errors import EngineError
 from scripts.engine_build.plan import Request, engine_bytes, kv_bytes_per_token, parameters
 from scripts.engine_build.presets import PRESETS
 from scripts.engine_build.source import Source
-from scripts.engine_build.toolchain import Gpu, Toolchain, find_gpus
+from scripts.shared.errors import EngineError
+from scripts.shared.toolchain import Gpu, Toolchain, find_gpus
 from tests.support.engine_models import GEMMA3_4B, INTERNLM2_8B, INTERNVIT, QWEN2_7B, QWEN3_8B, TOKENS, checkpoint
 
 GIB = 2**30
@@ -207,8 +207,8 @@ def test_what_is_no_checkpoint_for_it_is_explained(config: dict, words: str, tmp
 
 
 def test_an_answer_of_nvidia_smi_that_is_not_understood(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("scripts.engine_build.toolchain._QUERY", ("echo", "H200, [N/A], 1"))
+    monkeypatch.setattr("scripts.shared.toolchain._QUERY", ("echo", "H200, [N/A], 1"))
     with pytest.raises(EngineError, match="answers otherwise than asked"):
         find_gpus()
-    monkeypatch.setattr("scripts.engine_build.toolchain._QUERY", ("echo", "H200, 9.0, 143360"))
+    monkeypatch.setattr("scripts.shared.toolchain._QUERY", ("echo", "H200, 9.0, 143360"))
     assert find_gpus() == (H200,)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from scripts.cli.main import main
-from scripts.engine_build.manifest import NAME, read
+from scripts.shared.manifest import NAME, read
 from tests.support.engine_models import GEMMA3_4B, INTERNLM2_8B, INTERNVIT, QWEN2_7B, QWEN3_8B, checkpoint, fake_image
 
 MODELS = {
@@ -159,7 +159,7 @@ def test_the_engine_is_whole_and_tells_how_it_was_made(models, image: Path, tmp_
 
 def test_a_dry_run_prints_what_would_be_run(models, tmp_path: Path, monkeypatch, capsys) -> None:
     # On a machine that has none of it.
-    monkeypatch.setattr("scripts.engine_build.toolchain._QUERY", ("no-such-program",))
+    monkeypatch.setattr("scripts.shared.toolchain._QUERY", ("no-such-program",))
     assert build(models["internvl"], tmp_path / "engine", tmp_path, "--dry-run") == 0
     told = capsys.readouterr()
     convert, engine = map(shlex.split, told.out.splitlines())

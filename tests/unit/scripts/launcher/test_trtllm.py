@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from common.checkpoint import Checkpoint
-from scripts.engine_build.manifest import NAME, Manifest
 from scripts.launcher import multi_gpu as several_gpus
 from scripts.launcher.engine_folder import GUIDES, check_manifest, check_world_size, read_engine
 from scripts.launcher.environment import TritonServer, gpu_count, stack_environment, triton_command
@@ -26,6 +25,7 @@ from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.launcher.ports import Ports
 from scripts.launcher.trtllm import Trtllm
 from scripts.launcher.trtllm_config import engine_name, filled_config, find_engine, guided_decoding, lay_out
+from scripts.shared.manifest import NAME, Manifest
 
 PORTS = Ports(frontend=1, http=2, grpc=3, metrics=4)
 CHECKPOINT = Checkpoint(Path("/models/tiny"), "llama", ("LlamaForCausalLM",), 100, 2048, (2,), 0)

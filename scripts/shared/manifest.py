@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from scripts.engine_build.errors import ManifestError
+from scripts.shared.errors import ManifestError
 
 NAME = "triton_chat.json"
 FORMAT = 1

@@ -7,7 +7,7 @@ import subprocess  # nosec B404 # fixed programs, no shell
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.engine_build.errors import EngineError
+from scripts.shared.errors import EngineError
 
 # The release that the commands are written for, and the image that has it.
 TENSORRT_LLM, IMAGE = "1.2.1", "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"

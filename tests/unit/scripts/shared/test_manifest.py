@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from scripts.engine_build.errors import ManifestError
-from scripts.engine_build.manifest import NAME, Manifest, check, checkpoint_hash, read
+from scripts.shared.errors import ManifestError
+from scripts.shared.manifest import NAME, Manifest, check, checkpoint_hash, read
 from tests.support.engine_models import QWEN3_8B, checkpoint
 
 VERSIONS = {"tensorrt_llm": "1.2.1", "tensorrt": "10.14.1.48"}
