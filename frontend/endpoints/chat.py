@@ -2,7 +2,7 @@
 """Chat completions: the body to ensemble requests, deltas to chunks or one message."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from frontend.triton.usage import Usage
 
 
 async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
-    """Validate, fetch the images, map to tensors."""
+    """Validate the body and map it to tensors, without the images."""
     refuse(raw, REFUSED_IN_CHAT)
     body = ChatBody.model_validate(raw)
     model = service.model_name(body.model)
@@ -31,7 +31,6 @@ async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
     messages, urls = clean_messages(body.messages)
     request = EnsembleRequest(
         messages=prompt_json(body, messages, thinking, raw),
-        images=await service.images.fetch(urls),
         max_tokens=body.length,
         return_log_probs=True if body.logprobs else None,
         parameters=engine_parameters(body)
@@ -40,7 +39,7 @@ async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
     )
     if body.constraints():
         await service.require_input("guided_decoding_guide", _constraint_field(raw))
-    return ChatPlan(body, model, request)
+    return ChatPlan(body, model, request, urls)
 
 
 def prompt_json(
@@ -102,10 +101,11 @@ def _options(body: ChatBody, thinking: bool | None, inline_reasoning: bool) -> A
 class ChatPlan(Plan):
     """The requests of a chat completion and how their deltas are written."""
 
-    def __init__(self, body: ChatBody, model: str, request: EnsembleRequest) -> None:
+    def __init__(self, body: ChatBody, model: str, request: EnsembleRequest, image_urls: Sequence[str]) -> None:
         seeds = [None if request.seed is None else (request.seed + i) % 2**64 for i in range(body.choices)]
         self.id = new_id("chatcmpl")
         self.requests = [replace(request, seed=seed) for seed in seeds]
+        self.image_urls = image_urls
         self.stream = bool(body.stream)
         self.include_usage = body.include_usage
         self.usage = Usage(per_prompt=body.choices)

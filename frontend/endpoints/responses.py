@@ -27,6 +27,7 @@ class ResponsePlan(Plan):
     def __init__(self, chat: ChatPlan, raw: dict[str, Any]) -> None:
         self.id = new_id("resp")
         self.requests = chat.requests
+        self.image_urls = chat.image_urls
         self.stream = chat.stream
         # The closing events hold the usage, so they are always written.
         self.include_usage = True

@@ -4,7 +4,7 @@
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -27,10 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 class Plan(ABC):
-    """What one kind of completion asks of the ensemble, and how it writes the answer."""
+    """What one kind of completion asks of the ensemble, and how it writes the answer.
+
+    image_urls: the images of every request; `Service.generate` fetches them.
+    """
 
     id: str
     requests: list[EnsembleRequest]
+    image_urls: Sequence[str] = ()
     stream: bool
     include_usage: bool
     usage: Usage
@@ -75,7 +79,7 @@ async def answer(
         visit = await stack.enter_async_context(visiting(request, endpoint))
         async with visit.lifeline.guard():
             plan = await make_plan(service, visit.body)
-            generation = await service.generate(plan.requests, plan.id)
+            generation = await service.generate(plan.requests, plan.id, plan.image_urls)
             stack.callback(generation.close)
             await generation.start()
         visit.lifeline.adopt(generation)

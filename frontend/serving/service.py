@@ -5,6 +5,7 @@ import asyncio
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from tritonclient.grpc import service_pb2 as pb
 
@@ -108,14 +109,25 @@ class Service:
         if name not in (await self.triton.capabilities()).inputs:
             raise RequestError(f"'{param}' is not supported by the engine behind this server", param=param)
 
-    async def generate(self, requests: Sequence[EnsembleRequest], answer_id: str) -> Generation:
-        """A generation that is not yet started; close it whatever happens."""
+    async def generate(
+        self, requests: Sequence[EnsembleRequest], answer_id: str, image_urls: Sequence[str] = ()
+    ) -> Generation:
+        """Check the requests against the loaded models, fetch their images, and encode them.
+
+        image_urls: the images that every request carries. They are fetched last, because that takes time and memory.
+        Returns a generation that is not yet started; the caller must close it. Raises RequestError.
+        """
         capabilities, answer_id = await self.triton.capabilities(), triton_request_id(answer_id)
         for request in requests:
             capabilities.check(request)
+        images: tuple[bytes, ...] = ()
+        if image_urls:
+            await self.require_input("images", "messages")
+            images = await self.images.fetch(image_urls)
 
         def encode(choice: int) -> pb.ModelInferRequest:
-            return encode_request(requests[choice], f"{answer_id}-{choice}", capabilities, self.settings.owner)
+            request = replace(requests[choice], images=images) if images else requests[choice]
+            return encode_request(request, f"{answer_id}-{choice}", capabilities, self.settings.owner)
 
         encoded = [encode(0)]
         # Every choice carries the whole prompt with its images.

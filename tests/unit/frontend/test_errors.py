@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the API refuses, and what it says when Triton fails before or during an answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import httpx
 import openai
@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from tests.fakes.fake_triton import REFUSAL, Call, failure, finish, reply
 from tests.fakes.frontend_server import CHAT, HELLO, Serving, serving
+from tests.support.hostile_bodies import DEEP
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -201,6 +202,54 @@ async def test_what_only_python_engines_do(path: str, fields: dict, param: str) 
         served.triton.engine_backend = "tensorrtllm"
         response = await served.http.post(path, json=(HELLO if path == CHAT else {}) | fields)
         assert check_error(response)["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        (CHAT, {"model": "other"}, "model"),
+        (CHAT, {"temperature": -1}, "temperature"),
+        (CHAT, {"tool_choice": "required"}, "tool_choice"),
+        (CHAT, {"best_of": 2}, "best_of"),
+        (CHAT, {"ignore_eos": True}, "ignore_eos"),
+        (CHAT, {"min_p": 0.1}, "min_p"),
+        (CHAT, {"response_format": {"type": "json_object"}}, "response_format"),
+        (CHAT, {"chat_template_kwargs": DEEP(300)}, "messages"),
+        ("/v1/responses", {"text": {"format": {"type": "json_object"}}}, "response_format"),
+        ("/v1/responses", {"metadata": DEEP(300)}, None),
+    ],
+)
+async def test_a_request_that_is_refused_for_another_reason_fetches_no_image(
+    path: str, fields: dict, param: str | None
+) -> None:
+    url = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}}
+    text = {"messages": [{"role": "user", "content": [url]}]}
+    if path != CHAT:
+        part = {"type": "input_image", "image_url": "http://127.0.0.1:1/x.png"}
+        text = {"input": [{"role": "user", "content": [part]}]}
+    async with serving() as served:
+        fetched: list[str] = []
+
+        async def fetch(urls: Sequence[str]) -> tuple[bytes, ...]:
+            fetched.extend(urls)
+            return (b"x",) * len(urls)
+
+        served.server.app.state.service.images.fetch = fetch
+        served.triton.inputs -= {"end_id", "guided_decoding_guide"}
+        served.triton.engine_backend = "tensorrtllm"
+        refused = await served.http.post(path, json=text | fields)
+        assert check_error(refused, 404 if "model" in fields else 400)["param"] == param
+        assert not fetched and not served.triton.calls
+        assert (await served.http.post(path, json=text)).status_code == 200
+        assert fetched == ["http://127.0.0.1:1/x.png"]
+
+
+async def test_no_image_is_fetched_for_a_model_without_vision() -> None:
+    async with serving() as served:
+        served.triton.inputs.discard("images")
+        refused = await served.chat(**part(type="image_url", image_url={"url": "http://127.0.0.1:1/x.png"}))
+        error = check_error(refused)
+        assert (error["param"], "not supported" in error["message"]) == ("messages", True)
 
 
 async def test_unknown_model_and_path_and_method(served: Serving) -> None:
