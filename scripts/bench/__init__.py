@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark: this stack at its taps beside `vllm serve`, with one client; growth; preparing images."""
+"""The benchmark: this stack's endpoints against `vllm serve`, growth of cost and memory, image preparation."""

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from types import FrameType
 
 from scripts.bench import growth, images, run
-from scripts.bench.errors import Refused
+from scripts.bench.errors import BenchError
 from scripts.bench.options import parse
 from scripts.launcher import LaunchError
 
-# Of all started processes a SIGTERM stops as Ctrl-C does.
+# The exit status after Ctrl-C; SIGTERM is handled the same way.
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the benchmarks; 1 for failed requests or a start that failed, 2 for options that cannot be."""
+    """Run one of the benchmarks; returns 1 if requests or a start failed, 2 for options that cannot be measured."""
     line = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LaunchError as error:
         _complain(*error.log, str(error))
         return 1
-    except Refused as error:
+    except BenchError as error:
         _complain(str(error))
         return 2
     except KeyboardInterrupt:

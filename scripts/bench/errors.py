@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cannot be measured."""
+"""The benchmark's terminal error."""
 
 
-class Refused(Exception):
-    """Why a benchmark cannot be run as asked, in words for the person at the terminal."""
+class BenchError(Exception):
+    """A benchmark cannot be run as asked; the message is for the user at the terminal."""

@@ -12,10 +12,11 @@ TIMES = ("ttft_ms", "tpot_ms", "itl_ms")
 
 
 def figures(answers: Sequence[Answer]) -> dict[str, float]:
-    """Times in milliseconds; output tokens of all answers over the wall-clock from the first sent to the last ended.
+    """Compute the figures of one run: counts, throughput, and percentiles of times in milliseconds.
 
-    TTFT: sent to the first chunk with content. TPOT: (latency - TTFT) / (output tokens - 1). ITL: gap between content
-    chunks. Failed requests are counted, and are in no other figure.
+    Throughput: output tokens of all answers over the time from the first request sent to the last answer ended.
+    TTFT: from the request to the first chunk with content. TPOT: (latency - TTFT) / (output tokens - 1). ITL: the gap
+    between two content chunks. Failed requests are only counted.
     """
     samples = [answer for answer in answers if isinstance(answer, Sample)]
     counts: dict[str, float] = {"requests": len(answers), "failed": len(answers) - len(samples)}
@@ -48,19 +49,19 @@ def figures(answers: Sequence[Answer]) -> dict[str, float]:
 
 
 def failures(answers: Sequence[Answer]) -> dict[str, int]:
-    """Reasons of failed requests and how often each came."""
+    """Count the failed requests by reason."""
     reasons = [answer.reason for answer in answers if isinstance(answer, Failure)]
     return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """The smallest value that `percent` of them do not exceed; NaN for none."""
+    """The nearest-rank percentile; NaN if there are no values."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else float("nan")
 
 
 def medians(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The median over rounds of each figure, of those rounds that have it."""
+    """The median of each figure over the rounds that have it."""
     listed = list(rounds)
     names = dict.fromkeys(name for each in listed for name in each)
     return {name: median(each[name] for each in listed if name in each) for name in names}

@@ -1,28 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat bench growth`: what a token costs as answers and streams grow, and memory over many requests.
+"""`triton-chat bench growth`: cost per token as answers and streams grow, and memory over many requests.
 
-Around the scripted engine, so that all cost is that of the serving layers. Every load goes through HTTP.
+The engine is the token-rate engine, so all cost is that of the serving layers. Every load goes through HTTP.
 """
 
 import argparse
 import json
 import math
 import shlex
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scripts.bench import machine
-from scripts.bench.errors import Refused
-from scripts.bench.measurement import measured, mib, tell
+from scripts.bench.errors import BenchError
+from scripts.bench.measurement import measure_load, mib, print_measurement
 from scripts.bench.options import client_processes, positive, rate
 from scripts.bench.plots import Chart, line_chart
 from scripts.bench.processes import snapshot
 from scripts.bench.prompts import PromptMaker
-from scripts.bench.scripted import scripted_flags, scripted_repository
-from scripts.bench.targets import NAME, Started, started
+from scripts.bench.targets import NAME, RunningTarget, start, token_rate_flags
 from scripts.bench.workloads import Workload, streams
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.options import DEFAULT_MODEL
@@ -33,13 +31,13 @@ PROMPT_TOKENS = 64
 OUTPUT_TOKENS, SHORT_TOKENS = 128, 16
 LENGTH_STREAMS = 4
 MEMORY_STREAMS = 64
-# Looks at the memory during a run.
-LOOKS = 10
+# How often memory is sampled during a run.
+MEMORY_SAMPLES = 10
 _MARGIN = 1024
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the line; `serve_flags` is what is left of it, for the stack."""
+    """Parse the command line; unknown flags become `serve_flags`, for the stack."""
     parser = argparse.ArgumentParser(
         prog="triton-chat bench growth",
         description="Cost per token against the length of answers and the number of streams, memory over many "
@@ -52,18 +50,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     lengths, counts = [100, 1000, 10_000, 32_000], [1, 8, 64, 256, 512]
     add("--lengths", nargs="+", type=positive, default=lengths, help="output tokens (default: 100 to 32000)")
     add("--streams", nargs="+", type=positive, default=counts, help="concurrencies (default: 1 to 512)")
-    add("--requests", type=positive, default=2000, help="requests while memory is watched (default: %(default)s)")
+    add("--requests", type=positive, default=2000, help="requests while memory is sampled (default: %(default)s)")
     add("--length-rate", type=rate, default=500.0, help="tokens/s of a stream against lengths (default: %(default)g)")
     add("--rate", type=rate, default=20.0, help="tokens/s of a stream against streams (default: %(default)g)")
     add("--client-processes", type=positive, default=client_processes(), help="default: %(default)s here")
     add("--out", type=Path, default=Path(".cache/bench-growth"), help="default: %(default)s")
-    options, options.serve_flags = parser.parse_known_args(arguments)
+    options, serve_flags = parser.parse_known_args(arguments)
+    options.serve_flags = serve_flags
     options.line = shlex.join(["triton-chat", "bench", "growth", *arguments])
     return options
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Run all of it and save, also what was measured before it was broken off; 1 where requests failed."""
+    """Run all loads and save the results, also after an interruption; returns 1 if requests failed."""
     options.out.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"start_s": [], "lengths": [], "streams": [], "memory": [], "tritonserver": None}
     try:
@@ -73,69 +72,68 @@ def measure(options: argparse.Namespace) -> int:
         with _running(options, options.rate, OUTPUT_TOKENS, result) as growth:
             for count in sorted(options.streams):
                 result["streams"].append(growth.cost(OUTPUT_TOKENS, count, 1, count))
-            for entry in growth.watch(options.requests):
-                result["memory"].append(entry)
+            for measurement in growth.sample_memory(options.requests):
+                result["memory"].append(measurement)
     finally:
         if result["lengths"]:
             _save(options, result)
-    entries = [*result["lengths"], *result["streams"], *result["memory"]]
-    return 1 if any(entry["failures"] for entry in entries) else 0
+    measurements = [*result["lengths"], *result["streams"], *result["memory"]]
+    return 1 if any(measurement["failures"] for measurement in measurements) else 0
 
 
 class Growth:
     """Loads on one running stack."""
 
-    def __init__(self, options: argparse.Namespace, running: Started, maker: PromptMaker) -> None:
+    def __init__(self, options: argparse.Namespace, running: RunningTarget, maker: PromptMaker) -> None:
         self.running = running
         self._options = options
         self._maker = maker
         self._loads = 0
 
     def cost(self, output_tokens: int, count: int, requests: int, x: int) -> dict[str, Any]:
-        """What a token of such answers took of time and of each process. x: where the point stands in its plot."""
-        entry = self._load(output_tokens, count, requests) | {"x": x}
-        found = entry["figures"]
-        tell(f"{output_tokens} tokens, {count} streams: {found.get('tokens_per_s', 0):.0f} tokens/s", entry)
-        return entry
+        """Measure the time per token and the CPU time of each process. x: the point's value on the plot's x axis."""
+        measurement = self._load(output_tokens, count, requests) | {"x": x}
+        speed = measurement["figures"].get("tokens_per_s", 0)
+        print_measurement(f"{output_tokens} tokens, {count} streams: {speed:.0f} tokens/s", measurement)
+        return measurement
 
-    def watch(self, requests: int) -> Iterator[dict[str, Any]]:
-        """Resident memory of each process before, during and after so many short requests."""
+    def sample_memory(self, requests: int) -> Iterator[dict[str, Any]]:
+        """Yield the resident memory of each process before, during and after that many short requests."""
         yield {"x": 0, "rss_mib": mib(snapshot(self.running.roots)), "failures": {}}
-        each = math.ceil(requests / LOOKS / MEMORY_STREAMS)
+        each = math.ceil(requests / MEMORY_SAMPLES / MEMORY_STREAMS)
         done = 0
         while done < requests:
-            entry = self._load(SHORT_TOKENS, MEMORY_STREAMS, each)
-            # The warm-up is a request of each stream too.
+            measurement = self._load(SHORT_TOKENS, MEMORY_STREAMS, each)
+            # Each stream also sends one request as warm-up.
             done += MEMORY_STREAMS * (each + 1)
-            tell(f"{done} requests: {sum(entry['rss_mib'].values()):.0f} MiB", entry)
-            yield entry | {"x": done}
+            print_measurement(f"{done} requests: {sum(measurement['rss_mib'].values()):.0f} MiB", measurement)
+            yield measurement | {"x": done}
 
     def _load(self, output_tokens: int, count: int, requests: int) -> dict[str, Any]:
         self._loads += 1
         workload = Workload("", ((PROMPT_TOKENS, output_tokens),))
-        # A long answer needs no warm-up of its length.
+        # Long answers need no warm-up, which would take as long again.
         warmup = 0 if output_tokens > OUTPUT_TOKENS else 1
         load = streams(workload, self._maker, count, requests, warmup, number=self._loads, salt=0)
         asked = {"output_tokens": output_tokens, "streams": count}
-        return asked | measured(self.running, HTTP, load, self._options.client_processes)
+        return asked | measure_load(self.running, HTTP, load, self._options.client_processes)
 
 
 @contextmanager
 def _running(options: argparse.Namespace, token_rate: float, longest: int, result: dict[str, Any]) -> Iterator[Growth]:
-    with tempfile.TemporaryDirectory(prefix="triton_chat_bench_") as folder:
-        flags = ["--model", options.model, "--served-model-name", NAME, *FREE_PORTS]
-        flags += ["--log-dir", str(options.out / "logs"), f"--max-model-len={longest + _MARGIN}"]
-        flags += [f"--max-in-flight={max(MEMORY_STREAMS, 512, *options.streams)}", "--request-timeout=3600"]
-        flags += [*scripted_flags(scripted_repository(Path(folder)), token_rate), *options.serve_flags]
-        stack = Stack(flags)
-        try:
-            maker = PromptMaker(stack.model.checkpoint.path, longest + _MARGIN, styler=stack.options.styler)
-        except ValueError as error:
-            raise Refused(str(error)) from error
-        with started((HTTP,), stack, options.model, (), options.out) as running:
-            result["start_s"].append(running.started_s)
-            result |= {"tritonserver": running.tritonserver, "commands": running.commands}
-            yield Growth(options, running, maker)
+    flags = ["--model", options.model, "--served-model-name", NAME, *FREE_PORTS]
+    flags += ["--log-dir", str(options.out / "logs"), f"--max-model-len={longest + _MARGIN}"]
+    flags += [f"--max-in-flight={max(MEMORY_STREAMS, 512, *options.streams)}", "--request-timeout=3600"]
+    flags += [*token_rate_flags(token_rate), *options.serve_flags]
+    stack = Stack(flags)
+    try:
+        maker = PromptMaker(stack.model.checkpoint.path, longest + _MARGIN, styler=stack.options.styler)
+    except ValueError as error:
+        raise BenchError(str(error)) from error
+    with start((HTTP,), stack, options.model, (), options.out) as running:
+        result["start_s"].append(running.started_s)
+        result |= {"tritonserver": running.tritonserver, "commands": running.commands}
+        yield Growth(options, running, maker)
 
 
 def _save(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
@@ -157,16 +155,16 @@ def _save(options: argparse.Namespace, result: Mapping[str, Any]) -> None:
 
 
 def charts(result: Mapping[str, Any]) -> dict[str, Chart]:
-    """File name -> plot."""
+    """The plots by file name."""
     made = {}
     for kind, label in (("lengths", "output tokens of an answer"), ("streams", "streams")):
         cpu = _by_role(result[kind], "cpu_s_per_1k_tokens")
         made[f"{kind}-cpu"] = Chart("CPU against " + kind, label, "CPU seconds per 1,000 tokens", cpu)
         times = {
             f"p{percent}": [
-                (entry["x"], entry["figures"][f"tpot_ms_p{percent}"])
-                for entry in result[kind]
-                if f"tpot_ms_p{percent}" in entry["figures"]
+                (measurement["x"], measurement["figures"][f"tpot_ms_p{percent}"])
+                for measurement in result[kind]
+                if f"tpot_ms_p{percent}" in measurement["figures"]
             ]
             for percent in (50, 99)
         }
@@ -178,14 +176,14 @@ def charts(result: Mapping[str, Any]) -> dict[str, Chart]:
 
 
 def tables(result: Mapping[str, Any]) -> str:
-    """Markdown: cost against length and streams, and memory at the beginning and the end."""
+    """Markdown tables: cost against length and streams, and memory before and after."""
     lines = ["| output tokens | streams | tokens/s | tokens/chunk | TPOT p50 ms | CPU s/1k tokens |", "|---:" * 6 + "|"]
-    for entry in (*result["lengths"], *result["streams"]):
-        found = entry["figures"]
+    for measurement in (*result["lengths"], *result["streams"]):
+        found = measurement["figures"]
         names = ("tokens_per_s", "tokens_per_chunk", "tpot_ms_p50")
         cells = [f"{found[name]:.2f}" if name in found else "" for name in names]
-        cells += [f"{sum(entry['cpu_s_per_1k_tokens'].values()):.3f}"]
-        lines.append(f"| {entry['output_tokens']} | {entry['streams']} | {' | '.join(cells)} |")
+        cells += [f"{sum(measurement['cpu_s_per_1k_tokens'].values()):.3f}"]
+        lines.append(f"| {measurement['output_tokens']} | {measurement['streams']} | {' | '.join(cells)} |")
     if not result["memory"]:
         return "\n".join(lines)
     first, last = result["memory"][0], result["memory"][-1]
@@ -195,6 +193,6 @@ def tables(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _by_role(entries: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[tuple[float, float]]]:
-    roles = dict.fromkeys(role for entry in entries for role in entry[key])
-    return {role: [(entry["x"], entry[key][role]) for entry in entries if role in entry[key]] for role in roles}
+def _by_role(measurements: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[tuple[float, float]]]:
+    roles = dict.fromkeys(role for each in measurements for role in each[key])
+    return {role: [(each["x"], each[key][role]) for each in measurements if role in each[key]] for role in roles}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chat completions, streamed over HTTP. Events are told apart by their bytes and parsed by orjson, nothing more."""
+"""A client for streamed chat completions over HTTP that does little more than find events and parse their JSON."""
 
 import base64
 import time
@@ -8,22 +8,22 @@ from typing import Any, Self
 import aiohttp
 import orjson
 
-from scripts.bench.questions import Answer, Failure, Question, Sample, judged
+from scripts.bench.questions import Answer, Failure, Question, Sample, check_result
 
 TIMEOUT_S = 3600.0
-# uvicorn closes a connection that was idle for 5 s, here between the warm-up and the measured part: a request that is
-# sent at that moment would fail.
+# uvicorn closes connections that were idle for 5 s, as between warm-up and measured part. A request sent at that moment
+# would fail, so the client closes them first.
 KEPT_ALIVE_S = 2.0
 _PREFIX = b"data: "
-# Where an answer's delta may carry content, by the names that servers use.
+# Fields of a delta that may carry content; servers differ in the names.
 _CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls")
 
 
 class HttpClient:
-    """Asks one server of the OpenAI API. One per process; connections are kept alive."""
+    """Sends requests to one server of the OpenAI API; one client per process, connections are kept alive."""
 
     def __init__(self, url: str, model: str) -> None:
-        """url: without /v1."""
+        """Create a client. url: without /v1."""
         self._url, self._model = f"{url}/v1/chat/completions", model
 
     async def __aenter__(self) -> Self:
@@ -36,11 +36,11 @@ class HttpClient:
         await self._session.close()
 
     def prepare(self, question: Question) -> bytes:
-        """The body of a request, made before its time is taken."""
+        """Serialise the body of a request, outside the measured time."""
         return orjson.dumps(body(question, self._model))
 
     async def ask(self, question: Question, prepared: bytes) -> Answer:
-        """Send it and read the stream to its end."""
+        """Send a request and read its stream to the end."""
         sent = time.monotonic()
         try:
             headers = {"Content-Type": "application/json"}
@@ -85,7 +85,7 @@ def _data_url(data: bytes) -> str:
 
 
 class EventReader:
-    """Server-sent events out of pieces cut anywhere; each keeps the arrival of the piece that completed it."""
+    """Reads server-sent events from pieces of any size; an event arrives with the piece that completes it."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -95,20 +95,20 @@ class EventReader:
         self._failure: str | None = None
 
     def feed(self, data: bytes, now: float) -> None:
-        """Take bytes that arrived at `now`."""
+        """Process bytes that arrived at `now`."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line.startswith(b"data: {"):
                 self._event(orjson.loads(line[len(_PREFIX) :]), now)
 
     def answer(self, question: Question, sent: float) -> Answer:
-        """What the whole stream amounts to."""
+        """The result of the whole stream."""
         if self._failure is not None:
             return Failure(self._failure)
         if self._ended is None or self._usage is None:
             return Failure("the stream ended without a finish_reason or without usage")
         counts = self._usage["prompt_tokens"], self._usage["completion_tokens"]
-        return judged(question, Sample(sent, tuple(self._chunks), self._ended, *counts))
+        return check_result(question, Sample(sent, tuple(self._chunks), self._ended, *counts))
 
     def _event(self, event: dict[str, Any], now: float) -> None:
         if "error" in event:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat bench images`: pictures a second of one core, from the encoded file to what the model is handed.
+"""`triton-chat bench images`: pictures per second on one core, from the encoded file to the model's input.
 
 This project's decoding and tiling beside Hugging Face's processor for InternVL and vLLM's own, in one process on one
 thread, in alternating rounds, by CPU time. The tiles are compared bit by bit first.
@@ -17,13 +17,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
 from preprocessing.images import tiling
 from preprocessing.images.decode import ImageLimits, decode_image
 from scripts.bench import machine
-from scripts.bench.errors import Refused
+from scripts.bench.errors import BenchError
 from scripts.bench.options import positive
 from scripts.bench.pictures import photo
 
@@ -34,17 +35,17 @@ SIZES = ((1600, 1200), (640, 480), (448, 448))
 OURS = "triton-chat"
 _LIMITS = ImageLimits()
 
-# From an encoded file to what is handed to the next process.
+# From an encoded file to the pixels that the next process gets.
 Prepare = Callable[[bytes], NDArray[Any]]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="triton-chat bench images", description=(__doc__ or "").partition("\n\n")[2], allow_abbrev=False
     )
     parser.add_argument("--pictures", type=positive, default=10, help="of each size and round (default: 10)")
-    parser.add_argument("--rounds", type=positive, default=3, help="of which medians are told (default: 3)")
+    parser.add_argument("--rounds", type=positive, default=3, help="medians are over these (default: 3)")
     parser.add_argument("--out", type=Path, default=Path(".cache/bench-images"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     options.line = shlex.join(["triton-chat", "bench", "images", *arguments])
@@ -52,24 +53,24 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Compare, measure, print and save; the exit status is 1 where tiles differ. Raises Refused without a processor."""
+    """Compare, measure, print and save; returns 1 if tiles differ. Raises BenchError if no other processor can run."""
     import torch
 
     torch.set_num_threads(1)
-    contenders, missing = available()
+    processors, missing = available()
     for name, why in missing.items():
         print(f"{name} is left out: {why}", flush=True)
     files = files_of_all(options.pictures)
     different = differing(files, without=missing)
     print(f"tiles that differ from this project's: {', '.join(different) or 'none'}", flush=True)
     rounds = [
-        {kind: {name: rate(prepare, files[kind]) for name, prepare in contenders.items()} for kind in files}
+        {kind: {name: rate(prepare, files[kind]) for name, prepare in processors.items()} for kind in files}
         for _ in range(options.rounds)
     ]
     about = {
         "command": options.line,
         "machine": machine.hardware(),
-        "versions": machine.versions(None) | {"pillow": Image.__version__},
+        "versions": machine.versions(None) | {"pillow": PIL.__version__},
         "pictures": options.pictures,
         "left_out": missing,
     }
@@ -83,17 +84,17 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def available() -> tuple[dict[str, Prepare], dict[str, str]]:
-    """(contenders that can be run here, why the others cannot)."""
-    contenders: dict[str, Prepare] = {OURS: ours}
+    """The processors that can be run here, and the reasons why the others cannot."""
+    processors: dict[str, Prepare] = {OURS: ours}
     missing: dict[str, str] = {}
     for name, make in (("hugging-face", hugging_face), ("vllm", vllm)):
         try:
-            contenders[name] = make()
+            processors[name] = make()
         except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision of another build of torch
             missing[name] = str(error)
-    if len(contenders) == 1:
-        raise Refused(f"there is nothing to compare with: {missing}")
-    return contenders, missing
+    if len(processors) == 1:
+        raise BenchError(f"there is nothing to compare with: {missing}")
+    return processors, missing
 
 
 def files_of_all(count: int) -> dict[str, list[bytes]]:
@@ -103,7 +104,7 @@ def files_of_all(count: int) -> dict[str, list[bytes]]:
 
 
 def ours(data: bytes) -> NDArray[Any]:
-    """uint8 tiles, which the vision tower scales, and the hash that stands for the picture in the prefix cache."""
+    """Prepare a picture as this project does: uint8 tiles (the tower scales them) and a hash for the prefix cache."""
     hashlib.blake2b(data, digest_size=8).digest()
     image = decode_image(data, _LIMITS)
     columns, rows = tiling.grid(image.width, image.height, 1, MOST_TILES, TILE)
@@ -111,7 +112,7 @@ def ours(data: bytes) -> NDArray[Any]:
 
 
 def hugging_face(**changes: Any) -> Prepare:
-    """Its processor on Pillow, as a checkpoint of InternVL configures it: scaled float32."""
+    """Hugging Face's processor on Pillow, as InternVL checkpoints configure it: scaled float32."""
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
     size = {"height": TILE, "width": TILE}
@@ -127,9 +128,9 @@ def hugging_face(**changes: Any) -> Prepare:
 
 
 def vllm() -> Prepare:
-    """What `vllm serve` does for InternVL: decode, tile and scale, bfloat16 at the end as its models are.
+    """Prepare as `vllm serve` does for InternVL: decode, tile, scale, convert to bfloat16.
 
-    Without the hash of the pixels for its caches, the call of which differs between versions.
+    The hash of the pixels for vLLM's caches is left out, as its call differs between versions.
     """
     import torch
 
@@ -142,7 +143,7 @@ def vllm() -> Prepare:
 
 
 def vllm_pixels() -> Callable[[Image.Image], Any]:
-    """vLLM's own function for a decoded picture, float32 [tiles, 3, height, width]."""
+    """vLLM's own function from a decoded picture to float32 [tiles, 3, height, width]."""
     from vllm.transformers_utils.processors.internvl import image_to_pixel_values_internvl
 
     def pixels(image: Image.Image) -> Any:
@@ -158,7 +159,7 @@ def _decoded_by_vllm(data: bytes) -> Image.Image:
 
 
 def differing(files: Mapping[str, Sequence[bytes]], without: Mapping[str, str]) -> list[str]:
-    """Contenders and kinds of pictures whose tiles are not bit by bit this project's."""
+    """Processors and kinds of pictures whose tiles are not bit by bit this project's."""
     found = []
     plain = None if "hugging-face" in without else hugging_face(do_rescale=False, do_normalize=False)
     for kind, pictures in files.items():
@@ -173,14 +174,14 @@ def differing(files: Mapping[str, Sequence[bytes]], without: Mapping[str, str]) 
 
 
 def scaled(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 [tiles, 3, height, width] as torchvision scales: to 0..1, then by mean and deviation."""
+    """Scale tiles as torchvision does, to 0..1 and then by mean and deviation; float32 [tiles, 3, height, width]."""
     pixels = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
     mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (MEAN, STD))
     return np.asarray((pixels - mean) / std, np.float32)
 
 
 def rate(prepare: Prepare, pictures: Sequence[bytes]) -> float:
-    """Pictures a second of CPU time, the copy that hands them over to the next process included."""
+    """Pictures per second of CPU time, including the copy into the next process's memory."""
     given = prepare(pictures[0])
     place = np.empty(given.shape, given.dtype)
     begun = time.process_time()
@@ -190,7 +191,7 @@ def rate(prepare: Prepare, pictures: Sequence[bytes]) -> float:
 
 
 def table(rounds: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
-    """Markdown: medians over rounds, and how many times the others' this project's rate is."""
+    """Markdown table: medians over rounds, and the ratios of this project's rate to the others."""
     names = list(next(iter(rounds[0].values())))
     others = [name for name in names if name != OURS]
     head = ["pictures/s of a core", *names, *(f"{OURS} / {name}" for name in others)]

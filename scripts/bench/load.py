@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A closed loop of streams spread over several client processes, so that the server is what is measured."""
+"""A closed loop of streams over several client processes, so that the client is not the bottleneck."""
 
 import asyncio
 import ctypes
@@ -20,32 +20,32 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where requests go. kind: "http" (address is a URL), "ensemble" or "tensorrt_llm" (host:port of gRPC)."""
+class Endpoint:
+    """An address for requests. kind: "http" (address is a URL), "ensemble" or "tensorrt_llm" (host:port of gRPC)."""
 
     kind: str
     address: str
     model: str
 
     def client(self) -> HttpClient | TritonClient:
-        """A client for one process."""
+        """Create a client for one process."""
         return HttpClient(self.address, self.model) if self.kind == "http" else CLIENTS[self.kind](self.address)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """The answers of a load. busy: the largest part of a core that a client process used; near 1 the client is what
-    was measured.
+    """The answers of a load. busy: the largest part of a core that a client process used; near 1 the client was the
+    bottleneck.
     """
 
     answers: list[Answer] = field(default_factory=list)
     busy: float = 0.0
 
 
-def run(target: Target, streams: Sequence[Stream], processes: int, measuring: Callable[[], None]) -> Outcome:
-    """Warm up, call `measuring`, run the streams. Raises RuntimeError where a client process dies.
+def run(endpoint: Endpoint, streams: Sequence[Stream], processes: int, measuring: Callable[[], None]) -> Outcome:
+    """Warm up, call `measuring`, run the streams. Raises RuntimeError if a client process dies.
 
-    Whatever happens, no client process is left.
+    No client process is left in any case.
     """
     count = min(processes, len(streams))
     context = multiprocessing.get_context("spawn")
@@ -54,7 +54,7 @@ def run(target: Target, streams: Sequence[Stream], processes: int, measuring: Ca
         for index in range(count):
             ours, theirs = context.Pipe()
             share = list(streams[index::count])
-            worker = context.Process(target=_work, args=(theirs, target, share), daemon=True)
+            worker = context.Process(target=_work, args=(theirs, endpoint, share), daemon=True)
             worker.start()
             theirs.close()
             pipes.append(ours)
@@ -76,7 +76,7 @@ def run(target: Target, streams: Sequence[Stream], processes: int, measuring: Ca
 
 
 def _receive(pipes: Sequence[Connection]) -> list[Any]:
-    """One message of each."""
+    """Receive one message from each."""
     received = []
     waiting = list(pipes)
     while waiting:
@@ -90,15 +90,15 @@ def _receive(pipes: Sequence[Connection]) -> list[Any]:
     return received
 
 
-def _work(pipe: Connection, target: Target, streams: Sequence[Stream]) -> None:
-    # Ctrl-C is the parent's to handle, which ends its workers; and none may outlive it.
+def _work(pipe: Connection, endpoint: Endpoint, streams: Sequence[Stream]) -> None:
+    # The parent handles Ctrl-C and ends its workers; if it is killed, the kernel ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    asyncio.run(_drive(pipe, target, streams))
+    asyncio.run(_drive(pipe, endpoint, streams))
 
 
-async def _drive(pipe: Connection, target: Target, streams: Sequence[Stream]) -> None:
-    async with target.client() as client:
+async def _drive(pipe: Connection, endpoint: Endpoint, streams: Sequence[Stream]) -> None:
+    async with endpoint.client() as client:
         await _ask_all(client, _prepared(client, [stream.warmup for stream in streams]))
         prepared = _prepared(client, [stream.measured for stream in streams])
         gc.collect()

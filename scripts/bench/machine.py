@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every result says of where it was measured: hardware, versions, commit."""
+"""Hardware, versions and commit, saved with every result."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores that may be used, memory, GPUs, and how busy the machine is already."""
+    """Processor, usable cores, memory, GPUs, and the load before the benchmark."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cpu": cpu_model(),
@@ -38,19 +38,19 @@ def hardware() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """As the kernel names it."""
+    """The processor's name in /proc/cpuinfo."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def gpus() -> list[str]:
-    """Name, memory and driver of each. By nvidia-smi: asking CUDA would take memory of the GPU that is measured."""
+    """Name, memory and driver of each GPU, by nvidia-smi: CUDA would take memory of the GPU that is measured."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     return _output(query).splitlines()
 
 
 def versions(tritonserver: str | None) -> dict[str, str]:
-    """Of what takes part; what is not installed is left out. tritonserver: what a running one says of itself."""
+    """Versions of the installed packages, the commit and the kernel. tritonserver: the version of the running one."""
     found = {"python": platform.python_version(), "triton-chat": __version__, "kernel": platform.release()}
     if commit := _output(["git", "-C", str(REPOSITORY), "describe", "--always", "--abbrev=40", "--dirty"]):
         found["commit"] = commit
@@ -65,7 +65,7 @@ def versions(tritonserver: str | None) -> dict[str, str]:
 
 
 def _output(command: list[str]) -> str:
-    """What a command prints; empty where it fails or is not there."""
+    """A command's output; empty if it fails or does not exist."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)  # nosec B603 # fixed programs, no shell
     except (OSError, subprocess.SubprocessError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One load on a running contender, with all that is noted of it."""
+"""Run one load on a running target and collect its figures, CPU time, memory and failures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,11 +7,11 @@ from typing import Any
 from scripts.bench.figures import failures, figures
 from scripts.bench.processes import Snapshot, memory, snapshot, spent
 from scripts.bench.questions import Stream
-from scripts.bench.targets import Started
+from scripts.bench.targets import RunningTarget
 
 
-def measured(running: Started, name: str, load: Sequence[Stream], client_processes: int) -> dict[str, Any]:
-    """Run the streams against the contender or tap `name`: figures, CPU seconds and memory of each role, failures."""
+def measure_load(running: RunningTarget, name: str, load: Sequence[Stream], client_processes: int) -> dict[str, Any]:
+    """Run the streams against the target `name`: figures, CPU seconds and memory of each role, failures."""
     before: list[Snapshot] = []
     outcome = running.loads[name](load, client_processes, lambda: before.append(snapshot(running.roots)))
     after = snapshot(running.roots)
@@ -27,12 +27,12 @@ def measured(running: Started, name: str, load: Sequence[Stream], client_process
 
 
 def mib(taken: Snapshot) -> dict[str, float]:
-    """Resident memory by role."""
+    """Resident memory by role, in MiB."""
     return {role: round(size / 2**20, 1) for role, size in memory(taken).items()}
 
 
-def tell(line: str, entry: Mapping[str, Any]) -> None:
-    """Print a line as it is found, and below it what failed."""
+def print_measurement(line: str, measurement: Mapping[str, Any]) -> None:
+    """Print a line, and below it the failures of the measurement."""
     print(line, flush=True)
-    for reason, count in entry["failures"].items():
+    for reason, count in measurement["failures"].items():
         print(f"  {count} failed: {reason}", flush=True)

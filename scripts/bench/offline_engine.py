@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine alone: the loop of vLLM's offline `LLM.generate` with the same engine arguments, ids in and ids out.
+"""vLLM's engine without a server: the loop of the offline `LLM.generate`, ids in and ids out.
 
-A process of its own, so that its CPU time is told apart: `python -m scripts.bench.offline_engine ADDRESS OPTIONS`
-connects to the benchmark's socket, loads the engine and runs what it is sent. As `LLM.generate` it adds requests and
-steps the engine until none is left; a request's follower is added when it is finished, which makes it a closed loop,
-and each step's new ids are noted with their time. Nothing is turned into text.
+`python -m scripts.bench.offline_engine ADDRESS OPTIONS` runs as a process of its own, so that its CPU time can be
+measured. It connects to the benchmark's socket, loads the engine and runs the streams that it receives. Like
+`LLM.generate` it adds requests and steps the engine until none is left. A stream's next request is added when the one
+before has finished. Ids are not detokenized.
 """
 
 import json
@@ -15,11 +15,11 @@ from functools import partial
 from multiprocessing.connection import Client
 from typing import Any
 
-from scripts.bench.questions import Answer, Question, Sample, judged
+from scripts.bench.questions import Answer, Question, Sample, check_result
 
 
 def main() -> None:
-    """Run until the benchmark closes the connection."""
+    """Run the received streams until the benchmark closes the connection."""
     address, options = sys.argv[1], json.loads(sys.argv[2])
     with Client(address) as connection:
         engine = load(options)
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def load(options: dict[str, Any]) -> Any:
-    """vLLM's `LLMEngine`. Its limits are those of `vllm serve`, which differ from the defaults of `LLM`."""
+    """Create vLLM's `LLMEngine` with the limits of `vllm serve`, which differ from those of `LLM`."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
@@ -44,7 +44,7 @@ def load(options: dict[str, Any]) -> Any:
 
 
 def sampling_params(defaults: Mapping[str, Any], question: Question) -> Any:
-    """An answer of just that length, sampled as the servers do. defaults: those of the checkpoint."""
+    """Sampling parameters for an answer of exactly the requested length. defaults: those of the checkpoint."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -53,7 +53,7 @@ def sampling_params(defaults: Mapping[str, Any], question: Question) -> Any:
 
 
 def closed_loop(engine: Any, streams: Sequence[Sequence[Question]], sampling: Any) -> list[Answer]:
-    """Run the streams side by side, the requests of each one after the other."""
+    """Run the streams concurrently, the requests of each stream one after the other."""
     waiting = [iter(stream) for stream in streams]
     running: dict[str, _Running] = {}
     answers: list[Answer] = []
@@ -95,7 +95,7 @@ class _Running:
     def answer(self) -> Answer:
         prompt = len(self._question.input_ids)
         ended = self._chunks[-1] if self._chunks else self._sent
-        return judged(self._question, Sample(self._sent, tuple(self._chunks), ended, prompt, self._tokens))
+        return check_result(self._question, Sample(self._sent, tuple(self._chunks), ended, prompt, self._tokens))
 
 
 if __name__ == "__main__":

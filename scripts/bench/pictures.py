@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures for the load: photographs' sizes and content that compresses like one, each different from all others."""
+"""Generated pictures with the size and compressibility of photographs, each different from all others."""
 
 import io
 import random
@@ -14,7 +14,7 @@ QUALITY = 90
 
 
 def photo(seed: int, size: tuple[int, int] = SIZE) -> bytes:
-    """A JPEG file; the same for the same seed."""
+    """Generate a JPEG file; the same for the same seed."""
     chooser = random.Random(seed)  # nosec B311 # no secret is drawn
     image = _background(size).copy()
     draw = ImageDraw.Draw(image)

@@ -8,7 +8,7 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 170, 36, 52
-# Told apart by people who see few colours as well (Okabe and Ito).
+# Okabe and Ito's palette, which colour-blind people can distinguish.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 _STEPS = (1, 2, 2.5, 5, 10)
 
@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """lines: name -> points, in the order of x. log_x: x by its logarithm, as concurrencies and lengths double."""
+    """A line chart. lines: name -> points in the order of x. log_x: a logarithmic x axis, for values that double."""
 
     title: str
     x_label: str
@@ -27,7 +27,7 @@ class Chart:
 
 
 def line_chart(chart: Chart) -> str:
-    """The chart as a document. y begins at 0, so that heights can be compared."""
+    """Render the chart as an SVG document; the y axis begins at 0, so that heights can be compared."""
     places = _Places(chart)
     body = [
         f'<text x="{WIDTH / 2}" y="20" text-anchor="middle" font-size="14">{escape(chart.title)}</text>',
@@ -42,7 +42,7 @@ def line_chart(chart: Chart) -> str:
 
 
 def ticks(largest: float) -> list[float]:
-    """Round values from 0 to at least `largest`, four to eight of them."""
+    """Four to eight round values from 0 to at least `largest`."""
     if largest <= 0 or not math.isfinite(largest):
         return [0.0, 1.0]
     rough = largest / 5
@@ -52,7 +52,7 @@ def ticks(largest: float) -> list[float]:
 
 
 class _Places:
-    """From values to pixels."""
+    """Maps values to pixels."""
 
     def __init__(self, chart: Chart) -> None:
         points = [point for line in chart.lines.values() for point in line]
@@ -83,7 +83,7 @@ def _y_axis(chart: Chart, places: _Places) -> list[str]:
 
 def _x_axis(chart: Chart, places: _Places) -> list[str]:
     values = sorted({x for line in chart.lines.values() for x, _ in line})
-    # Not so many that they would overlap.
+    # At most ten, as more would overlap.
     values = values[:: -(-len(values) // 10)]
     bottom, middle = HEIGHT - _BOTTOM, (_LEFT + WIDTH - _RIGHT) / 2
     made = [f'<text x="{middle}" y="{HEIGHT - 14}" text-anchor="middle">{escape(chart.x_label)}</text>']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU time and memory of the processes of a contender, found in /proc below the processes that were started."""
+"""CPU time and memory of a target's processes: those in /proc at and below the ones that were started."""
 
 import os
 import re
@@ -10,26 +10,26 @@ from pathlib import Path
 PROC = Path("/proc")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-# vLLM names its processes so.
+# The names that vLLM gives its processes.
 _VLLM = re.compile(rb"^VLLM::(\w+)")
 _ROLES = {"EngineCore": "engine core", "Worker": "engine worker", "ApiServer": "API server", "APIServer": "API server"}
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One process: what it is, seconds of CPU (user and system) so far, and resident memory in bytes."""
+    """One process: its role, seconds of CPU (user and system) so far, and resident memory in bytes."""
 
     role: str
     cpu_s: float
     rss: int
 
 
-# By process id and start time, as ids are used again.
+# By process id and start time, as ids are reused.
 Snapshot = dict[tuple[int, int], Usage]
 
 
 def snapshot(roots: Mapping[str, int], proc: Path = PROC) -> Snapshot:
-    """All living processes at and below the roots (role -> process id)."""
+    """Read all living processes at and below the roots (role -> process id)."""
     stats = dict(_stats(proc))
     children: dict[int, list[int]] = {}
     for pid, stat in stats.items():
@@ -47,7 +47,7 @@ def snapshot(roots: Mapping[str, int], proc: Path = PROC) -> Snapshot:
 
 
 def spent(before: Snapshot, after: Snapshot) -> dict[str, float]:
-    """CPU seconds by role between two snapshots; processes of one role together. One that ended between is not seen."""
+    """CPU seconds by role between two snapshots, summed over the processes of a role; ended processes are missing."""
     seconds: dict[str, float] = {}
     for key, usage in after.items():
         earlier = before[key].cpu_s if key in before else 0.0
@@ -56,7 +56,7 @@ def spent(before: Snapshot, after: Snapshot) -> dict[str, float]:
 
 
 def memory(taken: Snapshot) -> dict[str, int]:
-    """Resident bytes by role; processes of one role together."""
+    """Resident bytes by role, summed over the processes of a role."""
     sizes: dict[str, int] = {}
     for usage in taken.values():
         sizes[usage.role] = sizes.get(usage.role, 0) + usage.rss
@@ -64,7 +64,7 @@ def memory(taken: Snapshot) -> dict[str, int]:
 
 
 def command_line(pid: int) -> list[str]:
-    """What the process was started with; empty where it is gone."""
+    """The command line of a process; empty if it has ended."""
     try:
         return [word.decode(errors="replace") for word in (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")[:-1]]
     except OSError:
@@ -95,7 +95,7 @@ def _stats(proc: Path) -> Iterator[tuple[int, _Stat]]:
 
 
 def _role(pid: int, proc: Path) -> str | None:
-    """What a child is; None for one that belongs to its parent."""
+    """The role of a child process; None if it counts as its parent."""
     try:
         line = (proc / str(pid) / "cmdline").read_bytes()
     except OSError:

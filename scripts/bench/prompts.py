@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts of exactly so many tokens, of ordinary words, rendered as the served model renders them."""
+"""Prompts of ordinary words with an exact number of tokens, rendered with the model's own chat template."""
 
 import json
 import random
@@ -17,7 +17,7 @@ from preprocessing.images.registry import find_images
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest
 
 Messages = tuple[dict[str, Any], ...]
-# Enough that no two prompts begin alike, few enough to be found quickly.
+# Enough words that no two prompts begin alike, few enough to be found quickly.
 _WORDS = 4000
 _ATTEMPTS = 12
 
@@ -28,9 +28,9 @@ class PromptMaker:
     def __init__(
         self, folder: Path, max_model_len: int, *, styler: str | None = None, max_tiles_per_image: int | None = None
     ) -> None:
-        """folder: of the checkpoint as it is served. styler, max_tiles_per_image: what the stack was told, if it was.
+        """Load a checkpoint's tokenizer and template. Raises ValueError if it is not a valid checkpoint.
 
-        Raises ValueError for a checkpoint that is none.
+        folder: of the checkpoint as it is served. styler, max_tiles_per_image: the stack's options, if set.
         """
         checkpoint, tokenizer = Checkpoint.load(folder), ChatTokenizer.load(folder)
         options = MediaOptions(ImageLimits(), max_tiles_per_image=max_tiles_per_image)
@@ -41,21 +41,22 @@ class PromptMaker:
         self.words = usual_words(tokenizer)
 
     def build(self, messages: Messages, images: Sequence[bytes] = ()) -> EngineInput:
-        """What the stack makes of the messages; raises ValueError where it would refuse them."""
+        """Build the engine's input as the stack does; raises ValueError if it would refuse the messages."""
         try:
             return self._builder.build(PromptRequest(messages=json.dumps({"messages": messages}), images=tuple(images)))
         except RequestError as error:
             raise ValueError(str(error)) from None
 
     def text(self, count: int, chooser: random.Random) -> str:
-        """That many words."""
+        """A text of that many words."""
         return " ".join(chooser.choices(self.words, k=count))
 
     def fit(self, make: Callable[[str], Messages], tokens: int, salt: int, seed: int) -> tuple[Messages, list[int]]:
-        """(messages, ids) of exactly `tokens` tokens. make: from a text to the messages that hold it.
+        """Make messages whose prompt has exactly `tokens` tokens; returns them and the ids.
 
-        Prompts of one seed are of the same words but for the first three, which the salt chooses: so a prompt is new
-        to a prefix cache that has seen it with another salt. Raises ValueError where no text gives that length.
+        make: builds the messages from a text. Prompts of one seed have the same words except for the first three,
+        which the salt chooses: a prefix cache that has a prompt of another salt cannot use it. Raises ValueError if no
+        text gives that length.
         """
         first = self.text(3, random.Random(salt))  # nosec B311 # no secret is drawn
         words = random.Random(seed).choices(self.words, k=tokens)  # nosec B311 # no secret is drawn
@@ -75,12 +76,12 @@ class PromptMaker:
 
 
 def usual_words(tokenizer: ChatTokenizer) -> list[str]:
-    """Words that are one token each after a space; short syllables where the vocabulary has too few of them."""
+    """Words that are one token each after a space; short syllables if the vocabulary has too few of them."""
     words: list[str] = []
     for token_id in range(tokenizer.backend.get_vocab_size()):
         text = tokenizer.backend.decode([token_id], skip_special_tokens=False).strip()
         usual = 3 <= len(text) <= 9 and text.isascii() and text.isalpha() and text.islower()
-        # Between others, as it will stand: tokenizers treat the beginning of a text in their own ways.
+        # Between other words, as in a prompt: tokenizers treat the beginning of a text specially.
         if usual and len(tokenizer.encode(f"a {text} a", False)) == len(tokenizer.encode("a a", False)) + 1:
             words.append(text)
         if len(words) == _WORDS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of every contender, and what comes back of one request."""
+"""The requests that every target gets, and the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request, the same for every tap.
+    """One request, the same for every endpoint.
 
-    messages: OpenAI's, with an empty `image_url` part where an image stands. images: their encoded files.
-    input_ids: the rendered prompt, for the taps that take ids; ids past the vocabulary stand for an image's rows.
-    output_tokens: exactly as many are written, as the end token is ignored.
+    messages: OpenAI's, with an empty `image_url` part for each image. images: their encoded files.
+    input_ids: the rendered prompt, for endpoints that take ids; ids past the vocabulary are an image's rows.
+    output_tokens: exactly this many are generated, as the end token is ignored.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -24,9 +24,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answered request, seconds on one clock: sent, each content chunk's arrival, and the answer's end.
+    """One answered request: when it was sent, when each content chunk arrived and when the answer ended.
 
-    Counts are the server's own.
+    Times are seconds of one monotonic clock; token counts are the server's own.
     """
 
     sent: float
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One request that was not answered as asked, and why."""
+    """One request that was not answered as requested, and the reason."""
 
     reason: str
 
@@ -46,8 +46,8 @@ class Failure:
 Answer = Sample | Failure
 
 
-def judged(question: Question, sample: Sample) -> Answer:
-    """The sample, or a Failure where it is not what was asked for: another prompt, another length, no content."""
+def check_result(question: Question, sample: Sample) -> Answer:
+    """Return the sample, or a Failure if its token counts are not the requested ones or it has no content."""
     if sample.output_tokens != question.output_tokens:
         return Failure(f"{sample.output_tokens} tokens were written, not {question.output_tokens}")
     if sample.prompt_tokens != len(question.input_ids):
@@ -59,7 +59,7 @@ def judged(question: Question, sample: Sample) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One of the closed loop's streams: its requests, each sent when the one before was answered."""
+    """One stream of the closed loop: requests that are sent one after the other."""
 
     warmup: Sequence[Question]
     measured: Sequence[Question]

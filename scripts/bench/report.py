@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was measured, saved: `results.json` with every round, `results.md` with tables of medians and ratios, plots."""
+"""Save results: `results.json` with every round, `results.md` with tables of medians and ratios, plots."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from scripts.bench.figures import PERCENTILES, TIMES, medians
 from scripts.bench.plots import Chart, line_chart
 
-# The one that the others are compared with, where it was measured.
+# The base of the ratios, if it was measured.
 OURS = "triton-chat"
 _HEAD = (
     "streams",
@@ -31,11 +31,11 @@ _CHARTS: Mapping[str, tuple[str, str]] = {
     "cpu": ("cpu_s_per_1k_tokens", "CPU seconds per 1,000 tokens"),
 }
 
-Entry = Mapping[str, Any]
+Measurement = Mapping[str, Any]
 
 
-def save(folder: Path, about: Mapping[str, Any], results: Sequence[Entry]) -> str:
-    """Write all files; returns what a person at the terminal wants to see of them."""
+def save(folder: Path, about: Mapping[str, Any], results: Sequence[Measurement]) -> str:
+    """Write all files; returns the text for the terminal."""
     text = "\n\n".join(
         [_heading(about), table(results), "CPU seconds per 1,000 tokens by process:", cpu_table(results)]
     )
@@ -46,30 +46,30 @@ def save(folder: Path, about: Mapping[str, Any], results: Sequence[Entry]) -> st
     return f"{text}\n\nsaved in {folder}"
 
 
-def table(results: Sequence[Entry]) -> str:
-    """Markdown: per concurrency a row for each contender, medians over rounds, then its ratio to each of the others.
+def table(results: Sequence[Measurement]) -> str:
+    """Markdown table: for each concurrency the medians of each target, then the ratios of the base to the others.
 
-    The base of the ratios is this stack over HTTP, or where that was not measured the contender that was named first.
-    Three figures in a cell are p50 / p90 / p99.
+    The base is this stack over HTTP, or the first target if that was not measured. Three figures in a cell are
+    p50 / p90 / p99.
     """
     lines = [_row(_HEAD), "|---:|---|" + "---:|" * (len(_HEAD) - 2)]
-    for count, contenders in grouped(results).items():
-        lines += [_row([str(count), name, *_cells(values)]) for name, values in contenders.items()]
-        base = OURS if OURS in contenders else next(iter(contenders))
-        for name, values in contenders.items():
+    for count, targets in grouped(results).items():
+        lines += [_row([str(count), name, *_cells(values)]) for name, values in targets.items()]
+        base = OURS if OURS in targets else next(iter(targets))
+        for name, values in targets.items():
             if name != base:
-                ratios = _ratios(contenders[base], values)
+                ratios = _ratios(targets[base], values)
                 lines.append(_row([str(count), f"**{base} / {name}**", *_cells(ratios)]))
     return "\n".join(lines)
 
 
-def cpu_table(results: Sequence[Entry]) -> str:
-    """Markdown: seconds of each role, a row for each contender and concurrency."""
+def cpu_table(results: Sequence[Measurement]) -> str:
+    """Markdown table: CPU seconds of each role, a row for each target and concurrency."""
     rows = {
-        (entry["streams"], entry["contender"]): medians(
-            each["cpu_s_per_1k_tokens"] for each in results if _key(each) == _key(entry)
+        (measurement["streams"], measurement["contender"]): medians(
+            each["cpu_s_per_1k_tokens"] for each in results if _key(each) == _key(measurement)
         )
-        for entry in sorted(results, key=lambda entry: entry["streams"])
+        for measurement in sorted(results, key=lambda measurement: measurement["streams"])
     }
     roles = list(dict.fromkeys(role for values in rows.values() for role in values))
     lines = [_row(["streams", "contender", *roles]), "|---:|---|" + "---:|" * len(roles)]
@@ -78,24 +78,24 @@ def cpu_table(results: Sequence[Entry]) -> str:
     return "\n".join(lines)
 
 
-def grouped(results: Sequence[Entry]) -> dict[int, dict[str, dict[str, float]]]:
-    """streams -> contender -> medians over rounds, CPU seconds of all processes together among them."""
+def grouped(results: Sequence[Measurement]) -> dict[int, dict[str, dict[str, float]]]:
+    """Medians over rounds by streams and target, with the CPU seconds of all processes together."""
     found: dict[int, dict[str, list[dict[str, float]]]] = {}
-    for entry in results:
-        figures = dict(entry["figures"])
-        if entry["cpu_s_per_1k_tokens"]:
-            figures["cpu_s_per_1k_tokens"] = sum(entry["cpu_s_per_1k_tokens"].values())
-        found.setdefault(entry["streams"], {}).setdefault(entry["contender"], []).append(figures)
+    for measurement in results:
+        figures = dict(measurement["figures"])
+        if measurement["cpu_s_per_1k_tokens"]:
+            figures["cpu_s_per_1k_tokens"] = sum(measurement["cpu_s_per_1k_tokens"].values())
+        found.setdefault(measurement["streams"], {}).setdefault(measurement["contender"], []).append(figures)
     return {
         count: {name: medians(rounds) | _failed(rounds) for name, rounds in found[count].items()}
         for count in sorted(found)
     }
 
 
-def charts(results: Sequence[Entry]) -> dict[str, Chart]:
-    """File name -> a figure against the number of streams, a line for each contender."""
+def charts(results: Sequence[Measurement]) -> dict[str, Chart]:
+    """Plots by file name: a figure against the number of streams, a line for each target."""
     points = grouped(results)
-    names = list(dict.fromkeys(name for contenders in points.values() for name in contenders))
+    names = list(dict.fromkeys(name for targets in points.values() for name in targets))
     made = {}
     for file, (figure, label) in _CHARTS.items():
         lines = {
@@ -107,7 +107,7 @@ def charts(results: Sequence[Entry]) -> dict[str, Chart]:
 
 
 def _failed(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of all rounds: a median would hide them."""
+    """Failures of all rounds; a median would hide them."""
     return {"failed": sum(each["failed"] for each in rounds)}
 
 
@@ -124,8 +124,8 @@ def _cells(values: Mapping[str, float]) -> list[str]:
     return [number("tokens_per_s", 2), number("tokens_per_chunk", 2), *times, number("cpu_s_per_1k_tokens", 3), counts]
 
 
-def _key(entry: Entry) -> tuple[int, str]:
-    return entry["streams"], entry["contender"]
+def _key(measurement: Measurement) -> tuple[int, str]:
+    return measurement["streams"], measurement["contender"]
 
 
 def _row(cells: Sequence[str]) -> str:

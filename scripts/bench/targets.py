@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured, started and stopped: this stack with its three taps, `vllm serve`, and the engine alone."""
+"""Start and stop the targets: this stack with its three endpoints, `vllm serve`, and the engine without a server."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from scripts.bench.load import Outcome, Target, run
+from scripts.bench.load import Endpoint, Outcome, run
 from scripts.bench.processes import command_line
 from scripts.bench.questions import Stream
 from scripts.launcher import LaunchError, Stack
@@ -26,19 +26,20 @@ from scripts.launcher.processes import Part
 from scripts.launcher.repository import KEY_HEADER
 
 NAME = "bench"
+TOKEN_RATE_ENGINE = "scripts.bench.token_rate_engine:TokenRateEngine"
 READY_TIMEOUT_S = 1800.0
-# Name on the command line -> the tap of one start of this stack.
-TAPS: Mapping[str, str] = {"triton-chat": "http", "ensemble": "ensemble", "tensorrt_llm": "tensorrt_llm"}
-CONTENDERS = (*TAPS, "engine", "vllm-serve")
+# Name on the command line -> kind of the endpoint; all are measured in one start of this stack.
+ENDPOINTS: Mapping[str, str] = {"triton-chat": "http", "ensemble": "ensemble", "tensorrt_llm": "tensorrt_llm"}
+TARGETS = (*ENDPOINTS, "engine", "vllm-serve")
 
 Load = Callable[[Sequence[Stream], int, Callable[[], None]], Outcome]
 
 
 @dataclass(slots=True)
-class Started:
-    """A running contender, or several that are taps of one stack.
+class RunningTarget:
+    """A running target, or several that are endpoints of one stack.
 
-    loads: name -> runs streams in so many client processes. roots: process ids by role.
+    loads: name -> function that runs streams in a number of client processes. roots: process ids by role.
     """
 
     loads: dict[str, Load]
@@ -49,23 +50,25 @@ class Started:
 
     def __post_init__(self) -> None:
         lines = [shlex.join(command_line(pid)) for pid in self.roots.values()]
-        # The key to manage this one Triton is nobody else's.
+        # The key that manages this Triton must not be saved.
         self.commands = [re.sub(rf"({KEY_HEADER}=)\w+", r"\1...", line) for line in lines]
 
 
 def groups(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Contenders in the order given, those of one start of this stack together."""
-    taps = tuple(name for name in names if name in TAPS)
-    return [taps if name in TAPS else (name,) for name in names if name not in TAPS or name == taps[0]]
+    """Targets in the order given; the endpoints of this stack together, as one start serves them."""
+    ours = tuple(name for name in names if name in ENDPOINTS)
+    return [ours if name in ENDPOINTS else (name,) for name in names if name not in ENDPOINTS or name == ours[0]]
 
 
 @contextmanager
-def started(names: Sequence[str], stack: Stack, model: str, flags: Sequence[str], folder: Path) -> Iterator[Started]:
-    """Start one of `groups`. stack: not started yet; the others take its engine's options and environment.
+def start(
+    names: Sequence[str], stack: Stack, model: str, flags: Sequence[str], folder: Path
+) -> Iterator[RunningTarget]:
+    """Start one of `groups`. stack: not started yet; the other targets take its engine's options and environment.
 
-    model: the whole checkpoint for `vllm serve`. flags: for `vllm serve` alone. folder: for logs.
+    model: the whole checkpoint for `vllm serve`. flags: only for `vllm serve`. folder: for logs.
     """
-    if names[0] in TAPS:
+    if names[0] in ENDPOINTS:
         with _stack(names, stack) as running:
             yield running
     elif names[0] == "engine":
@@ -77,18 +80,18 @@ def started(names: Sequence[str], stack: Stack, model: str, flags: Sequence[str]
 
 
 @contextmanager
-def _stack(names: Sequence[str], stack: Stack) -> Iterator[Started]:
+def _stack(names: Sequence[str], stack: Stack) -> Iterator[RunningTarget]:
     begun = time.monotonic()
     with stack:
         took = time.monotonic() - begun
         addresses = {name: stack.url if name == "triton-chat" else stack.grpc_url for name in names}
-        loads = {name: _client_load(Target(TAPS[name], addresses[name], NAME)) for name in names}
+        loads = {name: _client_load(Endpoint(ENDPOINTS[name], addresses[name], NAME)) for name in names}
         about = httpx.get(f"{stack.triton_http_url}/v2", timeout=30).json()
-        yield Started(loads, {part.name: part.pid for part in stack.parts}, took, about.get("version"))
+        yield RunningTarget(loads, {part.name: part.pid for part in stack.parts}, took, about.get("version"))
 
 
 @contextmanager
-def _vllm_serve(stack: Stack, model: str, flags: Sequence[str], log: Path) -> Iterator[Started]:
+def _vllm_serve(stack: Stack, model: str, flags: Sequence[str], log: Path) -> Iterator[RunningTarget]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -99,11 +102,11 @@ def _vllm_serve(stack: Stack, model: str, flags: Sequence[str], log: Path) -> It
     with _part("API server", command, stack, log) as part:
         _wait(part, lambda: _healthy(url))
         took = time.monotonic() - begun
-        yield Started({"vllm-serve": _client_load(Target("http", url, NAME))}, {part.name: part.pid}, took)
+        yield RunningTarget({"vllm-serve": _client_load(Endpoint("http", url, NAME))}, {part.name: part.pid}, took)
 
 
 @contextmanager
-def _engine(stack: Stack, log: Path) -> Iterator[Started]:
+def _engine(stack: Stack, log: Path) -> Iterator[RunningTarget]:
     options = {"model": str(stack.model.checkpoint.path), **engine_options(stack)}
     with tempfile.TemporaryDirectory(prefix="triton_chat_bench_") as folder, socket.socket(socket.AF_UNIX) as door:
         door.bind(f"{folder}/socket")
@@ -116,11 +119,11 @@ def _engine(stack: Stack, log: Path) -> Iterator[Started]:
             took = time.monotonic() - begun
             with connection:
                 loads = {"engine": _engine_load(connection, part)}
-                yield Started(loads, {part.name: part.pid}, took)
+                yield RunningTarget(loads, {part.name: part.pid}, took)
 
 
 def vllm_serve(model: str) -> list[str]:
-    """The beginning of its command line. vLLM's CPU build has another name, with which `vllm` itself does not run."""
+    """The start of `vllm serve`'s command line. The CPU build's package has another name, with which `vllm` fails."""
     try:
         version("vllm")
     except PackageNotFoundError:
@@ -128,15 +131,20 @@ def vllm_serve(model: str) -> list[str]:
     return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
 
 
+def token_rate_flags(rate: float) -> list[str]:
+    """Flags of `triton-chat serve` that replace the model by the token-rate engine. rate: tokens/s of each stream."""
+    return ["--engine", TOKEN_RATE_ENGINE, "--token-rate", f"{rate:g}"]
+
+
 def engine_options(stack: Stack) -> dict[str, Any]:
-    """The engine's options in the stack, those that the launcher adds included."""
+    """The engine's options in the stack, including those that the launcher adds."""
     environment = stack.engine_environment
     options: dict[str, Any] = json.loads(environment["TRITON_CHAT_ENGINE_OPTIONS"])
     return options | {"max_model_len": int(environment["TRITON_CHAT_MAX_MODEL_LEN"])}
 
 
 def vllm_flags(options: Mapping[str, Any]) -> list[str]:
-    """Engine options as flags of `vllm serve`."""
+    """Convert engine options to flags of `vllm serve`."""
     flags: list[str] = []
     for name, value in options.items():
         flag = name.replace("_", "-")
@@ -149,8 +157,8 @@ def vllm_flags(options: Mapping[str, Any]) -> list[str]:
     return flags
 
 
-def _client_load(target: Target) -> Load:
-    return lambda streams, processes, measuring: run(target, streams, processes, measuring)
+def _client_load(endpoint: Endpoint) -> Load:
+    return lambda streams, processes, measuring: run(endpoint, streams, processes, measuring)
 
 
 def _engine_load(connection: Connection, part: Part) -> Load:
@@ -166,7 +174,7 @@ def _engine_load(connection: Connection, part: Part) -> Load:
 
 @contextmanager
 def _part(name: str, command: Sequence[str], stack: Stack, log: Path) -> Iterator[Part]:
-    # The engine's environment in the stack, so that all engines are set alike.
+    # The environment of the stack's engine, so that all engines are configured alike.
     part = Part(name, command, stack.engine_environment, log)
     try:
         yield part
@@ -184,7 +192,7 @@ def _wait(part: Part, ready: Callable[[], bool]) -> None:
 
 
 def _check(part: Part) -> None:
-    """Raises LaunchError with its last lines where a part has ended."""
+    """Raises LaunchError with the log's last lines if the part has ended."""
     if part.exit_status() is not None:
         what = f"{part.name} ended with status {part.exit_status()}; its log is {part.log_path}."
         raise LaunchError(what, "", tuple(part.lines()[-20:]))
@@ -198,7 +206,7 @@ def _healthy(url: str) -> bool:
 
 
 def _accept(door: socket.socket, part: Part) -> Connection:
-    """The engine's connection, which it makes before it loads."""
+    """Wait for the engine's connection, which it opens before it loads."""
     door.settimeout(0.5)
     found: list[Connection] = []
 

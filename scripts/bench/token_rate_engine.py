@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An engine that computes nothing: it writes at a chosen rate, so that what is measured is everything around it.
+"""An engine that computes nothing and emits tokens at a fixed rate, to measure only the layers around it.
 
-Copied beside the engines of the model `tensorrt_llm` and named there `token_rate_engine:TokenRateEngine`. All running
-requests get a token at each step, as in an engine's batch; who is late to fetch gets several tokens at once, as with
-vLLM, whose engine runs on in a process of its own.
+All running requests get a token at each step, as in an engine's batch. A request that fetches late gets several tokens
+at once, as with vLLM, whose engine runs in a process of its own.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from common.tokenizer import ChatTokenizer
 from engines.engine import STATISTICS, Generation, Tokens
 from engines.options import EngineOptions
 
-# Words to write in turn; each is one token of nearly every vocabulary.
+# The words of every answer; each is one token of nearly every vocabulary.
 _TEXT = " the of and to in is that for it was on are as with they be at one have this from by hot word but what some we"
 
 
@@ -34,11 +33,11 @@ class TokenRateEngine:
         self._begun = time.monotonic()
 
     async def start(self) -> None:
-        """Begin to step."""
+        """Start the stepping task."""
         self._steps = asyncio.create_task(self._step())
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
-        """Write max_tokens ids."""
+        """Emit max_tokens ids."""
         self._inside += 1
         try:
             async with self._slots, aclosing(self._write(generation.max_tokens)) as written:

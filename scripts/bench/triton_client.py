@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton's own gRPC API, streamed: the models `ensemble` (messages in, text out) and `tensorrt_llm` (ids in, ids out).
+"""Clients of Triton's streaming gRPC API: the models `ensemble` (messages in, text out) and `tensorrt_llm` (ids).
 
-Each stream of the load has a gRPC stream of its own, as over HTTP it has a connection of its own.
+Each stream of the load has its own gRPC stream, as over HTTP it has its own connection.
 """
 
 import itertools
@@ -17,20 +17,20 @@ import orjson
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
-from scripts.bench.questions import Answer, Failure, Question, Sample, judged
+from scripts.bench.questions import Answer, Failure, Question, Sample, check_result
 
-# As tritonclient has it: messages may be of any size that protobuf can hold.
+# As in tritonclient: no limit on the size of messages.
 _OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 _FORMATS = {"INT32": "i", "FP32": "f", "BOOL": "?"}
 
 
 class TritonClient:
-    """Asks one model. One channel per process, and on it as many gRPC streams as ask at once."""
+    """Sends requests to one model, over one channel per process and one gRPC stream per concurrent request."""
 
     model: str
 
     def __init__(self, address: str) -> None:
-        """address: host:port of Triton's gRPC endpoint."""
+        """Create a client. address: host:port of Triton's gRPC endpoint."""
         self._address = address
         self._ids = itertools.count()
         self._idle: list[Any] = []
@@ -46,13 +46,13 @@ class TritonClient:
         await self._channel.close()
 
     def prepare(self, question: Question) -> pb.ModelInferRequest:
-        """The protobuf of a request, made before its time is taken."""
+        """Build the protobuf of a request, outside the measured time."""
         message = pb.ModelInferRequest(model_name=self.model, id=f"{os.getpid()}-{next(self._ids)}")
         self._fill(message, question)
         return message
 
     async def ask(self, question: Question, prepared: pb.ModelInferRequest) -> Answer:
-        """Send it and read its responses to the last."""
+        """Send a request and read its responses to the last."""
         sent = time.monotonic()
         reader = self._reader(question)
         call = self._idle.pop() if self._idle else self._stub.ModelStreamInfer()
@@ -64,7 +64,7 @@ class TritonClient:
                     return Failure("Triton closed the stream")
                 if message.error_message:
                     return Failure(message.error_message[:300])
-                # The last response of the request before may come without a tensor, and late.
+                # The final response of the previous request may arrive late and without a tensor.
                 if message.infer_response.id == prepared.id:
                     reader.feed(message.infer_response, time.monotonic())
         except grpc.aio.AioRpcError as error:
@@ -80,7 +80,7 @@ class TritonClient:
 
 
 class Reader:
-    """What the responses of one request amount to."""
+    """Reads the responses of one request."""
 
     def __init__(self, prompt_tokens: int = 0) -> None:
         self.chunks: list[float] = []
@@ -91,14 +91,14 @@ class Reader:
         self.done = False
 
     def answer(self, question: Question, sent: float) -> Answer:
-        """Once `done`."""
+        """The result, once `done`."""
         if self.error is not None:
             return Failure(self.error[:300])
         chunks = tuple(self.chunks)
-        return judged(question, Sample(sent, chunks, self.ended, self.prompt_tokens, self.output_tokens))
+        return check_result(question, Sample(sent, chunks, self.ended, self.prompt_tokens, self.output_tokens))
 
     def feed(self, response: pb.ModelInferResponse, now: float) -> None:
-        """One response that arrived at `now`."""
+        """Process one response that arrived at `now`."""
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
             self.read(output, raw, now)
         flag = response.parameters.get("triton_final_response")
@@ -107,11 +107,11 @@ class Reader:
 
     @abstractmethod
     def read(self, output: Any, raw: bytes, now: float) -> None:
-        """One tensor; sets `done` where nothing but empty responses can follow."""
+        """Read one tensor; sets `done` if only empty responses can follow."""
 
 
 class EngineReader(Reader):
-    """Ids of `tensorrt_llm`."""
+    """Reads ids from `tensorrt_llm`."""
 
     def read(self, output: Any, raw: bytes, now: float) -> None:
         if output.name == "output_ids" and raw:
@@ -122,7 +122,7 @@ class EngineReader(Reader):
 
 
 class EngineClient(TritonClient):
-    """The language model alone: `tensorrt_llm`."""
+    """Sends ids to `tensorrt_llm`, the language model."""
 
     model = "tensorrt_llm"
 
@@ -136,15 +136,15 @@ class EngineClient(TritonClient):
         _add(message, "streaming", "BOOL", [True])
 
     def _reader(self, question: Question) -> Reader:
-        # It takes the ids as they are, so it says nothing of their number.
+        # This model does not report the number of prompt tokens.
         return EngineReader(len(question.input_ids))
 
 
 class EnsembleReader(Reader):
-    """Text of `ensemble`, and its counts."""
+    """Reads text and token counts from `ensemble`."""
 
     def read(self, output: Any, raw: bytes, now: float) -> None:
-        # A string is its length as uint32 and its UTF-8.
+        # A string is serialised as its length (uint32) and its UTF-8 bytes.
         if output.name in ("text_output", "reasoning_output") and len(raw) > 4:
             self.chunks.append(now)
         elif output.name == "num_input_tokens":
@@ -158,7 +158,7 @@ class EnsembleReader(Reader):
 
 
 class EnsembleClient(TritonClient):
-    """The whole of Triton's part: `ensemble`."""
+    """Sends messages to `ensemble`, which is all of Triton's part."""
 
     model = "ensemble"
 
@@ -171,7 +171,7 @@ class EnsembleClient(TritonClient):
         _add(message, "temperature", "FP32", [question.temperature])
         _add(message, "stream", "BOOL", [True])
         _add(message, "return_num_input_tokens", "BOOL", [True])
-        # What the frontend asks for as well.
+        # As the frontend does.
         message.parameters["chat"].bool_param = True
         message.parameters["error_output"].bool_param = True
 

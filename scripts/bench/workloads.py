@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked: lengths in tokens, conversations that grow, pictures."""
+"""Workloads: prompt and answer lengths in tokens, growing conversations, pictures."""
 
 import random
 from collections.abc import Mapping
@@ -13,10 +13,11 @@ from scripts.bench.questions import Question, Stream
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """lengths: (prompt tokens, output tokens) of a stream's requests in turn.
+    """One kind of load.
 
-    turns: requests of one conversation, each with all before it as its prefix; `step` tokens are added by each.
-    pictures: in each request; its prompt is a short question then, and as long as the pictures make it.
+    lengths: (prompt tokens, output tokens) of a stream's requests in turn.
+    turns: requests of one conversation, each with all before it as its prefix; each adds `step` tokens.
+    pictures: number in each request. The prompt is a short question then; its length depends on the pictures.
     """
 
     about: str
@@ -28,7 +29,7 @@ class Workload:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt and its answer; without pictures."""
+        """Tokens of the longest prompt and its answer, without pictures."""
         return max(prompt + output for prompt, output in self.lengths) + (self.turns - 1) * self.step
 
 
@@ -48,7 +49,7 @@ _PER_STREAM, _PER_ROUND = 1_000, 1_000_000
 
 
 def chosen(name: str, prompt_tokens: int | None, output_tokens: int | None, temperature: float = 0.0) -> Workload:
-    """The workload with lengths of one's own; raises ValueError where it has none to change."""
+    """The named workload with other lengths, if given; raises ValueError if its lengths cannot be changed."""
     workload = WORKLOADS[name]
     if len(workload.lengths) > 1 and (prompt_tokens or output_tokens):
         raise ValueError(
@@ -63,7 +64,7 @@ def chosen(name: str, prompt_tokens: int | None, output_tokens: int | None, temp
 
 
 def check(workload: Workload, maker: PromptMaker) -> None:
-    """Raises ValueError where the model cannot take the workload."""
+    """Raises ValueError if the model cannot take the workload."""
     if workload.pictures and not maker.takes_images:
         raise ValueError("this model takes no pictures; give a model that does: --model FOLDER")
     if workload.longest > maker.max_model_len:
@@ -76,11 +77,11 @@ def check(workload: Workload, maker: PromptMaker) -> None:
 def streams(
     workload: Workload, maker: PromptMaker, count: int, requests: int, warmup: int, *, number: int, salt: int
 ) -> list[Stream]:
-    """`count` streams of `requests` requests each, after `warmup` others.
+    """Make `count` streams of `requests` requests each, after `warmup` others.
 
-    number: of the round, which has prompts of its own. salt: of the tap, see `PromptMaker.fit`.
+    number: of the round; each round has other prompts. salt: of the target, see `PromptMaker.fit`.
     """
-    # Whole conversations, so that what is measured begins with a first turn.
+    # Whole conversations, so that the measured part begins with a first turn.
     warmup = -(-warmup // workload.turns) * workload.turns
     made = []
     for index in range(count):
@@ -105,7 +106,7 @@ def _conversations(
         for turn in range(workload.turns):
             question = _turn(maker, earlier, prompt + turn * workload.step, output, seed + len(questions), salt)
             questions.append(question)
-            # What the model writes is not known beforehand; an answer of its length stands for it.
+            # The model's answer is not known in advance; random words of its length replace it.
             answer = maker.text(output, random.Random(seed + len(questions)))  # nosec B311 # no secret is drawn
             earlier = (*question.messages, {"role": "assistant", "content": answer})
     return questions[:count]

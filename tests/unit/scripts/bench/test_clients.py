@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's clients: what they send, what they count, and that a failed request is told as one."""
+"""The benchmark's clients: what they send and count, and that failed requests are reported as failed."""
 
 import asyncio
 import base64
@@ -18,7 +18,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from scripts.bench.http_client import EventReader, HttpClient, body
-from scripts.bench.load import Target, run
+from scripts.bench.load import Endpoint, run
 from scripts.bench.questions import Failure, Question, Sample, Stream
 from scripts.bench.triton_client import EngineClient, EngineReader, EnsembleClient
 from tests.fakes.fake_triton import Call, FakeTriton, failure, finish, reply
@@ -136,10 +136,12 @@ async def test_an_answer_of_the_ensemble(triton: FakeTriton) -> None:
     assert len(triton.metadata) == 1
 
 
-@pytest.mark.parametrize("told", [failure("no such tensor"), reply(error="no such tensor")], ids=["error", "output"])
-async def test_a_failed_answer_of_the_ensemble(triton: FakeTriton, told: Any) -> None:
+@pytest.mark.parametrize(
+    "response", [failure("no such tensor"), reply(error="no such tensor")], ids=["error", "output"]
+)
+async def test_a_failed_answer_of_the_ensemble(triton: FakeTriton, response: Any) -> None:
     async def script(call: Call) -> AsyncIterator[Any]:
-        yield told
+        yield response
 
     triton.script = script
     (failed,) = await ask(EnsembleClient(f"127.0.0.1:{triton.port}"), question())
@@ -185,7 +187,7 @@ async def test_a_load_of_several_processes() -> None:
     async with openai_server() as server:
         measured_after: list[int] = []
         streams = [Stream([question()], [question("short"), question(), question(tokens=5)]) for _ in range(5)]
-        target = Target("http", server.url, "m")
+        target = Endpoint("http", server.url, "m")
         outcome = await asyncio.to_thread(run, target, streams, 2, lambda: measured_after.append(len(server.bodies)))
     # Every stream had warmed up, and nothing else was asked before the measured part began.
     assert measured_after == [5]
@@ -200,13 +202,13 @@ async def test_a_load_of_several_processes() -> None:
 async def test_no_client_process_outlives_the_load(number: signal.Signals) -> None:
     text = (
         "import sys\n"
-        "from scripts.bench.load import Target, run\n"
+        "from scripts.bench.load import Endpoint, run\n"
         "from scripts.bench.questions import Question, Stream\n"
         "if __name__ == '__main__':\n"
         "    asked = Question(({'role': 'user', 'content': 'go'},), (1, 2, 3, 4), 3)\n"
         "    def measuring():\n"
         "        print('measuring', flush=True)\n"
-        "    run(Target('http', sys.argv[1], 'm'), [Stream([asked], [asked] * 20_000)] * 2, 2, measuring)\n"
+        "    run(Endpoint('http', sys.argv[1], 'm'), [Stream([asked], [asked] * 20_000)] * 2, 2, measuring)\n"
     )
     async with openai_server() as server:
         program = subprocess.Popen(

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engines of the benchmark: the loop around vLLM's, on a fake of it, and the one that writes at a chosen rate."""
+"""The benchmark's engines: the loop around vLLM's, on a fake of it, and the token-rate engine."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from scripts.bench import targets as contenders
+from common.finish_reason import FinishReason
+from engines.engine import STATISTICS, Generation
+from engines.options import EngineOptions
+from engines.registry import build_engine
+from scripts.bench import targets
 from scripts.bench.offline_engine import closed_loop
 from scripts.bench.questions import Failure, Question, Sample
-from scripts.bench.scripted import ENGINE, scripted_repository
-from scripts.bench.targets import CONTENDERS, groups, vllm_flags
-
-ENGINE_FILES = Path(__file__).parents[4] / "model_repository" / "tensorrt_llm" / "1"
+from scripts.bench.targets import TARGETS, TOKEN_RATE_ENGINE, groups, token_rate_flags, vllm_flags
+from scripts.bench.token_rate_engine import TokenRateEngine
+from scripts.launcher.options import parse_options
 
 
 def question(tokens: int, prompt: int = 3) -> Question:
@@ -25,7 +27,7 @@ def question(tokens: int, prompt: int = 3) -> Question:
 
 
 class FakeEngine:
-    """Stands for vLLM's `LLMEngine`: a token for each running request at each step, none at its first."""
+    """Replaces vLLM's `LLMEngine`: one token for each running request at each step, none at its first."""
 
     def __init__(self, most: int = 10**9) -> None:
         self.added: list[list[int]] = []
@@ -86,57 +88,42 @@ def test_engine_options_as_flags() -> None:
 
 def test_vllm_serve_of_either_build(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
-        raise contenders.PackageNotFoundError(name)
+        raise targets.PackageNotFoundError(name)
 
-    monkeypatch.setattr(contenders, "version", lambda name: "0.25.0")
-    assert contenders.vllm_serve("/m")[1:] == ["-m", "vllm.entrypoints.cli.main", "serve", "/m"]
-    monkeypatch.setattr(contenders, "version", missing)
-    assert contenders.vllm_serve("/m")[1:] == ["-m", "vllm.entrypoints.openai.api_server", "--model", "/m"]
+    monkeypatch.setattr(targets, "version", lambda name: "0.25.0")
+    assert targets.vllm_serve("/m")[1:] == ["-m", "vllm.entrypoints.cli.main", "serve", "/m"]
+    monkeypatch.setattr(targets, "version", missing)
+    assert targets.vllm_serve("/m")[1:] == ["-m", "vllm.entrypoints.openai.api_server", "--model", "/m"]
 
 
-def test_taps_share_a_start() -> None:
+def test_endpoints_share_a_start() -> None:
     assert groups(["vllm-serve", "triton-chat", "engine", "tensorrt_llm"]) == [
         ("vllm-serve",),
         ("triton-chat", "tensorrt_llm"),
         ("engine",),
     ]
-    assert groups(CONTENDERS) == [("triton-chat", "ensemble", "tensorrt_llm"), ("engine",), ("vllm-serve",)]
+    assert groups(TARGETS) == [("triton-chat", "ensemble", "tensorrt_llm"), ("engine",), ("vllm-serve",)]
 
 
-@pytest.fixture
-def scripted_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A scripted repository's `tensorrt_llm/1`, on the path as in Triton's stub."""
-    repository = scripted_repository(tmp_path)
-    monkeypatch.syspath_prepend(str(repository / "tensorrt_llm" / "1"))
-    yield repository / "tensorrt_llm" / "1"
+def engine_options(folder: Path, **passed: float) -> EngineOptions:
+    return EngineOptions(TOKEN_RATE_ENGINE, str(folder), passed)
 
 
-def test_the_scripted_repository_is_whole(scripted_folder: Path) -> None:
-    module = ENGINE.partition(":")[0]
-    assert {path.name for path in scripted_folder.glob("*.py")} == {
-        *(path.name for path in ENGINE_FILES.glob("*.py")),
-        f"{module}.py",
-    }
-    assert (scripted_folder.parents[1] / "ensemble" / "config.pbtxt").is_file()
+def test_the_stack_can_load_the_token_rate_engine(qwen3_tokenizer_dir: Path) -> None:
+    options = parse_options([str(qwen3_tokenizer_dir), *token_rate_flags(200.0)])
+    assert (options.engine_name, options.engine) == (TOKEN_RATE_ENGINE, {"token_rate": 200})
+    assert isinstance(build_engine(engine_options(qwen3_tokenizer_dir, **options.engine)), TokenRateEngine)
 
 
-async def generate(engine: Any, tokens: int) -> list[tuple[float, int, Any]]:
-    from engines.engine import Generation
-
+async def generate(engine: TokenRateEngine, tokens: int) -> list[tuple[float, int, FinishReason | None]]:
     made = []
     async for piece in engine.generate(Generation([1, 2, 3], tokens)):
         made.append((time.monotonic(), len(piece.ids), piece.finish))
     return made
 
 
-async def test_the_scripted_engine_writes_what_is_asked(scripted_folder: Path, qwen3_tokenizer_dir: Path) -> None:
-    from token_rate_engine import TokenRateEngine
-
-    from common.finish_reason import FinishReason
-    from engines.engine import STATISTICS
-    from engines.options import EngineOptions
-
-    engine = TokenRateEngine(EngineOptions(ENGINE, str(qwen3_tokenizer_dir), {"token_rate": 50, "max_num_seqs": 2}))
+async def test_the_token_rate_engine_writes_as_many_tokens_as_requested(qwen3_tokenizer_dir: Path) -> None:
+    engine = TokenRateEngine(engine_options(qwen3_tokenizer_dir, token_rate=50, max_num_seqs=2))
     await engine.start()
     begun = time.monotonic()
     answers = [asyncio.create_task(generate(engine, tokens)) for tokens in (20, 20, 10)]
@@ -157,13 +144,8 @@ async def test_the_scripted_engine_writes_what_is_asked(scripted_folder: Path, q
         await engine._steps
 
 
-async def test_who_is_late_gets_several_tokens_at_once(scripted_folder: Path, qwen3_tokenizer_dir: Path) -> None:
-    from token_rate_engine import TokenRateEngine
-
-    from engines.engine import Generation
-    from engines.options import EngineOptions
-
-    engine = TokenRateEngine(EngineOptions(ENGINE, str(qwen3_tokenizer_dir), {"token_rate": 200}))
+async def test_a_late_reader_gets_several_tokens_at_once(qwen3_tokenizer_dir: Path) -> None:
+    engine = TokenRateEngine(engine_options(qwen3_tokenizer_dir, token_rate=200))
     await engine.start()
     pieces = engine.generate(Generation([1], 100))
     await anext(pieces)

@@ -12,7 +12,7 @@ import pytest
 from scripts.bench import growth
 from scripts.bench.figures import failures, figures, medians, percentile
 from scripts.bench.plots import Chart, line_chart, ticks
-from scripts.bench.questions import Failure, Question, Sample, judged
+from scripts.bench.questions import Failure, Question, Sample, check_result
 from scripts.bench.report import cpu_table, grouped, save, table
 
 # Sent at 10 s, chunks of three tokens at 10.5, 11 and 12, the end at 12.5 with a token that has no text.
@@ -40,7 +40,7 @@ def test_an_answer_of_one_token_has_no_time_per_token() -> None:
     assert not [name for name in found if name.startswith(("tpot", "itl"))]
 
 
-def test_where_all_failed_only_that_is_told() -> None:
+def test_if_all_failed_only_that_is_reported() -> None:
     answers = [Failure("gone"), Failure("late"), Failure("gone")]
     assert figures(answers) == {"requests": 3, "failed": 3}
     assert failures([*answers, FIRST]) == {"gone": 2, "late": 1}
@@ -65,11 +65,11 @@ def test_medians_over_rounds_that_have_a_figure() -> None:
     ],
 )
 def test_an_answer_must_be_what_was_asked_for(sample: Sample, reason: str | None) -> None:
-    judgement = judged(Question(({"role": "user", "content": "x"},), (1, 2, 3, 4), 3), sample)
+    judgement = check_result(Question(({"role": "user", "content": "x"},), (1, 2, 3, 4), 3), sample)
     assert judgement == (sample if reason is None else Failure(reason))
 
 
-def entry(name: str, streams: int, speed: float, *, failed: int = 0, **cpu: float) -> dict[str, Any]:
+def measurement(name: str, streams: int, speed: float, *, failed: int = 0, **cpu: float) -> dict[str, Any]:
     counts = {"requests": 4, "failed": failed, "tokens_per_s": speed, "tokens_per_chunk": 1.0}
     times = {f"{kind}_ms_p{percent}": 1000 / speed for kind in ("ttft", "tpot", "itl") for percent in (50, 90, 99)}
     return {
@@ -82,12 +82,12 @@ def entry(name: str, streams: int, speed: float, *, failed: int = 0, **cpu: floa
 
 
 ROUNDS = [
-    entry("vllm-serve", 8, 10.0, server=1.0),
-    entry("triton-chat", 8, 20.0, frontend=0.25, engine=0.5),
-    entry("triton-chat", 8, 40.0, failed=1, frontend=0.75, engine=0.5),
-    entry("triton-chat", 8, 30.0, failed=2, frontend=0.5, engine=0.5),
-    entry("vllm-serve", 1, 4.0, server=1.0),
-    entry("triton-chat", 1, 2.0, frontend=0.25, engine=0.5),
+    measurement("vllm-serve", 8, 10.0, server=1.0),
+    measurement("triton-chat", 8, 20.0, frontend=0.25, engine=0.5),
+    measurement("triton-chat", 8, 40.0, failed=1, frontend=0.75, engine=0.5),
+    measurement("triton-chat", 8, 30.0, failed=2, frontend=0.5, engine=0.5),
+    measurement("vllm-serve", 1, 4.0, server=1.0),
+    measurement("triton-chat", 1, 2.0, frontend=0.25, engine=0.5),
 ]
 
 
@@ -108,7 +108,7 @@ def test_the_table_has_medians_ratios_and_all_failures() -> None:
 
 
 def test_without_this_stack_the_first_named_is_the_base() -> None:
-    rounds = [entry("engine", 1, 9.0), entry("vllm-serve", 1, 3.0)]
+    rounds = [measurement("engine", 1, 9.0), measurement("vllm-serve", 1, 3.0)]
     assert "| 1 | **engine / vllm-serve** | 3.00 |" in table(rounds)
 
 
@@ -128,11 +128,11 @@ def test_everything_is_saved(tmp_path: Path) -> None:
         "versions": {"python": "3"},
         "command": "triton-chat bench",
     }
-    told = save(tmp_path, about, ROUNDS)
-    assert "a CPU, 2 cores, 4 GiB, a GPU" in told
-    assert "m; chat: tokens 1 in 2 out, a question in 5 out, 4 turns, 1 picture" in told
+    output = save(tmp_path, about, ROUNDS)
+    assert "a CPU, 2 cores, 4 GiB, a GPU" in output
+    assert "m; chat: tokens 1 in 2 out, a question in 5 out, 4 turns, 1 picture" in output
     assert json.loads((tmp_path / "results.json").read_text())["results"] == ROUNDS
-    assert (tmp_path / "results.md").read_text().strip() in told
+    assert (tmp_path / "results.md").read_text().strip() in output
     drawn = {path.stem for path in tmp_path.glob("*.svg")}
     assert drawn == {"throughput", "ttft-p50", "ttft-p99", "tpot-p50", "itl-p99", "cpu"}
 
@@ -161,9 +161,9 @@ def test_ticks_are_few_and_reach_the_largest(largest: float) -> None:
     )
 
 
-def test_growth_tells_costs_and_memory() -> None:
+def test_growth_reports_costs_and_memory() -> None:
     def point(x: int, cpu: float) -> dict[str, Any]:
-        return entry("triton-chat", 4, 10.0, stub=cpu) | {"x": x, "output_tokens": x}
+        return measurement("triton-chat", 4, 10.0, stub=cpu) | {"x": x, "output_tokens": x}
 
     memory = [{"x": 0, "rss_mib": {"stub": 10.0}}, {"x": 640, "rss_mib": {"stub": 12.5, "late": 1.0}}]
     result = {"lengths": [point(100, 0.5), point(1000, 0.25)], "streams": [point(1, 1.0)], "memory": memory}

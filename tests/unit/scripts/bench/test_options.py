@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark's command line takes, and what it refuses before anything is started."""
+"""The benchmark's command line: what it accepts, and what it refuses before a start."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from scripts.cli.main import main as command_line
 
 def test_defaults() -> None:
     options = parse([])
-    assert (options.contenders, options.streams, options.rounds) == (["triton-chat", "vllm-serve"], [1, 8, 16], 2)
-    assert parse(["--scripted", "50"]).contenders == ["triton-chat", "tensorrt_llm"]
+    assert (options.targets, options.streams, options.rounds) == (["triton-chat", "vllm-serve"], [1, 8, 16], 2)
+    assert parse(["--scripted", "50"]).targets == ["triton-chat", "tensorrt_llm"]
 
 
-def test_what_is_not_the_benchmarks_is_the_stacks() -> None:
+def test_unknown_flags_go_to_the_stack() -> None:
     line = ["--contenders", "http", "engine", "http", "--streams", "64", "1", "--max-num-seqs", "64", "--dtype=float16"]
     options = parse([*line, "--vllm-serve-flags", "--api-server-count 2"])
-    assert options.contenders == ["triton-chat", "engine"]
+    assert options.targets == ["triton-chat", "engine"]
     assert options.streams == [1, 64]
     assert options.serve_flags == ["--max-num-seqs", "64", "--dtype=float16"]
     assert options.vllm_serve_flags == ["--api-server-count", "2"]
@@ -40,7 +40,7 @@ def test_what_is_not_the_benchmarks_is_the_stacks() -> None:
         ("--scripted 0", "0 is not between 0 and 100000"),
         ("--workload essay", "invalid choice: 'essay'"),
         ("--scripted 9 --contenders http vllm-serve", "--scripted replaces the engine of this stack"),
-        ("--workload image --contenders http engine", "engine takes ids alone"),
+        ("--workload image --contenders http engine", "engine takes only ids"),
         ("smollm2 --streams 1", "unknown word 'smollm2'"),
         ("growth --requests 0", "0 is below 1"),
         ("growth --lengths", "expected at least one argument"),
@@ -48,13 +48,13 @@ def test_what_is_not_the_benchmarks_is_the_stacks() -> None:
         ("images --dtype float16", "unrecognized arguments"),
     ],
 )
-def test_nonsense_is_refused_in_words(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_refused_with_a_message(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command_line(["bench", *line.split()])
     assert ended.value.code == 2
-    told = capsys.readouterr()
-    assert words in told.err
-    assert not told.out
+    output = capsys.readouterr()
+    assert words in output.err
+    assert not output.out
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_nonsense_is_refused_in_words(line: str, words: str, capsys: pytest.Capt
         ("--scripted 9 --prompt-tokens 5", 2, "no prompt of exactly 5 tokens"),
     ],
 )
-def test_what_cannot_be_measured_is_told(
+def test_what_cannot_be_measured_is_an_error(
     line: str, status: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*line.split(), "--out", str(tmp_path)]) == status

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU time and memory of processes, as /proc tells them."""
+"""CPU time and memory of processes, read from /proc."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def process(
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """A stack, another process, and something that is none."""
+    """A /proc with a stack, another process, and an entry that is not a process."""
     (tmp_path / "meminfo").write_text("")
     stub = "/t/triton_python_backend_stub /m/model_repository/{}/1/model.py x"
     process(tmp_path, 10, 1, "tritonserver", cpu_s=8, pages=3)
@@ -49,7 +49,7 @@ def proc(tmp_path: Path) -> Path:
 ROOTS = {"tritonserver": 10, "frontend-1": 20, "gone": 77}
 
 
-def test_processes_are_told_apart_by_what_they_are(proc: Path) -> None:
+def test_processes_are_grouped_by_role(proc: Path) -> None:
     taken = snapshot(ROOTS, proc)
     assert spent({}, taken) == {
         "tritonserver": 12.0,  # with the shell below a stub

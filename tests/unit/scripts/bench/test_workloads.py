@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's prompts: as long as they say, alike for every tap, and new to a prefix cache."""
+"""The benchmark's prompts: of the requested length, alike for every endpoint, and new to a prefix cache."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def test_prompts_are_as_long_as_they_say(maker: PromptMaker, name: str) -> None:
     questions = asked(maker, workload, requests=8)
     assert {(len(question.input_ids), question.output_tokens) for question in questions} == set(workload.lengths)
     for question in questions:
-        # What the taps that take messages make of them is what the others are given.
+        # Endpoints that take ids get what the others make of the messages.
         assert tuple(maker.build(question.messages).input_ids) == question.input_ids
 
 
@@ -75,13 +75,13 @@ def test_questions_differ_and_are_made_the_same_again(maker: PromptMaker) -> Non
     }
 
 
-def test_a_tap_finds_nothing_of_anothers_in_the_prefix_cache(maker: PromptMaker) -> None:
+def test_an_endpoint_finds_nothing_of_another_in_the_prefix_cache(maker: PromptMaker) -> None:
     for one, other in zip(asked(maker, WORKLOADS["summary"]), asked(maker, WORKLOADS["summary"], salt=7), strict=True):
         pairs = enumerate(zip(one.input_ids, other.input_ids, strict=True))
-        # The template's own beginning is the same, which fills no block of the cache.
+        # Only the template's beginning is the same, which is shorter than a block of the cache.
         assert next(index for index, (mine, its) in pairs if mine != its) < 16
         words, others = (question.messages[0]["content"].split() for question in (one, other))
-        # And then the same words, but for one where the salt's own took more tokens.
+        # Then the same words, fewer if the salt's words took more tokens.
         assert words[:3] != others[:3]
         shorter = min(len(words), len(others))
         assert words[3:shorter] == others[3:shorter]
@@ -101,7 +101,7 @@ def test_turns_grow_by_the_answer_and_a_question(maker: PromptMaker) -> None:
     assert workload.longest == 1280 + 128
 
 
-def test_lengths_of_ones_own() -> None:
+def test_other_lengths() -> None:
     assert chosen("chat", 40, None).lengths == ((40, 256),)
     assert chosen("chat", None, None, 0.5).temperature == 0.5
     assert chosen("summary", None, 7).lengths == ((1200, 7),)
