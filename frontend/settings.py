@@ -91,46 +91,52 @@ class Settings:
     port: int = _setting(9997, _whole(0, 65_535), "port to listen on; several processes may share it")
     triton_url: str = _setting("127.0.0.1:8001", _text, "Triton's gRPC address, host:port")
     owner: str | None = _setting(
-        None, _text, "name of this process; at its start it stops what one of the same name left in the engine"
+        None, _text, "name of this process; at start it cancels requests that a process of this name left in the engine"
     )
     served_model_name: tuple[str, ...] = _setting(
         ("triton-chat",), _names, "names that requests may call the model by; the first is the default"
     )
     max_model_len: int | None = _setting(None, _whole(1, 2**31 - 1), "context length that /v1/models reports")
-    inline_reasoning: bool = _setting(False, _switch, "leave the reasoning in the content, tags and all")
-    enable_thinking: bool | None = _setting(None, _switch, "thinking where a request says nothing; else the model's")
+    inline_reasoning: bool = _setting(False, _switch, "keep the reasoning in the content, inside its tags")
+    enable_thinking: bool | None = _setting(
+        None, _switch, "thinking if a request does not set it; else the model's default"
+    )
     max_body_bytes: int = _setting(32 * 2**20, _whole(1, 2**31 - 1), "largest request body")
-    max_in_flight: int = _setting(512, _whole(1, 1_000_000), "requests at once for the engine, for each process")
-    max_queued: int = _setting(64, _whole(0, 1_000_000), "requests that may wait behind those; beyond it 503 at once")
-    queue_timeout: float = _setting(5.0, _seconds, "longest a request may wait there; then 503")
-    request_timeout: float = _setting(600.0, _seconds, "longest a request may take; X-Request-Timeout may shorten it")
-    body_timeout: float = _setting(60.0, _seconds, "longest a request's body may take to come in")
-    stall_timeout: float = _setting(30.0, _seconds, "longest a client may read nothing of its stream")
-    max_backlog: int = _setting(2**20, _whole(1, 2**31 - 1), "bytes held for a client that reads its stream too slowly")
-    grace_period: float = _setting(30.0, _seconds, "how long requests may finish after SIGTERM")
-    api_key: tuple[str, ...] = _setting((), _names, "accepted bearer keys of /v1 and the tokenizer; none asks for none")
+    max_in_flight: int = _setting(512, _whole(1, 1_000_000), "requests sent to the engine at once, per process")
+    max_queued: int = _setting(64, _whole(0, 1_000_000), "requests that may queue behind those; more get a 503 at once")
+    queue_timeout: float = _setting(5.0, _seconds, "time limit in that queue; then 503")
+    request_timeout: float = _setting(600.0, _seconds, "time limit of a request; X-Request-Timeout may shorten it")
+    body_timeout: float = _setting(60.0, _seconds, "time limit for receiving a request's body")
+    stall_timeout: float = _setting(30.0, _seconds, "seconds a client may leave its stream unread")
+    max_backlog: int = _setting(
+        2**20, _whole(1, 2**31 - 1), "bytes buffered for a client that reads its stream too slowly"
+    )
+    grace_period: float = _setting(30.0, _seconds, "time for requests to finish after SIGTERM")
+    api_key: tuple[str, ...] = _setting((), _names, "bearer keys accepted by /v1 and /tokenize; empty: no key needed")
     api_keys_file: str | None = _setting(
         None, _keys_file, "hashed keys by name, with limits; read again when it changes"
     )
-    api_key_rate: int | None = _setting(None, _whole(1, 10**9), "requests a minute that each key may begin")
-    api_key_burst: int | None = _setting(None, _whole(1, 10**9), "requests a key may begin at once after a pause")
-    api_key_concurrent: int | None = _setting(None, _whole(1, 10**9), "requests at once of each key, for each process")
-    cors_allow_origins: tuple[str, ...] = _setting((), _names, "origins that browsers may call from; * is any")
+    api_key_rate: int | None = _setting(None, _whole(1, 10**9), "requests per minute that each key may start")
+    api_key_burst: int | None = _setting(None, _whole(1, 10**9), "requests that a key may start at once after a pause")
+    api_key_concurrent: int | None = _setting(None, _whole(1, 10**9), "concurrent requests of each key, per process")
+    cors_allow_origins: tuple[str, ...] = _setting((), _names, "origins that browsers may call from; * allows any")
     tls_certificate: str | None = _setting(None, _text, "PEM file of the certificate chain; turns TLS on")
     tls_key: str | None = _setting(None, _text, "PEM file of the certificate's key")
     image_dirs: tuple[str, ...] = _setting((), _names, "directories that file:// image URLs may read from")
-    image_hosts: tuple[str, ...] = _setting((), _names, "hosts that image URLs may name; none means any public host")
+    image_hosts: tuple[str, ...] = _setting((), _names, "hosts that image URLs may name; empty: any public host")
     image_private_hosts: bool = _setting(False, _switch, "let image URLs reach private and loopback addresses")
     image_max_bytes: int = _setting(20 * 2**20, _whole(1, 2**31 - 1), "largest image, encoded")
     video_max_bytes: int = _setting(64 * 2**20, _whole(1, 2**31 - 1), "largest video, encoded")
     image_total_bytes: int = _setting(128 * 2**20, _whole(1, 2**31 - 1), "images and videos of a request together")
-    image_timeout: float = _setting(10.0, _seconds, "longest an image or a video may take to fetch")
-    image_max_redirects: int = _setting(3, _whole(0, 20), "redirects that an image URL may lead through")
-    image_concurrency: int = _setting(8, _whole(1, 1_000), "images that one request fetches at once")
+    image_timeout: float = _setting(10.0, _seconds, "time limit for fetching an image or a video")
+    image_max_redirects: int = _setting(3, _whole(0, 20), "redirects followed for an image URL")
+    image_concurrency: int = _setting(8, _whole(1, 1_000), "images of one request fetched at once")
     max_images: int = _setting(64, _whole(0, 10_000), "images and videos that one request may hold")
     log_level: str = _setting("info", _log_level, "critical, error, warning, info or debug")
-    log_format: str = _setting("text", _log_format, "text, or json: one object a line")
-    otlp_endpoint: str | None = _setting(None, _text, "OpenTelemetry collector for traces, as http://127.0.0.1:4318")
+    log_format: str = _setting("text", _log_format, "text, or json: one object per line")
+    otlp_endpoint: str | None = _setting(
+        None, _text, "OpenTelemetry collector for traces, such as http://127.0.0.1:4318"
+    )
 
     @classmethod
     def load(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> "Settings":

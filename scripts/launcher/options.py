@@ -210,7 +210,7 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
         choices=MPI_MODES,
         help="leader (default): a tritonserver for each GPU; orchestrator: one, which starts workers",
     )
-    add("--engine-config", type=Path, metavar="FILE", help="JSON or YAML object of engine options; flags go above it")
+    add("--engine-config", type=Path, metavar="FILE", help="JSON or YAML object of engine options; flags override it")
     add("--model-repository", type=Path, help="Triton model repository (default: this project's)")
     add("--model-config-name", help="named config of the models, such as trtllm (default: config.pbtxt)")
     add("--triton", type=Path, help="tritonserver binary (default: the container's, else the embedded one)")
@@ -229,7 +229,7 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     add(
         "--restarts",
         type=_count,
-        help=f"faults of a part within 15 minutes that are mended (default {defaults.restarts})",
+        help=f"restarts of a process allowed within 15 minutes (default {defaults.restarts})",
     )
     add("--log-dir", type=Path, help="where the logs of the parts go (default: logs in the cache folder)")
     add("--verbose", action="store_true", help="show the parts' logs here as well")

@@ -80,12 +80,12 @@ def test_links_lead_to_files(page: Path) -> None:
 
 
 def test_the_launchers_options() -> None:
-    told = {code for cells in rows(section("options.md", "The launcher's")) for code in codes(cells[0])} - {"MODEL"}
+    told = {code for cells in rows(section("options.md", "Launcher options")) for code in codes(cells[0])} - {"MODEL"}
     # Three fields are sorted out of the rest of the line; --engine-config is read into one of them, --engine is a name.
     sorted_out = {"settings", "engine", "notes", "engine_name"}
     own = {field.name for field in fields(LaunchOptions)} - sorted_out | {"engine_config", "engine"}
     assert told == {flag(name) for name in own}
-    defaults = {codes(cells[0])[-1]: cells[1] for cells in rows(section("options.md", "The launcher's"))}
+    defaults = {codes(cells[0])[-1]: cells[1] for cells in rows(section("options.md", "Launcher options"))}
     for name in (
         "model",
         "host",
@@ -98,11 +98,11 @@ def test_the_launchers_options() -> None:
         "ui_port",
     ):
         assert defaults[flag(name)].strip("`") == str(getattr(LaunchOptions(), name))
-    assert {flag(name) for name in UNNEEDED} <= set(codes(section("options.md", "The launcher's")))
+    assert {flag(name) for name in UNNEEDED} <= set(codes(section("options.md", "Launcher options")))
 
 
 def test_the_frontends_options_word_for_word() -> None:
-    told = rows(section("options.md", "The frontend's"))
+    told = rows(section("options.md", "Frontend options"))
     code = [[f"`{flag(field.name)}`", shown(field.default), str(field.metadata["about"])] for field in fields(Settings)]
     assert told == code
 
@@ -151,7 +151,7 @@ def test_the_builds_of_the_text_could_be_run() -> None:
 
 
 def test_the_models_options() -> None:
-    told = [codes(cells[0])[0] for cells in rows(section("options.md", "The models'"))]
+    told = [codes(cells[0])[0] for cells in rows(section("options.md", "Model options"))]
     assert told == sorted(flag(name) for name in MODEL_SETTINGS)
 
 
