@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading answers: what a model wrote, taken apart into content, reasoning and tool calls while it arrives."""
+"""Incremental parsers of model answers: text in, content, reasoning and tool calls out."""
 
 from families.parsers.chat_parser import AnswerFormat, ChatParser
 from families.parsers.events import (

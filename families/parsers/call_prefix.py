@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Telling from its first characters whether a text may consist of tool calls."""
+"""Decides from the first characters of a text whether it may consist of tool calls."""
 
 import re
 from collections.abc import Sequence
 
-# Function names are at most 64 characters in the OpenAI API; longer beginnings are prose.
+# Function names have at most 64 characters in the OpenAI API; a longer beginning is prose.
 _LONGEST = 128
 
 _PYTHON_LIST = re.compile(r"\[[^\W\d][\w.]*\(")
@@ -18,10 +18,10 @@ JSON_PREFIXES = tuple(
 
 
 class CallPrefix:
-    """The first characters of a text, whitespace left out, and what they tell.
+    """Compares the first characters of a streamed text, without whitespace, with the beginnings of tool calls.
 
-    json: beginnings that the text may have, without whitespace.
-    python_list, python_call: whether `[name(` and `name(` are beginnings too.
+    json: the beginnings to accept, without whitespace.
+    python_list, python_call: accept `[name(` and `name(` too.
     """
 
     def __init__(self, json: Sequence[str] = (), *, python_list: bool = False, python_call: bool = False) -> None:
@@ -32,7 +32,7 @@ class CallPrefix:
         self._head = ""
 
     def feed(self, text: str) -> bool | None:
-        """Whether the text may consist of calls; None while that is open."""
+        """Whether the text may consist of calls; None while undecided."""
         missing = _LONGEST - len(self._head)
         self._head += "".join(text.split())[:missing]
         head = self._head
@@ -40,5 +40,5 @@ class CallPrefix:
             return True
         if len(head) == _LONGEST:
             return False
-        begun = any(opening.startswith(head) for opening in self._json)
+        begun = any(prefix.startswith(head) for prefix in self._json)
         return None if begun or any(begins.fullmatch(head) for _, begins in self._python) else False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading one `{"name": ..., "arguments": ...}` object while it is being written."""
+"""Incremental reader of one `{"name": ..., "arguments": ...}` object."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ ARGUMENT_KEYS = frozenset({"arguments", "parameters"})
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _IN_STRING = re.compile(r'["\\]')
-# `<` outside a string is no JSON; it may begin the tag that ends a call whose JSON was left unfinished.
+# `<` outside a string is not JSON; it may begin the tag that closes a call whose JSON is unfinished.
 _IN_STRUCTURE = re.compile(r'["{}\[\]<]')
 _SCALAR_END = re.compile(r"[ \t\r\n,}]")
 _CLOSERS = {"{": "}", "[": "]"}
@@ -20,20 +20,22 @@ _Step = Callable[[str, int], int]
 
 
 class Status(Enum):
+    """How far the reader of a call object is."""
+
     READING = auto()
     DONE = auto()  # the object is complete, and a call
-    FAILED = auto()  # not a call, or something behind the arguments that belongs to none
-    BROKEN = auto()  # arguments that have begun turned out not to be JSON
+    FAILED = auto()  # not a call, or invalid text after the arguments
+    BROKEN = auto()  # the arguments of a call that has begun are not JSON
 
 
 class CallReader:
-    """Reads a call object from text in pieces, every character once.
+    """Reads a call object from text in pieces, each character once.
 
-    A call has begun once its name is known and its arguments are there; from then on they come as they arrive,
-    byte for byte. Arguments written as a JSON string are read to their end, since a JSON object may be inside.
-    Within arguments only strings and brackets are followed: other errors are left for the client to see.
+    A call has begun when its name is known and its arguments start; from then on they are streamed byte for byte.
+    Arguments written as a JSON string are read to the end first, since the string may hold a JSON object.
+    Within arguments only strings and brackets are checked; other errors are passed to the client.
 
-    Keys: `name`, `arguments` (or `parameters`; none means `{}`) and `"type": "function"`; any other fails.
+    Keys: `name`, `arguments` or `parameters` (neither means `{}`) and `"type": "function"`; any other key fails.
     """
 
     def __init__(self) -> None:
@@ -44,18 +46,18 @@ class CallReader:
         self._keys: list[str] = []
         self._token: list[str] = []  # the string or scalar being read
         self._in_string = self._escaped = False
-        self._closers: list[str] = []  # of the brackets open in the arguments
+        self._closers: list[str] = []  # closing brackets that the arguments still need
         self._arguments: list[str] = []
         self._rest: list[str] = []
-        self._claimed = False  # all that was read is accounted for by the call
+        self._claimed = False  # all text read so far belongs to the call
 
     @property
     def rest(self) -> str:
-        """What was read and belongs neither to a call that has begun nor to its arguments."""
+        """Text that was read but belongs neither to a call that has begun nor to its arguments."""
         return "".join(self._rest)
 
     def take(self) -> str:
-        """The arguments that arrived since the last take; empty until the call has begun."""
+        """The arguments that arrived since the last call of `take`; empty until the tool call has begun."""
         if not self.begun:
             return ""
         arguments = "".join(self._arguments)
@@ -63,7 +65,7 @@ class CallReader:
         return arguments
 
     def feed(self, text: str, start: int = 0) -> int:
-        """Read text[start:]; returns the position of the first character that was not read."""
+        """Read text[start:] and return the position of the first character that was not read."""
         position = start
         while position < len(text) and self.status is Status.READING:
             end = self._step(text, position)
@@ -77,10 +79,10 @@ class CallReader:
     # Each step reads from a position on and returns where it stopped.
 
     def _open_brace(self, text: str, position: int) -> int:
-        return self._want(text, position, {"{": self._next_key})
+        return self._expect(text, position, {"{": self._next_key})
 
     def _next_key(self, text: str, position: int) -> int:
-        return self._want(text, position, {'"': self._key})
+        return self._expect(text, position, {'"': self._key})
 
     def _key(self, text: str, position: int) -> int:
         position = self._string(text, position)
@@ -98,12 +100,12 @@ class CallReader:
             self._step = self._colon
 
     def _colon(self, text: str, position: int) -> int:
-        return self._want(
+        return self._expect(
             text, position, {":": self._argument_value if self._keys[-1] in ARGUMENT_KEYS else self._value}
         )
 
     def _value(self, text: str, position: int) -> int:
-        return self._want(text, position, {'"': self._text})
+        return self._expect(text, position, {'"': self._text})
 
     def _text(self, text: str, position: int) -> int:
         position = self._string(text, position)
@@ -112,7 +114,7 @@ class CallReader:
         return position
 
     def _accept_text(self, value: str) -> None:
-        self._step = self._behind_value
+        self._step = self._after_value
         if self._keys[-1] == "type":
             if value != "function":
                 self.status = Status.FAILED
@@ -128,7 +130,7 @@ class CallReader:
         if position == len(text):
             return position
         if text[position] == '"':
-            return self._want(text, position, {'"': self._string_arguments})
+            return self._expect(text, position, {'"': self._string_arguments})
         if text[position] in _CLOSERS:
             self._step = self._structure
             if self.name:
@@ -163,7 +165,7 @@ class CallReader:
         except ValueError:
             self.status = Status.FAILED
             return
-        self._step = self._behind_value
+        self._step = self._after_value
         if self.name:
             self._begin()
 
@@ -183,14 +185,14 @@ class CallReader:
                 break
             position += 1
             if not self._closers and not self._in_string:
-                self._step = self._behind_value
+                self._step = self._after_value
                 break
         self._arguments.append(text[start:position])
         self._claimed = self.begun
         return position
 
     def _turn(self, char: str) -> bool:
-        """Follow a quote or bracket; False where it cannot stand here."""
+        """Track a quote or bracket; False if it is invalid here."""
         if char == '"':
             self._in_string = True
         elif char in _CLOSERS:
@@ -199,7 +201,7 @@ class CallReader:
             return self._closers.pop() == char
         return True
 
-    def _behind_value(self, text: str, position: int) -> int:
+    def _after_value(self, text: str, position: int) -> int:
         position = self._skip_space(text, position)
         if position < len(text) and text[position] == "}" and self.name:
             if not self.begun:
@@ -208,13 +210,13 @@ class CallReader:
             self.status = Status.DONE
             self._claimed = True
             return position + 1
-        return self._want(text, position, {",": self._next_key})
+        return self._expect(text, position, {",": self._next_key})
 
     def _begin(self) -> None:
         self.begun = self._claimed = True
 
-    def _want(self, text: str, position: int, steps: Mapping[str, _Step]) -> int:
-        """Skip whitespace and go on with the step of the character behind it; fail where it has none."""
+    def _expect(self, text: str, position: int, steps: Mapping[str, _Step]) -> int:
+        """Skip whitespace and choose the next step by the character after it; fail if there is none for it."""
         position = self._skip_space(text, position)
         if position == len(text):
             return position
@@ -239,7 +241,7 @@ class CallReader:
         return end
 
     def _skip_string(self, text: str, position: int) -> int:
-        """Go on to behind the next escape or the closing quote."""
+        """The position after the next escape character or the closing quote."""
         if self._escaped:
             self._escaped = False
             return position + 1
@@ -253,7 +255,7 @@ class CallReader:
         return found.end()
 
     def _load_token(self) -> str:
-        """The string read; empty where it is no JSON or not fit for UTF-8."""
+        """The string just read; empty if it is not JSON or cannot be UTF-8."""
         try:
             value = load("".join(self._token))
         except ValueError:

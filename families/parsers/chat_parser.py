@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A chat answer's text to its fields: the reasoning parser, and behind it the tool parser."""
+"""Parses a chat answer's text: the reasoning parser first, then the tool parser."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class AnswerFormat:
     """How one family of models writes its answers.
 
     reasoning_tags: the tags around the reasoning, such as ("<think>", "</think>"); None for models without.
-    reasoning_starts_open: the generation prompt ends with the opening tag when thinking is on.
-    thinking_default: whether the family thinks when the request does not say.
-    tool_parser: a name of `TOOL_PARSERS`; None where tool calls cannot be read. Raises ValueError for other names.
+    reasoning_starts_open: the generation prompt ends with the opening tag if thinking is on.
+    thinking_default: whether the family thinks if the request does not set `enable_thinking`.
+    tool_parser: a name of `TOOL_PARSERS`; None if tool calls cannot be read. Raises ValueError for other names.
     """
 
     reasoning_tags: tuple[str, str] | None = None
@@ -30,32 +30,34 @@ class AnswerFormat:
 
 
 class ChatParser:
-    """Parses one answer of a family as one request asked for it.
+    """Parses one answer of a family with the options of one request.
 
-    With thinking off a thinking block is still recognised where the model writes one (Qwen3 may write an empty one).
-    Without tools, or with tool_choice "none", tool markup is text. With `inline_reasoning` the block is content as it
-    was written; tool calls are not looked for inside it either way.
+    With thinking off a thinking block is still recognised if the model writes one (Qwen3 may write an empty one).
+    Without tools, or with tool_choice "none", tool markup is text. With `inline_reasoning` the block is content,
+    unchanged. Tool calls inside reasoning are never parsed.
     """
 
     def __init__(self, answer_format: AnswerFormat, options: AnswerOptions) -> None:
         self._inline = options.inline_reasoning
         self._reasoning = _reasoning_parser(answer_format, options)
-        wants_tools = options.tools and options.tool_choice != "none"
+        parse_tools = options.tools and options.tool_choice != "none"
         self._tools: Parser | None = None
-        if answer_format.tool_parser is not None and wants_tools:
+        if answer_format.tool_parser is not None and parse_tools:
             self._tools = find_tool_parser(answer_format.tool_parser)()
 
     @property
     def in_reasoning(self) -> bool:
-        """Whether the text read last is reasoning."""
+        """Whether the last text read is reasoning."""
         return self._reasoning is not None and self._reasoning.inside
 
     def feed(self, text: str) -> list[Event]:
+        """The events of the next piece of text."""
         if self._reasoning is None:
             return self._read_content(text)
         return self._pass_on(self._reasoning.feed(text))
 
     def flush(self) -> list[Event]:
+        """The remaining events at the end of the answer."""
         events = self._pass_on(self._reasoning.flush()) if self._reasoning else []
         return events + self._tools.flush() if self._tools else events
 

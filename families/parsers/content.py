@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text around tool calls."""
+"""Writes the text around tool calls."""
 
 from families.parsers.events import ContentDelta, Event
 
 
 class ContentWriter:
-    """Writes content and leaves out the whitespace around tool calls.
+    """Writes content without the whitespace around tool calls.
 
-    Whitespace is held until it is known what follows. Where text follows calls and text preceded them, the
-    whitespace before the calls (or, without any, the one behind them) stays, to keep the two texts apart.
+    Whitespace is held until the text after it is known. Between two texts with calls between them, the whitespace
+    before the calls (or, if there is none, that after them) is kept, so that the texts stay apart.
     """
 
     def __init__(self) -> None:
         self._before: list[str] = []
         self._after: list[str] = []
-        self._behind_call = False
+        self._after_call = False
         self._written = False
 
     def text(self, text: str) -> list[Event]:
-        """More content."""
-        if self._behind_call:
+        """The events of a piece of content."""
+        if self._after_call:
             text = self._skip_space(text)
         body = text.rstrip()
         if not body:
@@ -28,7 +28,7 @@ class ContentWriter:
             return []
         event = ContentDelta(self._separator() + body)
         self._before, self._after = [text[len(body) :]], []
-        self._behind_call, self._written = False, True
+        self._after_call, self._written = False, True
         return [event]
 
     def _skip_space(self, text: str) -> str:
@@ -37,17 +37,17 @@ class ContentWriter:
         return rest
 
     def _separator(self) -> str:
-        if self._behind_call and not self._written:
+        if self._after_call and not self._written:
             return ""
         return "".join(self._before) or "".join(self._after)
 
     def call(self) -> None:
-        """A tool call stands here."""
-        self._behind_call = True
+        """Record that a tool call follows the content written so far."""
+        self._after_call = True
         self._after = []
 
     def flush(self) -> list[Event]:
-        """The whitespace at the end of the answer, unless it stands behind a call."""
-        space = "" if self._behind_call else "".join(self._before)
+        """The whitespace at the end of the answer, unless it follows a call."""
+        space = "" if self._after_call else "".join(self._before)
         self._before = []
         return [ContentDelta(space)] if space else []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What parsers make of an answer's text."""
+"""The events that parsers yield, and the protocol of a parser."""
 
 import secrets
 from dataclasses import dataclass
@@ -8,17 +8,21 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ContentDelta:
+    """The next piece of the answer's content."""
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
+    """The next piece of the reasoning."""
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStart:
-    """A call begins. index: its place among the answer's calls, from 0; id: unique to the call."""
+    """The beginning of a tool call. index: number of the call in the answer, from 0; id: unique to the call."""
 
     index: int
     id: str
@@ -38,28 +42,31 @@ Event = ContentDelta | ReasoningDelta | ToolCallStart | ToolArgumentsDelta
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call read as a whole. arguments: JSON text."""
+    """A complete tool call. arguments: JSON text."""
 
     name: str
     arguments: str
 
 
 class Parser(Protocol):
-    """An incremental parser: the events of text in pieces add up to those of the whole text, however it is cut."""
+    """An incremental parser: the same text gives the same answer, however it is cut into pieces."""
 
-    def feed(self, text: str) -> list[Event]: ...
+    def feed(self, text: str) -> list[Event]:
+        """The events of the next piece of text."""
+        ...
 
     def flush(self) -> list[Event]:
-        """What is left when the answer has ended."""
+        """The remaining events at the end of the answer."""
         ...
 
 
 def new_call_id() -> str:
+    """A new unique id of a tool call."""
     return "call_" + secrets.token_hex(12)
 
 
 def call_events(first_index: int, calls: list[ToolCall]) -> list[Event]:
-    """The events of whole calls, numbered from `first_index`."""
+    """The events of complete calls, numbered from `first_index`."""
     events: list[Event] = []
     for index, call in enumerate(calls, first_index):
         events += (ToolCallStart(index, new_call_id(), call.name), ToolArgumentsDelta(index, call.arguments))

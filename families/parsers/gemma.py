@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gemma 3 tool calls. The family has no markup of its own; it writes calls in fences or as the whole answer."""
+"""Gemma 3 tool calls. The family has no special markup; it writes calls in fences or as the whole answer."""
 
 from collections.abc import Callable
 
@@ -14,11 +14,13 @@ FENCE_END = "\n```"
 
 
 class GemmaParser:
-    """Reads calls in ```` ```tool_code ````, ```` ```tool_call ```` and ```` ```json ```` fences anywhere, and answers
-    that are calls as a whole: `{"name": ..., "parameters": {...}}` or `[name(key=value), ...]`.
+    """Reads calls in fences, and answers that consist of calls.
+
+    Fences are ```` ```tool_code ````, ```` ```tool_call ```` and ```` ```json ````, anywhere in the answer. A whole
+    answer may be `{"name": ..., "parameters": {...}}` or `[name(key=value), ...]`.
 
     A fence or answer that begins like calls is held to its end and must be a complete, valid list of them; otherwise
-    it stays in the content as it is (`[1]`, `[text](link)` and other JSON are passed on without delay).
+    it is content, unchanged (`[1]`, `[text](link)` and other JSON are passed on without delay).
     """
 
     def __init__(self) -> None:
@@ -27,8 +29,8 @@ class GemmaParser:
         self._fence_end = MarkerScanner(FENCE_END)
         self._step: Callable[[str, list[Event]], str] = self._beginning
         self._prefix = CallPrefix(JSON_PREFIXES, python_list=True)
-        self._held: list[str] = []  # what may be calls
-        self._fence = ""  # the opening fence of what is held
+        self._held: list[str] = []  # text that may be calls
+        self._fence = ""  # the fence that opened the held text
         self._calls = 0
 
     def feed(self, text: str) -> list[Event]:
@@ -57,7 +59,7 @@ class GemmaParser:
         if may_be_calls:
             self._step = self._whole
             return ""
-        return self._let_go()
+        return self._release()
 
     def _whole(self, text: str, events: list[Event]) -> str:
         self._held.append(text)
@@ -73,12 +75,12 @@ class GemmaParser:
         return text[position:]
 
     def _fence_beginning(self, text: str, events: list[Event]) -> str:
-        """Let a fence go that is no fence (```` ```jsonc ````) or does not begin like calls."""
+        """Release a fence of another language (```` ```jsonc ````) or whose text does not begin like calls."""
         self._held.append(text)
         may_be_calls = self._prefix.feed(text) if self._held[0][0].isspace() else False
         if may_be_calls is False:
             events += self._content.text(self._fence)
-            return self._let_go()
+            return self._release()
         if may_be_calls is None:
             return ""
         self._step = self._in_fence
@@ -92,16 +94,16 @@ class GemmaParser:
             self._conclude(events, end)
         return text[position:]
 
-    def _let_go(self) -> str:
-        """Read what was held as text in which fences may stand."""
+    def _release(self) -> str:
+        """Return the held text, to be read again as content with fences."""
         held, self._held, self._fence = "".join(self._held), [], ""
         self._step = self._outside
         return held
 
     def _conclude(self, events: list[Event], end: str = "") -> None:
-        """Make calls or content of what is held."""
+        """Write the held text as calls, or as content if it is not calls."""
         fence = self._fence
-        body = self._let_go()
+        body = self._release()
         calls = _read_calls(body)
         if calls:
             events += call_events(self._calls, calls)

@@ -14,9 +14,9 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 class HermesParser:
     """Reads tool calls between text, and streams their arguments.
 
-    What is no call stays in the content, tags and all: JSON that fails before a call has begun, or is unfinished at
-    the end. Once a call has begun it cannot be taken back: where its arguments break, all up to `</tool_call>` follows
-    as arguments; what is wrong behind complete arguments is content, so that the arguments stay valid.
+    JSON that is invalid before a call has begun, or unfinished at the end, stays in the content with its tags. A call
+    that has begun cannot be revoked: if its arguments become invalid, all text up to `</tool_call>` is streamed as
+    arguments; invalid text after complete arguments is content, so that the arguments stay valid.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class HermesParser:
         self._reader = CallReader()
         self._step: Callable[[str, int, list[Event]], int] = self._outside
         self._calls = 0
-        self._close_due = False  # a call's object has ended, its closing tag has not come
+        self._close_due = False  # a call's object has ended, its closing tag has not arrived
 
     def feed(self, text: str) -> list[Event]:
         events: list[Event] = []
@@ -83,7 +83,7 @@ class HermesParser:
         return position
 
     def _give_up(self, events: list[Event]) -> None:
-        """Leave the object, complete or not; what was read of it and not understood is content."""
+        """Leave the object, complete or not; text that was read and not used is content."""
         unread = self._reader.rest if self._reader.begun else OPEN + self._reader.rest
         events += self._content.text(unread)
         self._close_due = self._reader.begun

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Strict JSON, for text that models wrote."""
+"""Strict JSON for text written by models."""
 
 import json
 from typing import Any, NoReturn
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def load(text: str) -> Any:
-    """The value of a JSON text. Numbers come as floats: what counts is that they are numbers.
+    """The value of a JSON text, with all numbers as floats.
 
-    Raises ValueError for anything else, NaN and Infinity, and nesting too deep to read included.
+    Raises ValueError for anything else, including NaN, Infinity, and nesting too deep to read.
     """
     try:
         return json.loads(text, parse_constant=_refuse, parse_int=float)
@@ -29,14 +29,14 @@ def is_object(text: str) -> bool:
 
 
 def is_text(value: object) -> bool:
-    """Whether the value is a string that UTF-8 can carry: escapes can spell half a surrogate pair."""
+    """Whether the value is a string that UTF-8 can encode: JSON escapes can spell half a surrogate pair."""
     return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def unquoted_object(literal: str) -> str:
-    """The JSON object inside a JSON string literal, or the literal itself where there is none.
+    """The JSON object inside a JSON string literal, or the literal itself if there is none.
 
-    Raises ValueError where the literal is no JSON string.
+    Raises ValueError if the literal is not a JSON string.
     """
     inner = load(literal)
     return inner if is_text(inner) and is_object(inner) else literal

@@ -9,10 +9,9 @@ PYTHON_TAG = "<|python_tag|>"
 
 
 class Llama3JsonParser:
-    """Reads answers that are calls as a whole, with or without `<|python_tag|>` in front.
+    """Reads answers that consist of calls, with or without a leading `<|python_tag|>`.
 
-    An answer that begins like a call is held to its end, for only then is it known to be nothing else; any other
-    is passed on as it comes.
+    An answer that begins like a call is held to its end, since text may still follow; any other is passed on at once.
     """
 
     def __init__(self) -> None:

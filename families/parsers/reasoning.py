@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reasoning at the beginning of an answer: `<think>\\n...\\n</think>\\n\\n...`."""
+"""Parses reasoning at the beginning of an answer: `<think>\\n...\\n</think>\\n\\n...`."""
 
 import re
 from collections.abc import Callable
@@ -12,15 +12,15 @@ _NEWLINES = "\r\n"
 
 
 class ReasoningParser:
-    """Tells the reasoning at the beginning of an answer from the content behind it.
+    """Separates the reasoning at the beginning of an answer from the content after it.
 
-    The opening tag counts only at the beginning of the answer, behind whitespace at most: later it is text. The
-    first closing tag ends the reasoning; an unfinished block stays reasoning. Line ends directly behind the opening
-    tag, before the closing tag and behind it belong to the markup and are dropped, as the families' templates do.
+    The opening tag counts only at the beginning of the answer, after whitespace at most; later it is text. The first
+    closing tag ends the reasoning; an unfinished block stays reasoning. Line ends directly after the opening tag,
+    before the closing tag and after it belong to the markup and are dropped, as in the families' templates.
 
     starts_open: the prompt ends with the opening tag, so the answer begins inside the reasoning (a repeated opening
         tag is dropped).
-    verbatim: leave tags and line ends in; the block comes as ReasoningDelta with every character of it.
+    verbatim: keep tags and line ends; the block's events hold every character of it.
     """
 
     def __init__(self, tags: tuple[str, str], *, starts_open: bool = False, verbatim: bool = False) -> None:
@@ -30,13 +30,13 @@ class ReasoningParser:
         self._verbatim = verbatim
         self._step: Callable[[str, list[Event]], str] = self._beginning
         self._space: list[str] = []  # whitespace before an opening tag
-        self._tag = ""  # what has come of an opening tag
-        self._newlines: list[str] = []  # line ends that a closing tag may follow
+        self._tag = ""  # the part of an opening tag that has arrived
+        self._newlines: list[str] = []  # line ends that may precede a closing tag
         self._empty = True  # no reasoning written yet
 
     @property
     def inside(self) -> bool:
-        """Whether the text read last is reasoning."""
+        """Whether the last text read is reasoning."""
         return self._step == self._reasoning or (self._step == self._beginning and self._starts_open)
 
     def feed(self, text: str) -> list[Event]:
@@ -67,7 +67,7 @@ class ReasoningParser:
         return self._resolve() + rest
 
     def _resolve(self) -> str:
-        """Choose the step that reads on; returns what was held and is left to read."""
+        """Choose the next step; returns the held text that it must read."""
         opened = self._tag == self._open
         held = "".join(self._space) + self._tag
         self._space, self._tag = [], ""
@@ -81,7 +81,7 @@ class ReasoningParser:
             if self._verbatim:
                 events.append(ReasoningDelta(close))
             self._newlines = []
-            self._step = self._behind
+            self._step = self._after_block
         return text[position:]
 
     def _write(self, text: str, events: list[Event]) -> None:
@@ -97,7 +97,7 @@ class ReasoningParser:
         if len(body) < len(text):
             self._newlines.append(text[len(body) :])
 
-    def _behind(self, text: str, events: list[Event]) -> str:
+    def _after_block(self, text: str, events: list[Event]) -> str:
         rest = text if self._verbatim else text.lstrip(_NEWLINES)
         if rest:
             self._step = self._content

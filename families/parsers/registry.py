@@ -16,7 +16,7 @@ TOOL_PARSERS: Mapping[str, Callable[[], Parser]] = {
 
 
 def find_tool_parser(name: str) -> Callable[[], Parser]:
-    """The class of a tool parser; raises ValueError, listing the known names, for any other."""
+    """The class of a tool parser; raises ValueError for an unknown name, listing the known ones."""
     try:
         return TOOL_PARSERS[name]
     except KeyError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a complete text that is to consist of tool calls and nothing else, in JSON or Python's notation."""
+"""Readers of complete texts that consist of tool calls only, in JSON or Python notation."""
 
 import ast
 import json
@@ -16,7 +16,7 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 def read_json_calls(text: str) -> list[ToolCall] | None:
     """The calls of `{"name": ..., "arguments": {...}}` objects: one, several separated by `;`, or an array of them.
 
-    None where the text is anything else. Arguments must be a JSON object and keep every byte of theirs.
+    None if the text is anything else. Arguments must be a JSON object; their text is kept unchanged.
     """
     text = text.strip()
     separator = ";"
@@ -43,12 +43,12 @@ def read_json_calls(text: str) -> list[ToolCall] | None:
 def read_python_calls(text: str) -> list[ToolCall] | None:
     """The calls of `[name(key=value, ...), ...]`, or of one call without the brackets.
 
-    None where the text is anything else: an empty list, positional arguments, values that JSON cannot carry.
-    Besides Python's literals, `true`, `false` and `null` are understood.
+    None if the text is anything else: an empty list, positional arguments, values without a JSON form.
+    Besides Python's literals, `true`, `false` and `null` are accepted.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python deprecates
+            warnings.simplefilter("ignore")  # deprecated escapes
             body = ast.parse(text.strip(), mode="eval").body
         nodes = body.elts if isinstance(body, ast.List) else [body]
         return [_python_call(node) for node in nodes] or None
@@ -62,11 +62,11 @@ def _python_call(node: ast.expr) -> ToolCall:
     arguments: dict[str, Any] = {}
     for keyword in node.keywords:
         if keyword.arg is None:
-            raise ValueError("** cannot be read")
+            raise ValueError("** is not supported")
         arguments[keyword.arg] = _value(keyword.value)
     encoded = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
     if not is_text(encoded):
-        raise ValueError("not fit for UTF-8")
+        raise ValueError("cannot be encoded as UTF-8")
     return ToolCall(_name(node.func), encoded)
 
 

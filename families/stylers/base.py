@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every family does alike: render the checkpoint's chat template and read off it how answers are written."""
+"""The base of all prompt formatters: render the checkpoint's chat template, and infer the answer format from it."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -16,21 +16,21 @@ THINK_TAGS = ("<think>", "</think>")
 class Styler:
     """How one model family is prompted and how its answers are read.
 
-    A subclass says what the chat template cannot; each hook below may be overridden by itself.
+    Subclasses override the hooks in which the family differs from what its chat template says.
     """
 
     name: ClassVar[str]
-    # Tokens that end a turn of this family, added to the end ids where a checkpoint's configuration lacks them.
+    # Tokens that end a turn of this family, added to the end ids if a checkpoint's configuration lacks them.
     turn_ends: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, template_defaults: Mapping[str, Any] | None = None) -> None:
-        """template_defaults: the server's own values for `chat_template_kwargs`, which a request's override."""
+        """Create the styler with the server's own `chat_template_kwargs`; a request's values override them."""
         self.template_defaults: Mapping[str, Any] = dict(template_defaults or {})
 
     def render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
-        """The prompt text, BOS included where the template writes one.
+        """The prompt text of a chat, with BOS if the template writes one.
 
-        Raises RequestError for a chat that the family cannot express.
+        Raises RequestError if the family cannot express the chat.
         """
         prompt = tokenizer.render(
             self.arrange(chat),
@@ -40,14 +40,14 @@ class Styler:
             continue_final_message=chat.continue_final_message,
             template_kwargs=self.template_kwargs(chat),
         )
-        unwanted = chat.template_kwargs.get("enable_thinking") is False and chat.add_generation_prompt
-        if unwanted and prompt.rstrip().endswith(THINK_TAGS[0]):
+        thinking_off = chat.template_kwargs.get("enable_thinking") is False and chat.add_generation_prompt
+        if thinking_off and prompt.rstrip().endswith(THINK_TAGS[0]):
             message = "enable_thinking cannot be false: the served model always thinks"
             raise RequestError(message, param="enable_thinking")
         return prompt
 
     def answer_format(self, tokenizer: ChatTokenizer) -> AnswerFormat:
-        """How the family writes reasoning and tool calls, judged by what its template renders."""
+        """How the family writes reasoning and tool calls, inferred from what its template renders."""
         tags = self.reasoning_tags(tokenizer)
         if tags is None:
             return AnswerFormat(tool_parser=self.tool_parser(tokenizer))
@@ -58,7 +58,7 @@ class Styler:
         return AnswerFormat(
             reasoning_tags=tags,
             reasoning_starts_open=switched_on.endswith(opening),
-            # A template that opens the tag whatever it is told is of a model that always thinks.
+            # A template that opens the tag in spite of `enable_thinking` false belongs to a model that always thinks.
             thinking_default=by_default.endswith(opening) or not switched_off,
             tool_parser=self.tool_parser(tokenizer),
         )
@@ -69,15 +69,15 @@ class Styler:
         return tuple(item for item in ids if item is not None)
 
     def template_kwargs(self, chat: ChatRequest) -> dict[str, Any]:
-        """Variables for the template: the server's, overridden by the request's."""
+        """Variables for the template: the server's defaults, overridden by the request's values."""
         return {**self.template_defaults, **chat.template_kwargs}
 
     def arrange(self, chat: ChatRequest) -> list[Message]:
-        """The messages as the family's template wants them."""
+        """The messages in the roles and order that the family's template accepts."""
         return chat.messages
 
     def rendered_tools(self, chat: ChatRequest) -> list[dict[str, Any]]:
-        """The tool definitions that the template is given."""
+        """The tool definitions to pass to the template."""
         return [tool.definition for tool in chat.tools]
 
     def template(self, tokenizer: ChatTokenizer) -> str | None:
@@ -85,11 +85,11 @@ class Styler:
         return None
 
     def reasoning_tags(self, tokenizer: ChatTokenizer) -> tuple[str, str] | None:
-        """The tags around reasoning; a template that handles them is the sign that the model writes them."""
+        """The tags around reasoning, or None; by default inferred from a template that handles the closing tag."""
         return THINK_TAGS if THINK_TAGS[1] in (tokenizer.template or "") else None
 
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
-        """Key of families.parsers.TOOL_PARSERS, or None where tools are not supported."""
+        """A key of families.parsers.TOOL_PARSERS, or None if the family has no tools."""
         return None
 
     def _generation_prompt(self, tokenizer: ChatTokenizer, kwargs: Mapping[str, Any]) -> str:

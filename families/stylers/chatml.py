@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ChatML as a Jinja template, for checkpoints that have none of their own or whose own is not to be used."""
+"""ChatML as a Jinja template, for checkpoints whose own template is missing or unsuitable."""
 
 TURN_END = "<|im_end|>"
 
-# `default_system` is the styler's: the system prompt of a chat that has none.
+# `default_system`: the system prompt of a chat without one, set by the styler.
 TEMPLATE = """\
 {%- if default_system is defined and messages[0].role != 'system' %}
     {{- '<|im_start|>system\\n' + default_system + '<|im_end|>\\n' }}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any other model: its own chat template, or ChatML where it has none but the vocabulary is made for it."""
+"""Any other model: its own chat template, or ChatML if it has none and the vocabulary has ChatML's tokens."""
 
 from common.tokenizer import ChatTokenizer
 from families.stylers import chatml
@@ -8,6 +8,8 @@ from families.stylers.llama3 import HEADER
 
 
 class DefaultStyler(Styler):
+    """Models of no known family; everything is inferred from the chat template."""
+
     name = "default"
     turn_ends = (chatml.TURN_END, "<|eot_id|>", "<end_of_turn>")
 
@@ -17,7 +19,7 @@ class DefaultStyler(Styler):
         return None
 
     def stop_ids(self, tokenizer: ChatTokenizer) -> tuple[int, ...]:
-        # A token may be in the vocabulary and mean nothing: it ends turns only where the template writes it.
+        # A token of the vocabulary may be unused: it ends turns only if the template writes it.
         source = self.template(tokenizer) or tokenizer.template or ""
         ids = (tokenizer.token_id(token) for token in self.turn_ends if token in source)
         return tuple(item for item in ids if item is not None)
@@ -26,7 +28,7 @@ class DefaultStyler(Styler):
         template = tokenizer.template or ""
         if "tools" not in template:
             return None
-        # "<function=" marks the XML calls of Qwen3-Coder, which use the same outer tag.
+        # "<function=" marks the XML calls of Qwen3-Coder, which have the same outer tag.
         if "<tool_call>" in template and "<function=" not in template:
             return "hermes"
         return "llama3_json" if HEADER in template else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gemma 3. Its template knows two roles, user and model, in strict turns; system text opens the first user turn.
+"""Gemma 3. Its template has two roles, user and model, in strict alternation; system text opens the first user turn.
 
 Gemma 3 has no tokens for tools. As in Google's guide to function calling with it, the prompt describes the functions
 and asks for JSON; calls and results of earlier rounds are turns of plain text.
@@ -23,6 +23,8 @@ _TOOLS_END = " When no function is needed, answer in plain text."
 
 
 class Gemma3Styler(Styler):
+    """Gemma 3, with tools described in the system text."""
+
     name = "gemma3"
     turn_ends = ("<end_of_turn>",)
 
@@ -39,7 +41,7 @@ class Gemma3Styler(Styler):
         return [{"role": "system", "content": "\n\n".join(system)}, *turns] if system else turns
 
     def rendered_tools(self, chat: ChatRequest) -> list[dict[str, Any]]:
-        return []  # They are in the system text.
+        return []  # `arrange` describes them in the system text.
 
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
         return "gemma"
@@ -52,7 +54,7 @@ def _describe_tools(chat: ChatRequest) -> str:
 
 
 def _turns(messages: list[Message], start: int) -> list[Message]:
-    """Messages from `start` on as user and assistant turns; raises RequestError for a system message among them."""
+    """The messages from index `start` as user and assistant turns; raises RequestError for a system message."""
     turns: list[Message] = []
     called: dict[str, str] = {}  # tool call id -> function name
     after_result = False
@@ -67,7 +69,7 @@ def _turns(messages: list[Message], start: int) -> list[Message]:
             content = _join(content, _call_text(message["tool_calls"]))
         elif role == "tool":
             content = _result_text(message, called)
-        if role != "assistant" and after_result:  # Results, and what the user says to them, are one turn.
+        if role != "assistant" and after_result:  # Tool results and the user's text after them share a turn.
             turns[-1] = {"role": "user", "content": _join(turns[-1]["content"], content)}
         else:
             turns.append({"role": "user" if role == "tool" else role, "content": content})
@@ -76,7 +78,7 @@ def _turns(messages: list[Message], start: int) -> list[Message]:
 
 
 def _call_text(calls: list[dict[str, Any]]) -> str:
-    """Calls in the form that the prompt asks for: one object, or an array of several."""
+    """Calls in the form that the prompt requests: one object, or an array of several."""
     written = [{"name": call["function"]["name"], "parameters": call["function"]["arguments"]} for call in calls]
     return json.dumps(written if len(written) > 1 else written[0], ensure_ascii=False)
 

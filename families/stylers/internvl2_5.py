@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """InternVL2.5, on either of its language models (Qwen2.5 or InternLM2): ChatML with a system prompt of its own.
 
-The chat template in the checkpoint is the language model's and brings that model's system prompt, so it is not used.
+The checkpoint's chat template is that of the language model, with another system prompt, so it is not used.
 """
 
 from typing import Any
@@ -18,11 +18,13 @@ SYSTEM_PROMPT = (
 
 
 class InternVLStyler(Styler):
+    """InternVL2.5 in ChatML, without tools or reasoning."""
+
     name = "internvl2_5"
     turn_ends = (chatml.TURN_END,)
 
     def render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
-        # InternLM2's tokenizer puts <s> before a text and the family was trained so; Qwen2.5's puts nothing.
+        # The family was trained with the tokenizer's BOS: InternLM2's <s>; Qwen2.5's tokenizer adds none.
         return tokenizer.bos_text() + super().render(tokenizer, chat)
 
     def template_kwargs(self, chat: ChatRequest) -> dict[str, Any]:

@@ -8,9 +8,11 @@ HEADER = "<|start_header_id|>"
 
 
 class Llama3Styler(Styler):
+    """Llama 3 to 3.3."""
+
     name = "llama3"
     turn_ends = ("<|eot_id|>", "<|eom_id|>")
 
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
-        # Llama 3.0's template knows no tools.
+        # Llama 3.0's template has no tools.
         return "llama3_json" if "tools" in (tokenizer.template or "") else None
