@@ -88,7 +88,7 @@ class TileWorker:
         tiles = _joined([part.job.tiles[part.start : part.stop] for part in parts])
         embeddings = self._runtime.run(tiles).to(torch.bfloat16)
         tokens = embeddings.shape[1]
-        return embeddings.flatten(0, 1).split([part.tiles * tokens for part in parts])
+        return torch.split(embeddings.flatten(0, 1), [part.tiles * tokens for part in parts])
 
 
 def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, InternVLConfig, InternVLForConditionalGeneration
 
+from vision.towers.internvit import InternVit, InternVitConfig
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 56
 # The two published shapes: InternViT-300M's and InternViT-6B's.
@@ -141,8 +143,6 @@ INTERNVIT_300M = {
 
 def write_internvit_300m(folder: Path, layers: int) -> None:
     """A `vision/` folder of the published width with random float32 weights, 0.05 GB a layer."""
-    from vision.towers.internvit import InternVit, InternVitConfig
-
     config = internvit_config("300m", **INTERNVIT_300M, num_hidden_layers=layers)
     with torch.device("meta"):
         shapes = {

@@ -35,7 +35,7 @@ class TensorRtRuntime:
             self._trt_runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
             self._engine = _deserialize(self._trt_runtime, path)
             self._context = self._engine.create_execution_context()
-            self._stream = torch.cuda.Stream()
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch does not annotate it
         if self._context is None:
             raise ValueError(f"vit: TensorRT has too little GPU memory to run '{path}'")
         smallest, _, largest = self._engine.get_tensor_profile_shape(INPUT, PROFILE)

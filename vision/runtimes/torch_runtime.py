@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tower in torch, on the CPU or one GPU."""
 
+from collections.abc import Callable
+
 import torch
 
 from vision.options import VitOptions
 from vision.runtimes.device import find_device, limit_threads
 from vision.towers.compiled_tower import CompiledTower
-from vision.towers.registry import load_tower
+from vision.towers.gpu_form import gpu_form
+from vision.towers.registry import load_tower, tower_dtype
 from vision.towers.weights import read_config
 
 
@@ -16,14 +19,14 @@ class TorchRuntime:
     def __init__(self, options: VitOptions) -> None:
         device = find_device(options)
         limit_threads(options, device)
-        tower = load_tower(options.vision, options.dtype, device)
-        # What such a tower computes in float32 (embedding the patches) is rounded to 16 bits at once.
-        torch.backends.cuda.matmul.allow_tf32 = next(tower.layers.parameters()).dtype is not torch.float32
+        tower, config = load_tower(options.vision, options.dtype, device), read_config(options.vision)
+        # What a tower of 16 bits computes in float32 (embedding the patches) is rounded to 16 bits at once.
+        torch.backends.cuda.matmul.allow_tf32 = tower_dtype(config, options.dtype) is not torch.float32
         self.max_tiles = options.tile_budget
-        self._forward = tower
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = tower
         if device.type == "cuda" and options.compile is not False:
-            size = int(read_config(options.vision)["image_size"])
-            self._forward = CompiledTower(tower.for_gpu(), size, options.tile_budget, device)
+            size = int(config["image_size"])
+            self._forward = CompiledTower(gpu_form(tower), size, options.tile_budget, device)
         self._device = device
 
     @torch.inference_mode()

@@ -6,17 +6,18 @@ biases, is summed beforehand over the layers and added where the stream is read.
 """
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from vision.towers.internvit import InternVit, Layer
+from vision.towers.internvit import InternVit, Layer, Projector
+from vision.towers.tower import Tower
 
 
 class ShiftedNorm(nn.Module):
     """A norm in float32 of what the stream lacks its biases for. shift: float32 [hidden], their sum so far."""
+
+    shift: torch.Tensor
 
     def __init__(self, norm: nn.Module, shift: torch.Tensor) -> None:
         super().__init__()
@@ -25,13 +26,14 @@ class ShiftedNorm(nn.Module):
 
     def forward(self, stream: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same."""
-        return self._norm(stream + self.shift).to(stream.dtype)
+        normed: torch.Tensor = self._norm(stream + self.shift)
+        return normed.to(stream.dtype)
 
 
 class FusedLayer(nn.Module):
     """A layer that changes its argument. shift: the biases of the layers before."""
 
-    def __init__(self, layer: "Layer", shift: torch.Tensor) -> None:
+    def __init__(self, layer: Layer, shift: torch.Tensor) -> None:
         super().__init__()
         self.norm1 = ShiftedNorm(layer.norm1, shift)
         attended, self._attended = scaled(layer.attn.proj, layer.ls1)
@@ -49,44 +51,49 @@ class FusedLayer(nn.Module):
         rows.addmm_(self.mlp.widen(self.norm2(stream)).flatten(0, 1), self._widened)
 
 
-class FusedInternVit(nn.Module):
+class FusedInternVit(Tower):
     """Same call as the tower's, which is used up. Results differ by the rounding of the scaled weights."""
 
-    def __init__(self, tower: "InternVit") -> None:
+    def __init__(self, tower: InternVit) -> None:
         super().__init__()
         self.embeddings = tower.embeddings
-        shift = torch.zeros_like(tower.layers[0].ls1, dtype=torch.float32)
-        layers = []
-        for layer in tower.layers:
-            layers.append(FusedLayer(layer, shift))
-            shift = layers[-1].shift
-        self.layers = nn.ModuleList(layers)
+        layers = [module for module in tower.layers if isinstance(module, Layer)]
+        shift = torch.zeros_like(layers[0].ls1, dtype=torch.float32)
+        fused: list[FusedLayer] = []
+        for layer in layers:
+            fused.append(FusedLayer(layer, shift))
+            shift = fused[-1].shift
+        self.layers = nn.ModuleList(fused)
         self.projector = ShiftedProjector(tower.projector, shift)
 
-    def compiled(self) -> list[nn.Module]:
-        """What gains by compiling: the passes over memory. Products and attention are the libraries' either way."""
-        norms = [norm for layer in self.layers for norm in (layer.norm1, layer.norm2)]
+    def modules_to_compile(self) -> list[nn.Module]:
+        """List the passes over memory; matrix products and attention are library calls either way."""
+        norms = [module for module in self.layers.modules() if isinstance(module, ShiftedNorm)]
         return [self.embeddings, *norms, self.projector]
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """Uint8 [n, s, s, 3] -> [n, tokens, llm_hidden]."""
-        stream = self.embeddings(tiles)
+        stream: torch.Tensor = self.embeddings(tiles)
         for layer in self.layers:
             layer(stream)
-        return self.projector(stream)
+        embeddings: torch.Tensor = self.projector(stream)
+        return embeddings
 
 
 class ShiftedProjector(nn.Module):
     """The projector of what the stream lacks its biases for."""
 
-    def __init__(self, projector: nn.Module, shift: torch.Tensor) -> None:
+    shift: torch.Tensor
+
+    def __init__(self, projector: Projector, shift: torch.Tensor) -> None:
         super().__init__()
         self._projector = projector
         self.register_buffer("shift", shift)
 
     def forward(self, stream: torch.Tensor) -> torch.Tensor:
         """[n, 1 + patches, hidden] -> [n, tokens, llm_hidden]."""
-        return self._projector((stream + self.shift).to(stream.dtype))
+        embeddings: torch.Tensor = self._projector((stream + self.shift).to(stream.dtype))
+        return embeddings
 
 
 def scaled(linear: nn.Linear, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

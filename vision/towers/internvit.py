@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vision.towers.fused_internvit import FusedInternVit
+from vision.towers.tower import Tower
 from vision.towers.weights import assign, read_tensors
 
 try:
     from vision.towers import tile_attention
+
+    HAS_KERNEL = True
 except ImportError:
     # PyTorch's builds for CPUs come without Triton.
-    tile_attention = None
+    HAS_KERNEL = False
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu}
 # nn.LayerNorm's default, which the published projectors were trained with.
@@ -148,18 +150,19 @@ class Attention(nn.Module):
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same, before the projection."""
-        qkv = self.qkv(x)
-        if tile_attention is not None and not self._normed and tile_attention.fits(qkv, self._heads):
+        qkv: torch.Tensor = self.qkv(x)
+        if HAS_KERNEL and not self._normed and tile_attention.fits(qkv, self._heads):
             return tile_attention.attend(qkv, self._heads)
         q, k, v = qkv.chunk(3, dim=-1)
         if self._normed:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = (part.unflatten(-1, (self._heads, -1)).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (torch.unflatten(part, -1, (self._heads, -1)).transpose(1, 2) for part in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same."""
-        return self.proj(self.mix(x))
+        attended: torch.Tensor = self.proj(self.mix(x))
+        return attended
 
 
 class Mlp(nn.Module):
@@ -179,7 +182,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same."""
-        return self.fc2(self.widen(x))
+        narrowed: torch.Tensor = self.fc2(self.widen(x))
+        return narrowed
 
 
 def linear_gelu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
@@ -188,8 +192,10 @@ def linear_gelu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     There cuBLAS computes GELU's tanh form, at most 0.0005 beside it: with random weights the rows of InternViT-300M in
     bfloat16 stayed 0.0099 of their size from float32's.
     """
-    flat = torch.ops.aten._addmm_activation(linear.bias, x.flatten(0, -2), linear.weight.t(), use_gelu=True)
-    return flat.unflatten(0, x.shape[:-1])
+    flat: torch.Tensor = torch.ops.aten._addmm_activation(
+        linear.bias, x.flatten(0, -2), linear.weight.t(), use_gelu=True
+    )
+    return torch.unflatten(flat, 0, x.shape[:-1])
 
 
 class Layer(nn.Module):
@@ -207,8 +213,10 @@ class Layer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same."""
-        x = x + self.ls1 * self.attn(self.norm1(x))
-        return x + self.ls2 * self.mlp(self.norm2(x))
+        attended: torch.Tensor = self.attn(self.norm1(x))
+        x = x + self.ls1 * attended
+        mixed: torch.Tensor = self.mlp(self.norm2(x))
+        return x + self.ls2 * mixed
 
 
 class Projector(nn.Module):
@@ -225,10 +233,11 @@ class Projector(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, 1 + patches, hidden] -> [n, tokens, llm_hidden]. The class token is left out."""
         x = pixel_shuffle(x[:, 1:], self._grid, self._block)
-        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+        rows: torch.Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
+        return rows
 
 
-class InternVit(nn.Module):
+class InternVit(Tower):
     """Tower and projector. Parameters are named as in vision/model.safetensors."""
 
     def __init__(self, config: InternVitConfig) -> None:
@@ -237,16 +246,13 @@ class InternVit(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.projector = Projector(config)
 
-    def for_gpu(self) -> FusedInternVit:
-        """The same tower in the form that is fast there; this one is used up."""
-        return FusedInternVit(self)
-
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """Uint8 [n, s, s, 3] -> [n, tokens, llm_hidden]. There is no final norm."""
-        x = self.embeddings(tiles)
+        x: torch.Tensor = self.embeddings(tiles)
         for layer in self.layers:
             x = layer(x)
-        return self.projector(x)
+        embeddings: torch.Tensor = self.projector(x)
+        return embeddings
 
 
 def pixel_shuffle(x: torch.Tensor, grid: int, block: int) -> torch.Tensor:

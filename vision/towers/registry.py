@@ -2,21 +2,23 @@
 """The vision towers that torch can run, by `model_type` of vision/config.json."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
+from vision.towers.tower import Tower
 from vision.towers.weights import read_config
 
 # model_type -> module beside this file with load(folder, config, dtype, device); imported only when chosen, since
 # SigLIP brings transformers, which takes seconds.
 TOWERS = {"internvit": "vision.towers.internvit", "siglip_gemma3": "vision.towers.siglip_gemma3"}
+Value = TypeVar("Value")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-def load_tower(folder: Path, dtype: str, device: torch.device) -> nn.Module:
+def load_tower(folder: Path, dtype: str, device: torch.device) -> Tower:
     """The tower of a vision folder, ready to run: uint8 [n, s, s, 3] -> [n, tokens, llm_hidden].
 
     dtype: a name of DTYPES, or "auto" for the one that the weights are stored in. Raises ValueError for an unknown
@@ -24,12 +26,19 @@ def load_tower(folder: Path, dtype: str, device: torch.device) -> nn.Module:
     """
     config = read_config(folder)
     module = _known("model_type", config.get("model_type"), TOWERS)
-    kind = _known("dtype", config.get("dtype") if dtype == "auto" else dtype, DTYPES)
-    tower: nn.Module = importlib.import_module(module).load(folder, config, kind, device)
+    tower: Tower = importlib.import_module(module).load(folder, config, tower_dtype(config, dtype), device)
     return tower.eval().requires_grad_(False)
 
 
-def _known(key: str, value: Any, table: dict[str, Any]) -> Any:
+def tower_dtype(config: Mapping[str, Any], dtype: str) -> torch.dtype:
+    """Look up the dtype of a tower's layers.
+
+    config: of the vision folder. dtype: as for `load_tower`. Raises ValueError if it is unknown.
+    """
+    return _known("dtype", config.get("dtype") if dtype == "auto" else dtype, DTYPES)
+
+
+def _known(key: str, value: Any, table: Mapping[str, Value]) -> Value:
     if value not in table:
         raise ValueError(f"vision tower: unknown {key} '{value}'; known: {', '.join(sorted(table))}")
     return table[value]

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import Gemma3Config, SiglipVisionConfig, SiglipVisionModel
 from transformers.models.gemma3.modeling_gemma3 import Gemma3MultiModalProjector
 
+from vision.towers.tower import Tower
 from vision.towers.weights import assign, read_tensors
 
 # Of Gemma 3's published image processor.
@@ -18,7 +19,7 @@ MEAN = STD = 0.5
 _PUBLISHED, _OWN = "vision_tower.vision_model.", "vision_tower."
 
 
-class SiglipGemma3(nn.Module):
+class SiglipGemma3(Tower):
     """Tower and projector. Parameters are named as transformers names them."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -34,25 +35,17 @@ class SiglipGemma3(nn.Module):
         self.vision_tower = SiglipVisionModel(vision)
         self.multi_modal_projector = Gemma3MultiModalProjector(whole)
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        """The tower's equal layers."""
-        return self.vision_tower.encoder.layers
-
-    def for_gpu(self) -> "SiglipGemma3":
-        """Itself: there is no other form."""
-        return self
-
-    def compiled(self) -> list[nn.Module]:
-        """What gains by compiling."""
-        return list(self.layers)
+    def modules_to_compile(self) -> list[nn.Module]:
+        """List the tower's layers."""
+        return list(self.vision_tower.encoder.layers)
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
         """Uint8 [n, s, s, 3] -> [n, mm_tokens_per_image, llm_hidden]."""
         # Cast first: TensorRT takes uint8 as an input of the network but does nothing else with it.
         pixels = (tiles.to(torch.float32).permute(0, 3, 1, 2) / 255 - MEAN) / STD
         pixels = pixels.to(self.multi_modal_projector.mm_input_projection_weight.dtype)
-        return self.multi_modal_projector(self.vision_tower(pixels).last_hidden_state)
+        embeddings: torch.Tensor = self.multi_modal_projector(self.vision_tower(pixels).last_hidden_state)
+        return embeddings
 
 
 def load(folder: Path, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> SiglipGemma3:

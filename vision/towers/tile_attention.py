@@ -53,8 +53,15 @@ def attend(qkv: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 # Lengths are constants: numbers known at run time only took it a sixth longer.
-@triton.jit
-def _attend(qkv, out, tokens: tl.constexpr, heads: tl.constexpr, size: tl.constexpr, scale: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]  # Triton is not installed where types are checked
+def _attend(
+    qkv: tl.tensor,
+    out: tl.tensor,
+    tokens: tl.constexpr,
+    heads: tl.constexpr,
+    size: tl.constexpr,
+    scale: tl.constexpr,
+) -> None:
     """One block of one head's queries in one tile."""
     block = tl.program_id(0)
     head = tl.program_id(1) % heads
@@ -69,17 +76,17 @@ def _attend(qkv, out, tokens: tl.constexpr, heads: tl.constexpr, size: tl.conste
         _attend_rows(qkv, out, block * ROWS, LAST_ROWS, tokens, width, size, scale)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]  # Triton is not installed where types are checked
 def _attend_rows(
-    qkv,
-    out,
-    first,
+    qkv: tl.tensor,
+    out: tl.tensor,
+    first: tl.tensor,
     rows: tl.constexpr,
     tokens: tl.constexpr,
     width: tl.constexpr,
     size: tl.constexpr,
     scale: tl.constexpr,
-):
+) -> None:
     """`rows` queries from `first`; those past the end are neither read nor written."""
     dims = tl.arange(0, size)
     row = first + tl.arange(0, rows)

@@ -8,13 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.errors import RequestError
+from vision.batches import TileQueue
+from vision.worker import Job, TileWorker
+
 COUNTS = st.lists(st.integers(1, 20), max_size=30)
 BUDGETS = st.integers(1, 16)
 
 
 def runs(counts: list[int], budget: int) -> list[list[tuple[int, int, int]]]:
-    from vision.batches import TileQueue
-
     queue: TileQueue[tuple[int]] = TileQueue()
     for job, count in enumerate(counts):
         queue.add((job,), count)
@@ -49,8 +51,6 @@ def test_a_run_leaves_out_only_what_does_not_fit(counts, budget):
 
 
 def test_a_dropped_job_is_run_no_more():
-    from vision.batches import TileQueue
-
     queue: TileQueue[str] = TileQueue()
     queue.add("long", 5)
     queue.add("next", 1)
@@ -92,8 +92,6 @@ class Answers:
         self._count = count
 
     def job(self, number: int, tiles: torch.Tensor):
-        from vision.worker import Job
-
         def record(answer: object) -> None:
             self.got[number].append(answer)
             self._left.release()
@@ -111,8 +109,6 @@ def tiles_of(values: list[int]) -> torch.Tensor:
 
 def serve(runtime: NumberTower, jobs: list[list[int]], budget: int = 32) -> Answers:
     """Queue every job while the first is running."""
-    from vision.worker import TileWorker
-
     answers, worker = Answers(len(jobs)), TileWorker(runtime, budget)
     for number, values in enumerate(jobs):
         worker.submit(answers.job(number, tiles_of(values)))
@@ -144,8 +140,6 @@ def test_what_waits_during_a_run_makes_up_the_next():
 
 
 def test_a_failing_run_fails_only_its_requests():
-    from common.errors import RequestError
-
     runtime = NumberTower(bad=9)
     answers = serve(runtime, [[1], [2], [9], [3, 3, 3, 3, 3], [4, 4, 4, 4, 4, 4, 9, 4], [5]])
     (first,) = answers.got[0]
@@ -170,8 +164,6 @@ def test_the_rest_of_a_failed_job_is_not_run():
 
 
 def test_closing_answers_what_is_queued():
-    from vision.worker import TileWorker
-
     runtime = NumberTower()
     runtime.gate.set()
     answers, worker = Answers(5), TileWorker(runtime, 32)

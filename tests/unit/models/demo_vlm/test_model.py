@@ -33,6 +33,7 @@ from models.demo_vlm.training.scenes import SEEN_PAIRS
 from scripts.cache import MARKER
 from scripts.prepare import demo_vlm as prepare
 from tests.support.demo_checkpoint import make_base
+from vision.towers.internvit import load
 
 # Of the logits' own spread. PyTorch's CPU kernels may round a process's first pass unlike all later ones: 0.004 apart.
 ROUNDING = 0.02
@@ -115,8 +116,6 @@ def test_the_served_weights_are_the_trained_ones(model: DemoModel, served: Path)
 def test_the_served_vision_tower_gives_the_same_rows(
     model: DemoModel, batch: Batch, served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vision.towers.internvit import load
-
     config = json.loads((served / "vision" / "config.json").read_text())
     tower = load(served / "vision", config, torch.float32, torch.device("cpu"))
     with torch.no_grad():

@@ -15,7 +15,11 @@ from scripts.cli.main import main
 from scripts.engine_build import export_vit
 from scripts.engine_build.vit_plan import TileCounts
 from tests.support.vision_towers import VARIANTS, random_tiles, write_internvit, write_siglip
-from vision.runtimes.registry import RUNTIMES
+from vision.options import VitOptions, read_options
+from vision.runtimes.device import limit_threads
+from vision.runtimes.onnx_runtime import find_providers
+from vision.runtimes.registry import RUNTIMES, build_runtime
+from vision.towers.registry import load_tower
 
 # Shares of the largest value. Float32 sums in another order; torch's rows are rounded to bfloat16 (2^-9) on their way.
 FLOAT32, BFLOAT16 = 1e-3, 2**-8
@@ -35,9 +39,6 @@ def exported(tmp_path_factory):
 
 
 def build(model: Path, runtime: str = "torch", **values: object):
-    from vision.options import VitOptions
-    from vision.runtimes.registry import build_runtime
-
     return build_runtime(VitOptions(runtime, model / "vision", **values))
 
 
@@ -50,8 +51,6 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize("count", [1, 4, 13])
 def test_onnx_agrees_with_torch_at_any_tile_count(name, count, exported):
-    from vision.towers.registry import load_tower
-
     tiles = random_tiles(count)
     with torch.inference_mode():
         exact = load_tower(exported / name / "vision", "float32", torch.device("cpu"))(tiles)
@@ -152,8 +151,6 @@ def test_a_device_that_is_not_there_is_named(device, message, tmp_path):
 
 
 def test_onnxruntime_takes_the_gpu_where_its_build_can():
-    from vision.runtimes.onnx_runtime import find_providers
-
     cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
     assert find_providers("auto", [cpu]) == [cpu]
     assert find_providers("cpu", [cuda, cpu]) == [cpu]
@@ -167,9 +164,6 @@ def test_onnxruntime_takes_the_gpu_where_its_build_can():
     ("threads", "device", "taken"), [(None, "cpu", None), (3, "cpu", 3), (None, "cuda:1", 1), (2, "cuda", 2)]
 )
 def test_copies_for_a_gpu_wake_no_threads(threads, device, taken, monkeypatch):
-    from vision.options import VitOptions
-    from vision.runtimes.device import limit_threads
-
     counts: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", counts.append)
     limit_threads(VitOptions("torch", Path("/m/vision"), threads=threads), torch.device(device))
@@ -183,8 +177,6 @@ def parameters(**values: str) -> ModelParameters:
 
 
 def test_options_are_read_from_the_config():
-    from vision.options import VitOptions, read_options
-
     assert read_options(parameters(tile_budget="")) == VitOptions("torch", Path("/m/vision"))
     read = read_options(parameters(engine_file="/e.plan", tile_budget="8", compile="off", threads="2", device="cpu"))
     assert read == VitOptions(

@@ -17,6 +17,11 @@ from tests.support.vision_towers import (
     write_siglip,
     write_vision,
 )
+from vision.options import VitOptions
+from vision.runtimes.torch_runtime import TorchRuntime
+from vision.towers.gpu_form import gpu_form
+from vision.towers.internvit import linear_gelu, pixel_shuffle
+from vision.towers.registry import load_tower
 
 CPU = torch.device("cpu")
 # Float32 sums in another order; the largest values are about 10.
@@ -33,8 +38,6 @@ def tf32():
 
 
 def load(folder: Path, dtype: str = "auto") -> torch.nn.Module:
-    from vision.towers.registry import load_tower
-
     return load_tower(folder / "vision", dtype, CPU)
 
 
@@ -54,8 +57,8 @@ def test_a_fused_internvit_is_transformers_internvl(variant, tmp_path):
     model, tiles = write_internvit(tmp_path, variant), random_tiles(3)
     with torch.inference_mode():
         expected = model.get_image_features(normalised(tiles)).pooler_output
-        fused = load(tmp_path).for_gpu()
-        for module in fused.compiled():
+        fused = gpu_form(load(tmp_path))
+        for module in fused.modules_to_compile():
             module.compile(dynamic=True)
         torch.testing.assert_close(fused(tiles), expected, **CLOSE)
         torch.testing.assert_close(fused(tiles[:1]), expected[:1], **CLOSE)
@@ -66,14 +69,12 @@ def test_a_fused_internvit_rounds_no_worse(tmp_path):
     with torch.inference_mode():
         exact = model.get_image_features(normalised(tiles)).pooler_output
         plain = load(tmp_path, "bfloat16")(tiles)
-        fused = load(tmp_path, "bfloat16").for_gpu()(tiles)
+        fused = gpu_form(load(tmp_path, "bfloat16"))(tiles)
     assert fused.dtype == torch.bfloat16
     assert (fused - exact).norm() < 1.1 * (plain - exact).norm()
 
 
 def test_a_linear_layer_with_gelu_is_both_in_turn():
-    from vision.towers.internvit import linear_gelu
-
     torch.manual_seed(0)
     linear, x = torch.nn.Linear(16, 24), torch.randn(2, 5, 16) * 3
     with torch.inference_mode():
@@ -83,9 +84,6 @@ def test_a_linear_layer_with_gelu_is_both_in_turn():
 
 @pytest.mark.parametrize(("dtype", "rounds"), [("float32", False), ("bfloat16", True), ("float16", True)])
 def test_only_towers_of_16_bits_embed_patches_in_tf32(dtype, rounds, tmp_path, tf32):
-    from vision.options import VitOptions
-    from vision.runtimes.torch_runtime import TorchRuntime
-
     tf32.allow_tf32 = not rounds
     write_internvit(tmp_path, "300m")
     TorchRuntime(VitOptions("torch", vision=tmp_path / "vision", device="cpu", dtype=dtype))
@@ -125,8 +123,6 @@ def test_a_short_dtype_stays_close_to_float32(variant, dtype, share, tmp_path):
 
 
 def test_pixel_shuffle_keeps_neighbours_together():
-    from vision.towers.internvit import pixel_shuffle
-
     grid = torch.arange(16).view(1, 16, 1)
     assert pixel_shuffle(grid, 4, 2).tolist() == [[[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]]
 
