@@ -24,8 +24,8 @@ SAMPLES = 10  # looks at the memory during a run
 SLOTS, TOKEN_S, TOKENS = 8, 0.02, 25
 LIMITS: Mapping[str, Mapping[str, int]] = {
     "no limits": {"max_in_flight": 10_000, "max_queued": 0},
-    "8 at work, 0 queued": {"max_in_flight": SLOTS, "max_queued": 0},
-    "8 at work, 8 queued": {"max_in_flight": SLOTS, "max_queued": SLOTS},
+    "8 in flight, 0 queued": {"max_in_flight": SLOTS, "max_queued": 0},
+    "8 in flight, 8 queued": {"max_in_flight": SLOTS, "max_queued": SLOTS},
 }
 
 
