@@ -24,13 +24,13 @@ _PLAIN = re.compile(r"[\w.:/+-]+")
 class TextFormatter(logging.Formatter):
     """One line for people; what a client sent cannot begin another line, nor move a terminal's cursor."""
 
-    def __init__(self, *, wordy: bool = True) -> None:
+    def __init__(self, *, verbose: bool = True) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
-        self._wordy = wordy
+        self._verbose = verbose
 
     def formatException(self, ei: Any) -> str:
         """The traceback."""
-        return super().formatException(ei) if self._wordy else reticent_traceback(ei[1])
+        return super().formatException(ei) if self._verbose else redacted_traceback(ei[1])
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line without a traceback."""
@@ -41,13 +41,13 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time (UTC), level, logger, message, the record's fields, exception if there is one."""
 
-    def __init__(self, *, wordy: bool = True) -> None:
+    def __init__(self, *, verbose: bool = True) -> None:
         super().__init__()
-        self._wordy = wordy
+        self._verbose = verbose
 
     def formatException(self, ei: Any) -> str:
         """The traceback."""
-        return super().formatException(ei) if self._wordy else reticent_traceback(ei[1])
+        return super().formatException(ei) if self._verbose else redacted_traceback(ei[1])
 
     def format(self, record: logging.LogRecord) -> str:
         """The object as text."""
@@ -78,7 +78,7 @@ def about(*triton_ids: str) -> dict[str, Any]:
     return {"fields": {"request_id": " ".join(names), "triton_request_id": " ".join(triton_ids)}}
 
 
-def reticent_traceback(error: BaseException) -> str:
+def redacted_traceback(error: BaseException) -> str:
     """Where an error came from and of which type it is, but not what it says: that may be a piece of a prompt."""
     chain: list[str] = []
     cause: BaseException | None = error
@@ -89,22 +89,22 @@ def reticent_traceback(error: BaseException) -> str:
     return "\n".join(reversed(chain))
 
 
-def handler(log_format: str, *, wordy: bool = True) -> logging.Handler:
+def handler(log_format: str, *, verbose: bool = True) -> logging.Handler:
     """A handler that writes to stderr; raises ValueError for a format that is not in FORMATS.
 
-    wordy: tracebacks end with what the error says, which only processes that see no text may write unasked.
+    verbose: tracebacks end with what the error says, which only processes that see no text may write unasked.
     """
     if log_format not in FORMATS:
         raise ValueError(f"unknown log format '{log_format}'; known: {', '.join(FORMATS)}")
     stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(JsonFormatter(wordy=wordy) if log_format == "json" else TextFormatter(wordy=wordy))
+    stream.setFormatter(JsonFormatter(verbose=verbose) if log_format == "json" else TextFormatter(verbose=verbose))
     return stream
 
 
-def model_logger(name: str, *, wordy: bool, environment: Mapping[str, str] = os.environ) -> logging.Logger:
+def model_logger(name: str, *, verbose: bool, environment: Mapping[str, str] = os.environ) -> logging.Logger:
     """The logger of a Triton model. It writes by itself, so that no library that sets up the root logger changes it.
 
-    wordy: as for `handler`; at the level debug every model is.
+    verbose: as for `handler`; at the level debug every model is.
     TRITON_CHAT_LOG_FORMAT and TRITON_CHAT_LOG_LEVEL are the frontend's own settings. Raises ValueError for others.
     """
     logger = logging.getLogger(name)
@@ -113,7 +113,7 @@ def model_logger(name: str, *, wordy: bool, environment: Mapping[str, str] = os.
         raise ValueError(f"unknown log level '{level}'; known: {', '.join(LEVELS)}")
     logger.setLevel(level.upper())
     log_format = (environment.get("TRITON_CHAT_LOG_FORMAT") or "text").strip().lower()
-    logger.handlers = [handler(log_format, wordy=wordy or level == "debug")]
+    logger.handlers = [handler(log_format, verbose=verbose or level == "debug")]
     logger.propagate = False
     return logger
 

@@ -16,7 +16,7 @@ from engines.engine import Tokens
 from engines.reply import Reply
 from engines.tensors import Outputs
 
-log = model_logger("tensorrt_llm", wordy=True)
+log = model_logger("tensorrt_llm", verbose=True)
 
 
 class Outgoing:

@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from common.errors import RequestError
 from frontend import __version__
-from frontend.auth.authenticator import Access
+from frontend.auth.authenticator import Authenticator
 from frontend.auth.gate import Gate
 from frontend.endpoints import health, models, openapi, tokenization
 from frontend.endpoints.chat import plan_chat
@@ -57,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     for kind in (RequestError, ApiError, ClientGone, ValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _error_response)
-    app.add_middleware(Gate, max_body_bytes=settings.max_body_bytes, access=Access(settings))
+    app.add_middleware(Gate, max_body_bytes=settings.max_body_bytes, authenticator=Authenticator(settings))
     if settings.cors_allow_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from frontend.app import create_app
-from frontend.auth import authenticator as access
+from frontend.auth import authenticator
 from frontend.serving.http_protocol import BoundedProtocol
 from frontend.serving.service import Service
 from frontend.settings import Settings
@@ -53,7 +53,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for listening in sockets or []:
             logger.info("listening on %s:%d", *listening.getsockname()[:2])
-        for warning in access.warnings(self._settings):
+        for warning in authenticator.warnings(self._settings):
             logger.warning("%s", warning)
         # What exists now stays: the collector need not look at it again on every pass.
         gc.collect()

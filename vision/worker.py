@@ -16,7 +16,7 @@ from common.logs import about, model_logger
 from vision.batches import Part, TileQueue
 from vision.runtimes.runtime import VisionRuntime
 
-log = model_logger("vit", wordy=True)
+log = model_logger("vit", verbose=True)
 
 
 @dataclass(eq=False, slots=True)

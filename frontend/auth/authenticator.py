@@ -21,7 +21,7 @@ RELOAD_PERIOD = 1.0  # seconds between two looks at the file
 PROTECTED = ("/v1/", "/tokenize", "/detokenize")
 
 
-class Access:
+class Authenticator:
     """Asks for a key where any is known, and counts what each key uses."""
 
     def __init__(self, settings: Settings) -> None:
@@ -29,7 +29,7 @@ class Access:
         self._defaults = Limits(settings.api_key_rate, settings.api_key_burst, settings.api_key_concurrent)
         self._fixed = tuple(ApiKey(f"setting:{i}", digest(key), Limits()) for i, key in enumerate(settings.api_key, 1))
         self._path = None if settings.api_keys_file is None else Path(settings.api_keys_file)
-        self._looked_at = float("-inf")
+        self._checked_at = float("-inf")
         self._version: tuple[int, ...] | None = None
         self._quotas: dict[str, Quota] = {}
         self._index = KeyIndex(())
@@ -38,7 +38,7 @@ class Access:
     def authenticate(self, headers: Headers) -> tuple[str, Quota] | None:
         """Name and quota of the key that a request carries, None where none is asked for; raises ApiError."""
         if self._path is not None:
-            self._look(self._path)
+            self._reload(self._path)
         elif not self._fixed:
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -56,12 +56,12 @@ class Access:
         if origin is not None and origin not in self._origins and "*" not in self._origins:
             raise ApiError("bad_origin", "Pages of this origin may not call this server (cors_allow_origins)")
 
-    def _look(self, path: Path) -> None:
+    def _reload(self, path: Path) -> None:
         """Read the file again if it has changed. One that cannot be used leaves the keys as they are."""
         now = time.monotonic()
-        if now - self._looked_at < RELOAD_PERIOD:
+        if now - self._checked_at < RELOAD_PERIOD:
             return
-        self._looked_at = now
+        self._checked_at = now
         version = _version(path)
         if version == self._version:
             return

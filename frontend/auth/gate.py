@@ -8,7 +8,7 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from frontend.auth.authenticator import PROTECTED, Access
+from frontend.auth.authenticator import PROTECTED, Authenticator
 from frontend.errors import ApiError, describe, error_body
 from frontend.telemetry.request_record import current
 
@@ -16,10 +16,10 @@ from frontend.telemetry.request_record import current
 class Gate:
     """Tidies the path, checks the key and what it may do, limits the body however it is sent."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, access: Access) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, authenticator: Authenticator) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
-        self._access = access
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,8 +42,8 @@ class Gate:
         if method == "OPTIONS" or not path.startswith(PROTECTED):
             return
         if method == "POST":
-            self._access.check_origin(headers)
-        caller = self._access.authenticate(headers)
+            self._authenticator.check_origin(headers)
+        caller = self._authenticator.authenticate(headers)
         if caller is None:
             return
         current().key, quota = caller

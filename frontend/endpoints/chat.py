@@ -122,7 +122,7 @@ class ChatPlan(Plan):
             delta = replace(delta, reasoning="")
         return delta
 
-    def opening(self) -> bytes:
+    def first_chunks(self) -> bytes:
         role = orjson.dumps({"role": "assistant", "content": ""})
         frames = [self._frames.chunk(choice, b'"delta"', role) for choice in range(len(self.requests))]
         if self._echo:

@@ -93,7 +93,7 @@ class CompletionPlan(Plan):
             return replace(delta, text="", logprobs=(), finish_reason=finish, completion_tokens=none_made)
         return delta
 
-    def opening(self) -> bytes:
+    def first_chunks(self) -> bytes:
         echoes = [(choice, echo) for choice, echo in enumerate(self._echoes) if echo]
         return b"".join(self._frames.chunk(choice, b'"text"', orjson.dumps(echo)) for choice, echo in echoes)
 

@@ -63,7 +63,7 @@ class ResponsePlan(Plan):
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)
 
-    def opening(self) -> bytes:
+    def first_chunks(self) -> bytes:
         begun = self._body("in_progress")
         kinds = ("response.created", "response.in_progress")
         return self._frames([{"type": kind, "response": begun} for kind in kinds])

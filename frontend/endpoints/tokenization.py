@@ -19,7 +19,7 @@ router = APIRouter()
 @router.post("/tokenize")
 async def tokenize(request: Request) -> Response:
     service: Service = request.app.state.service
-    async with visiting(request, "tokenize") as visit, visit.lifeline.guard():
+    async with visiting(request, "tokenize") as visit, visit.cancel_scope.guard():
         raw = visit.body
         ids = await (_tokenize_chat(service, raw) if "messages" in raw else _tokenize_text(service, raw))
         body = {"count": len(ids), "max_model_len": service.settings.max_model_len, "tokens": ids}
@@ -29,7 +29,7 @@ async def tokenize(request: Request) -> Response:
 @router.post("/detokenize")
 async def detokenize(request: Request) -> Response:
     service: Service = request.app.state.service
-    async with visiting(request, "detokenize") as visit, visit.lifeline.guard():
+    async with visiting(request, "detokenize") as visit, visit.cancel_scope.guard():
         body = DetokenizeBody.model_validate(visit.body)
         service.model_name(body.model)
         text = await service.detokenize(body.tokens)

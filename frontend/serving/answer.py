@@ -16,7 +16,7 @@ from frontend import __version__
 from frontend.errors import ClientGone, SlowReader, describe, error_body
 from frontend.serving.generation import Generation
 from frontend.serving.service import Service
-from frontend.serving.slow_readers import Outlet
+from frontend.serving.slow_readers import StreamWriter
 from frontend.serving.sse import DONE, error_event
 from frontend.serving.visit import Visit, visiting
 from frontend.triton.deltas import merge
@@ -44,7 +44,7 @@ class Plan(ABC):
         """The part of a delta that the client asked for."""
 
     @abstractmethod
-    def opening(self) -> bytes:
+    def first_chunks(self) -> bytes:
         """Events before the first delta's."""
 
     @abstractmethod
@@ -77,16 +77,16 @@ async def answer(
     service: Service = request.app.state.service
     async with AsyncExitStack() as stack:
         visit = await stack.enter_async_context(visiting(request, endpoint))
-        async with visit.lifeline.guard():
+        async with visit.cancel_scope.guard():
             plan = await make_plan(service, visit.body)
             generation = await service.generate(plan.requests, plan.id, plan.image_urls)
             stack.callback(generation.close)
             await generation.start()
-        visit.lifeline.adopt(generation)
-        visit.ticket.usage = plan.usage
+        visit.cancel_scope.attach(generation)
+        visit.metrics.usage = plan.usage
         answering = _Answering(plan, generation, await generation.next(), visit)
         if plan.stream:
-            stack.enter_context(service.pace)
+            stack.enter_context(service.write_throttle)
             return EventStream(answering, service, stack.pop_all())
         return Response(orjson.dumps(await answering.whole()), media_type="application/json")
 
@@ -97,8 +97,8 @@ class _Answering:
     def __init__(self, plan: Plan, generation: Generation, first: dict[int, Delta], visit: Visit) -> None:
         self.plan = plan
         self.generation = generation
-        self.lifeline = visit.lifeline
-        self.ticket = visit.ticket
+        self.cancel_scope = visit.cancel_scope
+        self.metrics = visit.metrics
         self._next: dict[int, Delta] | None = first
 
     @property
@@ -116,7 +116,7 @@ class _Answering:
         adapted = {choice: self.plan.adapt(delta) for choice, delta in got.items()}
         for choice, delta in adapted.items():
             self.plan.usage.add(choice, delta)
-            self.ticket.note(choice, delta)
+            self.metrics.observe(choice, delta)
         return adapted
 
     async def whole(self) -> dict[str, Any]:
@@ -139,40 +139,40 @@ class EventStream(Response):
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._answering = answering
-        self._pace = service.pace
+        self._write_throttle = service.write_throttle
         self._slow_readers = service.slow_readers
         self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answering = self._answering
-        outlet = Outlet(send, answering.generation.backlog, answering.lifeline.cut)
+        writer = StreamWriter(send, answering.generation.backlog, answering.cancel_scope.abort)
         async with self._resources:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
-                with self._slow_readers.watching(outlet):
-                    async with answering.lifeline.guard():
-                        await self._tell(outlet)
+                with self._slow_readers.monitor(writer):
+                    async with answering.cancel_scope.guard():
+                        await self._write_answer(writer)
             except (ClientGone, SlowReader) as error:
                 # Nobody reads. The answer is left without its end, on which the server closes the connection.
-                answering.ticket.failed(error)
+                answering.metrics.fail(error)
 
-    async def _tell(self, outlet: Outlet) -> None:
+    async def _write_answer(self, writer: StreamWriter) -> None:
         try:
-            await self._events(outlet)
+            await self._write_events(writer)
         except ClientGone:
             raise
         except Exception as error:
-            self._answering.ticket.failed(error)
+            self._answering.metrics.fail(error)
             if describe(error)[0].status == 500:
                 logger.exception("request %s failed", self._answering.plan.id)
-            await outlet.write(error_event(error_body(error)) + DONE, more=False)
+            await writer.write(error_event(error_body(error)) + DONE, more=False)
 
-    async def _events(self, outlet: Outlet) -> None:
-        plan, waiting = self._answering.plan, self._answering.plan.opening()
+    async def _write_events(self, writer: StreamWriter) -> None:
+        plan, waiting = self._answering.plan, self._answering.plan.first_chunks()
         while (deltas := await self._answering.deltas()) is not None:
             waiting += b"".join([plan.chunks(choice, delta) for choice, delta in deltas.items()])
             if waiting and self._answering.running:
-                await outlet.write(waiting)
+                await writer.write(waiting)
                 waiting = b""
-                await self._pace.pause()
-        await outlet.write(waiting + (plan.usage_chunk() if plan.include_usage else b"") + DONE, more=False)
+                await self._write_throttle.wait()
+        await writer.write(waiting + (plan.usage_chunk() if plan.include_usage else b"") + DONE, more=False)

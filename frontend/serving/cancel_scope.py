@@ -12,7 +12,7 @@ from frontend.errors import ClientGone
 from frontend.serving.generation import Generation
 
 
-class Lifeline:
+class CancelScope:
     """One request's. `end` raises its error inside `guard`, or, once there is a generation, fails that instead.
 
     Made within a running event loop; `close` must be called in the end.
@@ -24,30 +24,30 @@ class Lifeline:
         self._generation: Generation | None = None
         self._watcher: asyncio.Task[None] | None = None
         late = RequestError(f"The request did not finish within {timeout:g} s", kind="timeout")
-        self._timer = asyncio.get_running_loop().call_later(timeout, self.end, late)
+        self._timer = asyncio.get_running_loop().call_later(timeout, self.cancel, late)
 
-    def watch(self, request: Request) -> None:
+    def cancel_on_disconnect(self, request: Request) -> None:
         """End when the client closes the connection. Its body must have been read."""
         self._watcher = asyncio.create_task(_disconnected(request))
-        self._watcher.add_done_callback(self._gone)
+        self._watcher.add_done_callback(self._on_disconnect)
 
-    def adopt(self, generation: Generation) -> None:
+    def attach(self, generation: Generation) -> None:
         """From now on the generation is what ends, so that what is told to the client is up to its reader."""
         self._generation = generation
         if self._error is not None:
             generation.fail(self._error)
 
-    def end(self, error: Exception) -> None:
+    def cancel(self, error: Exception) -> None:
         """End the request; the first error counts."""
         if self._error is not None:
             return
         if self._generation is None:
-            self.cut(error)
+            self.abort(error)
         else:
             self._error = error
             self._generation.fail(error)
 
-    def cut(self, error: Exception) -> None:
+    def abort(self, error: Exception) -> None:
         """Raise an error inside the guard, whatever it waits for."""
         self._error = error
         if self._scope is not None:
@@ -70,11 +70,11 @@ class Lifeline:
     def close(self) -> None:
         self._timer.cancel()
         if self._watcher is not None:
-            self._watcher.remove_done_callback(self._gone)
+            self._watcher.remove_done_callback(self._on_disconnect)
             self._watcher.cancel()
 
-    def _gone(self, watcher: "asyncio.Task[None]") -> None:
-        self.end(ClientGone())
+    def _on_disconnect(self, watcher: "asyncio.Task[None]") -> None:
+        self.cancel(ClientGone())
 
 
 async def _disconnected(request: Request) -> None:

@@ -13,12 +13,12 @@ from common.errors import RequestError
 from frontend.errors import ApiError, ShuttingDown
 from frontend.images import ImageFetcher
 from frontend.serving.admission import Admission
-from frontend.serving.cancel_scope import Lifeline
+from frontend.serving.cancel_scope import CancelScope
 from frontend.serving.generation import Generation
 from frontend.serving.slow_readers import SlowReaders
-from frontend.serving.write_throttle import Pace
+from frontend.serving.write_throttle import WriteThrottle
 from frontend.settings import Settings
-from frontend.telemetry.metrics import Ticket
+from frontend.telemetry.metrics import RequestMetrics
 from frontend.telemetry.request_record import current, triton_request_id
 from frontend.triton.client import TritonClient
 from frontend.triton.tensors import (
@@ -40,10 +40,10 @@ class Service:
         self.settings = settings
         self.triton = TritonClient(settings.triton_url, settings.owner)
         self.images = ImageFetcher(settings)
-        self.pace = Pace()
+        self.write_throttle = WriteThrottle()
         self.admission = Admission(settings.max_in_flight, settings.max_queued, settings.queue_timeout)
         self.slow_readers = SlowReaders(settings.stall_timeout, settings.max_backlog)
-        self._lifelines: set[Lifeline] = set()
+        self._cancel_scopes: set[CancelScope] = set()
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -69,32 +69,32 @@ class Service:
 
     def fail_all(self) -> None:
         """End what is still under way: the server is going away."""
-        for lifeline in list(self._lifelines):
-            lifeline.end(ShuttingDown())
+        for cancel_scope in list(self._cancel_scopes):
+            cancel_scope.cancel(ShuttingDown())
 
     @contextmanager
-    def admit(self, endpoint: str) -> Iterator[Ticket]:
+    def admit(self, endpoint: str) -> Iterator[RequestMetrics]:
         """A place among the requests inside; raises ApiError where there is none."""
         with self.admission.enter():
-            ticket = Ticket(endpoint)
+            metrics = RequestMetrics(endpoint)
             try:
-                yield ticket
+                yield metrics
             except BaseException as error:
-                ticket.failed(error)
+                metrics.fail(error)
                 raise
             finally:
-                ticket.close()
+                metrics.close()
 
     @contextmanager
-    def lifeline(self, timeout: float) -> Iterator[Lifeline]:
+    def cancel_scope(self, timeout: float) -> Iterator[CancelScope]:
         """What ends a request early, after `timeout` seconds at the latest."""
-        lifeline = Lifeline(timeout)
-        self._lifelines.add(lifeline)
+        cancel_scope = CancelScope(timeout)
+        self._cancel_scopes.add(cancel_scope)
         try:
-            yield lifeline
+            yield cancel_scope
         finally:
-            self._lifelines.discard(lifeline)
-            lifeline.close()
+            self._cancel_scopes.discard(cancel_scope)
+            cancel_scope.close()
 
     def model_name(self, asked: str | None) -> str:
         """The model a request means; none or "" is the first served name. Raises ApiError for an unknown one."""

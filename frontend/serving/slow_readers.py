@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients that read a stream too slowly, and what may be held for them.
+"""Detect clients that read their stream too slowly, and end their streams.
 
-A write waits while the socket's buffers are full. The engine cannot be slowed down by one client, so what it says
-meanwhile is held here, up to a limit; beyond that, or when the client takes nothing at all for too long, it is cut off.
+A write waits while the socket's buffers are full. One client must not slow down the engine, so its further output is
+buffered in this process. The stream is aborted when that backlog grows too large or one write takes too long.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from starlette.types import Send
 from frontend.errors import SlowReader
 
 
-class Outlet:
-    """The writes of one stream.
+class StreamWriter:
+    """Write the body of one streamed response, and measure how long the current write has been blocked.
 
-    backlog: bytes that wait behind the write under way. cut: ends the stream.
+    backlog: returns the bytes that wait behind the current write. abort: ends the stream with an error.
     """
 
-    def __init__(self, send: Send, backlog: Callable[[], int], cut: Callable[[Exception], None]) -> None:
+    def __init__(self, send: Send, backlog: Callable[[], int], abort: Callable[[Exception], None]) -> None:
         self._send = send
         self._blocked_since: float | None = None
         self.backlog = backlog
-        self.cut = cut
+        self.abort = abort
 
     async def write(self, body: bytes, *, more: bool = True) -> None:
         self._blocked_since = time.monotonic()
@@ -33,41 +33,41 @@ class Outlet:
         self._blocked_since = None
 
     def blocked(self) -> float:
-        """Seconds that the write under way has taken so far."""
+        """Seconds that the current write has taken so far, 0 if there is none."""
         return 0.0 if self._blocked_since is None else time.monotonic() - self._blocked_since
 
 
 class SlowReaders:
-    """Looks after all streams of a process.
+    """Monitors all streams of the process and aborts those whose client does not read.
 
-    stall_timeout: seconds that one write may take. max_backlog: bytes that may wait behind it.
+    stall_timeout: seconds that one write may take. max_backlog: bytes that may wait behind a blocked write.
     """
 
     def __init__(self, stall_timeout: float, max_backlog: int) -> None:
         self._stall_timeout = stall_timeout
         self._max_backlog = max_backlog
         self._period = min(1.0, stall_timeout / 4)
-        self._outlets: set[Outlet] = set()
+        self._writers: set[StreamWriter] = set()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check the streams periodically until cancelled."""
         while True:
             await asyncio.sleep(self._period)
-            for outlet in list(self._outlets):
-                self._look(outlet)
+            for writer in list(self._writers):
+                self._check(writer)
 
-    def _look(self, outlet: Outlet) -> None:
-        blocked = outlet.blocked()
-        # Only who blocks is measured: a healthy stream's backlog is taken at its next turn.
-        if blocked > self._stall_timeout or (blocked > self._period and outlet.backlog() > self._max_backlog):
-            self._outlets.discard(outlet)
-            outlet.cut(SlowReader())
+    def _check(self, writer: StreamWriter) -> None:
+        blocked = writer.blocked()
+        # A stream that is not blocked takes its whole backlog with its next write, so only blocked ones count.
+        if blocked > self._stall_timeout or (blocked > self._period and writer.backlog() > self._max_backlog):
+            self._writers.discard(writer)
+            writer.abort(SlowReader())
 
     @contextmanager
-    def watching(self, outlet: Outlet) -> Iterator[None]:
-        """Look after this stream as well."""
-        self._outlets.add(outlet)
+    def monitor(self, writer: StreamWriter) -> Iterator[None]:
+        """Monitor a stream while the context is open."""
+        self._writers.add(writer)
         try:
             yield
         finally:
-            self._outlets.discard(outlet)
+            self._writers.discard(writer)

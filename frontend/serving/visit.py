@@ -14,9 +14,9 @@ from starlette.requests import ClientDisconnect
 
 from common.errors import RequestError
 from frontend.errors import ApiError, ClientGone
-from frontend.serving.cancel_scope import Lifeline
+from frontend.serving.cancel_scope import CancelScope
 from frontend.serving.service import Service
-from frontend.telemetry.metrics import Ticket
+from frontend.telemetry.metrics import RequestMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Visit:
     """An admitted request. body: the JSON object that it sent."""
 
     body: dict[str, Any]
-    ticket: Ticket
-    lifeline: Lifeline
+    metrics: RequestMetrics
+    cancel_scope: CancelScope
 
 
 @asynccontextmanager
@@ -35,13 +35,13 @@ async def visiting(request: Request, endpoint: str) -> AsyncIterator[Visit]:
     Raises ApiError where there is no place, RequestError where the request cannot be read.
     """
     service: Service = request.app.state.service
-    with service.admit(endpoint) as ticket, service.lifeline(_timeout(request, service)) as lifeline:
-        async with lifeline.guard():
+    with service.admit(endpoint) as metrics, service.cancel_scope(_timeout(request, service)) as cancel_scope:
+        async with cancel_scope.guard():
             body = await _read_json(request, service.settings.body_timeout)
-            lifeline.watch(request)
+            cancel_scope.cancel_on_disconnect(request)
             await service.admission.acquire()
         try:
-            yield Visit(body, ticket, lifeline)
+            yield Visit(body, metrics, cancel_scope)
         finally:
             service.admission.release()
 

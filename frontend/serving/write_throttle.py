@@ -11,20 +11,20 @@ CHUNK_COST = 1e-4  # seconds of one core for one chunk, measured from gRPC read 
 NOTICEABLE = 2e-3  # seconds; shorter pauses cost more in timers than they save
 
 
-class Pace:
+class WriteThrottle:
     """Counts the streams of a process; each gets an equal share of the chunks it can write."""
 
     def __init__(self) -> None:
         self._streams = 0
 
-    def __enter__(self) -> "Pace":
+    def __enter__(self) -> "WriteThrottle":
         self._streams += 1
         return self
 
     def __exit__(self, *_: object) -> None:
         self._streams -= 1
 
-    async def pause(self) -> None:
+    async def wait(self) -> None:
         """Wait, after a write, until the stream's next turn: with few streams not at all."""
         share = self._streams * CHUNK_COST
         if share >= NOTICEABLE:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.logs import handler
 from frontend.telemetry import metrics
-from frontend.telemetry.request_record import CURRENT, Record
+from frontend.telemetry.request_record import CURRENT, RequestRecord
 from frontend.telemetry.tracing import Tracing
 
 access = logging.getLogger("frontend.access")
@@ -33,7 +33,7 @@ _TALKATIVE = ("httpx", "httpcore")
 def set_up(level: str, log_format: str) -> None:
     """One handler for everything that this process logs."""
     root = logging.getLogger()
-    writer = handler(log_format, wordy=level == "debug")
+    writer = handler(log_format, verbose=level == "debug")
     writer.addFilter(_name_request)
     root.handlers = [writer]
     root.setLevel(level.upper())
@@ -69,7 +69,7 @@ class AccessLog:
         headers = Headers(scope=scope)
         asked_id = headers.get("x-request-id", "")
         request_id = asked_id if _REQUEST_ID.fullmatch(asked_id) else uuid.uuid4().hex
-        record = Record(request_id, scope["method"], scope["path"])
+        record = RequestRecord(request_id, scope["method"], scope["path"])
         scope.setdefault("state", {})["request_id"] = request_id
         if self._tracing is not None and scope["path"] not in _QUIET:
             record.trace = self._tracing.begin(record, headers)
@@ -82,7 +82,7 @@ class AccessLog:
         finally:
             record.path = scope["path"]
             metrics.count(record)
-            _tell(record)
+            _log(record)
             if record.trace is not None:
                 record.trace.end(record)
             CURRENT.reset(token)
@@ -101,7 +101,7 @@ class AccessLog:
 class _Named:
     """`send` that names the request in the answer's head and notes its status."""
 
-    def __init__(self, record: Record, send: Send) -> None:
+    def __init__(self, record: RequestRecord, send: Send) -> None:
         self.record = record
         self._send = send
 
@@ -112,7 +112,7 @@ class _Named:
         await self._send(message)
 
 
-def _tell(record: Record) -> None:
+def _log(record: RequestRecord) -> None:
     level = logging.DEBUG if record.path in _QUIET and record.error is None else logging.INFO
     if not access.isEnabledFor(level):
         return

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from common.errors import RequestError
 from frontend.errors import REFUSALS, ApiError, ClientGone, ShuttingDown, SlowReader
-from frontend.telemetry.request_record import Record, current
+from frontend.telemetry.request_record import RequestRecord, current
 from frontend.triton.tensors import Delta
 from frontend.triton.usage import Usage
 
@@ -96,7 +96,7 @@ def _begin_at_zero() -> None:
 _begin_at_zero()
 
 
-class Ticket:
+class RequestMetrics:
     """One admitted request, from its admission to its end. usage: set once it is known what will be counted."""
 
     def __init__(self, endpoint: str) -> None:
@@ -108,7 +108,7 @@ class Ticket:
         self._last: dict[int, float] = {}
         IN_FLIGHT.inc()
 
-    def note(self, choice: int, delta: Delta) -> None:
+    def observe(self, choice: int, delta: Delta) -> None:
         """Time one delta that goes to the client. Called for every token."""
         if not (delta.text or delta.reasoning or delta.tool_calls):
             return
@@ -120,7 +120,7 @@ class Ticket:
             self._first_content(now)
         self._last[choice] = now
 
-    def failed(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         self._record.fail(error)
 
     def close(self) -> None:
@@ -164,7 +164,7 @@ class ImageFetch:
             self._span.end(outcome, self.size)
 
 
-def count(record: Record) -> None:
+def count(record: RequestRecord) -> None:
     """Count a request that has ended. Those that asked no model for anything count only where they were refused."""
     if record.endpoint is None and record.error is None:
         return

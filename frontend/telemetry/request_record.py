@@ -11,11 +11,11 @@ from frontend.errors import describe
 if TYPE_CHECKING:
     from frontend.telemetry.tracing import RequestTrace
 
-CURRENT: ContextVar["Record | None"] = ContextVar("record", default=None)
+CURRENT: ContextVar["RequestRecord | None"] = ContextVar("record", default=None)
 
 
 @dataclass(slots=True)
-class Record:
+class RequestRecord:
     """One HTTP request from its arrival to the last byte of its answer.
 
     request_id: X-Request-Id, the client's or made here. endpoint: as in the metrics; None where no model is asked.
@@ -51,9 +51,9 @@ class Record:
             self.outcome = describe(error)[0].code or "invalid_request"
 
 
-def current() -> Record:
+def current() -> RequestRecord:
     """The record of the request at hand; outside of one, a record that nobody reads."""
-    return CURRENT.get() or Record("", "", "")
+    return CURRENT.get() or RequestRecord("", "", "")
 
 
 def triton_request_id(name: str) -> str:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from frontend import __version__
-from frontend.telemetry.request_record import Record
+from frontend.telemetry.request_record import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -52,7 +52,7 @@ class Tracing:
             return None
         return cls(endpoint) if endpoint or any(environment.get(name) for name in _VARIABLES) else None
 
-    def begin(self, record: Record, headers: Mapping[str, str]) -> "RequestTrace | None":
+    def begin(self, record: RequestRecord, headers: Mapping[str, str]) -> "RequestTrace | None":
         """The trace of a request, the client's own where it sent `traceparent`; None where it is not sampled."""
         from opentelemetry.trace import SpanKind
 
@@ -112,7 +112,7 @@ class RequestTrace:
         """Begin the span of one image's fetching."""
         return ImageSpan(self._tracing.child(self._span, "image fetch"), scheme)
 
-    def end(self, record: Record) -> None:
+    def end(self, record: RequestRecord) -> None:
         """The request has ended; its span tells what the log line tells."""
         self.end_triton()
         route = record.path if record.endpoint is not None else ""

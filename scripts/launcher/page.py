@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from frontend.auth import authenticator as access
+from frontend.auth import authenticator
 from frontend.settings import Settings
 from scripts.cache import REPOSITORY
 from scripts.launcher.errors import LaunchError
@@ -43,7 +43,7 @@ def page_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 def page_warnings(options: LaunchOptions, settings: Settings) -> list[str]:
     """What everybody who can reach the page can do, said for people; nothing on a loopback address."""
-    if not options.ui or access.is_loopback(options.ui_host):
+    if not options.ui or authenticator.is_loopback(options.ui_host):
         return []
     said = []
     if not settings.api_key and settings.api_keys_file is None:

@@ -14,7 +14,7 @@ from typing import Self
 
 from rich.console import Console
 
-from frontend.auth import authenticator as access
+from frontend.auth import authenticator
 from frontend.settings import Settings
 from scripts.launcher import environment as environments
 from scripts.launcher import page
@@ -138,7 +138,7 @@ class Stack:
     @property
     def warnings(self) -> list[str]:
         """What is open to whom, where others than this machine can reach the API or the chat page."""
-        return access.warnings(self._settings) + page.page_warnings(self.options, self._settings)
+        return authenticator.warnings(self._settings) + page.page_warnings(self.options, self._settings)
 
     @property
     def needs_key(self) -> bool:

@@ -26,7 +26,7 @@ from python_backend.config import ModelParameters  # noqa: E402
 from python_backend.metrics import Published, Reporter  # noqa: E402
 from python_backend.tensors import Inputs, error_response, ints, string  # noqa: E402
 
-log = model_logger("postprocessing", wordy=False)
+log = model_logger("postprocessing", verbose=False)
 
 
 STATISTICS = {"streams": "Answers in progress, and those not yet given up"}

@@ -26,7 +26,7 @@ from python_backend import watchdog as guardian  # noqa: E402
 from python_backend.config import ModelParameters  # noqa: E402
 from python_backend.tensors import Inputs, error_response, floats, ints, string  # noqa: E402
 
-log = model_logger("preprocessing", wordy=False)
+log = model_logger("preprocessing", verbose=False)
 
 # The output of pictures for an engine with a vision tower of its own.
 ENGINE_IMAGES = "engine_images"

@@ -38,7 +38,7 @@ PACE_PERIOD_S = 0.1
 # 200 responses a second through.
 SWITCH_INTERVAL_S = 0.0005
 
-log = model_logger("tensorrt_llm", wordy=True)
+log = model_logger("tensorrt_llm", verbose=True)
 
 
 class TritonPythonModel:

@@ -51,23 +51,23 @@ def test_a_json_line_is_one_object(value: object) -> None:
 @pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
 def test_a_reticent_traceback_names_place_and_type_alone(formatter: type) -> None:
     error = raised(KeyError("my secret prompt"), raised(ValueError("another secret")))
-    quiet = formatter(wordy=False).format(line("it failed", error=error))
+    quiet = formatter(verbose=False).format(line("it failed", error=error))
     assert "secret" not in quiet
     assert "builtins.KeyError" in quiet and "builtins.ValueError" in quiet and "test_logs.py" in quiet
     assert "my secret prompt" in formatter().format(line("it failed", error=error))
 
 
 def test_a_models_logger_follows_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
-    log = model_logger("a-model", wordy=False, environment={"TRITON_CHAT_LOG_FORMAT": "json"})
+    log = model_logger("a-model", verbose=False, environment={"TRITON_CHAT_LOG_FORMAT": "json"})
     log.debug("too much")
     log.error("it failed", extra=about("client/1/chatcmpl-2-0"))
     read = json.loads(capsys.readouterr().err)
     assert (read["message"], read["request_id"]) == ("it failed", "client/1")
     assert read["triton_request_id"] == "client/1/chatcmpl-2-0"
-    model_logger("a-model", wordy=False, environment={"TRITON_CHAT_LOG_LEVEL": "error"}).warning("no")
+    model_logger("a-model", verbose=False, environment={"TRITON_CHAT_LOG_LEVEL": "error"}).warning("no")
     assert capsys.readouterr().err == ""
     with pytest.raises(ValueError, match="unknown log format 'xml'; known: text, json"):
-        model_logger("a-model", wordy=False, environment={"TRITON_CHAT_LOG_FORMAT": "xml"})
+        model_logger("a-model", verbose=False, environment={"TRITON_CHAT_LOG_FORMAT": "xml"})
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from starlette.datastructures import Headers
 
-from frontend.auth import authenticator as access
-from frontend.auth.authenticator import Access
+from frontend.auth import authenticator
+from frontend.auth.authenticator import Authenticator
 from frontend.auth.keys import parse_key, read_keys
 from frontend.auth.quotas import Limits, Quota
 from frontend.errors import ApiError
@@ -42,7 +42,7 @@ def bearer(key: str) -> Headers:
     return Headers({"authorization": f"Bearer {key}"})
 
 
-def caller(gate: Access, key: str) -> str | None:
+def caller(gate: Authenticator, key: str) -> str | None:
     """The name behind a key, or None where it is refused."""
     try:
         known = gate.authenticate(bearer(key))
@@ -60,8 +60,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def gate_of(path: Path, **settings: Any) -> Access:
-    return Access(Settings(api_keys_file=str(path), **settings))
+def gate_of(path: Path, **settings: Any) -> Authenticator:
+    return Authenticator(Settings(api_keys_file=str(path), **settings))
 
 
 class TestFile:
@@ -294,14 +294,16 @@ class TestTls:
 class TestWarnings:
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost"])
     def test_loopback_is_nobody_elses(self, host: str) -> None:
-        assert access.warnings(Settings(host=host)) == []
+        assert authenticator.warnings(Settings(host=host)) == []
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "host.example"])
     def test_an_open_server_is_warned_about(self, host: str) -> None:
-        both = access.warnings(Settings(host=host))
+        both = authenticator.warnings(Settings(host=host))
         assert len(both) == 2 and "no API keys" in both[0] and "no TLS" in both[1]
-        assert [text for text in access.warnings(Settings(host=host, api_key=("k",))) if "keys are" in text] == []
-        assert access.warnings(Settings(host=host, api_keys_file="f", **CERTIFICATE)) == []
+        assert [
+            text for text in authenticator.warnings(Settings(host=host, api_key=("k",))) if "keys are" in text
+        ] == []
+        assert authenticator.warnings(Settings(host=host, api_keys_file="f", **CERTIFICATE)) == []
 
     async def test_the_server_says_so(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         monkeypatch.setattr("frontend.auth.authenticator.warnings", lambda settings: [f"OPEN {settings.port}"])
