@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask one question, whole or streamed.
+"""Ask one question and print the answer, at once or streamed.
 
 python scripts/clients/chat.py "你好，你是谁？"
 python scripts/clients/chat.py "你好，你是谁？" --stream
@@ -12,7 +12,7 @@ from openai import OpenAI
 parser = argument_parser(__doc__)
 parser.add_argument("question")
 parser.add_argument("--system", default="You are a helpful assistant.")
-parser.add_argument("--stream", action="store_true", help="print the answer while it is written")
+parser.add_argument("--stream", action="store_true", help="print the answer as it is generated")
 parser.add_argument("--no-thinking", action="store_true", help="for models that think before they answer")
 args = parser.parse_args()
 
@@ -20,7 +20,7 @@ client = OpenAI(base_url=args.url, api_key=args.key)
 request = {
     "model": args.model,
     "messages": [{"role": "system", "content": args.system}, {"role": "user", "content": args.question}],
-    # What OpenAI's API does not have goes into extra_body.
+    # Fields that OpenAI's API does not have go into extra_body.
     "extra_body": {"enable_thinking": False} if args.no_thinking else {},
 }
 

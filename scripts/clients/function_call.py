@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Let the model call a function of yours, send back what it returned, print the answer that the model makes of it.
+"""Let the model call a function, send back the result, and print the model's answer.
 
 python scripts/clients/function_call.py
 """
 
 import json
+from typing import Any
 
 from arguments import argument_parser
 from openai import OpenAI
+from openai.types.chat import ChatCompletionFunctionToolParam
 
 
 def get_current_weather(location: str, unit: str = "fahrenheit") -> str:
     return "59.0" if unit == "fahrenheit" else "15.0"
 
 
-TOOL = {
+TOOL: ChatCompletionFunctionToolParam = {
     "type": "function",
     "function": {
         "name": "get_current_weather",
@@ -35,18 +37,19 @@ parser.add_argument("question", nargs="?", default="What's the weather like in B
 args = parser.parse_args()
 
 client = OpenAI(base_url=args.url, api_key=args.key)
-messages = [{"role": "user", "content": args.question}]
+# Dictionaries, or messages as the client returned them.
+messages: list[Any] = [{"role": "user", "content": args.question}]
 first = client.chat.completions.create(model=args.model, messages=messages, tools=[TOOL])
 message = first.choices[0].message
-if not message.tool_calls:
-    raise SystemExit(f"The model called no function, it said: {message.content}")
+call = message.tool_calls[0] if message.tool_calls else None
+if call is None or call.type != "function":
+    raise SystemExit(f"The model called no function; it answered: {message.content}")
 
-call = message.tool_calls[0]
 print(f"The model calls {call.function.name}({call.function.arguments})")
 result = get_current_weather(**json.loads(call.function.arguments))
 print(f"The function returns {result}")
 
-# The model's own message and the result, tied together by the call's id.
+# The model's message and the result, which refers to the call by its id.
 messages += [message, {"role": "tool", "tool_call_id": call.id, "content": result}]
 second = client.chat.completions.create(model=args.model, messages=messages, tools=[TOOL])
 print(second.choices[0].message.content)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two functions, which the model may call at once or one after the other, until it has its answer.
+"""Let the model call two functions, together or one after the other, until it answers.
 
 python scripts/clients/function_calls.py
 """
 
 import json
+from typing import Any
 
 from arguments import argument_parser
 from openai import OpenAI
+from openai.types.chat import ChatCompletionFunctionToolParam
 
 
 def get_postcode(location: str) -> str:
@@ -21,7 +23,7 @@ def get_current_weather(location: str, unit: str = "fahrenheit") -> str:
 FUNCTIONS = {"get_postcode": get_postcode, "get_current_weather": get_current_weather}
 LOCATION = {"type": "string", "description": "The city, e.g. San Francisco"}
 UNIT = {"type": "string", "enum": ["celsius", "fahrenheit"]}
-TOOLS = [
+TOOLS: list[ChatCompletionFunctionToolParam] = [
     {
         "type": "function",
         "function": {
@@ -43,7 +45,7 @@ TOOLS = [
         },
     },
 ]
-MOST_ROUNDS = 5
+MAX_ROUNDS = 5
 
 parser = argument_parser(__doc__)
 question = "What's the postcode of Boston and what's the weather like in Boston today?"
@@ -51,8 +53,9 @@ parser.add_argument("question", nargs="?", default=question)
 args = parser.parse_args()
 
 client = OpenAI(base_url=args.url, api_key=args.key)
-messages = [{"role": "user", "content": args.question}]
-for _ in range(MOST_ROUNDS):
+# Dictionaries, or messages as the client returned them.
+messages: list[Any] = [{"role": "user", "content": args.question}]
+for _ in range(MAX_ROUNDS):
     answer = client.chat.completions.create(model=args.model, messages=messages, tools=TOOLS)
     message = answer.choices[0].message
     if not message.tool_calls:
@@ -60,8 +63,10 @@ for _ in range(MOST_ROUNDS):
         break
     messages.append(message)
     for call in message.tool_calls:
+        if call.type != "function":
+            raise SystemExit(f"The model called a tool of another type: {call.type}")
         result = FUNCTIONS[call.function.name](**json.loads(call.function.arguments))
         print(f"{call.function.name}({call.function.arguments}) -> {result}")
         messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
 else:
-    raise SystemExit(f"No answer after {MOST_ROUNDS} rounds of calls.")
+    raise SystemExit(f"No answer after {MAX_ROUNDS} rounds of calls.")

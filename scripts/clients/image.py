@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask about an image: a file of this machine, a URL, or a file of the server's.
+"""Ask about an image: a local file, a URL, or a file on the server.
 
 python scripts/clients/image.py photo.jpg "<image>简述一下这张图片的内容。"
 python scripts/clients/image.py https://example.com/photo.jpg "What is this?"
 python scripts/clients/image.py file:///srv/images/photo.jpg "What is this?"
 
-A file of this machine is sent in base64. The server fetches https: itself; file: is in one of its --image-dirs.
+A local file is sent in base64. The server fetches https: URLs itself. file: URLs must be below one of its --image-dirs.
 """
 
 from arguments import argument_parser, image_url
 from openai import OpenAI
+from openai.types.chat import ChatCompletionContentPartParam
 
 parser = argument_parser(__doc__)
 parser.add_argument("image", type=image_url)
@@ -17,7 +18,7 @@ parser.add_argument("question")
 args = parser.parse_args()
 
 client = OpenAI(base_url=args.url, api_key=args.key)
-content = [
+content: list[ChatCompletionContentPartParam] = [
     {"type": "text", "text": args.question},
     {"type": "image_url", "image_url": {"url": args.image}},
 ]

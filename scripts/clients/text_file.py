@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask about a long text: a summary of a novel, the author of an article.
+"""Ask about a long text, for example for a summary of a novel.
 
 python scripts/clients/text_file.py novel.txt "简述一下上面这篇小说的前几章内容。"
 """
@@ -16,8 +16,10 @@ args = parser.parse_args()
 
 client = OpenAI(base_url=args.url, api_key=args.key)
 text = args.file.read_text(encoding="utf-8")
-# The text comes first: further questions about it find it in the server's prefix cache.
-messages = [{"role": "user", "content": f"{text}\n\n{args.question}"}]
-answer = client.chat.completions.create(model=args.model, messages=messages)
+# The text comes first, so that further questions about it use the server's prefix cache.
+answer = client.chat.completions.create(
+    model=args.model, messages=[{"role": "user", "content": f"{text}\n\n{args.question}"}]
+)
 print(answer.choices[0].message.content)
-print(f"({answer.usage.prompt_tokens} tokens read, {answer.usage.completion_tokens} written)")
+if answer.usage:
+    print(f"({answer.usage.prompt_tokens} tokens read, {answer.usage.completion_tokens} written)")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton's own gRPC API: a streamed answer of the `ensemble`, images as they are, without base64.
+"""Stream an answer from the model `ensemble` through Triton's gRPC API; images are sent as raw bytes.
 
 pip install 'tritonclient[grpc]'
 python scripts/clients/triton_grpc.py "Please name the capital of France."
@@ -10,10 +10,11 @@ import argparse
 import json
 import queue
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as grpc
-from tritonclient.utils import np_to_triton_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--url", default="127.0.0.1:8001", help="Triton's gRPC endpoint (default: %(default)s)")
@@ -22,15 +23,15 @@ parser.add_argument("images", nargs="*", type=Path)
 args = parser.parse_args()
 
 
-def tensor(name: str, values: list, dtype: type) -> grpc.InferInput:
-    """A tensor [1, n]: every input has a batch dimension of 1."""
+def tensor(name: str, values: list[Any], dtype: type[np.generic]) -> grpc.InferInput:
+    """Create an input tensor [1, n]; the first dimension is the batch."""
     array = np.array([values], dtype=dtype)
     made = grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
     made.set_data_from_numpy(array)
     return made
 
 
-# OpenAI messages as JSON. An image part says where the next element of the tensor `images` stands.
+# OpenAI messages as JSON. Each image part takes the next element of the tensor `images`.
 content = [{"type": "image_url"}] * len(args.images) + [{"type": "text", "text": args.question}]
 chat = {"messages": [{"role": "user", "content": content}]}
 inputs = [
@@ -42,10 +43,10 @@ inputs = [
 if args.images:
     inputs.append(tensor("images", [path.read_bytes() for path in args.images], np.object_))
 
-responses: queue.Queue = queue.Queue()
+responses: queue.Queue[tuple[grpc.InferResult, InferenceServerException | None]] = queue.Queue()
 with grpc.InferenceServerClient(args.url) as triton:
     triton.start_stream(lambda result, error: responses.put((result, error)))
-    # chat: reasoning and tool calls come in outputs of their own. error_output: a failure comes in the output `error`.
+    # chat: reasoning and tool calls have their own outputs. error_output: a failure is the output `error`.
     triton.async_stream_infer("ensemble", inputs, parameters={"chat": True, "error_output": True})
     while True:
         result, error = responses.get()

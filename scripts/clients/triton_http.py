@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton's HTTP API: a streamed answer of the `ensemble` through its generate extension.
+"""Stream an answer from the model `ensemble` through the generate extension of Triton's HTTP API.
 
 pip install httpx
 python scripts/clients/triton_http.py "Please name the capital of France."
@@ -15,7 +15,7 @@ parser.add_argument("--url", default="http://127.0.0.1:8000", help="Triton's HTT
 parser.add_argument("question")
 args = parser.parse_args()
 
-# Names of the ensemble's inputs are tensors, all others are parameters of the request.
+# Fields named like inputs of the ensemble are tensors, all others are request parameters.
 chat = {"messages": [{"role": "user", "content": args.question}]}
 body = {"messages": json.dumps(chat), "max_tokens": 256, "temperature": 0.0, "stream": True, "chat": True}
 url = f"{args.url}/v2/models/ensemble/generate_stream"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""NVIDIA's convert_checkpoint.py, quantize.py and trtllm-build, by the name it is called by: takes their flags and
-leaves the files that they leave.
+"""A fake of NVIDIA's convert_checkpoint.py, quantize.py and trtllm-build: takes their flags, writes files like theirs.
 
-FAKE_TRTLLM: "fail TOOL" ends that tool with an error, "hang TOOL" never ends it, "lose TOOL" writes nothing.
+The name by which it is called chooses the tool. The environment variable FAKE_TRTLLM changes its behaviour: "fail TOOL"
+ends that tool with an error, "hang TOOL" never ends it, "lose TOOL" writes nothing.
 """
 
 import argparse
@@ -12,11 +12,11 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from tests.fakes.trtllm_flags import FLAGS, SWITCH
 
 ME = Path(sys.argv[0])
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from trtllm_flags import FLAGS, SWITCH  # noqa: E402 # the fake runs from a folder of its own
 
 
 def parse() -> argparse.Namespace:
@@ -32,7 +32,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write(folder: Path, config: dict, name: str, world_size: int) -> None:
+def write(folder: Path, config: dict[str, Any], name: str, world_size: int) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     for rank in range(world_size):
         (folder / name.format(rank)).write_bytes(b"\0" * 10 * (rank + 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints with the sizes of published models and hardly any weights, and a machine with fake tools."""
+"""Checkpoints with the configuration of published models and tiny weights, and fake tools of TensorRT-LLM."""
 
 import json
 import os
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-FAKES = Path(__file__).parents[1] / "fakes"
+ROOT = Path(__file__).parents[2]
+FAKES = ROOT / "tests" / "fakes"
 TOKENS = {"eos_token_id": 1, "pad_token_id": 0}
 QWEN3_8B = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -38,7 +39,7 @@ QWEN2_7B = {
     "torch_dtype": "bfloat16",
     **TOKENS,
 }
-# Of InternVL2.5-8B: InternLM2, which the split turns into a Llama.
+# The language model of InternVL2.5-8B: InternLM2, which the split converts to a Llama.
 INTERNLM2_8B = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -73,7 +74,7 @@ CONVERTERS = ("qwen", "llama", "gemma")
 
 
 def checkpoint(folder: Path, config: dict, vision: dict | None = None, **more: object) -> Path:
-    """A folder that is whole as far as its files go."""
+    """Write a checkpoint folder with all its files. vision: the tower's config, if there is a tower."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config | more))
     (folder / "tokenizer.json").write_text("{}")
@@ -86,7 +87,7 @@ def checkpoint(folder: Path, config: dict, vision: dict | None = None, **more: o
 
 
 def fake_image(folder: Path, monkeypatch, gpus: str = "NVIDIA H200, 9.0, 143771", version: str = "1.2.1") -> Path:
-    """NVIDIA's tools as the image has them, in front of PATH; returns the folder of the examples."""
+    """Put fakes of NVIDIA's tools first on PATH, laid out as in the image; returns the folder of the examples."""
     programs, examples, packages = folder / "bin", folder / "examples", folder / "packages"
     scripts = [examples / "models" / "core" / family / "convert_checkpoint.py" for family in CONVERTERS]
     scripts += [examples / "quantization" / "quantize.py", programs / "trtllm-build"]
@@ -94,8 +95,8 @@ def fake_image(folder: Path, monkeypatch, gpus: str = "NVIDIA H200, 9.0, 143771"
         script.parent.mkdir(parents=True, exist_ok=True)
         script.symlink_to(FAKES / "fake_trtllm.py")
     (programs / "nvidia-smi").write_text(f"#!/bin/sh\necho '{gpus}'\n")
-    # The python3 that knows TensorRT-LLM, which the one of the tests does not.
-    (programs / "python3").write_text(f'#!/bin/sh\nPYTHONPATH={packages} exec {sys.executable} "$@"\n')
+    # A python3 that finds TensorRT-LLM's packages, which the tests' environment lacks, and the fakes' modules.
+    (programs / "python3").write_text(f'#!/bin/sh\nPYTHONPATH={packages}:{ROOT} exec {sys.executable} "$@"\n')
     for program in ("nvidia-smi", "python3"):
         (programs / program).chmod(0o755)
     if version:

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
@@ -25,6 +26,7 @@ from scripts.shared.findings import Finding
 from scripts.shared.weights import weights_problem
 from tests.support.vision_towers import write_internvit
 
+ROOT = Path(__file__).parents[4]
 CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64, "eos_token_id": 1}
 
 
@@ -86,12 +88,16 @@ def test_bad_values_are_refused_by_the_command(line: str, words: str, capsys) ->
     assert words in capsys.readouterr().err
 
 
-def test_a_command_whose_package_is_missing(monkeypatch, capsys) -> None:
-    for name in [name for name in sys.modules if name.startswith("scripts.bench")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "aiohttp", None)
-    assert exit_status("bench") == 1
-    assert "`triton-chat bench` needs the package aiohttp: pip install aiohttp" in capsys.readouterr().err
+def run_without(package: str, *line: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, in which `package` cannot be imported."""
+    program = f"import sys; sys.modules[{package!r}] = None; from scripts.cli.main import main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", program, *line], capture_output=True, text=True, cwd=ROOT, timeout=240)
+
+
+def test_a_command_whose_package_is_missing() -> None:
+    done = run_without("aiohttp", "bench")
+    assert done.returncode == 1
+    assert "`triton-chat bench` needs the package aiohttp: pip install aiohttp" in done.stderr
 
 
 def test_serve_says_why_it_cannot_start(capsys) -> None:
@@ -110,16 +116,13 @@ def test_prepare_says_what_is_wrong(tmp_path: Path, capsys) -> None:
     assert "no config.json" in capsys.readouterr().err
 
 
-def test_an_installation_without_the_engine_is_told_what_to_install(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_installation_without_the_engine_names_what_to_install(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TRITON_CHAT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl"}))
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for name in [name for name in sys.modules if name.startswith("scripts.split")]:
-        monkeypatch.delitem(sys.modules, name)
-    assert exit_status(f"prepare --no-server {tmp_path}") == 1
-    told = capsys.readouterr().err
-    assert "package torch is missing" in told
-    assert "pip install 'triton-chat[cpu]'" in told
+    done = run_without("torch", "prepare", "--no-server", str(tmp_path))
+    assert done.returncode == 1
+    assert "package torch is missing" in done.stderr
+    assert "pip install 'triton-chat[cpu]'" in done.stderr
 
 
 def test_prepare_fetches_a_tritonserver_once(tmp_path: Path, monkeypatch, capsys) -> None:
