@@ -1,38 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """The responses to one Triton request."""
 
-from typing import Any
-
-import triton_python_backend_utils as pb_utils
-
 from common.errors import RequestError
 from engines.tensors import error_tensors
-
-FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+from python_backend.api import FINAL, ResponseSender, Tensor, pb_utils
 
 
 class Reply:
-    """Shared by the generations of one request; the last of them to end sends the flag that ends the request.
+    """Sends the responses of all generations of one request; the last one to end sets the flag that ends the request.
 
     errors_as_output: failures travel in the output `error` instead of a Triton error. Triton 2.51 never releases an
     ensemble request whose decoupled step fails while another step is at work: each such error would leak the request
-    and hold up the shutdown until its time limit. owner: who sent the request, where it said so.
+    and hold up the shutdown until its time limit.
+    client_id: which client sent the request, if it named itself.
     """
 
     def __init__(
-        self, sender: Any, *, generations: int = 1, errors_as_output: bool = False, owner: str | None = None
+        self,
+        sender: ResponseSender,
+        *,
+        generations: int = 1,
+        errors_as_output: bool = False,
+        client_id: str | None = None,
     ) -> None:
-        self.owner = owner
+        self.client_id = client_id
         self._sender = sender
         self._left = generations
         self._errors_as_output = errors_as_output
 
-    def send(self, tensors: list[Any]) -> None:
-        """One more response of a running generation."""
+    def send(self, tensors: list[Tensor]) -> None:
+        """Send one more response of a running generation."""
         self._sender.send(pb_utils.InferenceResponse(tensors))
 
-    def end(self, tensors: list[Any]) -> None:
-        """The last response of one generation."""
+    def end(self, tensors: list[Tensor]) -> None:
+        """Send the last response of one generation."""
         self._sender.send(pb_utils.InferenceResponse(tensors), flags=self._end_flags())
 
     def end_empty(self) -> None:
@@ -40,7 +41,7 @@ class Reply:
         self._sender.send(flags=self._end_flags())
 
     def fail(self, error: RequestError, stream_id: int | None = None) -> None:
-        """The failure of one generation. stream_id: that of its responses so far, whose state ends with them."""
+        """Send the failure of one generation. stream_id: that of its earlier responses, if there were any."""
         if self._errors_as_output:
             self.end(error_tensors(error.encode(), stream_id))
             return
@@ -48,8 +49,8 @@ class Reply:
         self._sender.send(response, flags=self._end_flags())
 
     def abandoned(self) -> bool:
-        """Whether the client cancelled its request or went away. Triton crashes when asked about an ended request."""
-        return self._left > 0 and bool(self._sender.is_cancelled())
+        """Whether the client cancelled its request or disconnected. Triton crashes if asked about an ended request."""
+        return self._left > 0 and self._sender.is_cancelled()
 
     def _end_flags(self) -> int:
         self._left -= 1

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import triton_python_backend_utils as pb_utils
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from engines.engine import Generation, Tokens
+from python_backend.api import InferenceRequest, Tensor, pb_utils
 
 # Writing through numpy is faster (5.5 against 4 thousand responses a second with three tensors each on two cores).
 NUMPY_TENSORS = np.lib.NumpyVersion(np.__version__) < "2.0.0"
@@ -37,7 +37,7 @@ SCALARS = {
 class Inputs:
     """The inputs of one request by name; row 0 is what a request of batch 1 has."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: InferenceRequest) -> None:
         self._tensors = {tensor.name(): tensor for tensor in request.inputs()}
 
     def __contains__(self, name: str) -> bool:
@@ -154,7 +154,7 @@ class Outputs:
         self.stream_id, self._batch, self._sequence = stream_id, batch, sequence
         self._length, self._cum_log_prob, self._first = 0, 0.0, True
 
-    def tensors(self, tokens: Tokens) -> list[Any]:
+    def tensors(self, tokens: Tokens) -> list[Tensor]:
         """The tensors of the next response; every one has a leading batch dimension of 1."""
         self._length += len(tokens.ids)
         values: list[tuple[str, Any, torch.dtype]] = [
@@ -210,14 +210,14 @@ class Outputs:
         return values
 
 
-def error_tensors(error: str, stream_id: int | None) -> list[Any]:
+def error_tensors(error: str, stream_id: int | None) -> list[Tensor]:
     """A failed generation as data: no ids, and the error's text. stream_id: where there were responses before."""
     text = pb_utils.Tensor("error", np.array([[error.encode()]], dtype=object))
     stream = [] if stream_id is None else [_tensor("stream_id", [[stream_id]], torch.int64)]
     return [_tensor("output_ids", [[[]]], torch.int32), _tensor("sequence_length", [[0]], torch.int32), text, *stream]
 
 
-def _tensor(name: str, value: Any, dtype: torch.dtype) -> Any:
+def _tensor(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     if NUMPY_TENSORS:
         return pb_utils.Tensor(name, np.array(value, dtype=NUMPY_DTYPES[dtype]))
     return pb_utils.Tensor.from_dlpack(name, torch.tensor(value, dtype=dtype))

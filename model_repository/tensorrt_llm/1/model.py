@@ -98,7 +98,7 @@ class TritonPythonModel:
             return
         request_id, requested = request.request_id(), set(request.requested_output_names())
         reply = Reply(
-            sender, generations=len(generations), errors_as_output=errors_as_output, owner=parameters.get("owner")
+            sender, generations=len(generations), errors_as_output=errors_as_output, client_id=parameters.get("owner")
         )
         for batch, sequence, generation in generations:
             stream_id = next(self._stream_ids)
@@ -136,11 +136,11 @@ class TritonPythonModel:
             if stream is None or task.get_name() == str(stream):
                 task.cancel()
 
-    def _stop_all_of(self, owner: str) -> None:
+    def _stop_all_of(self, client_id: str) -> None:
         """Cancel what a client left behind that died: inside an ensemble Triton does not cancel it."""
         for tasks in list(self._tasks.values()):
             for task, outgoing in list(tasks.items()):
-                if outgoing.reply.owner == owner:
+                if outgoing.reply.client_id == client_id:
                     task.cancel()
 
     def _forget(self, request_id: str, task: "asyncio.Task[None]") -> None:
