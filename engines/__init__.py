@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines behind the Triton model `tensorrt_llm`: the `Engine` protocol, its tensors, and one package per engine."""
+"""The library of the Triton model `tensorrt_llm`: the service, the `Engine` protocol and one package per engine."""

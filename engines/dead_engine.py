@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of this process when its engine is beyond repair."""
+"""End the process of the model `tensorrt_llm` when its engine has died."""
 
 import asyncio
 import logging
@@ -15,18 +15,18 @@ EXIT_STATUS = 70
 log = logging.getLogger("tensorrt_llm")
 
 
-class MayDie(Protocol):
-    """An engine that says whether it can still serve."""
+class SupportsErrored(Protocol):
+    """An engine that reports whether it can still serve."""
 
     @property
     def errored(self) -> bool:
         """Whether its processes have died."""
 
 
-async def end_with(engine: MayDie) -> None:
-    """End this process once the engine is dead: Triton would go on calling the model ready.
+async def exit_when_dead(engine: SupportsErrored) -> None:
+    """Check the engine until it has died, then end this process: Triton would go on reporting the model as ready.
 
-    Whoever watches this process (the launcher, else the guardian) starts tritonserver anew with an engine that lives.
+    The launcher, or else the watchdog, then restarts tritonserver.
     """
     while not engine.errored:
         await asyncio.sleep(PERIOD_S)

@@ -114,8 +114,12 @@ class Engine(Protocol):
     def statistics(self) -> Mapping[str, float]:
         """Those of STATISTICS that the engine knows, as they are at this moment."""
 
-    def pace(self, tokens_per_response: float) -> None:
-        """Told often: the mean of what later responses of streams held. Above 1, Triton takes fewer than there are."""
+    def adjust_stream_interval(self, tokens_per_response: float) -> None:
+        """Adapt how many tokens the engine collects before it hands them over; called ten times a second.
+
+        tokens_per_response: mean of the responses sent lately, each stream's first excluded. Above 1, Triton takes
+        responses more slowly than the engine makes tokens.
+        """
 
     def shutdown(self) -> None:
         """Stop the engine and its processes."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guided decoding: the contract's guide types as the fields that vLLM and TensorRT-LLM both call them."""
+"""Map guided decoding's guide types to field names that vLLM and TensorRT-LLM share."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ GUIDE_FIELDS = {
 
 
 def guide_fields(generation: Generation) -> dict[str, Any] | None:
-    """The one field of the engine's guide parameters, or None; raises RequestError for an unknown type."""
+    """The field of the engine's guide parameters, or None without a guide; raises RequestError for an unknown type."""
     if generation.guide_type is None:
         return None
     if generation.guide_type == "json":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the adapters of vLLM and TensorRT-LLM do alike with new ids: both give rows of id -> (logprob, rank)."""
+"""Log-probabilities of new ids from rows of id -> (logprob, rank), as both vLLM and TensorRT-LLM return them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,10 @@ from engines.engine import Tokens
 
 
 def add_logprobs(tokens: Tokens, rows: Sequence[Mapping[int, Any]], count: int) -> None:
-    """rows: one per id, each with the id itself among them. count: alternatives that were asked for."""
+    """Set the log-probabilities of the tokens.
+
+    rows: one per id, each including the id itself. count: alternatives per token.
+    """
     tokens.logprobs = [row[token].logprob for row, token in zip(rows, tokens.ids, strict=True)]
     if count:
         ranked = [sorted(row.items(), key=lambda item: item[1].rank)[:count] for row in rows]
@@ -18,7 +21,7 @@ def add_logprobs(tokens: Tokens, rows: Sequence[Mapping[int, Any]], count: int) 
 
 
 def cut(tokens: Tokens, count: int) -> Tokens:
-    """The first `count` ids as the last response of a generation that stop words ended."""
+    """Cut the tokens to the first `count` ids, as the last response of a generation that stop words ended."""
     tokens.ids, tokens.finish = tokens.ids[:count], FinishReason.STOP_WORDS
     tokens.logprobs = tokens.logprobs and tokens.logprobs[:count]
     tokens.top_ids = tokens.top_ids and tokens.top_ids[:count]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engine options: the config's own parameters, one JSON or YAML file, and whatever else the config names."""
+"""Read engine options from the model's config parameters and from one JSON or YAML file."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,11 @@ OWN = ("engine", "model_path", "max_model_len", "max_requests", "engine_options"
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """engine: registry name. model_path: checkpoint folder. passed: the engine's options by its own names."""
+    """Options of one engine.
+
+    engine: a name of the registry or `module:Class`. model_path: checkpoint folder. passed: further options under the
+    engine's own names.
+    """
 
     engine: str
     model_path: str
@@ -24,21 +28,21 @@ class EngineOptions:
 
 
 def read_options(parameters: ModelParameters) -> EngineOptions:
-    """Merge, later wins: the `engine_options` file or inline object, `max_model_len`, other config parameters."""
+    """Merge the options; later ones win: the `engine_options` file or object, `max_model_len`, other parameters."""
     passed = _read_object(parameters.text("engine_options"))
     max_model_len = parameters.integer("max_model_len")
     if max_model_len is not None:
         passed["max_model_len"] = max_model_len
     for key in parameters.values:
         value = parameters.text(key)
-        # FORCE_CPU_ONLY_INPUT_TENSORS and the like belong to Triton's Python backend and are upper case.
+        # Upper-case parameters such as FORCE_CPU_ONLY_INPUT_TENSORS belong to Triton's Python backend.
         if key not in OWN and not key.isupper() and value is not None:
             passed[key] = yaml.safe_load(value)
     return EngineOptions(parameters.required("engine"), parameters.required("model_path"), passed)
 
 
 def refuse_unknown(passed: Mapping[str, Any], known: frozenset[str]) -> None:
-    """Raise ValueError naming the options that the engine does not have, and those it has."""
+    """Raise ValueError if the engine does not have an option; the message lists those that it has."""
     unknown = sorted(set(passed) - known)
     if unknown:
         names = ", ".join(f"'{name}'" for name in unknown)
@@ -46,7 +50,7 @@ def refuse_unknown(passed: Mapping[str, Any], known: frozenset[str]) -> None:
 
 
 def _read_object(text: str | None) -> dict[str, Any]:
-    """An inline JSON object, or the path of a JSON or YAML file that holds one."""
+    """Read an object from inline JSON, or from a JSON or YAML file."""
     if text is None:
         return {}
     inline = text.lstrip().startswith("{")

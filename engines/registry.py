@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engines that can stand behind `tensorrt_llm`, by the config parameter `engine`."""
+"""The engines of the model `tensorrt_llm`, by the config parameter `engine`."""
 
 import importlib
 
 from engines.engine import Engine
 from engines.options import EngineOptions
 
-# name -> (module, class); imported only when chosen, since each engine brings its own packages.
+# name -> (module, class); imported only when chosen, as each engine needs its own packages.
 ENGINES = {"llmapi": ("engines.llmapi.engine", "LlmApiEngine"), "vllm": ("engines.vllm.engine", "VllmEngine")}
 
 
 def build_engine(options: EngineOptions) -> Engine:
-    """The engine that the options name: one of the table, or `module:Class` of a module beside the Triton model.
+    """Build the engine that the options name: one of the table, or `module:Class` of a module beside `model.py`.
 
     Raises ValueError for an unknown name.
     """

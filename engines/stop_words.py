@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stop words of several ids. Engines that know only single stop ids leave these to the adapter."""
+"""Find stop words of several ids, for engines that support only single stop ids."""
 
 from collections import deque
 
 
 class StopWordsMatcher:
-    """Finds the first of several id sequences in a stream of ids; feed, and a match says where it ends."""
+    """Finds the first of several id sequences in a stream of ids. Single ids are left to the engine."""
 
     def __init__(self, stop_words: list[list[int]]) -> None:
         self._words = [tuple(words) for words in stop_words if len(words) > 1]
         self._recent: deque[int] = deque(maxlen=max((len(words) for words in self._words), default=1))
 
     def feed(self, ids: list[int]) -> int | None:
-        """The count of these ids up to and including the end of a match, or None."""
+        """Add new ids; returns how many of them there are up to and including the end of a match, or None."""
         if not self._words:
             return None
         for count, token in enumerate(ids, 1):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
@@ -46,7 +47,7 @@ class Inputs:
     def tensor(self, name: str) -> torch.Tensor | None:
         """The input as a torch tensor sharing the request's memory, or None where it is absent."""
         tensor = self._tensors.get(name)
-        return None if tensor is None else torch.from_dlpack(tensor.to_dlpack())
+        return None if tensor is None else from_dlpack(tensor.to_dlpack())
 
     def scalar(self, name: str, row: int, default: Any = None) -> Any:
         """The row's number of an [batch] input."""

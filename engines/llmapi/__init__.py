@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine TensorRT-LLM through its Python LLM API."""
+"""TensorRT-LLM's LLM API as an engine."""

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorRT-LLM's PyTorch LLM API behind the `Engine` protocol: ids in, ids out, no text.
-
-Written against TensorRT-LLM 1.2.1.
-"""
+"""The engine TensorRT-LLM through its PyTorch LLM API (1.2.1): ids in, ids out, no text."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -13,10 +10,10 @@ from tensorrt_llm import LLM
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
-from engines.dead_engine import end_with
+from engines.dead_engine import exit_when_dead
 from engines.engine import Generation, Tokens
 from engines.llmapi.images import Gemma3Prompts
-from engines.llmapi.options import PENALISING, llm_arguments, own_sampling, sees
+from engines.llmapi.options import PENALISING, has_vision, llm_arguments, own_sampling
 from engines.llmapi.sampling import sampling_params
 from engines.logprob_rows import add_logprobs, cut
 from engines.options import EngineOptions
@@ -39,17 +36,17 @@ class LlmApiEngine:
         self._checkpoint = Path(options.model_path)
         self._images: Gemma3Prompts | None = None
         self._running = self._generated = 0
-        # Whether its processes have died: the LLM refuses everything from then on.
+        # Whether its processes have died: the LLM then refuses every request.
         self.errored = False
 
     async def start(self) -> None:
-        """Load the model and start the engine's processes; raises ValueError for an option that it does not have."""
-        # Minutes, in which this loop must answer.
+        """Load the model and start the engine's processes; raises ValueError for an unknown option."""
+        # It takes minutes, in which this loop must answer.
         self._llm = await asyncio.to_thread(LLM, **self._arguments)
         self._defaults = own_sampling(self._checkpoint)
-        if sees(self._checkpoint):
+        if has_vision(self._checkpoint):
             self._images = Gemma3Prompts(self._checkpoint, self._llm.tokenizer)
-        self._end = asyncio.create_task(end_with(self))
+        self._exit_task = asyncio.create_task(exit_when_dead(self))
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
         """Stream one continuation; see `Engine.generate`."""
@@ -70,7 +67,7 @@ class LlmApiEngine:
                     return
                 yield tokens
         except RuntimeError as error:
-            # What its executor says of a request that it could not run.
+            # The executor's error for a request that it could not run.
             if type(error).__name__ == "RequestError":
                 raise RequestError(str(error)) from error
             raise
@@ -80,15 +77,15 @@ class LlmApiEngine:
                 result.abort()
 
     def statistics(self) -> Mapping[str, float]:
-        """What can be counted from outside: TensorRT-LLM tells of its cache and its queue by another road."""
+        """The values that can be counted here; TensorRT-LLM reports its cache and queue elsewhere."""
         return {"running": float(self._running), "generated_tokens_total": float(self._generated)}
 
-    def pace(self, tokens_per_response: float) -> None:
-        """It has no setting for that."""
+    def adjust_stream_interval(self, tokens_per_response: float) -> None:
+        """Do nothing: the LLM API has no setting for it."""
 
     def shutdown(self) -> None:
         """Stop the engine and its processes."""
-        self._end.get_loop().call_soon_threadsafe(self._end.cancel)
+        self._exit_task.get_loop().call_soon_threadsafe(self._exit_task.cancel)
         self._llm.shutdown()
 
     async def _inputs(self, generation: Generation) -> Any:
@@ -99,7 +96,7 @@ class LlmApiEngine:
         return await asyncio.to_thread(self._images.build, generation)
 
     def _submit(self, inputs: Any, params: Any, streaming: bool) -> Any:
-        """On this thread: the result belongs to the loop that it is asked for in."""
+        """Submit the request, on the loop's own thread: the result is bound to the loop it is created in."""
         try:
             return self._llm.generate_async(inputs, params, streaming=streaming)
         except ValueError as error:
@@ -124,6 +121,6 @@ def _tokens(output: Any, generation: Generation, first: bool) -> Tokens:
 
 
 def _finish(completion: Any) -> FinishReason:
-    """It says "stop" for both; a stop reason is there for stop words alone."""
+    """The finish reason; "stop" is the end id, or a stop word if there is a stop reason."""
     reason = FINISH_REASONS.get(completion.finish_reason, FinishReason.CANCELLED)
     return FinishReason.STOP_WORDS if completion.stop_reason is not None and reason is FinishReason.END_ID else reason

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A prompt with pictures for TensorRT-LLM's Gemma 3, whose processor takes text and pictures, and no ids."""
+"""Build prompts with images for TensorRT-LLM's Gemma 3, whose processor takes text instead of ids."""
 
 import re
 from pathlib import Path
@@ -15,10 +15,10 @@ START, SOFT, END, BEGIN = "<start_of_image>", "<image_soft_token>", "<end_of_ima
 
 
 class Gemma3Prompts:
-    """Turns ids with runs of image tokens back into the text that the processor makes those ids of."""
+    """Turns ids with runs of image tokens back into the text from which the processor makes the same ids."""
 
     def __init__(self, checkpoint: Path, tokenizer: Any) -> None:
-        """tokenizer: TensorRT-LLM's, with `encode` and `decode`."""
+        """Read the checkpoint's image sizes. tokenizer: TensorRT-LLM's, with `encode` and `decode`."""
         config = read_json(checkpoint / "config.json")
         self._size = int(config["vision_config"].get("image_size", 896))
         count = int(config.get("mm_tokens_per_image", 256))
@@ -26,7 +26,10 @@ class Gemma3Prompts:
         self._tokenizer = tokenizer
 
     def build(self, generation: Generation) -> dict[str, Any]:
-        """{"prompt", "multi_modal_data"} of a generation with images; raises RequestError where they do not fit."""
+        """Build {"prompt", "multi_modal_data"} of a generation with images.
+
+        Raises RequestError if the images do not match the prompt.
+        """
         images = generation.images
         assert images is not None  # nosec B101 # tells the type checker, checks no input
         if images.shape[1:] != (self._size, self._size, 3):
@@ -39,6 +42,6 @@ class Gemma3Prompts:
         shortened, places = self._place.subn(START, text)
         if places != len(images) or shortened.count(START) != places or SOFT in shortened:
             raise RequestError(f"{len(images)} images for {places} image places in the prompt", param="images")
-        # The processor begins each text with it by itself.
+        # The processor adds it itself.
         prompt = shortened.removeprefix(BEGIN)
         return {"prompt": prompt, "multi_modal_data": {"image": [Image.fromarray(one.numpy()) for one in images]}}

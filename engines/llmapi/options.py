@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the engine's options to the arguments of TensorRT-LLM's `LLM`."""
+"""Turn the engine's options into the arguments of TensorRT-LLM's `LLM`."""
 
 from pathlib import Path
 from typing import Any
@@ -7,20 +7,20 @@ from typing import Any
 from common.checkpoint import read_json
 from engines.options import EngineOptions
 
-# Names under which vLLM has the same; TensorRT-LLM's own names are taken as they are.
+# vLLM's names of the same options; TensorRT-LLM's own names are accepted unchanged.
 SYNONYMS = {
     "max_model_len": "max_seq_len",
     "max_num_seqs": "max_batch_size",
     "max_num_batched_tokens": "max_num_tokens",
 }
-# Samplers that know penalties and bad words; the default one passes over them in silence.
+# Samplers with penalties and bad words, which the default sampler silently ignores.
 PENALISING = ("TRTLLMSampler",)
 
 
 def llm_arguments(options: EngineOptions) -> dict[str, Any]:
-    """Keyword arguments of `LLM`, which itself refuses a name that it does not have.
+    """Build the keyword arguments of `LLM`, which itself refuses unknown names.
 
-    Raises ValueError where an option is given by two names.
+    Raises ValueError if an option is given under both of its names.
     """
     given: dict[str, Any] = {}
     for name, value in options.passed.items():
@@ -32,23 +32,23 @@ def llm_arguments(options: EngineOptions) -> dict[str, Any]:
 
 
 def own_sampling(checkpoint: Path) -> dict[str, Any]:
-    """The sampling parameters that the checkpoint's authors recommend, by the contract's names."""
+    """The sampling parameters that the checkpoint recommends, by the contract's names."""
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
     config = read_json(checkpoint / "generation_config.json")
     return {name: config[name] for name in names if config.get(name) is not None}
 
 
-def sees(checkpoint: Path) -> bool:
-    """Whether it is a whole Gemma 3, whose pictures the engine itself reads."""
+def has_vision(checkpoint: Path) -> bool:
+    """Whether the checkpoint is a Gemma 3 with its vision tower, which the engine itself runs."""
     config = read_json(checkpoint / "config.json")
     return config.get("model_type") == "gemma3" and "vision_config" in config
 
 
 def _defaults(checkpoint: Path) -> dict[str, Any]:
-    """What this project's requests need, unless the options say otherwise."""
-    if sees(checkpoint):
-        # A picture's tokens see each other: it must be read whole, by an attention with masks, and not out of a cache
-        # of which a part of it may be gone.
+    """Defaults that this project's requests need."""
+    if has_vision(checkpoint):
+        # Attention within an image is bidirectional: an image must be prefilled whole, by an attention with masks, and
+        # never be completed from a cache that holds only a part of it.
         whole = {"enable_chunked_prefill": False, "attn_backend": "FLASHINFER"}
         return {"guided_decoding_backend": "xgrammar", "kv_cache_config": {"enable_block_reuse": False}, **whole}
     # Without chunks a prompt longer than max_num_tokens would be refused.

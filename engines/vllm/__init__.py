@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine vLLM."""
+"""vLLM as an engine."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vLLM's CPU worker for models whose image tokens see each other, which its attention knows only on GPUs.
+"""CPU worker for vLLM with bidirectional attention within images, which vLLM has only on GPUs.
 
-A picture's run of tokens lies in one prefill chunk (scheduler.py). So a chunk is attended in parts, as if each
-were a sequence on the same cached keys: text before a picture causally, the picture without a mask and nothing behind
-it yet, text after it causally again.
+An image's tokens are all in one prefill chunk (scheduler.py). So a chunk is attended in parts, as if each were a
+sequence on the same cached keys: text before an image causally, the image without a mask and up to its own end, text
+after it causally again.
 """
 
 from dataclasses import replace
@@ -17,42 +17,42 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 
 class ImageWorker(CPUWorker):
-    """Importing this module in a worker is what counts."""
+    """vLLM's CPU worker; importing this module registers the attention backend below."""
 
 
 class ImageAttentionBuilder(CPUAttentionMetadataBuilder):
-    """Attends chunks with pictures in parts."""
+    """Splits chunks with images into parts."""
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
     ) -> CPUAttentionMetadata:
-        """vLLM's metadata of the parts."""
+        """Build vLLM's metadata of the parts."""
         return super().build(common_prefix_len, in_parts(common_attn_metadata), fast_build)
 
 
 @register_backend(AttentionBackendEnum.CPU_ATTN)
 class ImageAttentionBackend(CPUAttentionBackend):
-    """The CPU's attention with that builder."""
+    """vLLM's CPU attention with `ImageAttentionBuilder`."""
 
     @classmethod
     def supports_mm_prefix(cls) -> bool:
-        """Whether image tokens may see each other."""
+        """Whether attention within images may be bidirectional."""
         return True
 
     @staticmethod
     def get_builder_cls() -> type[CPUAttentionMetadataBuilder]:
-        """Makes the metadata of a step."""
+        """The class that makes the metadata of a step."""
         return ImageAttentionBuilder
 
 
 def in_parts(step: CommonAttentionMetadata) -> CommonAttentionMetadata:
-    """The step with one sequence per part; the step itself where it computes no picture."""
+    """The step with one sequence per part; the step itself if it computes no image."""
     starts, ends = step.query_start_loc_cpu.tolist(), step.seq_lens.tolist()
     parts: list[tuple[int, int, int, bool]] = []
     for row in range(step.num_reqs):
         first = ends[row] - (starts[row + 1] - starts[row])
-        pictures = (step.mm_req_doc_ranges or {}).get(row, [])
-        parts += [(row, *part) for part in row_parts(first, ends[row], pictures)]
+        images = (step.mm_req_doc_ranges or {}).get(row, [])
+        parts += [(row, *part) for part in row_parts(first, ends[row], images)]
     if all(causal for *_, causal in parts):
         return step
     rows, firsts, lasts, causal = (list(column) for column in zip(*parts, strict=True))
@@ -71,10 +71,10 @@ def in_parts(step: CommonAttentionMetadata) -> CommonAttentionMetadata:
     )
 
 
-def row_parts(first: int, end: int, pictures: list[tuple[int, int]]) -> list[Any]:
-    """(first, end, causal) for each part of the tokens from `first` to before `end`; pictures are (first, last)."""
+def row_parts(first: int, end: int, images: list[tuple[int, int]]) -> list[Any]:
+    """(first, end, causal) for each part of the tokens from `first` to before `end`; images are (first, last)."""
     parts: list[Any] = []
-    for start, last in pictures:
+    for start, last in images:
         if last < first or start >= end:
             continue
         if first < start:

@@ -14,7 +14,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
-from engines.dead_engine import end_with
+from engines.dead_engine import exit_when_dead
 from engines.engine import Generation, Tokens
 from engines.logprob_rows import add_logprobs, cut
 from engines.options import EngineOptions
@@ -23,7 +23,7 @@ from engines.vllm.config import engine_args, engine_config
 from engines.vllm.prompt import Prompts
 from engines.vllm.sampling import sampling_params
 from engines.vllm.statistics import VllmStatistics
-from engines.vllm.stream_interval import Interval
+from engines.vllm.stream_interval import StreamInterval
 
 FINISH_REASONS = {"stop": FinishReason.END_ID, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
 
@@ -38,8 +38,8 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Load the model and start the engine's processes."""
-        # On GPUs vLLM would fork this process, whose interpreter is a shared library: there torch's small operations
-        # took 1.6 times as long as in the program python3, and a small model's steps are made of them.
+        # On GPUs vLLM would fork this process, whose interpreter is a shared library: there torch's small operations,
+        # which dominate a small model's steps, took 1.6 times as long as in the program python3.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         config = engine_config(self._args)
         self._llm = AsyncLLM.from_vllm_config(
@@ -48,9 +48,9 @@ class VllmEngine:
             disable_log_stats=self._args.disable_log_stats,
             stat_loggers=[] if self._args.disable_log_stats else [self._statistics],
         )
-        self._end = asyncio.create_task(end_with(self._llm))
-        self._interval = Interval(self._llm.output_processor)
-        # vLLM reads variables of the environment for every token: not from the system each time. Nothing changes now.
+        self._exit_task = asyncio.create_task(exit_when_dead(self._llm))
+        self._stream_interval = StreamInterval(self._llm.output_processor)
+        # vLLM reads environment variables for every token. They no longer change, so it may cache them.
         enable_envs_cache()
         self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
         self._prompts = Prompts(config)
@@ -84,20 +84,20 @@ class VllmEngine:
             raise refusal from error
         finally:
             self._running -= 1
-            # Ends the request in the engine where this iterator was left early; a no-op after the last output.
+            # Ends the request in the engine if this iterator was closed early; a no-op after the last output.
             await outputs.aclose()
 
     def statistics(self) -> Mapping[str, float]:
-        """All of STATISTICS; with vLLM's option disable_log_stats nothing but the requests inside."""
+        """All of STATISTICS; only the requests inside if vLLM's option disable_log_stats is set."""
         return self._statistics.values(self._running)
 
-    def pace(self, tokens_per_response: float) -> None:
-        """Hand tokens over less often where responses hold several anyway."""
-        self._interval.follow(tokens_per_response, self._running)
+    def adjust_stream_interval(self, tokens_per_response: float) -> None:
+        """Hand tokens over less often if responses hold several anyway."""
+        self._stream_interval.adjust(tokens_per_response, self._running)
 
     def shutdown(self) -> None:
         """Stop the engine core and its workers."""
-        self._end.get_loop().call_soon_threadsafe(self._end.cancel)
+        self._exit_task.get_loop().call_soon_threadsafe(self._exit_task.cancel)
         self._llm.shutdown()
 
 
@@ -105,7 +105,8 @@ def _tokens(output: RequestOutput, generation: Generation) -> Tokens:
     completion = output.outputs[0]
     tokens = Tokens(list(completion.token_ids), cached_tokens=output.num_cached_tokens)
     if completion.logprobs is not None:
-        add_logprobs(tokens, completion.logprobs, generation.top_logprobs)
+        # A list, as SamplingParams.flat_logprobs is off.
+        add_logprobs(tokens, completion.logprobs, generation.top_logprobs)  # type: ignore[arg-type]
     if output.prompt_logprobs:
         _add_prompt_logprobs(tokens, output.prompt_logprobs, generation)
     if output.finished:
@@ -114,7 +115,7 @@ def _tokens(output: RequestOutput, generation: Generation) -> Tokens:
 
 
 def _finish(completion: Any, generation: Generation) -> FinishReason:
-    """vLLM says "stop" for every stop id; the contract tells the end id from stop words."""
+    """The finish reason; vLLM's "stop" is the end id or one of the stop words."""
     reason = FINISH_REASONS.get(completion.finish_reason, FinishReason.CANCELLED)
     if reason is FinishReason.END_ID and completion.stop_reason != generation.end_id:
         return FinishReason.STOP_WORDS
@@ -122,7 +123,7 @@ def _finish(completion: Any, generation: Generation) -> FinishReason:
 
 
 def _add_prompt_logprobs(tokens: Tokens, rows: Any, generation: Generation) -> None:
-    """One row per prompt token, all of one width: the token itself, then its alternatives; the first has none."""
+    """Add one row per prompt token: the token itself, then its alternatives; NaN in the first row, which has none."""
     width = 1 + (generation.prompt_logprobs or 0)
     ids, logprobs = [[generation.prompt_ids[0]] * width], [[float("nan")] * width]
     for token, row in zip(generation.prompt_ids[1:], rows[1:], strict=True):
@@ -133,7 +134,7 @@ def _add_prompt_logprobs(tokens: Tokens, rows: Any, generation: Generation) -> N
 
 
 def _refusal(error: Exception) -> RequestError | None:
-    """The engine's complaint about a request as a RequestError; None for a real fault."""
+    """The RequestError for an error that the request caused; None for a fault of the engine."""
     if isinstance(error, RequestError):
         return error
     for cause in (error, error.__cause__):

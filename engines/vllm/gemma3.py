@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gemma 3 without vLLM's image processor, for every process that loads the model's class."""
+"""Register Gemma 3 with vLLM without its image processor, in every process that loads the model's class."""
 
 import importlib.util
 import sys
@@ -11,16 +11,16 @@ ARCHITECTURE = "Gemma3ForConditionalGeneration"
 
 
 def install() -> None:
-    """Register the model with a processor that only knows a blank picture: pictures come processed (images.py)."""
+    """Register the model with a processor that only makes a blank image: images arrive processed (images.py)."""
     if importlib.util.find_spec("torchvision") is None:
-        _stand_in()
+        _replace_image_processor()
     _register()
 
 
-def _stand_in() -> None:
-    """vLLM's module imports an image processor made with torchvision, for an annotation only.
+def _replace_image_processor() -> None:
+    """Provide the image processor that vLLM's module imports for an annotation, and which needs torchvision.
 
-    The one made with Pillow, transformers' own choice without torchvision, takes its name here.
+    It is transformers' own replacement without torchvision, made with Pillow.
     """
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
@@ -30,10 +30,9 @@ def _stand_in() -> None:
 
 
 def _register() -> None:
-    """vLLM asks its processor for a dummy picture only, in each process: to size its caches, and to warm up.
+    """Replace the model's processor, which vLLM asks only for a dummy image, to size its caches and to warm up.
 
-    Gemma 3's would load the tokenizer twice more each time, which takes 10 s, and needs packages that nothing else here
-    does.
+    Gemma 3's own loads the tokenizer twice more in each process, which takes 10 s, and needs further packages.
     """
     from vllm import ModelRegistry
     from vllm.model_executor.models import gemma3_mm
@@ -43,7 +42,7 @@ def _register() -> None:
 
     class Info(gemma3_mm.Gemma3ProcessingInfo):
         def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
-            return {"image": self.get_hf_config().mm_tokens_per_image}
+            return {"image": self.get_hf_config().mm_tokens_per_image}  # type: ignore[no-untyped-call] # vLLM's
 
     class Dummies(gemma3_mm.Gemma3DummyInputsBuilder):
         def get_dummy_processor_inputs(self, *args: Any, **kwargs: Any) -> Any:
@@ -55,6 +54,6 @@ def _register() -> None:
             return images.blank() if images is not None else {"prompt_token_ids": []}
 
     register = MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=Dummies)
-    # The class, not its name: vLLM inspects a named class in a process of its own, where nothing is installed.
+    # The class, not its name: vLLM inspects a named class in another process, where `install` has not run.
     model = type(ARCHITECTURE, (gemma3_mm.Gemma3ForConditionalGeneration,), {})
     ModelRegistry.register_model(ARCHITECTURE, register(model))

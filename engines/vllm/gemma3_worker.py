@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What vLLM's workers load beside themselves, on every platform, to know Gemma 3 as the engine does."""
+"""Worker extension that registers Gemma 3 in vLLM's workers, on every platform."""
 
 from engines.vllm import gemma3
 
@@ -7,4 +7,4 @@ gemma3.install()
 
 
 class Extension:
-    """Adds nothing to a worker: importing this module there is what counts."""
+    """Adds nothing to a worker: importing this module registers the model."""

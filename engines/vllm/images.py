@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures for a model with its own vision tower, as the input that vLLM's own image processor would have made.
+"""Build vLLM's multimodal input from images, for a model with its own vision tower.
 
-Built here, the prompt's ids and their count stay exactly the request's, and the request's hashes key the caches.
+It replaces vLLM's image processor, so that the prompt's ids stay exactly the request's and the request's hashes key the
+caches.
 """
 
 import hashlib
@@ -21,10 +22,11 @@ from engines.engine import Generation
 
 @dataclass(frozen=True, slots=True)
 class ImageModel:
-    """What a checkpoint says about its pictures.
+    """How a model takes its images.
 
-    token_id: stands `tokens_per_image` times in the prompt for each picture. image_size: pixels of a side.
-    fields: the model's inputs for normalised pictures [n, 3, image_size, image_size], and how vLLM takes them apart.
+    token_id: the image token; each image has `tokens_per_image` of them in the prompt. image_size: pixels of a side.
+    fields: makes the model's inputs from normalised images [n, 3, image_size, image_size], and says how vLLM splits
+    them by image.
     """
 
     token_id: int
@@ -34,9 +36,9 @@ class ImageModel:
     fields: Callable[[torch.Tensor], tuple[dict[str, torch.Tensor], dict[str, MultiModalFieldConfig]]]
 
     def prompt(self, generation: Generation) -> dict[str, Any]:
-        """vLLM's multimodal engine input for a generation with images.
+        """Build vLLM's multimodal engine input for a generation with images.
 
-        Raises RequestError where pictures and places in the prompt do not match.
+        Raises RequestError if the images do not match their places in the prompt.
         """
         images = generation.images
         assert images is not None  # nosec B101 # narrows a type, checks no input
@@ -47,7 +49,7 @@ class ImageModel:
         return self._input(generation.prompt_ids, images, offsets, generation.prompt_extra_ids)
 
     def blank(self) -> dict[str, Any]:
-        """The input of a prompt that is one white picture, as vLLM sizes its caches by."""
+        """Build the input of a prompt of one white image, by which vLLM sizes its caches."""
         images = torch.full((1, self.image_size, self.image_size, 3), 255, dtype=torch.uint8)
         return self._input([self.token_id] * self.tokens_per_image, images, [0], None)
 
@@ -58,14 +60,17 @@ class ImageModel:
         return dict(
             mm_input(
                 prompt_ids,
-                MultiModalKwargsItems.from_hf_inputs(data, config),
+                MultiModalKwargsItems.from_hf_inputs(data, config),  # type: ignore[arg-type] # any mapping does
                 {"image": _cache_keys(images, offsets, extra_ids)},
                 {"image": [PlaceholderRange(offset, self.tokens_per_image) for offset in offsets]},
             )
         )
 
     def check_places(self, prompt_ids: list[int], images: int) -> list[int]:
-        """The first position of each picture's run of image tokens; RequestError unless there are `images` runs."""
+        """Find the first position of each image's run of image tokens.
+
+        Raises RequestError unless there are `images` runs of the right length.
+        """
         offsets, position = [], 0
         for is_image, run in groupby(prompt_ids, key=self.token_id.__eq__):
             length = sum(1 for _ in run)
@@ -83,7 +88,7 @@ class ImageModel:
 
 
 def image_model(config: ModelConfig) -> ImageModel | None:
-    """The pictures of a served checkpoint; None where the model has no vision tower or it is switched off."""
+    """How the served model takes images; None if it has no vision tower or the tower is switched off."""
     build, limits = IMAGE_MODELS.get(config.hf_config.model_type), config.multimodal_config
     return build(config) if build is not None and limits is not None and limits.get_limit_per_prompt("image") else None
 
@@ -91,12 +96,16 @@ def image_model(config: ModelConfig) -> ImageModel | None:
 def _gemma3(config: ModelConfig) -> ImageModel:
     hf = config.hf_config
     return ImageModel(
-        hf.image_token_index, hf.mm_tokens_per_image, hf.vision_config.image_size, config.dtype, _gemma3_fields
+        hf.image_token_index,
+        hf.mm_tokens_per_image,
+        hf.vision_config.image_size,
+        config.dtype,  # type: ignore[arg-type] # a torch.dtype in every finished configuration
+        _gemma3_fields,
     )
 
 
 def _gemma3_fields(pixels: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, MultiModalFieldConfig]]:
-    """One patch per picture: its crops ("pan and scan") would need places in the prompt too."""
+    """One patch per image: crops ("pan and scan") would need places in the prompt too."""
     patches = torch.ones(len(pixels), dtype=torch.int64)
     config = {
         "pixel_values": MultiModalFieldConfig.flat_from_sizes("image", patches),
@@ -105,17 +114,17 @@ def _gemma3_fields(pixels: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[
     return {"pixel_values": pixels, "num_patches": patches}, config
 
 
-# model_type of config.json -> what its pictures are.
+# model_type of config.json -> how the model takes images.
 IMAGE_MODELS: dict[str, Callable[[ModelConfig], ImageModel]] = {"gemma3": _gemma3}
 
 
 def _normalise(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """UINT8 [n, height, width, 3] to [n, 3, height, width] in -1..1: image_mean = image_std = 0.5 for SigLIP towers."""
+    """Turn UINT8 [n, height, width, 3] to [n, 3, height, width] in -1..1; SigLIP has mean and std 0.5."""
     return (images.permute(0, 3, 1, 2).float() / 255 - 0.5).div_(0.5).to(dtype).contiguous()
 
 
 def _cache_keys(images: torch.Tensor, offsets: list[int], extra_ids: list[int] | None) -> list[str]:
-    """The request's hash at each picture's first position, else one of the pixels."""
+    """The request's hash at each image's first position, or else a hash of the pixels."""
     if extra_ids is not None and all(extra_ids[offset] for offset in offsets):
         return [f"{extra_ids[offset]:016x}" for offset in offsets]
     return [hashlib.blake2b(image.contiguous().numpy(), digest_size=16).hexdigest() for image in images]

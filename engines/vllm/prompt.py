@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prompt of one generation as vLLM takes it: ids, ids with rows of an embedding table, or ids with pictures."""
+"""Build vLLM's prompt of a generation: ids, ids with rows of an embedding table, or ids with images."""
 
 import asyncio
 from typing import Any
@@ -23,9 +23,10 @@ class Prompts:
         self._images: ImageModel | None = image_model(config.model_config)
 
     async def build(self, generation: Generation) -> Any:
-        """The prompt; raises RequestError for what this engine does not take.
+        """Build the prompt; raises RequestError if the engine does not support an input.
 
-        It is what vLLM's renderer would make: vLLM hands a raw prompt to a thread, which costs more than it has to do.
+        It has the form that vLLM's renderer makes: vLLM renders a raw prompt on another thread, which costs more than
+        the rendering itself.
         """
         if generation.priority and not self._takes_priority:
             raise RequestError("this engine serves in order of arrival: priority is not supported", param="priority")
@@ -36,7 +37,7 @@ class Prompts:
                 raise RequestError("this engine takes no prompt embeddings: its option enable_prompt_embeds is off")
             return _embeds_prompt(generation.prompt_ids, generation.prompt_table, self._vocab_size)
         if generation.images is not None and self._images is not None:
-            # Several milliseconds per picture, which the other streams must not wait for.
+            # Several milliseconds per image, in which the other streams must not wait.
             return await asyncio.to_thread(self._images.prompt, generation)
         if self._images is not None:
             self._images.check_places(generation.prompt_ids, 0)
@@ -44,17 +45,20 @@ class Prompts:
 
 
 def _embeds_prompt(prompt_ids: list[int], table: torch.Tensor, vocab_size: int) -> Any:
-    """Ids below the vocabulary size stay ids; the others become rows of the table, [prompt length, hidden size]."""
+    """Keep ids below the vocabulary size, and replace the others by rows of the table.
+
+    table: [rows, hidden size]. The prompt's embeddings are [prompt length, hidden size].
+    """
     ids = torch.tensor(prompt_ids)
     rows = ids - vocab_size
     is_token = rows < 0
     if prompt_ids and int(rows.max()) >= table.shape[0]:
         raise RequestError(f"prompt id {int(ids.max())} is past the table's {table.shape[0]} rows")
-    # One pass over what may be tens of megabytes. An empty table has no row to stand where ids are.
+    # One pass over up to tens of megabytes. An empty table has no row for the positions of ids.
     embeds = table.new_empty(len(prompt_ids), table.shape[1])
     if len(table):
         torch.index_select(table, 0, rows.clamp(min=0), out=embeds)
-    # Where ids are nothing may depend on the table: vLLM's prefix cache is keyed by these rows as well.
+    # The rows at the positions of ids must not depend on the table: vLLM's prefix cache is keyed by them as well.
     embeds[is_token] = 0
     return embeds_input(
         prompt_embeds=embeds,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vLLM's schedulers for models whose image tokens see each other: a picture is never cut by a prefill chunk.
+"""Schedulers for vLLM that never split an image between prefill chunks, for bidirectional attention within images.
 
-vLLM's option disable_chunked_mm_input ends a chunk before a picture that it would cut, but the next chunk, which starts
-with the picture, may hold as little of it as the step's token budget leaves: wrong answers under load (vLLM 0.30).
+vLLM's option disable_chunked_mm_input ends a chunk before an image that it would split, but the next chunk, which
+starts with the image, may hold only as much of it as the step's token budget leaves: wrong answers under load (vLLM
+0.30).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,13 @@ from vllm.v1.request import Request
 
 from engines.vllm import gemma3
 
-# The engine core loads the model's class too, and imports this module first.
+# The engine core loads the model's class as well, after this module.
 gemma3.install()
 
-_Base = Scheduler if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    _Base = Scheduler
+else:
+    _Base = object
 
 
 class _WholeImages(_Base):
@@ -28,7 +32,7 @@ class _WholeImages(_Base):
 
 
 class WholeImageScheduler(_WholeImages, Scheduler):
-    """For engines that schedule each step after the last."""
+    """For engines that schedule a step when the last one has ended."""
 
 
 class AsyncWholeImageScheduler(_WholeImages, AsyncScheduler):
@@ -36,7 +40,7 @@ class AsyncWholeImageScheduler(_WholeImages, AsyncScheduler):
 
 
 def whole_images(request: Request, computed: int, new: int) -> int:
-    """How many of the `new` tokens after the first `computed` fit without cutting a picture; 0 to wait for a step."""
+    """How many of the `new` tokens after the first `computed` fit without splitting an image; 0 to wait for a step."""
     end = computed + new
     for feature in request.mm_features or ():
         start = feature.mm_position.offset

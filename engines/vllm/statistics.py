@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What vLLM tells of itself after each step, kept for Triton's metrics endpoint.
+"""Collect vLLM's statistics of each step for Triton's metrics endpoint.
 
-vLLM does not promise these fields, so that one it does not have counts as zero.
+These fields are no stable interface of vLLM: a missing one counts as zero.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 
 class EngineCoreStatistics(StatLoggerBase):
-    """Of one engine core; there are several with data parallelism. Gauges are those of its last step."""
+    """Statistics of one engine core; data parallelism has several. Gauges are those of the core's last step."""
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
         self.waiting = 0
@@ -19,7 +19,7 @@ class EngineCoreStatistics(StatLoggerBase):
         self.looked_up = self.cached = self.preemptions = self.generated = 0
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
-        """Called by vLLM after each step."""
+        """Add the statistics of one step; called by vLLM."""
         if scheduler_stats is not None:
             self.waiting = _number(scheduler_stats, "num_waiting_reqs")
             self.kv_cache_usage = _number(scheduler_stats, "kv_cache_usage")
@@ -31,24 +31,24 @@ class EngineCoreStatistics(StatLoggerBase):
             self.generated += _number(iteration_stats, "num_generation_tokens")
 
     def log_engine_initialized(self) -> None:
-        """Nothing to say."""
+        """Do nothing."""
 
 
 class VllmStatistics:
-    """The engine cores' statistics together. The object itself is the factory that vLLM asks for."""
+    """Statistics of all engine cores together. The object itself is the logger factory that vLLM expects."""
 
     def __init__(self) -> None:
         self._cores: list[EngineCoreStatistics] = []
 
     def __call__(self, vllm_config: Any, engine_index: int = 0) -> EngineCoreStatistics:
-        """A new engine core's."""
+        """Create the statistics of a new engine core."""
         self._cores.append(EngineCoreStatistics(vllm_config, engine_index))
         return self._cores[-1]
 
     def values(self, inside: int) -> Mapping[str, float]:
-        """By the names of `engine.STATISTICS`. inside: requests that the engine has now.
+        """The values by the names of `engine.STATISTICS`.
 
-        An engine without requests makes no steps, and would be taken to wait for ever.
+        inside: requests in the engine now. It caps `waiting`, as an engine without requests makes no further step.
         """
         waiting = min(inside, sum(core.waiting for core in self._cores))
         return {

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many tokens vLLM gathers of a request before it hands them over.
+"""Adapt vLLM's option `stream_interval` to the load: how many tokens of a request vLLM collects per hand-over.
 
-Each hand-over costs the engine's loop about 20 us, which it then lacks for sending: with hundreds of streams a few
-tokens at a time are sent sooner than each by itself. vLLM has a fixed number for that, its option `stream_interval`;
-here it follows the load.
+Each hand-over costs the engine's loop about 20 us, which are then missing for sending: with hundreds of streams, a few
+tokens at a time arrive sooner than one by one.
 
-An engine that computes on the CPU does so on the cores that carry its tokens on: each response takes about a
-millisecond of them. There the number of streams tells how many tokens to gather.
+On a CPU the engine computes on the same cores that send its tokens, and each response takes about a millisecond of
+them. There the number of streams also raises the interval.
 """
 
 import os
@@ -14,16 +13,19 @@ from typing import Any
 
 from vllm.platforms import current_platform
 
-# Tokens; beyond that nothing is gained any more.
+# Tokens; larger intervals gain nothing.
 MOST = 16
-# Below what responses hold, so that the interval falls when the lag is over.
+# Below 1, so that the interval falls again once responses are sent in time.
 _SHARE = 0.75
-# On a CPU, streams a core at which a token more is gathered.
+# On a CPU: the interval grows by one token for each so many streams per core.
 _STREAMS_PER_CORE = 2
 
 
-class Interval:
-    """processor: vLLM's `OutputProcessor`. Used on the loop that the processor runs in, between its steps."""
+class StreamInterval:
+    """The stream interval of one engine. Used on the loop of vLLM's output processor, between its steps.
+
+    processor: vLLM's `OutputProcessor`.
+    """
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
@@ -32,11 +34,11 @@ class Interval:
 
     @property
     def tokens(self) -> int:
-        """What the next requests begin with."""
+        """The interval of new requests, in tokens."""
         return int(self._processor.stream_interval)
 
-    def follow(self, tokens_per_response: float, streams: int) -> None:
-        """Gather somewhat fewer tokens than responses have held lately, which merge what could not be sent in time."""
+    def adjust(self, tokens_per_response: float, streams: int) -> None:
+        """Set the interval somewhat below what responses held lately: they merge what could not be sent in time."""
         shared = streams // (_STREAMS_PER_CORE * self._cores) if self._cores else 0
         tokens = max(self._least, min(MOST, max(shared, int(_SHARE * tokens_per_response))))
         if tokens == self._processor.stream_interval:
@@ -48,9 +50,10 @@ class Interval:
 
 
 def _set(state: Any, tokens: int) -> None:
-    """Of a running request. vLLM notes what it has handed over only while it gathers.
+    """Set the interval of a running request.
 
-    So whoever begins to gather must be told, and whoever has begun cannot leave off: what waits would be lost.
+    vLLM counts the tokens that it has handed over only if the interval is above 1. So the count is set when a request
+    first goes above 1, and the interval never returns to 1: tokens that vLLM still holds would be lost.
     """
     if state.stream_interval > 1:
         state.stream_interval = max(2, tokens)

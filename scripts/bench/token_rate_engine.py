@@ -51,8 +51,8 @@ class TokenRateEngine:
         running = len(self._running)
         return dict.fromkeys(STATISTICS, 0.0) | {"running": running, "waiting": self._inside - running}
 
-    def pace(self, tokens_per_response: float) -> None:
-        """The rate is given."""
+    def adjust_stream_interval(self, tokens_per_response: float) -> None:
+        """Do nothing: the rate is fixed."""
 
     def shutdown(self) -> None:
         """Stop stepping."""

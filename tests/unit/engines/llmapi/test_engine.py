@@ -228,7 +228,7 @@ async def test_faults_of_the_engine(qwen, script):
     with pytest.raises(RequestError, match="should not exceed max_num_tokens"):
         await collect(engine, generation(prompt_ids=[1] * 5))
     assert not engine.errored
-    engine._end.cancel()  # It would end this process.
+    engine._exit_task.cancel()  # It would end this process.
     llm.shutdown()
     with pytest.raises(RequestError, match="the engine has stopped") as caught:
         await collect(engine, generation())

@@ -14,7 +14,7 @@ from engines.vllm import stream_interval
 
 @pytest.fixture
 def interval_of(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return stream_interval.Interval
+    return stream_interval.StreamInterval
 
 
 class Streams:
@@ -49,7 +49,7 @@ def test_nothing_is_lost_or_said_twice_while_it_changes(interval_of: Any) -> Non
     interval = interval_of(streams.processor)
     streams.add("early")
     for number, held in enumerate((1, 1, 8, 8, 100, 3, 1, 1, 8, 1)):
-        interval.follow(held, 1)
+        interval.adjust(held, 1)
         if number == 4:
             streams.add("late")
         for _ in range(5):
@@ -63,7 +63,7 @@ def test_the_interval_follows_what_responses_hold(interval_of: Any) -> None:
     streams = Streams()
     interval = interval_of(streams.processor)
     for held, tokens in ((1.0, 1), (1.4, 1), (4.0, 3), (10.7, 8), (400.0, 16), (16.0, 12), (3.0, 2), (2.0, 1)):
-        interval.follow(held, 1)
+        interval.adjust(held, 1)
         assert interval.tokens == tokens
 
 
@@ -76,7 +76,7 @@ def test_on_a_cpu_it_follows_the_streams_too(
     interval = interval_of(Streams().processor)
     found = []
     for streams in (0, 1, 7, 8, 16, 100):
-        interval.follow(1.0, streams)
+        interval.adjust(1.0, streams)
         found.append(interval.tokens)
     assert found == expected
 
@@ -86,7 +86,7 @@ def test_a_request_gathers_and_its_first_token_does_not_wait(interval_of: Any) -
     interval = interval_of(streams.processor)
     streams.add("before")
     streams.step("before")
-    interval.follow(4.0, 1)
+    interval.adjust(4.0, 1)
     streams.add("after")
     for _ in range(7):
         streams.step("before", "after")
@@ -96,5 +96,5 @@ def test_a_request_gathers_and_its_first_token_does_not_wait(interval_of: Any) -
 
 def test_it_never_falls_below_the_option(interval_of: Any) -> None:
     interval = interval_of(Streams(stream_interval=5).processor)
-    interval.follow(1.0, 1)
+    interval.adjust(1.0, 1)
     assert interval.tokens == 5
