@@ -1,54 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests with tiles: checked, queued for the worker, answered with their rows."""
+"""Check the tiles of image requests, queue them for the vision tower and answer with their rows."""
 
 from functools import partial
-from typing import Any
 
 import torch
-import triton_python_backend_utils as pb_utils
+from torch.utils.dlpack import from_dlpack
 
 from common.errors import RequestError
+from python_backend.api import FINAL, ResponseSender, Tensor, pb_utils
 from python_backend.tensors import error_response
 from vision.options import VitOptions
 from vision.runtimes.registry import build_runtime
 from vision.towers.weights import read_config
 from vision.worker import Job, TileWorker
 
-FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
-
-class Images:
-    """The tower of a checkpoint, behind its requests; raises ValueError that tells people why it cannot run."""
+class ImageRequests:
+    """The image requests of one checkpoint's vision tower."""
 
     def __init__(self, options: VitOptions) -> None:
+        """Load the tower and start its worker. Raises ValueError with the reason if it cannot run."""
         self._tile_size = int(read_config(options.vision)["image_size"])
         self._worker = TileWorker(build_runtime(options), options.tile_budget)
 
-    def accept(self, tensor: Any, sender: Any, request_id: str) -> None:
-        """Queue a request's `tiles`, uint8 [batch, n, s, s, 3]; the response is sent by the worker's thread.
+    def accept(self, tensor: Tensor, sender: ResponseSender, request_id: str) -> None:
+        """Queue a request's tiles, uint8 [batch, n, s, s, 3]; the worker's thread sends the response.
 
-        Raises RequestError for tiles of another shape.
+        Raises RequestError if the tiles have another shape.
         """
-        # The request's own memory, which stays until its response is sent.
-        tiles = torch.from_dlpack(tensor.to_dlpack())
+        # Shares the request's memory, which stays valid until its response is sent.
+        tiles = from_dlpack(tensor.to_dlpack())
         expected = (self._tile_size, self._tile_size, 3)
         if tiles.shape[2:] != expected or not tiles.shape[1]:
             found = list(tiles.shape[1:])
             raise RequestError(f"tiles must be [n, {', '.join(map(str, expected))}] with n >= 1, not {found}")
-        # A client's own batch of requests is one job.
-        done = partial(_answer, sender, tiles.shape[0])
-        self._worker.submit(Job(tiles.flatten(0, 1), done, partial(_fail, sender), request_id=request_id))
+        # A request that the client has batched itself is one job.
+        done = partial(_send_rows, sender, tiles.shape[0])
+        self._worker.submit(Job(tiles.flatten(0, 1), done, partial(_send_error, sender), request_id=request_id))
 
     def close(self) -> None:
-        """Answer what is queued."""
+        """Answer the queued requests, then stop the worker."""
         self._worker.close()
 
 
-def _answer(sender: Any, batch: int, table: torch.Tensor) -> None:
-    table = table.unflatten(0, (batch, -1)).contiguous()
+def _send_rows(sender: ResponseSender, batch: int, table: torch.Tensor) -> None:
+    table = torch.unflatten(table, 0, (batch, -1)).contiguous()
     tensor = pb_utils.Tensor.from_dlpack("prompt_embedding_table", table)
     sender.send(pb_utils.InferenceResponse([tensor]), flags=FINAL)
 
 
-def _fail(sender: Any, error: RequestError) -> None:
+def _send_error(sender: ResponseSender, error: RequestError) -> None:
     sender.send(error_response(error), flags=FINAL)

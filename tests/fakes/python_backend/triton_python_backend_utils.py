@@ -32,7 +32,7 @@ class MetricFamily:
 
 
 class Tensor:
-    """A named numpy array."""
+    """A named numpy array, or any other tensor that DLPack knows."""
 
     def __init__(self, name: str, array: Any) -> None:
         self._name, self._array = name, array
@@ -41,6 +41,13 @@ class Tensor:
         return self._name
 
     def as_numpy(self) -> Any:
+        return self._array
+
+    @classmethod
+    def from_dlpack(cls, name: str, tensor: Any) -> "Tensor":
+        return cls(name, tensor)
+
+    def to_dlpack(self) -> Any:
         return self._array
 
 
