@@ -44,7 +44,7 @@ setup-browser:
 check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy common engines families frontend postprocessing preprocessing python_backend vision
+	$(RUN) -m mypy chat_page common engines families frontend models postprocessing preprocessing python_backend vision
 	@# bandit also warns of each `nosec` whose line has parts that needed none.
 	$(RUN) -m bandit --quiet --recursive common engines families frontend model_repository models postprocessing preprocessing python_backend \
 		scripts vision \
