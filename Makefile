@@ -47,7 +47,7 @@ check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 	$(RUN) -m mypy chat_page common engines families frontend models postprocessing preprocessing python_backend vision
 	@# bandit also warns of each `nosec` whose line has parts that needed none.
 	$(RUN) -m bandit --quiet --recursive common engines families frontend model_repository models postprocessing preprocessing python_backend \
-		scripts vision \
+		scripts triton_chat.py vision \
 		2> >(grep -v 'nosec encountered' >&2)
 	@$(MAKE) --no-print-directory docs
 	@# A report, no verdict: it asks PyPI, and what that says of an unchanged tree changes from day to day.

@@ -64,6 +64,7 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     """
     command = [
         sys.executable,
+        "-P",
         "-m",
         "pip",
         "download",

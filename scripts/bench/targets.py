@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from scripts.bench.load import Endpoint, Outcome, run
 from scripts.bench.processes import command_line
 from scripts.bench.questions import Stream
 from scripts.launcher import LaunchError, Stack
+from scripts.launcher.environment import python_command
 from scripts.launcher.processes import Part
 from scripts.launcher.repository import KEY_HEADER
 
@@ -111,7 +111,7 @@ def _engine(stack: Stack, log: Path) -> Iterator[RunningTarget]:
     with tempfile.TemporaryDirectory(prefix="triton_chat_bench_") as folder, socket.socket(socket.AF_UNIX) as door:
         door.bind(f"{folder}/socket")
         door.listen(1)
-        command = [sys.executable, "-m", "scripts.bench.offline_engine", f"{folder}/socket", json.dumps(options)]
+        command = [*python_command("scripts.bench.offline_engine"), f"{folder}/socket", json.dumps(options)]
         begun = time.monotonic()
         with _part("engine loop", command, stack, log) as part:
             connection = _accept(door, part)
@@ -127,8 +127,8 @@ def vllm_serve(model: str) -> list[str]:
     try:
         version("vllm")
     except PackageNotFoundError:
-        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
-    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
+        return [*python_command("vllm.entrypoints.openai.api_server"), "--model", model]
+    return [*python_command("vllm.entrypoints.cli.main"), "serve", model]
 
 
 def token_rate_flags(rate: float) -> list[str]:

@@ -5,6 +5,8 @@ import re
 import signal
 from collections.abc import Sequence
 
+from triton_chat import PACKAGES
+
 # The first pattern that a line matches explains the failure; {0} is what its group caught.
 PATTERNS: tuple[tuple[str, str], ...] = (
     (r"Poll failed for model directory '([^']+)': ([^\"]+)", "The config of model {0} cannot be used: {1}."),
@@ -22,7 +24,10 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         r"numpy\.core\.multiarray failed to import|compiled using NumPy 1\.x",
         "numpy 2 is in the environment; numpy 1.26.4 is needed.",
     ),
-    (r"No module named '(preprocessing\S*|frontend\S*)'", "The package {0} is not installed here. Run `make setup`."),
+    (
+        rf"No module named '((?:{'|'.join(PACKAGES)})\b\S*)'",
+        "The package {0} is not installed here. Run `make setup`.",
+    ),
     (
         r"No module named '(\S+)'",
         "The Python package {0} is missing. Run `make setup`, or install it where python3 on PATH finds it.",

@@ -20,6 +20,7 @@ from scripts.launcher.ports import Ports
 from scripts.launcher.repository import KEY_HEADER
 from scripts.setup import fetch_tritonserver
 from scripts.setup.interpreter import libpython_dir
+from triton_chat import child_environment
 
 CONTAINER_BINARY = Path("/opt/tritonserver/bin/tritonserver")
 # With compilation on, vLLM's CPU build gave wrong text in bf16; eager matched Hugging Face.
@@ -48,7 +49,7 @@ def find_triton(chosen: Path | None) -> TritonServer:
         found = shutil.which(chosen)
         if found is None:
             raise LaunchError(f"--triton {chosen} is no program that can be run.")
-        return TritonServer(Path(found))
+        return TritonServer(Path(found).absolute())
     if CONTAINER_BINARY.is_file():
         return TritonServer(CONTAINER_BINARY)
     home = fetch_tritonserver.home()
@@ -126,7 +127,12 @@ def trace_flags(environment: Mapping[str, str]) -> list[str]:
 
 def frontend_command() -> list[str]:
     """The command line of one frontend process; its settings come by the environment."""
-    return [sys.executable, "-m", "frontend"]
+    return python_command("frontend")
+
+
+def python_command(module: str) -> list[str]:
+    """The beginning of the command line of a Python module that does not search the current directory for imports."""
+    return [sys.executable, "-P", "-m", module]
 
 
 def stack_environment(
@@ -143,7 +149,7 @@ def stack_environment(
     names = options.served_model_name or (model.name,)
     triton_host = "127.0.0.1" if options.triton_host in ("0.0.0.0", "::") else options.triton_host  # nosec B104 # compares, does not bind
     environment = {
-        **base,
+        **child_environment(base),
         **options.settings,
         "TRITON_CHAT_HOST": options.host,
         "TRITON_CHAT_PORT": str(ports.frontend),
@@ -201,6 +207,9 @@ def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server
         if shared.get("TRITON_CHAT_ENGINE", "vllm") == "vllm":
             engine = {**CPU_ENGINE_DEFAULTS, **engine}
     environment["TRITON_CHAT_ENGINE_OPTIONS"] = json.dumps(engine)
+    if plan := environment.get("TRITON_CHAT_VIT_ENGINE"):
+        # tritonserver runs in a folder of its own.
+        environment["TRITON_CHAT_VIT_ENGINE"] = os.path.abspath(plan)
     # Without it a model's guardian ends a tritonserver that lost the process of a model.
     environment["TRITON_CHAT_SUPERVISED"] = "1"
     if server.home is not None:

@@ -114,7 +114,7 @@ def parse_options(arguments: Sequence[str], command: str = "serve", about: str =
     settings, flags, notes = _sort_foreign(foreign)
     values = {key: value for key, value in values.items() if value is not None}
     values["served_model_name"] = tuple(values.get("served_model_name", ()))
-    return LaunchOptions(**values, settings=settings, engine=engine | flags, notes=notes)
+    return LaunchOptions(**values, settings=settings, engine=absolute(engine | flags), notes=notes)
 
 
 def _sort_foreign(foreign: Sequence[Flag]) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
@@ -147,6 +147,25 @@ def _read_engine_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"--engine-config {path}: expected an object of option: value, not {type(value).__name__}")
     # The engine gets them as JSON; what JSON cannot say (a YAML date) is better refused here.
     return dict(json.loads(json.dumps({str(key).replace("-", "_"): item for key, item in value.items()})))
+
+
+def absolute(value: Any) -> Any:
+    """The value of an option, or many in lists and dicts, with relative paths made absolute.
+
+    tritonserver runs in a folder of its own. A text is a path if it begins with ./ or ../ or names a file that exists,
+    or, with a slash in it, a folder.
+    """
+    if isinstance(value, dict):
+        return {key: absolute(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [absolute(item) for item in value]
+    return os.path.abspath(value) if isinstance(value, str) and _is_relative_path(value) else value
+
+
+def _is_relative_path(text: str) -> bool:
+    if os.path.isabs(text):
+        return False
+    return text.startswith(("./", "../")) or os.path.isfile(text) or ("/" in text and os.path.isdir(text))
 
 
 def default_frontends() -> int:

@@ -25,7 +25,7 @@ def check_page(python: Path = PYTHON) -> None:
 
 def page_command(api_url: str, options: LaunchOptions, port: int, settings: Settings) -> list[str]:
     """The command line of the page. api_url: base URL of the API without /v1."""
-    command = [str(PYTHON), "-m", "chat_page", "--base-url", f"{api_url}/v1", "--host", options.ui_host]
+    command = [str(PYTHON), "-P", "-m", "chat_page", "--base-url", f"{api_url}/v1", "--host", options.ui_host]
     command += ["--port", str(port)]
     if settings.tls_certificate is not None:
         certificate = str(settings.tls_certificate)

@@ -32,16 +32,30 @@ class Part:
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], log_path: Path, *, go_on: bool = False
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log_path: Path,
+        *,
+        folder: Path | None = None,
+        append: bool = False,
     ) -> None:
-        """go_on: the log of an earlier process of this part is kept and continued."""
+        """Start the process.
+
+        folder: its current directory, made if missing; the launcher's own by default.
+        append: keep the log of an earlier process of this part and continue it.
+        """
         self.name = name
         self.log_path = log_path
         self._command = command
         self._environment = environment
+        self._folder = folder
         self._memory: set[Path] = set()
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        if not go_on:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        if not append:
             log_path.write_bytes(b"")
         # To append: its children write to the same file.
         with log_path.open("ab") as log:
@@ -49,6 +63,7 @@ class Part:
             self._process = subprocess.Popen(  # nosec B603 # fixed program, no shell
                 command,
                 env=dict(environment),
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -67,7 +82,7 @@ class Part:
 
     def again(self) -> "Part":
         """The same part as a new process, once this one is gone."""
-        return Part(self.name, self._command, self._environment, self.log_path, go_on=True)
+        return Part(self.name, self._command, self._environment, self.log_path, folder=self._folder, append=True)
 
     def lines(self, most: int = 400) -> list[str]:
         """The last lines that this process logged, oldest first."""

@@ -86,6 +86,8 @@ class Stack:
         self._page_environment = page.page_environment(base)
         # Where frontends that share a port count together, so that each can tell Prometheus about all of them.
         self._counts = TemporaryDirectory(prefix="triton_chat_metrics_", ignore_cleanup_errors=True)
+        # Python's stubs search their current directory for modules first: tritonserver gets an empty one.
+        self._triton_folder = TemporaryDirectory(prefix="triton_chat_tritonserver_", ignore_cleanup_errors=True)
         counts = {"PROMETHEUS_MULTIPROC_DIR": self._counts.name} if self.options.frontends > 1 else {}
         self._frontend_environment = self._shared | counts
         # Set from a signal handler: stop waiting; do not wait for anything any more.
@@ -225,6 +227,7 @@ class Stack:
             part.stop(WOUNDED_GRACE_S if wounded else TRITON_GRACE_S, self.hurry.is_set)
         self._parts.clear()
         self._counts.cleanup()
+        self._triton_folder.cleanup()
         if self._trtllm is not None:
             self._trtllm.close()
         # A tritonserver that crashed leaves the regions that it shared with its stubs, which are gone by now.
@@ -238,7 +241,8 @@ class Stack:
         command += environments.trace_flags(self._shared)
         if self._trtllm is not None:
             command = self._trtllm.command(command)
-        self._parts.append(Part("tritonserver", command, self._triton_environment, log_dir / "tritonserver.log"))
+        log, folder = log_dir / "tritonserver.log", Path(self._triton_folder.name)
+        self._parts.append(Part("tritonserver", command, self._triton_environment, log, folder=folder))
         for number in range(1, self.options.frontends + 1):
             name = f"frontend-{number}"
             command = environments.frontend_command()

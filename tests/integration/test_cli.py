@@ -15,6 +15,7 @@ import pytest
 
 from scripts.launcher import FREE_PORTS
 from tests.support.demo_stack import DemoStack
+from tests.support.hostile_folder import make_hostile_folder
 from tests.support.scripted import ENVIRONMENT, SCRIPT, ScriptedStack, check_clean_stop, scripted_line
 from tests.support.terminal import CTRL_C, CTRL_D, Terminal, terminal
 from tests.support.vlm_checkpoints import make_internvl, make_tokenizer
@@ -46,7 +47,11 @@ def conversation(url: str, *flags: str) -> Iterator[Terminal]:
 
 
 def test_serve_runs_until_a_signal(qwen3_tokenizer_dir: Path, tmp_path: Path) -> None:
-    """With a line of `vllm serve`: options of the engine that the launcher does not know go to the engine."""
+    """With a line of `vllm serve`: options of the engine that the launcher does not know go to the engine.
+
+    It is started in a project's folder whose packages have the names of ours, and which PYTHONPATH names as well.
+    """
+    project = make_hostile_folder(tmp_path / "project")
     line = scripted_line("qwen3", qwen3_tokenizer_dir, tmp_path)
     (tmp_path / SCRIPT).write_text('[{"text": "Hello there."}]')
     engine = ["--max-model-len", "4k", "--gpu-memory-utilization", "0.9", "--enable-chunked-prefill", "-tp", "1"]
@@ -54,7 +59,8 @@ def test_serve_runs_until_a_signal(qwen3_tokenizer_dir: Path, tmp_path: Path) ->
         [TRITON_CHAT, "serve", *line, *engine, "--served-model-name", "mine"],
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | ENVIRONMENT,
+        cwd=project,
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(project)},
     )
     try:
         assert process.stderr is not None

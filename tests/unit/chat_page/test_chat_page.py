@@ -324,7 +324,7 @@ def test_the_launchers_flags(tmp_path: Path) -> None:
     ports = choose_ports(options)
     assert ports.ui > 0 and len({ports.ui, ports.frontend, ports.http, ports.grpc, ports.metrics}) == 5
     plain = page.page_command("http://127.0.0.1:1", options, ports.ui, Settings.load([], {}))
-    assert plain[1:] == ["-m", "chat_page", "--base-url", "http://127.0.0.1:1/v1", "--host", "127.0.0.1", "--port", str(ports.ui)]  # fmt: skip
+    assert plain[1:] == ["-P", "-m", "chat_page", "--base-url", "http://127.0.0.1:1/v1", "--host", "127.0.0.1", "--port", str(ports.ui)]  # fmt: skip
     assert not parse_options([]).ui
 
 

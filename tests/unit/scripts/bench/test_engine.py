@@ -91,9 +91,9 @@ def test_vllm_serve_of_either_build(monkeypatch: pytest.MonkeyPatch) -> None:
         raise targets.PackageNotFoundError(name)
 
     monkeypatch.setattr(targets, "version", lambda name: "0.25.0")
-    assert targets.vllm_serve("/m")[1:] == ["-m", "vllm.entrypoints.cli.main", "serve", "/m"]
+    assert targets.vllm_serve("/m")[1:] == ["-P", "-m", "vllm.entrypoints.cli.main", "serve", "/m"]
     monkeypatch.setattr(targets, "version", missing)
-    assert targets.vllm_serve("/m")[1:] == ["-m", "vllm.entrypoints.openai.api_server", "--model", "/m"]
+    assert targets.vllm_serve("/m")[1:] == ["-P", "-m", "vllm.entrypoints.openai.api_server", "--model", "/m"]
 
 
 def test_endpoints_share_a_start() -> None:

@@ -12,6 +12,7 @@ from common.checkpoint import Checkpoint
 from scripts.launcher.environment import (
     TritonServer,
     find_triton,
+    frontend_command,
     has_gpu,
     stack_environment,
     triton_command,
@@ -22,6 +23,7 @@ from scripts.launcher.model import ServedModel
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.ports import Ports
 from scripts.setup.interpreter import libpython_dir
+from triton_chat import ROOT
 
 PORTS = Ports(frontend=1, http=2, grpc=3, metrics=4)
 MODEL = ServedModel(Checkpoint(Path("/models/tiny"), "llama", ("LlamaForCausalLM",), 100, 2048, (2,), 0), "tiny", 1)
@@ -36,6 +38,23 @@ def test_the_contract_with_the_model_repository() -> None:
     assert environment["TRITON_CHAT_STYLER"] == "qwen3"
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["PATH"] == os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin"])
+
+
+def test_the_parts_import_ours_first_and_the_users_modules_after_them() -> None:
+    environment = triton_environment(
+        stack_environment(NO_GPU | {"PYTHONPATH": "/custom"}, LaunchOptions(), MODEL, PORTS), LaunchOptions(), EMBEDDED
+    )
+    assert environment["PYTHONPATH"] == f"{ROOT}:/custom"
+    assert environment["PYTHONSAFEPATH"] == "1"
+    assert frontend_command() == [sys.executable, "-P", "-m", "frontend"]
+
+
+def test_the_plan_of_the_vision_tower_is_found_from_another_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = triton_environment(
+        NO_GPU | {"TRITON_CHAT_VIT_ENGINE": "vision/model.plan"}, LaunchOptions(), EMBEDDED
+    )
+    assert environment["TRITON_CHAT_VIT_ENGINE"] == f"{tmp_path}/vision/model.plan"
 
 
 def test_the_frontend_gets_its_settings() -> None:

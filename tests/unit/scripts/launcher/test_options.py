@@ -167,3 +167,26 @@ def test_size_of_refuses(text: str) -> None:
 def test_options_are_frozen() -> None:
     with pytest.raises(AttributeError):
         LaunchOptions().port = 1  # type: ignore[misc]
+
+
+def test_paths_of_engine_options_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tritonserver runs in a folder of its own. What names no file here may be anything: a hub id, a number format."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "draft").mkdir()
+    (tmp_path / "fp8").mkdir()
+    (tmp_path / "lora.json").touch()
+    line = "--quantization fp8 --lora lora.json --download-dir ./later --hub org/model --there /a/b --dtype bfloat16"
+    draft = ["--speculative-config", '{"model": "../x/draft", "others": ["lora.json"], "num_speculative_tokens": 3}']
+    assert parse_options([*line.split(), *draft]).engine == {
+        "quantization": "fp8",
+        "lora": f"{tmp_path}/lora.json",
+        "download_dir": f"{tmp_path}/later",
+        "hub": "org/model",
+        "there": "/a/b",
+        "dtype": "bfloat16",
+        "speculative_config": {
+            "model": f"{tmp_path.parent}/x/draft",
+            "others": [f"{tmp_path}/lora.json"],
+            "num_speculative_tokens": 3,
+        },
+    }

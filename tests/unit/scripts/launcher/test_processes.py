@@ -35,6 +35,15 @@ def start(tmp_path: Path, code: str) -> Part:
     return part
 
 
+def test_a_part_runs_in_the_folder_that_it_is_given(tmp_path: Path) -> None:
+    code = "import os; print(os.getcwd())"
+    first = Part("part", [sys.executable, "-c", code], os.environ, tmp_path / "part.log", folder=tmp_path / "own")
+    wait_for(lambda: first.exit_status() is not None)
+    second = first.again()
+    wait_for(lambda: second.exit_status() is not None)
+    assert second.log_path.read_text() == f"{tmp_path / 'own'}\n" * 2
+
+
 @pytest.mark.parametrize("code", [SLEEPER, DEAF], ids=["polite", "deaf"])
 def test_stop_leaves_nothing_of_the_session(tmp_path: Path, code: str) -> None:
     part = start(tmp_path, code)
