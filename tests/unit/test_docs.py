@@ -185,7 +185,7 @@ def test_the_fields_of_requests() -> None:
 
 
 def test_the_refused_fields() -> None:
-    both, chat = section("api.md", "Refused fields").split("In chat alone:")
+    both, chat = section("api.md", "Refused fields").split("Only in chat:")
     assert set(codes(both)) == set(REFUSED_IN_COMPLETIONS)
     assert set(codes(chat)) == set(REFUSED_IN_CHAT) - set(REFUSED_IN_COMPLETIONS)
 
