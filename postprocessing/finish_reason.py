@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of an answer, inferred from what an engine sends that does not tell it (TensorRT-LLM's C++ backend)."""
+"""The finish reason of engines that do not report it (TensorRT-LLM's C++ backend), inferred from their responses."""
 
 from collections.abc import Collection, Sequence
 
 from common.finish_reason import FinishReason
 
 
-class EndFinder:
-    """Says with which response an answer ended and why; `feed` takes every response in order.
+class FinishReasonInference:
+    """Finds the last response of an answer and the reason of its end; `feed` takes every response in order.
 
-    limit: tokens that the answer may have; None where that is not known. end_ids: ids that end it. An engine may send
-    the id that ended the answer or keep it.
+    limit: tokens that the answer may have; None if unknown. end_ids: ids that end it; an engine may or may not send
+    the id that ended the answer.
     """
 
     def __init__(self, limit: int | None, end_ids: Collection[int]) -> None:
@@ -19,13 +19,13 @@ class EndFinder:
         self._count = 0
 
     def feed(self, ids: Sequence[int], last_token_time_ns: int | None) -> FinishReason | None:
-        """The finish reason with the last response, else None.
+        """The finish reason if this is the last response, else None.
 
-        last_token_time_ns: absent where timing was not asked for; 0 until the last token has come.
+        last_token_time_ns: None if timing was not requested; 0 until the last token.
         """
         self._count += len(ids)
         if not ids:
-            # Nothing but the end is told without a new token: of a cancelled request, or of an end id that was kept.
+            # A response without a token is the last: the request was cancelled, or the end id is not sent.
             return FinishReason.CANCELLED if last_token_time_ns == 0 else self._reason(ids)
         if last_token_time_ns is not None:
             return self._reason(ids) if last_token_time_ns > 0 else None

@@ -99,27 +99,3 @@ def test_stop_words_of_several_ids(words, pieces, matched):
 
     matcher = StopWordsMatcher(words)
     assert [matcher.feed(piece) for piece in pieces] == matched
-
-
-def test_streams_that_died_are_evicted():
-    from postprocessing.streams import IDLE_LIMIT_S, Streams
-
-    now = 0.0
-    streams = Streams(lambda: now)
-    dead = streams.get(("dead", 1), object)
-    assert streams.get(("dead", 1), object) is dead
-    now = IDLE_LIMIT_S / 2
-    live = streams.get(("live", 1), object)
-    now = IDLE_LIMIT_S + 1
-    assert streams.get(("live", 1), object) is live
-    assert len(streams) == 1
-    streams.end(("live", 1))
-    streams.end(("never", 0))
-    assert len(streams) == 0
-
-
-def test_equal_request_ids_are_different_streams():
-    from postprocessing.streams import Streams
-
-    streams = Streams()
-    assert streams.get(("0", 1), object) is not streams.get(("0", 2), object)

@@ -159,14 +159,23 @@ def tensor_calls(path: Path, functions: str) -> set[str]:
     return found - {""}
 
 
-@pytest.mark.parametrize("model", ["preprocessing", "postprocessing"])
+# Model -> the modules that read its inputs and write its outputs.
+TENSOR_MODULES = {
+    "preprocessing": ("model_repository/preprocessing/1/model.py",),
+    "postprocessing": ("postprocessing/tensors.py", "postprocessing/postprocessor.py"),
+}
+
+
+@pytest.mark.parametrize("model", TENSOR_MODULES)
 def test_the_models_read_and_write_only_declared_tensors(model):
-    config, code = read(model), REPOSITORY / model / "1" / "model.py"
-    read_names = tensor_calls(code, "strings|string|ints|floats|blobs|number|array|_rows|_words")
+    config = read(model)
+    modules = [REPOSITORY.parent / module for module in TENSOR_MODULES[model]]
+    functions = "strings|string|ints|floats|blobs|number|array|rows|_words"
+    read_names = {name for module in modules for name in tensor_calls(module, functions)}
     declared = {t.name for t in config.input} | {t.name for t in config.output}
     assert read_names, "the pattern of reading functions no longer matches the code"
     assert read_names <= declared
-    written = string_literals(code)
+    written = {text for module in modules for text in string_literals(module)}
     if model == "preprocessing":  # The family of images says which tensor its pixels leave by.
         written |= {Gemma3Images.tensor, InternVLImages.tensor}
     assert {t.name for t in config.output} <= written, "an output is declared that no code sends"

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of an answer of an engine that does not tell it, and what such an engine cannot do."""
+"""The end of an answer of an engine that does not report it, and what such an engine cannot do."""
 
 import pytest
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
-from postprocessing.finish_reason import EndFinder
+from postprocessing.finish_reason import FinishReasonInference
 from preprocessing.engine_traits import engine_traits
 from preprocessing.guides.build import GUIDE_TYPES
 
@@ -47,13 +47,13 @@ LATER = 1_000_000
     ],
 )
 def test_the_last_response_and_none_before_it_ends_the_answer(limit, responses, reason) -> None:
-    finder = EndFinder(limit, {END})
-    assert [finder.feed(ids, time) for ids, time in responses] == [None] * (len(responses) - 1) + [reason]
+    inference = FinishReasonInference(limit, {END})
+    assert [inference.feed(ids, time) for ids, time in responses] == [None] * (len(responses) - 1) + [reason]
 
 
 def test_an_ignored_end_id_ends_nothing() -> None:
-    finder = EndFinder(3, frozenset())
-    assert [finder.feed(ids, time) for ids, time in [([END], 0), ([END], 0), ([END], LATER)]] == [
+    inference = FinishReasonInference(3, frozenset())
+    assert [inference.feed(ids, time) for ids, time in [([END], 0), ([END], 0), ([END], LATER)]] == [
         None,
         None,
         FinishReason.LENGTH,

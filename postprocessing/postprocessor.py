@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Triton model `postprocessing`: each response of the engine becomes one of the answer."""
+
+from tokenizers import Tokenizer
+
+from common.checkpoint import Checkpoint
+from common.errors import RequestError
+from common.logs import about, model_logger
+from common.tokenizer import ChatTokenizer
+from families.detection import find_styler
+from families.parsers import AnswerFormat
+from postprocessing import engine
+from postprocessing.answers import Answers
+from postprocessing.streams import StreamKey
+from postprocessing.tensors import beams, failure, new_logprobs, rows, write_delta, write_prompt_logprobs
+from python_backend.api import InferenceRequest, InferenceResponse, pb_utils
+from python_backend.config import ModelParameters
+from python_backend.metrics import Published, Reporter
+from python_backend.tensors import Inputs, error_response, string
+
+log = model_logger("postprocessing", verbose=False)
+
+STATISTICS = {"streams": "Answers in progress, and those not yet given up"}
+
+
+class Postprocessor:
+    """Turns the engine's responses into answers. One instance must get the responses of all streams, in order."""
+
+    def __init__(self, tokenizer: Tokenizer, answer_format: AnswerFormat, end_ids: frozenset[int]) -> None:
+        """Start with no answers. end_ids: ids that end an answer."""
+        self._tokenizer = tokenizer
+        self._answers = Answers(tokenizer, answer_format, end_ids)
+        published = Published("postprocessing", "triton_chat_postprocessing", STATISTICS)
+        self._reporter = Reporter(published, lambda: {"streams": len(self._answers)})
+
+    @classmethod
+    def load(cls, parameters: ModelParameters) -> "Postprocessor":
+        """Load the tokenizer and the family's answer format; raises ValueError for a wrong path or option."""
+        checkpoint = Checkpoint.load(parameters.required("model_path"))
+        tokenizer = ChatTokenizer.load(checkpoint.path)
+        styler = find_styler(checkpoint, parameters.text("styler"), parameters.given("enable_thinking"))
+        end_ids = frozenset((*checkpoint.end_ids, *styler.stop_ids(tokenizer)))
+        return cls(tokenizer.backend, styler.answer_format(tokenizer), end_ids)
+
+    def close(self) -> None:
+        """Stop publishing metrics."""
+        self._reporter.close()
+
+    def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:
+        """One response per request; then engines whose answers met a stop string are stopped."""
+        to_stop: list[StreamKey] = []
+        responses = [self._respond(request, to_stop) for request in requests]
+        for key in to_stop:
+            engine.stop(key)
+        return responses
+
+    def _respond(self, request: InferenceRequest, to_stop: list[StreamKey]) -> InferenceResponse:
+        inputs = Inputs(request)
+        stream_id = inputs.number("stream_id")
+        key = (request.request_id(), stream_id or inputs.number("sequence_index") or 0)
+        engine_error = inputs.string("engine_error")
+        if engine_error is not None:
+            self._answers.end(key)
+            return failure(engine_error)
+        try:
+            limit = inputs.number("request_output_len")
+            if limit is not None:
+                return self._announce(key, request, limit, inputs.number("end_id"))
+            answer = self._answers.get(key, request.parameters)
+            ids, *further_ids = beams(inputs)
+            finish = inputs.number("engine_finish_reason")
+            # An engine without streams of its own does not report how an answer ended.
+            if finish is None and stream_id is None:
+                finish = answer.finish.feed(ids, inputs.number("last_token_time_ns"))
+            delta = answer.stream.feed(
+                ids,
+                logprobs=new_logprobs(inputs, len(ids)),
+                top_ids=rows(inputs, "top_log_probs_ids"),
+                top_logprobs=rows(inputs, "top_log_probs"),
+                engine_finish=finish,
+            )
+        except Exception:
+            log.exception("an answer failed", extra=about(request.request_id()))
+            self._answers.end(key)
+            to_stop.append(key)
+            return failure(RequestError("postprocessing failed on this request", kind="internal").encode())
+        if finish is not None:
+            self._answers.end(key)
+        if delta.stop_engine:
+            to_stop.append(key)
+        further = [self._answers.whole_text(request.parameters, each, finish) for each in further_ids]
+        return pb_utils.InferenceResponse(write_delta(delta, further) + write_prompt_logprobs(inputs, self._tokenizer))
+
+    def _announce(self, key: StreamKey, request: InferenceRequest, limit: int, end_id: int | None) -> InferenceResponse:
+        """Prepare for the answer of an engine that does not report its end; it has no streams of its own either."""
+        if key in self._answers:
+            text = "an answer of this request id is under way: give each request an id of its own"
+            return error_response(RequestError(text))
+        self._answers.announce(key, request.parameters, limit, end_id)
+        return pb_utils.InferenceResponse([string("text_output", "")])
