@@ -61,8 +61,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         service: Service = self.app.state.service
-        service.drain()
-        timer = asyncio.get_running_loop().call_later(self._settings.grace_period, service.fail_all)
+        service.admission.drain()
+        timer = asyncio.get_running_loop().call_later(self._settings.grace_period, service.admission.cancel_all)
         await self._finish_requests()
         await super().shutdown(sockets)
         timer.cancel()

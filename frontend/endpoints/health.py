@@ -25,7 +25,7 @@ async def ready(request: Request) -> JSONResponse:
     service: Service = request.app.state.service
     parts = await service.triton.readiness()
     missing = [name for name, is_ready in parts.items() if not is_ready]
-    if service.draining:
+    if service.admission.draining:
         missing.append("frontend")
     status = "not ready" if missing else "ready"
     return JSONResponse({"status": status, "not_ready": missing, "parts": parts}, status_code=503 if missing else 200)

@@ -11,7 +11,6 @@ from frontend.endpoints.chat import prompt_json
 from frontend.protocol.messages import clean_messages
 from frontend.protocol.tokenize import DetokenizeBody, TokenizeChatBody, TokenizeTextBody
 from frontend.serving.service import Service
-from frontend.serving.visit import visiting
 
 router = APIRouter()
 
@@ -19,8 +18,8 @@ router = APIRouter()
 @router.post("/tokenize")
 async def tokenize(request: Request) -> Response:
     service: Service = request.app.state.service
-    async with visiting(request, "tokenize") as visit, visit.cancel_scope.guard():
-        raw = visit.body
+    async with service.admission.admit(request, "tokenize") as admitted, admitted.cancel_scope.cancellable():
+        raw = admitted.body
         ids = await (_tokenize_chat(service, raw) if "messages" in raw else _tokenize_text(service, raw))
         body = {"count": len(ids), "max_model_len": service.settings.max_model_len, "tokens": ids}
         return Response(orjson.dumps(body), media_type="application/json")
@@ -29,8 +28,8 @@ async def tokenize(request: Request) -> Response:
 @router.post("/detokenize")
 async def detokenize(request: Request) -> Response:
     service: Service = request.app.state.service
-    async with visiting(request, "detokenize") as visit, visit.cancel_scope.guard():
-        body = DetokenizeBody.model_validate(visit.body)
+    async with service.admission.admit(request, "detokenize") as admitted, admitted.cancel_scope.cancellable():
+        body = DetokenizeBody.model_validate(admitted.body)
         service.model_name(body.model)
         text = await service.detokenize(body.tokens)
         return Response(orjson.dumps({"prompt": text}), media_type="application/json")

@@ -14,11 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from frontend import __version__
 from frontend.errors import ClientGone, SlowReader, describe, error_body
+from frontend.serving.admission import AdmittedRequest
 from frontend.serving.generation import Generation
 from frontend.serving.service import Service
 from frontend.serving.slow_readers import StreamWriter
 from frontend.serving.sse import DONE, error_event
-from frontend.serving.visit import Visit, visiting
 from frontend.triton.deltas import merge
 from frontend.triton.tensors import Delta, EnsembleRequest
 from frontend.triton.usage import Usage
@@ -76,15 +76,15 @@ async def answer(
     """Admit, validate, start, wait for the first event, answer. Errors up to there keep their HTTP status."""
     service: Service = request.app.state.service
     async with AsyncExitStack() as stack:
-        visit = await stack.enter_async_context(visiting(request, endpoint))
-        async with visit.cancel_scope.guard():
-            plan = await make_plan(service, visit.body)
+        admitted = await stack.enter_async_context(service.admission.admit(request, endpoint))
+        async with admitted.cancel_scope.cancellable():
+            plan = await make_plan(service, admitted.body)
             generation = await service.generate(plan.requests, plan.id, plan.image_urls)
             stack.callback(generation.close)
             await generation.start()
-        visit.cancel_scope.attach(generation)
-        visit.metrics.usage = plan.usage
-        answering = _Answering(plan, generation, await generation.next(), visit)
+        admitted.cancel_scope.attach(generation)
+        admitted.metrics.usage = plan.usage
+        answering = _Answering(plan, generation, await generation.next(), admitted)
         if plan.stream:
             stack.enter_context(service.write_throttle)
             return EventStream(answering, service, stack.pop_all())
@@ -94,11 +94,11 @@ async def answer(
 class _Answering:
     """The deltas of one generation on their way to the client."""
 
-    def __init__(self, plan: Plan, generation: Generation, first: dict[int, Delta], visit: Visit) -> None:
+    def __init__(self, plan: Plan, generation: Generation, first: dict[int, Delta], admitted: AdmittedRequest) -> None:
         self.plan = plan
         self.generation = generation
-        self.cancel_scope = visit.cancel_scope
-        self.metrics = visit.metrics
+        self.cancel_scope = admitted.cancel_scope
+        self.metrics = admitted.metrics
         self._next: dict[int, Delta] | None = first
 
     @property
@@ -150,7 +150,7 @@ class EventStream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
                 with self._slow_readers.monitor(writer):
-                    async with answering.cancel_scope.guard():
+                    async with answering.cancel_scope.cancellable():
                         await self._write_answer(writer)
             except (ClientGone, SlowReader) as error:
                 # Nobody reads. The answer is left without its end, on which the server closes the connection.

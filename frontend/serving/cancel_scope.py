@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ends a request before its time, wherever it is: its deadline, its client leaving, the server going away."""
+"""Cancel a request early, wherever it is: at its deadline, when its client disconnects, at a shutdown."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,32 +13,35 @@ from frontend.serving.generation import Generation
 
 
 class CancelScope:
-    """One request's. `end` raises its error inside `guard`, or, once there is a generation, fails that instead.
+    """The cancellation of one request. The first error given to `cancel` counts.
 
-    Made within a running event loop; `close` must be called in the end.
+    timeout: seconds until the request is cancelled with a timeout error. Create it in a running event loop and `close`
+    it at the end.
     """
 
     def __init__(self, timeout: float) -> None:
-        self._scope: asyncio.Timeout | None = None
+        self._cancellable: asyncio.Timeout | None = None
         self._error: Exception | None = None
         self._generation: Generation | None = None
         self._watcher: asyncio.Task[None] | None = None
         late = RequestError(f"The request did not finish within {timeout:g} s", kind="timeout")
         self._timer = asyncio.get_running_loop().call_later(timeout, self.cancel, late)
 
-    def cancel_on_disconnect(self, request: Request) -> None:
-        """End when the client closes the connection. Its body must have been read."""
-        self._watcher = asyncio.create_task(_disconnected(request))
-        self._watcher.add_done_callback(self._on_disconnect)
-
-    def attach(self, generation: Generation) -> None:
-        """From now on the generation is what ends, so that what is told to the client is up to its reader."""
-        self._generation = generation
-        if self._error is not None:
-            generation.fail(self._error)
+    @asynccontextmanager
+    async def cancellable(self) -> AsyncIterator[None]:
+        """Let `cancel` and `abort` interrupt the code in this context, which then raises their error."""
+        try:
+            async with asyncio.timeout(None) as self._cancellable:
+                yield
+        except TimeoutError:
+            if self._error is None:
+                raise
+            raise self._error from None
+        finally:
+            self._cancellable = None
 
     def cancel(self, error: Exception) -> None:
-        """End the request; the first error counts."""
+        """Cancel the request: fail its generation if one is attached, or else interrupt its code."""
         if self._error is not None:
             return
         if self._generation is None:
@@ -48,26 +51,25 @@ class CancelScope:
             self._generation.fail(error)
 
     def abort(self, error: Exception) -> None:
-        """Raise an error inside the guard, whatever it waits for."""
+        """Interrupt the request's code, even if a generation is attached: it may be blocked in a write."""
         self._error = error
-        if self._scope is not None:
-            self._scope.reschedule(asyncio.get_running_loop().time())
-            self._scope = None
+        if self._cancellable is not None:
+            self._cancellable.reschedule(asyncio.get_running_loop().time())
+            self._cancellable = None
 
-    @asynccontextmanager
-    async def guard(self) -> AsyncIterator[None]:
-        """What runs inside is cancelled by `end` and `cut`, whose error is raised then."""
-        try:
-            async with asyncio.timeout(None) as self._scope:
-                yield
-        except TimeoutError:
-            if self._error is None:
-                raise
-            raise self._error from None
-        finally:
-            self._scope = None
+    def attach(self, generation: Generation) -> None:
+        """Let `cancel` fail this generation from now on: its reader can still report the error to the client."""
+        self._generation = generation
+        if self._error is not None:
+            generation.fail(self._error)
+
+    def cancel_on_disconnect(self, request: Request) -> None:
+        """Cancel when the client closes the connection. The request's body must have been read."""
+        self._watcher = asyncio.create_task(_disconnected(request))
+        self._watcher.add_done_callback(self._on_disconnect)
 
     def close(self) -> None:
+        """Stop the deadline and stop watching the connection."""
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.remove_done_callback(self._on_disconnect)

@@ -3,22 +3,20 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from tritonclient.grpc import service_pb2 as pb
 
 from common.errors import RequestError
-from frontend.errors import ApiError, ShuttingDown
+from frontend.errors import ApiError
 from frontend.images import ImageFetcher
 from frontend.serving.admission import Admission
-from frontend.serving.cancel_scope import CancelScope
 from frontend.serving.generation import Generation
 from frontend.serving.slow_readers import SlowReaders
 from frontend.serving.write_throttle import WriteThrottle
 from frontend.settings import Settings
-from frontend.telemetry.metrics import RequestMetrics
 from frontend.telemetry.request_record import current, triton_request_id
 from frontend.triton.client import TritonClient
 from frontend.triton.tensors import (
@@ -41,9 +39,8 @@ class Service:
         self.triton = TritonClient(settings.triton_url, settings.owner)
         self.images = ImageFetcher(settings)
         self.write_throttle = WriteThrottle()
-        self.admission = Admission(settings.max_in_flight, settings.max_queued, settings.queue_timeout)
+        self.admission = Admission(settings)
         self.slow_readers = SlowReaders(settings.stall_timeout, settings.max_backlog)
-        self._cancel_scopes: set[CancelScope] = set()
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -51,50 +48,13 @@ class Service:
         self._watching = asyncio.create_task(self.slow_readers.run())
 
     async def close(self) -> None:
-        self.fail_all()
+        self.admission.cancel_all()
         if self._watching is not None:
             self._watching.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watching
         await self.triton.close(STOP_PATIENCE)
         await self.images.close()
-
-    def drain(self) -> None:
-        """Admit nothing more."""
-        self.admission.draining = True
-
-    @property
-    def draining(self) -> bool:
-        return self.admission.draining
-
-    def fail_all(self) -> None:
-        """End what is still under way: the server is going away."""
-        for cancel_scope in list(self._cancel_scopes):
-            cancel_scope.cancel(ShuttingDown())
-
-    @contextmanager
-    def admit(self, endpoint: str) -> Iterator[RequestMetrics]:
-        """A place among the requests inside; raises ApiError where there is none."""
-        with self.admission.enter():
-            metrics = RequestMetrics(endpoint)
-            try:
-                yield metrics
-            except BaseException as error:
-                metrics.fail(error)
-                raise
-            finally:
-                metrics.close()
-
-    @contextmanager
-    def cancel_scope(self, timeout: float) -> Iterator[CancelScope]:
-        """What ends a request early, after `timeout` seconds at the latest."""
-        cancel_scope = CancelScope(timeout)
-        self._cancel_scopes.add(cancel_scope)
-        try:
-            yield cancel_scope
-        finally:
-            self._cancel_scopes.discard(cancel_scope)
-            cancel_scope.close()
 
     def model_name(self, asked: str | None) -> str:
         """The model a request means; none or "" is the first served name. Raises ApiError for an unknown one."""

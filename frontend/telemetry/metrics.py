@@ -97,7 +97,10 @@ _begin_at_zero()
 
 
 class RequestMetrics:
-    """One admitted request, from its admission to its end. usage: set once it is known what will be counted."""
+    """Measures one admitted request: a context that is left when its answer has ended.
+
+    usage: the counts to report at the end; None until the request has been read.
+    """
 
     def __init__(self, endpoint: str) -> None:
         self.usage: Usage | None = None
@@ -107,6 +110,10 @@ class RequestMetrics:
         self._observe_gap = self._metrics.itl.observe
         self._last: dict[int, float] = {}
         IN_FLIGHT.inc()
+
+    def fail(self, error: BaseException) -> None:
+        """Note why the request failed; the first error counts."""
+        self._record.fail(error)
 
     def observe(self, choice: int, delta: Delta) -> None:
         """Time one delta that goes to the client. Called for every token."""
@@ -120,10 +127,12 @@ class RequestMetrics:
             self._first_content(now)
         self._last[choice] = now
 
-    def fail(self, error: BaseException) -> None:
-        self._record.fail(error)
+    def __enter__(self) -> "RequestMetrics":
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            self.fail(error)
         IN_FLIGHT.dec()
         if self.usage is None:
             return

@@ -392,7 +392,7 @@ async def test_among_many_streams_waiting_deltas_are_merged(served: Serving) -> 
     served.triton.script = script
     with ExitStack() as others:
         for _ in range(200):
-            others.enter_context(served.server.app.state.service.pace)
+            others.enter_context(served.server.app.state.service.write_throttle)
         chunks = await served.chunks()
     text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert text == "".join(f"{number} " for number in range(500))

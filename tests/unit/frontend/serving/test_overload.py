@@ -23,15 +23,15 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def at_rest(served: Serving) -> None:
     """Nothing is inside, waits, or is still being stopped."""
-    admission = served.server.app.state.service.admission
-    await until(lambda: (admission.inside, admission.in_flight, admission.queued) == (0, 0, 0))
+    slots = served.server.app.state.service.admission.slots
+    await until(lambda: (slots.admitted, slots.in_flight, slots.queued) == (0, 0, 0))
     text = (await served.http.get("/metrics")).text
     assert "triton_chat_in_flight 0.0" in text
     assert "triton_chat_queued 0.0" in text
 
 
 def queued(served: Serving) -> int:
-    return served.server.app.state.service.admission.queued
+    return served.server.app.state.service.admission.slots.queued
 
 
 class Holding:
@@ -117,7 +117,7 @@ class TestQueue:
             _, working = await fill(served)
             waiting = asyncio.create_task(served.chat())
             await until(lambda: queued(served) == 1)
-            served.server.app.state.service.fail_all()
+            served.server.app.state.service.admission.cancel_all()
             for one in (waiting, working):
                 response = await one
                 assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
@@ -139,7 +139,7 @@ class TestBody:
     async def test_who_is_still_sending_takes_no_place(self) -> None:
         async with serving(**FULL) as served:
             _, writer = await post(served, b"{", 1000)
-            await until(lambda: served.server.app.state.service.admission.inside == 1)
+            await until(lambda: served.server.app.state.service.admission.slots.admitted == 1)
             assert (await served.chat()).status_code == 200
             writer.close()
             await at_rest(served)
@@ -188,7 +188,7 @@ class TestFetching:
         async def use(served: Serving, server: Web, body: dict[str, Any]) -> None:
             asking = asyncio.create_task(served.http.post(CHAT, json=body))
             await until(lambda: server.open == 1)
-            served.server.app.state.service.fail_all()
+            served.server.app.state.service.admission.cancel_all()
             assert (await asking).json()["error"]["code"] == "unavailable"
 
         await self.hanging(use)
