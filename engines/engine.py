@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from common.finish_reason import FinishReason
+from common.sampling import SamplingFields
 
 # Name -> what it is, for Triton's metrics endpoint. "_total" marks what only grows.
 STATISTICS = {
@@ -22,8 +23,8 @@ STATISTICS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """One prompt and how to sample its continuation. None leaves the engine's (or checkpoint's) default.
+class Generation(SamplingFields):
+    """One prompt and how to continue it.
 
     prompt_ids: ids at or above the vocabulary size are rows of `prompt_table` (row = id - vocabulary size).
     end_id: the id that ends the answer; -1 for none.
@@ -46,15 +47,6 @@ class Generation:
     stop_words: list[list[int]] = field(default_factory=list)
     bad_words: list[list[int]] = field(default_factory=list)
     embedding_bias: torch.Tensor | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    min_tokens: int | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
     return_log_probs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: int | None = None

@@ -13,6 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
+from common.sampling import ENGINE_PARAMETERS, SAMPLING
 from engines.engine import Generation, Tokens
 from python_backend.api import InferenceRequest, Tensor, pb_utils
 
@@ -22,17 +23,8 @@ NUMPY_DTYPES = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.
 
 UNSUPPORTED = ("decoder_input_ids", "draft_input_ids", "lora_task_id", "lora_weights", "lora_config")
 
-# Generation field -> the contract's input, scalars that are read as they are.
-SCALARS = {
-    "temperature": "temperature",
-    "top_k": "runtime_top_k",
-    "top_p": "runtime_top_p",
-    "min_tokens": "min_tokens",
-    "repetition_penalty": "repetition_penalty",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "seed": "seed",
-}
+# Generation field -> the contract's input, for scalars that are read as they are.
+SCALARS = {field: one.engine_input for field, one in SAMPLING.items() if one.datatype is not None}
 
 
 class Inputs:
@@ -121,23 +113,12 @@ def _read_generation(
     )
 
 
-# Request parameter -> (Generation field, type), for what the contract has no tensor for. Triton keeps the parameter
-# "priority" for its own scheduler, and has no parameter type for fractions, which travel as text.
-PARAMETERS = {
-    "min_p": ("min_p", float),
-    "top_logprobs": ("top_logprobs", int),
-    "prompt_logprobs": ("prompt_logprobs", int),
-    "request_priority": ("priority", int),
-    "traceparent": ("traceparent", str),
-}
-
-
 def _read_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name, (field, kind) in PARAMETERS.items():
+    for name, parameter in ENGINE_PARAMETERS.items():
         if name in parameters:
             try:
-                values[field] = kind(parameters[name])
+                values[parameter.field] = parameter.kind(parameters[name])
             except (TypeError, ValueError):
                 raise RequestError(f"parameter '{name}' must be a number", param=name) from None
     return values

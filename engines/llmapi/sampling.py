@@ -8,12 +8,15 @@ from tensorrt_llm import SamplingParams
 from tensorrt_llm.llmapi import GuidedDecodingParams
 
 from common.errors import RequestError
+from common.sampling import SAMPLING
 from engines.engine import Generation
 from engines.guides import guide_fields
+from engines.sampling import given_sampling
 
-SAME_MEANING = ("temperature", "top_k", "top_p", "min_p", "min_tokens", "seed")
+# Generation field -> SamplingParams field.
+NAMES = {field: one.llmapi for field, one in SAMPLING.items()}
 # Generation field -> the value that changes nothing.
-PENALTIES = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+PENALTIES = {field: one.neutral for field, one in SAMPLING.items() if one.neutral is not None}
 
 
 def sampling_params(generation: Generation, defaults: Mapping[str, Any], penalising: bool) -> SamplingParams:
@@ -23,11 +26,9 @@ def sampling_params(generation: Generation, defaults: Mapping[str, Any], penalis
     Raises RequestError for what this engine cannot do.
     """
     _refuse(generation, penalising)
-    own = defaults if penalising else {name: value for name, value in defaults.items() if name not in PENALTIES}
-    values = dict(own)
-    for name in (*SAME_MEANING, *(PENALTIES if penalising else ())):
-        if getattr(generation, name) is not None:
-            values[name] = getattr(generation, name)
+    names = {field: name for field, name in NAMES.items() if penalising or field not in PENALTIES}
+    values = {name: value for name, value in defaults.items() if penalising or name not in PENALTIES}
+    values |= given_sampling(generation, names)
     guide = guide_fields(generation)
     try:
         return SamplingParams(

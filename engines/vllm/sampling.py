@@ -8,21 +8,13 @@ from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from common.errors import RequestError
+from common.sampling import SAMPLING
 from engines.engine import Generation
 from engines.guides import guide_fields
+from engines.sampling import given_sampling
 
-# Generation field -> SamplingParams field, where both mean the same.
-SAME_MEANING = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "min_tokens": "min_tokens",
-    "repetition_penalty": "repetition_penalty",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "seed": "seed",
-}
+# Generation field -> SamplingParams field.
+NAMES = {field: one.vllm for field, one in SAMPLING.items()}
 
 
 def sampling_params(generation: Generation, defaults: Mapping[str, Any]) -> SamplingParams:
@@ -30,9 +22,8 @@ def sampling_params(generation: Generation, defaults: Mapping[str, Any]) -> Samp
 
     Raises RequestError for a value that vLLM refuses.
     """
-    values = {ours: getattr(generation, field) for field, ours in SAME_MEANING.items()}
-    given = {name: value for name, value in values.items() if value is not None}
-    inherited = {name: value for name, value in defaults.items() if name in values and name not in given}
+    given = given_sampling(generation, NAMES)
+    inherited = {name: value for name, value in defaults.items() if name in NAMES.values() and name not in given}
     try:
         params = SamplingParams(
             **inherited,

@@ -7,7 +7,8 @@ uint32 and its UTF-8).
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any, Literal
 
 import orjson
@@ -15,49 +16,14 @@ from tritonclient.grpc import service_pb2 as pb
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
+from common.sampling import ENGINE_PARAMETERS, SAMPLING, Datatype, SamplingFields
 
 ENSEMBLE, ENGINE, PREPROCESSING, POSTPROCESSING = "ensemble", "tensorrt_llm", "preprocessing", "postprocessing"
 VIT = "vit"
 MODELS = (ENSEMBLE, PREPROCESSING, VIT, ENGINE, POSTPROCESSING)
 
 Parameter = str | int | bool
-Datatype = Literal["INT32", "UINT64", "FP32", "BOOL", "BYTES"]
 _FORMATS: dict[Datatype, str] = {"INT32": "i", "UINT64": "Q", "FP32": "f", "BOOL": "?"}
-
-# Ensemble input -> datatype and the OpenAI field that asks for it. A field of EnsembleRequest is an input of its name.
-INPUTS: dict[str, tuple[Datatype, str]] = {
-    "text_input": ("BYTES", "prompt"),
-    "messages": ("BYTES", "messages"),
-    "input_ids": ("INT32", "prompt"),
-    "images": ("BYTES", "messages"),
-    "max_tokens": ("INT32", "max_tokens"),
-    "min_tokens": ("INT32", "min_tokens"),
-    "bad_words": ("BYTES", "bad_words"),
-    "stop_token_ids": ("INT32", "stop_token_ids"),
-    "logit_bias_ids": ("INT32", "logit_bias"),
-    "logit_bias_values": ("FP32", "logit_bias"),
-    "end_id": ("INT32", "ignore_eos"),
-    "temperature": ("FP32", "temperature"),
-    "top_p": ("FP32", "top_p"),
-    "top_k": ("INT32", "top_k"),
-    "repetition_penalty": ("FP32", "repetition_penalty"),
-    "presence_penalty": ("FP32", "presence_penalty"),
-    "frequency_penalty": ("FP32", "frequency_penalty"),
-    "seed": ("UINT64", "seed"),
-    "return_log_probs": ("BOOL", "logprobs"),
-    "guided_decoding_guide_type": ("BYTES", "structured_outputs"),
-    "guided_decoding_guide": ("BYTES", "structured_outputs"),
-    "stream": ("BOOL", "stream"),
-    "return_num_input_tokens": ("BOOL", "usage"),
-    "exclude_input_in_output": ("BOOL", "usage"),
-}
-
-# Inputs sent with these values may be left out where an ensemble does not declare them: nothing changes.
-_DEFAULTS: dict[str, tuple[Any, ...]] = {
-    "stream": (False,),
-    "return_num_input_tokens": (True,),
-    "exclude_input_in_output": (True,),
-}
 
 # OpenAI's defaults. A Python engine takes those of the checkpoint's generation config instead, as `vllm serve` does;
 # the C++ backend knows no generation config, and without them it would decode greedily.
@@ -66,52 +32,67 @@ _DEFAULT_TEMPERATURE = _DEFAULT_TOP_P = 1.0
 # What only the config of TensorRT-LLM's C++ backend has; a Python model that has it stands for that backend.
 CPP_PARAMETER = "gpt_model_path"
 
-# Request parameter -> the OpenAI field that asks for it. Only Python engines read these.
-# "priority" itself cannot be used: Triton's gRPC endpoint takes that key for its own scheduler.
-PYTHON_ENGINE_PARAMETERS: dict[str, str] = {
-    "min_p": "min_p",
-    "request_priority": "priority",
-    "prompt_logprobs": "echo",
-    "top_logprobs": "top_logprobs",
-}
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An input of the ensemble. asked_by: the OpenAI field that sets it, named in errors.
+
+    default: the field's; an ensemble that does not declare the input behaves as if it were sent.
+    """
+
+    datatype: Datatype
+    asked_by: str
+    default: Any
+
+
+def _input(datatype: Datatype, asked_by: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"input": Input(datatype, asked_by, default)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnsembleRequest:
-    """One request to the ensemble. None and () mean that the tensor is not sent; `parameters` ride on the request."""
+class EnsembleRequest(SamplingFields):
+    """One request to the ensemble: each field is the input of its name, and `parameters` the request parameters.
 
-    text_input: str | None = None
-    messages: bytes | None = None
-    input_ids: tuple[int, ...] = ()
-    images: tuple[bytes, ...] = ()
-    max_tokens: int | None = None
-    min_tokens: int | None = None
-    bad_words: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    logit_bias_ids: tuple[int, ...] = ()
-    logit_bias_values: tuple[float, ...] = ()
-    end_id: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    return_log_probs: bool | None = None
-    guided_decoding_guide_type: str | None = None
-    guided_decoding_guide: str | None = None
-    stream: bool = False
-    return_num_input_tokens: bool = True
-    exclude_input_in_output: bool = True
+    None and () mean that the tensor is not sent.
+    """
+
+    text_input: str | None = _input("BYTES", "prompt")
+    messages: bytes | None = _input("BYTES", "messages")
+    input_ids: tuple[int, ...] = _input("INT32", "prompt", ())
+    images: tuple[bytes, ...] = _input("BYTES", "messages", ())
+    max_tokens: int | None = _input("INT32", "max_tokens")
+    bad_words: tuple[str, ...] = _input("BYTES", "bad_words", ())
+    stop_token_ids: tuple[int, ...] = _input("INT32", "stop_token_ids", ())
+    logit_bias_ids: tuple[int, ...] = _input("INT32", "logit_bias", ())
+    logit_bias_values: tuple[float, ...] = _input("FP32", "logit_bias", ())
+    end_id: int | None = _input("INT32", "ignore_eos")
+    return_log_probs: bool | None = _input("BOOL", "logprobs")
+    guided_decoding_guide_type: str | None = _input("BYTES", "structured_outputs")
+    guided_decoding_guide: str | None = _input("BYTES", "structured_outputs")
+    stream: bool = _input("BOOL", "stream", False)
+    return_num_input_tokens: bool = _input("BOOL", "usage", True)
+    exclude_input_in_output: bool = _input("BOOL", "usage", True)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
     def tensors(self) -> Iterator[tuple[str, Datatype, tuple[Any, ...]]]:
         """Name, datatype and values of each tensor that is sent."""
-        for name, (datatype, _) in INPUTS.items():
-            value = getattr(self, name)
+        for (name, datatype), value in zip(_DATATYPES, _input_values(self), strict=True):
             if value is not None and value != ():
                 yield name, datatype, value if isinstance(value, tuple) else (value,)
+
+    def request_parameters(self) -> dict[str, Parameter]:
+        """`parameters`, and the sampling fields that have no tensor."""
+        values = {name: getattr(self, name) for name in _TEXT_PARAMETERS}
+        return {**self.parameters, **{name: repr(float(value)) for name, value in values.items() if value is not None}}
+
+
+INPUTS: dict[str, Input] = {
+    one.name: one.metadata["input"] for one in fields(EnsembleRequest) if "input" in one.metadata
+} | {name: Input(one.datatype, name, None) for name, one in SAMPLING.items() if one.datatype is not None}
+
+_DATATYPES = tuple((name, one.datatype) for name, one in INPUTS.items())
+_input_values = attrgetter(*INPUTS)
+_TEXT_PARAMETERS = tuple(name for name, one in SAMPLING.items() if one.datatype is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +104,15 @@ class Capabilities:
 
     def check(self, request: EnsembleRequest) -> None:
         """Raise RequestError naming the first OpenAI field that nothing in Triton would read."""
-        for name, _, values in request.tensors():
-            if name not in self.inputs and _DEFAULTS.get(name) != values:
-                self._refuse(INPUTS[name][1])
+        for name, _, _ in request.tensors():
+            if name not in self.inputs and getattr(request, name) != INPUTS[name].default:
+                self._refuse(INPUTS[name].asked_by)
         if self.python_engine:
             return
-        for name, param in PYTHON_ENGINE_PARAMETERS.items():
-            if name in request.parameters:
-                self._refuse(param)
+        given = request.request_parameters()
+        for name, parameter in ENGINE_PARAMETERS.items():
+            if name in given and parameter.asked_by is not None:
+                self._refuse(parameter.asked_by)
 
     @staticmethod
     def _refuse(param: str) -> None:
@@ -181,7 +163,7 @@ def encode_request(
     for name, datatype, values in request.tensors():
         if name in capabilities.inputs:
             _add(message, name, datatype, values)
-    _add_parameters(message, request.parameters)
+    _add_parameters(message, request.request_parameters())
     # Failures as an output: an error in the middle of an ensemble's stream would leak the request inside Triton.
     _add_parameters(message, {"error_output": True})
     if owner is not None:

@@ -7,22 +7,20 @@ made with `reply` or `failure`. The fake records every request, and every id tha
 
 import asyncio
 import json
+import re
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
-INPUTS = {
-    "STRING": "text_input messages images bad_words guided_decoding_guide_type guided_decoding_guide",
-    "INT32": "input_ids max_tokens logit_bias_ids stop_token_ids end_id top_k min_tokens",
-    "FP32": "logit_bias_values temperature top_p repetition_penalty presence_penalty frequency_penalty",
-    "UINT64": "seed",
-    "BOOL": "stream return_log_probs return_num_input_tokens exclude_input_in_output",
-}
+CONFIG = Path(__file__).parents[2] / "model_repository" / "ensemble" / "config.pbtxt"
+# The ensemble's own: its config lists the inputs before the outputs.
+INPUTS = frozenset(re.findall(r'{ name: "(\w+)"', CONFIG.read_text(encoding="utf-8").partition("output [")[0]))
 _UNPACK = {"INT32": "i", "UINT64": "Q", "FP32": "f", "BOOL": "?"}
 _INTS = ("completion_tokens", "reasoning_tokens", "num_input_tokens", "num_cached_tokens")
 
@@ -103,7 +101,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
 
     def __init__(self) -> None:
         self.script: Script = answer_of("Hello", " world")
-        self.inputs = {name for names in INPUTS.values() for name in names.split()}
+        self.inputs = set(INPUTS)
         self.engine_backend = "python"
         self.unready: set[str] = set()
         # The model whose process is gone: Triton calls it ready, and fails what asks it.

@@ -2,6 +2,7 @@
 """Every config.pbtxt read as protobuf and held against the contract, and the modules that name tensors against them."""
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from common.sampling import SAMPLING
 from preprocessing.images.gemma3 import Gemma3Images
 from preprocessing.images.internvl import InternVLImages
 from tests.support.contract_table import (
@@ -23,6 +25,7 @@ from tests.support.contract_table import (
 )
 
 REPOSITORY = Path(__file__).parents[3] / "model_repository"
+ENGINE_TENSORS = REPOSITORY.parent / "engines" / "tensors.py"
 MODELS = ("preprocessing", "vit", "tensorrt_llm", "postprocessing", "ensemble")
 
 
@@ -182,9 +185,10 @@ def test_the_models_read_and_write_only_declared_tensors(model):
 
 
 def test_the_llm_model_names_only_tensors_of_the_contract():
-    code = REPOSITORY.parent / "engines" / "tensors.py"
+    code = ENGINE_TENSORS
     config = read("tensorrt_llm")
     read_names = tensor_calls(code, "scalar|words|text|tensor")
+    read_names |= {one.engine_input for one in SAMPLING.values() if one.datatype is not None}
     assert read_names and read_names <= {t.name for t in config.input}
     sent = {row[0] for row in EXTENSIONS} | {"output_ids", "sequence_length", "output_log_probs", "cum_log_probs"}
     assert sent <= string_literals(code)
@@ -198,14 +202,18 @@ def test_the_frontend_names_only_tensors_of_the_ensemble():
     from frontend.triton.tensors import _OUTPUTS, INPUTS
 
     declared = {row[0]: row[1] for row in map(as_row, read("ensemble").input)}
-    assert {name: DATATYPES.get(dtype, dtype) for name, (dtype, _) in INPUTS.items()}.items() <= declared.items()
+    datatypes = {name: one.datatype for name, one in INPUTS.items()}
+    assert {name: DATATYPES.get(dtype, dtype) for name, dtype in datatypes.items()}.items() <= declared.items()
     types = {"text": "STRING", "json": "STRING", "int": "INT32"}
     outputs = {row[0]: row[1] for row in (as_row(tensor, optional=False) for tensor in read("ensemble").output)}
     assert {name: types[kind] for name, (_, kind) in _OUTPUTS.items()}.items() <= outputs.items()
 
 
 def test_the_engine_reads_the_parameters_that_the_frontend_sends():
-    from frontend.triton.tensors import PYTHON_ENGINE_PARAMETERS
+    from common.sampling import ENGINE_PARAMETERS
+    from engines.engine import Generation
 
-    read_names = string_literals(REPOSITORY.parent / "engines" / "tensors.py")
-    assert set(PYTHON_ENGINE_PARAMETERS) <= read_names
+    fields = {field.name for field in dataclasses.fields(Generation)}
+    assert {parameter.field for parameter in ENGINE_PARAMETERS.values()} <= fields
+    names = {node.id for node in ast.walk(ast.parse(ENGINE_TENSORS.read_text())) if isinstance(node, ast.Name)}
+    assert "ENGINE_PARAMETERS" in names, "engines/tensors.py reads the parameters by their table"
