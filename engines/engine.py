@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `model.py` asks of an engine: ids in, streamed ids out."""
+"""The interface of an engine: prompt ids in, streamed ids out."""
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import torch
 from common.finish_reason import FinishReason
 from common.sampling import SamplingFields
 
-# Name -> what it is, for Triton's metrics endpoint. "_total" marks what only grows.
+# Name -> description, for Triton's metrics endpoint. "_total" marks counters.
 STATISTICS = {
     "running": "Requests that the engine works on",
     "waiting": "Requests inside the engine that wait for their first step or to go on",
@@ -81,7 +81,7 @@ class Tokens:
     finish: FinishReason | None = None
 
     def extend(self, later: "Tokens") -> None:
-        """Add what the same generation made next."""
+        """Append the next tokens of the same generation."""
         self.ids = self.ids + later.ids
         for rows in ("logprobs", "top_ids", "top_logprobs"):
             if getattr(later, rows) is not None:
@@ -92,19 +92,19 @@ class Tokens:
 
 
 class Engine(Protocol):
-    """An LLM engine. Built by a registry in `engines.py`; every method is called on one event loop."""
+    """An LLM engine, built by `registry.build_engine`. Every method is called on one event loop."""
 
     async def start(self) -> None:
-        """Load the model; raises with a message for people where the options are wrong."""
+        """Load the model; raises an error with a readable message if the options are wrong."""
 
     def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
         """Stream a continuation. Closing the iterator or cancelling its task ends the generation in the engine.
 
-        Raises RequestError for a request the engine refuses.
+        Raises RequestError if the engine refuses the request.
         """
 
     def statistics(self) -> Mapping[str, float]:
-        """Those of STATISTICS that the engine knows, as they are at this moment."""
+        """The current values of those STATISTICS that the engine has."""
 
     def adjust_stream_interval(self, tokens_per_response: float) -> None:
         """Adapt how many tokens the engine collects before it hands them over; called ten times a second.

@@ -1,28 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sends responses on a thread of its own, so that the engine's loop never waits for Triton.
+"""Send responses on a separate thread, so that the engine's loop never waits for Triton.
 
-Triton takes one response of a model after the other (0.1 to 0.4 ms each), an engine makes hundreds of tokens in a few
-milliseconds. What a stream has made since its last response therefore goes out as one response: the streams keep up
-together, by responses that hold more tokens. A stream's first response waits for no other's later ones.
+Triton takes a model's responses one after the other (0.1 to 0.4 ms each), and an engine makes hundreds of tokens in a
+few milliseconds. So all tokens that a stream has made since its last response are sent as one response. First responses
+are sent before later ones of other streams.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from common.errors import RequestError
-from common.logs import model_logger
 from engines.engine import Tokens
 from engines.reply import Reply
 from engines.tensors import Outputs
 
-log = model_logger("tensorrt_llm", verbose=True)
+log = logging.getLogger("tensorrt_llm")
 
 
 class Outgoing:
-    """One generation's way out. `waiting` is what its next response will hold; the outbox's lock guards it.
+    """The responses of one generation. The outbox's lock guards its attributes.
 
-    ended: the end is sent or on its way, so whatever is put later is dropped: Triton crashes on a response after it.
+    waiting: the tokens of the next response. begun: the first response is sent. queued: a response is in a queue.
+    ended: the last response is sent or queued; later ones are dropped, as Triton crashes on a response after the last.
     """
 
     __slots__ = ("begun", "ended", "error", "outputs", "queued", "reply", "waiting")
@@ -35,7 +36,7 @@ class Outgoing:
 
 
 class Outbox:
-    """`put`, `fail` and `call` return at once and may be called from any thread."""
+    """The queue of responses and its thread. `put`, `fail` and `call` return at once, on any thread."""
 
     def __init__(self) -> None:
         self._first: deque[Outgoing] = deque()
@@ -47,7 +48,7 @@ class Outbox:
         self._thread.start()
 
     def put(self, outgoing: Outgoing, tokens: Tokens) -> None:
-        """Send these tokens, together with those that have not been sent yet."""
+        """Send these tokens, together with those that wait to be sent."""
         with self._changed:
             if outgoing.ended:
                 return
@@ -59,27 +60,27 @@ class Outbox:
             self._enqueue(outgoing)
 
     def fail(self, outgoing: Outgoing, error: RequestError) -> None:
-        """End the generation by an error, after what has not been sent yet."""
+        """End the generation with an error, after its tokens that wait to be sent."""
         with self._changed:
             if not outgoing.ended:
                 outgoing.ended, outgoing.error = True, error
                 self._enqueue(outgoing)
 
     def call(self, job: Callable[[], None]) -> None:
-        """Run what must not overlap with the sending of a response."""
+        """Run a function on the thread, so that it never overlaps with the sending of a response."""
         with self._changed:
             self._later.append(job)
             self._changed.notify()
 
     def tokens_per_response(self) -> float:
-        """Mean of the responses since the last call, without each stream's first; 1 where there were none."""
+        """Mean tokens per response since the last call, first responses excluded; 1 if there were none."""
         with self._changed:
             mean = self._tokens / self._sent if self._sent else 1.0
             self._sent = self._tokens = 0
         return mean
 
     def close(self) -> None:
-        """Send all that waits, then end the thread."""
+        """Send everything that waits, then end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -111,7 +112,7 @@ class Outbox:
                 else:
                     item()
             except Exception:
-                # The other streams go on.
+                # Other streams are not affected.
                 log.exception("a response could not be sent")
 
 

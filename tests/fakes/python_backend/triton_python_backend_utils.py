@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A fake of what Triton's Python backend gives its models under this name: as much of it as unit tests touch."""
+"""A fake of the module that Triton's Python backend provides to its models: the parts that unit tests use."""
 
 from typing import Any, ClassVar
 

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve Triton requests with an engine: one task per generation, responses streamed through the outbox."""
+
+import asyncio
+import itertools
+import json
+import logging
+import math
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+import torch
+
+from common.errors import RequestError
+from common.finish_reason import FinishReason
+from common.logs import about
+from engines.engine import STATISTICS, Engine, Generation, Tokens
+from engines.options import read_options
+from engines.outbox import Outbox, Outgoing
+from engines.registry import build_engine
+from engines.reply import Reply
+from engines.running import RunningGenerations
+from engines.tensors import Inputs, Outputs, read_generations
+from python_backend.api import InferenceRequest, ResponseSender
+from python_backend.config import ModelParameters
+from python_backend.metrics import PERIOD_S, Published
+
+# Asking Triton whether a request was cancelled costs about 0.13 ms, as much as sending a response: not once per token.
+CANCEL_PERIOD_S = 1.0
+STREAM_INTERVAL_PERIOD_S = 0.1
+# How long the sending thread waits for the interpreter while the loop computes. Python's default of 5 ms would limit
+# it to 200 responses a second.
+SWITCH_INTERVAL_S = 0.0005
+
+log = logging.getLogger("tensorrt_llm")
+
+
+class EngineService:
+    """An engine and its running generations, on an event loop with a thread of its own.
+
+    max_requests: generations at once; more are refused as "unavailable".
+    """
+
+    def __init__(self, engine: Engine, max_requests: int | None = None) -> None:
+        self._engine = engine
+        self._max_requests = max_requests or math.inf
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True)
+        self._stream_ids = itertools.count(1)
+
+    @classmethod
+    def from_config(cls, parameters: ModelParameters) -> "EngineService":
+        """Build the engine that the model's config names; raises ValueError for a wrong option."""
+        # The engine computes in other processes. The tensor operations of this one are too small for several threads.
+        torch.set_num_threads(1)
+        return cls(build_engine(read_options(parameters)), parameters.integer("max_requests"))
+
+    def start(self) -> None:
+        """Load the engine and return when it is ready; raises the engine's error if it cannot start."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._thread.start()
+        self._outbox = Outbox()
+        self._running = RunningGenerations(self._end_cancelled)
+        self._in_loop(self._engine.start())
+        self._published = Published("tensorrt_llm", "triton_chat_engine", STATISTICS)
+        self._repeat(PERIOD_S, self._publish_statistics)
+        self._repeat(CANCEL_PERIOD_S, self._cancel_abandoned)
+        self._repeat(STREAM_INTERVAL_PERIOD_S, self._adjust_stream_interval)
+
+    def accept(self, request: InferenceRequest) -> None:
+        """Pass a request to the loop, which sends the responses later; may be called from any thread."""
+        self._loop.call_soon_threadsafe(self._accept, request, request.get_response_sender())
+
+    def close(self) -> None:
+        """Cancel what is running, send its last responses, and stop the engine with its processes."""
+        self._in_loop(self._running.cancel_all())
+        self._outbox.close()
+        self._engine.shutdown()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._published.close()
+
+    def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
+        inputs, parameters = Inputs(request), json.loads(request.parameters() or "{}")
+        if inputs.scalar("stop", 0, False):
+            self._stop(request.request_id(), parameters)
+            Reply(sender).end_empty()
+            return
+        errors_as_output = bool(parameters.get("error_output"))
+        try:
+            generations = list(read_generations(inputs, parameters, request.request_id()))
+            self._check_room(len(generations))
+        except RequestError as error:
+            Reply(sender, errors_as_output=errors_as_output).fail(error)
+            return
+        request_id, requested = request.request_id(), set(request.requested_output_names())
+        reply = Reply(
+            sender, generations=len(generations), errors_as_output=errors_as_output, client_id=parameters.get("owner")
+        )
+        for batch, sequence, generation in generations:
+            outgoing = Outgoing(reply, Outputs(requested, inputs, next(self._stream_ids), batch, sequence))
+            self._running.start(request_id, outgoing, self._generate(generation, outgoing))
+
+    def _stop(self, request_id: str, parameters: dict[str, Any]) -> None:
+        if "owner" in parameters:
+            self._running.cancel_client(parameters["owner"])
+        else:
+            self._running.cancel(request_id, parameters.get("stream_id"))
+
+    def _check_room(self, more: int) -> None:
+        """Raise RequestError if this many more generations would exceed the limit, whoever admitted them."""
+        if len(self._running) + more > self._max_requests:
+            raise RequestError("The engine holds as many requests as it may; try again later", kind="unavailable")
+
+    async def _generate(self, generation: Generation, outgoing: Outgoing) -> None:
+        """Stream one generation; its last response is sent in every case."""
+        try:
+            async with aclosing(self._engine.generate(generation)) as stream:
+                async for tokens in stream:
+                    self._outbox.put(outgoing, tokens)
+                    if tokens.finish is not None:
+                        return
+        except asyncio.CancelledError:
+            self._end_cancelled(outgoing)
+        except RequestError as error:
+            if error.kind != "invalid_request":
+                log.error("a generation failed: %s", error, extra=about(generation.request_id))
+            self._outbox.fail(outgoing, error)
+        except Exception:
+            log.exception("a generation failed", extra=about(generation.request_id))
+            self._outbox.fail(outgoing, RequestError("the engine failed on this request", kind="internal"))
+
+    def _end_cancelled(self, outgoing: Outgoing) -> None:
+        self._outbox.put(outgoing, Tokens([], finish=FinishReason.CANCELLED))
+
+    def _cancel_abandoned(self) -> None:
+        """Cancel generations whose client disconnected or cancelled: Triton knows it outside an ensemble."""
+        for task, outgoing in self._running:
+            self._outbox.call(partial(self._cancel_if_abandoned, task, outgoing.reply))
+
+    def _cancel_if_abandoned(self, task: "asyncio.Task[None]", reply: Reply) -> None:
+        if reply.abandoned():
+            self._loop.call_soon_threadsafe(task.cancel)
+
+    def _publish_statistics(self) -> None:
+        self._published.set(self._engine.statistics())
+
+    def _adjust_stream_interval(self) -> None:
+        self._engine.adjust_stream_interval(self._outbox.tokens_per_response())
+
+    def _repeat(self, period_s: float, job: Callable[[], None]) -> None:
+        """Run the job on the loop, now and after each period."""
+
+        def run() -> None:
+            job()
+            self._loop.call_later(period_s, run)
+
+        self._loop.call_soon_threadsafe(run)
+
+    def _in_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service of the model `tensorrt_llm` on a fake engine: streaming, stopping, refusing, failing."""
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from triton_python_backend_utils import InferenceResponse, MetricFamily, Tensor
+
+from common.errors import RequestError
+from common.finish_reason import FinishReason
+from engines import service as services
+from engines.engine import Generation, Tokens
+from engines.service import EngineService
+from python_backend.api import FINAL
+
+WAIT = 30.0
+OUTPUTS = ("output_ids", "sequence_length", "stream_id", "finish_reason", "error")
+
+
+class FakeEngine:
+    """Gives one id a step. With max_tokens 0 it never ends, with 13 it refuses, with 14 it fails."""
+
+    def __init__(self) -> None:
+        self.left: list[list[int]] = []
+        self.is_shut_down = False
+
+    async def start(self) -> None: ...
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
+        if generation.max_tokens == 13:
+            raise RequestError("no such ids", param="input_ids")
+        if generation.max_tokens == 14:
+            raise ZeroDivisionError
+        try:
+            step = 0
+            while True:
+                step += 1
+                last = step == generation.max_tokens
+                yield Tokens([step], finish=FinishReason.LENGTH if last else None)
+                await asyncio.sleep(0.001)
+        finally:
+            self.left.append(generation.prompt_ids)
+
+    def statistics(self) -> Mapping[str, float]:
+        return {"running": 1.0}
+
+    def adjust_stream_interval(self, tokens_per_response: float) -> None:
+        assert tokens_per_response >= 1.0
+
+    def shutdown(self) -> None:
+        self.is_shut_down = True
+
+
+class FakeRequest:
+    """A request and, as Triton's sender, its responses."""
+
+    def __init__(self, request_id: str, max_tokens: int, parameters: Mapping[str, Any] | None = None, **more: Any):
+        numbers = {"input_lengths": 2, "request_output_len": max_tokens} | more
+        self._inputs = [Tensor(name, np.array([[value]])) for name, value in numbers.items()]
+        self._inputs.append(Tensor("input_ids", np.array([[5, 6]], np.int32)))
+        self._request_id, self._parameters = request_id, dict(parameters or {})
+        self.responses: list[InferenceResponse | None] = []
+        self.first, self.ended, self.cancelled = threading.Event(), threading.Event(), False
+
+    def inputs(self) -> list[Tensor]:
+        return self._inputs
+
+    def request_id(self) -> str:
+        return self._request_id
+
+    def parameters(self) -> str:
+        return json.dumps(self._parameters) if self._parameters else ""
+
+    def requested_output_names(self) -> list[str]:
+        return list(OUTPUTS)
+
+    def get_response_sender(self) -> "FakeRequest":
+        return self
+
+    def send(self, response: InferenceResponse | None = None, flags: int = 0) -> None:
+        assert not self.ended.is_set(), "a response after the last"
+        self.responses.append(response)
+        self.first.set()
+        if flags & FINAL:
+            self.ended.set()
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled
+
+    def wait(self) -> list[dict[str, Any]]:
+        """The outputs of each response once the request has ended."""
+        assert self.ended.wait(WAIT)
+        found = [response.output_tensors for response in self.responses if response is not None]
+        return [{tensor.name(): tensor.as_numpy().tolist() for tensor in tensors} for tensors in found]
+
+    def finish(self) -> FinishReason:
+        return FinishReason(self.wait()[-1]["finish_reason"][0][0])
+
+
+@pytest.fixture(autouse=True)
+def switch_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's stays as it is for other tests."""
+    monkeypatch.setattr(services, "SWITCH_INTERVAL_S", sys.getswitchinterval())
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def service(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineService]:
+    monkeypatch.setattr(MetricFamily, "made", {})
+    monkeypatch.setattr(services, "CANCEL_PERIOD_S", 0.01)
+    service = EngineService(engine, max_requests=3)
+    service.start()
+    yield service
+    service.close()
+    assert engine.is_shut_down
+
+
+def accept(service: EngineService, *arguments: Any, **more: Any) -> FakeRequest:
+    request = FakeRequest(*arguments, **more)
+    service.accept(request)
+    return request
+
+
+def test_a_generation_is_streamed_and_its_last_response_ends_the_request(service: EngineService) -> None:
+    request = accept(service, "r", 3)
+    responses = request.wait()
+    assert [token for each in responses for token in each["output_ids"][0][0]] == [1, 2, 3]
+    assert responses[-1]["sequence_length"] == [[3]] and request.finish() is FinishReason.LENGTH
+    assert MetricFamily.made["triton_chat_engine_running"].calls == [1.0]
+
+
+def test_several_sequences_end_their_request_once_and_have_streams_of_their_own(service: EngineService) -> None:
+    responses = accept(service, "r", 2, num_return_sequences=2).wait()
+    assert len({each["stream_id"][0][0] for each in responses}) == 2
+    assert sum("finish_reason" in each for each in responses) == 2
+
+
+@pytest.mark.parametrize("parameters", [{}, {"stream_id": 1}, {"owner": "o"}])
+def test_a_stop_cancels_by_request_by_stream_and_by_client(
+    service: EngineService, engine: FakeEngine, parameters: dict[str, Any]
+) -> None:
+    request, other = accept(service, "r", 0, {"owner": "o"}), accept(service, "s", 0, {"owner": "p"})
+    assert request.first.wait(WAIT) and other.first.wait(WAIT)
+    stop = accept(service, "" if "owner" in parameters else "r", 1, parameters, stop=True)
+    assert stop.wait() == [] and stop.responses == [None]
+    assert request.finish() is FinishReason.CANCELLED
+    assert engine.left == [[5, 6]] and not other.ended.is_set()
+
+
+def test_a_stop_of_another_stream_cancels_nothing(service: EngineService) -> None:
+    request = accept(service, "r", 0)
+    assert request.first.wait(WAIT)
+    accept(service, "r", 1, {"stream_id": 2}, stop=True).wait()
+    assert not request.ended.wait(0.05)
+
+
+def test_a_stop_before_the_first_step_is_answered_as_well(service: EngineService, engine: FakeEngine) -> None:
+    request, stop = FakeRequest("r", 0), FakeRequest("r", 1, stop=True)
+    # Both in one turn of the loop, so that the task of the first has not begun.
+    service._loop.call_soon_threadsafe(lambda: [service._accept(each, each) for each in (request, stop)])
+    assert request.finish() is FinishReason.CANCELLED
+    assert engine.left == []
+
+
+def test_a_client_that_disconnects_cancels_its_generation(service: EngineService) -> None:
+    request = accept(service, "r", 0)
+    assert request.first.wait(WAIT)
+    request.cancelled = True
+    assert request.finish() is FinishReason.CANCELLED
+
+
+def test_more_requests_than_allowed_are_refused(service: EngineService) -> None:
+    running = [accept(service, str(number), 0) for number in range(3)]
+    assert all(request.first.wait(WAIT) for request in running)
+    refused = accept(service, "r", 1)
+    assert refused.wait() == [{}]
+    error = RequestError.decode(refused.responses[0].error.message())
+    assert error is not None and error.kind == "unavailable"
+
+
+@pytest.mark.parametrize(("max_tokens", "kind"), [(13, "invalid_request"), (14, "internal")])
+@pytest.mark.parametrize("as_output", [True, False])
+def test_a_failure_is_an_error_or_an_output(
+    service: EngineService, max_tokens: int, kind: str, as_output: bool
+) -> None:
+    request = accept(service, "r", max_tokens, {"error_output": as_output})
+    (outputs,) = request.wait()
+    text = outputs["error"][0][0].decode() if as_output else request.responses[0].error.message()
+    error = RequestError.decode(text)
+    assert error is not None and error.kind == kind
+
+
+def test_closing_ends_what_is_running(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MetricFamily, "made", {})
+    service = EngineService(engine)
+    service.start()
+    request = accept(service, "r", 0)
+    assert request.first.wait(WAIT)
+    service.close()
+    assert request.finish() is FinishReason.CANCELLED and engine.is_shut_down
