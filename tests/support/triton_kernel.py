@@ -17,7 +17,7 @@ from vision.towers import internvit, tile_attention
 HEADS, SIZE = 3, 64
 
 
-def mixed() -> list[list[float]]:
+def attended() -> list[list[float]]:
     """The largest difference between the tower's attention with and without the kernel, and the largest value."""
     found = []
     for patches, tiles, dtype in ((64, 1, torch.float32), (192, 3, torch.float32), (128, 2, torch.float16)):
@@ -28,22 +28,22 @@ def mixed() -> list[list[float]]:
         attention = internvit.Attention(config).to(dtype)
         x = 3 * torch.randn(tiles, 1 + patches, HEADS * SIZE, dtype=dtype)
         with torch.inference_mode():
-            with patch.object(tile_attention, "fits", lambda qkv, heads: True):
-                with_kernel = attention.mix(x)
-            without = attention.mix(x)
+            with patch.object(tile_attention, "is_supported", lambda qkv, heads: True):
+                with_kernel = attention.attend(x)
+            without = attention.attend(x)
         found.append([(with_kernel - without).abs().max().item(), without.abs().max().item()])
     return found
 
 
-def fits() -> list[bool]:
+def supported() -> list[bool]:
     """InternViT-300M's on Hopper, and then what differs in one thing."""
     usual = {"is_cuda": True, "dtype": torch.bfloat16, "shape": (13, 1025, 3072), "device": "cuda:0"}
     shapes = [(13, 1024, 3072), (13, 1025, 6144), (4096, 1025, 3072)]
     others = [{"is_cuda": False}, {"dtype": torch.float32}, *({"shape": shape} for shape in shapes)]
     with patch.object(torch.cuda, "get_device_capability", lambda device: (9, 0)):
-        found = [tile_attention.fits(SimpleNamespace(**usual | change), 16) for change in [{}, *others]]
+        found = [tile_attention.is_supported(SimpleNamespace(**usual | change), 16) for change in [{}, *others]]
     with patch.object(torch.cuda, "get_device_capability", lambda device: (8, 9)):
-        return [*found, tile_attention.fits(SimpleNamespace(**usual), 16)]
+        return [*found, tile_attention.is_supported(SimpleNamespace(**usual), 16)]
 
 
 def compiled() -> dict[str, bool | int]:
@@ -62,4 +62,4 @@ def compiled() -> dict[str, bool | int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"mixed": mixed, "fits": fits, "compiled": compiled}[sys.argv[1]]()))
+    print(json.dumps({"attended": attended, "supported": supported, "compiled": compiled}[sys.argv[1]]()))

@@ -10,7 +10,7 @@ from vision.towers.tower import Tower
 
 # Most tiles of a run that is a graph; larger runs are launched piece by piece. InternViT-300M takes an H200 1.41 ms a
 # tile that way at 13 tiles and 1.31 as a graph, 1.30 and 1.27 at 26.
-MOST_GRAPHED = 32
+MAX_GRAPH_TILES = 32
 # The first that can compute it is taken. For InternViT torch prefers FlashAttention 2, which takes a Hopper GPU 1.3 to
 # 1.5 times as long as cuDNN.
 HOPPER = (9, 0)
@@ -39,7 +39,7 @@ class CompiledTower:
         with torch.inference_mode(), torch.cuda.device(device), self._attention():
             self._tiles = torch.zeros(max_tiles, tile_size, tile_size, 3, dtype=torch.uint8, device=device)
             # A full run first: it compiles, and too little memory is found out now.
-            self._rows = tower(self._tiles)[:MOST_GRAPHED].clone()
+            self._rows = tower(self._tiles)[:MAX_GRAPH_TILES].clone()
             self._capture()
             # What the first runs took is not needed again: graphs have memory of their own.
             torch.cuda.empty_cache()

@@ -36,10 +36,10 @@ class FusedLayer(nn.Module):
     def __init__(self, layer: Layer, shift: torch.Tensor) -> None:
         super().__init__()
         self.norm1 = ShiftedNorm(layer.norm1, shift)
-        attended, self._attended = scaled(layer.attn.proj, layer.ls1)
-        self.norm2 = ShiftedNorm(layer.norm2, shift + attended)
-        widened, self._widened = scaled(layer.mlp.fc2, layer.ls2)
-        self.shift = shift + attended + widened
+        attn_bias, self._attn_weight = scale_linear(layer.attn.proj, layer.ls1)
+        self.norm2 = ShiftedNorm(layer.norm2, shift + attn_bias)
+        mlp_bias, self._mlp_weight = scale_linear(layer.mlp.fc2, layer.ls2)
+        self.shift = shift + attn_bias + mlp_bias
         self.attn, self.mlp = layer.attn, layer.mlp
         # Their weights are in the scaled copies.
         del self.attn.proj, self.mlp.fc2
@@ -47,8 +47,8 @@ class FusedLayer(nn.Module):
     def forward(self, stream: torch.Tensor) -> None:
         """[n, t, hidden], contiguous."""
         rows = stream.flatten(0, 1)
-        rows.addmm_(self.attn.mix(self.norm1(stream)).flatten(0, 1), self._attended)
-        rows.addmm_(self.mlp.widen(self.norm2(stream)).flatten(0, 1), self._widened)
+        rows.addmm_(self.attn.attend(self.norm1(stream)).flatten(0, 1), self._attn_weight)
+        rows.addmm_(self.mlp.up_project(self.norm2(stream)).flatten(0, 1), self._mlp_weight)
 
 
 class FusedInternVit(Tower):
@@ -96,7 +96,7 @@ class ShiftedProjector(nn.Module):
         return embeddings
 
 
-def scaled(linear: nn.Linear, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def scale_linear(linear: nn.Linear, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Float32 bias [out] and weight [in, out] in its own dtype, of the layer followed by the scale [out]."""
     weight = (linear.weight.float() * scale.float().unsqueeze(1)).to(linear.weight.dtype)
     return linear.bias.float() * scale.float(), weight.t()

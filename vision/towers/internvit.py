@@ -148,10 +148,10 @@ class Attention(nn.Module):
             self.q_norm = RmsNorm(size, config.layer_norm_eps)
             self.k_norm = RmsNorm(size, config.layer_norm_eps)
 
-    def mix(self, x: torch.Tensor) -> torch.Tensor:
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same, before the projection."""
         qkv: torch.Tensor = self.qkv(x)
-        if HAS_KERNEL and not self._normed and tile_attention.fits(qkv, self._heads):
+        if HAS_KERNEL and not self._normed and tile_attention.is_supported(qkv, self._heads):
             return tile_attention.attend(qkv, self._heads)
         q, k, v = qkv.chunk(3, dim=-1)
         if self._normed:
@@ -161,8 +161,8 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same."""
-        attended: torch.Tensor = self.proj(self.mix(x))
-        return attended
+        out: torch.Tensor = self.proj(self.attend(x))
+        return out
 
 
 class Mlp(nn.Module):
@@ -174,7 +174,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
         self._activation = ACTIVATIONS[config.hidden_act]
 
-    def widen(self, x: torch.Tensor) -> torch.Tensor:
+    def up_project(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> [n, t, intermediate], activated."""
         if self._activation is F.gelu and x.is_cuda and x.dtype is torch.bfloat16:
             return linear_gelu(self.fc1, x)
@@ -182,8 +182,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, t, hidden] -> the same."""
-        narrowed: torch.Tensor = self.fc2(self.widen(x))
-        return narrowed
+        out: torch.Tensor = self.fc2(self.up_project(x))
+        return out
 
 
 def linear_gelu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:

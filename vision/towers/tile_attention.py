@@ -21,17 +21,17 @@ WARPS = 4
 HEAD_SIZE = 64
 HOPPER = 9
 # Programs along a CUDA grid's second axis.
-MOST_HEADS = 65535
+MAX_TILE_HEADS = 65535
 
 
-def fits(qkv: torch.Tensor, heads: int) -> bool:
+def is_supported(qkv: torch.Tensor, heads: int) -> bool:
     """Whether [n, t, 3 * heads * size] is of the kind on which this was measured to be the fastest."""
     return (
         qkv.is_cuda
         and qkv.dtype in (torch.bfloat16, torch.float16)
         and qkv.shape[2] == 3 * heads * HEAD_SIZE
         and qkv.shape[1] % KEYS.value == 1
-        and qkv.shape[0] * heads <= MOST_HEADS
+        and qkv.shape[0] * heads <= MAX_TILE_HEADS
         and torch.cuda.get_device_capability(qkv.device)[0] == HOPPER
     )
 

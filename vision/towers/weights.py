@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_NAMES_SHOWN = 8
+_MAX_NAMES = 8
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -58,5 +58,5 @@ def assign(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def _listed(names: Iterable[str]) -> str:
     names = list(names)
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
