@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vision towers behind the Triton model `vit`: image tiles to prompt embeddings."""
+"""What the Triton model `vit` runs: a vision tower that turns image tiles into prompt embeddings."""

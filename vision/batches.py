@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tiles of which requests make up the next run."""
+"""Group the tiles of queued requests into runs of the tower."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Job = TypeVar("Job")
 
 @dataclass(frozen=True, slots=True)
 class Part(Generic[Job]):
-    """Tiles `start` to `stop` (exclusive) of one job."""
+    """A slice of one job's tiles, from `start` up to and excluding `stop`."""
 
     job: Job
     start: int
@@ -18,12 +18,12 @@ class Part(Generic[Job]):
 
     @property
     def tiles(self) -> int:
-        """How many."""
+        """Number of tiles."""
         return self.stop - self.start
 
 
 class TileQueue(Generic[Job]):
-    """Jobs in order of arrival, handed out in runs of whole jobs; only a job larger than a run is cut."""
+    """A FIFO queue of jobs, taken out in runs of whole jobs. Only a job larger than a run is cut."""
 
     def __init__(self) -> None:
         self._parts: deque[Part[Job]] = deque()
@@ -36,7 +36,7 @@ class TileQueue(Generic[Job]):
         self._parts.append(Part(job, 0, tiles))
 
     def take(self, budget: int) -> list[Part[Job]]:
-        """The next run: the longest head of the queue with at most `budget` tiles in all. Empty if nothing waits."""
+        """Take as many jobs from the head of the queue as fit into `budget` tiles. Empty if nothing is queued."""
         run: list[Part[Job]] = []
         room = budget
         while self._parts and self._parts[0].tiles <= room:
@@ -47,11 +47,11 @@ class TileQueue(Generic[Job]):
         return run
 
     def drop(self, job: Job) -> None:
-        """Forget what is left of a job."""
+        """Remove the remaining tiles of a job."""
         self._parts = deque(part for part in self._parts if part.job is not job)
 
     def _cut(self, tiles: int) -> Part[Job]:
-        """Take the first tiles of the first job; the rest stays first, so that nothing overtakes it."""
+        """Take the first tiles of the first job; the rest stays at the head of the queue."""
         first = self._parts.popleft()
         middle = first.start + tiles
         self._parts.appendleft(Part(first.job, middle, first.stop))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of `vit`, read once from its config."""
+"""The options of the Triton model `vit`, read once from its config."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,12 @@ DEFAULT_TILE_BUDGET = 32
 
 @dataclass(frozen=True, slots=True)
 class VitOptions:
-    """runtime: registry name. vision: folder of the tower. engine_file: what to run instead of the runtime's default.
+    """Options of the vision tower and its runtime.
 
-    device: "auto", "cpu", "cuda" or "cuda:1". dtype: "auto" (as stored), bfloat16, float16 or float32.
-    tile_budget: most tiles of one run. compile: None leaves it to the device. threads: of the CPU, None
-    for all, or one where a GPU computes.
+    runtime: a name in `vision.runtimes.registry`. vision: the tower's folder. engine_file: replaces the runtime's
+    default file. device: "auto", "cpu", "cuda" or "cuda:N". dtype: "auto" (as stored), bfloat16, float16 or float32.
+    tile_budget: maximum number of tiles in one run. compile: None means on GPUs only. threads: CPU threads; None means
+    all of them, or one if a GPU computes.
     """
 
     runtime: str
@@ -30,7 +31,7 @@ class VitOptions:
 
 
 def read_options(parameters: ModelParameters) -> VitOptions:
-    """Raises ValueError naming key and value of a wrong option."""
+    """Read the options from the model's config. Raises ValueError with key and value if one is invalid."""
     engine_file = parameters.text("engine_file")
     return VitOptions(
         runtime=parameters.required("runtime"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that runs the vision tower for every request, as many tiles at a time as wait for it.
+"""A worker thread that runs the vision tower on the tiles of all queued requests.
 
-A thread, so that `execute` returns at once: a text request never waits behind images, and what arrives during one run
-makes up the next, without a queueing delay.
+`execute` returns at once, so that a text request never waits behind images. The tiles that arrive during one run make
+up the next one, without a queueing delay.
 """
 
 import threading
@@ -21,9 +21,10 @@ log = model_logger("vit", verbose=True)
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """The tiles of one request, uint8 [n, s, s, 3] on the CPU, and what to call with its rows or its error.
+    """The tiles of one request, and the callbacks for its result.
 
-    done: gets bfloat16 [n * tokens, llm_hidden]. Exactly one of the two is called, once, on the worker's thread.
+    tiles: uint8 [n, s, s, 3] on the CPU. done: called with the rows, bfloat16 [n * tokens, llm_hidden]. failed: called
+    with the error. Exactly one of the two is called, once, on the worker's thread.
     """
 
     tiles: torch.Tensor
@@ -34,7 +35,7 @@ class Job:
 
 
 class TileWorker:
-    """Owns the runtime from its first job on."""
+    """Runs queued jobs on one thread, which is the only one that calls the runtime."""
 
     def __init__(self, runtime: VisionRuntime, tile_budget: int) -> None:
         self._runtime = runtime
@@ -52,7 +53,7 @@ class TileWorker:
             self._changed.notify()
 
     def close(self) -> None:
-        """Finish what is queued and end the thread."""
+        """Finish the queued jobs and stop the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -84,7 +85,7 @@ class TileWorker:
                 part.job.done(_joined(part.job.pieces))
 
     def _rows(self, parts: list[Part[Job]]) -> tuple[torch.Tensor, ...]:
-        """One run, and for each part its bfloat16 [tiles * tokens, llm_hidden]."""
+        """Run the tower once. Returns for each part its rows, bfloat16 [tiles * tokens, llm_hidden]."""
         tiles = _joined([part.job.tiles[part.start : part.stop] for part in parts])
         embeddings = self._runtime.run(tiles).to(torch.bfloat16)
         tokens = embeddings.shape[1]
@@ -92,5 +93,5 @@ class TileWorker:
 
 
 def _joined(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """A copy only where there is something to join."""
+    """Concatenate the tensors; a single one is not copied."""
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

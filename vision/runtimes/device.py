@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runtimes share: the engine file and the device that the options mean."""
+"""Find the engine file and the device that the options name, for all runtimes."""
 
 from pathlib import Path
 
@@ -9,7 +9,10 @@ from vision.options import VitOptions
 
 
 def find_engine_file(options: VitOptions, default: str, advice: str) -> Path:
-    """The `engine_file` of the options, else `default` in the vision folder; raises ValueError with the advice."""
+    """Find the `engine_file` of the options, or else `default` in the vision folder.
+
+    Raises ValueError with the advice if there is no such file.
+    """
     path = options.engine_file or options.vision / default
     if not path.is_file():
         raise ValueError(f"vit: runtime '{options.runtime}' finds no '{path}': {advice}")
@@ -17,7 +20,10 @@ def find_engine_file(options: VitOptions, default: str, advice: str) -> Path:
 
 
 def find_device(options: VitOptions) -> torch.device:
-    """Where to run; "auto" is the first GPU where there is one. Raises ValueError for a device that is not there."""
+    """Find the device to run on; "auto" is the first GPU, or the CPU without one.
+
+    Raises ValueError if the device does not exist.
+    """
     if options.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -33,9 +39,9 @@ def find_device(options: VitOptions) -> torch.device:
 
 
 def limit_threads(options: VitOptions, device: torch.device) -> None:
-    """Have torch's operations on the CPU take the threads of the options; by default one where a GPU computes.
+    """Set the number of CPU threads that torch uses; by default one if the tower runs on a GPU.
 
-    All that is left to the CPU then is copying, and to wake threads for it took 3.6 ms of a run on 32 cores.
+    Only copying is left to the CPU then, and waking threads for it took 3.6 ms of a run on 32 cores.
     """
     threads = 1 if options.threads is None and device.type == "cuda" else options.threads
     if threads is not None:

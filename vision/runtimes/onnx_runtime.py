@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tower as an ONNX file (see scripts/engine_build/export_vit.py) in onnxruntime, on the CPU or one GPU."""
+"""Run the tower as an ONNX file (see scripts/engine_build/export_vit.py) with onnxruntime, on the CPU or one GPU."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ INPUT, OUTPUT = "tiles", "embeddings"
 
 
 class OnnxRuntime:
-    """See `VisionRuntime`. The dtype is the file's own."""
+    """A `VisionRuntime` on onnxruntime. Its output has the dtype of the ONNX file."""
 
     def __init__(self, options: VitOptions) -> None:
         path = find_engine_file(options, "model.onnx", ADVICE)
@@ -40,7 +40,7 @@ class OnnxRuntime:
 
 
 def find_providers(device: str, available: Sequence[str]) -> list[Any]:
-    """onnxruntime's providers for auto, cpu, cuda or cuda:N; raises ValueError where its build lacks them."""
+    """List onnxruntime's providers for auto, cpu, cuda or cuda:N. Raises ValueError if its build lacks one."""
     kind, _, index = device.partition(":")
     has_cuda = "CUDAExecutionProvider" in available
     if kind == "cpu" or (kind == "auto" and not has_cuda):

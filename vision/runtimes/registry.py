@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtimes that can stand behind `vit`, by the config parameter `runtime`."""
+"""The runtimes of the Triton model `vit`, by the config parameter `runtime`."""
 
 import importlib
 
 from vision.options import VitOptions
 from vision.runtimes.runtime import VisionRuntime
 
-# name -> (module, class); imported only when chosen, since each brings its own packages.
+# name -> (module, class). Only the chosen module is imported, because each needs its own packages.
 RUNTIMES = {
     "torch": ("vision.runtimes.torch_runtime", "TorchRuntime"),
     "onnxruntime": ("vision.runtimes.onnx_runtime", "OnnxRuntime"),
@@ -20,9 +20,9 @@ PACKAGES = {
 
 
 def build_runtime(options: VitOptions) -> VisionRuntime:
-    """The runtime that the options name, loaded and warm.
+    """Load and warm up the runtime that the options name.
 
-    Raises ValueError that says what to install, build or set where it cannot run.
+    Raises ValueError that says what to install, build or set if it cannot run.
     """
     if options.runtime not in RUNTIMES:
         raise ValueError(f"vit: unknown runtime '{options.runtime}'; known: {', '.join(sorted(RUNTIMES))}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the model asks of a vision runtime: tiles in, rows of the prompt embedding table out."""
+"""The interface of a vision runtime: tiles in, rows of the prompt embedding table out."""
 
 from typing import Protocol
 
@@ -7,15 +7,15 @@ import torch
 
 
 class VisionRuntime(Protocol):
-    """Runs one vision tower with its projector. Built by a registry in `runtimes.py`; called on one thread.
+    """Runs one vision tower with its projector. Built by `vision.runtimes.registry`; called on one thread.
 
-    max_tiles: most tiles of one run.
+    max_tiles: maximum number of tiles in one run.
     """
 
     max_tiles: int
 
     def run(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Uint8 [n, s, s, 3] on the CPU, 1 <= n <= max_tiles -> [n, tokens, llm_hidden] on the CPU, a float dtype.
+        """Run the tower on uint8 [n, s, s, 3]; returns [n, tokens, llm_hidden] of a float dtype. Both on the CPU.
 
-        The result is the caller's: the next run does not touch it.
+        1 <= n <= max_tiles. The next run does not overwrite the result.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tower as a TensorRT engine (built by scripts/engine_build/vit_plan.py), with torch tensors as device memory."""
+"""Run the tower as a TensorRT engine (see scripts/engine_build/vit_plan.py), with torch tensors as device memory."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ PROFILE = 0
 
 
 class TensorRtRuntime:
-    """See `VisionRuntime`. `max_tiles` is the largest count of the engine's first profile."""
+    """A `VisionRuntime` on TensorRT. `max_tiles` is the largest tile count of the engine's first profile."""
 
     def __init__(self, options: VitOptions) -> None:
         path = find_engine_file(options, "model.plan", ADVICE)
@@ -44,7 +44,7 @@ class TensorRtRuntime:
 
     @torch.inference_mode()
     def run(self, tiles: torch.Tensor) -> torch.Tensor:
-        """See `VisionRuntime.run`; bfloat16."""
+        """See `VisionRuntime.run`. Returns bfloat16."""
         count = len(tiles)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             rows = self._enqueue(self._on_device(tiles))[:count].to(torch.bfloat16)
@@ -54,14 +54,14 @@ class TensorRtRuntime:
         return host
 
     def _on_device(self, tiles: torch.Tensor) -> torch.Tensor:
-        """The tiles on the GPU, filled up to the profile's smallest count."""
+        """Copy the tiles to the GPU, padded to the profile's smallest tile count."""
         shape = (max(len(tiles), self._min_tiles), *tiles.shape[1:])
         filled = torch.zeros(shape, dtype=torch.uint8, device=self._device)
         filled[: len(tiles)].copy_(tiles.pin_memory(), non_blocking=True)
         return filled
 
     def _enqueue(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Start the engine on this runtime's stream; the result is there when the stream has come so far."""
+        """Start the engine on this runtime's stream. The result is valid when the stream has reached this point."""
         context = self._context
         if not context.set_input_shape(INPUT, tuple(tiles.shape)):
             raise RuntimeError(f"the TensorRT engine does not take tiles of shape {list(tiles.shape)}")
@@ -74,7 +74,7 @@ class TensorRtRuntime:
 
 
 def _deserialize(runtime: Any, path: Path) -> Any:
-    """The engine of a plan file; raises ValueError where it is not for this GPU or release, or has other tensors."""
+    """Load a plan file. Raises ValueError if it is not for this GPU or TensorRT release, or has other tensors."""
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise ValueError(

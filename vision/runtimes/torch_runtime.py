@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tower in torch, on the CPU or one GPU."""
+"""Run the tower in torch, on the CPU or one GPU."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from vision.towers.weights import read_config
 
 
 class TorchRuntime:
-    """See `VisionRuntime`."""
+    """A `VisionRuntime` on torch. On a GPU the tower is compiled unless the options switch that off."""
 
     def __init__(self, options: VitOptions) -> None:
         device = find_device(options)
         limit_threads(options, device)
         tower, config = load_tower(options.vision, options.dtype, device), read_config(options.vision)
-        # What a tower of 16 bits computes in float32 (embedding the patches) is rounded to 16 bits at once.
+        # A tower of 16 bits rounds the one thing that it computes in float32, the patch embedding, to 16 bits.
         torch.backends.cuda.matmul.allow_tf32 = tower_dtype(config, options.dtype) is not torch.float32
         self.max_tiles = options.tile_budget
         self._forward: Callable[[torch.Tensor], torch.Tensor] = tower
@@ -31,7 +31,7 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def run(self, tiles: torch.Tensor) -> torch.Tensor:
-        """See `VisionRuntime.run`; bfloat16."""
+        """See `VisionRuntime.run`. Returns bfloat16."""
         if self._device.type == "cpu":
             return self._forward(tiles).to(torch.bfloat16)
         with torch.cuda.device(self._device):

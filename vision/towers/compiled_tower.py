@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tower on the GPU: partly compiled, captured as CUDA graphs. Prepared whole at load."""
+"""A tower on the GPU, partly compiled and captured as CUDA graphs. All of that happens at load."""
 
 from contextlib import AbstractContextManager
 
@@ -8,12 +8,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vision.towers.tower import Tower
 
-# Most tiles of a run that is a graph; larger runs are launched piece by piece. InternViT-300M takes an H200 1.41 ms a
-# tile that way at 13 tiles and 1.31 as a graph, 1.30 and 1.27 at 26.
+# Largest run that is captured as a graph; the kernels of larger runs are launched one by one. On an H200
+# InternViT-300M takes 1.41 ms a tile that way at 13 tiles and 1.31 ms as a graph, 1.30 and 1.27 ms at 26 tiles.
 MAX_GRAPH_TILES = 32
-# The first that can compute it is taken. For InternViT torch prefers FlashAttention 2, which takes a Hopper GPU 1.3 to
-# 1.5 times as long as cuDNN.
 HOPPER = (9, 0)
+# torch takes the first backend that can compute it. For InternViT it would prefer FlashAttention 2, which takes 1.3 to
+# 1.5 times as long as cuDNN on a Hopper GPU.
 ATTENTION = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -23,11 +23,11 @@ ATTENTION = [
 
 
 class CompiledTower:
-    """Same call as the tower's, for 1 to `max_tiles` tiles. A graph's result is overwritten by the next call.
+    """A tower for 1 to `max_tiles` tiles. Each call may overwrite the result of the previous one.
 
-    tower: one in its form for GPUs; `compiled()` lists its modules that gain by compiling. Equal ones share their code,
-    which takes seconds where the whole tower takes minutes, and with a dynamic tile count no run is padded; one
-    compilation for each count was not faster, and autotuning took over 40 s for each of them.
+    Only `tower.modules_to_compile()` are compiled. Equal modules share their code, which takes seconds instead of
+    minutes. The tile count is dynamic, so that no run is padded. One compilation for each tile count was not faster,
+    and autotuning took over 40 s for each.
     """
 
     def __init__(self, tower: Tower, tile_size: int, max_tiles: int, device: torch.device) -> None:
@@ -38,14 +38,14 @@ class CompiledTower:
             module.compile(dynamic=True)
         with torch.inference_mode(), torch.cuda.device(device), self._attention():
             self._tiles = torch.zeros(max_tiles, tile_size, tile_size, 3, dtype=torch.uint8, device=device)
-            # A full run first: it compiles, and too little memory is found out now.
+            # The first run compiles the modules and shows now if there is too little memory.
             self._rows = tower(self._tiles)[:MAX_GRAPH_TILES].clone()
             self._capture()
-            # What the first runs took is not needed again: graphs have memory of their own.
+            # Graphs have a memory pool of their own; free what the first runs took.
             torch.cuda.empty_cache()
 
     def __call__(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Uint8 [n, s, s, 3] on the device -> [n, tokens, llm_hidden]."""
+        """Run uint8 [n, s, s, 3] on the device -> [n, tokens, llm_hidden]."""
         count = len(tiles)
         if count not in self._graphs:
             with self._attention():
@@ -65,7 +65,7 @@ class CompiledTower:
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch does not annotate it
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                # Libraries set themselves up for this size.
+                # A run before the capture, in which libraries initialise themselves for this size.
                 self._tower(tiles)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""InternViT for a GPU: each layer's two results are added to the stream by the products that compute them.
+"""InternViT for a GPU: the matrix products of each layer add their results to the residual stream themselves.
 
-Two passes over [n, t, hidden] less a layer. LayerScale goes into the weights, and what the products cannot add, their
-biases, is summed beforehand over the layers and added where the stream is read.
+That saves two passes over [n, t, hidden] in each layer. LayerScale is folded into the weights. The products cannot add
+their biases; these are summed over the layers at load, and the sum so far is added whenever the stream is read.
 """
 
 import copy
@@ -15,7 +15,7 @@ from vision.towers.tower import Tower
 
 
 class ShiftedNorm(nn.Module):
-    """A norm in float32 of what the stream lacks its biases for. shift: float32 [hidden], their sum so far."""
+    """A norm in float32 that adds the missing biases to the stream first. shift: their sum so far, float32 [hidden]."""
 
     shift: torch.Tensor
 
@@ -25,13 +25,13 @@ class ShiftedNorm(nn.Module):
         self.register_buffer("shift", shift)
 
     def forward(self, stream: torch.Tensor) -> torch.Tensor:
-        """[n, t, hidden] -> the same."""
+        """Norm [n, t, hidden] -> the same shape and dtype."""
         normed: torch.Tensor = self._norm(stream + self.shift)
         return normed.to(stream.dtype)
 
 
 class FusedLayer(nn.Module):
-    """A layer that changes its argument. shift: the biases of the layers before."""
+    """A layer that updates the residual stream in place. shift: float32 [hidden], the sum of the biases before it."""
 
     def __init__(self, layer: Layer, shift: torch.Tensor) -> None:
         super().__init__()
@@ -41,20 +41,21 @@ class FusedLayer(nn.Module):
         mlp_bias, self._mlp_weight = scale_linear(layer.mlp.fc2, layer.ls2)
         self.shift = shift + attn_bias + mlp_bias
         self.attn, self.mlp = layer.attn, layer.mlp
-        # Their weights are in the scaled copies.
+        # Replaced by the scaled copies.
         del self.attn.proj, self.mlp.fc2
 
     def forward(self, stream: torch.Tensor) -> None:
-        """[n, t, hidden], contiguous."""
+        """Add the layer's results to [n, t, hidden], which must be contiguous."""
         rows = stream.flatten(0, 1)
         rows.addmm_(self.attn.attend(self.norm1(stream)).flatten(0, 1), self._attn_weight)
         rows.addmm_(self.mlp.up_project(self.norm2(stream)).flatten(0, 1), self._mlp_weight)
 
 
 class FusedInternVit(Tower):
-    """Same call as the tower's, which is used up. Results differ by the rounding of the scaled weights."""
+    """InternViT in its GPU form. Its results differ from the tower's by the rounding of the scaled weights."""
 
     def __init__(self, tower: InternVit) -> None:
+        """tower: its modules are taken over; it must not be used afterwards."""
         super().__init__()
         self.embeddings = tower.embeddings
         layers = [module for module in tower.layers if isinstance(module, Layer)]
@@ -72,7 +73,7 @@ class FusedInternVit(Tower):
         return [self.embeddings, *norms, self.projector]
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Uint8 [n, s, s, 3] -> [n, tokens, llm_hidden]."""
+        """Embed uint8 [n, s, s, 3] -> [n, tokens, llm_hidden]."""
         stream: torch.Tensor = self.embeddings(tiles)
         for layer in self.layers:
             layer(stream)
@@ -81,7 +82,7 @@ class FusedInternVit(Tower):
 
 
 class ShiftedProjector(nn.Module):
-    """The projector of what the stream lacks its biases for."""
+    """The projector, which adds the missing biases to the stream first. shift: their sum, float32 [hidden]."""
 
     shift: torch.Tensor
 
@@ -91,12 +92,12 @@ class ShiftedProjector(nn.Module):
         self.register_buffer("shift", shift)
 
     def forward(self, stream: torch.Tensor) -> torch.Tensor:
-        """[n, 1 + patches, hidden] -> [n, tokens, llm_hidden]."""
+        """Project [n, 1 + patches, hidden] -> [n, tokens, llm_hidden]."""
         embeddings: torch.Tensor = self._projector((stream + self.shift).to(stream.dtype))
         return embeddings
 
 
 def scale_linear(linear: nn.Linear, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Float32 bias [out] and weight [in, out] in its own dtype, of the layer followed by the scale [out]."""
+    """Fold a scale [out] into a linear layer. Returns its bias, float32 [out], and its weight, transposed [in, out]."""
     weight = (linear.weight.float() * scale.float().unsqueeze(1)).to(linear.weight.dtype)
     return linear.bias.float() * scale.float(), weight.t()

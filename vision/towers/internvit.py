@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""InternViT (300M and 6B) with pixel shuffle and projector: uint8 tiles -> rows of the language model's embeddings."""
+"""InternViT (300M and 6B) with pixel shuffle and projector, for InternVL2.5."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -18,7 +18,7 @@ try:
 
     HAS_KERNEL = True
 except ImportError:
-    # PyTorch's builds for CPUs come without Triton.
+    # PyTorch's CPU builds come without the package triton.
     HAS_KERNEL = False
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"gelu": F.gelu}
@@ -29,7 +29,7 @@ PATCH_WEIGHT, PATCH_BIAS = "embeddings.patch_embedding.weight", "embeddings.patc
 
 @dataclass(frozen=True, slots=True)
 class InternVitConfig:
-    """The keys of vision/config.json that shape the tower. image_mean, image_std: of values from 0 to 1."""
+    """The keys of vision/config.json that define the tower. image_mean, image_std: of pixel values from 0 to 1."""
 
     hidden_size: int
     intermediate_size: int
@@ -50,7 +50,7 @@ class InternVitConfig:
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> "InternVitConfig":
-        """Raises ValueError naming a key that is missing or whose value this tower does not have."""
+        """Read the keys. Raises ValueError with the key if it is missing or its value is not supported."""
         missing = sorted({field.name for field in fields(cls)} - config.keys())
         if missing:
             raise ValueError(f"vision tower: config.json lacks {', '.join(missing)}")
@@ -73,12 +73,12 @@ class InternVitConfig:
 
     @property
     def block(self) -> int:
-        """Patches along each side of the square that pixel shuffle makes one token."""
+        """Patches along each side of the square that pixel shuffle merges into one token."""
         return round(1 / self.downsample_ratio)
 
 
 class RmsNorm(nn.Module):
-    """Root mean square norm in float32, rounded before the weight as the published model does."""
+    """Root mean square norm in float32, rounded before the weight is applied, as in the published model."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class RmsNorm(nn.Module):
         self._eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[..., size] of any dtype."""
+        """Norm [..., size] -> the same shape and dtype."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._eps)
         return self.weight * wide.to(x.dtype)
@@ -96,10 +96,10 @@ NORMS: dict[str, Callable[[int, float], nn.Module]] = {"layer_norm": nn.LayerNor
 
 
 class PatchEmbedding(nn.Module):
-    """The patch convolution as one matrix product in float32 on raw bytes, whose normalisation its weight contains.
+    """The patch convolution as one matrix product in float32 on raw bytes. The weight includes the normalisation.
 
-    Float32 since bytes have no zero mean, and this product is a five-hundredth of the tower's work. On a GPU, where
-    that takes longer than it should, TF32 does for towers of 16 bits: it has each byte exactly.
+    Float32, because bytes have no zero mean, and this product is only a five-hundredth of the tower's work. Float32 is
+    slow on a GPU; towers of 16 bits use TF32 there, which represents each byte exactly.
     """
 
     def __init__(self, config: InternVitConfig) -> None:
@@ -110,8 +110,8 @@ class PatchEmbedding(nn.Module):
         self.bias = nn.Parameter(torch.empty(config.hidden_size, dtype=torch.float32))
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Uint8 [n, s, s, 3] -> float32 [n, patches, hidden]."""
-        # Cast first: TensorRT takes uint8 as an input of the network but does nothing else with it.
+        """Embed uint8 [n, s, s, 3] -> float32 [n, patches, hidden]."""
+        # Cast first: in TensorRT uint8 is only supported as an input of the network.
         x = tiles.to(torch.float32)
         x = x.reshape(-1, self._grid, self._patch, self._grid, self._patch, self._channels)
         x = x.permute(0, 1, 3, 2, 4, 5).reshape(-1, self._grid**2, self._patch**2 * self._channels)
@@ -119,7 +119,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Class token and patches, with their positions."""
+    """The class token and the patch embeddings, with position embeddings added."""
 
     def __init__(self, config: InternVitConfig) -> None:
         super().__init__()
@@ -128,14 +128,14 @@ class Embeddings(nn.Module):
         self.position_embedding = nn.Parameter(torch.empty(1, 1 + config.grid**2, config.hidden_size))
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Uint8 [n, s, s, 3] -> [n, 1 + patches, hidden]."""
+        """Embed uint8 [n, s, s, 3] -> [n, 1 + patches, hidden]."""
         patches = self.patch_embedding(tiles).to(self.class_embedding.dtype)
         first = self.class_embedding.expand(patches.shape[0], -1, -1)
         return torch.cat((first, patches), dim=1) + self.position_embedding
 
 
 class Attention(nn.Module):
-    """Patches of a tile attend to each other; the 6B model norms queries and keys over the whole hidden size."""
+    """Self-attention within a tile. The 6B model norms queries and keys over the whole hidden size."""
 
     def __init__(self, config: InternVitConfig) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class Attention(nn.Module):
             self.k_norm = RmsNorm(size, config.layer_norm_eps)
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, t, hidden] -> the same, before the projection."""
+        """Compute attention without the output projection: [n, t, hidden] -> the same shape."""
         qkv: torch.Tensor = self.qkv(x)
         if HAS_KERNEL and not self._normed and tile_attention.is_supported(qkv, self._heads):
             return tile_attention.attend(qkv, self._heads)
@@ -160,13 +160,13 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, t, hidden] -> the same."""
+        """Compute attention: [n, t, hidden] -> the same shape."""
         out: torch.Tensor = self.proj(self.attend(x))
         return out
 
 
 class Mlp(nn.Module):
-    """Two linear layers."""
+    """Two linear layers with an activation between them."""
 
     def __init__(self, config: InternVitConfig) -> None:
         super().__init__()
@@ -175,22 +175,22 @@ class Mlp(nn.Module):
         self._activation = ACTIVATIONS[config.hidden_act]
 
     def up_project(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, t, hidden] -> [n, t, intermediate], activated."""
+        """Apply the first layer and the activation: [n, t, hidden] -> [n, t, intermediate]."""
         if self._activation is F.gelu and x.is_cuda and x.dtype is torch.bfloat16:
             return linear_gelu(self.fc1, x)
         return self._activation(self.fc1(x))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, t, hidden] -> the same."""
+        """Apply both layers: [n, t, hidden] -> the same shape."""
         out: torch.Tensor = self.fc2(self.up_project(x))
         return out
 
 
 def linear_gelu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """GELU of a linear layer, [..., in] -> [..., out], on a GPU in the matrix product itself, without another pass.
+    """Apply a linear layer and GELU, [..., in] -> [..., out]. On a GPU both are one matrix product.
 
-    There cuBLAS computes GELU's tanh form, at most 0.0005 beside it: with random weights the rows of InternViT-300M in
-    bfloat16 stayed 0.0099 of their size from float32's.
+    cuBLAS computes the tanh form of GELU, which differs by at most 0.0005. With random weights the bfloat16 rows of
+    InternViT-300M differed from float32's by 0.0099 of their size with either form.
     """
     flat: torch.Tensor = torch.ops.aten._addmm_activation(
         linear.bias, x.flatten(0, -2), linear.weight.t(), use_gelu=True
@@ -199,7 +199,7 @@ def linear_gelu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and MLP, each scaled by a vector before it is added."""
+    """A pre-norm transformer layer with LayerScale: both results are scaled by a vector before they are added."""
 
     def __init__(self, config: InternVitConfig) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class Layer(nn.Module):
         self.ls2 = nn.Parameter(torch.empty(config.hidden_size))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, t, hidden] -> the same."""
+        """Run the layer: [n, t, hidden] -> the same shape."""
         attended: torch.Tensor = self.attn(self.norm1(x))
         x = x + self.ls1 * attended
         mixed: torch.Tensor = self.mlp(self.norm2(x))
@@ -220,7 +220,7 @@ class Layer(nn.Module):
 
 
 class Projector(nn.Module):
-    """From the last layer's patches, shuffled into tokens, to the language model's hidden size."""
+    """Pixel shuffle and an MLP, from patches to tokens of the language model's hidden size."""
 
     def __init__(self, config: InternVitConfig) -> None:
         super().__init__()
@@ -231,14 +231,14 @@ class Projector(nn.Module):
         self.fc2 = nn.Linear(config.llm_hidden_size, config.llm_hidden_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[n, 1 + patches, hidden] -> [n, tokens, llm_hidden]. The class token is left out."""
+        """Project [n, 1 + patches, hidden] -> [n, tokens, llm_hidden]. The class token is dropped."""
         x = pixel_shuffle(x[:, 1:], self._grid, self._block)
         rows: torch.Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
         return rows
 
 
 class InternVit(Tower):
-    """Tower and projector. Parameters are named as in vision/model.safetensors."""
+    """InternViT with its projector. Parameters are named as in vision/model.safetensors."""
 
     def __init__(self, config: InternVitConfig) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class InternVit(Tower):
         self.projector = Projector(config)
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Uint8 [n, s, s, 3] -> [n, tokens, llm_hidden]. There is no final norm."""
+        """Embed uint8 [n, s, s, 3] -> [n, tokens, llm_hidden]. There is no final norm."""
         x: torch.Tensor = self.embeddings(tiles)
         for layer in self.layers:
             x = layer(x)
@@ -256,14 +256,17 @@ class InternVit(Tower):
 
 
 def pixel_shuffle(x: torch.Tensor, grid: int, block: int) -> torch.Tensor:
-    """[n, grid^2, c] -> [n, (grid / block)^2, c * block^2], rows first (the `v2` of published configurations)."""
+    """Merge blocks of patches into tokens: [n, grid^2, c] -> [n, (grid / block)^2, c * block^2].
+
+    Rows come first (`ps_version` v2 of the published configurations).
+    """
     side, channels = grid // block, x.shape[-1]
     x = x.reshape(-1, side, block, side, block, channels).transpose(2, 3)
     return x.reshape(-1, side * side, block * block * channels)
 
 
 def load(folder: Path, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> InternVit:
-    """The tower with the weights of the vision folder; raises ValueError where they do not fit the config."""
+    """Load the tower with the weights of the vision folder. Raises ValueError if they do not fit the config."""
     shape = InternVitConfig.from_json(config)
     with torch.device("meta"):
         tower = InternVit(shape)
@@ -274,9 +277,10 @@ def load(folder: Path, config: Mapping[str, Any], dtype: torch.dtype, device: to
 
 
 def fold_normalisation(tensors: dict[str, torch.Tensor], config: InternVitConfig) -> dict[str, torch.Tensor]:
-    """Patch weight [h, 3, p, p] and bias for (x / 255 - mean) / std -> [h, p * p * 3] and bias for the bytes x.
+    """Fold the image normalisation into the patch embedding.
 
-    Names that are missing stay missing; `assign` complains about them.
+    Its weight [h, 3, p, p] and bias are for (x / 255 - mean) / std; the returned weight [h, p * p * 3] and bias are for
+    the bytes x. Returns `tensors` as they are if one of the two is missing; `assign` reports it.
     """
     if PATCH_WEIGHT not in tensors or PATCH_BIAS not in tensors:
         return tensors

@@ -11,18 +11,18 @@ import torch
 from vision.towers.tower import Tower
 from vision.towers.weights import read_config
 
-# model_type -> module beside this file with load(folder, config, dtype, device); imported only when chosen, since
-# SigLIP brings transformers, which takes seconds.
+# model_type -> a module with load(folder, config, dtype, device). Only the chosen one is imported, because SigLIP needs
+# transformers, which takes seconds.
 TOWERS = {"internvit": "vision.towers.internvit", "siglip_gemma3": "vision.towers.siglip_gemma3"}
 Value = TypeVar("Value")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def load_tower(folder: Path, dtype: str, device: torch.device) -> Tower:
-    """The tower of a vision folder, ready to run: uint8 [n, s, s, 3] -> [n, tokens, llm_hidden].
+    """Load the tower of a vision folder, ready to run.
 
-    dtype: a name of DTYPES, or "auto" for the one that the weights are stored in. Raises ValueError for an unknown
-    model_type or dtype and for weights that do not fit.
+    dtype: a name in DTYPES, or "auto" for the dtype of the stored weights. Raises ValueError if model_type or dtype is
+    unknown, or if the weights do not fit.
     """
     config = read_config(folder)
     module = _known("model_type", config.get("model_type"), TOWERS)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention within a tile as one Triton kernel: softmax computed online (FlashAttention, arXiv 2205.14135).
+"""Attention within a tile as one Triton kernel with online softmax (FlashAttention, arXiv 2205.14135).
 
-Kernels for any length work in blocks of 128 keys and of 128 or 192 queries: the class token makes InternViT's 1,024
-patches fill a ninth of each more, nearly all of it padding. Here its key starts the running sums, and no key is padded.
+General kernels work in blocks of 128 keys and of 128 or 192 queries. A tile of InternViT has 1,024 patches and a class
+token, which then needs a ninth block that is nearly all padding. Here the class token's key initialises the running
+sums, and no key is padded.
 """
 
 import math
@@ -11,21 +12,21 @@ import torch
 import triton
 import triton.language as tl
 
-# Measured on an H200, of 64 and 128: 149 us for 13 tiles of InternViT-300M, where cuDNN takes 200.
+# The faster of 64 and 128 on an H200: 149 us for 13 tiles of InternViT-300M. cuDNN takes 200 us.
 ROWS = KEYS = tl.constexpr(64)
-# Of the block that holds what is left of the queries; 16 is the least that a product takes.
+# Queries in the last block, which has only one row left; 16 is the minimum of a matrix product.
 LAST_ROWS = tl.constexpr(16)
 STAGES = tl.constexpr(3)
 WARPS = 4
-# With InternViT-6B's heads of 128 cuDNN is faster.
+# With InternViT-6B's heads of size 128 cuDNN is faster.
 HEAD_SIZE = 64
 HOPPER = 9
-# Programs along a CUDA grid's second axis.
+# Maximum number of programs along the second axis of a CUDA grid.
 MAX_TILE_HEADS = 65535
 
 
 def is_supported(qkv: torch.Tensor, heads: int) -> bool:
-    """Whether [n, t, 3 * heads * size] is of the kind on which this was measured to be the fastest."""
+    """Whether the kernel was measured to be the fastest for this [n, t, 3 * heads * size] on its GPU."""
     return (
         qkv.is_cuda
         and qkv.dtype in (torch.bfloat16, torch.float16)
@@ -37,22 +38,22 @@ def is_supported(qkv: torch.Tensor, heads: int) -> bool:
 
 
 def attend(qkv: torch.Tensor, heads: int) -> torch.Tensor:
-    """[n, t, 3 * heads * size], contiguous: queries, keys, values -> [n, t, heads * size].
+    """Compute attention: queries, keys and values [n, t, 3 * heads * size] -> [n, t, heads * size].
 
-    t is one more than a multiple of 64, size a power of two.
+    qkv: contiguous. t must be one more than a multiple of 64, size a power of two.
     """
     n, tokens, width = qkv.shape
     width //= 3
     out = qkv.new_empty(n, tokens, width)
     size = width // heads
-    # Of scores, for powers of two.
+    # Scales the scores for exp2.
     scale = math.log2(math.e) / math.sqrt(size)
     blocks = triton.cdiv(tokens, ROWS.value)
     _attend[blocks, n * heads](qkv, out, tokens, heads, size, scale, num_warps=WARPS)
     return out
 
 
-# Lengths are constants: numbers known at run time only took it a sixth longer.
+# The lengths are compile-time constants: the kernel took a sixth longer with run-time values.
 @triton.jit  # type: ignore[untyped-decorator]  # Triton is not installed where types are checked
 def _attend(
     qkv: tl.tensor,
@@ -62,10 +63,10 @@ def _attend(
     size: tl.constexpr,
     scale: tl.constexpr,
 ) -> None:
-    """One block of one head's queries in one tile."""
+    """Compute one block of queries of one head in one tile."""
     block = tl.program_id(0)
     head = tl.program_id(1) % heads
-    # Wide, as a large batch has more elements than 32 bits count.
+    # A large batch has more elements than 32 bits can count.
     tile = (tl.program_id(1) // heads).to(tl.int64)
     width: tl.constexpr = heads * size
     qkv += tile * tokens * 3 * width + head * size
@@ -87,12 +88,12 @@ def _attend_rows(
     size: tl.constexpr,
     scale: tl.constexpr,
 ) -> None:
-    """`rows` queries from `first`; those past the end are neither read nor written."""
+    """Compute `rows` queries from `first`; those past the end are neither read nor written."""
     dims = tl.arange(0, size)
     row = first + tl.arange(0, rows)
     inside = (row < tokens)[:, None]
     queries = tl.load(qkv + row[:, None] * 3 * width + dims[None, :], mask=inside, other=0.0)
-    # The class token: its score is the first maximum, so its weight is one and its value the first sum.
+    # The class token: its score is the first maximum, so that its weight is one and its value the first sum.
     class_key = tl.load(qkv + width + dims).to(tl.float32)
     class_value = tl.load(qkv + 2 * width + dims).to(tl.float32)
     highest = tl.sum(queries.to(tl.float32) * class_key[None, :], 1) * scale

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two files of a checkpoint's `vision/` folder: its description and its tensors, read strictly."""
+"""Read the two files of a checkpoint's `vision/` folder, config.json and model.safetensors."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ _MAX_NAMES = 8
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The object of vision/config.json; raises ValueError naming the file where it holds none."""
+    """Read vision/config.json. Raises ValueError with the path if it does not hold a JSON object."""
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -27,7 +27,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_tensors(folder: Path, device: torch.device) -> dict[str, torch.Tensor]:
-    """The tensors of vision/model.safetensors on the device; raises ValueError where the file is missing."""
+    """Read the tensors of vision/model.safetensors to the device. Raises ValueError if the file is missing."""
     path = folder / WEIGHTS
     if not path.is_file():
         raise ValueError(f"vision tower: there is no '{path}'")
@@ -35,9 +35,9 @@ def read_tensors(folder: Path, device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def assign(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Make `tensors` the module's own; it may stand on the meta device.
+    """Make `tensors` the module's parameters; it may be on the meta device.
 
-    Raises ValueError that lists missing and unexpected names and wrong shapes, where there are any.
+    Raises ValueError that lists missing and unexpected names and wrong shapes, if there are any.
     """
     expected = module.state_dict()
     wrong = [
