@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From generated ids to text, reasoning, tool calls, log-probabilities and a finish reason."""
+"""What the model `postprocessing` runs: generated ids to text, reasoning, tool calls, log-probabilities, finish reason.
+
+`postprocessor`, `tensors` and `engine` adapt it to Triton; the other modules can be used without Triton.
+"""

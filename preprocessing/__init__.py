@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shared library: requests to prompt ids, and generated ids back to answers. Imports nothing of Triton."""
+"""What the model `preprocessing` runs: requests to prompt ids, guides and image tiles.
+
+`preprocessor`, `tensors` and `announcement` adapt it to Triton; the other modules can be used without Triton.
+"""

@@ -164,7 +164,7 @@ def tensor_calls(path: Path, functions: str) -> set[str]:
 
 # Model -> the modules that read its inputs and write its outputs.
 TENSOR_MODULES = {
-    "preprocessing": ("model_repository/preprocessing/1/model.py",),
+    "preprocessing": ("preprocessing/tensors.py",),
     "postprocessing": ("postprocessing/tensors.py", "postprocessing/postprocessor.py"),
 }
 

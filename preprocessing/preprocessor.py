@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Triton model `preprocessing`: each request becomes the engine's input tensors."""
+
+import json
+from typing import Any
+
+from common.answer_options import AnswerOptions
+from common.checkpoint import Checkpoint
+from common.errors import RequestError
+from common.logs import about, model_logger
+from common.tokenizer import ChatTokenizer
+from families.detection import find_styler
+from preprocessing.announcement import announce
+from preprocessing.engine_traits import EngineTraits, engine_traits
+from preprocessing.images.decode import ImageLimits
+from preprocessing.images.family import MediaOptions
+from preprocessing.images.registry import find_images
+from preprocessing.prompt import PromptBuilder
+from preprocessing.tensors import (
+    read_request,
+    read_return_perf_metrics,
+    write_pictures,
+    write_prompt,
+    write_return_perf_metrics,
+)
+from python_backend.api import InferenceRequest, InferenceResponse, Tensor, pb_utils
+from python_backend.config import ModelParameters
+from python_backend.tensors import Inputs, error_response
+
+log = model_logger("preprocessing", verbose=False)
+
+# The output of pixels for an engine that runs the vision part itself.
+ENGINE_IMAGES = "engine_images"
+
+
+class Preprocessor:
+    """Turns requests into the engine's inputs. engine: what the engine behind the server supports."""
+
+    def __init__(self, builder: PromptBuilder, engine: EngineTraits) -> None:
+        self._builder = builder
+        self._engine = engine
+
+    @classmethod
+    def load(cls, parameters: ModelParameters) -> "Preprocessor":
+        """Load the checkpoint's tokenizer and styler; raises ValueError for a wrong path or option."""
+        checkpoint = Checkpoint.load(parameters.required("model_path"))
+        styler = find_styler(checkpoint, parameters.text("styler"), parameters.given("enable_thinking"))
+        tokenizer = ChatTokenizer.load(checkpoint.path)
+        guided_decoding = bool(parameters.boolean("guided_decoding"))
+        engine = engine_traits(parameters.text("engine"), guided_decoding=guided_decoding)
+        images = find_images(checkpoint, tokenizer, _media_options(parameters))
+        return cls(PromptBuilder(checkpoint, tokenizer, styler, parameters.integer("max_model_len"), images), engine)
+
+    def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:
+        """One response per request, an error response if its input is wrong."""
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: InferenceRequest) -> InferenceResponse:
+        try:
+            return pb_utils.InferenceResponse(self._outputs(request))
+        except RequestError as error:
+            return error_response(error)
+        except Exception:
+            log.exception("a prompt failed", extra=about(request.request_id()))
+            return error_response(RequestError("preprocessing failed on this request", kind="internal"))
+
+    def _outputs(self, request: InferenceRequest) -> list[Tensor]:
+        # Wrong options of the answer are found here, before the engine has spent anything on the request.
+        parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
+        AnswerOptions.from_parameters(parameters)
+        inputs = Inputs(request)
+        prompt = self._builder.build(read_request(inputs))
+        images_tensor = self._builder.images.tensor if self._builder.images and prompt.pictures else None
+        self._engine.check(prompt.guide_type, engine_images=images_tensor == ENGINE_IMAGES)
+        outputs = write_prompt(prompt, self._builder.checkpoint.vocab_size)
+        if images_tensor is not None:
+            outputs += write_pictures(images_tensor, prompt.pictures, prompt.extra_ids or [])
+        outputs += self._timing(inputs)
+        # A request for the ids only gets no answer.
+        if not self._engine.reports_finish and "request_output_len" in request.requested_output_names():
+            announce(request.request_id(), prompt, parameters)
+        return outputs
+
+    def _timing(self, inputs: Inputs) -> list[Tensor]:
+        """Timing is requested if the client wants it, or if only timing tells the end of an answer."""
+        requested = read_return_perf_metrics(inputs)
+        if self._engine.reports_finish:
+            return [] if requested is None else [write_return_perf_metrics(requested)]
+        return [write_return_perf_metrics(True)]
+
+
+def _media_options(parameters: ModelParameters) -> MediaOptions:
+    """The options that are set; MediaOptions has the defaults of the others."""
+    max_pixels = parameters.integer("image_max_pixels")
+    options: dict[str, Any] = {"limits": ImageLimits(max_pixels=max_pixels) if max_pixels else ImageLimits()}
+    for name in ("max_images", "max_tiles", "video_frames", "max_tiles_per_image"):
+        number = parameters.integer(name)
+        if number is not None:
+            options[name] = number
+    return MediaOptions(**options, **parameters.given("pan_and_scan"))
