@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The application: routes, middleware, error handlers, and what lives as long as the process."""
+"""The application: routes, middleware, error handlers, and the objects that live as long as the process."""
 
 import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -20,7 +19,7 @@ from frontend.endpoints import health, models, openapi, tokenization
 from frontend.endpoints.chat import plan_chat
 from frontend.endpoints.completions import plan_completion
 from frontend.endpoints.responses import plan_response
-from frontend.errors import ApiError, ClientGone, describe, error_body
+from frontend.errors import ApiError, ClientGone, error_response
 from frontend.serving.answer import answer
 from frontend.serving.service import Service
 from frontend.settings import Settings
@@ -87,15 +86,15 @@ async def _error_response(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         error = _routing_error(error)
     current().fail(error)
-    shape = describe(error)[0]
-    if shape.status == 500:
+    response = error_response(error)
+    if response.status_code == 500:
         unforeseen = error if not isinstance(error, RequestError) else None
         logger.error("a request failed: %s", "unforeseen" if unforeseen else error, exc_info=unforeseen)
-    return Response(orjson.dumps(error_body(error)), shape.status, headers=shape.headers, media_type="application/json")
+    return response
 
 
 def _routing_error(error: HTTPException) -> Exception:
-    """What the router itself refuses."""
+    """Turn an error of Starlette's router into one of ours."""
     if error.status_code == 404:
         return ApiError("unknown_path", "There is nothing at this path")
     if error.status_code == 405:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that a client can see, and the one table that gives each its HTTP status and body."""
+"""Every error that a client can see, and how it is written: one table of statuses, one function for a response."""
 
 import re
 from dataclasses import dataclass, field, replace
 
 import grpc
+import orjson
 from pydantic import ValidationError
+from starlette.responses import Response
 
 from common.errors import Kind, RequestError
 
@@ -14,7 +16,7 @@ MAX_MESSAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How one kind of error looks: `code` is a string or null in the body, never a number."""
+    """The status, the headers and the body's type and code of one kind of error."""
 
     status: int
     type: str
@@ -42,13 +44,13 @@ REFUSALS: dict[str, Shape] = {
     "slow_request": Shape(408, "timeout_error", "request_timeout", {"Connection": "close"}),
     "rate_limited": Shape(429, "rate_limit_error", "rate_limit_exceeded"),
     "too_large": Shape(413, "invalid_request_error", "request_too_large"),
-    "large_head": Shape(431, "invalid_request_error", "headers_too_large"),
+    "large_head": Shape(431, "invalid_request_error", "headers_too_large", {"Connection": "close"}),
     "overloaded": Shape(503, "overloaded_error", "overloaded", _RETRY),
 }
 
 _SLOW_READER = Shape(499, "cancelled", "slow_reader")
 
-# What Triton writes where a model or Triton itself cannot take a request now. Its stream has no status codes.
+# What Triton writes if a model or Triton itself cannot take a request now. Its stream has no status codes.
 _UNAVAILABLE = re.compile(
     r"unknown model|not ready|not available|unavailable|no available versions"
     r"|maximum queue size|shutting down|stub process",
@@ -57,7 +59,10 @@ _UNAVAILABLE = re.compile(
 
 
 class ApiError(Exception):
-    """An error that only the HTTP side knows; `kind` is a key of REFUSALS. retry_after: seconds for that header."""
+    """An error that only the HTTP side knows.
+
+    kind: a key of REFUSALS. param: the request's field at fault. retry_after: seconds for the header Retry-After.
+    """
 
     def __init__(self, kind: str, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -69,22 +74,22 @@ class ApiError(Exception):
 
 
 class ClientGone(Exception):
-    """The client closed its connection; nobody is left to answer."""
+    """The client closed its connection, so there is no one to answer."""
 
 
 class SlowReader(Exception):
-    """The client does not read what is sent to it."""
+    """The client does not read the response that is sent to it."""
 
 
 class ShuttingDown(RequestError):
-    """The server goes away before the request has ended."""
+    """The server shuts down before the request has ended."""
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down", kind="unavailable")
 
 
 def describe(error: BaseException) -> tuple[Shape, str, str | None]:
-    """Shape, message and param of any error. Errors of no known type say nothing about themselves."""
+    """Return the shape, the message and the param of an error. The text of an unknown exception is never shown."""
     if isinstance(error, RequestError):
         return KINDS[error.kind], error.message, error.param
     if isinstance(error, ApiError):
@@ -98,18 +103,24 @@ def describe(error: BaseException) -> tuple[Shape, str, str | None]:
     return KINDS["internal"], "Internal server error", None
 
 
-def error_body(error: BaseException) -> dict[str, object]:
-    """The OpenAI error object of an error."""
+def error_response(error: BaseException) -> Response:
+    """Return the response to a request that failed: status, headers and body."""
+    shape = describe(error)[0]
+    return Response(error_json(error), shape.status, headers=shape.headers, media_type="application/json")
+
+
+def error_json(error: BaseException) -> bytes:
+    """Return an error as OpenAI's error object: the body of a response, or the data of a stream's event."""
     shape, message, param = describe(error)
     if len(message) > MAX_MESSAGE:
         message = message[: MAX_MESSAGE - 3] + "..."
-    return {"error": {"message": message, "type": shape.type, "param": param, "code": shape.code}}
+    return orjson.dumps({"error": {"message": message, "type": shape.type, "param": param, "code": shape.code}})
 
 
 def _first_mistake(error: ValidationError) -> tuple[str, str | None]:
-    """The first mistake by field and rule; what the client sent is never repeated.
+    """Return the message and the param of the first mistake. The value that the client sent is never repeated.
 
-    A rule between fields raises RequestError, whose param is the field to change: pydantic knows no place for it.
+    A rule between fields raises RequestError, whose param is the field to change: pydantic has no place for it.
     """
     mistake = error.errors(include_url=False, include_input=False)[0]
     cause = mistake.get("ctx", {}).get("error")
@@ -127,7 +138,7 @@ def _first_mistake(error: ValidationError) -> tuple[str, str | None]:
 
 
 def upstream_error(text: str) -> RequestError:
-    """A Triton error message as an error of ours; the text of an unknown one stays inside."""
+    """Turn an error message of Triton into a RequestError. The text of an unknown one is not shown to clients."""
     known = RequestError.decode(text)
     if known is not None:
         return known
@@ -145,7 +156,7 @@ _GRPC_KINDS: dict[grpc.StatusCode, tuple[Kind, str]] = {
 
 
 def rpc_error(error: grpc.aio.AioRpcError) -> RequestError:
-    """A failed gRPC call as an error of ours."""
+    """Turn a failed gRPC call into a RequestError."""
     text = error.details() or ""
     if RequestError.decode(text) is None and error.code() in _GRPC_KINDS:
         kind, message = _GRPC_KINDS[error.code()]

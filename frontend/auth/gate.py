@@ -4,12 +4,11 @@
 import re
 from contextlib import ExitStack
 
-import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from frontend.auth.authenticator import PROTECTED, Authenticator
-from frontend.errors import ApiError, describe, error_body
+from frontend.errors import ApiError, error_response
 from frontend.telemetry.request_record import current
 
 
@@ -33,7 +32,8 @@ class Gate:
                 self._let_in(scope["path"], scope["method"], headers, held)
                 self._check_length(headers.get("content-length"))
             except ApiError as error:
-                await _refuse(error, send)
+                current().fail(error)
+                await error_response(error)(scope, receive, send)
                 return
             await self._app(scope, self._limited(receive), send)
 
@@ -70,12 +70,3 @@ class Gate:
 
     def _too_large(self) -> ApiError:
         return ApiError("too_large", f"The request body is larger than {self._max_body_bytes} bytes")
-
-
-async def _refuse(error: ApiError, send: Send) -> None:
-    current().fail(error)
-    shape, body = describe(error)[0], orjson.dumps(error_body(error))
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **shape.headers}
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": shape.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})

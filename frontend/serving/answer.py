@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from frontend import __version__
-from frontend.errors import ClientGone, SlowReader, describe, error_body
+from frontend.errors import ClientGone, SlowReader, describe, error_json
 from frontend.serving.admission import AdmittedRequest
 from frontend.serving.generation import Generation
 from frontend.serving.service import Service
@@ -165,7 +165,7 @@ class EventStream(Response):
             self._answering.metrics.fail(error)
             if describe(error)[0].status == 500:
                 logger.exception("request %s failed", self._answering.plan.id)
-            await writer.write(error_event(error_body(error)) + DONE, more=False)
+            await writer.write(error_event(error_json(error)) + DONE, more=False)
 
     async def _write_events(self, writer: StreamWriter) -> None:
         plan, waiting = self._answering.plan, self._answering.plan.first_chunks()

@@ -1,27 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""uvicorn's HTTP protocol with the limits that it lacks: how large a request's head may be and how long it may take.
+"""uvicorn's HTTP protocol with limits on the size of a request's headers and on the time that they may take.
 
-Without them a client that sends a byte now and then holds a connection and memory for ever. The body's limits are
-the application's.
+Without them a client that sends a byte now and then holds a connection and memory for ever. The application limits the
+body.
 """
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
-import orjson
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from frontend.errors import ApiError, describe, error_body
+from frontend.errors import ApiError, error_response
 
 MAX_HEAD = 64 * 2**10  # bytes of request line and headers; a cookie jar and a trace context fit many times over
 HEAD_TIMEOUT = 15.0  # seconds from a connection, or from a request's first byte, to the end of its headers
 DISCARD_TIMEOUT = 5.0  # seconds for the rest of a body whose request is already answered
 
-_REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
-
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. A request that oversteps a limit is answered with an error, and the connection closed."""
+    """One connection. If a request exceeds a limit, an error is sent and the connection is closed."""
 
     _timer: asyncio.TimerHandle | None = None
     _in_body = False
@@ -37,7 +36,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
-            # A part of the body may be in these bytes too: only what came in whole pieces before counts.
+            # These bytes may hold a part of the body too, so only the pieces before them are counted.
             if self._head_bytes > MAX_HEAD:
                 self._refuse(ApiError("large_head", f"The request's headers are larger than {MAX_HEAD} bytes"))
                 return
@@ -73,7 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _too_slow(self, seconds: float) -> None:
-        if self.flow.read_paused:  # It is not the client who keeps the request waiting.
+        if self.flow.read_paused:  # The server, not the client, delays this request.
             self._start_timer(seconds)
             return
         self._refuse(ApiError("slow_request", f"The request did not arrive within {seconds:g} seconds"))
@@ -82,17 +81,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         waiting: Any = self.cycle
         idle = waiting is None or waiting.response_complete
-        # A connection that never sent a byte wants no answer; one whose answer has begun can have no other.
+        # No response to a connection that never sent a byte, and none after a response has begun.
         if (idle and self._head_bytes) or (not idle and not waiting.response_started):
-            self.transport.write(_response(error))
+            self.transport.write(_raw(error_response(error)))
         self.transport.close()
 
 
-def _response(error: ApiError) -> bytes:
-    status, body = describe(error)[0].status, orjson.dumps(error_body(error))
-    return b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
-        status,
-        _REASONS[status],
-        len(body),
-        body,
-    )
+def _raw(response: Response) -> bytes:
+    """Return a response as HTTP/1.1 text."""
+    status = HTTPStatus(response.status_code)
+    lines = [b"HTTP/1.1 %d %b" % (status, status.phrase.encode())]
+    lines += [name + b": " + value for name, value in response.raw_headers]
+    return b"\r\n".join((*lines, b"", response.body))

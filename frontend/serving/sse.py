@@ -8,8 +8,9 @@ import orjson
 DONE = b"data: [DONE]\n\n"
 
 
-def error_event(body: dict[str, object]) -> bytes:
-    return b"data: " + orjson.dumps(body) + b"\n\n"
+def error_event(body: bytes) -> bytes:
+    """Return the event that ends a stream with an error. body: the error object as JSON."""
+    return b"data: " + body + b"\n\n"
 
 
 class ChunkFrames:

@@ -2,10 +2,13 @@
 """Raw bytes at the frontend's socket: broken framing, smuggling, slow and endless heads, injection through headers."""
 
 import asyncio
+import json
 import logging
+from http import HTTPStatus
 
 import pytest
 
+from frontend.errors import ApiError, error_response
 from frontend.serving import http_protocol
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
 
@@ -182,3 +185,17 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         get = b"GET /health/live HTTP/1.1\r\n" + HOST
         answer = await exchange(served, get + b"\r\n" + SMUGGLED + get + b"Connection: close\r\n\r\n")
         assert statuses(answer) == [200, 200, 200]
+
+
+@pytest.mark.parametrize("kind", ["slow_request", "large_head"])
+async def test_an_error_before_the_routes_is_a_whole_response(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(http_protocol, "MAX_HEAD", 10)
+    pieces = {"slow_request": [b"G"], "large_head": [POST, b"X-A: b\r\n"]}[kind]
+    async with serving() as served:
+        head, _, body = (await exchange(served, *pieces, pause=0.05)).partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    wanted = error_response(ApiError(kind, json.loads(body)["error"]["message"]))
+    assert status == f"HTTP/1.1 {wanted.status_code} {HTTPStatus(wanted.status_code).phrase}"
+    assert body == wanted.body
+    assert sorted(lines) == ["connection: close", f"content-length: {len(body)}", "content-type: application/json"]
