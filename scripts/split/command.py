@@ -19,7 +19,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Split as the arguments say; 0 when done, 1 with the reason on the terminal, 130 or 143 after a signal."""
+    """Split a checkpoint; returns 0, or 1 with the reason on the terminal, or 130 or 143 after a signal."""
     options = _parse(arguments)
     console = Console(stderr=True, highlight=False)
     caught = _interrupt_on_signals()
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console=console,
         )
     except BaseException as error:
-        # Asked first: native code that is interrupted may raise an error of its own instead.
+        # Checked first: interrupted native code may raise another error than KeyboardInterrupt.
         if caught:
             console.print("interrupted; nothing was written")
             return 128 + caught[0]
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt_on_signals() -> list[int]:
-    """Let SIGINT and SIGTERM raise, so that what was begun is removed; the list tells which of them came."""
+    """Make SIGINT and SIGTERM raise KeyboardInterrupt; returns a list that receives their numbers."""
     caught: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -59,7 +59,7 @@ def _interrupt_on_signals() -> list[int]:
 
 
 def size(text: str) -> int:
-    """Bytes of a size such as 4GB (decimal), 4GiB (binary) or 4000000000; raises ValueError for anything else."""
+    """Parse a size such as 4GB (decimal), 4GiB (binary) or 4000000000 to bytes; raises ValueError for anything else."""
     match = _SIZE.fullmatch(text.strip())
     if not match:
         raise ValueError(f"'{text}' is no size such as 4GB or 500MiB")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is raised where a checkpoint cannot be split."""
+"""The error of a failed split, and lists of names in its messages."""
 
 
 class SplitError(Exception):
-    """Why the checkpoint was not split, in words for the person at the terminal; nothing was left at the target."""
+    """The checkpoint cannot be split; the message is for the user at the terminal, and the target is unchanged."""
 
 
-def listed(names: list[str], shown: int = 6) -> str:
-    """Names in a row, the first few of them where there are many."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+def listed(names: list[str], limit: int = 6) -> str:
+    """Join names with commas; at most `limit` of them, and the number of the others."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

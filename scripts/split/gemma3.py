@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gemma 3: a text checkpoint for text engines, and tower and projector under their published names."""
+"""Split Gemma 3 into a text checkpoint for text engines, and tower and projector under their published names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +11,13 @@ from scripts.split.source import Source
 from scripts.split.text import text_part
 from scripts.split.verify import compare
 
-# SigLIP's pooling head, which Gemma 3 has no use for and published checkpoints do not hold.
+# SigLIP's pooling head: Gemma 3 does not use it, and published checkpoints lack it.
 _UNUSED = "head."
 _TOWER = "vision_tower.vision_model."
 
 
 def plan(source: Source) -> Plan:
-    """Raises SplitError where config.json lacks one of its two inner configurations."""
+    """Plan the split; raises SplitError if config.json lacks text_config or vision_config."""
     config = source.config
     text, vision = config.get("text_config"), config.get("vision_config")
     if not text or not vision:
@@ -41,7 +41,7 @@ def plan(source: Source) -> Plan:
 
 
 def _expected_shapes(vision: Mapping[str, Any], width: int) -> dict[str, Shape]:
-    """Of the tower as transformers has it, under published names, and of the projector to `width`."""
+    """Shapes of transformers' tower under its published names, and of the projector to `width`."""
     import torch
     from transformers import SiglipVisionConfig, SiglipVisionModel
 

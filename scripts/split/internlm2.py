@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""InternLM2 as the Llama that it is: other names, and query, key and value rows fused in one matrix per layer."""
+"""Convert InternLM2 to Llama: it has other names, and one fused matrix per layer for query, key and value."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,7 +11,7 @@ from scripts.split.errors import SplitError
 from scripts.split.plan import OutputTensor
 from scripts.split.source import Source
 
-# InternLM2's name -> Llama's, as they stand between the dots of a tensor's name.
+# InternLM2's name -> Llama's, for the parts between the dots of a tensor's name.
 _NAMES = {
     "tok_embeddings": "embed_tokens",
     "output": "lm_head",
@@ -40,14 +40,14 @@ _KEPT = (
     "pad_token_id",
     "rope_theta",
 )
-# Both have the same formula in InternLM2's own code and in Llama's.
+# Scalings with the same formula in InternLM2's code and in Llama's.
 _ROPE_SCALINGS = ("dynamic", "linear")
 
 
 def as_llama(
     source: Source, config: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, OutputTensor]]:
-    """(Llama's config, its tensors by name). Raises SplitError for a rope scaling that Llama does not have."""
+    """Llama's config and its tensors by name; raises SplitError for a rope scaling that Llama does not have."""
     heads, kv_heads = config["num_attention_heads"], _kv_heads(config)
     tensors: list[OutputTensor] = []
     for new, old in names.items():
@@ -64,7 +64,7 @@ def as_llama(
 
 
 def rows_of(tensors: Sequence[torch.Tensor], kind: str, queries: int, head_dim: int) -> torch.Tensor:
-    """The query, key or value rows of wqkv (or of its bias).
+    """Take the query, key or value rows out of wqkv (or out of its bias).
 
     Rows of wqkv come in one group per key-value head: `queries` query heads, one key head, one value head, `head_dim`
     rows each.
@@ -85,10 +85,10 @@ def _llama_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rope_scaling(scaling: Mapping[str, Any]) -> dict[str, Any]:
-    """In both spellings, the old `type` and the newer `rope_type`.
+    """Write the scaling with both keys, the old `type` and the newer `rope_type`.
 
-    Dynamic scaling changes nothing up to max_position_embeddings, in any engine. Past it InternLM2 and transformers
-    recompute the base as the sequence grows, while vLLM's table ends at max_position_embeddings.
+    Dynamic scaling has no effect up to max_position_embeddings in any engine. Beyond it InternLM2 and transformers
+    recompute the base as the sequence grows, but vLLM's table ends at max_position_embeddings.
     """
     kind = scaling.get("rope_type") or scaling.get("type")
     if kind not in _ROPE_SCALINGS:

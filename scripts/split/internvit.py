@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vision part of the InternVL family in the project's own names: vision/config.json and what must lie beside it."""
+"""The vision part of the InternVL family under this project's names: vision/config.json and the expected tensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,17 +9,17 @@ from scripts.split.plan import Shape
 from scripts.split.source import Source, read
 
 IMAGE_TOKENS = {"image_token": "<IMG_CONTEXT>", "image_start": "<img>", "image_end": "</img>"}  # nosec B105 # a token's or a value's text, no secret
-# ImageNet's, with which the family was trained.
+# ImageNet's mean and deviation, with which the family was trained.
 IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _SHAPED_BY = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
 
 def canonical_config(vision: Mapping[str, Any], image_size: Any, qkv: tuple[bool, bool], **rest: Any) -> dict[str, Any]:
-    """vision/config.json, still without the dtype and the language model's width.
+    """Build vision/config.json, still without the dtype and the language model's width.
 
-    vision: the checkpoint's own configuration of the tower. qkv: whether queries, keys and values have biases, and
-    whether queries and keys are normalised. rest: keys that are written as they are.
-    Raises SplitError for a tower that the family's forward pass does not describe.
+    vision: the checkpoint's configuration of the tower. qkv: whether queries, keys and values have biases, and
+    whether queries and keys are normalised. rest: further keys, written unchanged.
+    Raises SplitError for a tower that this project's forward pass cannot compute.
     """
     missing = [key for key in (*_SHAPED_BY, "patch_size") if key not in vision]
     if missing:
@@ -47,7 +47,7 @@ def canonical_config(vision: Mapping[str, Any], image_size: Any, qkv: tuple[bool
 
 
 def tile_settings(source: Source, config: Mapping[str, Any]) -> dict[str, Any]:
-    """How images become tiles, of 0..1 values: from the image processor's file where it says so, else from `config`."""
+    """Settings of tiling and normalisation (of values 0..1): the image processor's file, `config`, or the defaults."""
     processor = read(source.folder / "processor_config.json").get("image_processor") or {}
     processor = {**processor, **read(source.folder / "preprocessor_config.json")}
     return {
@@ -60,7 +60,7 @@ def tile_settings(source: Source, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expected_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Every tensor of vision/model.safetensors, by the canonical config."""
+    """Shapes of all tensors of vision/model.safetensors, by the canonical config."""
     h, patch = config["hidden_size"], config["patch_size"]
     merged, out = h * round(1 / config["downsample_ratio"]) ** 2, config["llm_hidden_size"]
     shapes: dict[str, Shape] = {

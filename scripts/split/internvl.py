@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""InternVL2.5 and its successors, in the original layout (InternVLChatModel) and in that of transformers."""
+"""Split InternVL2.5 and its successors, in the original layout (InternVLChatModel) and in that of transformers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,7 +37,7 @@ _PROJECTOR_NAMES = {"layer_norm": "norm", "linear_1": "fc1", "linear_2": "fc2"}
 
 
 def plan_original(source: Source) -> Plan:
-    """Of a checkpoint with `llm_config`. Raises SplitError for settings that the family's published models lack."""
+    """Plan the split of the original layout; raises SplitError for settings that no published model has."""
     config = source.config
     _require(config, select_layer=-1, ps_version="v2")
     language, vision = _inner(config, "llm_config"), _inner(config, "vision_config")
@@ -55,13 +55,13 @@ def plan_original(source: Source) -> Plan:
 
 
 def plan_transformers(source: Source) -> Plan:
-    """Of a checkpoint with `text_config`. Raises SplitError for settings that the family's published models lack."""
+    """Plan the split of transformers' layout; raises SplitError for settings that no published model has."""
     from transformers import InternVLVisionConfig
 
     config = source.config
     _require(config, vision_feature_layer=-1, vision_feature_select_strategy="default", projector_hidden_act="gelu")
     language = _inner(config, "text_config")
-    # Such files may leave out what equals the class's default.
+    # These files may omit values that equal the class's defaults.
     vision = InternVLVisionConfig(**_inner(config, "vision_config")).to_dict()
     _require(vision, use_mean_pooling=True)
     canonical = canonical_config(
@@ -111,18 +111,18 @@ def _canonical_name(name: str) -> str:
 
 
 def _fused(source: Source, names: Mapping[str, str], query: str) -> OutputTensor:
-    """The original layout's qkv: rows of the queries, then of the keys, then of the values."""
-    wanted = [query.replace("q_proj", f"{kind}_proj") for kind in "qkv"]
-    missing = [name for name in wanted if name not in names]
+    """Fuse query, key and value rows, in this order, to the original layout's qkv."""
+    fused = [query.replace("q_proj", f"{kind}_proj") for kind in "qkv"]
+    missing = [name for name in fused if name not in names]
     if missing:
         raise SplitError(f"the vision tower lacks {', '.join(missing)}.")
-    sources = tuple(names[name] for name in wanted)
+    sources = tuple(names[name] for name in fused)
     shape = source.tensors[sources[0]].shape
     return OutputTensor(query.replace("q_proj", "qkv"), (3 * shape[0], *shape[1:]), sources, concatenated)
 
 
-def _require(config: Mapping[str, Any], **wanted: Any) -> None:
-    for key, value in wanted.items():
+def _require(config: Mapping[str, Any], **required: Any) -> None:
+    for key, value in required.items():
         if config.get(key, value) != value:
             raise SplitError(f"{key} is {config[key]!r} in config.json; only {value!r} is known here.")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint layouts that can be split, and the reasons why another cannot."""
+"""The checkpoint layouts that can be split."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from scripts.split.errors import SplitError
 from scripts.split.plan import Plan
 from scripts.split.source import Source
 
-# `model_type` of config.json -> how such a checkpoint is split
+# `model_type` of config.json -> function that plans the split.
 LAYOUTS: dict[str, Callable[[Source], Plan]] = {
     "internvl_chat": internvl.plan_original,
     "internvl": internvl.plan_transformers,
@@ -18,7 +18,7 @@ LAYOUTS: dict[str, Callable[[Source], Plan]] = {
 
 
 def check_splittable(config: Mapping[str, Any]) -> None:
-    """Raises SplitError for a text model, an unknown or a quantised checkpoint, by its name."""
+    """Raises SplitError for a text model, an unknown model_type or a quantised checkpoint."""
     model_type = str(config.get("model_type", ""))
     if model_type not in LAYOUTS:
         if _is_text_model(config):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a split will write, worked out from names and shapes alone before a single weight is read."""
+"""The plan of a split: the tensors to write, known from names and shapes before any weight is read."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ def _as_is(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def concatenated(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The tensors one below the other."""
+    """Concatenate the tensors along their rows."""
     return torch.cat(tuple(tensors))
 
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """One tensor to write. sources: names in the checkpoint, read in this order and given to `build`."""
+    """One tensor to write. sources: names in the checkpoint, whose tensors `build` gets in this order."""
 
     name: str
     shape: Shape
@@ -44,17 +44,17 @@ class OutputTensor:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the two things that a split writes. config: its config.json, still without the dtype."""
+    """One of the two parts that a split writes. config: its config.json, still without the dtype."""
 
     config: Mapping[str, Any]
     tensors: tuple[OutputTensor, ...]
 
     def shapes(self) -> dict[str, Shape]:
-        """Shapes by name."""
+        """Shapes of the tensors by name."""
         return {tensor.name: tensor.shape for tensor in self.tensors}
 
     def width(self) -> int:
-        """The language model's hidden size: values in each row of its embedding."""
+        """The language model's hidden size: the columns of its embedding."""
         return self.shapes().get("model.embed_tokens.weight", (0, 0))[1]
 
     def size(self, dtype: str) -> int:
@@ -64,9 +64,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """text: the causal-LM checkpoint. vision: tower and projector."""
+    """A whole split. text: the causal-LM checkpoint. vision: tower and projector."""
 
     text: Part
     vision: Part
-    # Tokens that the tokenizer must have as such, since requests with images are written with them.
+    # Tokens that the tokenizer must have: prompts with images contain them.
     needed_tokens: tuple[str, ...] = ()

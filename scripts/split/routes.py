@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sort a checkpoint's tensors into language model, vision tower and projector by the beginnings of their names."""
+"""Sort a checkpoint's tensors into language model, vision tower and projector by the prefixes of their names."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from scripts.split.errors import SplitError, listed
 
-# (beginning in the checkpoint, part, beginning within the part); the first that fits counts.
+# (prefix in the checkpoint, part, prefix within the part); the first match counts.
 Route = tuple[str, str, str]
 
-# As transformers keeps these models since 4.52, and as it wrote and still writes them.
+# The names in memory since transformers 4.52, and those in the files that it writes.
 TRANSFORMERS: tuple[Route, ...] = (
     ("model.language_model.", "text", "model."),
     ("language_model.model.", "text", "model."),
@@ -20,13 +20,13 @@ TRANSFORMERS: tuple[Route, ...] = (
     ("model.multi_modal_projector.", "projector", ""),
     ("multi_modal_projector.", "projector", ""),
 )
-# Buffers that older checkpoints hold and every model computes itself, and a token that only pre-training used.
+# Ignored: buffers of older checkpoints, which every model computes itself, and a token of pre-training.
 _COMPUTED = (".rotary_emb.inv_freq", ".position_ids", "embeddings.mask_token")
 
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Each part's tensors: name within the part -> name in the checkpoint."""
+    """The tensors of each part: name within the part -> name in the checkpoint."""
 
     text: dict[str, str] = field(default_factory=dict)
     vision: dict[str, str] = field(default_factory=dict)
@@ -34,21 +34,21 @@ class Routed:
 
 
 def route(names: Iterable[str], routes: Sequence[Route]) -> Routed:
-    """Raises SplitError naming tensors that belong nowhere, or a part that has none."""
-    routed, strangers = Routed(), []
+    """Sort the names by part; raises SplitError naming tensors that match no route, or a part without tensors."""
+    routed, unknown = Routed(), []
     for name in names:
         if name.endswith(_COMPUTED):
             continue
-        found = next((entry for entry in routes if name.startswith(entry[0])), None)
+        found = next((each for each in routes if name.startswith(each[0])), None)
         if found is None:
-            strangers.append(name)
+            unknown.append(name)
             continue
         before, part, after = found
         getattr(routed, part)[after + name.removeprefix(before)] = name
-    if strangers:
-        raise SplitError(f"the checkpoint has tensors that this layout does not know: {listed(strangers)}.")
+    if unknown:
+        raise SplitError(f"the checkpoint has tensors that this layout does not know: {listed(unknown)}.")
     for part in ("text", "vision", "projector"):
         if not getattr(routed, part):
-            begins = " or ".join(entry[0] for entry in routes if entry[1] == part)
+            begins = " or ".join(each[0] for each in routes if each[1] == part)
             raise SplitError(f"the checkpoint has no {part} tensors (names that begin with {begins}).")
     return routed

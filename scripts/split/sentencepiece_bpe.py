@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tokenizer.json from a sentencepiece BPE model (InternLM2's, Llama's), which gives the same ids.
+"""Convert a sentencepiece BPE model (InternLM2's, Llama's) to a tokenizer.json that gives the same ids.
 
-Kept as the model has it: byte fallback, and the dummy space before a text. As the slow tokenizers encode what stands
-between special tokens piece by piece, each piece gets that space, here too. <s> goes before a text as
-`add_bos_token` says.
+Byte fallback and the dummy space before a text are kept. Slow tokenizers encode the texts between special tokens one by
+one, so each of them gets that space, here too. <s> precedes a text if `add_bos_token` is set.
 """
 
 from collections.abc import Mapping
@@ -15,9 +14,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from scripts.split.errors import SplitError
 
 _SPACE = "▁"
-# Kinds of pieces, as sentencepiece_model.proto numbers them; BPE and NORMAL are 2 and 1 there, too.
+# Numbers of sentencepiece_model.proto: the model type BPE, and types of pieces.
 _BPE, _NORMAL, _CONTROL, _USER_DEFINED = 2, 1, 3, 4
-# Every kind of trouble at once: runs of spaces, digits, scripts, bytes outside the vocabulary, line ends.
+# Texts that are hard to convert: runs of spaces, digits, scripts, bytes outside the vocabulary, line ends.
 SAMPLES = (
     "What is in the picture?",
     "  two  spaces, a\ttab\nand lines\n\n",
@@ -29,10 +28,10 @@ SAMPLES = (
 
 
 def tokenizer_from_sentencepiece(path: Path, config: Mapping[str, Any], added: Mapping[int, AddedToken]) -> Tokenizer:
-    """Convert and compare with sentencepiece itself on SAMPLES.
+    """Convert a model, and compare with sentencepiece itself on SAMPLES.
 
     config: tokenizer_config.json. added: tokens by id; an id inside the model's vocabulary renames that piece, as
-    InternLM2 does with its unused ones. Raises SplitError for a model of another kind, or where ids differ.
+    InternLM2 does with unused pieces. Raises SplitError for a model of another type, or if ids differ.
     """
     from sentencepiece import SentencePieceProcessor
 
@@ -44,17 +43,18 @@ def tokenizer_from_sentencepiece(path: Path, config: Mapping[str, Any], added: M
     wrong = [text for text in SAMPLES if tokenizer.encode(text).ids != processor.encode(text)]
     if wrong:
         raise SplitError(f"'{path}' converted gives other ids than sentencepiece, for example for {wrong[0]!r}.")
-    # After the comparison: sentencepiece knows nothing of them.
+    # After the comparison, as sentencepiece does not have these tokens.
     tokenizer.add_tokens(list((_own_tokens(proto, added) | dict(added)).values()))
     _add_ends(tokenizer, config)
     return tokenizer
 
 
 def _parsed(path: Path) -> Any:
-    # Not sentencepiece's own module of the kind, which wants a newer protobuf than the serving environment's.
+    # sentencepiece's own module requires a newer protobuf than the serving environment has.
     from transformers.utils import sentencepiece_model_pb2_new
 
-    proto = sentencepiece_model_pb2_new.ModelProto()
+    # protobuf creates the classes of such a module at import.
+    proto = sentencepiece_model_pb2_new.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(path.read_bytes())
     if proto.trainer_spec.model_type != _BPE:
         raise SplitError(f"'{path}' is no BPE model; only those are known.")
@@ -99,7 +99,7 @@ def _decoder(spec: Any) -> decoders.Decoder:
 
 
 def _add_ends(tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
-    """Put <s> and </s> around a text where the config wants them."""
+    """Add <s> before and </s> after a text, if the config says so."""
     around = {
         "bos": _content(config.get("bos_token") or "<s>") if config.get("add_bos_token") else "",
         "eos": _content(config.get("eos_token") or "</s>") if config.get("add_eos_token") else "",

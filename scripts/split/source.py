@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint that is split: its JSON files, and its tensors read one at a time."""
+"""Read the source checkpoint: its JSON files, and its tensors one at a time."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ _ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where a tensor lies. dtype: the code of the safetensors header, such as BF16."""
+    """A tensor's file and header. dtype: its code in safetensors, such as BF16."""
 
     file: Path
     dtype: str
@@ -31,7 +31,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A checkpoint whose files were all found and whose headers were all read."""
+    """A checkpoint whose weight files are complete and have readable headers."""
 
     folder: Path
     config: Mapping[str, Any]
@@ -39,18 +39,18 @@ class Source:
 
     @classmethod
     def open(cls, folder: Path, config: Mapping[str, Any]) -> "Source":
-        """Raises SplitError naming every file that is missing or broken."""
+        """Read all headers; raises SplitError naming files that are missing or broken."""
         tensors: dict[str, Stored] = {}
-        for file, promised in _weight_files(folder).items():
+        for file, listed_names in _weight_files(folder).items():
             found = _header(file)
-            lacking = sorted(promised - found.keys())
+            lacking = sorted(listed_names - found.keys())
             if lacking:
                 raise SplitError(f"'{file}' lacks tensors that {INDEX} promises: {listed(lacking)}.")
             tensors |= found
         return cls(folder, config, tensors)
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor. The file is closed again at once: a mapping kept open would hold whole files in memory."""
+        """Read one tensor and close the file, as a mapping that stays open would keep whole files in memory."""
         with safe_open(self.tensors[name].file, framework="pt") as file:
             tensor: torch.Tensor = file.get_tensor(name)
         return tensor
@@ -74,7 +74,7 @@ class Source:
         return _DTYPE_NAMES[max(counts, key=lambda code: counts[code])]
 
     def check_dtypes(self, names: Iterable[str]) -> None:
-        """Raises SplitError for tensors that are no plain floating-point weights."""
+        """Raises SplitError if some tensors are not plain floating-point weights."""
         strange = [f"{name} ({self.tensors[name].dtype})" for name in names]
         strange = [
             text for text, name in zip(strange, names, strict=True) if self.tensors[name].dtype not in _DTYPE_NAMES
@@ -87,7 +87,7 @@ class Source:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The checkpoint's config.json; raises SplitError where there is none."""
+    """Read the checkpoint's config.json; raises SplitError if there is none."""
     if not folder.is_dir():
         raise SplitError(f"there is no checkpoint folder '{folder}'.")
     if not (folder / "config.json").is_file():
@@ -96,7 +96,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, empty where there is no such file; raises SplitError for invalid JSON."""
+    """Read the JSON object in `path`, empty if there is no such file; raises SplitError for invalid JSON."""
     try:
         return read_json(path)
     except ValueError as error:
@@ -104,7 +104,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> dict[Path, set[str]]:
-    """The weight files, each with the tensors that the index says are in it."""
+    """The weight files, each with the names of its tensors in the index."""
     if not (folder / INDEX).is_file():
         if (folder / SINGLE).is_file():
             return {folder / SINGLE: set()}
@@ -136,5 +136,5 @@ def _header(path: Path) -> dict[str, Stored]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write an object as the published checkpoints do, readable and in UTF-8."""
+    """Write an object like the published checkpoints: indented, in UTF-8."""
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

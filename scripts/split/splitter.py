@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The split itself: look, plan, write beside the target, check, put in place."""
+"""Split a checkpoint: check, plan, write to a temporary folder, verify, move to the target."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ from scripts.split.writer import Advance, write_weights
 
 SHARD_BYTES = 4_000_000_000
 VISION, CONFIG = "vision", "config.json"
-# Beside the weights: a tokenizer.json can have tens of megabytes.
+# For all other files: a tokenizer.json can have tens of megabytes.
 _SPARE_BYTES = 100_000_000
 
 
@@ -35,9 +35,9 @@ def split_checkpoint(
 ) -> Path:
     """Split the checkpoint in `source` into `target` and return the target's absolute path.
 
-    dtype: of the written weights, a key of DTYPES; None for what most of each part is stored in. shard_bytes: most
-    bytes of one weight file. force: replace an earlier split. console: where progress goes.
-    Raises SplitError with the reason; the target is then as it was before.
+    dtype: of the written weights, a key of DTYPES; None for the one that most of each part is stored in.
+    shard_bytes: limit of one weight file. force: replace an earlier split. console: for progress.
+    Raises SplitError with the reason; the target is unchanged then.
     """
     source, target = Path(source).expanduser().resolve(), Path(target).expanduser().resolve()
     if dtype is not None and dtype not in DTYPES:
@@ -56,10 +56,10 @@ def split_checkpoint(
     with _built_beside(target) as folder, _progress(console, text_bytes + vision_bytes) as advance:
         vision = folder / VISION
         vision.mkdir()
-        # Both keys: transformers before 4.56 reads the second only.
+        # Both keys, as transformers before 4.56 only reads the second.
         write_json(folder / CONFIG, {**plan.text.config, "dtype": text_dtype, "torch_dtype": text_dtype})
         write_json(vision / CONFIG, {**plan.vision.config, "dtype": vision_dtype})
-        # Before the weights, which take minutes: what is wrong with a tokenizer is said at once.
+        # Before the weights, which take minutes, so that problems of the tokenizer are reported at once.
         write_tokenizer(source, folder, plan.needed_tokens)
         write_weights(vision, plan.vision.tensors, vision_dtype, vision_bytes, checkpoint.read, advance)
         write_weights(folder, plan.text.tensors, text_dtype, shard_bytes, checkpoint.read, advance)
@@ -68,7 +68,7 @@ def split_checkpoint(
 
 
 def _dtype(source: Source, part: Part) -> str:
-    """What most of a part is stored in; raises SplitError where a part of it is quantised."""
+    """The dtype that most of a part is stored in; raises SplitError if tensors are quantised."""
     names = [name for tensor in part.tensors for name in tensor.sources]
     source.check_dtypes(names)
     return source.dtype(names)
@@ -99,7 +99,7 @@ def _check_space(target: Path, total: int) -> None:
 
 @contextmanager
 def _built_beside(target: Path) -> Iterator[Path]:
-    """A new folder that takes the target's place when all went well, and is gone otherwise."""
+    """Make a temporary folder that replaces the target on success and is removed after an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     fresh, old = workshop / "new", workshop / "old"

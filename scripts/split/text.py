@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The language model's part: a causal-LM config that today's and yesterday's engines read, and its tensors."""
+"""The language model's part: a causal-LM config that old and new engines can read, and its tensors."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -12,7 +12,7 @@ from scripts.split.source import Source
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-# Read by transformers 5, though no longer fields of its classes, and by all that came before it.
+# No longer fields of the classes in transformers 5, which still reads them, as do all earlier versions.
 _LEGACY = (
     "rope_theta",
     "rope_scaling",
@@ -24,9 +24,9 @@ _LEGACY = (
 
 
 def text_part(source: Source, inner: Mapping[str, Any], names: Mapping[str, str]) -> Part:
-    """The language model as a checkpoint of its own.
+    """Plan the language model as a checkpoint of its own.
 
-    inner: its configuration inside the whole one. names: its tensors, name in a causal LM -> name in the source.
+    inner: its configuration inside the source's. names: its tensors, name in a causal LM -> name in the source.
     Raises SplitError for a language model that no causal-LM class of transformers runs.
     """
     from transformers import __version__
@@ -36,13 +36,13 @@ def text_part(source: Source, inner: Mapping[str, Any], names: Mapping[str, str]
     else:
         config = dict(inner)
         tensors = {new: OutputTensor(new, source.tensors[old].shape, (old,)) for new, old in names.items()}
-    # An engine may look here only; where both name ids, the outer ones are those the whole model was used with.
+    # An engine may read only this config. If both configs have ids, those of the whole model are right.
     config |= {key: source.config[key] for key in _TOKEN_IDS if source.config.get(key) is not None}
     tidied = _tidied(config)
     tied = _tied(source, inner, {name: tensor.sources[0] for name, tensor in tensors.items()})
     if tied:
         tensors.pop(HEAD, None)
-    # Without a version transformers takes any tokenizer beside the config for one that needs mending.
+    # Without a version transformers assumes that the tokenizer beside the config needs a fix.
     last = {
         "tie_word_embeddings": tied,
         "transformers_version": source.config.get("transformers_version") or __version__,
@@ -51,7 +51,7 @@ def text_part(source: Source, inner: Mapping[str, Any], names: Mapping[str, str]
 
 
 def _tidied(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model's configuration class knows, without the dozens of generation defaults that old dumps carry."""
+    """Keep the fields of the model's configuration class; old files also have dozens of generation defaults."""
     from transformers import CONFIG_MAPPING, PreTrainedConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -69,7 +69,7 @@ def _tidied(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _older_rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`rope_parameters` of transformers 5 in the keys of 4, which other engines read: they would fall back silently."""
+    """Convert `rope_parameters` of transformers 5 to the keys of 4; engines without them silently use defaults."""
     rope = config.get("rope_parameters")
     if not isinstance(rope, Mapping):
         return {}
@@ -84,7 +84,7 @@ def _older_rope(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tied(source: Source, inner: Mapping[str, Any], names: Mapping[str, str]) -> bool:
-    """Whether the output layer is the embedding. The weights decide: the flag stands in either config, or in none."""
+    """Whether the output layer is the embedding, by the weights: the flag may be in either config, or missing."""
     declared = [config["tie_word_embeddings"] for config in (source.config, inner) if "tie_word_embeddings" in config]
     if HEAD in names:
         return (not declared or any(declared)) and EMBEDDING in names and source.equal(names[HEAD], names[EMBEDDING])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files beside the weights: a tokenizer that loads without the checkpoint's own code, and generation settings."""
+"""Write the tokenizer, so that it loads without the checkpoint's own code, and copy generation settings."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,17 @@ _COPIED = (
     "vocab.json",
     "merges.txt",
 )
-# Copied unless the tokenizer.json is made from them: what they say is in it then.
+# Copied unless the tokenizer.json is made from them, as it has their content then.
 _SLOW_FILES = (PIECES, "added_tokens.json")
-# Code that comes with the checkpoint, and a processor for the images that the split has no more.
+# Settings of the checkpoint's own code, and of an image processor, which a split does not have.
 _DROPPED = ("auto_map", "processor_class", "sp_model_kwargs")
 
 
 def write_tokenizer(source: Path, target: Path, needed: Sequence[str]) -> None:
-    """Put the tokenizer's files into `target`, which has its config.json already.
+    """Write the tokenizer's files into `target`, which already has its config.json.
 
-    needed: tokens that must be in its vocabulary. Raises SplitError where the tokenizer cannot be made, loaded without
-    remote code, or lacks one of them.
+    needed: tokens that must be in its vocabulary. Raises SplitError if the tokenizer cannot be made, does not load
+    without remote code, or lacks one of them.
     """
     config = read(source / TOKENIZER_CONFIG)
     added = added_tokens(source, config)
@@ -43,15 +43,15 @@ def write_tokenizer(source: Path, target: Path, needed: Sequence[str]) -> None:
         built.save(str(target / TOKENIZER))
     _copy(source, target, _COPIED)
     kept = {key: value for key, value in config.items() if key not in _DROPPED}
-    # A class of transformers rebuilds the tokenizer and takes the tokens beside its vocabulary from here alone.
-    beside = {str(token["id"]): _flags(token) for token in read(target / TOKENIZER).get("added_tokens", ())}
-    changed = {"tokenizer_class": _known_class(config), "added_tokens_decoder": beside}
+    # Classes of transformers rebuild the tokenizer and read the tokens outside its vocabulary only from here.
+    outside = {str(token["id"]): _flags(token) for token in read(target / TOKENIZER).get("added_tokens", ())}
+    changed = {"tokenizer_class": _known_class(config), "added_tokens_decoder": outside}
     write_json(target / TOKENIZER_CONFIG, {**kept, **changed})
     _check(target, needed, added)
 
 
 def added_tokens(source: Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """Tokens by id beside the vocabulary: tokenizer_config.json's, then added_tokens.json's as special ones."""
+    """Tokens outside the vocabulary by id: from tokenizer_config.json, then special ones from added_tokens.json."""
     listed_tokens = config.get("added_tokens_decoder") or {}
     tokens = {int(key): AddedToken(**_flags(value)) for key, value in listed_tokens.items()}
     for content, key in read(source / "added_tokens.json").items():
@@ -65,11 +65,11 @@ def _flags(token: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _built(source: Path, config: dict[str, Any], added: Mapping[int, AddedToken]) -> tuple[Tokenizer, dict[str, Any]]:
-    """(a tokenizer made from the slow tokenizer's files, the config that goes with it)."""
+    """Build a tokenizer from the slow tokenizer's files; returns it and its config."""
     if (source / "vocab.json").is_file() and (source / "merges.txt").is_file():
         return _qwen2(source, config, added), config
     if (source / PIECES).is_file():
-        # InternLM2's and Llama's tokenizers put <s> before a text unless told otherwise.
+        # InternLM2's and Llama's tokenizers put <s> before a text by default.
         config = {"add_bos_token": True, "add_eos_token": False, **config, "tokenizer_class": None}  # nosec B105 # a token's or a value's text, no secret
         return tokenizer_from_sentencepiece(source / PIECES, config, added), config
     raise SplitError(f"'{source}' has no tokenizer ({TOKENIZER}, vocab.json with merges.txt, or {PIECES}).")
@@ -82,14 +82,16 @@ def _qwen2(source: Path, config: Mapping[str, Any], added: Mapping[int, AddedTok
     if name.removesuffix("Fast") != "Qwen2Tokenizer":
         raise SplitError(f"vocab.json and merges.txt of '{name}' without {TOKENIZER}; known: Qwen2Tokenizer.")
     lines = (source / "merges.txt").read_text(encoding="utf-8").split("\n")
-    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    tokenizer: Tokenizer = Qwen2Converter(None).converted(vocab=read(source / "vocab.json"), merges=merges)
+    pairs = (line.partition(" ") for line in lines if line and not line.startswith("#version"))
+    merges = [(left, right) for left, _, right in pairs]
+    converter = Qwen2Converter(None)  # type: ignore[no-untyped-call] # transformers does not annotate it
+    tokenizer: Tokenizer = converter.converted(vocab=read(source / "vocab.json"), merges=merges)
     tokenizer.add_tokens(list(added.values()))
     return tokenizer
 
 
 def _known_class(config: Mapping[str, Any]) -> str:
-    """The tokenizer's class where transformers has it, else the one that does as tokenizer.json says."""
+    """The tokenizer's class if transformers has it, else the generic class that only reads tokenizer.json."""
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
     name = config.get("tokenizer_class")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether tensors are exactly those that a model expects, judged by names and shapes: no weights are loaded."""
+"""Check that tensors are exactly those that a model expects, by names and shapes, without loading weights."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -13,18 +13,19 @@ from scripts.split.text import HEAD
 
 
 def causal_lm_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Names and shapes of the files of a causal LM with this config.json, as its class in transformers has them."""
+    """Names and shapes of the tensors that transformers saves for a causal LM with this config.json."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.core_model_loading import revert_weight_conversion
 
     try:
-        built = AutoConfig.for_model(**deepcopy(dict(config)))  # It writes into what it is given.
+        built = AutoConfig.for_model(**deepcopy(dict(config)))  # It changes its arguments.
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(built)
+            # transformers does not annotate it.
+            model = AutoModelForCausalLM.from_config(built)  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, KeyError) as error:
         raise SplitError(f"transformers does not accept the language model's config: {error}") from error
-    # Files hold each expert of a mixture by itself, while the model in memory has them stacked.
+    # In files each expert of a mixture is a tensor; in memory they are stacked.
     shapes = {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, model.state_dict()).items()}
     if config["tie_word_embeddings"]:
         shapes.pop(HEAD, None)
@@ -32,7 +33,7 @@ def causal_lm_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
 
 
 def compare(found: Mapping[str, Shape], expected: Mapping[str, Shape], part: str) -> None:
-    """Raises SplitError listing what is missing, left over or of another shape."""
+    """Raises SplitError listing tensors that are missing, left over or of another shape."""
     wrong = [
         f"{name} is {list(found[name])} instead of {list(expected[name])}"
         for name in sorted(found.keys() & expected.keys())
@@ -49,5 +50,5 @@ def compare(found: Mapping[str, Shape], expected: Mapping[str, Shape], part: str
 
 
 def written_shapes(folder: Path) -> dict[str, Shape]:
-    """What lies in a folder's weight files, read from their headers."""
+    """Read the shapes of all tensors from the headers of a folder's weight files."""
     return {name: stored.shape for name, stored in Source.open(folder, {}).tensors.items()}

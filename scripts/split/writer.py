@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write safetensors files one tensor at a time.
 
-The format allows it: a header with every name, dtype, shape and offset, all known beforehand, then the bytes in order.
-So what is held in memory is the one tensor at hand, however large the file.
+A file is a header with all names, dtypes, shapes and offsets, which are known in advance, and then the bytes in order.
+So only one tensor is in memory at a time.
 """
 
 import json
@@ -23,7 +23,7 @@ def write_weights(
 ) -> None:
     """Write `tensors` in files of at most `shard_bytes`, with an index; a larger tensor is a file of its own.
 
-    dtype: key of DTYPES. read: gives the source tensor of a name. advance: is told of bytes as they are written.
+    dtype: key of DTYPES. read: returns the source tensor of a name. advance: called with the number of written bytes.
     """
     shards = shard(tensors, dtype, shard_bytes)
     if len(shards) == 1:
@@ -38,7 +38,7 @@ def write_weights(
 
 
 def shard(tensors: Iterable[OutputTensor], dtype: str, shard_bytes: int) -> list[list[OutputTensor]]:
-    """Tensors in their order, cut into runs of at most `shard_bytes`."""
+    """Divide the tensors, in their order, into shards of at most `shard_bytes`."""
     shards: list[list[OutputTensor]] = [[]]
     size = 0
     for tensor in tensors:
@@ -51,7 +51,7 @@ def shard(tensors: Iterable[OutputTensor], dtype: str, shard_bytes: int) -> list
 
 
 def write_file(path: Path, tensors: Sequence[OutputTensor], dtype: str, read: Read, advance: Advance) -> None:
-    """Write one safetensors file. Raises ValueError where a tensor turns out other than planned."""
+    """Write one safetensors file; raises ValueError if a tensor has another shape than planned."""
     with path.open("wb") as file:
         header = _header(tensors, dtype)
         file.write(len(header).to_bytes(8, "little") + header)
@@ -72,5 +72,5 @@ def _header(tensors: Sequence[OutputTensor], dtype: str) -> bytes:
         entries[tensor.name] = {"dtype": DTYPES[dtype][0], "shape": tensor.shape, "data_offsets": [offset, end]}
         offset = end
     header = json.dumps(entries, separators=(",", ":")).encode()
-    # The data begins at a multiple of eight, where readers that map the file want it.
+    # The data begins at a multiple of eight, for readers that map the file.
     return header + b" " * (-len(header) % 8)
