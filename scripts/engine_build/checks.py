@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What would make a build fail, or its engine useless, found before hours are spent."""
+"""Check in advance for problems that would fail a build or make its engine unusable, as a build may take hours."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from scripts.shared.toolchain import TENSORRT_LLM, Toolchain
 from scripts.shared.weights import weights_problem
 
 GIB = 2**30
-# Methods that convert_checkpoint.py reads from a checkpoint that is quantised already.
+# Quantisation methods of checkpoints that convert_checkpoint.py reads.
 _READABLE = ("awq", "gptq")
-# Above it TensorRT-LLM itself warns of no gain and of tensors that may become too large.
+# Above this TensorRT-LLM warns that there is no gain and that tensors may become too large.
 _MANY_TOKENS = 16384
 
 
 def inputs(request: Request) -> Iterator[Finding]:
-    """What the checkpoint and the options say, wherever it is built; an `error` would stop the build."""
+    """Check the checkpoint and the options; a finding of `error` stops the build."""
     yield judged("checkpoint", weights_problem(request.source.folder), f"{request.source.model_type}, complete")
     yield judged("format", _format_problem(request), _format(request))
     yield judged("parallel", _parallel_problem(request), f"{request.world_size} GPUs")
@@ -27,10 +27,10 @@ def inputs(request: Request) -> Iterator[Finding]:
 
 
 def machine(request: Request, tools: Toolchain) -> Iterator[Finding]:
-    """What this machine has or lacks."""
+    """Check the tools, GPUs and disk of this machine."""
     missing = tools.missing([step.script for step in make_steps(request, tools) if step.script])
-    where = f"run it inside the image, or give --examples; missing: {', '.join(missing)}"
-    yield judged("tools", where if missing else None, str(tools.examples))
+    problem = f"run it inside the image, or give --examples; missing: {', '.join(missing)}"
+    yield judged("tools", problem if missing else None, str(tools.examples))
     yield _version(tools)
     yield from _gpus(request, tools)
     yield _disk(request)
@@ -77,8 +77,8 @@ def _parallel_problem(request: Request) -> str | None:
 
 def _lengths(request: Request) -> Iterator[Finding]:
     source, preset = request.source, request.preset
-    told = f"{preset.max_input_len} of {preset.max_seq_len} tokens for the prompt, {preset.max_batch_size} requests"
-    yield judged("lengths", _lengths_problem(request), told)
+    summary = f"{preset.max_input_len} of {preset.max_seq_len} tokens for the prompt, {preset.max_batch_size} requests"
+    yield judged("lengths", _lengths_problem(request), summary)
     if preset.max_seq_len > source.positions:
         beyond = f"--max-seq-len {preset.max_seq_len} is past the {source.positions} positions of the checkpoint"
         yield Finding("positions", "warning", f"{beyond}: what comes after them is not what it was trained for")
@@ -118,22 +118,22 @@ def _version(tools: Toolchain) -> Finding:
 
 def _gpus(request: Request, tools: Toolchain) -> Iterator[Finding]:
     share = engine_bytes(request) // request.world_size
-    told = f"about {share / GIB:.1f} GiB of weights on each GPU, {_kv_cache(request)}"
+    summary = f"about {share / GIB:.1f} GiB of weights on each GPU, {_kv_cache(request)}"
     if not tools.gpus:
         yield Finding("gpu", "error", "nvidia-smi finds none, and an engine is built on the kind that runs it")
-        yield Finding("memory", "ok", told)
+        yield Finding("memory", "ok", summary)
         return
     needed = max(request.format.gpus, BFLOAT16_GPUS if request.preset.dtype == "bfloat16" else (0, 0))
-    wants = f"{_format(request)} needs compute capability {'.'.join(map(str, needed))}"
+    required = f"{_format(request)} needs compute capability {'.'.join(map(str, needed))}"
     for gpu in tools.gpus:
-        weak = f"{wants}; {gpu.name} has {gpu.capability}" if gpu.compute < needed else None
+        weak = f"{required}; {gpu.name} has {gpu.capability}" if gpu.compute < needed else None
         yield judged("gpu", weak, f"{gpu.name}, {gpu.memory / GIB:.0f} GiB")
     if len(tools.gpus) < request.world_size:
         few = f"{len(tools.gpus)} here: the parts are built one after another, and {request.world_size} are to run it"
         yield Finding("gpu", "warning", few)
     least = min(gpu.memory for gpu in tools.gpus)
-    full = f"{told}; the smallest has {least / GIB:.0f} GiB: more GPUs (--tp-size) or a smaller --qformat"
-    yield judged("memory", full if share > least else None, told)
+    full = f"{summary}; the smallest has {least / GIB:.0f} GiB: more GPUs (--tp-size) or a smaller --qformat"
+    yield judged("memory", full if share > least else None, summary)
 
 
 def _kv_cache(request: Request) -> str:
@@ -145,15 +145,15 @@ def _kv_cache(request: Request) -> str:
 
 def _disk(request: Request) -> Finding:
     place = next(folder for folder in request.output.absolute().parents if folder.is_dir())
-    # What an unfinished build has written counts as free: it is used, or written anew.
+    # Files of an unfinished build count as free: they are used, or written again.
     ours = sum(file.stat().st_size for file in request.work.rglob("*") if file.is_file())
     free, needed = shutil.disk_usage(place).free + ours, 2 * engine_bytes(request)
-    wanted = f"about {needed / GIB:.1f} GiB needed, for TensorRT-LLM's checkpoint and the engine"
-    told = f"{free / GIB:.1f} GiB free at {place}, {wanted}"
-    return judged("disk", told if free < needed else None, told)
+    space = f"about {needed / GIB:.1f} GiB needed, for TensorRT-LLM's checkpoint and the engine"
+    summary = f"{free / GIB:.1f} GiB free at {place}, {space}"
+    return judged("disk", summary if free < needed else None, summary)
 
 
 def softened(found: Finding) -> Finding:
-    """For a dry run: what only this machine lacks is a warning."""
+    """Turn an error into a warning, for a dry run on another machine than the building one."""
     verdict: Verdict = "warning" if found.verdict == "error" else found.verdict
     return Finding(found.subject, verdict, found.text)

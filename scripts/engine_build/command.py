@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat build engine`: checks, prints the plan, builds, and writes the manifest."""
+"""`triton-chat build engine`: check, print the plan, build, write the manifest."""
 
 import argparse
 import shlex
@@ -21,18 +21,18 @@ from scripts.shared.findings import Finding, shown
 from scripts.shared.manifest import Manifest, checkpoint_hash
 from scripts.shared.toolchain import Toolchain
 
-# Without a terminal a line is printed every so often.
+# Interval of progress lines if there is no terminal.
 _QUIET_S = 60.0
 _PRESET_OF = {"qwen3": "qwen3", "gemma3_text": "gemma3"}
 
 
 def build_engine(options: argparse.Namespace, console: Console) -> int:
-    """0 where the engine is there, or the plan of a dry run is printed; 1 with the reason. Raises EngineError."""
+    """Build an engine, or only print the commands of a dry run; returns the exit status. Raises EngineError."""
     request, tools = make_request(options), Toolchain.find(options.examples)
     steps = make_steps(request, tools)
     found = [checks.softened(each) if options.dry_run else each for each in checks.machine(request, tools)]
     found = [*checks.inputs(request), *found]
-    _tell(console, found)
+    _print_findings(console, found)
     if options.dry_run:
         print("\n".join(shlex.join(step.command) for step in steps))
         return int(_stopped(found))
@@ -48,7 +48,7 @@ def build_engine(options: argparse.Namespace, console: Console) -> int:
 
 
 def make_request(options: argparse.Namespace) -> Request:
-    """What a line asks for: a preset by name or by the model's family, and what the line changes of it."""
+    """Turn the options into a request: a preset, by name or by the model's family, with the sizes that are given."""
     source = Source.open(options.folder.absolute())
     default = "internvl2_5" if source.tile_tokens else _PRESET_OF.get(source.model_type, DEFAULT_PRESET)
     preset = PRESETS[options.preset or default].changed(**{size: getattr(options, size) for size in SIZES})
@@ -65,9 +65,9 @@ def _build(request: Request, tools: Toolchain, steps: Sequence[Step], console: C
             console.print(f"{step.name}: done before", soft_wrap=True)
             continue
         console.print(f"{step.name}: {escape(shlex.join(step.command))}", soft_wrap=True)
-        with _Shown(console) as shown:
-            run_step(step, request.work, key, shown.progress)
-        # What the next one takes.
+        with _StepDisplay(console) as display:
+            run_step(step, request.work, key, display.progress)
+        # The input of the next step depends on this one.
         key = f"{key} {shlex.join(step.command)}"
     _manifest(request, tools, steps, hashed).write(steps[-1].writes)
 
@@ -98,7 +98,7 @@ def _put_in_place(request: Request, keep_checkpoint: bool) -> None:
         shutil.rmtree(request.work)
 
 
-def _tell(console: Console, found: Sequence[Finding]) -> None:
+def _print_findings(console: Console, found: Sequence[Finding]) -> None:
     for each in found:
         console.print(shown(each), soft_wrap=True)
 
@@ -107,14 +107,14 @@ def _stopped(found: Sequence[Finding]) -> bool:
     return any(each.verdict == "error" for each in found)
 
 
-class _Shown:
-    """A step's progress: one live line on a terminal, a line a minute elsewhere."""
+class _StepDisplay:
+    """Shows the progress of a step: a live line on a terminal, otherwise one line a minute."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._told = console, 0.0
+        self._console, self._printed_s = console, 0.0
         self._status = console.status("") if console.is_terminal else None
 
-    def __enter__(self) -> "_Shown":
+    def __enter__(self) -> "_StepDisplay":
         if self._status:
             self._status.start()
         return self
@@ -128,6 +128,6 @@ class _Shown:
         text = f"{name} {elapsed_s:5.0f} s  {escape(line[-100:])}"
         if self._status:
             self._status.update(text)
-        elif elapsed_s - self._told >= _QUIET_S:
-            self._told = elapsed_s
+        elif elapsed_s - self._printed_s >= _QUIET_S:
+            self._printed_s = elapsed_s
             self._console.print(text, soft_wrap=True)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the vision tower of a split checkpoint as ONNX, for `triton-chat build vit`.
+"""Export the vision tower of a split checkpoint to ONNX, for `triton-chat build vit`.
 
-The file, `vision/model.onnx`, runs in onnxruntime as it is (`TRITON_CHAT_VIT_RUNTIME=onnxruntime`; bfloat16 on GPUs
-alone), and scripts/engine_build/vit_plan.py builds a plan for `TRITON_CHAT_VIT_RUNTIME=tensorrt` from it.
+The file, `vision/model.onnx`, runs in onnxruntime (`TRITON_CHAT_VIT_RUNTIME=onnxruntime`; bfloat16 only on GPUs), and
+scripts/engine_build/vit_plan.py builds a plan for `TRITON_CHAT_VIT_RUNTIME=tensorrt` from it.
 
-Input `tiles` uint8 [n, s, s, 3] with any n, output `embeddings` float [n, tokens, llm_hidden]. Needs the packages onnx
-and onnxruntime.
+Input `tiles` uint8 [n, s, s, 3] with any n, output `embeddings` float [n, tokens, llm_hidden]. Requires the packages
+onnx and onnxruntime.
 """
 
 import shutil
@@ -17,21 +17,21 @@ from typing import Any
 NAME, DATA = "model.onnx", "model.onnx.data"
 INPUT, OUTPUT = "tiles", "embeddings"
 OPSET = 18
-# Tile counts to compare at: one that the export did not see among them.
+# Tile counts of the comparison; the export is traced with two tiles.
 CHECKED_COUNTS = (1, 2, 3)
-# Largest difference, as a share of the largest value: sums in another order, through up to 45 layers.
+# Largest difference relative to the largest value: sums are in another order, through up to 45 layers.
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
-# onnxruntime computes it on GPUs alone: what is checked is the same graph and weights, computed in float32.
+# onnxruntime computes bfloat16 only on GPUs, so the same graph and weights are checked in float32.
 BFLOAT16 = "bfloat16"
 DTYPES = (*TOLERANCE, BFLOAT16)
-# A protobuf file holds 2 GiB; larger weights go into a file beside it.
+# The limit of a protobuf file; larger weights go into a second file.
 PROTOBUF_LIMIT = 2**31
 
 
 def export(model: Path, dtype: str = "float32") -> Path:
-    """Export, compare with torch, and only then put the file in place; returns its path.
+    """Export the tower, compare it with torch, then put the file in place; returns its path.
 
-    Raises ValueError where the folder has no tower or where onnxruntime's numbers are not torch's.
+    Raises ValueError if the folder has no tower or if onnxruntime's results differ from torch's.
     """
     vision = model / "vision"
     with tempfile.TemporaryDirectory(dir=vision if vision.is_dir() else None, prefix=".export-") as folder:
@@ -42,7 +42,7 @@ def export(model: Path, dtype: str = "float32") -> Path:
             _check(tower.float(), size, widened(path), TOLERANCE["float32"])
         else:
             _check(tower, size, path, TOLERANCE[dtype])
-        # The data first: a reader of the new model.onnx must find it.
+        # The data first, as readers of the new model.onnx need it.
         for name in (DATA, NAME):
             if (Path(folder) / name).exists():
                 shutil.move(Path(folder) / name, vision / name)
@@ -75,17 +75,17 @@ def _trace(tower: Any, size: int, path: Path) -> None:
                 output_names=[OUTPUT],
                 dynamic_axes={INPUT: {0: "n"}, OUTPUT: {0: "n"}},
                 opset_version=OPSET,
-                # The other exporter wants the package onnxscript and gives the same graph here.
+                # The other exporter requires the package onnxscript and gives the same graph here.
                 dynamo=False,
             )
         except RuntimeError as error:
-            # SigLIP in bfloat16, so far.
+            # Known case: SigLIP in bfloat16.
             raise ValueError(f"torch cannot export this tower so ({error}): choose another --dtype") from error
         onnx.save_model(onnx.load(traced), path, save_as_external_data=large, location=DATA)
 
 
 def widened(path: Path) -> Path:
-    """Write the graph with float32 wherever it has bfloat16 to a file beside it."""
+    """Write a copy of the graph with float32 in place of bfloat16; returns its path."""
     import numpy
     import onnx
     from onnx import TensorProto, numpy_helper

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The number formats of an engine's weights and KV cache, by the names of NVIDIA's `quantize.py --qformat`."""
+"""Number formats of an engine's weights and KV cache, under the names of NVIDIA's `quantize.py --qformat`."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,10 @@ BFLOAT16_GPUS, FP8_GPUS = (8, 0), (8, 9)
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """weight_bits: of the layers' weights; embedding and head keep 16. kv_cache: None for the engine's dtype.
+    """A number format.
 
-    calibrated: whether prompts are run through the model to find its scales. gpus: least compute capability.
+    weight_bits: of the layers' weights; embedding and head keep 16. kv_cache: None for the engine's dtype.
+    calibrated: whether scales are found by running prompts. gpus: the least compute capability.
     """
 
     weight_bits: int
@@ -28,5 +29,5 @@ FORMATS = {
     "fp8": Format(8, kv_cache="fp8", calibrated=True, gpus=FP8_GPUS),
     "int8_sq": Format(8, kv_cache="int8", calibrated=True),
 }
-# The sizes of a group of weights with one scale that TensorRT-LLM has kernels for.
+# Weights per scale that TensorRT-LLM has kernels for.
 AWQ_BLOCK_SIZES = (64, 128)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is run to build an engine: two commands, and what they take and leave."""
+"""The plan of a build: two commands with their flags and output files."""
 
 import math
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ CHECKPOINT_FILES, ENGINE_FILES = "rank{}.safetensors", "rank{}.engine"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for. output: the engine's folder, written whole at the end.
+    """The engine to build. output: its folder, which appears only when it is complete.
 
     qformat: key of FORMATS. calib_dataset: folder or hub id of texts; None leaves it to NVIDIA's tool.
     """
@@ -30,7 +30,7 @@ class Request:
 
     @property
     def format(self) -> Format:
-        """Of weights and KV cache."""
+        """The number format of weights and KV cache."""
         return FORMATS[self.qformat]
 
     @property
@@ -45,13 +45,13 @@ class Request:
 
     @property
     def work(self) -> Path:
-        """Beside the output, for what is not finished."""
+        """Folder for unfinished files, beside the output."""
         return self.output.with_name(f"{self.output.name}.work")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """script: of NVIDIA's examples, or None for a program. writes: folder that the command fills with `files`."""
+    """One command. script: in NVIDIA's examples, or None for a program. writes: folder for the output `files`."""
 
     name: str
     command: tuple[str, ...]
@@ -61,7 +61,7 @@ class Step:
 
 
 def make_steps(request: Request, tools: Toolchain) -> list[Step]:
-    """To a TensorRT-LLM checkpoint, then to an engine; the second writes a folder that is moved to the output."""
+    """Make the two steps: checkpoint to TensorRT-LLM checkpoint, and that to an engine."""
     checkpoint, engine = request.work / "checkpoint", request.work / "engine"
     first = _convert if converts(request) else _quantise
     name, script, arguments = first(request, tools, checkpoint)
@@ -85,34 +85,34 @@ def make_steps(request: Request, tools: Toolchain) -> list[Step]:
 
 
 def converts(request: Request) -> bool:
-    """Whether convert_checkpoint.py does it; else quantize.py, which knows Gemma in its calibrated formats alone."""
+    """Whether the first step is convert_checkpoint.py; quantize.py supports Gemma only in calibrated formats."""
     return request.qformat == UNQUANTISED or (request.source.converter == "gemma" and not request.format.calibrated)
 
 
 def parameters(request: Request) -> dict[str, str]:
-    """Parameters that the `tensorrt_llm` model must be served with, by the names of its config."""
+    """Parameters that the config of the `tensorrt_llm` model must have for this engine."""
     if not request.source.windows:
         return {}
     windows = ",".join(str(window or request.preset.max_seq_len) for window in request.source.windows)
-    # Blocks that have left a window cannot be given to another request.
+    # Blocks outside a window cannot be reused by another request.
     return {"max_attention_window_size": windows, "enable_kv_cache_reuse": "false"}
 
 
 def engine_bytes(request: Request) -> int:
-    """About the weights of the engine, all its GPUs together."""
+    """Estimate the size of the engine's weights on all GPUs together."""
     source = request.source
     if source.quantised:
         return source.weight_bytes
     sixteen = source.weight_bytes * 16 // source.bits
     if request.qformat == UNQUANTISED:
         return sixteen
-    # Embedding and head; a head that is tied to the embedding is written out here.
+    # Embedding and head; a tied head is stored separately in an engine.
     kept = 2 * source.vocab_size * source.hidden_size * 2
     return min(sixteen, sixteen * request.format.weight_bits // 16 + kept)
 
 
 def kv_bytes_per_token(request: Request) -> int:
-    """Of the KV cache, on each GPU, windows left aside."""
+    """KV cache bytes per token on each GPU, without regard to attention windows."""
     source, preset = request.source, request.preset
     bits = 8 if request.format.kv_cache else 16
     heads, layers = math.ceil(source.kv_heads / preset.tp_size), math.ceil(source.layers / preset.pp_size)
@@ -158,13 +158,13 @@ def _quantise_flags(request: Request, target: Path) -> Iterator[str]:
 def _build(request: Request, checkpoint: Path, engine: Path) -> Iterator[str]:
     preset = request.preset
     yield from ("--checkpoint_dir", str(checkpoint), "--output_dir", str(engine), "--gemm_plugin", preset.dtype)
-    # `--paged_kv_cache enable` of older documents only prints a warning by now.
+    # `--paged_kv_cache enable`, as in older documents, now only prints a warning.
     yield from ("--kv_cache_type", "paged", "--remove_input_padding", "enable")
-    # KV reuse and chunked context need both.
+    # Both are required for KV reuse and chunked context.
     yield from ("--context_fmha", "enable", "--use_paged_context_fmha", "enable")
     for size in ("max_batch_size", "max_input_len", "max_seq_len", "max_num_tokens"):
         yield from (f"--{size}", str(getattr(preset, size)))
     if request.max_multimodal_len:
         yield from ("--max_multimodal_len", str(request.max_multimodal_len))
-    # It takes fewer itself where there are fewer GPUs.
+    # trtllm-build uses fewer if there are fewer GPUs.
     yield from ("--workers", str(request.world_size))

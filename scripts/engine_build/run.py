@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the steps of a build, and take it up again where it failed."""
+"""Run the steps of a build, and resume a failed build."""
 
 import fcntl
 import hashlib
@@ -22,13 +22,13 @@ _POLL_S = 0.2
 _LOG_LINES = 20
 _END_S = 10
 
-# Told of a step's name, the seconds it has run and the tool's last line, a few times a second.
+# Called a few times a second with a step's name, the elapsed seconds and the tool's last line.
 Progress = Callable[[str, float, str], None]
 
 
 @contextmanager
 def working(folder: Path) -> Iterator[None]:
-    """Hold the folder of an unfinished build; raises EngineError where another process does."""
+    """Lock the folder of an unfinished build; raises EngineError if another process has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
@@ -39,15 +39,15 @@ def working(folder: Path) -> Iterator[None]:
 
 
 def is_done(step: Step, work: Path, key: str) -> bool:
-    """Whether this very step was run before, on the same input, and all that it wrote is there."""
+    """Whether the same step has been run on the same input and its files exist."""
     done = read_json(work / _DONE).get(step.name)
     return done == _fingerprint(step, key) and not _lacking(step)
 
 
 def run_step(step: Step, work: Path, key: str, progress: Progress) -> None:
-    """Run a step and note that it is done; its log stays in the work folder.
+    """Run a step and record that it is done; its log stays in the work folder.
 
-    key: what the step's input depends on, beside its command. Raises EngineError where the tool fails.
+    key: identifies the step's input, besides its command. Raises EngineError if the tool fails.
     """
     done = read_json(work / _DONE)
     done.pop(step.name, None)
@@ -57,7 +57,7 @@ def run_step(step: Step, work: Path, key: str, progress: Progress) -> None:
     log = work / f"{step.name}.log"
     status = _run(step, log, progress)
     if status != 0:
-        raise EngineError(f"{step.name} failed (exit status {status}); all it said is in {log}.", last_lines(log))
+        raise EngineError(f"{step.name} failed (exit status {status}); its log is {log}.", last_lines(log))
     lacking = _lacking(step)
     if lacking:
         raise EngineError(f"{step.name} wrote no {', '.join(lacking)} to '{step.writes}'; see {log}.", last_lines(log))
@@ -65,7 +65,7 @@ def run_step(step: Step, work: Path, key: str, progress: Progress) -> None:
 
 
 def last_lines(log: Path, count: int = _LOG_LINES) -> tuple[str, ...]:
-    """The end of a log; empty where there is none."""
+    """The last lines of a log; empty if there is none."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -76,7 +76,7 @@ def last_lines(log: Path, count: int = _LOG_LINES) -> tuple[str, ...]:
 def _run(step: Step, log: Path, progress: Progress) -> int:
     with log.open("wb") as output:
         try:
-            # A session of its own: the tools have children, which must go with them.
+            # A session of its own, so that the tools' child processes can be ended with them.
             process = subprocess.Popen(  # nosec B603 # the plan's command, no shell
                 step.command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
             )
@@ -93,7 +93,7 @@ def _run(step: Step, log: Path, progress: Progress) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Nothing of the tool is left when this returns."""
+    """End the tool and all its processes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             return

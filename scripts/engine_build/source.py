@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The facts of a Hugging Face checkpoint that a build depends on."""
+"""Read the properties of a Hugging Face checkpoint that a build depends on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from common.checkpoint import Checkpoint, read_json
 from scripts.shared.errors import EngineError
 from scripts.shared.weights import weight_bytes
 
-# Architecture -> the folder of TensorRT-LLM's examples whose convert_checkpoint.py reads it.
+# Architecture -> folder of TensorRT-LLM's examples with its convert_checkpoint.py.
 CONVERTERS = {
     "Qwen2ForCausalLM": "qwen",
     "Qwen3ForCausalLM": "qwen",
@@ -23,7 +23,7 @@ _SPLIT = {
     "internvl": _PREPARE,
     "gemma3": "`python -m scripts.split {0} OUTPUT` writes its language model, which is served without images",
 }
-# Of Gemma3TextConfig, where config.json leaves it out.
+# Defaults of Gemma3TextConfig.
 _GEMMA3_PATTERN, _GEMMA3_WINDOW = 6, 4096
 
 
@@ -31,8 +31,8 @@ _GEMMA3_PATTERN, _GEMMA3_WINDOW = 6, 4096
 class Source:
     """A causal LM in Hugging Face layout.
 
-    converter: value of CONVERTERS. quantised: method of a checkpoint that is quantised already, else "".
-    windows: attention windows of one period of the layers, None for all tokens; empty where no layer has a window.
+    converter: value of CONVERTERS. quantised: method of a quantised checkpoint, else "".
+    windows: attention windows of one period of the layers, None for all tokens; empty if no layer has a window.
     tile_tokens: tokens of an image tile; 0 for a text model. bits: of a stored weight.
     """
 
@@ -55,7 +55,7 @@ class Source:
 
     @classmethod
     def open(cls, folder: Path) -> "Source":
-        """Raises EngineError for a folder that is no checkpoint of a known kind, with what to do first."""
+        """Read a checkpoint; raises EngineError with a hint if it is not of a supported kind."""
         try:
             config, checkpoint = read_json(folder / "config.json"), Checkpoint.load(folder)
             vision = read_json(folder / "vision" / "config.json")
@@ -98,7 +98,7 @@ def _architecture(config: Mapping[str, Any], folder: Path) -> str:
 
 
 def _windows(config: Mapping[str, Any]) -> tuple[int | None, ...]:
-    """Gemma 3's local layers; other families that name a window leave it unused."""
+    """Attention windows of Gemma 3's layers; other families do not use the window in their config."""
     if config.get("model_type") != "gemma3_text":
         return ()
     types: Sequence[str] = config.get("layer_types") or ()
@@ -118,6 +118,6 @@ def _tile_tokens(vision: Mapping[str, Any]) -> int:
 
 
 def _text_bytes(folder: Path) -> int:
-    """Bytes of the language model alone."""
+    """Bytes of the language model, without the vision part."""
     vision = sum(file.stat().st_size for file in (folder / "vision").glob("*.safetensors"))
     return weight_bytes(folder) - vision

