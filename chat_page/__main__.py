@@ -13,14 +13,14 @@ import uvicorn
 from chat_page.settings import PageSettings, parse_settings
 
 # An open tab holds a connection all the time.
-_GRACE_S = 1
+_SHUTDOWN_GRACE_S = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM."""
     settings = parse_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
     # uvicorn raises a signal again once it has shut down, which must not skip the end of the `with`.
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit)
     with TemporaryDirectory(prefix="triton_chat_page_") as uploads:
         # Before gradio is imported, which reads them then.
         os.environ |= {
@@ -44,11 +44,11 @@ def _serve(settings: PageSettings) -> None:
         ssl_keyfile=settings.tls_key,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=_GRACE_S,
+        timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
     )
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _exit(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 

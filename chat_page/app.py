@@ -12,19 +12,19 @@ from chat_page.settings import PageSettings
 
 # A picture that an answer names by its address would tell that address what was said; gradio itself needs inline
 # scripts and functions made of text.
-_POLICY = (
+_SECURITY_POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-_HEADERS = {
-    "content-security-policy": _POLICY,
+_SECURITY_HEADERS = {
+    "content-security-policy": _SECURITY_POLICY,
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-_MOST_BYTES = 64 * 2**20
+_MAX_UPLOAD_BYTES = 64 * 2**20
 
 
-class _Headers:
+class _HeadersMiddleware:
     """Pure ASGI, so that streams and disconnects pass through."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -33,7 +33,7 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                MutableHeaders(scope=message).update(_SECURITY_HEADERS)
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
@@ -57,11 +57,11 @@ def make_app(settings: PageSettings) -> FastAPI:
         footer_links=[],
         run_history=False,
         show_error=True,
-        max_file_size=_MOST_BYTES,
+        max_file_size=_MAX_UPLOAD_BYTES,
         ssr_mode=False,
         enable_monitoring=False,
         mcp_server=False,
         pwa=False,
     )
-    mounted.add_middleware(_Headers)
+    mounted.add_middleware(_HeadersMiddleware)
     return mounted

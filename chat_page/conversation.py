@@ -14,20 +14,20 @@ from chat_page.turns import Turn
 # How often a growing answer is shown anew: each time all of it is compared with what the browser has.
 REFRESH_S = 0.05
 STOPPED = "Stopped."
-_MOST_KEPT = 1000
+_MAX_CONVERSATIONS = 1000
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Conversation:
     """turns: all of it, a growing answer included. error: what went wrong last, as a sentence.
 
-    taken_back: what had been asked when nothing of an answer came; it is no part of the conversation then.
+    unanswered: what had been asked when nothing of an answer came; it is no part of the conversation then.
     """
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
         self.error = ""
-        self.taken_back: list[Turn] = []
+        self.unanswered: list[Turn] = []
         self._task: asyncio.Task[None] | None = None
         self._changed = False
 
@@ -36,12 +36,12 @@ class Conversation:
         """Whether an answer is under way."""
         return self._task is not None and not self._task.done()
 
-    def ask(self, client: AsyncOpenAI, fields: dict[str, Any], sentence: Callable[[Exception], str]) -> None:
+    def ask(self, client: AsyncOpenAI, fields: dict[str, Any], error_message: Callable[[Exception], str]) -> None:
         """Have the last turn answered; returns at once. fields: of the request. sentence: says what an error means."""
         turn = Turn("assistant")
         self.turns.append(turn)
-        self.error, self.taken_back = "", []
-        self._task = asyncio.create_task(self._write(turn, client, fields, sentence))
+        self.error, self.unanswered = "", []
+        self._task = asyncio.create_task(self._write(turn, client, fields, error_message))
 
     async def updates(self) -> AsyncIterator[None]:
         """Yields now and then while the answer grows, and ends when it is done."""
@@ -62,33 +62,33 @@ class Conversation:
         for turn in self.turns:
             for path in turn.pictures:
                 path.unlink(missing_ok=True)
-        self.turns, self.error, self.taken_back = [], "", []
+        self.turns, self.error, self.unanswered = [], "", []
 
     async def _write(
-        self, turn: Turn, client: AsyncOpenAI, fields: dict[str, Any], sentence: Callable[[Exception], str]
+        self, turn: Turn, client: AsyncOpenAI, fields: dict[str, Any], error_message: Callable[[Exception], str]
     ) -> None:
-        whole = False
+        complete = False
         try:
             async with await client.chat.completions.create(**fields) as stream:
                 async for chunk in stream:
                     turn.take(chunk)
                     self._changed = True
-            whole = True
+            complete = True
         except asyncio.CancelledError:
             turn.note = STOPPED
         except Exception as error:
-            self.error = sentence(error)
-        if turn.empty and not whole and turn in self.turns:
+            self.error = error_message(error)
+        if turn.empty and not complete and turn in self.turns:
             place = self.turns.index(turn)
-            self.taken_back = self.turns[place - 1 : place]
+            self.unanswered = self.turns[place - 1 : place]
             del self.turns[place - 1 : place + 1]
 
 
 class Conversations:
     """The conversations of all tabs by their random ids; the longest unused is forgotten first."""
 
-    def __init__(self, most: int = _MOST_KEPT) -> None:
-        self._most = most
+    def __init__(self, limit: int = _MAX_CONVERSATIONS) -> None:
+        self._limit = limit
         self._kept: OrderedDict[str, Conversation] = OrderedDict()
 
     def get(self, key: str) -> Conversation:
@@ -97,6 +97,6 @@ class Conversations:
             raise ValueError("no id of a conversation")
         conversation = self._kept.setdefault(key, Conversation())
         self._kept.move_to_end(key)
-        while len(self._kept) > self._most:
+        while len(self._kept) > self._limit:
             self._kept.popitem(last=False)[1].forget()
         return conversation

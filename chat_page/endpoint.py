@@ -49,9 +49,9 @@ class Endpoint:
         try:
             return [model.id async for model in self.client(key).models.list()]
         except OpenAIError as error:
-            raise PageError(self.sentence(error)) from error
+            raise PageError(self.error_message(error)) from error
 
-    def sentence(self, error: BaseException) -> str:
+    def error_message(self, error: BaseException) -> str:
         """What went wrong, for the visitor."""
         if isinstance(error, PageError):
             return str(error)
@@ -60,20 +60,20 @@ class Endpoint:
         if isinstance(error, AuthenticationError):
             return "The server wants an API key that it knows. Type yours into the settings."
         if isinstance(error, APIStatusError):
-            return f"The server refused this ({error.status_code}): {_said(error)}"
+            return f"The server refused this ({error.status_code}): {_server_message(error)}"
         if isinstance(error, APIError):
-            return f"The answer broke off: {_said(error)}"
+            return f"The answer broke off: {_server_message(error)}"
         if isinstance(error, httpx2.HTTPError):
             return "The answer broke off: the connection to the server was lost."
         logger.error("an answer failed", exc_info=error)
         return "Something went wrong in this page; its log says what."
 
 
-def _said(error: APIError) -> str:
+def _server_message(error: APIError) -> str:
     """The server's own message without the client's frame of codes and braces."""
     body = error.body
-    said = body.get("message") if isinstance(body, dict) else None
-    text = str(said or error.message).strip()
+    message = body.get("message") if isinstance(body, dict) else None
+    text = str(message or error.message).strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

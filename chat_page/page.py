@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 
 from chat_page.conversation import Conversation, Conversations
-from chat_page.display import shown
+from chat_page.display import render
 from chat_page.endpoint import Endpoint
 from chat_page.request import THINKING, Controls, request_fields
 from chat_page.turns import PageError, Turn, open_calls
 
 _PLACEHOLDER = "Write a message; drop or paste pictures"
-_IDLE_DAY_S = 86400
+_IDLE_LIMIT_S = 86400
 # The id lives as long as its tab, reloads included. Not randomUUID, which plain HTTP from another machine lacks.
 _TAB_ID = """(id, key) => {
     let kept = sessionStorage.getItem("conversation");
@@ -38,10 +38,10 @@ class ChatPage:
         # By gradio's session, so that a tab that is closed stops its answer.
         self._sessions: dict[str, Conversation] = {}
         with gr.Blocks(
-            title="Triton Chat", fill_height=True, analytics_enabled=False, delete_cache=(3600, _IDLE_DAY_S)
+            title="Triton Chat", fill_height=True, analytics_enabled=False, delete_cache=(3600, _IDLE_LIMIT_S)
         ) as self.blocks:
             self._lay_out(ask_key)
-            self._wire()
+            self._connect_events()
         self.blocks.queue(default_concurrency_limit=None, api_open=False)
 
     def _lay_out(self, ask_key: bool) -> None:
@@ -82,14 +82,17 @@ class ChatPage:
         )
         self._new = gr.Button("New chat", size="sm", elem_id="new")
 
-    def _wire(self) -> None:
+    def _connect_events(self) -> None:
         controls = [self._model, self._system, self._temperature, self._top_p, self._max_tokens, self._seed]
         controls += [self._thinking, self._tools]
         hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        opening = {"inputs": [self._id, self._key], "outputs": [self._id, self._chat, self._box, self._model]}
-        self.blocks.load(self._open, **opening, js=_TAB_ID, **hidden)
-        gr.on([self._new.click, self._chat.clear], self._begin_anew, self._id, None, queue=False, **hidden).then(
-            self._open, **opening, js=_NEW_TAB_ID, **hidden
+        on_open = {
+            "inputs": [self._id, self._key],
+            "outputs": [self._id, self._chat, self._box, self._model],
+        }
+        self.blocks.load(self._open, **on_open, js=_TAB_ID, **hidden)
+        gr.on([self._new.click, self._chat.clear], self._start_new_chat, self._id, None, queue=False, **hidden).then(
+            self._open, **on_open, js=_NEW_TAB_ID, **hidden
         )
         self._key.change(self._models, self._key, self._model, **hidden)
         self._box.submit(self._respond, [self._id, self._box, self._key, *controls], [self._chat, self._box], **hidden)
@@ -102,9 +105,9 @@ class ChatPage:
         conversation.stop()
         async for _ in conversation.updates():
             pass
-        return key, shown(conversation), self._ready(conversation), await self._models(api_key)
+        return key, render(conversation), self._input_ready(conversation), await self._models(api_key)
 
-    async def _begin_anew(self, key: str) -> None:
+    async def _start_new_chat(self, key: str) -> None:
         self._conversation(key).forget()
 
     async def _models(self, api_key: str) -> Any:
@@ -123,12 +126,12 @@ class ChatPage:
         if conversation.busy or not (text.strip() or files):
             yield gr.skip(), gr.skip()
             return
-        conversation.error, conversation.taken_back = "", []
+        conversation.error, conversation.unanswered = "", []
         calls = open_calls(conversation.turns)
         asked = Turn("tool", text, call=calls[0]) if calls else Turn("user", text, files)
         conversation.turns.append(asked)
         if len(calls) > 1:
-            yield shown(conversation), self._ready(conversation)
+            yield render(conversation), self._input_ready(conversation)
             return
         try:
             fields = request_fields(Controls(*controls), conversation.turns)
@@ -136,22 +139,22 @@ class ChatPage:
         except PageError as error:
             conversation.error = str(error)
             conversation.turns.remove(asked)
-            yield shown(conversation), gr.skip()
+            yield render(conversation), gr.skip()
             return
         self._sessions[request.session_hash or ""] = conversation
-        conversation.ask(client, fields, self._endpoint.sentence)
-        yield shown(conversation), gr.update(value=None, submit_btn=False, stop_btn=True)
+        conversation.ask(client, fields, self._endpoint.error_message)
+        yield render(conversation), gr.update(value=None, submit_btn=False, stop_btn=True)
         async for _ in conversation.updates():
-            yield shown(conversation), gr.skip()
+            yield render(conversation), gr.skip()
         self._sessions.pop(request.session_hash or "", None)
-        yield shown(conversation), self._ready(conversation)
+        yield render(conversation), self._input_ready(conversation)
 
-    def _ready(self, conversation: Conversation) -> Any:
+    def _input_ready(self, conversation: Conversation) -> Any:
         """The input as it is while nothing runs, with what was asked in vain."""
         calls = open_calls(conversation.turns)
         placeholder = f"The result of {calls[0].name}" if calls else _PLACEHOLDER
         value: dict[str, Any] = {"text": "", "files": []}
-        for turn in conversation.taken_back:
+        for turn in conversation.unanswered:
             value = {"text": turn.text, "files": [str(path) for path in turn.pictures]}
         return gr.update(value=value, submit_btn=True, stop_btn=False, placeholder=placeholder)
 

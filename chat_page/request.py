@@ -52,8 +52,8 @@ def _number(name: str, text: str, kind: type[int] | type[float]) -> float | None
     try:
         value = kind(text)
     except ValueError:
-        wanted = "a whole number" if kind is int else "a number"
-        raise PageError(f"{text.strip()} is not {wanted}: see {name} in the settings.") from None
+        expected = "a whole number" if kind is int else "a number"
+        raise PageError(f"{text.strip()} is not {expected}: see {name} in the settings.") from None
     if not math.isfinite(value):
         raise PageError(f"{text.strip()} is no number to use: see {name} in the settings.")
     return value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chat page without a browser: conversations, requests, errors in sentences, and its place in the launcher."""
+"""The chat page without a browser: conversations, requests, error messages, and its place in the launcher."""
 
 import asyncio
 import base64
@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from chat_page.conversation import STOPPED, Conversation, Conversations
-from chat_page.display import shown
+from chat_page.display import render
 from chat_page.endpoint import Endpoint
 from chat_page.request import Controls, request_fields
 from chat_page.settings import PageSettings, parse_settings
@@ -70,7 +70,7 @@ def streaming(body: Body) -> Endpoint:
 def ask(to: Endpoint) -> Conversation:
     conversation = Conversation()
     conversation.turns.append(Turn("user", "Hello"))
-    conversation.ask(to.client("").with_options(max_retries=0), FIELDS, to.sentence)
+    conversation.ask(to.client("").with_options(max_retries=0), FIELDS, to.error_message)
     return conversation
 
 
@@ -114,16 +114,16 @@ async def test_stop_closes_the_stream_and_keeps_what_came() -> None:
     await finish(conversation)
     assert [turn.text for turn in conversation.turns] == ["Hello", "Once upon"]
     assert conversation.turns[-1].note == STOPPED
-    assert conversation.taken_back == []
+    assert conversation.unanswered == []
 
 
 async def test_what_was_never_answered_is_given_back() -> None:
     refusal = {"error": {"message": "messages[0] is too long", "type": "invalid_request_error", "code": None}}
     conversation = await finish(ask(endpoint(httpx2.Response(400, json=refusal))))
     assert conversation.turns == []
-    assert [turn.text for turn in conversation.taken_back] == ["Hello"]
+    assert [turn.text for turn in conversation.unanswered] == ["Hello"]
     assert conversation.error == "The server refused this (400): messages[0] is too long."
-    assert shown(conversation)[-1]["content"].endswith(conversation.error)
+    assert render(conversation)[-1]["content"].endswith(conversation.error)
 
 
 async def test_an_error_in_the_middle_keeps_what_came() -> None:
@@ -142,7 +142,7 @@ async def test_an_error_in_the_middle_keeps_what_came() -> None:
         (httpx2.Response(502, text="<html>"), r"refused this \(502\): "),
     ],
 )
-async def test_errors_in_sentences(answer: httpx2.Response | Exception, words: str, monkeypatch) -> None:
+async def test_error_messages(answer: httpx2.Response | Exception, words: str, monkeypatch) -> None:
     # The client waits and tries some of these twice more.
     monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *_: 0.0)
     with pytest.raises(PageError, match=words):
@@ -232,17 +232,17 @@ def test_a_bare_function_is_a_tool() -> None:
     assert read_tools(" ") == []
 
 
-def test_what_is_shown() -> None:
+def test_rendering() -> None:
     conversation = Conversation()
     answer = Turn("assistant", "Cold.", reasoning="Hm.", calls=[CALL], note="Stopped.")
     conversation.turns = [Turn("user", "?", (Path("a.png"),)), answer, Turn("tool", "a ``` b", call=CALL)]
     conversation.error = "`<image>` is no tag."
-    contents = [entry["content"] for entry in shown(conversation)]
+    contents = [entry["content"] for entry in render(conversation)]
     assert contents[:4] == [{"path": "a.png"}, "?", "Hm.", "Cold."]
     assert contents[4] == '```json\n{\n  "city": "Tromsø"\n}\n```'
     # A fence longer than what is in the text, and an error that cannot pass for markup.
     assert contents[5:] == ["*Stopped.*", "````json\na ``` b\n````", "⚠️ `&lt;image&gt;` is no tag."]
-    assert shown(conversation)[2]["metadata"] == {"title": "Reasoning", "status": "done"}
+    assert render(conversation)[2]["metadata"] == {"title": "Reasoning", "status": "done"}
 
 
 async def test_reasoning_is_open_while_it_grows() -> None:
@@ -250,14 +250,14 @@ async def test_reasoning_is_open_while_it_grows() -> None:
     async with asyncio.timeout(30):
         async for _ in conversation.updates():
             break
-    assert shown(conversation)[-1]["metadata"]["status"] == "pending"
+    assert render(conversation)[-1]["metadata"]["status"] == "pending"
     conversation.stop()
     await finish(conversation)
-    assert shown(conversation)[1]["metadata"]["status"] == "done"
+    assert render(conversation)[1]["metadata"]["status"] == "done"
 
 
 def test_the_longest_unused_conversation_is_forgotten_with_its_pictures(tmp_path: Path) -> None:
-    kept = Conversations(most=2)
+    kept = Conversations(limit=2)
     file = tmp_path / "a.png"
     file.touch()
     names = [f"{number:032x}" for number in range(3)]
