@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m chat_page`: serve the chat page until a signal."""
+"""Serve the chat page: `python -m chat_page`."""
 
 import os
 import signal
@@ -12,17 +12,17 @@ import uvicorn
 
 from chat_page.settings import PageSettings, parse_settings
 
-# An open tab holds a connection all the time.
+# An open tab keeps a connection open, which would delay the end.
 _SHUTDOWN_GRACE_S = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM."""
     settings = parse_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
-    # uvicorn raises a signal again once it has shut down, which must not skip the end of the `with`.
+    # uvicorn raises the signal again after its shutdown. It must not end the process before the `with` block does.
     signal.signal(signal.SIGTERM, _exit)
     with TemporaryDirectory(prefix="triton_chat_page_") as uploads:
-        # Before gradio is imported, which reads them then.
+        # Gradio reads these when it is imported.
         os.environ |= {
             "GRADIO_ANALYTICS_ENABLED": "False",
             "GRADIO_TEMP_DIR": uploads,

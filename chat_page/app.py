@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The web application around the page."""
+"""Create the web application that serves the page."""
 
 import gradio as gr
 from fastapi import FastAPI
@@ -10,8 +10,8 @@ from chat_page.endpoint import Endpoint
 from chat_page.page import ChatPage
 from chat_page.settings import PageSettings
 
-# A picture that an answer names by its address would tell that address what was said; gradio itself needs inline
-# scripts and functions made of text.
+# Nothing is loaded from other sites: an answer could name a picture whose address leaks the conversation. Gradio needs
+# inline scripts and eval.
 _SECURITY_POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
@@ -25,7 +25,7 @@ _MAX_UPLOAD_BYTES = 64 * 2**20
 
 
 class _HeadersMiddleware:
-    """Pure ASGI, so that streams and disconnects pass through."""
+    """Adds the security headers. Pure ASGI middleware, so that streams and disconnects pass through."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -40,7 +40,7 @@ class _HeadersMiddleware:
 
 
 def make_app(settings: PageSettings) -> FastAPI:
-    """The page at /, and /health, which answers as soon as the page is served."""
+    """Create the application: the page at / and a health check at /health."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/health")

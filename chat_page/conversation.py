@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversations, each with at most one answer under way, which can be stopped at any moment."""
+"""Conversations, each with at most one answer in progress, which can be stopped at any time."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 
 from chat_page.turns import Turn
 
-# How often a growing answer is shown anew: each time all of it is compared with what the browser has.
+# How often a growing answer is sent to the browser: each time gradio compares all of it with the last state.
 REFRESH_S = 0.05
 STOPPED = "Stopped."
 _MAX_CONVERSATIONS = 1000
@@ -19,9 +19,10 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Conversation:
-    """turns: all of it, a growing answer included. error: what went wrong last, as a sentence.
+    """A conversation and its answer in progress.
 
-    unanswered: what had been asked when nothing of an answer came; it is no part of the conversation then.
+    turns: includes a growing answer. error: message of the last error, or "". unanswered: the last question if it got
+    no answer at all; it is then no longer in `turns`.
     """
 
     def __init__(self) -> None:
@@ -33,18 +34,21 @@ class Conversation:
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is under way."""
+        """Whether an answer is in progress."""
         return self._task is not None and not self._task.done()
 
     def ask(self, client: AsyncOpenAI, fields: dict[str, Any], error_message: Callable[[Exception], str]) -> None:
-        """Have the last turn answered; returns at once. fields: of the request. sentence: says what an error means."""
+        """Request an answer to the last turn; returns at once.
+
+        fields: arguments of the client's call. error_message: turns an exception into a message for the visitor.
+        """
         turn = Turn("assistant")
         self.turns.append(turn)
         self.error, self.unanswered = "", []
         self._task = asyncio.create_task(self._write(turn, client, fields, error_message))
 
     async def updates(self) -> AsyncIterator[None]:
-        """Yields now and then while the answer grows, and ends when it is done."""
+        """Yield at intervals while the answer grows, until it is complete."""
         while self._task is not None and not self._task.done():
             await asyncio.wait({self._task}, timeout=REFRESH_S)
             if self._changed:
@@ -52,12 +56,12 @@ class Conversation:
                 yield
 
     def stop(self) -> None:
-        """Close the answer's connection, so that the server stops the engine; also before its first token."""
+        """Close the answer's connection, so that the server stops generating."""
         if self._task is not None:
             self._task.cancel()
 
     def forget(self) -> None:
-        """Stop, and remove everything with the pictures' files."""
+        """Stop, and delete all turns with their picture files."""
         self.stop()
         for turn in self.turns:
             for path in turn.pictures:
@@ -85,14 +89,14 @@ class Conversation:
 
 
 class Conversations:
-    """The conversations of all tabs by their random ids; the longest unused is forgotten first."""
+    """The conversations of all tabs by their random ids. Beyond `limit` the least recently used is deleted."""
 
     def __init__(self, limit: int = _MAX_CONVERSATIONS) -> None:
         self._limit = limit
         self._kept: OrderedDict[str, Conversation] = OrderedDict()
 
     def get(self, key: str) -> Conversation:
-        """The tab's conversation, a new one for a new id; raises ValueError for what is no id."""
+        """Find a tab's conversation, or begin one for a new id. Raises ValueError if `key` is not an id."""
         if not _ID.fullmatch(key):
             raise ValueError("no id of a conversation")
         conversation = self._kept.setdefault(key, Conversation())

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversations as the messages of gradio's Chatbot."""
+"""Render a conversation as the messages of gradio's Chatbot."""
 
 import html
 import json
 from typing import Any
 
 from chat_page.conversation import Conversation
-from chat_page.turns import Call, Turn
+from chat_page.turns import Turn
 
 ChatbotMessage = dict[str, Any]
 
 
 def render(conversation: Conversation) -> list[ChatbotMessage]:
-    """All messages to show: pictures, reasoning and tool calls are messages of their own."""
+    """List the messages to show. Pictures, reasoning and tool calls are separate messages."""
     messages = [message for turn in conversation.turns for message in _render_turn(turn, conversation)]
     if conversation.error:
         messages.append(_assistant(f"⚠️ {html.escape(conversation.error, quote=False)}"))
@@ -33,7 +33,7 @@ def _render_turn(turn: Turn, conversation: Conversation) -> list[ChatbotMessage]
     if turn.text:
         messages.append(_assistant(turn.text))
     messages += [
-        _foldable_block(f"Tool call: {call.name}", _code_block(_format_arguments(call))) for call in turn.calls
+        _foldable_block(f"Tool call: {call.name}", _code_block(_indented(call.arguments))) for call in turn.calls
     ]
     if turn.note:
         messages.append(_assistant(f"*{turn.note}*"))
@@ -45,16 +45,16 @@ def _assistant(text: str) -> ChatbotMessage:
 
 
 def _foldable_block(title: str, text: str, **metadata: str) -> ChatbotMessage:
-    """A block that folds: closed with the status "done", open while "pending" and without a status."""
+    """A collapsible block: closed if its status is "done", open if "pending" or without a status."""
     return {"role": "assistant", "content": text, "metadata": {"title": title, **metadata}}
 
 
-def _format_arguments(call: Call) -> str:
-    """Indented where they are whole."""
+def _indented(arguments: str) -> str:
+    """The JSON text indented, or unchanged while it is incomplete."""
     try:
-        return json.dumps(json.loads(call.arguments), indent=2, ensure_ascii=False)
+        return json.dumps(json.loads(arguments), indent=2, ensure_ascii=False)
     except ValueError:
-        return call.arguments
+        return arguments
 
 
 def _code_block(text: str) -> str:

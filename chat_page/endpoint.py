@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OpenAI endpoint, through the official client, and what goes wrong there in sentences."""
+"""The OpenAI endpoint, through the official client, and messages for its errors."""
 
 import logging
 import ssl
@@ -17,26 +17,26 @@ _END = "-----END CERTIFICATE-----"
 
 
 class Endpoint:
-    """One connection pool for all visitors; each brings a key of their own."""
+    """One connection pool for all visitors, who each have their own key."""
 
     def __init__(self, settings: PageSettings, transport: httpx2.AsyncBaseTransport | None = None) -> None:
-        """transport: for tests, instead of the network."""
+        """transport: replaces the network in tests."""
         self.base_url = settings.base_url
         certificate = settings.api_certificate
         http = httpx2.AsyncClient(
-            # No limit on answers: the server has its own, and the visitor a stop button.
+            # No timeout for answers: the server has its own, and the visitor has a stop button.
             timeout=httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S),
             limits=httpx2.Limits(max_connections=None),
             verify=True if certificate is None else trust_only(certificate),
-            # No proxy of the environment stands between this page and its server.
+            # Proxies of the environment must not come between this page and its server.
             trust_env=False,
             transport=transport,
         )
-        # The client insists on some key.
+        # The client requires a key.
         self._client = AsyncOpenAI(base_url=self.base_url, api_key=settings.api_key or "none", http_client=http)
 
     def client(self, key: str) -> AsyncOpenAI:
-        """The official client with a visitor's key, or the page's own where it is empty."""
+        """The official client with a visitor's key, or with the page's own if it is empty. Raises PageError."""
         key = key.strip()
         if not key:
             return self._client
@@ -45,20 +45,20 @@ class Endpoint:
         return self._client.with_options(api_key=key)
 
     async def models(self, key: str) -> list[str]:
-        """Names of the models, in the server's order; raises PageError."""
+        """List the names of the models in the server's order. Raises PageError."""
         try:
             return [model.id async for model in self.client(key).models.list()]
         except OpenAIError as error:
             raise PageError(self.error_message(error)) from error
 
     def error_message(self, error: BaseException) -> str:
-        """What went wrong, for the visitor."""
+        """Describe an error to the visitor."""
         if isinstance(error, PageError):
             return str(error)
         if isinstance(error, APIConnectionError):
             return f"The server at {self.base_url} cannot be reached. It may be starting; try again in a moment."
         if isinstance(error, AuthenticationError):
-            return "The server wants an API key that it knows. Type yours into the settings."
+            return "The server requires a valid API key. Enter yours in the settings."
         if isinstance(error, APIStatusError):
             return f"The server refused this ({error.status_code}): {_server_message(error)}"
         if isinstance(error, APIError):
@@ -66,11 +66,11 @@ class Endpoint:
         if isinstance(error, httpx2.HTTPError):
             return "The answer broke off: the connection to the server was lost."
         logger.error("an answer failed", exc_info=error)
-        return "Something went wrong in this page; its log says what."
+        return "Something went wrong in this page. See its log."
 
 
 def _server_message(error: APIError) -> str:
-    """The server's own message without the client's frame of codes and braces."""
+    """The server's message without the status code and body that the client adds."""
     body = error.body
     message = body.get("message") if isinstance(body, dict) else None
     text = str(message or error.message).strip()
@@ -78,7 +78,10 @@ def _server_message(error: APIError) -> str:
 
 
 def trust_only(certificate: Path) -> ssl.SSLContext:
-    """Accept the file's first certificate and no other; its name is not looked at, for it is reached by an address."""
+    """Create a TLS context that accepts only the file's first certificate.
+
+    Its host name is not checked, because the server is reached by an address.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

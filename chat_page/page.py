@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page's layout and what its buttons do."""
+"""The page's layout and the handlers of its events."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from chat_page.turns import PageError, Turn, open_calls
 
 _PLACEHOLDER = "Write a message; drop or paste pictures"
 _IDLE_LIMIT_S = 86400
-# The id lives as long as its tab, reloads included. Not randomUUID, which plain HTTP from another machine lacks.
+# The id lives as long as its tab and survives reloads. randomUUID is not available over plain HTTP from other machines.
 _TAB_ID = """(id, key) => {
     let kept = sessionStorage.getItem("conversation");
     if (!kept) {
@@ -29,13 +29,13 @@ _NEW_TAB_ID = _TAB_ID.replace('sessionStorage.getItem("conversation")', "null")
 
 
 class ChatPage:
-    """The Blocks of the page, in `blocks`, and its conversations."""
+    """The page as gradio `blocks`, and its conversations."""
 
     def __init__(self, endpoint: Endpoint, ask_key: bool) -> None:
-        """ask_key: whether visitors have a field for a key of their own."""
+        """ask_key: whether to show visitors a field for their own key."""
         self._endpoint = endpoint
         self._conversations = Conversations()
-        # By gradio's session, so that a tab that is closed stops its answer.
+        # Answers in progress by gradio's session, so that closing a tab stops its answer.
         self._sessions: dict[str, Conversation] = {}
         with gr.Blocks(
             title="Triton Chat", fill_height=True, analytics_enabled=False, delete_cache=(3600, _IDLE_LIMIT_S)
@@ -48,7 +48,7 @@ class ChatPage:
         with gr.Sidebar(label="Settings", open=False):
             self._key = gr.Textbox(
                 label="API key",
-                info="Stays in this tab. Leave it empty where the server needs none.",
+                info="Stays in this tab. Leave it empty if the server needs none.",
                 type="password",
                 visible=ask_key,
                 elem_id="key",
@@ -62,7 +62,7 @@ class ChatPage:
             self._thinking = gr.Radio(THINKING, value=THINKING[0], label="Thinking", elem_id="thinking")
             self._tools = gr.Textbox(
                 label="Tools",
-                info="A JSON list of functions. Where the model calls one, your next message is the call's result.",
+                info="A JSON list of functions. If the model calls one, your next message is the call's result.",
                 lines=4,
                 elem_id="tools",
             )
@@ -100,7 +100,7 @@ class ChatPage:
         self.blocks.unload(self._leave)
 
     async def _open(self, key: str, api_key: str) -> tuple[Any, ...]:
-        """A tab was opened or loaded anew. An answer that still ran was for the page that is gone."""
+        """Show the conversation of a tab that was opened or reloaded; stop an answer that was still in progress."""
         conversation = self._conversation(key)
         conversation.stop()
         async for _ in conversation.updates():
@@ -150,7 +150,7 @@ class ChatPage:
         yield render(conversation), self._input_ready(conversation)
 
     def _input_ready(self, conversation: Conversation) -> Any:
-        """The input as it is while nothing runs, with what was asked in vain."""
+        """The input field while no answer is in progress, with the unanswered question in it."""
         calls = open_calls(conversation.turns)
         placeholder = f"The result of {calls[0].name}" if calls else _PLACEHOLDER
         value: dict[str, Any] = {"text": "", "files": []}
@@ -170,9 +170,9 @@ class ChatPage:
         try:
             return self._conversations.get(key)
         except ValueError:
-            raise gr.Error("This page was not loaded whole. Load it again.") from None
+            raise gr.Error("This page was not loaded completely. Reload it.") from None
 
 
 def _number(label: str, name: str) -> gr.Textbox:
-    """Not gr.Number, which turns an empty field into 0."""
+    """A text field for a number. gr.Number would turn an empty field into 0."""
     return gr.Textbox(label=label, placeholder="the server's default", elem_id=name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page's controls, as fields of a chat request."""
+"""Turn the page's controls into the fields of a chat request."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ THINKING = ("as the model does", "on", "off")
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What the visitor chose, as typed. An empty text and "as the model does" leave the field to the server."""
+    """The visitor's settings as entered. An empty text or "as the model does" means the server's default."""
 
     model: str | None
     system: str = ""
@@ -26,7 +26,7 @@ class Controls:
 
 
 def request_fields(controls: Controls, turns: Sequence[Turn]) -> dict[str, Any]:
-    """Arguments for the official client; raises PageError for a control that cannot be sent."""
+    """Build the arguments of the client's call. Raises PageError if a control is not valid."""
     if not controls.model:
         raise PageError("Choose a model first. An empty list means that the server could not be asked.")
     messages = [{"role": "system", "content": controls.system}] if controls.system.strip() else []

@@ -12,10 +12,11 @@ DEFAULT_PORT = 7860
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageSettings:
-    """base_url: of the endpoint, with /v1. api_key: used for every visitor; None has each one asked for their own.
+    """The settings of the page.
 
-    api_certificate: PEM file; the endpoint must show exactly this certificate, whatever its name. tls_certificate,
-    tls_key: PEM files that the page itself serves with.
+    base_url: of the endpoint, with /v1. api_key: used for every visitor; None lets each one enter their own.
+    api_certificate: PEM file with the only certificate that is accepted from the endpoint, under any host name.
+    tls_certificate, tls_key: PEM files for the page's own TLS.
     """
 
     base_url: str = DEFAULT_BASE_URL
@@ -28,7 +29,7 @@ class PageSettings:
 
 
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> PageSettings:
-    """Read the command line; the key comes by the environment alone, since everybody can list command lines."""
+    """Read the command line. The key is only read from the environment, because all users can list command lines."""
     parser = argparse.ArgumentParser(
         prog="python -m chat_page",
         description="A chat page for an OpenAI endpoint.",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns of a conversation, and what the endpoint gets of them."""
+"""Turns of a conversation, and the OpenAI messages that they are sent as."""
 
 import base64
 import json
@@ -11,12 +11,12 @@ from typing import Any
 
 
 class PageError(Exception):
-    """Something that the visitor can mend; the text is a sentence for them."""
+    """An error that the visitor can fix. Its text is shown to them."""
 
 
 @dataclass(slots=True)
 class Call:
-    """A tool call; the arguments are JSON text, whole only when the answer is."""
+    """A tool call. The arguments are JSON text, which is incomplete while the answer grows."""
 
     id: str = ""
     name: str = ""
@@ -25,9 +25,10 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One message. role: user, assistant or tool. pictures: files of the page's own.
+    """One message of the conversation.
 
-    calls: of an assistant. call: what a tool's turn answers. note: a word of the page's about this turn.
+    role: user, assistant or tool. pictures: files that this process owns. calls: the assistant's tool calls. call: the
+    call that a tool's turn answers. note: the page's own remark on this turn.
     """
 
     role: str
@@ -40,11 +41,11 @@ class Turn:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing of an answer has come."""
+        """Whether no part of an answer has arrived."""
         return not (self.text or self.reasoning or self.calls)
 
     def take(self, chunk: Any) -> None:
-        """Add a chunk of the official client's stream."""
+        """Append a chunk of the client's stream."""
         for choice in chunk.choices:
             delta = choice.delta
             self.text += delta.content or ""
@@ -65,7 +66,7 @@ class Turn:
 
 
 def open_calls(turns: Sequence[Turn]) -> list[Call]:
-    """Tool calls at the end of the conversation that have no result yet, in order."""
+    """List the tool calls at the end of the conversation that have no result yet, in order."""
     answered = set()
     for turn in reversed(turns):
         if turn.call is None:
@@ -75,7 +76,7 @@ def open_calls(turns: Sequence[Turn]) -> list[Call]:
 
 
 def message(turn: Turn) -> dict[str, Any]:
-    """The turn as an OpenAI message; raises PageError where a picture is gone."""
+    """Convert the turn to an OpenAI message. Raises PageError if a picture no longer exists."""
     if turn.call is not None:
         return {"role": "tool", "tool_call_id": turn.call.id, "content": turn.text}
     if turn.calls:
@@ -95,7 +96,7 @@ def _call(call: Call) -> dict[str, Any]:
 
 
 def data_url(path: Path) -> str:
-    """The file as a data: URL; its media type is by its name."""
+    """Encode the file as a data: URL, with the media type of its suffix. Raises PageError if it cannot be read."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -105,7 +106,7 @@ def data_url(path: Path) -> str:
 
 
 def read_tools(text: str) -> list[dict[str, Any]]:
-    """The tools field: JSON, a list of OpenAI tools or bare functions; raises PageError."""
+    """Read the tools field: JSON, a list of OpenAI tools or bare functions. Raises PageError if it is not valid."""
     if not text.strip():
         return []
     try:

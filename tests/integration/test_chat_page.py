@@ -292,7 +292,7 @@ def test_keys_and_tls(browser: Browser, qwen3_tokenizer_dir: Path, tmp_path: Pat
         page = context.new_page()
         expect.set_options(timeout=PATIENCE_S * 1000)
         page.goto(str(running.stack.ui_url))
-        expect(page.get_by_text("The server wants an API key that it knows.").first).to_be_visible()
+        expect(page.get_by_text("The server requires a valid API key.").first).to_be_visible()
         settings(page)
         page.locator("#key input").fill("sk-right")
         expect(page.locator("#model input")).to_have_value("qwen3")

@@ -137,7 +137,7 @@ async def test_an_error_in_the_middle_keeps_what_came() -> None:
     [
         (httpx2.ConnectError("refused"), f"The server at {URL} cannot be reached"),
         (httpx2.ConnectTimeout("late"), f"The server at {URL} cannot be reached"),
-        (httpx2.Response(401, json={"error": {"message": "no"}}), "The server wants an API key"),
+        (httpx2.Response(401, json={"error": {"message": "no"}}), "The server requires a valid API key"),
         (httpx2.Response(503, json={"error": {"message": "It is full"}}), r"refused this \(503\): It is full\."),
         (httpx2.Response(502, text="<html>"), r"refused this \(502\): "),
     ],
