@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine behind `tensorrt_llm` cannot do, so that a request is refused instead of answered wrongly."""
+"""What the engine behind `tensorrt_llm` supports, so that other requests are refused instead of answered wrongly."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,16 @@ from preprocessing.guides.build import GUIDE_TYPES
 
 # NVIDIA's C++ backend of TensorRT-LLM: the value of the config parameter `engine`, and the name of its named config.
 TRTLLM = "trtllm"
-# Its backend knows no structural tags, and decodes freely where it is given one.
+# The backend has no structural tags and ignores them.
 _TRTLLM_GUIDES = frozenset(GUIDE_TYPES) - {"structural_tag"}
 
 
 @dataclass(frozen=True, slots=True)
 class EngineTraits:
-    """guides: types of guides that it enforces. takes_images: it takes pixels, for families whose vision part it runs.
+    """What an engine supports.
 
-    reports_finish: its last response says that it is the last, and why.
+    guides: the guide types that it enforces. takes_images: it takes pixels, for families whose vision part it runs.
+    reports_finish: its last response is marked and has a finish reason.
     """
 
     guides: frozenset[str] = frozenset(GUIDE_TYPES)
@@ -36,7 +37,7 @@ class EngineTraits:
 
 
 def engine_traits(engine: str | None, *, guided_decoding: bool) -> EngineTraits:
-    """Of an engine by its name. guided_decoding: whether a `trtllm` engine was given what it needs for guides."""
+    """The traits of an engine by its name. guided_decoding: whether a `trtllm` engine is configured for guides."""
     if engine != TRTLLM:
         return EngineTraits()
     return EngineTraits(

@@ -82,7 +82,7 @@ class Preprocessor:
         return outputs
 
     def _timing(self, inputs: Inputs) -> list[Tensor]:
-        """Timing is requested if the client wants it, or if only timing tells the end of an answer."""
+        """Timing is requested if the client wants it, or if only timing shows the end of an answer."""
         requested = read_return_perf_metrics(inputs)
         if self._engine.reports_finish:
             return [] if requested is None else [write_return_perf_metrics(requested)]
@@ -97,4 +97,5 @@ def _media_options(parameters: ModelParameters) -> MediaOptions:
         number = parameters.integer(name)
         if number is not None:
             options[name] = number
-    return MediaOptions(**options, **parameters.given("pan_and_scan"))
+    options |= parameters.given("pan_and_scan")
+    return MediaOptions(**options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a request to what the engine takes: ids, how many to write, what ends or bends the answer."""
+"""Builds the engine's input from a request: prompt ids, limits, end ids, stop words, biases, guide and pictures."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,18 +19,18 @@ from preprocessing.images.family import ImageFamily
 IGNORE_EOS = -1
 # OpenAI's range for logit_bias.
 _BIAS_LIMIT = 100.0
-# A text of more than this many characters for every token of the context is tried by its head first: ordinary text
-# has 1 to 5 characters a token, so the head alone shows it to be too long.
+# Of a text with more characters than this per token of the context, only the head is tokenized first: ordinary text has
+# 1 to 5 characters per token, so the head is enough to refuse it as too long.
 _HEAD_CHARS_PER_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
 class PromptRequest:
-    """One request's prompt and what its tokens decide, as the ensemble's tensors give them.
+    """The prompt of a request and its options that depend on the tokenizer.
 
-    Exactly one of text, messages (the JSON text of common.chat.request) and input_ids.
-    images: encoded files, videos too, in the order of their places in the prompt.
-    max_tokens: None for what is left of the context. end_id: -1 for none at all.
+    Exactly one of text, messages (the JSON text of common.chat.request) and input_ids is set.
+    images: encoded image and video files in the order of their places in the prompt.
+    max_tokens: None for the rest of the context. end_id: -1 for none; None for the checkpoint's.
     bias_words: (word, bias added to each of its tokens). logit_bias: id -> bias.
     """
 
@@ -52,11 +52,11 @@ class PromptRequest:
 
 @dataclass(frozen=True, slots=True)
 class EngineInput:
-    """The contract's tensors that come of the prompt.
+    """The engine's inputs that follow from the prompt.
 
-    request_output_len: tokens to write at most. end_id: -1 for none. stop_words, bad_words: token sequences.
-    embedding_bias: id -> logit bias; absent ids have none. guide_type, guide: see preprocessing.guides.build.
-    pictures: pixels in the order of their image tokens in input_ids. extra_ids: one per id where there are pictures.
+    request_output_len: maximum number of new tokens. end_id: -1 for none. stop_words, bad_words: token sequences.
+    embedding_bias: id -> logit bias; other ids have none. guide_type, guide: see preprocessing.guides.build.
+    pictures: pixels in the order of their image tokens in input_ids. extra_ids: one per id if there are pictures.
     """
 
     input_ids: list[int]
@@ -74,7 +74,7 @@ class EngineInput:
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """source: the OpenAI field that the prompt came from; the rest as in EngineInput."""
+    """A tokenized prompt. source: the OpenAI field that it came from; the other fields as in EngineInput."""
 
     input_ids: list[int]
     guide: Guide | None
@@ -84,7 +84,7 @@ class _Prompt:
 
 
 class PromptBuilder:
-    """Builds engine inputs for one checkpoint. Holds no state of requests; safe to use from several threads."""
+    """Builds engine inputs for one checkpoint. Has no state per request; safe to use from several threads."""
 
     def __init__(
         self,
@@ -94,9 +94,10 @@ class PromptBuilder:
         max_model_len: int | None = None,
         images: ImageFamily | None = None,
     ) -> None:
-        """max_model_len: tokens of prompt and answer together; None for what the checkpoint was made for.
+        """Prepare for one checkpoint.
 
-        images: how the model takes images; None for a text model.
+        max_model_len: tokens of prompt and answer together; None for the checkpoint's maximum.
+        images: the model's image family; None for a text model.
         """
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer
@@ -104,12 +105,12 @@ class PromptBuilder:
         self.images = images
         self.max_model_len = max_model_len or checkpoint.max_position_embeddings
         self.answer_format = styler.answer_format(tokenizer)
-        # First the checkpoint's own, whose first is the main one; without doubles.
+        # The first is the checkpoint's main end id.
         self.end_ids = tuple(dict.fromkeys((*checkpoint.end_ids, *styler.stop_ids(tokenizer))))
         self._longest_token = max(map(len, tokenizer.backend.get_vocab()))
 
     def build(self, request: PromptRequest) -> EngineInput:
-        """Raises RequestError; its param is the OpenAI field at fault."""
+        """The engine's input for a request; raises RequestError with the invalid OpenAI field as its param."""
         prompt = self._prompt(request)
         input_ids, guide, source = prompt.input_ids, prompt.guide, prompt.source
         end_id, extra_ends = self._ends(request)
@@ -155,7 +156,7 @@ class PromptBuilder:
     def _text_prompt(self, text: str, files: Sequence[bytes], guide: Guide | None) -> "_Prompt":
         parts: tuple[MediaPart, ...] = ()
         if files and self.images:
-            # Without markers in the text the images come first, as in a message.
+            # In a text without markers the images come first, as in a message.
             marked = self.images.place([text], "prompt")
             placed = marked if marked.parts else self.images.place([*(MediaPart() for _ in files), text], "prompt")
             text, parts = placed.text, placed.parts
@@ -164,7 +165,7 @@ class PromptBuilder:
     def _with_pictures(
         self, text: str, parts: Sequence[MediaPart], files: Sequence[bytes], prompt: "_Prompt"
     ) -> "_Prompt":
-        """`prompt` with the ids of `text`, and with the pictures where there are any."""
+        """`prompt` with the ids of `text` and the pictures, if there are any."""
         add_special_tokens = prompt.source == "prompt"
         if not files and not parts:
             return replace(prompt, input_ids=self._encode(text, prompt.source, add_special_tokens))
@@ -177,7 +178,7 @@ class PromptBuilder:
 
     def _render(self, chat: ChatRequest) -> tuple[str, Guide | None]:
         if chat.tools:
-            call_form(self.answer_format.tool_parser)  # Refuses tools that the model could not call readably.
+            call_form(self.answer_format.tool_parser)  # Refuses tools if the model's calls could not be parsed.
         prompt = self.styler.render(self.tokenizer, chat)
         kwargs = self.styler.template_kwargs(chat)
         thinking = kwargs.get("enable_thinking", self.answer_format.thinking_default) is not False
@@ -185,12 +186,12 @@ class PromptBuilder:
         return prompt, build_guide(chat, self.answer_format, reasoning)
 
     def _encode(self, text: str, source: str, add_special_tokens: bool) -> list[int]:
-        """Ids of `text`. A text that cannot fit is refused without tokenizing all of it, which would take seconds."""
+        """Ids of `text`; a text that cannot fit is refused without tokenizing all of it, which would take seconds."""
         if len(text) > self.max_model_len * self._longest_token:
             raise self._too_long(f"at least {len(text) // self._longest_token}", source)
         head = self.max_model_len * _HEAD_CHARS_PER_TOKEN
         if len(text) > head:
-            # Where the head is cut its last tokens may differ from the whole text's; twice the context leaves no doubt.
+            # The last tokens of the head may differ from the whole text's, hence a margin of one more context.
             count = len(self.tokenizer.encode(text[:head], add_special_tokens))
             if count >= 2 * self.max_model_len:
                 raise self._too_long(f"at least {count}", source)
@@ -223,7 +224,7 @@ class PromptBuilder:
         )
 
     def _ends(self, request: PromptRequest) -> tuple[int, list[int]]:
-        """The end id and the further ids that end the answer; -1 and the request's own where EOS is ignored."""
+        """The end id, and further ids that end the answer; -1 and the request's own ids if EOS is ignored."""
         own = self._check_ids(request.stop_token_ids, "stop_token_ids")
         if request.end_id == IGNORE_EOS:
             return IGNORE_EOS, own
@@ -235,7 +236,7 @@ class PromptBuilder:
         return self.tokenizer.encode(word, add_special_tokens=False)
 
     def _bad_words(self, words: Iterable[str]) -> list[list[int]]:
-        """Each word as it begins a text and as it follows a space: two different token sequences."""
+        """The token sequences of each word, at the start of a text and after a space."""
         sequences = []
         for word in words:
             for form in (word.lstrip(), " " + word.lstrip()) if word.strip() else ():

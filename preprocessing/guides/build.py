@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a chat request asks of the answer's form, as the engine's guide: a type and a text of the engine contract.
+"""Builds the guide that constrains an answer: a type and a text of the engine contract.
 
-Sources: `response_format`, `structured_outputs`, and the tools with `tool_choice` and `parallel_tool_calls`. A family
-that reasons first gets a guide that lets it: the constraint begins after the reasoning.
+Sources are `response_format`, `structured_outputs`, and the tools with `tool_choice` and `parallel_tool_calls`. If the
+family reasons first, the constraint begins after the reasoning.
 """
 
 import json
@@ -35,7 +35,7 @@ Reasoning = Literal["none", "may_open", "open"]
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """guide_type: a key of GUIDE_TYPES. guide: its text, None for "json"."""
+    """A constraint that the engine enforces. guide_type: a key of GUIDE_TYPES. guide: its text, None for "json"."""
 
     guide_type: str
     guide: str | None
@@ -43,17 +43,17 @@ class Guide:
 
 @dataclass(frozen=True, slots=True)
 class _Constraint:
-    """A constraint on the whole answer in both forms: by itself, and as a part of a larger structural tag."""
+    """A constraint on the whole answer in two forms: a guide, and a part of a larger structural tag."""
 
     guide: Guide
     part: Format
 
 
 def build_guide(chat: ChatRequest, answer_format: AnswerFormat, reasoning: Reasoning) -> Guide | None:
-    """The guide of a chat request, or None where the answer is free.
+    """The guide of a chat request, or None if the answer is not constrained.
 
-    reasoning: what the prompt leaves the model to write before its answer, see `reasoning_state`.
-    Raises RequestError whose param is the OpenAI field at fault.
+    reasoning: whether reasoning precedes the answer, see `reasoning_state`.
+    Raises RequestError with the invalid OpenAI field as its param.
     """
     constraint = _answer_constraint(chat)
     if chat.tools:
@@ -67,9 +67,9 @@ def build_guide(chat: ChatRequest, answer_format: AnswerFormat, reasoning: Reaso
 
 
 def reasoning_state(chat: ChatRequest, answer_format: AnswerFormat, prompt: str, thinking: bool) -> Reasoning:
-    """Whether reasoning is still to come after `prompt`, the rendered text.
+    """Whether the model may still reason after `prompt`, the rendered text.
 
-    thinking: `enable_thinking` as the template was told.
+    thinking: the value of `enable_thinking` that the template was rendered with.
     """
     if answer_format.reasoning_tags is None:
         return "none"
@@ -84,7 +84,7 @@ def reasoning_state(chat: ChatRequest, answer_format: AnswerFormat, prompt: str,
 
 
 def check_guide(guide_type: str | None, guide: str | None) -> Guide | None:
-    """A guide that came as tensors. Raises RequestError for an unknown type, a missing text and one beyond bounds."""
+    """A guide given as tensors; raises RequestError for an unknown type, a missing text or one beyond the limits."""
     where = "guided_decoding_guide"
     if guide_type is None:
         if guide is not None:
@@ -94,11 +94,11 @@ def check_guide(guide_type: str | None, guide: str | None) -> Guide | None:
     if GUIDE_TYPES[guide_type] and not guide:
         raise error_at(where, f"must not be empty for type {guide_type}")
     if guide:
-        _check_bounds(guide_type, guide, where)
+        _check_limits(guide_type, guide, where)
     return Guide(guide_type, guide)
 
 
-def _check_bounds(guide_type: str, guide: str, where: str) -> None:
+def _check_limits(guide_type: str, guide: str, where: str) -> None:
     _text(guide, where)
     check_size(guide, where)
     if guide_type == "json_schema":

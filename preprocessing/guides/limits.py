@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a guide may ask of the grammar compiler and of each decoding step, which all running requests share.
+"""Limits of the work that a guide may cause in the grammar compiler and in each decoding step.
 
-Nothing in the engine can stop a compilation or a step once it has begun, so what would take long is refused before.
-The bounds were measured with xgrammar 0.2.8 and a vocabulary of 151,936 on two cores: what passes compiles in a few
-seconds at worst; beside each bound stands what lies behind it.
+All running requests share both, and the engine cannot stop a compilation or a step, so slow guides are refused in
+advance. The limits were measured with xgrammar 0.2.8 and a vocabulary of 151,936 on two cores: a guide within them
+compiles in a few seconds at most. The comment of each limit gives times beyond it.
 """
 
 import re
@@ -18,31 +18,31 @@ MAX_PATTERN = 8192  # characters; 64 Ki took 0.6 s, 1 Mi more than 40 s
 MAX_GRAMMAR = 65_536  # characters; 2,000 rules took 0.3 s, 20,000 more than 40 s
 MAX_GUIDE = 524_288  # characters of a whole guide, all tools' schemas together
 MAX_RULES = 2000
-MAX_GROUPS = 32  # groups in each other; 50,000 parentheses kept the parser busy for more than 40 s
+MAX_GROUPS = 32  # nested groups; 50,000 parentheses took the parser more than 40 s
 MAX_QUANTIFIERS = 250  # ?, *, + and {} of a pattern; 500 optional letters took 2.6 s, 2,000 more than 40 s
-MAX_COUNT = 100_000  # of {n,m}, maxLength, minItems and the like
-MAX_NESTED_COUNT = 1000  # product of two counts in each other; 100 x 100 made each step take 20 ms
-MAX_LOOPS = 3  # repetitions in each other; ((((a+a)+a)+a)+a)+ made 300 steps take more than 8 s
-MAX_SCHEMA_WORK = 1_000_000  # about microseconds of compiling, see `_work`
+MAX_COUNT = 100_000  # in {n,m}, maxLength, minItems and similar
+MAX_NESTED_COUNT = 1000  # product of nested counts; 100 x 100 made each step take 20 ms
+MAX_LOOPS = 3  # nested repetitions; ((((a+a)+a)+a)+a)+ made 300 steps take more than 8 s
+MAX_SCHEMA_WORK = 1_000_000  # approximate microseconds of compiling, see `_work`
 
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _QUANTIFIER = re.compile(r"([?*+])|\{\s*(\d*)\s*(,?)\s*(\d*)\s*\}")
-# What stands for itself and hides brackets and quantifiers: escapes, classes, and in grammars strings and comments.
+# Text that may hide brackets and quantifiers: escapes, classes, and in grammars strings and comments.
 _OPAQUE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 _OPAQUE_IN_GRAMMARS = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|\[\^?(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
-# A number of a count that is longer than this is too large, however it is read.
+# A count with more digits than this is too large.
 _DIGITS = 9
 
 
 def check_pattern(pattern: str, where: str) -> None:
-    """Raise RequestError for a regular expression that would take long."""
+    """Raise RequestError for a regular expression that would be slow to compile or to match."""
     if len(pattern) > MAX_PATTERN:
         raise error_at(where, f"is longer than {MAX_PATTERN} characters")
     _check_repetition(_OPAQUE.sub("x", pattern), where, MAX_QUANTIFIERS)
 
 
 def check_grammar(ebnf: str, where: str) -> None:
-    """Raise RequestError for a grammar that would take long to compile."""
+    """Raise RequestError for a grammar that would be slow to compile."""
     if len(ebnf) > MAX_GRAMMAR:
         raise error_at(where, f"is longer than {MAX_GRAMMAR} characters")
     bare = re.sub(r"\s+", "", _OPAQUE_IN_GRAMMARS.sub("x", ebnf))
@@ -52,7 +52,7 @@ def check_grammar(ebnf: str, where: str) -> None:
 
 
 def check_schema(schema: dict[str, Any], where: str) -> None:
-    """Raise RequestError for a JSON schema that would take long to compile. Its depth is bounded with the request's."""
+    """Raise RequestError for a JSON schema that would be slow to compile; `check_tree` limits its depth."""
     work = 0
     for one in _objects(schema):
         work += _work(one, where)
@@ -67,7 +67,7 @@ def check_size(guide: str, where: str) -> None:
 
 
 def check_structure(value: Any, where: str) -> None:
-    """Raise RequestError for a structural tag, as JSON values, with a part that would take long."""
+    """Raise RequestError for a structural tag, as parsed JSON, with a part that would be slow."""
     check_schema({"structure": value}, where)
     for one in _objects(value):
         for name, check in (("pattern", check_pattern), ("grammar", check_grammar)):
@@ -77,10 +77,10 @@ def check_structure(value: Any, where: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What is known of a part of a pattern.
+    """Properties of a part of a pattern.
 
-    loops: repetitions that leave a choice, in each other. counts: the bounds of those among them that are counted.
-    nullable: it may be empty. firm: besides its loops it holds something that must be there.
+    loops: depth of nested repetitions of variable length. counts: upper bounds of the counted ones among them.
+    nullable: it can be empty. firm: it holds something outside its loops that cannot be empty.
     """
 
     loops: int = 0
@@ -90,8 +90,8 @@ class _Piece:
 
 
 def _check_repetition(bare: str, where: str, max_quantifiers: int) -> None:
-    """Groups and repetitions of a text whose atoms are replaced by single characters."""
-    # For each open group, and the whole: its alternatives, each the pieces in their order.
+    """Check groups and repetitions of a text whose atoms are replaced by single characters."""
+    # The alternatives of the whole and of each open group, each a list of pieces in order.
     open_groups: list[list[list[_Piece]]] = [[[]]]
     quantifiers, position = 0, 0
     while position < len(bare):
@@ -135,8 +135,8 @@ def _repeated(piece: _Piece, found: re.Match[str], where: str) -> _Piece:
     nullable = piece.nullable or low == 0
     if low == high or high == 1:
         return replace(piece, nullable=nullable)
-    # What may be empty, or is nothing but loops, can be repeated in very many ways over the same text: 300 steps of
-    # (a*)*, ((a+)+)+ and (.{0,10}){0,10} took more than 8 s each. Of one plain loop, (a+)+, they took 0.2 s.
+    # Repeating a piece that can be empty, or that consists of loops, matches the same text in very many ways: 300 steps
+    # of (a*)*, ((a+)+)+ and (.{0,10}){0,10} took more than 8 s each. With one plain loop, (a+)+, they took 0.2 s.
     if piece.loops and (piece.nullable or (not piece.firm and (piece.loops > 1 or piece.counts or high))):
         raise error_at(
             where, "repeats something that is itself a repetition or may be empty; write it as one repetition"
@@ -149,7 +149,7 @@ def _repeated(piece: _Piece, found: re.Match[str], where: str) -> _Piece:
 
 
 def _bounds(found: re.Match[str], where: str) -> tuple[int, int | None]:
-    """The least and the greatest number that a quantifier allows; None is any."""
+    """The least and the greatest count that a quantifier allows; None for no upper bound."""
     sign, low, comma, high = found.groups()
     if sign:
         return {"?": (0, 1), "*": (0, None), "+": (1, None)}[sign]
@@ -160,7 +160,7 @@ def _bounds(found: re.Match[str], where: str) -> tuple[int, int | None]:
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """All objects of a schema, itself included."""
+    """All JSON objects in a value, itself included."""
     waiting = [value]
     while waiting:
         one = waiting.pop()
@@ -172,8 +172,10 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _work(schema: dict[str, Any], where: str) -> int:
-    """About how long one object of a schema takes to compile. Measured: 500 optional properties 1.3 s, growing with
-    the square; with bounds on their number 50 took 0.3 s; 10,000 values 10 s; a text of 64 Ki 0.6 s.
+    """The approximate time in microseconds that one object of a schema takes to compile.
+
+    Measured: 500 optional properties took 1.3 s, growing with the square; 50 with limits on their number 0.3 s; 10,000
+    values 10 s; a text of 64 Ki characters 0.6 s.
     """
     for name in _COUNTS:
         count = schema.get(name)

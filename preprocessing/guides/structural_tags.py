@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of xgrammar's structural tags, the JSON in which vLLM and TensorRT-LLM take a grammar made of pieces.
+"""Builders of xgrammar's structural tags, the JSON form of a composed grammar in vLLM and TensorRT-LLM.
 
-Only formats of xgrammar 0.1.25 are used, which introduced them, so that older engines understand them as well.
+Only the formats of xgrammar 0.1.25, the first with structural tags, are used, so that older engines accept them.
 """
 
 from collections.abc import Sequence
@@ -13,40 +13,47 @@ ANY_TEXT: Format = {"type": "any_text"}
 
 
 def const(text: str) -> Format:
+    """Exactly this text."""
     return {"type": "const_string", "value": text}
 
 
 def json_schema(schema: dict[str, Any]) -> Format:
+    """JSON that follows the schema."""
     return {"type": "json_schema", "json_schema": schema}
 
 
 def regex(pattern: str) -> Format:
+    """Text that the whole pattern matches."""
     return {"type": "regex", "pattern": pattern}
 
 
 def grammar(ebnf: str) -> Format:
+    """Text of an EBNF grammar."""
     return {"type": "grammar", "grammar": ebnf}
 
 
 def sequence(*elements: Format) -> Format:
+    """The elements in order."""
     return {"type": "sequence", "elements": list(elements)}
 
 
 def either(*elements: Format) -> Format:
+    """One of the elements."""
     return {"type": "or", "elements": list(elements)}
 
 
 def optional(content: Format) -> Format:
+    """The content or nothing."""
     return either(content, const(""))
 
 
 def tag(begin: str, content: Format, end: str) -> Format:
-    """`begin` content `end`; content of ANY_TEXT runs to the first `end`."""
+    """`begin`, content, `end`; content of ANY_TEXT ends at the first `end`."""
     return {"type": "tag", "begin": begin, "content": content, "end": end}
 
 
 def tag_list(tags: Sequence[Format], separator: str, *, only_one: bool = False) -> Format:
-    """One or more tags with `separator` between them and nothing else."""
+    """One or more tags, separated by `separator` only."""
     return {
         "type": "tags_with_separator",
         "tags": list(tags),
@@ -57,7 +64,7 @@ def tag_list(tags: Sequence[Format], separator: str, *, only_one: bool = False) 
 
 
 def triggered_tags(triggers: Sequence[str], tags: Sequence[Format], *, only_one: bool = False) -> Format:
-    """Free text in which a trigger must go on as one of the tags that begin with it."""
+    """Free text in which each trigger must continue as one of the tags that begin with it."""
     return {
         "type": "triggered_tags",
         "triggers": list(triggers),
@@ -70,7 +77,7 @@ def triggered_tags(triggers: Sequence[str], tags: Sequence[Format], *, only_one:
 def reasoning_block(tags: tuple[str, str], *, starts_open: bool) -> Format:
     """Reasoning before an answer, and the blank line that families write after it.
 
-    starts_open: the prompt ends inside the block, so only its end is to come; else the block may be left out.
+    starts_open: the prompt ends inside the block, so that only its end is missing; otherwise the block is optional.
     """
     opening, closing = tags
     if starts_open:

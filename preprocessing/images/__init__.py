@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and videos of a request: decoding, tiling, and their place among the prompt's tokens."""
+"""Images and videos of a request: decoding, tiling, and their tokens in the prompt."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pillow's bicubic resize of RGB pixels, bit for bit, in a third of its time: a picture's resize is most of its cost.
+"""Pillow's bicubic resize of RGB pixels, bit for bit, in a third of the time. Resizing is most of a picture's cost.
 
-As Pillow's Resample.c: a pass along rows and one along columns, each with weights of 22 fractional bits and rounded
-to 8 bits. Pillow computes pixel by pixel; here numba compiles loops that a CPU's vector units take 64 pixels of.
+As in Pillow's Resample.c, one pass along rows and one along columns, each with weights of 22 fractional bits and
+rounded to 8 bits. Pillow computes pixel by pixel; here numba compiles loops over 64 rows for a CPU's vector units.
 """
 
 import math
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 _BITS = 22
 _HALF = 1 << (_BITS - 1)
-# Rows that the pass along rows takes at once, one in each lane.
+# Rows that the pass along rows processes at once, one per lane.
 _LANES = 64
 _PILLOW = tuple(map(int, PIL.__version__.split(".")[:2]))
 
@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Weights(NamedTuple):
-    """For each output pixel of a line: the first input pixel that counts, how many do, and their weights."""
+    """For each output pixel of a line: its first input pixel, the number of input pixels, and their weights."""
 
     first: NDArray[np.int64]
     taps: NDArray[np.int64]
@@ -32,14 +32,14 @@ class Weights(NamedTuple):
 
 
 def resize(pixels: Pixels, width: int, height: int) -> Pixels:
-    """uint8 [height, width, 3] of uint8 [any, any, 3]; both C-contiguous. The input itself where nothing changes."""
+    """Resize uint8 [any, any, 3] to [height, width, 3], both C-contiguous; the input itself if it has that size."""
     if _columns_first(pixels.shape[1], pixels.shape[0], width, height):
         return _pass(_along_rows, 1, _pass(_along_columns, 0, pixels, height), width)
     return _pass(_along_columns, 0, _pass(_along_rows, 1, pixels, width), height)
 
 
 def _columns_first(width: int, height: int, new_width: int, new_height: int) -> bool:
-    """Which pass comes first, by the Pillow that is installed: each rounds, so that the order shows."""
+    """Whether the installed Pillow starts with the columns; each pass rounds, so that the order matters."""
     if new_height >= height:
         return False
     if _PILLOW >= (13,):
@@ -48,7 +48,7 @@ def _columns_first(width: int, height: int, new_width: int, new_height: int) -> 
 
 
 def _pass(resample: Callable[..., None], axis: int, pixels: Pixels, new_size: int) -> Pixels:
-    """The pixels with `new_size` along an axis; themselves where they have it."""
+    """The pixels with `new_size` along an axis; the input itself if it has that size."""
     size = pixels.shape[axis]
     if size == new_size:
         return pixels
@@ -60,7 +60,7 @@ def _pass(resample: Callable[..., None], axis: int, pixels: Pixels, new_size: in
 
 
 def _weights(size: int, new_size: int) -> Weights:
-    """The weights of a line of `size` pixels for one of `new_size`; where it shrinks, the filter is as much wider."""
+    """The weights from a line of `size` pixels to one of `new_size`; the filter widens as the line shrinks."""
     first, taps = np.zeros(new_size, np.int64), np.zeros(new_size, np.int64)
     weight = np.zeros((new_size, math.ceil(2.0 * max(size / new_size, 1.0)) * 2 + 1), np.int32)
     _weigh(size, first, taps, weight)
@@ -68,7 +68,7 @@ def _weights(size: int, new_size: int) -> Weights:
 
 
 def _compiled(signature: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Compile at import, once for a machine; each time where nothing can be kept on its disks."""
+    """Compile at import, once per machine; each time if numba's cache cannot be written."""
 
     def compile_(function: Callable[..., None]) -> Callable[..., None]:
         settings: dict[str, Any] = {"nogil": True}
@@ -110,14 +110,14 @@ def _weigh(size: int, first: Any, taps: Any, weight: Any) -> None:
             weight[index, tap] = int(math.copysign(0.5, exact[tap]) + exact[tap] / total * (1 << _BITS))
 
 
-# pixels, first, taps, weight, out; pixels and out with a row's values one after the other.
+# pixels, first, taps, weight, out; the rows of pixels and out are contiguous.
 _PIXELS = types.Array(types.uint8, 2, "C", readonly=True)
 _SIGNATURE = types.void(_PIXELS, _COUNTS, _COUNTS, _WEIGHTS, _OUT)
 
 
 @_compiled(_SIGNATURE)
 def _along_rows(pixels: Pixels, first: Any, taps: Any, weight: Any, out: Pixels) -> None:
-    """[rows, columns * 3] -> [rows, new columns * 3]. _LANES rows at a time, turned so that they lie side by side."""
+    """[rows, columns * 3] -> [rows, new columns * 3], _LANES rows at a time, transposed into adjacent lanes."""
     size, new_size = pixels.shape[1], out.shape[1]
     turned = np.empty((size, _LANES), np.uint8)
     result = np.empty((new_size, _LANES), np.uint8)
@@ -147,7 +147,7 @@ def _along_rows(pixels: Pixels, first: Any, taps: Any, weight: Any, out: Pixels)
 
 @_compiled(_SIGNATURE)
 def _along_columns(pixels: Pixels, first: Any, taps: Any, weight: Any, out: Pixels) -> None:
-    """[rows, values] -> [new rows, values]."""
+    """Resample the columns: [rows, values] -> [new rows, values]."""
     size = pixels.shape[1]
     sums = np.empty(size, np.int32)
     for row in range(out.shape[0]):

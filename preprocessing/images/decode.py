@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoded images to RGB pixels, as a careful viewer shows them: upright, transparency on white, 16 bits scaled to 8."""
+"""Decodes images to RGB pixels: upright, transparency on white, 16 bits scaled to 8."""
 
 import io
 import re
@@ -8,17 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from PIL.WebPImagePlugin import WebPImageFile  # registers WebP, which Image.open does not do for a list of formats
+from PIL.WebPImagePlugin import (
+    WebPImageFile,  # registers WebP, which Image.open does not do by itself for a list of formats
+)
 
 from common.errors import RequestError
 
 FORMATS = ("JPEG", "PNG", WebPImageFile.format, "GIF", "BMP")
 
-# A progressive JPEG may have any number of scans of a few bytes, and decoding each passes over the whole image: at 64
+# A progressive JPEG may have any number of scans of a few bytes, and each is a pass over the whole image: at 64
 # megapixels 100 bytes took 50 ms, so 20 MB would take hours. Encoders write 6 to 12.
 MAX_SCANS = 64
 
-# The first bytes of what is sent instead of an image of the formats above, for the message alone.
+# The first bytes of files of other formats, for the error message only.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "TIFF"),
     (rb".{4}ftypavi[fs]", "AVIF"),
@@ -33,7 +35,7 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"\xef?\xbb?\xbf?\s*<(!doctype|html|head|body)", "HTML"),
 )
 
-# EXIF orientation -> what makes the image upright (EXIF 2.32, tag 0x0112).
+# EXIF orientation -> the transposition that makes the image upright (EXIF 2.32, tag 0x0112).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,14 +48,16 @@ _UPRIGHT = {
 _ORIENTATION = 0x0112
 
 # Pillow warns of damaged metadata and of large images; here metadata does not matter and sizes have their own limit.
-# Filtered once and not around each call: `catch_warnings` is not safe among threads.
+# Filtered once and not around each call: `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """max_pixels: width times height of an image or a video frame; decoding takes up to 12 bytes a pixel.
-    max_side: its longer side; resizing a narrow strip takes memory by its length. Sides count before turning upright.
+    """Limits of the size of an image or a video frame, as stored (before it is turned upright).
+
+    max_pixels: width times height; decoding takes up to 12 bytes per pixel.
+    max_side: the longer side in pixels; resizing a narrow strip takes memory by its length.
 
     Pillow itself refuses images above 2 * PIL.Image.MAX_IMAGE_PIXELS (178,956,970) pixels, whatever is set here.
     """
@@ -62,13 +66,13 @@ class ImageLimits:
     max_side: int = 32_768
 
     def check(self, width: int, height: int, what: str = "an image") -> None:
-        """Raises RequestError where a size is beyond the limits, or no size at all."""
+        """Raise RequestError if a size is beyond the limits or not positive."""
         if width < 1 or height < 1:
-            raise refused(f"{what} has no pixels")
+            raise media_error(f"{what} has no pixels")
         if width * height > self.max_pixels:
-            raise refused(f"{what} of {width} x {height} has more than {self.max_pixels} pixels")
+            raise media_error(f"{what} of {width} x {height} has more than {self.max_pixels} pixels")
         if max(width, height) > self.max_side:
-            raise refused(f"{what} of {width} x {height} has a side of more than {self.max_side} pixels")
+            raise media_error(f"{what} of {width} x {height} has a side of more than {self.max_side} pixels")
 
 
 def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -87,13 +91,13 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
     except RequestError:
         raise
     except UnidentifiedImageError:
-        raise refused(_unknown(data)) from None
+        raise media_error(_unknown(data)) from None
     except Image.DecompressionBombError:
-        raise refused(f"an image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels") from None
+        raise media_error(f"an image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels") from None
     except MemoryError:
-        raise refused("an image takes more memory to decode than there is") from None
-    except Exception:  # Pillow's parsers raise whatever damaged bytes lead to: OSError, SyntaxError, struct.error, ...
-        raise refused("an image is damaged or cut off and cannot be decoded") from None
+        raise media_error("an image takes more memory to decode than there is") from None
+    except Exception:  # Damaged bytes raise many types: OSError, SyntaxError, struct.error, ...
+        raise media_error("an image is damaged or cut off and cannot be decoded") from None
 
 
 def to_rgb(image: Image.Image, *, sixteen_bit: bool = False) -> Image.Image:
@@ -117,7 +121,7 @@ def to_rgb(image: Image.Image, *, sixteen_bit: bool = False) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits: the high byte, which is what Pillow itself takes of coloured 16-bit images."""
+    """16-bit grey by its high byte, as Pillow itself reads coloured 16-bit images."""
     values = np.asarray(image)
     grey = (values.clip(0, 0xFFFF) >> 8).astype(np.uint8)
     transparent = image.info.get("transparency")
@@ -136,16 +140,16 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _check_scans(data: bytes) -> None:
-    """Raises RequestError where the first JPEG in `data` has more than MAX_SCANS scans."""
+    """Raise RequestError if the first JPEG in `data` has more than MAX_SCANS scans."""
     at, scans = 2, 0
-    # Markers that libjpeg acts on. In a scan's data it passes over the others, the restart markers among them.
+    # The markers that libjpeg acts on. In a scan's data it skips the others, such as restart markers.
     marker = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
     while (found := marker.search(data, at)) and (kind := found[1][0]) != 0xD9:
         at = found.end()
         if kind == 0xDA:
             scans += 1
             if scans > MAX_SCANS:
-                raise refused(f"a JPEG image has more than {MAX_SCANS} scans")
+                raise media_error(f"a JPEG image has more than {MAX_SCANS} scans")
         at += int.from_bytes(data[at : at + 2], "big")
 
 
@@ -158,5 +162,6 @@ def _unknown(data: bytes) -> str:
     return "an image is not JPEG, PNG, WebP, GIF or BMP, or its header is damaged"
 
 
-def refused(problem: str) -> RequestError:
+def media_error(problem: str) -> RequestError:
+    """An error about an image or a video of the messages."""
     return RequestError(f"messages: {problem}", param="messages")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every vision-language family does with images; each has a module of its own for the rest."""
+"""The base of all image families: from encoded files to pixels and image tokens."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -17,10 +17,10 @@ from preprocessing.images.video import sample_frames
 
 @dataclass(frozen=True, slots=True)
 class MediaOptions:
-    """The operator's limits and choices.
+    """The operator's limits and choices for images.
 
-    max_images: images and videos of one request. max_tiles: pictures of one request after tiling. video_frames: frames
-    taken of a video. max_tiles_per_image: instead of the checkpoint's. pan_and_scan: Gemma 3's crops of long images.
+    max_images: images and videos of one request. max_tiles: tiles of one request. video_frames: frames sampled from a
+    video. max_tiles_per_image: overrides the checkpoint's value. pan_and_scan: Gemma 3's crops of long images.
     """
 
     limits: ImageLimits
@@ -32,32 +32,33 @@ class MediaOptions:
 
 
 class ImageFamily:
-    """How one family takes images: where they stand in the text, what is cut out of them, which tokens they become.
+    """How one family takes images: their places in the text, their tiles, and their tokens.
 
     A request goes through `place` (each message), `load`, `finish` (the rendered prompt) and `expand` (its ids).
     """
 
-    # The tensor of the preprocessing model that the pixels leave by.
+    # The output of the preprocessing model that carries the pixels.
     tensor: ClassVar[str]
-    # What stands for one picture in a rendered prompt before `finish`.
+    # The text of one picture in a rendered prompt before `finish`.
     marker: str
 
     def __init__(self, options: MediaOptions, token_id: int) -> None:
-        """token_id: the token that stands once for each run before `expand`."""
+        """Create the family. token_id: the token that represents each run once, before `expand`."""
         self.options = options
         self._token_id = token_id
 
     def place(self, content: Content, where: str) -> Placed:
-        """Put a marker into a message's text for each picture; raises RequestError where they do not match.
+        """Put a marker into a message's text for each picture.
 
-        In a message without media parts the markers themselves are the parts.
+        In a message without media parts, each marker that the text spells is a part. where: the message's position,
+        for errors. Raises RequestError if markers and parts do not match.
         """
         raise NotImplementedError
 
     def load(self, files: Sequence[bytes], parts: Sequence[MediaPart], max_tokens: int) -> list[Picture]:
-        """Decode and cut the files, one for each part, as far as they can fit into a prompt of max_tokens.
+        """Decode the files, one per part, and cut them into tiles, up to a prompt of max_tokens.
 
-        Raises RequestError naming what is wrong or which limit is exceeded.
+        Raises RequestError naming the problem or the exceeded limit.
         """
         if len(files) != len(parts):
             message = f"the messages have places for {len(parts)} images, but {len(files)} images were given"
@@ -85,13 +86,13 @@ class ImageFamily:
         return pictures
 
     def finish(self, prompt: str, pictures: Sequence[Picture]) -> str:
-        """The rendered prompt with each marker written as the tokenizer is to see it."""
+        """The rendered prompt with each marker in its final text, ready for the tokenizer."""
         return prompt
 
     def expand(self, input_ids: Sequence[int], pictures: Sequence[Picture]) -> tuple[list[int], list[int]]:
-        """(ids with each picture's token grown to its run, extra ids of the same length: 0 for text).
+        """The ids with each picture's token repeated to its run, and as many extra ids (0 for text).
 
-        Raises RequestError where the text itself spells the family's image token.
+        Raises RequestError if the text itself spells the family's image token.
         """
         runs = [run for picture in pictures for run in zip(picture.runs, picture.extra_ids, strict=True)]
         if list(input_ids).count(self._token_id) != len(runs):
@@ -111,7 +112,7 @@ class ImageFamily:
         return ids, extra_ids
 
     def _run(self, row: int, length: int) -> Sequence[int]:
-        """Ids of a run; row: tokens of the runs before it."""
+        """The ids of a run. row: the number of tokens in the runs before it."""
         return [self._token_id] * length
 
     def _cut(self, image: Image.Image, part: MediaPart, digest: hashlib.blake2b) -> Picture:
@@ -124,25 +125,25 @@ class ImageFamily:
             yield decode_image(data, self.options.limits)
 
     def _frames_text(self) -> str:
-        """A line for each frame of a video, as the family's video examples write them."""
+        """The text of a video: a line for each frame, as in the families' examples."""
         return "".join(f"Frame{number}: {self.marker}\n" for number in range(1, self.options.video_frames + 1))
 
 
 def check_count(markers: int, parts: int, marker: str, where: str) -> None:
-    """Raise RequestError where a message's markers and images differ in number."""
+    """Raise RequestError if a message's markers and images differ in number."""
     if markers != parts:
         raise error_at(where, f"has {markers} {marker} markers for {parts} images")
 
 
 def extra_id(digest: hashlib.blake2b, piece: int = 0) -> int:
-    """A number above 0 of 64 bits for one run of a picture."""
+    """A 64-bit number above 0 for one run of a picture."""
     own = digest.copy()
     own.update(piece.to_bytes(4, "little"))
     return max(int.from_bytes(own.digest(), "little"), 1)
 
 
 def _digest(data: bytes, frame: int, part: MediaPart) -> hashlib.blake2b:
-    # The same file cut in another way has other pixels.
+    # The same file cut in another way gives other pixels.
     digest = hashlib.blake2b(f"{part.kind} {part.detail} {frame} ".encode(), digest_size=8)
     digest.update(data)
     return digest

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gemma 3: the engine does its own vision, since image tokens attend both ways; it gets resized pictures and the ids.
+"""Gemma 3 images: resized pictures for the engine, which runs the vision part, as image tokens attend bidirectionally.
 
-Tokens and crops are as in the family's processor in transformers (`Gemma3Processor`, `Gemma3ImageProcessor`).
+Tokens and crops are those of the family's processor in transformers (`Gemma3Processor`, `Gemma3ImageProcessor`).
 """
 
 import hashlib
@@ -20,21 +20,23 @@ from common.tokenizer import ChatTokenizer
 from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
 
 START, SOFT, END = "<start_of_image>", "<image_soft_token>", "<end_of_image>"
-# How the processor writes one picture: the newlines are part of what the model was trained on.
+# The processor's text of one picture; the model was trained with the newlines.
 WRITTEN = f"\n\n{START}{SOFT}{END}\n\n"
 
-# Pan and scan, the processor's defaults: crops along the longer side of images at least this long for their height.
+# The processor's defaults for pan and scan: the least aspect ratio, least side of a crop, and most crops.
 _MIN_RATIO, _MIN_CROP, _MAX_CROPS = 1.2, 256, 4
 
 
 class Gemma3Images(ImageFamily):
+    """Gemma 3: each picture is resized to one square, with crops if pan and scan is on."""
+
     tensor = "engine_images"
     marker = START
 
     def __init__(
         self, checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions, config: dict[str, Any]
     ) -> None:
-        """config: the checkpoint's config.json."""
+        """Create the family. config: the checkpoint's config.json. Raises ValueError if the image token is missing."""
         token_id = tokenizer.token_id(SOFT)
         if token_id is None:
             raise ValueError(f"tokenizer: '{checkpoint.path}' has no token {SOFT}")
@@ -55,7 +57,7 @@ class Gemma3Images(ImageFamily):
         after_text = False
         for part in content:
             if isinstance(part, str):
-                # Beside images the template trims each text.
+                # Next to images the template trims each text.
                 text = part.strip() if parts else part
                 pieces.append(f"\n{text}" if after_text else text)
             else:
@@ -85,7 +87,7 @@ def _written(picture: Picture) -> str:
 
 
 def _crops(image: Image.Image) -> list[Image.Image]:
-    """Equal crops along the longer side, or none where the image is nearly square or they would be too small."""
+    """Equal crops along the longer side; none if the image is nearly square or they would be too small."""
     long, short = max(image.size), min(image.size)
     if long / short < _MIN_RATIO:
         return []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""InternVL2.5: tiles go to the `vit` model, and their embeddings stand in the prompt as ids past the vocabulary."""
+"""InternVL2.5 images: tiles for the model `vit`, whose embeddings the prompt refers to by ids beyond the vocabulary."""
 
 import hashlib
 import re
@@ -16,16 +16,16 @@ from common.tokenizer import ChatTokenizer
 from preprocessing.images import tiling
 from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
 
-# What the family's users write in a text where an image is to stand.
+# The markers that users write in a text to place an image or a video.
 IMAGE, VIDEO = "<image>", "<video>"
 _IMAGES, _IMAGES_AND_VIDEOS = re.compile(IMAGE), re.compile(f"{IMAGE}|{VIDEO}")
 
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
-    """What preprocessing reads of `vision/config.json`.
+    """The values of `vision/config.json` that preprocessing needs.
 
-    tile: side of a tile in pixels. tokens_per_tile: rows of the embedding table that a tile becomes.
+    tile: side of a tile in pixels. tokens_per_tile: rows of the prompt embedding table per tile.
     """
 
     tile: int
@@ -39,7 +39,7 @@ class VisionConfig:
 
     @classmethod
     def read(cls, config: dict[str, Any]) -> "VisionConfig":
-        """Raises ValueError naming a key that is missing."""
+        """Read the parsed file; raises ValueError naming a missing key."""
         try:
             side = config["image_size"] // config["patch_size"] * config["downsample_ratio"]
             return cls(
@@ -57,6 +57,8 @@ class VisionConfig:
 
 
 class InternVLImages(ImageFamily):
+    """InternVL2.5: an image becomes up to max_tiles tiles and a thumbnail, a video frame one tile."""
+
     tensor = "tiles"
 
     def __init__(
@@ -69,14 +71,14 @@ class InternVLImages(ImageFamily):
         super().__init__(options, token_id)
         self._first_row = checkpoint.vocab_size
         self._max_tiles = options.max_tiles_per_image or self._vision.max_tiles
-        # One token for each image until `expand`: what stands between the two outer tokens does not change them.
+        # One token per image until `expand`; tokens between the outer two do not change how those are tokenized.
         self.marker = f"{self._vision.image_start}{self._vision.image_token}{self._vision.image_end}"
 
     def place(self, content: Content, where: str) -> Placed:
         text = "\n".join(part for part in content if isinstance(part, str))
         parts = tuple(part for part in content if isinstance(part, MediaPart))
         kinds = [part.kind for part in parts]
-        # Without a video part <video> is an ordinary word, such as HTML's.
+        # Without a video part <video> is ordinary text, such as HTML.
         markers = _IMAGES_AND_VIDEOS if "video" in kinds else _IMAGES
         marked = markers.findall(text)
         if not marked:
@@ -97,7 +99,7 @@ class InternVLImages(ImageFamily):
 
     def _cut(self, image: Image.Image, part: MediaPart, digest: hashlib.blake2b) -> Picture:
         vision, columns, rows = self._vision, 1, 1
-        # A video's frames are many and alike: one tile each, as in the family's video examples.
+        # One tile per video frame, as in the family's video examples.
         if part.kind == "image" and part.detail != "low":
             columns, rows = tiling.grid(image.width, image.height, vision.min_tiles, self._max_tiles, vision.tile)
         pixels = tiling.tiles(image, columns, rows, vision.tile, vision.thumbnail)

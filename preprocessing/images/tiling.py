@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""InternVL's dynamic tiling: an image becomes a grid of square tiles of about its own shape, and a thumbnail.
+"""InternVL's dynamic tiling: an image becomes a grid of square tiles of similar aspect ratio, and a thumbnail.
 
 The rules are those of `dynamic_preprocess` in the family's published examples. A different grid or filter changes
-answers, so tiles are bit for bit what Pillow's bicubic resize gives.
+answers, so tiles equal those of Pillow's bicubic resize bit for bit.
 """
 
 from functools import lru_cache
@@ -15,9 +15,9 @@ from preprocessing.images import bicubic
 
 
 def grid(width: int, height: int, min_tiles: int, max_tiles: int, tile: int) -> tuple[int, int]:
-    """(columns, rows) of the grid whose shape is closest to the image's; sizes in pixels.
+    """(columns, rows) of the grid whose aspect ratio is closest to the image's; sizes in pixels.
 
-    Of two shapes equally close the larger grid wins if the image has more than half as many pixels as its tiles.
+    Of two equally close grids the larger is taken if the image has more than half as many pixels as its tiles.
     """
     shape = width / height
     best, best_difference = (1, 1), float("inf")
@@ -31,7 +31,7 @@ def grid(width: int, height: int, min_tiles: int, max_tiles: int, tile: int) -> 
 
 
 def tile_count(columns: int, rows: int, thumbnail: bool) -> int:
-    """Tiles of a grid; the thumbnail is one more where there are several."""
+    """The number of tiles of a grid; if there are several, the thumbnail is one more."""
     count = columns * rows
     return count + 1 if thumbnail and count > 1 else count
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames of an encoded video, decoded from memory by PyAV (FFmpeg).
 
-FFmpeg reads hundreds of formats, some of which open other files and URLs that a video names. Here it gets one of
-two containers, told by the first bytes, a few codecs, and nothing but the bytes in memory. AVI is not among them:
-7 KB of damaged header made its reader take over 1 GB.
+FFmpeg reads hundreds of formats, some of which open other files and URLs named in a video. Here it is limited to two
+containers, recognised by their first bytes, to a few codecs, and to the bytes in memory. AVI is excluded: 7 KB of
+damaged header made its reader take over 1 GB.
 """
 
 import io
@@ -23,14 +23,14 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from common.errors import RequestError
-from preprocessing.images.decode import ImageLimits, refused
+from preprocessing.images.decode import ImageLimits, media_error
 
 NAMED_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg")
-CODECS = (*NAMED_CODECS, "libdav1d")  # what decodes av1 here
+CODECS = (*NAMED_CODECS, "libdav1d")  # FFmpeg's decoder of av1
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
 
-# A frame's rotation in degrees counterclockwise -> what shows it upright.
+# A frame's rotation in degrees counterclockwise -> the transposition that makes it upright.
 _UPRIGHT = {
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
@@ -41,8 +41,10 @@ _UPRIGHT = {
 
 @dataclass(frozen=True, slots=True)
 class VideoLimits:
-    """max_frames: frames in the file; max_duration: its length in seconds; timeout: seconds that sampling may take;
-    max_total_pixels: of the frames that are kept together, which take 4 bytes a pixel.
+    """Limits of one video.
+
+    max_frames: frames in the file. max_duration: its length in seconds. timeout: seconds that sampling may take.
+    max_total_pixels: pixels of all sampled frames together, which take 4 bytes each.
     """
 
     max_frames: int = 200_000
@@ -54,7 +56,7 @@ class VideoLimits:
 def sample_frames(data: bytes, count: int, limits: ImageLimits, video: VideoLimits | None = None) -> list[Image.Image]:
     """The frames at the centres of `count` equal segments of an MP4/MOV or WebM/Matroska file, mode RGB, upright.
 
-    A video of fewer frames gives some of them more than once. Raises RequestError (param "messages").
+    A video with fewer frames gives some of them several times. Raises RequestError (param "messages").
     """
     clock = _Clock((video or VideoLimits()).timeout)
     try:
@@ -62,13 +64,13 @@ def sample_frames(data: bytes, count: int, limits: ImageLimits, video: VideoLimi
     except RequestError:
         raise
     except MemoryError:
-        raise refused("a video takes more memory to decode than there is") from None
+        raise media_error("a video takes more memory to decode than there is") from None
     except Exception:  # Damaged bytes lead to errors of many types.
-        raise refused("a video is damaged or cut off and cannot be decoded") from None
+        raise media_error("a video is damaged or cut off and cannot be decoded") from None
 
 
 def _sample(data: bytes, count: int, limits: ImageLimits, video: VideoLimits, clock: "_Clock") -> list[Image.Image]:
-    # FFmpeg's own limit is there for its memory: it counts padded rows, and each frame is checked exactly below.
+    # FFmpeg's own limit protects its memory. It counts padded rows; each frame is checked exactly below.
     decoder_options = {"max_pixels": str(limits.max_pixels + 128 * limits.max_side)}
     options = {"codec_whitelist": ",".join(CODECS), "threads": "1"} | decoder_options
     kind = _container(data)
@@ -76,19 +78,19 @@ def _sample(data: bytes, count: int, limits: ImageLimits, video: VideoLimits, cl
     def check_size(width: int, height: int) -> None:
         limits.check(width, height, "a video")
         if count * width * height > video.max_total_pixels:
-            raise refused(f"{count} frames of a video have more than {video.max_total_pixels} pixels together")
+            raise media_error(f"{count} frames of a video have more than {video.max_total_pixels} pixels together")
 
     with av.open(io.BytesIO(data), "r", format=kind, options=options, io_open=_no_other_file) as container:
         if not container.streams.video:
-            raise refused("a video has no pictures")
+            raise media_error("a video has no pictures")
         stream = container.streams.video[0]
         context = stream.codec_context
-        # A stream of a codec that FFmpeg does not know has no decoder.
+        # A stream of an unknown codec has no decoder.
         if context is None or context.name not in CODECS:
-            raise refused(f"a video's codec is not one of {', '.join(NAMED_CODECS)}")
+            raise media_error(f"a video's codec is not one of {', '.join(NAMED_CODECS)}")
         check_size(context.width, context.height)
         packets = _packets(container, stream, video, clock)
-        # One thread: on a damaged HEVC file FFmpeg's threads were seen to wait for each other for ever.
+        # One thread: on a damaged HEVC file FFmpeg's threads deadlocked.
         context.options, context.thread_count = decoder_options, 1
         return _Frames(context, packets, check_size, clock).sample(count)
 
@@ -100,7 +102,7 @@ def segment_centres(frames: int, count: int) -> list[int]:
 
 
 class _Clock:
-    """The time that sampling may take, in seconds."""
+    """Limits the time that sampling may take, in seconds."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
@@ -108,11 +110,11 @@ class _Clock:
 
     def check(self) -> None:
         if time.monotonic() > self._end:
-            raise refused(f"a video takes longer than {self._limit:g} s to decode")
+            raise media_error(f"a video takes longer than {self._limit:g} s to decode")
 
 
 class _Frames:
-    """Decodes what of a video is needed. packets: all of the video's, in decoding order."""
+    """Decodes the needed parts of a video. packets: all packets of the video, in decoding order."""
 
     def __init__(
         self,
@@ -127,7 +129,7 @@ class _Frames:
         self._clock = clock
 
     def sample(self, count: int) -> list[Image.Image]:
-        """Decodes from the last keyframe before each frame that is wanted."""
+        """Sample `count` frames, decoding from the last keyframe before each."""
         times = _presentation_times(self._packets)
         keyframes = [at for at, packet in enumerate(self._packets) if packet.is_keyframe]
         keyframe_times = [_time(self._packets[at]) for at in keyframes]
@@ -153,7 +155,7 @@ class _Frames:
 
 
 def _take(frames: Iterator[VideoFrame], wanted: Iterable[int]) -> list[Image.Image]:
-    """For each of the rising times the first frame at or after it, or the last one there is."""
+    """The first frame at or after each of the increasing times, or else the last frame."""
     images: list[Image.Image] = []
     frame: VideoFrame | None = None
     image: Image.Image | None = None
@@ -161,7 +163,7 @@ def _take(frames: Iterator[VideoFrame], wanted: Iterable[int]) -> list[Image.Ima
         while (frame is None or (frame.pts or 0) < time_wanted) and (following := next(frames, None)) is not None:
             frame, image = following, None
         if frame is None:
-            raise refused("a video has no pictures")
+            raise media_error("a video has no pictures")
         image = image or _image(frame)
         images.append(image)
     return images
@@ -174,26 +176,26 @@ def _image(frame: VideoFrame) -> Image.Image:
 
 
 def _packets(container: InputContainer, stream: VideoStream, video: VideoLimits, clock: _Clock) -> list[VideoPacket]:
-    """The packets in decoding order; those of frames that are not shown may be needed to decode others."""
+    """All packets in decoding order; even frames that are not displayed may be needed to decode others."""
     packets: list[VideoPacket] = []
     for packet in container.demux(stream):
         clock.check()
         if packet.is_corrupt:
-            raise refused("a video is damaged or cut off and cannot be decoded")
+            raise media_error("a video is damaged or cut off and cannot be decoded")
         if packet.size:
             packets.append(packet)
         if len(packets) > video.max_frames:
-            raise refused(f"a video has more than {video.max_frames} frames")
+            raise media_error(f"a video has more than {video.max_frames} frames")
     times = _presentation_times(packets)
     if not times:
-        raise refused("a video has no pictures")
+        raise media_error("a video has no pictures")
     if (times[-1] - times[0]) * (stream.time_base or 0) > video.max_duration:
-        raise refused(f"a video is longer than {video.max_duration:g} s")
+        raise media_error(f"a video is longer than {video.max_duration:g} s")
     return packets
 
 
 def _presentation_times(packets: list[VideoPacket]) -> list[int]:
-    """The presentation times of the frames that are shown, in order; in units of the stream's time_base."""
+    """The sorted presentation times of the displayed frames, in units of the stream's time_base."""
     return sorted(_time(packet) for packet in packets if not packet.is_discard)
 
 
@@ -202,12 +204,12 @@ def _time(packet: VideoPacket) -> int:
 
 
 def _container(data: bytes) -> str:
-    """The name of FFmpeg's reader for a container."""
+    """The name of FFmpeg's demuxer for a container; raises RequestError for any other."""
     if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return "mov"
     if data.startswith(b"\x1a\x45\xdf\xa3"):
         return "matroska"
-    raise refused("a video is not MP4, MOV, WebM or Matroska")
+    raise media_error("a video is not MP4, MOV, WebM or Matroska")
 
 
 def _no_other_file(url: str, flags: int, options: dict[str, str]) -> NoReturn:
