@@ -210,7 +210,7 @@ def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server
     if plan := environment.get("TRITON_CHAT_VIT_ENGINE"):
         # tritonserver runs in a folder of its own.
         environment["TRITON_CHAT_VIT_ENGINE"] = os.path.abspath(plan)
-    # Without it a model's guardian ends a tritonserver that lost the process of a model.
+    # Without it a model's watchdog kills a tritonserver that lost the process of a model.
     environment["TRITON_CHAT_SUPERVISED"] = "1"
     if server.home is not None:
         folders = [server.home / "nvidia_pytriton.libs", libpython_dir(), server.home / "lib"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nothing of a tritonserver stays half alive, with processes that only bear the names of Triton's."""
+"""The watchdog beside processes that only have the names of Triton's."""
 
 import os
 import signal
@@ -12,10 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from python_backend import watchdog as guardian
+from python_backend import watchdog
 
+ROOT = Path(__file__).parents[3]
+WATCHDOG = [sys.executable, "-m", "python_backend.watchdog"]
 PATIENCE_S = 60.0
-# The child of the stub stands for an engine: it has shared memory mapped, and hears no signal but SIGKILL.
+# The child of the stub plays an engine: it has shared memory mapped, and only SIGKILL ends it.
 ENGINE = """
 import mmap, os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -29,7 +31,7 @@ SERVER = """
 import subprocess, sys, time
 folder = sys.argv[1]
 stub = subprocess.Popen([f"{folder}/triton_python_backend_stub", f"{folder}/stub.sh"], stdin=subprocess.PIPE)
-guard = subprocess.Popen(["/bin/bash", f"{folder}/guard.sh"])
+watch = subprocess.Popen(["/bin/bash", f"{folder}/watch.sh"])
 time.sleep(60)
 """
 
@@ -46,15 +48,15 @@ def memory_of(folder: Path) -> Path:
 
 
 class Server:
-    """A process named tritonserver with a stub, an engine below it and a guardian."""
+    """A process named tritonserver with a stub, an engine below it and a watchdog."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.memory = memory_of(folder)
         (folder / "engine.py").write_text(ENGINE)
         stub = f"{sys.executable} {folder}/engine.py {self.memory} & echo stub $$; wait; read never"
-        guard = f"{sys.executable} {guardian.__file__} $PPID & echo guardian $!; wait"
+        watch = f"cd {ROOT} && {sys.executable} -m python_backend.watchdog $PPID & echo watchdog $!; wait"
         (folder / "stub.sh").write_text(stub)
-        (folder / "guard.sh").write_text(guard)
+        (folder / "watch.sh").write_text(watch)
         # As Triton, it waits for no child that dies; a shell would.
         (folder / "server.py").write_text(SERVER)
         (folder / "tritonserver").symlink_to(os.path.realpath(sys.executable))
@@ -68,15 +70,15 @@ class Server:
                 env=os.environ | environment,
                 start_new_session=True,
             )
-        wait_for(lambda: all(name in self.log.read_text() for name in ("stub", "engine", "guardian")))
+        wait_for(lambda: all(name in self.log.read_text() for name in ("stub", "engine", "watchdog")))
 
     def pid(self, name: str) -> int:
         line = next(line for line in self.log.read_text().splitlines() if line.startswith(f"{name} "))
         return int(line.split()[1])
 
     def watched(self) -> None:
-        """Wait until the guardian has looked at everything."""
-        time.sleep(2.5 * guardian.PERIOD_S)
+        """Wait until the watchdog has read the process table twice."""
+        time.sleep(2.5 * watchdog.PERIOD_S)
 
     def gone(self, *names: str) -> bool:
         return not any(lives(self.pid(name)) for name in names)
@@ -104,7 +106,7 @@ def test_what_a_killed_tritonserver_leaves_is_ended(folder: Path) -> None:
     assert server.memory.exists() and lives(server.pid("engine"))
     server.process.kill()
     server.process.wait(PATIENCE_S)
-    wait_for(lambda: server.gone("stub", "engine", "guardian"))
+    wait_for(lambda: server.gone("stub", "engine", "watchdog"))
     assert not server.memory.exists()
 
 
@@ -113,7 +115,7 @@ def test_a_tritonserver_that_lost_a_model_is_ended(folder: Path) -> None:
     server.watched()
     os.kill(server.pid("stub"), signal.SIGKILL)
     assert server.process.wait(PATIENCE_S) == -signal.SIGKILL
-    wait_for(lambda: server.gone("engine", "guardian"))
+    wait_for(lambda: server.gone("engine", "watchdog"))
     assert "the process of a model has died" in server.log.read_text()
 
 
@@ -125,26 +127,35 @@ def test_under_the_launcher_a_lost_model_is_not_its_business(folder: Path) -> No
     assert server.process.poll() is None
     server.process.kill()
     server.process.wait(PATIENCE_S)
-    wait_for(lambda: server.gone("engine", "guardian"))
+    wait_for(lambda: server.gone("engine", "watchdog"))
 
 
-def test_there_is_one_guardian_and_only_of_a_tritonserver(folder: Path) -> None:
+def test_there_is_one_watchdog_and_only_of_a_tritonserver(folder: Path) -> None:
     server = Server(folder)
     server.watched()
     for pid in (server.process.pid, os.getpid()):
-        second = subprocess.run([sys.executable, guardian.__file__, str(pid)], timeout=PATIENCE_S, check=False)
+        second = subprocess.run([*WATCHDOG, str(pid)], cwd=ROOT, timeout=PATIENCE_S, check=False)
         assert second.returncode == 0
-    assert lives(server.pid("guardian"))
+    assert lives(server.pid("watchdog"))
 
 
-def test_a_process_name_may_hold_anything(folder: Path) -> None:
-    odd = folder / "a) Z 1 (b"
-    odd.symlink_to("/bin/bash")
-    process = subprocess.Popen([odd, "-c", "read never"], stdin=subprocess.PIPE)
-    try:
-        wait_for(lambda: (found := guardian.read_process(process.pid)) is not None and found.name == odd.name)
-        read = guardian.read_process(process.pid)
-        assert read is not None and read.parent == os.getpid() and read.alive
-    finally:
-        process.kill()
-        process.wait()
+def test_it_is_started_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the current directory nor PYTHONPATH may replace one of its modules."""
+    commands: list[list[str]] = []
+
+    class FakeProcess:
+        def __init__(self, command: list[str], **options: object) -> None:
+            commands.append(command)
+
+        def wait(self) -> None: ...
+
+    monkeypatch.setattr(subprocess, "Popen", FakeProcess)
+    watchdog.start()
+    assert commands == [[sys.executable, "-I", "-m", "python_backend.watchdog", str(os.getppid())]]
+
+
+def test_it_imports_nothing_but_the_standard_library() -> None:
+    code = "import sys; before = set(sys.modules); import python_backend.watchdog; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert loaded == {"common", "common.processes", "python_backend", "python_backend.watchdog"}
