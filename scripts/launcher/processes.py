@@ -2,14 +2,13 @@
 """One part of the stack as a child process in a session of its own, so that nothing of it outlives the launcher."""
 
 import ctypes
-import os
 import signal
 import subprocess  # nosec B404 # fixed programs, no shell
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import psutil
+from common.processes import is_resource_tracker, kill, session_members, shared_memory
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.05
@@ -108,7 +107,7 @@ class Part:
 
         What is killed cannot remove its shared memory, which is hundreds of megabytes for an engine.
         """
-        self._memory.update(path for pid in self.session() for path in _shared_memory(pid))
+        self._memory.update(*(shared_memory(pid) for pid in self.session()))
 
     def stop(self, grace_s: float, hurry: Callable[[], bool] = lambda: False) -> None:
         """SIGTERM to the part, which ends its own children; after `grace_s`, or in a hurry, SIGKILL to its session."""
@@ -122,8 +121,8 @@ class Part:
         while (left := self.session()) and time.monotonic() < begun + _KILL_LIMIT_S:
             for pid in left:
                 # Python's resource tracker removes what the others leave, and ends after the last of them.
-                if time.monotonic() > begun + _TRACKER_LIMIT_S or not _is_tracker(pid):
-                    _kill(pid)
+                if time.monotonic() > begun + _TRACKER_LIMIT_S or not is_resource_tracker(pid):
+                    kill(pid)
             time.sleep(_POLL_S)
         self._process.wait()
         for path in self._memory:
@@ -131,35 +130,4 @@ class Part:
 
     def session(self) -> list[int]:
         """Ids of all living processes of its session, zombies not counted."""
-        return [process.pid for process in psutil.process_iter() if _in_session(process, self.pid)]
-
-
-def _in_session(process: psutil.Process, session: int) -> bool:
-    try:
-        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
-    except (ProcessLookupError, PermissionError, psutil.Error):
-        return False
-
-
-def _is_tracker(pid: int) -> bool:
-    try:
-        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def _shared_memory(pid: int) -> list[Path]:
-    """Files of /dev/shm that the process has mapped and that still have their names."""
-    try:
-        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    paths = {line[line.index("/dev/shm/") :] for line in maps.splitlines() if "/dev/shm/" in line}  # nosec B108 # a name to look for, not a file to write
-    return [Path(path) for path in paths if not path.endswith(" (deleted)")]
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+        return session_members(self.pid)

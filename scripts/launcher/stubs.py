@@ -2,13 +2,10 @@
 """The processes of Triton's Python models. Triton neither restarts one that died nor calls its model unready."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
+from common.processes import Process, children, command_line, kill
 
-# The kernel keeps 15 characters of a process's name: triton_python_backend_stub.
-_STUB_NAME = "triton_python_b"
 UNKNOWN = "unknown"
 
 
@@ -28,9 +25,9 @@ class Stubs:
         """
         dead: set[int] = set()
         for stub in self._children():
-            if _is_zombie(stub):
+            if not stub.alive:
                 dead.add(stub.pid)
-            elif stub.pid not in self._models and (model := _model_of(stub)):
+            elif stub.pid not in self._models and (model := _model_of(stub.pid)):
                 self._models[stub.pid] = model
         found = sorted((dead & self._dead) - self._reported)
         self._dead = dead
@@ -46,35 +43,13 @@ class Stubs:
         for stub in self._children():
             if stub.pid in pids:
                 self._reported.add(stub.pid)
-                with suppress(psutil.Error):
-                    stub.kill()
+                kill(stub.pid)
 
-    def _children(self) -> list[psutil.Process]:
-        try:
-            children = psutil.Process(self._tritonserver).children()
-        except psutil.Error:
-            return []
-        return [child for child in children if _is_stub(child)]
+    def _children(self) -> list[Process]:
+        return [child for child in children(self._tritonserver) if child.is_stub]
 
 
-def _is_stub(process: psutil.Process) -> bool:
-    try:
-        return process.name().startswith(_STUB_NAME)
-    except psutil.Error:
-        return False
-
-
-def _is_zombie(stub: psutil.Process) -> bool:
-    try:
-        return stub.status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _model_of(stub: psutil.Process) -> str | None:
+def _model_of(stub: int) -> str | None:
     """The model's name from the stub's command line, .../stub .../NAME/1/model.py ...; None where it just ended."""
-    try:
-        words = stub.cmdline()
-    except psutil.Error:
-        return None
+    words = command_line(stub)
     return Path(words[1]).parent.parent.name if len(words) > 1 else None
