@@ -9,12 +9,12 @@ from frontend.settings import Settings, SettingsError
 
 
 def main() -> int:
+    """Serve with the settings of the command line and the environment; return the exit status."""
     try:
-        settings = Settings.load(sys.argv[1:], os.environ)
+        return run(Settings.load(sys.argv[1:], os.environ))
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    return run(settings)
 
 
 if __name__ == "__main__":

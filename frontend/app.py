@@ -23,7 +23,7 @@ from frontend.errors import ApiError, ClientGone, error_response
 from frontend.serving.answer import answer
 from frontend.serving.service import Service
 from frontend.settings import Settings
-from frontend.telemetry.logs import AccessLog
+from frontend.telemetry.access_log import AccessLog
 from frontend.telemetry.request_record import current
 from frontend.telemetry.tracing import Tracing
 

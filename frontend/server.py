@@ -86,7 +86,7 @@ class Server(uvicorn.Server):
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; the process's exit status."""
+    """Serve until SIGTERM or SIGINT and return the exit status. Raises SettingsError if the API keys cannot be read."""
     logs.set_up(settings.log_level, settings.log_format)
     try:
         listening = shared_socket(settings.host, settings.port)

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frontend's settings: flag over environment over default, read once and frozen."""
+"""The frontend's settings, read once and frozen: a flag overrides the environment, which overrides the default."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
-from common.logs import FORMATS
-from frontend.auth.keys import read_keys
+from common.logs import FORMATS, LEVELS
 
 ENV_PREFIX = "TRITON_CHAT_"
 
@@ -58,19 +56,9 @@ def _seconds(value: str) -> float:
 
 
 def _log_level(value: str) -> str:
-    levels = ("critical", "error", "warning", "info", "debug")
-    if value.strip().lower() not in levels:
-        raise ValueError(f"one of {', '.join(levels)}")
+    if value.strip().lower() not in LEVELS:
+        raise ValueError(f"one of {', '.join(LEVELS)}")
     return value.strip().lower()
-
-
-def _keys_file(value: str) -> str:
-    path = _text(value)
-    try:
-        read_keys(Path(path))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"a file of API keys: {error}") from None
-    return path
 
 
 def _log_format(value: str) -> str:
@@ -113,9 +101,7 @@ class Settings:
     )
     grace_period: float = _setting(30.0, _seconds, "time for requests to finish after SIGTERM")
     api_key: tuple[str, ...] = _setting((), _names, "bearer keys accepted by /v1 and /tokenize; empty: no key needed")
-    api_keys_file: str | None = _setting(
-        None, _keys_file, "hashed keys by name, with limits; read again when it changes"
-    )
+    api_keys_file: str | None = _setting(None, _text, "hashed keys by name, with limits; read again when it changes")
     api_key_rate: int | None = _setting(None, _whole(1, 10**9), "requests per minute that each key may start")
     api_key_burst: int | None = _setting(None, _whole(1, 10**9), "requests that a key may start at once after a pause")
     api_key_concurrent: int | None = _setting(None, _whole(1, 10**9), "concurrent requests of each key, per process")
@@ -140,10 +126,7 @@ class Settings:
 
     @classmethod
     def load(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> "Settings":
-        """Read flags, then the environment.
-
-        Raises SettingsError naming the key and the value at fault.
-        """
+        """Read flags, then the environment. Raises SettingsError naming the key and the value at fault."""
         flags = vars(_parser().parse_args(arguments))
         values: dict[str, Any] = {}
         for one in fields(cls):

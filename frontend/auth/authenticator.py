@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from frontend.auth.keys import ApiKey, KeyIndex, digest, read_keys
 from frontend.auth.quotas import Limits, Quota
 from frontend.errors import ApiError
-from frontend.settings import Settings
+from frontend.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Authenticator:
         self._version: tuple[int, ...] | None = None
         self._quotas: dict[str, Quota] = {}
         self._index = KeyIndex(())
-        self._use(() if self._path is None else read_keys(self._path))
+        self._use(() if self._path is None else _first_keys(self._path))
 
     def authenticate(self, headers: Headers) -> tuple[str, Quota] | None:
         """Name and quota of the key that a request carries, None where none is asked for; raises ApiError."""
@@ -116,6 +116,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _first_keys(path: Path) -> tuple[ApiKey, ...]:
+    try:
+        return read_keys(path)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--api-keys-file={str(path)!r}: expected a file of API keys: {error}") from None
 
 
 def _version(path: Path) -> tuple[int, ...]:

@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of the request at hand, for its log line, its metrics and its trace. Never what it says."""
+"""The current request's record: numbers and names for its log line, its metrics and its trace, never its text."""
 
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from frontend.errors import describe
-
-if TYPE_CHECKING:
-    from frontend.telemetry.tracing import RequestTrace
-
-CURRENT: ContextVar["RequestRecord | None"] = ContextVar("record", default=None)
+from frontend.telemetry.tracing import RequestTrace
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One HTTP request from its arrival to the last byte of its answer.
+    """One HTTP request from its arrival to the last byte of its response.
 
-    request_id: X-Request-Id, the client's or made here. endpoint: as in the metrics; None where no model is asked.
-    key: name of the API key, never the key. ttft: seconds to the first content. trace: None where it is not sampled.
+    request_id: X-Request-Id, the client's or made here. endpoint: as in the metrics; None if no model is asked.
+    outcome: "ok" or the code of the first error. key: name of the API key, never the key itself. ttft: seconds to the
+    first content. trace: None if the request is not sampled.
     """
 
     request_id: str
@@ -37,26 +33,29 @@ class RequestRecord:
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     ttft: float | None = None
-    trace: "RequestTrace | None" = None
+    trace: RequestTrace | None = None
 
     @property
     def seconds(self) -> float:
-        """Since the arrival."""
+        """Seconds since the request arrived."""
         return time.perf_counter() - self.started
 
     def fail(self, error: BaseException) -> None:
-        """How the request ended; the first error counts."""
+        """Record why the request failed; the first error counts."""
         if self.error is None:
             self.error = error
             self.outcome = describe(error)[0].code or "invalid_request"
 
 
+CURRENT: ContextVar[RequestRecord | None] = ContextVar("record", default=None)
+
+
 def current() -> RequestRecord:
-    """The record of the request at hand; outside of one, a record that nobody reads."""
+    """Return the current request's record; outside of a request, a record that nothing reads."""
     return CURRENT.get() or RequestRecord("", "", "")
 
 
 def triton_request_id(name: str) -> str:
-    """A request id for Triton that begins with the request's own, which a client chose; `name` makes it unique."""
+    """Return a request id for Triton: the current request's id, which the client may have chosen, and a unique name."""
     request_id = current().request_id
     return f"{request_id}/{name}" if request_id else name

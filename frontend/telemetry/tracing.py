@@ -9,10 +9,9 @@ import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from frontend import __version__
-from frontend.telemetry.request_record import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -52,14 +51,14 @@ class Tracing:
             return None
         return cls(endpoint) if endpoint or any(environment.get(name) for name in _VARIABLES) else None
 
-    def begin(self, record: RequestRecord, headers: Mapping[str, str]) -> "RequestTrace | None":
-        """The trace of a request, the client's own where it sent `traceparent`; None where it is not sampled."""
+    def begin(self, method: str, headers: Mapping[str, str]) -> "RequestTrace | None":
+        """Begin the trace of a request, below the client's `traceparent` if it sent one; None if it is not sampled."""
         from opentelemetry.trace import SpanKind
 
         parent = self._context.extract(
             {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
         )
-        span = self._tracer.start_span(record.method, parent, SpanKind.SERVER)
+        span = self._tracer.start_span(method, parent, SpanKind.SERVER)
         return RequestTrace(self, span) if span.is_recording() else None
 
     def child(self, span: "Span", name: str) -> "Span":
@@ -112,26 +111,13 @@ class RequestTrace:
         """Begin the span of one image's fetching."""
         return ImageSpan(self._tracing.child(self._span, "image fetch"), scheme)
 
-    def end(self, record: RequestRecord) -> None:
-        """The request has ended; its span tells what the log line tells."""
+    def end(self, name: str, outcome: str, attributes: Mapping[str, str | int | float | None]) -> None:
+        """End the request's span. outcome: as in the metrics. Attributes that are None are left out."""
         self.end_triton()
-        route = record.path if record.endpoint is not None else ""
-        self._span.update_name(f"{record.method} {route}".strip())
-        attributes: dict[str, Any] = {
-            "http.request.method": record.method,
-            "http.route": route or None,
-            "http.response.status_code": record.status,
-            "triton_chat.request_id": record.request_id,
-            "triton_chat.outcome": record.outcome,
-            "triton_chat.images": record.images or None,
-            "gen_ai.request.model": record.model,
-            "gen_ai.usage.input_tokens": record.prompt_tokens,
-            "gen_ai.usage.output_tokens": record.completion_tokens,
-            "gen_ai.server.time_to_first_token": record.ttft,
-        }
-        self._span.set_attributes({name: value for name, value in attributes.items() if value is not None})
-        if record.outcome != "ok":
-            _failed(self._span, record.outcome)
+        self._span.update_name(name)
+        self._span.set_attributes({key: value for key, value in attributes.items() if value is not None})
+        if outcome != "ok":
+            _failed(self._span, outcome)
         self._span.end()
 
 

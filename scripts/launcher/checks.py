@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from frontend.auth.authenticator import Authenticator
 from frontend.settings import Settings, SettingsError
 from scripts.launcher.environment import TritonServer, has_gpu
 from scripts.launcher.errors import LaunchError
@@ -35,7 +36,7 @@ def check_server(server: TritonServer, options: LaunchOptions) -> None:
 def check_settings(environment: Mapping[str, str]) -> None:
     """Raises LaunchError for a frontend setting that the frontend would refuse."""
     try:
-        Settings.load([], environment)
+        Authenticator(Settings.load([], environment))
     except SettingsError as error:
         raise LaunchError(f"{error}.") from error
 

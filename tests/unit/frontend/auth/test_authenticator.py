@@ -113,9 +113,13 @@ class TestFile:
         path = tmp_path / "keys"
         path.write_text(line)
         with pytest.raises(SettingsError, match=r"--api-keys-file=.*line 1"):
-            Settings.load(["--api-keys-file", str(path)], {})
+            Authenticator(Settings.load(["--api-keys-file", str(path)], {}))
         with pytest.raises(SettingsError, match="No such file"):
-            Settings.load(["--api-keys-file", str(tmp_path / "none")], {})
+            Authenticator(Settings.load(["--api-keys-file", str(tmp_path / "none")], {}))
+        command = [sys.executable, "-m", "frontend", "--port", "0", "--api-keys-file", str(path)]
+        failed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (failed.returncode, failed.stdout) == (2, "")
+        assert failed.stderr.startswith(f"--api-keys-file='{path}': expected a file of API keys: line 1: ")
 
     def test_the_command_makes_an_entry_of_a_random_key(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "frontend.auth.keys", "alice", "rate=60", "concurrent=4"]
