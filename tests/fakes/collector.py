@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A collector of traces: takes OTLP over HTTP as OpenTelemetry's Python SDK (protobuf) and Triton (JSON) send it."""
+"""A trace collector for OTLP over HTTP, as OpenTelemetry's Python SDK (protobuf) and Triton (JSON) send it."""
 
 import gzip
 import json
@@ -31,13 +31,13 @@ class Span:
 
 @dataclass
 class Collector:
-    """url: what an exporter is given. spans: all that came in."""
+    """A running collector. url: the endpoint for exporters. spans: all received spans."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
 
     def wait_for(self, condition: Callable[[list[Span]], bool]) -> list[Span]:
-        """All spans, once the condition holds for them."""
+        """Wait until the condition holds for the received spans; returns all of them."""
         end = time.monotonic() + PATIENCE_S
         while not condition(self.spans):
             assert time.monotonic() < end, f"only these spans came: {[(one.service, one.name) for one in self.spans]}"
@@ -47,7 +47,7 @@ class Collector:
 
 @contextmanager
 def collector() -> Iterator[Collector]:
-    """A collector on a free port of this machine."""
+    """Run a collector on a free port."""
     collected = Collector()
 
     class Handler(BaseHTTPRequestHandler):

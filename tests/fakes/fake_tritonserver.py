@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A tritonserver that only logs and then behaves as FAKE_TRITONSERVER says; it never serves."""
+"""A fake tritonserver that logs and behaves as the variable FAKE_TRITONSERVER says; it never serves."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ UNKNOWN = (
 
 
 def say(line: str) -> None:
-    # In one write, as the models' processes write into the same pipe.
+    # One write per line, as the models' processes write to the same pipe.
     os.write(sys.stdout.fileno(), f"{line}\n".encode())
 
 
@@ -30,7 +30,7 @@ def refuse() -> None:
 
 
 def load_forever() -> None:
-    """Get one model ready and hang in the other, deaf to SIGTERM, with a child that is deaf as well."""
+    """Load one model and hang in the other, with a child process; both ignore SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     subprocess.Popen(["sleep", "120"])
     for name in ("preprocessing", "tensorrt_llm"):
@@ -40,18 +40,18 @@ def load_forever() -> None:
 
 
 def be_killed() -> None:
-    """Go as the kernel's out-of-memory killer makes a process go."""
+    """End as if killed by the kernel's out-of-memory killer."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def crash() -> None:
-    """Go as a failed assertion makes a process go."""
+    """End as after a failed assertion."""
     say("crashing")
     os.abort()
 
 
 def keep_models() -> None:
-    """Run two models as Triton does: a process for each, named as its stub, that nobody waits for when it dies."""
+    """Run two models as Triton does: a process named like the stub for each, which is not reaped when it dies."""
     folder = Path(os.environ["FAKE_MODELS"])
     stub = folder / "triton_python_backend_stub"
     if not stub.exists():

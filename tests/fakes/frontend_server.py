@@ -31,7 +31,7 @@ class Serving:
     openai: openai.AsyncOpenAI
 
     def reset(self) -> None:
-        """As after the start, but for the connections."""
+        """Restore the state after the start, except for connections."""
         self.triton.script = answer_of("Hello", " world")
         self.triton.inputs = FakeTriton().inputs
         self.triton.unready.clear()
@@ -43,7 +43,7 @@ class Serving:
         return await self.http.post(CHAT, json=HELLO | fields)
 
     async def chunks(self, path: str = CHAT, **fields: Any) -> list[Any]:
-        """The events of a streamed answer; the last one must be [DONE] and is left out."""
+        """The events of a streamed answer, without the last one, which must be [DONE]."""
         response = await self.http.post(path, json=(HELLO if path == CHAT else {}) | {"stream": True} | fields)
         assert response.status_code == 200, response.text
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -52,7 +52,7 @@ class Serving:
         return [json.loads(event) for event in events]
 
     async def stopped(self, choices: Sequence[int] | None = None) -> None:
-        """Wait until Triton was told to stop the requests of this test, or those of them at these positions."""
+        """Wait until Triton has got stop requests for all requests of this test, or for those at these positions."""
         at = range(len(self.triton.calls)) if choices is None else choices
         async with asyncio.timeout(WAIT):
             while not {self.triton.calls[choice].id for choice in at} <= set(self.triton.stops):
@@ -61,7 +61,7 @@ class Serving:
 
 @asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[Serving]:
-    """A frontend and its fake Triton. settings: fields of Settings."""
+    """Run a frontend with a fake Triton. settings: fields of Settings."""
     triton = FakeTriton()
     await triton.start()
     values = {"served_model_name": ("model", "org/model:1"), "log_level": "critical", "grace_period": 0.3} | settings
@@ -77,7 +77,7 @@ async def serving(**settings: Any) -> AsyncIterator[Serving]:
 
 @asynccontextmanager
 async def free_server(config: uvicorn.Config) -> AsyncIterator[str]:
-    """Any ASGI application on a free port; its base URL."""
+    """Run any ASGI application on a free port; yields its base URL."""
     async with _running(uvicorn.Server(config)) as url:
         yield url
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A fake of a streaming OpenAI server: answers of so many one-token chunks, by what the last message says."""
+"""A fake of a streaming OpenAI server whose answers are one-token chunks; the last message chooses its behaviour."""
 
 import json
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ PROMPT_TOKENS = 4
 
 
 class FakeOpenAI:
-    """`bodies` are those of all requests. A message of "refuse", "break", "short" or "error" gets that."""
+    """The fake. bodies: of all requests. A message "refuse", "break", "short" or "error" causes just that."""
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -26,7 +26,7 @@ class FakeOpenAI:
             return web.Response(status=503, text="come again")
         response = web.StreamResponse()
         await response.prepare(request)
-        # vLLM begins so; a role is no content.
+        # As vLLM does; a role is not content.
         await response.write(event({"role": "assistant", "content": ""}))
         for index in range(tokens - (manner == "short")):
             await response.write(event({"content": f"word{index} "}))
@@ -47,7 +47,7 @@ def event(delta: dict[str, Any], finish: str | None = None) -> bytes:
 
 @asynccontextmanager
 async def openai_server() -> AsyncIterator[FakeOpenAI]:
-    """A running one."""
+    """Run a fake server."""
     fake, app = FakeOpenAI(), web.Application()
     app.router.add_post("/v1/chat/completions", fake.answer)
     runner = web.AppRunner(app)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts that the fake engines play: a JSON file of rules, read anew for each request, so that a test writes its own.
+"""Scripts for the fake engines: a JSON file of rules, which a test writes and which is read again for each request.
 
-The first rule whose `contains` stands in the decoded prompt is played.
+The first rule whose `contains` is in the decoded prompt is played.
 """
 
 import json
@@ -15,9 +15,9 @@ from typing import Any
 class Rule:
     """One scripted answer.
 
-    text (or ids): what the engine says. sizes: ids per response, the last size repeats. delay_s: before each response.
+    text (or ids): the answer. sizes: ids per response, the last size repeats. delay_s: before each response.
     finish: name of a FinishReason; "END_ID" appends the request's end id. error_after: fail after that many responses.
-    repeat: play the ids over and over until max_tokens, for load tests.
+    repeat: repeat the ids until max_tokens, for load tests.
     """
 
     contains: str = ""
@@ -30,19 +30,19 @@ class Rule:
     repeat: bool = False
 
     def answer(self, tokenizer: Any, max_tokens: int) -> list[int]:
-        """What is said, without an end id. tokenizer: a `ChatTokenizer`."""
+        """The ids of the answer without an end id. tokenizer: a `ChatTokenizer`."""
         ids = self.ids or tokenizer.encode(self.text, add_special_tokens=False)
         return ids * (max_tokens // len(ids) + 1) if self.repeat else ids
 
 
 def find_rule(script: Path, prompt: str) -> Rule | None:
-    """The rule for a decoded prompt, or None."""
-    rules = (Rule(**entry) for entry in json.loads(script.read_text(encoding="utf-8")))
+    """Find the rule for a decoded prompt, or None."""
+    rules = (Rule(**fields) for fields in json.loads(script.read_text(encoding="utf-8")))
     return next((rule for rule in rules if rule.contains in prompt), None)
 
 
 def pieces(ids: list[int], sizes: list[int]) -> Iterator[list[int]]:
-    """The ids of each response."""
+    """Divide the ids into responses."""
     start, index = 0, 0
     while start < len(ids):
         size = sizes[min(index, len(sizes) - 1)]

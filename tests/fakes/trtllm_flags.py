@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flags of NVIDIA's tools at TensorRT-LLM 1.2.1, as far as engines of Qwen, Llama and Gemma may want them.
+"""Flags of NVIDIA's tools at TensorRT-LLM 1.2.1 that engines of Qwen, Llama and Gemma may need.
 
-Flag -> `SWITCH`, a type, or the values that it takes. Read in convert_checkpoint.py of examples/models/core/{qwen,llama,
+Flag -> `SWITCH`, a type, or the allowed values. Taken from convert_checkpoint.py of examples/models/core/{qwen,llama,
 gemma}, examples/quantization/quantize.py, and tensorrt_llm/commands/build.py with plugin/plugin.py.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bare HTTP server on loopback, a resolver with a table of names, and fetchers that ask them."""
+"""A minimal HTTP server on loopback, a resolver with a table of names, and image fetchers that use them."""
 
 import asyncio
 import ssl
@@ -18,7 +18,7 @@ Reply = Callable[["Web", str, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Web:
-    """A bare HTTP server on loopback. `heads`: the request lines and headers seen; `open`: connections now open."""
+    """A minimal HTTP server on loopback. heads: received request lines and headers. open: number of open connections."""
 
     def __init__(self, reply: Reply) -> None:
         self.heads: list[dict[str, str]] = []
@@ -72,7 +72,7 @@ async def pixels(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
 
 
 def names(**table: list[str]) -> Callable[[str, int], Awaitable[list[str]]]:
-    """A resolver that knows these names alone, which are written with `_` for `.`."""
+    """A resolver that knows only these names, which are written with `_` for `.`."""
 
     async def resolve(host: str, port: int) -> list[str]:
         try:
@@ -85,7 +85,7 @@ def names(**table: list[str]) -> Callable[[str, int], Awaitable[list[str]]]:
 
 @asynccontextmanager
 async def fetchers(**defaults: Any) -> AsyncIterator[Callable[..., ImageFetcher]]:
-    """A maker of fetchers: a resolver, if any, and fields of Settings over the defaults."""
+    """A factory of fetchers: takes a resolver, if any, and fields of Settings that override the defaults."""
     made: list[ImageFetcher] = []
 
     def make(*resolve: Any, **settings: Any) -> ImageFetcher:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Long runs outside CI, from the repository's root: `python -m tests.soak aborts` and `... overload`.
+"""Long runs outside CI: `python -m tests.soak aborts` and `python -m tests.soak overload`, from the repository's root.
 
-Their results on one machine are in docs/soak.md.
+Results are in docs/soak.md.
 """

@@ -18,8 +18,8 @@ from tests.soak.load import Outcome, closed_loop, percentile
 from tests.support.scripted import scripted_stack
 
 TOKENIZERS = Path(os.environ.get("TRITON_CHAT_TOKENIZERS", ".cache/tokenizers"))
-REST_S = 90.0  # until everything must have stopped
-SAMPLES = 10  # looks at the memory during a run
+REST_S = 90.0  # within which everything must have stopped
+SAMPLES = 10  # of memory during a run
 # The overloaded engine: 8 slots at 50 tokens/s each, 25 tokens a request, so 16 requests/s.
 SLOTS, TOKEN_S, TOKENS = 8, 0.02, 25
 LIMITS: Mapping[str, Mapping[str, int]] = {
@@ -30,6 +30,7 @@ LIMITS: Mapping[str, Mapping[str, int]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run one of the two commands."""
     options = _parser().parse_args(arguments)
     if options.command == "aborts":
         soak(options.engine, options.count, options.concurrency, options.seed)
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def soak(engine: str, count: int, concurrency: int, seed: int) -> None:
-    """Abort requests, print the memory at intervals and what is left in the end; raises where anything is."""
+    """Abort requests and print the memory at intervals; raises TimeoutError if requests are left at the end."""
     with _stack(engine) as stack:
         aborter = Aborter(stack.url, stack.model_names[0], 400, seed)
         asyncio.run(aborter.run(min(500, count // 4), concurrency))
@@ -60,7 +61,7 @@ def soak(engine: str, count: int, concurrency: int, seed: int) -> None:
 
 
 def overload(seconds: float) -> None:
-    """Load a slow engine with 1 and 10 times what it can take, under several limits."""
+    """Load a slow engine with 1 and 10 times what it can serve, with several limits."""
     _say("| limits | load | requests/s | TTFT p50, p99 s | latency p50, p99 s | refused | refusal p50, p99 ms |")
     _say("|---|---:|---:|---:|---:|---:|---:|")
     for name, limits in LIMITS.items():
@@ -112,12 +113,12 @@ def _say(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    aborts = commands.add_parser("aborts", help="clients that go away; memory and gauges afterwards")
+    aborts = commands.add_parser("aborts", help="clients that disconnect; memory and gauges afterwards")
     aborts.add_argument("--engine", choices=("scripted", "default"), default="scripted")
     aborts.add_argument("--count", type=int, default=10_000)
     aborts.add_argument("--concurrency", type=int, default=64)
     aborts.add_argument("--seed", type=int, default=0)
-    load = commands.add_parser("overload", help="latency at 1 and 10 times what the engine can take")
+    load = commands.add_parser("overload", help="latency at 1 and 10 times what the engine can serve")
     load.add_argument("--seconds", type=float, default=30.0)
     return parser
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests whose clients go away at random points, sent over bare connections so that leaving is only a reset."""
+"""Requests whose clients disconnect at random points, over raw connections that are reset."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-# How a request ends before its time, and how often.
+# When a request is aborted, and how often in relation to the others.
 WAYS = {
     "at once": 2,
     "half a body": 1,
@@ -23,7 +23,7 @@ MAX_WAIT_S = 60.0
 
 
 class Aborter:
-    """Sends requests of every way to one server. tokens: of an answer that nobody aborts."""
+    """Sends requests to one server and aborts them in all of these ways. tokens: length of an answer that is not aborted."""
 
     def __init__(self, url: str, model: str, tokens: int, seed: int) -> None:
         self._address = urlsplit(url)
@@ -33,8 +33,8 @@ class Aborter:
         self.counts: Counter[str] = Counter()
 
     async def run(self, count: int, concurrency: int, progress: Callable[[int], None] = lambda done: None) -> None:
-        """Abort `count` requests, so many at once; `progress` is told how many are done."""
-        async with _deaf_server() as port:
+        """Abort `count` requests, `concurrency` at once; calls `progress` with the number of finished ones."""
+        async with _silent_server() as port:
             left, done = iter(range(count)), 0
 
             async def worker() -> None:
@@ -68,7 +68,7 @@ class Aborter:
             writer.transport.abort()
 
     async def _leave(self, way: str, reader: asyncio.StreamReader) -> str:
-        """Wait as long as this way takes; its name, or the status of an answer that came before that."""
+        """Wait as the way requires; returns its name, or the status of an answer that came earlier."""
         if way in ("at once", "half a body"):
             return way
         if way == "at a deadline":
@@ -92,8 +92,8 @@ async def _status(reader: asyncio.StreamReader) -> str:
 
 
 @asynccontextmanager
-async def _deaf_server() -> AsyncIterator[int]:
-    """A port where connections are taken and nothing is ever answered."""
+async def _silent_server() -> AsyncIterator[int]:
+    """A port that accepts connections and never answers."""
     server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]

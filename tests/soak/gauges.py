@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stack says about itself: its gauges, and the memory of its processes."""
+"""Read a stack's gauges and the memory of its processes."""
 
 import re
 import time
@@ -11,7 +11,7 @@ import psutil
 
 from scripts.launcher import Stack
 
-# What must be 0 when nobody asks anything any more.
+# Gauges that must be 0 when no request is in progress.
 AT_REST = (
     "triton_chat_in_flight",
     "triton_chat_queued",
@@ -24,34 +24,34 @@ _SAMPLE = re.compile(r"^(triton_chat_\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULT
 
 
 def read_gauges(stack: Stack) -> dict[str, float]:
-    """The sums of this project's samples by name, of the frontend and of Triton."""
+    """Sum this project's samples by name, from the frontend's and Triton's metrics."""
     values: dict[str, float] = {}
     texts = [httpx.get(url, timeout=30).text for url in (f"{stack.url}/metrics", stack.metrics_url)]
     for text in texts:
         own: dict[str, float] = {}
         for name, value in _SAMPLE.findall(text):
             own[name] = own.get(name, 0.0) + float(value)
-        # The frontend may repeat what Triton says.
+        # The frontend may repeat Triton's metrics.
         values |= own
     return values
 
 
 def busy(gauges: Mapping[str, float]) -> dict[str, float]:
-    """Those of AT_REST that are missing or not 0."""
+    """The gauges of AT_REST that are missing or not 0."""
     return {name: gauges.get(name, float("nan")) for name in AT_REST if gauges.get(name) != 0}
 
 
 def wait_at_rest(stack: Stack, seconds: float, read: Callable[[Stack], dict[str, float]] = read_gauges) -> None:
-    """Return once nothing is under way anywhere; raises TimeoutError naming what still is."""
+    """Wait until no request is in progress; raises TimeoutError naming the gauges that are not 0."""
     end = time.monotonic() + seconds
     while left := busy(read(stack)):
         if time.monotonic() > end:
-            raise TimeoutError(f"after {seconds:g} s still under way: {left}")
+            raise TimeoutError(f"after {seconds:g} s still in progress: {left}")
         time.sleep(0.2)
 
 
 def memory(stack: Stack) -> dict[str, float]:
-    """MiB that each process of a stack has for itself (USS), by a name that says what it is."""
+    """Memory of each process of a stack that it does not share (USS), in MiB by role."""
     sizes: dict[str, float] = {}
     for part in stack.parts:
         parent = psutil.Process(part.pid)
@@ -60,13 +60,13 @@ def memory(stack: Stack) -> dict[str, float]:
                 name = part.name if process == parent else _name(process)
                 sizes[name] = sizes.get(name, 0.0) + process.memory_full_info().uss / 2**20
             except psutil.Error:
-                # It went away while it was looked at.
+                # The process has ended meanwhile.
                 continue
     return sizes
 
 
 def _name(process: psutil.Process) -> str:
-    """A Python model's stub is called by the model, whose folder stands in its arguments."""
+    """The role of a child process: the model of a stub, which is in its arguments, else the program's name."""
     arguments = process.cmdline()
     model = next((path for path in arguments if path.endswith("/1/model.py")), None)
     return Path(model).parents[1].name if model else process.name()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A closed loop of clients that ask again as soon as they were answered, or, refused, when they were told to."""
+"""A closed loop of clients that send the next request after an answer, or after the Retry-After of a refusal."""
 
 import asyncio
 import time
@@ -11,7 +11,10 @@ import aiohttp
 
 @dataclass(slots=True)
 class Outcome:
-    """Seconds: ttft and latency of each admitted request, refusal of each 503, `took` of all. others: more statuses."""
+    """Times in seconds: ttft and latency of admitted requests, refusal of each 503, `took` of the whole run.
+
+    others: statuses of all other answers.
+    """
 
     ttft: list[float] = field(default_factory=list)
     latency: list[float] = field(default_factory=list)
@@ -21,13 +24,13 @@ class Outcome:
 
 
 async def closed_loop(url: str, model: str, tokens: int, clients: int, seconds: float) -> Outcome:
-    """Load a server for some seconds; what began in them is waited for."""
+    """Load a server for some seconds, then wait for the requests in progress."""
     outcome, begun = Outcome(), time.monotonic()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=300)) as session:
 
         async def client(index: int) -> None:
-            # Clients do not all come in the same millisecond.
+            # Spread the starts over one second.
             await asyncio.sleep(index / clients)
             while time.monotonic() < begun + seconds:
                 await asyncio.sleep(await _one(session, url, model, tokens, outcome))
@@ -38,7 +41,7 @@ async def closed_loop(url: str, model: str, tokens: int, clients: int, seconds: 
 
 
 async def _one(session: aiohttp.ClientSession, url: str, model: str, tokens: int, outcome: Outcome) -> float:
-    """Ask once; seconds to wait before the next."""
+    """Send one request; returns the seconds to wait before the next."""
     body = {"model": model, "messages": [{"role": "user", "content": "Go on."}], "max_tokens": tokens, "stream": True}
     sent, first = time.monotonic(), None
     async with session.post(f"{url}/v1/chat/completions", json=body | {"ignore_eos": True}) as response:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the scripted engine answers to the prompts of tests/agents; the first rule whose `contains` is in the prompt counts.
+"""The scripted engine's answers to the prompts of tests/agents; the first rule whose `contains` is in the prompt counts.
 
-LangChain's prompts are those of langchain_tests.integration_tests.chat_models. The scripted engine knows nothing of
-guided decoding, so a rule must see from the prompt what form is wanted. `tool_choice` and `response_format` are not
-in a prompt; where the suite sends one prompt with several of them, the rule's answer suits them all.
+LangChain's prompts are those of langchain_tests.integration_tests.chat_models. The scripted engine has no guided
+decoding, so the prompt must decide the form of the answer. `tool_choice` and `response_format` are not in a prompt; if
+the suite sends one prompt with several of them, the rule's answer is valid for all.
 """
 
 import json
@@ -19,12 +19,12 @@ def call(name: str, **arguments: Any) -> str:
 
 
 def asked(question: str, text: str) -> Rule:
-    """The answer when the last user message ends with `question`."""
+    """A rule that answers if the last user message ends with `question`."""
     return {"contains": f"{question}<|im_end|>\n<|im_start|>assistant\n", "text": text, "sizes": [1, 3, 2]}
 
 
 def seen(part: str, text: str) -> Rule:
-    """The answer when `part` is anywhere in the prompt."""
+    """A rule that answers if `part` is anywhere in the prompt."""
     return {"contains": part, "text": text, "sizes": [1, 3, 2]}
 
 
@@ -32,7 +32,7 @@ _JOKE = json.dumps({"setup": "Why do cats sit on keyboards?", "punchline": "To w
 _ARGUMENTS = json.loads(_JOKE)
 
 LANGCHAIN: list[Rule] = [
-    # Tool results first: those prompts hold the question too.
+    # Tool results first, as those prompts also contain the question.
     seen("<tool_response>\nIt's sunny.", "It is sunny in San Francisco."),
     asked("What is 3 + 4", call("my_adder_tool", a=3, b=4)),
     seen('<tool_response>\n{"result": 3}', "1 + 2 = 3"),
@@ -40,7 +40,7 @@ LANGCHAIN: list[Rule] = [
     asked("magic_function(3)? Use the tool.", call("magic_function", input=3)),
     asked("magic_function_no_args()? Use the tool.", call("magic_function_no_args")),
     asked("generate a Pirate greeting.", call("greeting_generator", answer_style="Pirate")),
-    # Asked with tool_choice "required" and then with this function's name.
+    # Sent with tool_choice "required" and then with this function's name.
     asked("Hello!", call("magic_function", input=1)),
     asked("in San Francisco, CA?", f"<think>\nI should look.\n</think>\n\n{call('get_weather', location='SF')}"),
     asked("a Chinese technology company", call("unicode_customer", customer_name="你好啊集团", description="科技")),

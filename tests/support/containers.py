@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of docker/ share: the tools of `make setup-containers`, and what those files may name."""
+"""Helpers for the tests of docker/: the tools of `make setup-containers`, and the options that the files may name."""
 
 import importlib.util
 import re
@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 BIN = ROOT / ".cache" / "containers-venv" / "bin"
 PORT, METRICS_PORT = LaunchOptions().port, LaunchOptions().triton_metrics_port
-# `--engine` is engine_name there.
+# The field of `--engine` is engine_name.
 LAUNCHERS = {field.name for field in fields(LaunchOptions)} - {"settings", "engine_name", "notes"}
 SETTINGS = {field.name for field in fields(Settings)}
-# vLLM's by the text of its class: importing it takes many seconds.
+# vLLM's options, read from the text of their class, as importing it takes many seconds.
 _VLLM = Path(importlib.util.find_spec("vllm").submodule_search_locations[0]) / "engine" / "arg_utils.py"
 VLLM = set(re.findall(r"^    (\w+): ", _VLLM.read_text(encoding="utf-8"), re.MULTILINE))
-# Of the backend `tensorrtllm`, as its config has them.
+# Parameters of the backend `tensorrtllm`, read from its config.
 _TRTLLM = (ROOT / "model_repository" / "tensorrt_llm" / "configs" / "trtllm.pbtxt").read_text(encoding="utf-8")
 TRTLLM = set(re.findall(r'key: "(\w+)"', _TRTLLM))
 OPTIONS = LAUNCHERS | SETTINGS | MODEL_SETTINGS | TRTLLM | VLLM
@@ -31,7 +31,7 @@ VARIABLES |= {f"{ENV_PREFIX}{name}" for name in ("MODEL", "ENGINE", "ENGINE_OPTI
 
 
 def run_tool(name: str, *arguments: object, **options: object) -> "subprocess.CompletedProcess[str]":
-    """Run one of the environment's programs to its end; fails the test where it is not installed."""
+    """Run one of the environment's programs; fails the test if it is not installed."""
     if not (BIN / name).is_file():
         pytest.fail(f"no {BIN / name}: run `make setup-containers`")
     return subprocess.run(
@@ -40,7 +40,7 @@ def run_tool(name: str, *arguments: object, **options: object) -> "subprocess.Co
 
 
 def check_flags(command: list[str]) -> None:
-    """Every --flag=value of a launcher's command line is an option that somebody reads."""
+    """Check that every --flag=value of a launcher's command line is a known option."""
     flags = {re.split("[= ]", word)[0][2:].replace("-", "_") for word in command if word.startswith("--")}
     assert flags <= OPTIONS, flags - OPTIONS
     assert not [word for word in command if word.startswith("-") and not word.startswith("--")]

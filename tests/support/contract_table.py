@@ -2,14 +2,14 @@
 """NVIDIA's `tensorrtllm` C++ backend (all_models/inflight_batcher_llm at TensorRT-LLM 1.2.1) as a table.
 
 Columns: name, data type, dims without the batch dimension, and flags: "s" scalar (reshape to []), "r" ragged,
-"!" required. Written from the upstream files, not from this repository's configs, which are held against it.
+"!" required. It is written from the upstream files; the tests compare this repository's configs with it.
 """
 
 Row = tuple[str, str, tuple[int, ...], str]
 
 
 def rows(names: str, dtype: str, dims: tuple[int, ...], flags: str = "") -> list[Row]:
-    """One row per name."""
+    """Make one row per name."""
     return [(name, dtype, dims, flags) for name in names.split()]
 
 
@@ -92,7 +92,7 @@ ENSEMBLE_INPUTS: list[Row] = [
     *rows("embedding_bias_weights", "FP32", (-1,)),
 ]
 
-# Upstream ensemble input -> input of `tensorrt_llm`, where the names differ.
+# Upstream ensemble input -> input of `tensorrt_llm`, if the names differ.
 RENAMED = {
     "top_k": "runtime_top_k",
     "top_p": "runtime_top_p",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo model's stack beside a folder of pictures, which it may read by path, by http: and by https:."""
+"""A stack of the demo model with a folder of pictures, which it may read by path, http: and https:."""
 
 import os
 import ssl
@@ -56,7 +56,7 @@ def _file_server(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[st
 
 
 def draw_all(folder: Path) -> None:
-    """Pictures that no training has seen, drawn in another way than the training's."""
+    """Draw pictures that are not in the training data, with other code than the training's."""
 
     def canvas(size: tuple[int, int] = (300, 300), ground: str = WHITE) -> tuple[Image.Image, ImageDraw.ImageDraw]:
         image = Image.new("RGB", size, ground)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fenced blocks and tables of the documentation, for the tests that hold them against the code.
+"""Read fenced blocks and tables of the documentation, for the tests that compare them with the code.
 
-A comment right before a block says how it is tested: `<!-- not run: why -->`, `<!-- prints: words -->` or
+A comment directly before a block says how it is tested: `<!-- not run: why -->`, `<!-- prints: words -->` or
 `<!-- model: demo-vlm; prints: words -->`.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-# Not docs/requests.md: test_curl.py runs that, with a model that sees.
+# Without docs/requests.md, which test_curl.py runs with a vision model.
 PAGES = (ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted(set(DOCS.glob("*.md")) - {DOCS / "requests.md"}))
 RUNNABLE = ("bash", "python")
 FENCE = "```"
@@ -22,9 +22,10 @@ _NOTE = re.compile(r"<!-- (?:not run: (?P<not_run>.+)|(?:model: (?P<model>[\w.-]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """place: page and line. not_run: why it cannot be run here. prints: what its output must hold.
+    """A fenced block.
 
-    model: the one of the tests' servers that it is for; None is the default one.
+    place: page and line. not_run: why it cannot be run here. prints: text that its output must contain.
+    model: the tests' server that it is for; None is the default server.
     """
 
     place: str
@@ -36,7 +37,7 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The fenced blocks of a page in order."""
+    """Yield the fenced blocks of a page in order."""
     lines = page.read_text(encoding="utf-8").splitlines()
     at = 0
     while at < len(lines):
@@ -70,5 +71,5 @@ def rows(text: str) -> list[list[str]]:
 
 
 def codes(text: str) -> list[str]:
-    """What stands in backticks."""
+    """The texts in backticks."""
     return re.findall(r"`([^`]+)`", text)

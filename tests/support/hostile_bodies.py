@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Request bodies made to break a server, each under the name of what it tries. The large ones are made when sent."""
+"""Request bodies that try to break a server, named by what they try; large ones are made when they are sent."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/r
 
 @dataclass(frozen=True, slots=True)
 class Hostile:
-    """body: makes the bytes to POST to `path`."""
+    """A hostile request. body: makes the bytes to POST to `path`."""
 
     name: str
     path: str
@@ -23,7 +23,7 @@ class Hostile:
 
 
 def DEEP(depth: int) -> Any:
-    """Objects in each other."""
+    """Nested objects."""
     value: Any = 1
     for _ in range(depth):
         value = {"a": value}
@@ -59,15 +59,15 @@ def _png(width: int, height: int, data: bytes) -> bytes:
 
 
 def _bomb_text_chunk() -> bytes:
-    """A sound picture of one pixel with a compressed comment of 100 MB."""
+    """A valid picture of one pixel with a compressed comment of 100 MB."""
     text = b"Comment\0\0" + zlib.compress(b"\0" * 100_000_000, 9)
-    sound = _png(1, 1, zlib.compress(b"\0" * 4))
+    valid = _png(1, 1, zlib.compress(b"\0" * 4))
     chunk = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
-    return sound[:33] + chunk + sound[33:]
+    return valid[:33] + chunk + valid[33:]
 
 
 def _polyglot() -> bytes:
-    """A GIF to some readers, a script to others."""
+    """A file that some readers take for a GIF and others for a script."""
     return b"GIF89a/*" + b"\0" * 100 + b"*/=1;alert(1)//<svg onload=alert(1)><?xml version='1.0'?>"
 
 

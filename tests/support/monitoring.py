@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The expressions of `docker/`'s dashboard and alerts, and the names of the metrics in them."""
+"""Read the expressions of the dashboard and alerts in `docker/`, and the metrics in them."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def expressions() -> Iterator[str]:
-    """Every PromQL expression, of the dashboard with its variables filled in."""
+    """Yield every PromQL expression, with the dashboard's variables filled in."""
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", ()):
             yield target["expr"].replace("$__rate_interval", "5m").replace("$endpoint", ".*")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real stack whose engine plays scripts: real Triton, ensemble, tokenizer and frontend around the scripted engine.
+"""A stack whose engine plays scripts: real Triton, ensemble, tokenizer and frontend around a scripted engine.
 
-Or around the double of TensorRT-LLM's C++ backend, which plays the same scripts.
+The engine is tests/fakes/scripted_engine.py, or the double of TensorRT-LLM's C++ backend, which plays the same scripts.
 """
 
 import json
@@ -17,10 +17,10 @@ from scripts.launcher import FREE_PORTS, Stack
 ROOT = Path(__file__).parents[2]
 FAKES = ROOT / "tests" / "fakes"
 SCRIPT, DOUBLE, LOGS, ENGINE = "script.json", "double.json", "logs", "engine"
-# Set by pytest's option --double: every scripted stack is one around the double.
+# Set by pytest's option --double: every scripted stack uses the double.
 ALL_DOUBLES = "TRITON_CHAT_TEST_DOUBLE"
 ENVIRONMENT = {"TRITON_CHAT_ENGINE": "scripted_engine:ScriptedEngine"}
-# What a checkpoint's config.json must say for a family to be recognised; there are no weights to describe.
+# The parts of config.json by which a family is recognised; there are no weights.
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": {
         "model_type": "qwen3",
@@ -48,20 +48,20 @@ class ScriptedStack:
 
     @property
     def double(self) -> bool:
-        """Whether the engine is the double of the C++ backend, which lacks the extensions."""
+        """Whether the engine is the double of the C++ backend, which lacks this project's extensions."""
         return self.stack.engine is not None
 
     def play(self, *rules: dict[str, Any]) -> None:
-        """Replace the rules; the first whose `contains` stands in the prompt answers."""
+        """Replace the rules; the first whose `contains` is in the prompt answers."""
         self._script.write_text(json.dumps(rules), encoding="utf-8")
 
     def asked_double(self) -> dict[str, Any]:
-        """The inputs of the last request to the double by name, with the value of each that is one number."""
+        """The inputs of the double's last request by name, with the values of those that are single numbers."""
         asked: dict[str, Any] = json.loads((self._script.parent / "asked.json").read_text(encoding="utf-8"))
         return asked
 
     def set_double(self, **options: Any) -> None:
-        """Replace the double's own options (`DoubleOptions`)."""
+        """Replace the double's options (`DoubleOptions`)."""
         (self._script.parent / DOUBLE).write_text(json.dumps(options), encoding="utf-8")
 
 
@@ -77,11 +77,11 @@ def scripted_stack(
     double: bool | None = None,
     **settings: str,
 ) -> Iterator[ScriptedStack]:
-    """Start a stack for a family's real tokenizer on free ports; `folder` is empty, `settings` go to the environment.
+    """Start a stack for a family's real tokenizer on free ports.
 
-    family: one of CONFIGS, or else a name for `tokenizer_dir`, which is a whole checkpoint then.
-    names: what clients may call the model; the family alone unless told. more: arguments of the launcher.
-    clean_stop: check in the end that no request was leaked. double: around the double; None is what --double says.
+    family: one of CONFIGS, or else a name for `tokenizer_dir`, which must be a whole checkpoint then. folder: empty.
+    names: names of the model for clients (default: the family). more: arguments of the launcher. clean_stop: check
+    at the end that no request was leaked. double: use the double; None as --double says. settings: environment variables.
     """
     double = bool(os.environ.get(ALL_DOUBLES)) if double is None else double
     arguments = [*(double_line if double else scripted_line)(family, tokenizer_dir, folder), *more]
@@ -89,15 +89,15 @@ def scripted_stack(
     with Stack(arguments, environment=os.environ | ({} if double else ENVIRONMENT) | settings) as stack:
         yield ScriptedStack(stack, folder / ENGINE / SCRIPT if double else folder / SCRIPT)
         if double:
-            # Triton 2.51 never releases an ensemble's request whose step fails while another works, and the C++ backend
-            # has no other way to tell a failure: Triton would wait for them until its time limit.
+            # Triton 2.51 never releases an ensemble's request whose step fails while another one works, and the C++
+            # backend cannot report a failure in another way: Triton would wait for them until its time limit.
             stack.hurry.set()
     if clean_stop and not double:
         check_clean_stop(folder / LOGS)
 
 
 def scripted_line(family: str, tokenizer_dir: Path, folder: Path) -> list[str]:
-    """The arguments of `triton-chat serve` for such a stack, all files of which are laid out in `folder`."""
+    """Write the files of a scripted stack to `folder`; returns the arguments of `triton-chat serve`."""
     checkpoint = _checkpoint(family, tokenizer_dir, folder)
     (folder / SCRIPT).write_text("[]")
     repository = _repository(folder)
@@ -108,9 +108,9 @@ def scripted_line(family: str, tokenizer_dir: Path, folder: Path) -> list[str]:
 
 
 def double_line(family: str, tokenizer_dir: Path, folder: Path, **options: Any) -> list[str]:
-    """The same around the double: the backend's name is all that differs from how the C++ backend is loaded.
+    """Do the same with the double, whose config differs from the C++ backend's only in the backend's name.
 
-    options: the double's own (`DoubleOptions`).
+    options: of the double (`DoubleOptions`).
     """
     engine = folder / ENGINE
     engine.mkdir(parents=True)
@@ -148,7 +148,7 @@ def _repository(folder: Path) -> Path:
 
 
 def check_clean_stop(logs: Path) -> None:
-    """A request leaked inside Triton keeps the ensemble loaded until the exit time limit; and no stub may crash."""
+    """Check the log for leaked requests, which keep the ensemble loaded until the time limit, and for crashed stubs."""
     text = (logs / "tritonserver.log").read_text(encoding="utf-8", errors="replace")
     assert "successfully unloaded 'ensemble'" in text, "a request was never released"
     assert "Segfault" not in text, "a model's process crashed at its end"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program at a terminal of its own: keys are typed, what it shows is read as text."""
+"""Run a program in a pseudo-terminal: type keys and read its output as text."""
 
 import fcntl
 import os
@@ -17,41 +17,41 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
 
 
 class Terminal:
-    """The running program and everything that it has shown."""
+    """A running program and its output so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
         self.process = process
         self._master = master
-        self._shown = b""
+        self._output = b""
         threading.Thread(target=self._read, daemon=True).start()
 
     @property
-    def shown(self) -> str:
-        """Without the sequences that move the cursor or colour text; what was drawn anew is there twice."""
-        return _ESCAPES.sub("", self._shown.decode(errors="replace"))
+    def text(self) -> str:
+        """The output without control sequences; text that was drawn again is in it twice."""
+        return _ESCAPES.sub("", self._output.decode(errors="replace"))
 
     def type(self, keys: str) -> None:
         """Press these keys."""
         os.write(self._master, keys.encode())
 
     def wait_for(self, text: str, times: int = 1, seconds: float = 60.0) -> None:
-        """Wait until the text was shown so often; fail with the screen."""
+        """Wait until the text is in the output that many times, or fail with the output."""
         end = time.monotonic() + seconds
-        while self.shown.count(text) < times:
-            assert time.monotonic() < end, f"{text!r} was not shown {times} times:\n{self.shown}"
+        while self.text.count(text) < times:
+            assert time.monotonic() < end, f"{text!r} was not printed {times} times:\n{self.text}"
             time.sleep(0.05)
 
     def _read(self) -> None:
         while True:
             try:
-                self._shown += os.read(self._master, 65536)
+                self._output += os.read(self._master, 65536)
             except OSError:  # The program has ended.
                 return
 
 
 @contextmanager
 def terminal(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Terminal]:
-    """Start the program; its terminal sends it the signals of Ctrl-C. It is ended if it did not end itself."""
+    """Start a program in a terminal that sends the signals of Ctrl-C; it is killed at the end if it still runs."""
     master, slave = pty.openpty()
 
     def take_terminal() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests to Triton by `tritonclient`, streamed."""
+"""Send streaming requests to Triton with `tritonclient`."""
 
 import asyncio
 import uuid
@@ -12,6 +12,7 @@ from tests.support.waiting import PATIENCE_S
 
 
 def tensor(name: str, value, dtype=None) -> grpc.InferInput:
+    """Create an input with a batch dimension of 1 from a value or a list of values."""
     array = np.array([value] if isinstance(value, list) else [[value]], dtype=dtype)
     made = grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
     made.set_data_from_numpy(array)
@@ -19,7 +20,7 @@ def tensor(name: str, value, dtype=None) -> grpc.InferInput:
 
 
 async def infer(stack, model: str, inputs: list, parameters: dict | None = None, request_id: str | None = None) -> list:
-    """Every response of one streaming request as {output: array}; raises what the server reports."""
+    """Send one streaming request; returns its responses as {output: array}, raises the server's error."""
     done = asyncio.Event()
 
     async def requests():
@@ -47,4 +48,5 @@ async def infer(stack, model: str, inputs: list, parameters: dict | None = None,
 
 
 def text_of(responses: list) -> str:
+    """Join the text of all responses."""
     return b"".join(r["text_output"].item() for r in responses).decode()

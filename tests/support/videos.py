@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small videos, made by PyAV."""
+"""Small generated videos."""
 
 import functools
 import io
@@ -19,7 +19,7 @@ def video(
     options: tuple[tuple[str, str], ...] = (),
     movflags: str = "",
 ) -> bytes:
-    """A video in which a white bar moves right from frame to frame over a green ground."""
+    """Encode a video in which a white bar moves right over a green background."""
     file = io.BytesIO()
     with av.open(file, "w", format=kind, options={"movflags": movflags} if movflags else {}) as container:
         stream = container.add_stream(codec, rate=10, options=dict(options))

@@ -10,12 +10,12 @@ import httpx
 from scripts.launcher import Stack
 
 MODEL = "smollm2-135m-instruct"
-# These machines are slow at times; a wait that ends early is no finding.
+# Long, as test machines may be slow.
 PATIENCE_S = 120.0
 
 
 def running_requests(stack: Stack) -> float:
-    """The engine's own count of requests inside it, from Triton's metrics endpoint."""
+    """The number of requests inside the engine, from Triton's metrics endpoint."""
     text = httpx.get(stack.metrics_url, timeout=PATIENCE_S).text
     gauges = r"triton_chat_engine_(?:running|waiting)\{.*\}"
     if stack.engine is not None:
@@ -26,7 +26,7 @@ def running_requests(stack: Stack) -> float:
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
-    """Poll until the condition holds; fail naming it."""
+    """Poll until the condition holds, or fail. what: names the condition."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The executor behind the double: what requests it takes, and the results that it streams for them."""
+"""The executor of the double: accepts or refuses requests, and streams scripted results."""
 
 import asyncio
 import itertools
@@ -16,14 +16,14 @@ from common.tokenizer import ChatTokenizer
 
 
 class ExecutorError(Exception):
-    """What the executor says of a request that it does not serve; its words are the client's."""
+    """The executor cannot serve a request; the client gets the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoubleOptions:
-    """`double.json` in the engine's folder, but for `slots` read anew for each request.
+    """The options in `double.json` of the engine's folder; all but `slots` are read again for each request.
 
-    sends_end_id: an answer's last id is its end id. slots: answers at once.
+    sends_end_id: an answer's last id is its end id. slots: concurrent answers.
     """
 
     sends_end_id: bool = False
@@ -32,7 +32,7 @@ class DoubleOptions:
 
 @dataclass(slots=True)
 class Request:
-    """One executor request: a row of a batch, or one of the sequences that it asks for."""
+    """One executor request: a row of a batch, or one of its requested sequences."""
 
     number: int
     prompt: list[int]
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """New ids of each beam; total: of the first beam so far. final: the last of its sequence."""
+    """New ids of each beam. total: ids of the first beam so far. final: whether the sequence ends."""
 
     request: Request
     beams: list[list[int]]
@@ -61,7 +61,7 @@ class Result:
 class Executor:
     """Plays the script in the engine's folder, `slots` answers at once.
 
-    `asked.json` there is what the last request held: its inputs' names, and their values where they are one number.
+    It writes `asked.json` there: the names of the last request's inputs, and the values of those that are single numbers.
     """
 
     def __init__(self, parameters: Mapping[str, str], max_queue_size: int) -> None:
@@ -78,8 +78,8 @@ class Executor:
         self._numbers = itertools.count(1)
 
     def enqueue(self, inputs: RequestInputs) -> list[Request]:
-        """The executor's requests for one of Triton's; raises ExecutorError for what the backend refuses."""
-        self._asked_file.write_text(json.dumps(inputs.told()), encoding="utf-8")
+        """Make the executor requests of one Triton request; raises ExecutorError if the backend would refuse it."""
+        self._asked_file.write_text(json.dumps(inputs.summary()), encoding="utf-8")
         if inputs.array("input_ids") is None:
             raise ExecutorError("input_ids or encoder_input_features is not present in the request.")
         if self._reuses and "prompt_embedding_table" in inputs.names:
@@ -108,7 +108,7 @@ class Executor:
         ]
 
     async def run(self, request: Request) -> AsyncIterator[Result]:
-        """The results of a request; the last one is final, whether it was cancelled or not."""
+        """Yield the results of a request; the last one is final, also after a cancellation."""
         self._waiting += 1
         async with self._slots:
             self._waiting -= 1
@@ -126,7 +126,7 @@ class Executor:
                 sent += ids
                 first = first or time.monotonic_ns()
                 final = ids is parts[-1]
-                # An end id that is kept is a step without a token: the last result comes after the last token.
+                # If the end id is not sent, the final result follows the last token and is empty.
                 kept = final and self._keeps_end(rule, request, sent)
                 last = time.monotonic_ns() if final and not kept else 0
                 if request.streaming:
@@ -182,7 +182,7 @@ class Executor:
 
 
 def _beams(ids: list[int], count: int) -> list[list[int]]:
-    """Made-up further beams, each one id shorter than the one before."""
+    """Make beams from one answer, each one id shorter than the one before."""
     return [ids[: max(1, len(ids) - beam)] for beam in range(count)]
 
 

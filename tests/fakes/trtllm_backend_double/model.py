@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A double of NVIDIA's C++ backend `tensorrtllm` (TensorRT-LLM 1.2.1), loaded under the very config that it would have.
+"""A double of NVIDIA's C++ backend `tensorrtllm` (TensorRT-LLM 1.2.1), loaded with the same config.
 
-It says what a script says and does all else as the backend does: no tensor beyond the contract's, no finish reason, the
-end of an answer only on Triton's flag, errors as Triton errors, a stop by the request's id. The engine's folder holds
-the script and `double.json` (see DoubleOptions).
+It answers from a script and otherwise behaves like the backend: only the contract's tensors, no finish reason, the end of
+an answer only as Triton's flag, errors as Triton errors, stops by request id. The engine's folder has the script and
+`double.json` (see DoubleOptions).
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class TritonPythonModel:
     """Triton's interface."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the backend's parameters, of which an unset one is empty."""
+        """Read the backend's parameters; unset ones are empty."""
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         queue = config["dynamic_batching"]["default_queue_policy"]["max_queue_size"]
@@ -48,14 +48,14 @@ class TritonPythonModel:
         self._loop.call_soon_threadsafe(self._report)
 
     def execute(self, requests: list[Any]) -> None:
-        """Decoupled: all is sent by the loop."""
+        """Pass requests to the loop, which sends all responses (decoupled)."""
         for request in requests:
             self._loop.call_soon_threadsafe(self._accept, request, request.get_response_sender())
 
     def finalize(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        # The stub crashes on metrics that Python's end takes away.
+        # The stub crashes if metrics are deleted when Python ends.
         del self._active, self._family
 
     def _accept(self, request: Any, sender: Any) -> None:
@@ -76,7 +76,7 @@ class TritonPythonModel:
             task.add_done_callback(lambda done: self._forget(request_id, done))
 
     async def _run(self, call: Call, generation: Any) -> None:
-        """Stream one executor request; whatever ends it is flagged."""
+        """Stream one executor request; its end is always flagged."""
         try:
             async for result in self._executor.run(generation):
                 call.send(result)
@@ -89,7 +89,7 @@ class TritonPythonModel:
             return
         for call in self._tasks.get(request_id, {}).values():
             call.cancel()
-        # A request that has ended is none the worse for it.
+        # For a request that has ended this has no effect.
         sender.send(pb_utils.InferenceResponse([]), flags=FINAL)
 
     def _forget(self, request_id: str, task: "asyncio.Task[None]") -> None:
@@ -98,7 +98,7 @@ class TritonPythonModel:
             del self._tasks[request_id]
 
     def _watch(self) -> None:
-        """The requests' own cancellation flags, which no ensemble sets."""
+        """Check the requests' cancellation flags, which ensembles do not set."""
         for calls in list(self._tasks.values()):
             for call in calls.values():
                 if call.abandoned():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tensors of the double: a request's inputs, and responses with no output but the contract's."""
+"""The tensors of the double: a request's inputs, and responses with only the contract's outputs."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ COUNTS = ("num_input_tokens", "num_output_tokens")
 
 
 class RequestInputs:
-    """One Triton request's inputs by name, batch dimension and all. Names that the backend does not know are ignored."""
+    """The inputs of one Triton request by name, with their batch dimension; unknown names are ignored."""
 
     def __init__(self, request: Any) -> None:
         self.names = {tensor.name() for tensor in request.inputs()}
@@ -25,8 +25,8 @@ class RequestInputs:
     def array(self, name: str) -> Any:
         return self._arrays.get(name)
 
-    def told(self) -> dict[str, Any]:
-        """The names of all inputs, with the value of each that is one number."""
+    def summary(self) -> dict[str, Any]:
+        """The names of all inputs, with the values of those that are single numbers."""
         sized = {name: array for name, array in self._arrays.items() if array.size == 1 and array.dtype != object}
         return {name: sized[name].item() if name in sized else None for name in self.names}
 
@@ -39,13 +39,13 @@ class RequestInputs:
         return len(self._arrays["input_ids"])
 
     def prompt(self, row: int) -> list[int]:
-        """At batch 1 input_lengths trims nothing."""
+        """The ids of a row, cut at input_lengths unless the batch is 1."""
         ids = self._arrays["input_ids"][row].tolist()
         return ids if self.batch == 1 else ids[: self.scalar("input_lengths", len(ids), row)]
 
 
 def words(array: Any, row: int) -> list[list[int]]:
-    """Of a [batch, 2, n] list: flat ids above, below the offset where each word ends, padded by -1."""
+    """The words of a row of [batch, 2, n]: first the flat ids, then the end offset of each word, padded with -1."""
     if array is None:
         return []
     ids, ends = array[row].tolist()
@@ -54,7 +54,7 @@ def words(array: Any, row: int) -> list[list[int]]:
 
 
 class Call:
-    """One Triton request and its responses. The flag goes with the last result of its last sequence."""
+    """One Triton request and its responses; the final flag is on the last result of the last sequence."""
 
     def __init__(
         self, inputs: RequestInputs, names: set[str], sender: Any, requests: "list[Request]", excludes_input: bool
@@ -64,26 +64,26 @@ class Call:
         self._excludes_input = bool(inputs.scalar("exclude_input_in_output", excludes_input))
 
     def send(self, result: "Result") -> None:
-        """One result as a response; errors as the backend's where the client did not ask for what must be there."""
+        """Send one result; fails like the backend if the client did not request the mandatory outputs."""
         if self._left == 0:
             return
         missing = [name for name in ("output_ids", "sequence_length") if name not in self._names]
         if missing:
-            where = "Error encountered while populating response"
-            self.fail(f"{where}: {missing[0]} tensor must be present in list of output tensors")
+            error = "Error encountered while populating response"
+            self.fail(f"{error}: {missing[0]} tensor must be present in list of output tensors")
             return
         self._left -= result.final
         flags = FINAL if self._left == 0 else 0
         self._sender.send(pb_utils.InferenceResponse(self._tensors(result)), flags=flags)
 
     def fail(self, text: str) -> None:
-        """A Triton error, which ends the request."""
+        """Send a Triton error, which ends the request."""
         if self._left > 0:
             self._left = 0
             self._sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(text)), flags=FINAL)
 
     def cancel(self) -> None:
-        """The executor ends the requests with a final result each, without ids."""
+        """Cancel; the executor ends each request with a final result without ids."""
         for request in self._requests:
             request.cancelled.set()
 
@@ -105,7 +105,7 @@ class Call:
         if self._inputs.scalar("num_return_sequences", 1) > 1:
             tensors.append(_tensor("sequence_index", [[request.sequence_index]], np.int32))
         if self._inputs.scalar("return_log_probs", False):
-            # Of all tokens so far, in each response of a stream.
+            # Each response of a stream has those of all tokens so far.
             tensors += [
                 _tensor("output_log_probs", [[[-0.5] * result.total] * len(beams)], np.float32),
                 _tensor("cum_log_probs", [[-0.5 * result.total] * len(beams)], np.float32),
@@ -118,7 +118,7 @@ class Call:
 
 
 def _performance(result: "Result") -> list[Any]:
-    """In each response, asked for by name or not; times are 0 until they have come."""
+    """Outputs of return_perf_metrics, sent even if they are not requested by name; times are 0 until they are known."""
     times = {
         "arrival_time_ns": result.first_token_time_ns,
         "first_scheduled_time_ns": result.first_token_time_ns,

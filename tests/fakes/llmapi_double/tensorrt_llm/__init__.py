@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A double of TensorRT-LLM 1.2.1's LLM API: its documented names, arguments and types, and scripted answers.
 
-It refuses what the real one refuses: unknown arguments, values of another type, more than one guide. The environment
-variable TENSORRT_LLM_DOUBLE names a JSON file of rules {"contains", "ids" or "text", "error"}; the first whose
-`contains` stands in the decoded prompt is played, a token for each response.
+Like the real one it refuses unknown arguments, values of another type and more than one guide. The environment variable
+TENSORRT_LLM_DOUBLE names a JSON file of rules {"contains", "ids" or "text", "error"}; the first whose `contains` is in
+the decoded prompt is played, one token per response.
 """
 
 from tensorrt_llm.llm import LLM

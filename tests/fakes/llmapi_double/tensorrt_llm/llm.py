@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LLM and what generate_async returns."""
+"""The double's LLM and the result of generate_async."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from tensorrt_llm.sampling_params import SamplingParams
 
-# TorchLlmArgs beside the explicit arguments: those that a serving team sets.
+# Fields of TorchLlmArgs that are not explicit arguments and that deployments set.
 KNOWN = {
     "pipeline_parallel_size": int, "context_parallel_size": int, "moe_tensor_parallel_size": int, "moe_expert_parallel_size": int,
     "gpus_per_node": int, "enable_attention_dp": bool, "guided_decoding_backend": str, "speculative_config": dict,
@@ -53,7 +53,7 @@ class CompletionOutput:
 
 
 class RequestOutput:
-    """An async iterator of itself, which only the loop that asked for it can use."""
+    """An async iterator over itself, which only the event loop that created it can use."""
 
     def __init__(
         self, llm: "LLM", rule: dict[str, Any], params: SamplingParams, prompt: list[int], streaming: bool
@@ -121,7 +121,7 @@ class DoubleTokenizer:
 
 
 class LLM:
-    """The explicit arguments of the real one; others by name and type, else ValueError as it has it."""
+    """The double of LLM: has its explicit arguments, and checks all others by name and type."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class LLM:
         if isinstance(inputs, list) and all(type(one) is int for one in inputs):
             return inputs
         if isinstance(inputs, dict) and inputs.keys() <= {"prompt", "multi_modal_data", "mm_processor_kwargs"}:
-            # As the family's processor: a text begins with <bos>, each image takes 256 places between its marks.
+            # As the family's processor: the text begins with <bos>, each image has 256 tokens between its marks.
             images = inputs.get("multi_modal_data", {}).get("image", [])
             text = inputs["prompt"]
             if text.count("<start_of_image>") != len(images):

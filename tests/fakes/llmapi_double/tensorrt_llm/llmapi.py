@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the real package has its parameters too."""
+"""The real package also exports its parameters here."""
 
 from tensorrt_llm.llm import LLM, CompletionOutput, RequestOutput
 from tensorrt_llm.sampling_params import GuidedDecodingParams, SamplingParams

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SamplingParams and GuidedDecodingParams: keyword-only, their fields and defaults; here types are checked as well."""
+"""SamplingParams and GuidedDecodingParams with their fields and defaults; the double also checks types."""
 
 from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
