@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Low-rank changes of the language model's weights, trained through the very weights that are served."""
+"""The low-rank adapter of the language model, in training and when it is merged for serving."""
 
 import torch
 import torch.nn.functional as F
@@ -8,15 +8,16 @@ from torch import Tensor, nn
 from models.demo_vlm.layout import LORA_RANK, LORA_SCALE
 
 
-def merged(weight: Tensor, down: Tensor, up: Tensor, scale: Tensor | float) -> Tensor:
-    """weight + scale * up @ down in float32, rounded to the weight's dtype once."""
+def merge_adapter(weight: Tensor, down: Tensor, up: Tensor, scale: Tensor | float) -> Tensor:
+    """Compute weight + scale * up @ down in float32, rounded once to the weight's dtype."""
     return (weight.float() + scale * (up.float() @ down.float())).to(weight.dtype)
 
 
 class AdaptedLinear(nn.Module):
-    """A frozen linear layer whose weight is changed by `up` [out, rank] @ `down` [rank, in].
+    """A frozen linear layer with a trained change of its weight, `up` [out, rank] @ `down` [rank, in].
 
-    The changed weight is made as a whole, not added to the output, so that training sees its rounding to bf16.
+    The change is merged into the weight in each pass instead of being added to the output, so that training sees the
+    rounding to bf16 that serving has.
     """
 
     scale: Tensor
@@ -27,15 +28,16 @@ class AdaptedLinear(nn.Module):
         self.down = nn.Parameter(torch.empty(LORA_RANK, linear.in_features, dtype=torch.float32))
         self.up = nn.Parameter(torch.zeros(linear.out_features, LORA_RANK, dtype=torch.float32))
         nn.init.normal_(self.down, std=linear.in_features**-0.5)
-        # A tensor, so that switching the change off does not compile the layer again.
+        # A tensor, so that switching the adapter off does not recompile the layer.
         self.register_buffer("scale", torch.tensor(LORA_SCALE), persistent=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, merged(self.weight, self.down, self.up, self.scale))
+        """Apply the layer: [..., in] -> [..., out]."""
+        return F.linear(hidden, merge_adapter(self.weight, self.down, self.up, self.scale))
 
 
 def adapt(model: nn.Module) -> list[AdaptedLinear]:
-    """Replace every linear layer of the decoder's layers; returns the new ones."""
+    """Replace all linear layers in the decoder's layers; returns the new ones."""
     adapted: list[AdaptedLinear] = []
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and ".layers." in f".{name}":

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo model's fixed choices: sizes, special tokens and prompt."""
+"""The fixed choices of the demo model: weights file, sizes, special tokens and system prompt."""
 
 from pathlib import Path
 from typing import Any
 
-# What was trained: vision tower, projector and the changes of the language model.
+# The trained tensors: vision tower, projector and the adapter of the language model.
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
 
-# SmolLM2's own default, so that chats without pictures are answered as before.
+# SmolLM2's default, so that chats without pictures are answered as before.
 SYSTEM_PROMPT = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
-# Special tokens of SmolLM2's full vocabulary that no chat uses, and what they are renamed to.
+# Special tokens of SmolLM2 that no chat uses, and their new names.
 RENAMED_TOKENS = {"<issue_start>": "<img>", "<issue_closed>": "</img>", "<reponame>": "<IMG_CONTEXT>"}
 
 TILE = 224
@@ -19,7 +19,7 @@ MIN_TILES, MAX_TILES = 1, 4
 PATCHES_PER_SIDE = TILE // PATCH
 TOKENS_PER_TILE = (PATCHES_PER_SIDE // 2) ** 2
 
-# `vision/config.json` of the served folder. Mean and deviation: ImageNet's, as in the InternVL family.
+# `vision/config.json` of the served folder. Mean and standard deviation are ImageNet's, as in the InternVL family.
 VISION_CONFIG: dict[str, Any] = {
     "model_type": "internvit",
     "family": "internvl2_5",

@@ -12,7 +12,10 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vision.towers.tower import Tower
 
 NAME, DATA = "model.onnx", "model.onnx.data"
 INPUT, OUTPUT = "tiles", "embeddings"
@@ -49,7 +52,7 @@ def export(model: Path, dtype: str = "float32") -> Path:
     return vision / NAME
 
 
-def _load(vision: Path, dtype: str) -> tuple[Any, int]:
+def _load(vision: Path, dtype: str) -> "tuple[Tower, int]":
     import torch
 
     from vision.towers.registry import load_tower
@@ -58,7 +61,7 @@ def _load(vision: Path, dtype: str) -> tuple[Any, int]:
     return load_tower(vision, dtype, torch.device("cpu")), int(read_config(vision)["image_size"])
 
 
-def _trace(tower: Any, size: int, path: Path) -> None:
+def _trace(tower: "Tower", size: int, path: Path) -> None:
     import onnx
     import torch
 
@@ -110,7 +113,7 @@ def widened(path: Path) -> Path:
     return target
 
 
-def _check(tower: Any, size: int, path: Path, tolerance: float) -> None:
+def _check(tower: "Tower", size: int, path: Path, tolerance: float) -> None:
     import onnxruntime
     import torch
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepare the demo model that sees: the default model with the trained changes merged in, and its vision tower."""
+"""Prepare the demo vision-language model: the default model with the trained adapter merged, and its vision tower."""
 
 import hashlib
 import json
@@ -10,26 +10,25 @@ from typing import Any
 from rich.console import Console
 
 from models.demo_vlm.layout import LORA_SCALE, VISION_CONFIG, WEIGHTS
-from models.demo_vlm.naming import LANGUAGE_PREFIX, VISION_PREFIX, renamed
+from models.demo_vlm.naming import LANGUAGE_PREFIX, VISION_PREFIX, rename_image_tokens
 from scripts.cache import build_once, cache_dir
 from scripts.prepare.smollm2 import prepare_default_model
 
 NAME = "demo-vlm"
-# Counts up when the folder's making changes, so that an older one is made again.
+# Increased when the folder is built in another way, so that older ones are built again.
 _FORMAT = 2
 _COPIED = ("config.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def home() -> Path:
-    """Where the prepared folder lies (or would lie) in the cache."""
+    """The served folder in the cache, whether it exists or not."""
     return cache_dir() / "models" / NAME
 
 
 def prepare_demo_vlm(console: Console | None = None) -> Path:
-    """Build the served folder unless it was built from the same weights before; returns it.
+    """Build the served folder if needed, and the default model before it; returns the folder.
 
-    It needs the default model, which is prepared first where it is missing. Raises RuntimeError where the weights
-    file is missing or does not fit the default model.
+    Raises RuntimeError if the weights file is missing or does not fit the default model.
     """
     console = console or Console(stderr=True, highlight=False)
     if not WEIGHTS.is_file():
@@ -42,23 +41,23 @@ def prepare_demo_vlm(console: Console | None = None) -> Path:
 
 
 def build(base: Path, weights: Path, folder: Path) -> None:
-    """Write the served folder. base: the default model's folder; weights: the trained tensors' file."""
-    # Here, not above: these imports take seconds, and mostly there is nothing to build.
+    """Write the served folder. base: the default model's folder. weights: the file with the trained tensors."""
+    # Imported here because it takes seconds, and most calls have nothing to build.
     from safetensors.torch import load_file, save_file
 
     trained = load_file(weights)
-    merged = _merged(load_file(base / "model.safetensors"), _part(trained, LANGUAGE_PREFIX))
-    save_file(merged, folder / "model.safetensors", metadata={"format": "pt"})
+    language = _merge_language(load_file(base / "model.safetensors"), _part(trained, LANGUAGE_PREFIX))
+    save_file(language, folder / "model.safetensors", metadata={"format": "pt"})
     for name in _COPIED:
         shutil.copyfile(base / name, folder / name)
     _write(folder / "generation_config.json", _greedy(_read(base / "generation_config.json")))
-    _write(folder / "tokenizer.json", renamed(_read(base / "tokenizer.json")))
+    _write(folder / "tokenizer.json", rename_image_tokens(_read(base / "tokenizer.json")))
     vision = folder / "vision"
     vision.mkdir()
     _write(vision / "config.json", VISION_CONFIG)
     save_file(_part(trained, VISION_PREFIX), vision / "model.safetensors", metadata={"format": "pt"})
     for file in (folder / "model.safetensors", vision / "model.safetensors"):
-        # safetensors creates its files for the owner only; a container's user has to read them too.
+        # safetensors creates files that only the owner can read; a container's user must read them, too.
         file.chmod(0o644)
 
 
@@ -66,15 +65,15 @@ def _part(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _merged(language: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    from models.demo_vlm.adapter import merged
+def _merge_language(language: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    from models.demo_vlm.adapter import merge_adapter
 
     layers = {name.rpartition(".")[0] for name in changes}
-    strange = sorted(layer for layer in layers if f"{layer}.weight" not in language)
-    if strange:
-        raise RuntimeError(f"the default model has no weight for the change of '{strange[0]}'")
+    unknown = sorted(layer for layer in layers if f"{layer}.weight" not in language)
+    if unknown:
+        raise RuntimeError(f"the default model has no weight for the change of '{unknown[0]}'")
     new = {
-        f"{layer}.weight": merged(
+        f"{layer}.weight": merge_adapter(
             language[f"{layer}.weight"], changes[f"{layer}.down"], changes[f"{layer}.up"], LORA_SCALE
         )
         for layer in layers
@@ -87,7 +86,7 @@ def _config_digest() -> str:
 
 
 def _greedy(generation: dict[str, Any]) -> dict[str, Any]:
-    """Without sampling: each question about a picture has one right answer."""
+    """The generation config without sampling: each question about a picture has one right answer."""
     sampling = ("temperature", "top_p", "top_k")
     return {name: value for name, value in generation.items() if name not in sampling} | {"do_sample": False}
 

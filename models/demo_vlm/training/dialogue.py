@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from models.demo_vlm.layout import SYSTEM_PROMPT, TOKENS_PER_TILE, VISION_CONFIG
-from models.demo_vlm.naming import renamed
+from models.demo_vlm.naming import rename_image_tokens
 
 _IMAGE = "".join(VISION_CONFIG[key] for key in ("image_start", "image_token", "image_end"))
 
@@ -28,7 +28,7 @@ class Encoder:
     def __init__(self, checkpoint: Path) -> None:
         """checkpoint: the language model's folder, its tokenizer as it was."""
         content = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
-        self.tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(renamed(content)))
+        self.tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(rename_image_tokens(content)))
         self.image_id = self._id(VISION_CONFIG["image_token"])
         self.end_id = self._id("<|im_end|>")
         self._opening = [self._id("<|im_start|>"), *self._ids("assistant\n")]

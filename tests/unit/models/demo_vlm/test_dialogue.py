@@ -12,7 +12,7 @@ from common.checkpoint import Checkpoint
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from models.demo_vlm.layout import TOKENS_PER_TILE, VISION_CONFIG
-from models.demo_vlm.naming import renamed
+from models.demo_vlm.naming import rename_image_tokens
 from models.demo_vlm.training import evaluate
 from models.demo_vlm.training.dialogue import Encoder, Turn
 from models.demo_vlm.training.evaluate import COLUMNS, Case, Result, matches
@@ -40,7 +40,9 @@ def builder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> PromptBuild
     folder = tmp_path_factory.mktemp("served")
     for name in ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / name).write_text((base / name).read_text())
-    (folder / "tokenizer.json").write_text(json.dumps(renamed(json.loads((base / "tokenizer.json").read_text()))))
+    (folder / "tokenizer.json").write_text(
+        json.dumps(rename_image_tokens(json.loads((base / "tokenizer.json").read_text())))
+    )
     (folder / "vision").mkdir()
     (folder / "vision" / "config.json").write_text(json.dumps(VISION_CONFIG))
     checkpoint, tokenizer = Checkpoint.load(folder), ChatTokenizer.load(folder)
@@ -82,7 +84,7 @@ def test_the_answers_are_what_is_to_be_written(encoder: Encoder) -> None:
 
 def test_renaming_keeps_every_id(base: Path) -> None:
     before = json.loads((base / "tokenizer.json").read_text())
-    after = renamed(before)
+    after = rename_image_tokens(before)
     assert sorted(after["model"]["vocab"].values()) == sorted(before["model"]["vocab"].values())
     assert {"<img>", "</img>", "<IMG_CONTEXT>"} <= after["model"]["vocab"].keys()
     assert "<reponame>" not in json.dumps(after)

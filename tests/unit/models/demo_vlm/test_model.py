@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from models.demo_vlm.adapter import AdaptedLinear
-from models.demo_vlm.adapter import merged as changed
+from models.demo_vlm.adapter import AdaptedLinear, merge_adapter
 from models.demo_vlm.layout import TOKENS_PER_TILE, VISION_CONFIG
 from models.demo_vlm.training import text
 from models.demo_vlm.training.dialogue import Encoder
@@ -102,14 +101,16 @@ def test_the_served_weights_give_the_same_logits(model: DemoModel, base: Path, b
 def test_the_served_weights_are_the_trained_ones(model: DemoModel, served: Path) -> None:
     stored, tied = load_file(served / "model.safetensors"), "lm_head.weight"
     adapted = {name: module for name, module in model.language.named_modules() if isinstance(module, AdaptedLinear)}
-    changes = {f"{name}.weight": changed(one.weight, one.down, one.up, one.scale) for name, one in adapted.items()}
+    changes = {
+        f"{name}.weight": merge_adapter(one.weight, one.down, one.up, one.scale) for name, one in adapted.items()
+    }
     kept = {name: value for name, value in model.language.state_dict().items() if not name.endswith((".down", ".up"))}
     assert len(changes) == 7 * model.language.config.num_hidden_layers
     assert stored.keys() | {tied} == kept.keys() | {tied}
     assert all(torch.equal(value, (kept | changes)[name]) for name, value in stored.items())
     with model.unchanged():
         assert all(
-            torch.equal(changed(one.weight, one.down, one.up, one.scale), one.weight) for one in adapted.values()
+            torch.equal(merge_adapter(one.weight, one.down, one.up, one.scale), one.weight) for one in adapted.values()
         )
 
 
