@@ -5,7 +5,7 @@ from collections.abc import Callable
 from random import Random
 
 from models.demo_vlm.training.phrases import NUMBERS, capital
-from models.demo_vlm.training.places import direction, extreme, position, relation
+from models.demo_vlm.training.positions import direction, extreme, position, relation
 from models.demo_vlm.training.scenes import PAIRS, Scene
 from models.demo_vlm.training.skills import (
     Pairs,

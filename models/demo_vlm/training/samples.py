@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.demo_vlm.layout import MAX_TILES, MIN_TILES, PATCHES_PER_SIDE, TILE
-from models.demo_vlm.training import questions, scenes, several
+from models.demo_vlm.training import multi_image, questions, scenes
 from models.demo_vlm.training.dialogue import Encoder, Turn
 from models.demo_vlm.training.painting import paint, patch_labels
 from models.demo_vlm.training.scenes import Scene
@@ -41,10 +41,10 @@ def draw(rng: Random, pairs: Pairs, number: int, simple: bool = False) -> Sample
     """A sample with up to `number` questions. pairs: what things may be; simple: one thing in one picture."""
     while True:
         together = not simple and rng.random() < 0.2
-        shown = several.scenes(rng, pairs) if together else [scenes.scene(rng, scenes.plan(rng, pairs, simple))]
+        shown = multi_image.scenes(rng, pairs) if together else [scenes.scene(rng, scenes.plan(rng, pairs, simple))]
         if not all(scene.things or scene.words for scene in shown):
             continue
-        ask = several.ask(rng, shown, number, pairs) if together else questions.ask(rng, shown[0], number, pairs)
+        ask = multi_image.ask(rng, shown, number, pairs) if together else questions.ask(rng, shown[0], number, pairs)
         if ask:
             return Sample(tuple(shown), tuple(ask), rng.getrandbits(32))
 

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from models.demo_vlm.training import evaluate, instructions, text
+from models.demo_vlm.training import evaluate, instructions, text_chats
 from models.demo_vlm.training.dialogue import Encoder
 from models.demo_vlm.training.feed import Batch, Feed, loader
 from models.demo_vlm.training.model import (
@@ -63,8 +63,8 @@ class Trainer:
         self.model = DemoModel(options.llm).to(self._device)
         if options.init:
             load_weights(self.model, read_weights(options.init))
-        self._dialogues = text.answered(self.model, self.encoder, instructions.training()[: options.chats])
-        self._unseen = text.answered(self.model, self.encoder, instructions.unseen()[: options.chats])
+        self._dialogues = text_chats.answered(self.model, self.encoder, instructions.training()[: options.chats])
+        self._unseen = text_chats.answered(self.model, self.encoder, instructions.unseen()[: options.chats])
         log(f"{len(self._dialogues)} chats answered by the original model")
         self._optimizer = self._make_optimizer()
         if options.compile:
@@ -126,8 +126,8 @@ class Trainer:
         self._add("right", (logits.detach().argmax(-1) == batch.targets).float().mean())
         self._add("patches", patches.detach())
         if step % _TEXT_EVERY == 0:
-            chat = text.pick(self._rng, self.encoder, self._dialogues, _TEXT_BATCH).to(self._device)
-            drift, _ = text.drift(self.model, chat)
+            chat = text_chats.pick(self._rng, self.encoder, self._dialogues, _TEXT_BATCH).to(self._device)
+            drift, _ = text_chats.drift(self.model, chat)
             torch.autograd.backward(_TEXT_WEIGHT * drift)
             self._add("drift", _TEXT_EVERY * drift.detach())
         torch.nn.utils.clip_grad_norm_((p for p in self.model.parameters() if p.grad is not None), 1.0)
@@ -159,8 +159,8 @@ class Trainer:
             layer._compiled_call_impl = None
         deadline = self._start + self._options.seconds - 15
         with torch.no_grad():
-            batch = text.pick(self._rng, self.encoder, self._unseen, len(self._unseen)).to(self._device)
-            drift, same = text.drift(self.model, batch)
+            batch = text_chats.pick(self._rng, self.encoder, self._unseen, len(self._unseen)).to(self._device)
+            drift, same = text_chats.drift(self.model, batch)
         lines = [f"chats without pictures: KL {float(drift):.4f}, same likeliest token {100 * float(same):.1f} %", ""]
         lines += [f"> {answer}" for answer in evaluate.chats(self.model, self.encoder)]
         results = evaluate.run(self.model, self.encoder, asked, deadline)

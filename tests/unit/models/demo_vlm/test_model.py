@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from models.demo_vlm.adapter import AdaptedLinear, merge_adapter
 from models.demo_vlm.layout import TOKENS_PER_TILE, VISION_CONFIG
-from models.demo_vlm.training import text
+from models.demo_vlm.training import text_chats
 from models.demo_vlm.training.dialogue import Encoder
 from models.demo_vlm.training.feed import Batch, collate
 from models.demo_vlm.training.generate import Prompt, answers
@@ -162,16 +162,16 @@ def test_a_few_steps_on_a_sample_learn_it(base: Path) -> None:
 
 def test_drift_from_the_original_is_felt_where_there_is_any(model: DemoModel, base: Path) -> None:
     encoder = Encoder(base)
-    dialogues = text.answered(model, encoder, ["Hello!", "What is 2 + 2?"], 5)
-    chat = text.pick(Random(0), encoder, dialogues, 2)
-    drift, _ = text.drift(model, chat)
+    dialogues = text_chats.answered(model, encoder, ["Hello!", "What is 2 + 2?"], 5)
+    chat = text_chats.pick(Random(0), encoder, dialogues, 2)
+    drift, _ = text_chats.drift(model, chat)
     assert drift > 0.001
     drift.backward()
     adapters = [item for name, item in model.language.named_parameters() if name.endswith(("up", "down"))]
     assert all(item.grad is not None and item.grad.any() for item in adapters)
     model.zero_grad()
     with torch.no_grad():
-        untrained, same = text.drift(DemoModel(base), chat)
+        untrained, same = text_chats.drift(DemoModel(base), chat)
     assert (float(untrained), float(same)) == (0, 1)
 
 

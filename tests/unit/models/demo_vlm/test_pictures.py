@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.demo_vlm.layout import MAX_TILES, MIN_TILES, PATCHES_PER_SIDE, TILE
-from models.demo_vlm.training import questions, several
+from models.demo_vlm.training import multi_image, questions
 from models.demo_vlm.training.painting import paint, patch_labels
 from models.demo_vlm.training.palette import COLORS
 from models.demo_vlm.training.samples import Sample, cut, draw, draw_unseen
@@ -60,7 +60,7 @@ def test_every_color_shape_and_skill_occurs() -> None:
     assert {thing.color for thing in things} == set(COLORS)
     skills = Counter(item.skill for sample in drawn for item in sample.asked)
     expected = {"color", "shape", "count", "position", "relation", "exists", "read", "size", "direction", "describe"}
-    assert set(skills) == expected | {several.SKILL}
+    assert set(skills) == expected | {multi_image.SKILL}
 
 
 def test_things_lie_inside_the_picture_and_apart() -> None:
@@ -272,8 +272,8 @@ def test_answers_about_several_pictures() -> None:
     seen = 0
     for index in range(300):
         rng = Random(f"several {index}")
-        shown = several.scenes(rng, SEEN_PAIRS)
-        for asked in several.ask(rng, shown, 4, SEEN_PAIRS):
+        shown = multi_image.scenes(rng, SEEN_PAIRS)
+        for asked in multi_image.ask(rng, shown, 4, SEEN_PAIRS):
             found = re.fullmatch(r"The (\w+) image has an? (.+)\.", asked.answer)
             if found:
                 has = [bool(_pick(item.things, found.group(2))) for item in shown]
