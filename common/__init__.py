@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every part of the pipeline shares: errors, checks, checkpoints, tokenizers, answer options, log formats."""
+"""The ground floor, which all other packages share: errors, checks, checkpoints, tokenizers, options, log formats."""

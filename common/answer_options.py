@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How one request's ids become an answer: the options that travel as Triton request parameters.
+"""The options of an answer, sent as Triton request parameters.
 
-A postprocessing step of an ensemble cannot take a tensor that is sent once while its other inputs stream, so these
-options ride on the request itself: Triton hands request parameters to every step.
+A step of an ensemble cannot take a tensor that is sent once while its other inputs stream. Triton passes request
+parameters to every step, so `postprocessing` gets its options as parameters.
 """
 
 import json
@@ -19,15 +19,15 @@ Parameter = str | int | bool
 class AnswerOptions:
     """Options of `postprocessing`; every field is one request parameter of the same name.
 
-    chat: parse the text as a chat answer (reasoning, tool calls); False leaves it raw in `text_output`.
+    chat: parse the text as a chat answer (reasoning, tool calls); if False, `text_output` is the raw text.
     stop: strings that end the answer; a JSON array as a parameter.
     include_stop: keep the matched stop string in the text.
-    skip_special_tokens: leave special tokens out of the text.
-    inline_reasoning: keep the reasoning in the content, tags and all, instead of `reasoning_output`.
-    enable_thinking: what the chat template was told; None is the family's default.
+    skip_special_tokens: omit special tokens from the text.
+    inline_reasoning: keep the reasoning and its tags in the content instead of `reasoning_output`.
+    enable_thinking: the chat template's variable; None is the family's default.
     tools: the request offered tools, so tool calls are parsed.
     tool_choice: "auto", "none", "required" or "function:<name>".
-    logprobs: emit the `logprobs` output; `top_logprobs` alternatives a token.
+    logprobs: send the output `logprobs`, with `top_logprobs` alternatives per token.
     """
 
     chat: bool = False
@@ -42,7 +42,7 @@ class AnswerOptions:
     top_logprobs: int = 0
 
     def to_parameters(self) -> dict[str, Parameter]:
-        """The fields that differ from their defaults, as Triton request parameters."""
+        """The fields that differ from their defaults as Triton request parameters."""
         parameters: dict[str, Parameter] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -52,9 +52,9 @@ class AnswerOptions:
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> "AnswerOptions":
-        """Read the options back; parameters of other names are ignored.
+        """Read the options; parameters with other names are ignored.
 
-        Raises RequestError naming the parameter whose value has the wrong type.
+        Raises RequestError naming a parameter whose value has the wrong type.
         """
         values: dict[str, Any] = {}
         for field in fields(cls):
@@ -67,7 +67,7 @@ def _read(name: str, value: Any, default: Any) -> Any:
     if name == "stop":
         return _read_stop(value)
     expected = bool if default is None else type(default)
-    # bool is an int to Python, but `top_logprobs: true` is a mistake of the caller's.
+    # bool is a subclass of int, but `top_logprobs: true` is a mistake of the caller.
     if type(value) is not expected:
         raise RequestError(f"parameter '{name}' must be {expected.__name__}, not {type(value).__name__}", param=name)
     return value
@@ -75,7 +75,7 @@ def _read(name: str, value: Any, default: Any) -> Any:
 
 def _read_stop(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        # One plain string is accepted beside a JSON array: what a person types into generate_stream.
+        # A plain string is accepted as well as a JSON array, for requests typed by hand.
         try:
             decoded = json.loads(value)
         except ValueError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the rest of the system needs to know of a Hugging Face checkpoint, read from its JSON files."""
+"""Facts of a Hugging Face checkpoint, read from its JSON files."""
 
 import json
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Where vision-language checkpoints keep the language model's configuration: Hugging Face's name, then InternVL's.
+# Keys of the language model's configuration in vision-language checkpoints: Hugging Face's, then InternVL's.
 _TEXT_CONFIGS = ("text_config", "llm_config")
 
 
@@ -16,8 +16,8 @@ class Checkpoint:
     """Facts of one checkpoint.
 
     model_type, architectures: of the whole model (`internvl_chat`, not its language model's `qwen2`).
-    vocab_size: rows of the language model's embedding; prompt ids are below it. At least the tokenizer's size.
-    max_position_embeddings: positions, in tokens, that the language model was made for.
+    vocab_size: rows of the language model's embedding table, at least the tokenizer's size; prompt ids are below it.
+    max_position_embeddings: the language model's maximum context in tokens.
     end_ids: ids that end an answer, the main one first.
     """
 
@@ -31,7 +31,7 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: str | Path) -> "Checkpoint":
-        """Raises ValueError naming the path or key at fault."""
+        """Read the files of a checkpoint's folder; raises ValueError naming the wrong path or key."""
         folder = Path(path)
         if not folder.is_dir():
             raise ValueError(f"checkpoint: '{folder}' is not a directory")
@@ -53,7 +53,7 @@ class Checkpoint:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty where there is no such file."""
+    """The JSON object in `path`, empty if there is no such file; raises ValueError if it is not a JSON object."""
     if not path.is_file():
         return {}
     try:
@@ -74,7 +74,7 @@ def vision_config(folder: Path) -> dict[str, Any]:
 
 
 def _size(config: dict[str, Any], key: str, folder: Path) -> int:
-    # Published Gemma 3 configs leave out what equals the default of their class.
+    # Published Gemma 3 configs omit values that equal their class's defaults.
     value = config[key] if key in config else _class_default(config.get("model_type"), key)
     if type(value) is not int or value < 1:
         raise ValueError(f"checkpoint: {key} in '{folder}/config.json' must be a positive integer, not {value!r}")
@@ -82,7 +82,7 @@ def _size(config: dict[str, Any], key: str, folder: Path) -> int:
 
 
 def _class_default(model_type: Any, key: str) -> Any:
-    # Imported here as nearly every checkpoint does without: transformers takes a second to import.
+    # Imported here as few checkpoints need it, and transformers takes a second to import.
     from transformers import AutoConfig
 
     try:

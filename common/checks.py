@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of client JSON whose errors name the position at fault and never repeat the input at length."""
+"""Checks of client JSON, whose errors name the invalid position and never repeat long input."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from common.errors import RequestError
 
-# Far above what a JSON schema of a real tool needs, far below where recursion in templates and grammars hurts.
+# Far more than the JSON schema of a real tool needs, far less than recursion in templates and grammars can take.
 MAX_DEPTH = 64
 
 _T = TypeVar("_T")
@@ -22,13 +22,13 @@ _KIND_NAMES: dict[type, str] = {
 
 
 def shorten(text: str, limit: int = 60) -> str:
-    """Client text for an error message: cut, and with control characters and surrogates escaped."""
+    """Client text for an error message: truncated, with control characters and surrogates escaped."""
     quoted = text if len(text) <= limit else text[:limit] + "..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in quoted)
 
 
 def error_at(where: str, problem: str) -> RequestError:
-    """An error at the position `where` ("messages[2].content"); its first name is the request field."""
+    """An error at the position `where`, such as "messages[2].content"; the first name in it is the request field."""
     field = where.split(".", 1)[0].split("[", 1)[0]
     return RequestError(f"{where} {problem}", param=field)
 
@@ -50,7 +50,7 @@ def expect_one_of(value: Any, known: Iterable[str], where: str) -> str:
 
 
 def check_tree(value: Any, where: str) -> None:
-    """Raise RequestError where parsed JSON is nested too deeply or holds text that is not Unicode (lone surrogates)."""
+    """Raise RequestError if parsed JSON is nested too deeply or holds lone surrogates, which are not Unicode."""
     found = _find_problem(value, MAX_DEPTH)
     if found:
         path, problem = found
@@ -58,7 +58,7 @@ def check_tree(value: Any, where: str) -> None:
 
 
 def _find_problem(value: Any, depth: int) -> tuple[str, str] | None:
-    # The path is put together only on the way back from a problem: valid requests pay for no string building.
+    # The path is only built when returning from a problem, so that valid requests build no strings.
     if isinstance(value, str):
         return None if _is_unicode(value) else ("", "has a lone surrogate, which is not valid Unicode")
     if not isinstance(value, dict | list):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One error type that survives the trip through Triton.
+"""The error type of all requests, which can be passed through Triton as text.
 
-Triton's gRPC stream carries an error as text alone, wrapped by every layer it passes ("in ensemble ...").
-`encode` writes a marker that `decode` finds again inside that text, so that the frontend can choose the
-HTTP status without guessing from words.
+Triton's gRPC stream carries errors as text, which every layer may wrap ("in ensemble ..."). `encode` writes a marker
+that `decode` finds in that text, so that the frontend can choose the HTTP status without parsing words.
 """
 
 import json
@@ -15,10 +14,10 @@ _OPEN, _CLOSE = "<<request-error ", ">>"
 
 
 class RequestError(ValueError):
-    """A request that cannot be served, with what the client needs to mend it.
+    """A request that cannot be served, with a message that helps the client to fix it.
 
-    kind: what went wrong; the frontend maps it to an HTTP status.
-    param: the OpenAI request field at fault, or None.
+    kind: the kind of error, which the frontend maps to an HTTP status.
+    param: the invalid OpenAI request field, or None.
     """
 
     def __init__(self, message: str, *, kind: Kind = "invalid_request", param: str | None = None) -> None:
@@ -34,7 +33,7 @@ class RequestError(ValueError):
 
     @classmethod
     def decode(cls, text: str) -> "RequestError | None":
-        """The error inside a Triton error message, or None where the message is not one of ours."""
+        """The error inside a Triton error message, or None if the message has no valid marker."""
         start, end = text.find(_OPEN), text.rfind(_CLOSE)
         if start < 0 or end < start:
             return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding fixed strings in text that arrives in pieces, in time linear in the text."""
+"""Finds fixed strings in text that arrives in pieces, in time linear in the text."""
 
 import re
 from collections import deque
@@ -8,14 +8,14 @@ from functools import lru_cache
 
 
 class Automaton:
-    """An Aho-Corasick automaton: one state is the longest end of the text that begins some marker.
+    """An Aho-Corasick automaton: each state is the longest suffix of the text that is a prefix of some marker.
 
-    Immutable once built, so that streams share it. State 0 is the root.
+    Immutable once built, so that streams can share it. State 0 is the root.
     """
 
     def __init__(self, markers: Sequence[str]) -> None:
-        self.depth = [0]  # length of the prefix that a state stands for
-        self.found = [0]  # length of the longest marker that ends at a state, or 0
+        self.depth = [0]  # length of the prefix of each state
+        self.found = [0]  # length of the longest marker that ends at each state, or 0
         self._next: list[dict[str, int]] = [{}]
         self._fallback = [0]
         for marker in markers:
@@ -51,7 +51,7 @@ class Automaton:
         return self._next[state].get(char, 0)
 
     def run(self, state: int, text: str, start: int) -> tuple[int, int]:
-        """Read text[start:] up to the first marker's end; returns the state there and the position after it."""
+        """Read text[start:] up to the end of the first marker; returns the state and the position there."""
         position, end = start, len(text)
         while position < end:
             if state == 0:
@@ -72,9 +72,9 @@ def _automaton(markers: tuple[str, ...]) -> Automaton:
 
 
 class MarkerScanner:
-    """Cuts streamed text at markers, holding back only what may be the beginning of one.
+    """Cuts streamed text at markers, holding back only text that may be the beginning of one.
 
-    The marker that ends first wins; of two that end at the same character, the longer.
+    The marker that ends first is found; of two that end at the same character, the longer.
     """
 
     def __init__(self, *markers: str) -> None:
@@ -85,8 +85,8 @@ class MarkerScanner:
     def scan(self, text: str, start: int = 0) -> tuple[str, str, int]:
         """Read text[start:] up to the first marker.
 
-        Returns the text before the marker that is certain to belong to none, the marker ("" where none ended), and
-        the position after what was read, which is the end of `text` where no marker ended.
+        Returns the text that cannot belong to a marker, the marker ("" if none ended), and the position after the
+        text read, which is the end of `text` if no marker ended.
         """
         state, position = self._automaton.run(self._state, text, start)
         seen = self._held + text[start:position]
@@ -97,6 +97,6 @@ class MarkerScanner:
         return clear, tail if marker else "", position
 
     def flush(self) -> str:
-        """The text still held: no marker came of it."""
+        """The text still held, which is no marker."""
         held, self._held, self._state = self._held, "", 0
         return held

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint's tokenizer: text to ids, and messages to text through the checkpoint's chat template."""
+"""A checkpoint's tokenizer: text to ids, and messages to text by the chat template."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from common.checks import shorten
 from common.errors import RequestError
 
-# A client's template variables must not reach the renderer's own arguments: `chat_template` above all, which would
-# let a request bring code of its own. `documents` is a variable that templates for retrieval read.
+# A client's template variables must not override the renderer's own arguments, above all `chat_template`, which would
+# let a request bring its own code. `documents` is a variable of templates for retrieval.
 RESERVED_KWARGS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {"documents"}
 
-# What a template raises on messages that it was not written for.
+# Errors of a template on messages that it was not written for.
 _TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 
 class ChatTokenizer:
     """Tokenizer and chat template of one checkpoint. Safe to use from several threads.
 
-    Special tokens spelled out in a message (`<|im_end|>`) become those tokens, as in Hugging Face, vLLM and
-    TensorRT-LLM: a prompt that is rendered to text first cannot tell them apart.
+    Special tokens spelled in a message (`<|im_end|>`) become those tokens, as in Hugging Face, vLLM and TensorRT-LLM,
+    since the prompt is rendered to text before it is tokenized.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        """tokenizer: a transformers tokenizer with a Rust backend. Raises ValueError where it has none."""
+        """Wrap a transformers tokenizer; raises ValueError if it has no Rust backend."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, tokenizers.Tokenizer):
             raise ValueError(f"tokenizer: {type(tokenizer).__name__} has no tokenizer.json backend; convert it first")
@@ -39,7 +39,7 @@ class ChatTokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "ChatTokenizer":
-        """Load from a local folder, without running code from it. Raises ValueError naming the path."""
+        """Load from a local folder without running code in it; raises ValueError naming the path."""
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)  # nosec B615 # a local folder
         except (OSError, ValueError, ImportError) as error:
@@ -47,18 +47,18 @@ class ChatTokenizer:
         return cls(tokenizer)
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        """Ids of `text`. add_special_tokens: put BOS and the like around it, as the tokenizer's post-processor says."""
-        # Without each token's place in the text, which nobody asks for and costs a fifth of the time.
+        """Ids of `text`. add_special_tokens: add BOS and similar tokens, as the tokenizer's post-processor does."""
+        # The fast variant omits the tokens' offsets in the text, which are not needed and take a fifth of the time.
         (encoding,) = self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         ids: list[int] = encoding.ids
         return ids
 
     def token_id(self, token: str) -> int | None:
-        """Id of a token that is in the vocabulary as it stands, else None."""
+        """Id of a token of the vocabulary, or None."""
         return self.backend.token_to_id(token)
 
     def bos_text(self) -> str:
-        """The BOS token's text where the tokenizer puts it before a text, else ""."""
+        """The text of the BOS token if the tokenizer puts it before a text, else ""."""
         bos = self._tokenizer.bos_token
         return bos if bos and self.encode("", add_special_tokens=True)[:1] == [self.token_id(bos)] else ""
 
@@ -74,7 +74,7 @@ class ChatTokenizer:
     ) -> str:
         """The prompt text of a chat. template: Jinja source instead of the checkpoint's own.
 
-        Raises RequestError with the template's own message where it refuses the chat.
+        Raises RequestError with the template's own message if it refuses the chat.
         """
         template_kwargs = template_kwargs or {}
         reserved = RESERVED_KWARGS.intersection(template_kwargs)
@@ -98,13 +98,13 @@ class ChatTokenizer:
 
 
 def _template_text(template: Any) -> str | None:
-    # Older checkpoints name several templates; "default" is the one that is meant without a name.
+    # Older checkpoints have several named templates.
     chosen = template.get("default") if isinstance(template, dict) else template
     return chosen if isinstance(chosen, str) and chosen else None
 
 
 def _refusal(error: Exception, continued: bool) -> str:
-    if type(error) is jinja2.TemplateError:  # raise_exception() of the template: words meant for the caller.
+    if type(error) is jinja2.TemplateError:  # raise_exception() in the template: a message for the caller.
         return f"the chat template refuses these messages: {shorten(str(error), 300)}"
     if continued and isinstance(error, ValueError):  # transformers' message repeats the whole chat.
         return "the chat template does not let the last message be continued"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generated ids to text, one id at a time, without losing spaces or splitting characters."""
+"""Decodes generated ids to text, one id at a time, without losing spaces or splitting characters."""
 
 from functools import lru_cache
 
@@ -8,7 +8,7 @@ from tokenizers.decoders import DecodeStream
 
 REPLACEMENT = "\ufffd"
 
-# A character is at most four bytes, hence at most four ids. Ids held beyond twice that are broken bytes, and
+# A character has at most four bytes, hence at most four ids. Twice as many held ids must be broken bytes, and
 # DecodeStream would decode all of them again at every step.
 _MAX_HELD = 8
 _MAX_UNFINISHED = 3
@@ -16,27 +16,27 @@ _MAX_UNFINISHED = 3
 
 @lru_cache(maxsize=8)
 def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """The ids that `skip_special_tokens` leaves out."""
+    """The ids that `skip_special_tokens` omits."""
     return frozenset(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
 
 
 @lru_cache(maxsize=8)
 def primer(tokenizer: Tokenizer) -> tuple[tuple[int, ...], str]:
-    """Neutral ids to decode in front of others, and their text.
+    """Neutral ids to decode before others, and their text.
 
-    Sentencepiece decoders drop the space of the first token they see; behind a primer no token is the first.
+    Sentencepiece decoders drop the space of the first token; with a primer before it, no token is the first.
     """
     ids = tuple(tokenizer.encode("a", add_special_tokens=False).ids)
     return ids, tokenizer.decode(list(ids), skip_special_tokens=False)
 
 
 def known(tokenizer: Tokenizer, token_id: int) -> bool:
-    """Whether the tokenizer has a token of this id; model vocabularies are padded beyond the tokenizer's."""
+    """Whether the tokenizer has a token with this id; models' vocabularies are padded beyond the tokenizer's."""
     return 0 <= token_id < 2**32 and tokenizer.id_to_token(token_id) is not None
 
 
 def decode_after_primer(tokenizer: Tokenizer, ids: list[int]) -> str:
-    """The text that `ids` add behind other text; incomplete characters become U+FFFD."""
+    """The text of `ids` after other text; incomplete characters become U+FFFD."""
     before, text = primer(tokenizer)
     return tokenizer.decode([*before, *ids], skip_special_tokens=False).removeprefix(text)
 
@@ -44,7 +44,7 @@ def decode_after_primer(tokenizer: Tokenizer, ids: list[int]) -> str:
 class Detokenizer:
     """The incremental decoder of one answer.
 
-    Ids without a token (negative, beyond the vocabulary) have no text and are passed over.
+    Ids without a token (negative or beyond the vocabulary) are skipped.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
@@ -58,7 +58,7 @@ class Detokenizer:
 
     def feed(self, token_id: int) -> str:
         """The text that this id completes: empty while a character is unfinished."""
-        # Special ids are kept from the stream, which would hold and decode them again at every step.
+        # Special ids are not given to the stream, which would hold them and decode them again at every step.
         if token_id in self._skipped or not known(self._tokenizer, token_id):
             return ""
         self._held.append(token_id)
@@ -73,8 +73,8 @@ class Detokenizer:
         try:
             return self._stream.step(self._tokenizer, token_id) or ""
         except Exception:
-            # The binding raises bare Exception. What was returned so far no longer begins the decoded text (broken
-            # bytes behind a byte-fallback character, say), and the stream would raise for ever: start afresh.
+            # The binding raises bare Exception if the decoded text no longer begins with the text returned so far, such
+            # as for broken bytes after a byte-fallback character. The stream would keep raising, so it is replaced.
             return self._replay()
 
     def _replay(self) -> str:
@@ -83,12 +83,12 @@ class Detokenizer:
         return self._stream.step(self._tokenizer, list(self._held)) or ""
 
     def _release(self) -> str:
-        """Return broken bytes that were held too long, keeping the ids of a character that may yet be completed."""
+        """Return broken bytes that were held too long, and keep the ids of a character that may still be completed."""
         text = decode_after_primer(self._tokenizer, self._held)
         for kept in range(_MAX_UNFINISHED, len(self._held)):
             tail = self._held[-kept:]
             head = decode_after_primer(self._tokenizer, self._held[:-kept])
-            # Not inside the bytes of one U+FFFD, which would become two.
+            # Do not cut inside the bytes of one U+FFFD, which would become two.
             if head + decode_after_primer(self._tokenizer, tail) == text:
                 self._held = tail
                 return head + self._replay()
@@ -97,7 +97,7 @@ class Detokenizer:
         return text
 
     def flush(self) -> str:
-        """The text still held at the end; a character that was never completed becomes U+FFFD."""
+        """The text still held at the end; an incomplete character becomes U+FFFD."""
         held, self._held = self._held, []
         self._restart()
         return decode_after_primer(self._tokenizer, held) if held else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log probabilities as the OpenAI API writes them: one entry per token, with the token's own bytes."""
+"""Log-probabilities in OpenAI's format: one entry per token, with the token's bytes."""
 
 import json
 import math
@@ -14,14 +14,14 @@ from postprocessing.detokenizer import REPLACEMENT, decode_after_primer, known
 
 Entry = dict[str, Any]
 
-# What OpenAI reports for a token too unlikely to have a log probability; JSON has no -inf.
+# OpenAI's value for a token too unlikely to have a log-probability; JSON has no -inf.
 LOWEST = -9999.0
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's byte-level alphabet: printable bytes stand for themselves, the others for U+0100 and on, in order."""
+    """GPT-2's byte-level alphabet: printable bytes map to themselves, the others to U+0100 and up, in order."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
@@ -31,7 +31,7 @@ _ALPHABET = _byte_alphabet()
 
 
 class TokenTable:
-    """The text and bytes of single tokens, remembered per id."""
+    """The text and bytes of single tokens, cached per id."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -44,7 +44,7 @@ class TokenTable:
     def token(self, token_id: int) -> tuple[str, tuple[int, ...]]:
         """The token's text and UTF-8 bytes; both empty for an id without a token.
 
-        Bytes of an incomplete character are written `\\xe4` in the text, as OpenAI does.
+        The text of an incomplete character is written like `\\xe4`, as OpenAI does.
         """
         token = self._tokens.get(token_id)
         if token is None:
@@ -99,11 +99,11 @@ def prompt_logprob_entries(
     top_ids: Sequence[Sequence[int]] = (),
     top_logprobs: Sequence[Sequence[float]] = (),
 ) -> list[Entry]:
-    """The entries of a prompt's ids. Nothing precedes the first id, so its logprob is null.
+    """The entries of a prompt's ids; the first logprob is null, as no token precedes it.
 
-    logprobs, top_ids, top_logprobs: of ids[1:], in order.
+    logprobs, top_ids, top_logprobs: values for ids[1:], in order.
 
-    Raises ValueError where `logprobs` does not hold one value for each id but the first.
+    Raises ValueError if `logprobs` does not have one value for each id except the first.
     """
     if len(logprobs) != max(len(ids) - 1, 0):
         raise ValueError(f"{len(ids)} prompt ids need {max(len(ids) - 1, 0)} logprobs, got {len(logprobs)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stop strings: end the answer at the first one, and never show half of one."""
+"""Ends an answer at the first stop string, and never sends a part of one."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,10 @@ from common.markers import MarkerScanner
 class StopMatcher:
     """Cuts streamed text at the first stop string.
 
-    Only a true prefix of a stop string is held back, so text is never later than it must be. The stop string that is
-    complete first ends the answer; of two complete at the same character, the longer is the one cut off.
+    Only a prefix of a stop string is held back, so text is never delayed longer than necessary. The stop string that
+    is complete first ends the answer; of two complete at the same character, the longer is matched.
 
-    stops: the stop strings; empty ones are ignored.
-    include_stop: keep the matched stop string in the text.
+    stops: the stop strings; empty ones are ignored. include_stop: keep the matched stop string in the text.
     """
 
     def __init__(self, stops: Sequence[str], *, include_stop: bool = False) -> None:
@@ -23,7 +22,7 @@ class StopMatcher:
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
-        """The text that may be shown now; nothing once a stop string has matched."""
+        """The text that can be sent now; empty once a stop string has matched."""
         if self.matched is not None:
             return ""
         if self._scanner is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The answers in progress, by stream. A stream that died without a last response is evicted."""
+"""State of the streams in progress; a stream that died without a last response is evicted."""
 
 import time
 from collections import OrderedDict
@@ -15,7 +15,7 @@ StreamKey = tuple[str, int]
 
 
 class Streams(Generic[State]):
-    """Least recently used first, so that eviction looks only at the front."""
+    """State by stream, least recently used first, so that eviction checks only the front."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -28,7 +28,7 @@ class Streams(Generic[State]):
         return key in self._states
 
     def get(self, key: StreamKey, create: Callable[[], State]) -> State:
-        """The stream's state, made on its first response."""
+        """The stream's state, created on its first response."""
         now = self._clock()
         entry = self._states.pop(key, None)
         state = create() if entry is None else entry[1]
@@ -37,7 +37,7 @@ class Streams(Generic[State]):
         return state
 
     def end(self, key: StreamKey) -> None:
-        """Forget a stream whose engine sent its last response."""
+        """Forget a stream after its last response."""
         self._states.pop(key, None)
 
     def _evict(self, now: float) -> None:
