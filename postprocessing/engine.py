@@ -3,9 +3,10 @@
 
 import numpy as np
 
-from common.logs import about, model_logger
+from common.logs import about
 from postprocessing.streams import StreamKey
 from python_backend.api import pb_utils
+from python_backend.logs import model_logger
 
 log = model_logger("postprocessing", verbose=False)
 

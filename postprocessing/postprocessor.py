@@ -5,7 +5,7 @@ from tokenizers import Tokenizer
 
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
-from common.logs import about, model_logger
+from common.logs import about
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from families.parsers import AnswerFormat
@@ -15,6 +15,7 @@ from postprocessing.streams import StreamKey
 from postprocessing.tensors import beams, failure, new_logprobs, rows, write_delta, write_prompt_logprobs
 from python_backend.api import InferenceRequest, InferenceResponse, pb_utils
 from python_backend.config import ModelParameters
+from python_backend.logs import model_logger
 from python_backend.metrics import Published, Reporter
 from python_backend.tensors import Inputs, error_response, string
 

@@ -7,7 +7,7 @@ from typing import Any
 from common.answer_options import AnswerOptions
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
-from common.logs import about, model_logger
+from common.logs import about
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from preprocessing.announcement import announce
@@ -25,6 +25,7 @@ from preprocessing.tensors import (
 )
 from python_backend.api import InferenceRequest, InferenceResponse, Tensor, pb_utils
 from python_backend.config import ModelParameters
+from python_backend.logs import model_logger
 from python_backend.tensors import Inputs, error_response
 
 log = model_logger("preprocessing", verbose=False)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 
 from common.errors import RequestError
-from common.logs import about, model_logger
+from common.logs import about
+from python_backend.logs import model_logger
 from vision.batches import Part, TileQueue
 from vision.runtimes.runtime import VisionRuntime
 

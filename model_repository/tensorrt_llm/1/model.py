@@ -6,11 +6,11 @@ import locale
 # The stub leaves the C locale, in which open() reads ASCII; vLLM and transformers read UTF-8 files at import.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
-from common.logs import model_logger  # noqa: E402
 from engines.service import EngineService  # noqa: E402
 from python_backend import watchdog  # noqa: E402
 from python_backend.api import InferenceRequest  # noqa: E402
 from python_backend.config import ModelParameters  # noqa: E402
+from python_backend.logs import model_logger  # noqa: E402
 
 
 class TritonPythonModel:
