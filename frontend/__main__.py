@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the frontend: `python -m frontend --port 9997 --triton-url 127.0.0.1:8001`."""
+"""Run the frontend: `triton-chat frontend --triton-url 127.0.0.1:8001`, or `python -m frontend` without the scripts."""
 
 import os
 import sys
+from collections.abc import Sequence
 
 from frontend.server import run
 from frontend.settings import Settings, SettingsError
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Serve with the settings of the command line and the environment; return the exit status."""
     try:
-        return run(Settings.load(sys.argv[1:], os.environ))
+        return run(Settings.load(sys.argv[1:] if arguments is None else arguments, os.environ))
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -152,7 +152,10 @@ class Settings:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m frontend", description=__doc__, epilog=f"Each flag has a variable, as {ENV_PREFIX}PORT."
+        prog="triton-chat frontend",
+        description="Serve the OpenAI API in front of a tritonserver that runs already.",
+        epilog="example: triton-chat frontend --triton-url 127.0.0.1:8001 "
+        f"(each flag has a variable, as {ENV_PREFIX}PORT)",
     )
     for one in fields(Settings):
         # Every flag may be repeated: a list's values add up, and a scalar given twice is refused by its parser.

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts.shared.errors import CommandError
+
 # The clone, or the folder that the package was installed into: model_repository/ and models/ lie in either.
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Names the version that a finished entry was built from; absent in anything unfinished.
@@ -60,7 +62,7 @@ def build_once(entry: Path, version: str, build: Callable[[Path], None]) -> bool
 def download_wheel(requirement: str, folder: Path) -> Path:
     """Fetch one wheel, without its dependencies, from the package index that pip is set up for; shows pip's progress.
 
-    Raises RuntimeError naming the requirement where pip finds none.
+    Raises CommandError naming the requirement if pip finds none.
     """
     command = [
         sys.executable,
@@ -74,7 +76,7 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     ]
     # Its words go to standard error: what is printed on the other is the result.
     if subprocess.run([*command, "--dest", str(folder), requirement], stdout=2).returncode != 0:  # nosec B603 # fixed program, no shell
-        raise RuntimeError(f"pip could not download {requirement}; is the package index reachable?")
+        raise CommandError(f"pip could not download {requirement}; is the package index reachable?")
     return next(folder.glob("*.whl"))
 
 

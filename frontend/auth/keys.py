@@ -4,11 +4,12 @@
     # name, SHA-256 of the key, then limits if there are any
     alice 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 rate=60 burst=10 concurrent=4
 
-`python -m frontend.auth.keys alice rate=60 concurrent=4 >> keys` makes a key, shows it on the terminal and writes its
-line.
+`triton-chat keys alice rate=60 concurrent=4 >> keys` makes a key, prints it on the terminal and writes its line; in a
+container with only the frontend it is `python -m frontend.auth.keys`.
 The keys are random, 256 bits each, so that a plain hash of one cannot be turned back.
 """
 
+import argparse
 import hashlib
 import hmac
 import re
@@ -106,21 +107,29 @@ class KeyIndex:
         return hmac.digest(self._secret, plain, "sha256")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Make a key: the line for the file goes to standard output, the key itself to the terminal."""
-    if not arguments or arguments[0].startswith("-"):
-        sys.stderr.write(f"usage: python -m frontend.auth.keys NAME [{'=N] ['.join(_LIMITS)}=N] >> FILE\n")
-        return 2
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make a key: its line for the file goes to standard output, the key itself to standard error.
+
+    Returns the exit status, 2 for a name or limits that the file cannot have.
+    """
+    parser = argparse.ArgumentParser(
+        prog="triton-chat keys",
+        description="Make an API key: print it, once, on the terminal, and its line for --api-keys-file.",
+        epilog="example: triton-chat keys alice rate=60 concurrent=4 >> keys.txt",
+    )
+    parser.add_argument("name", metavar="NAME", help="for logs, and what the limits are counted by")
+    parser.add_argument("limits", nargs="*", metavar="LIMIT", help=f"each at most once: {'=N, '.join(_LIMITS)}=N")
+    options = parser.parse_args(arguments)
     key = PREFIX + secrets.token_urlsafe(32)
     try:
-        line = parse_key([arguments[0], digest(key).hex(), *arguments[1:]]).line()
+        line = parse_key([options.name, digest(key).hex(), *options.limits]).line()
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stderr.write(f"The key of {arguments[0]}, shown only now: {key}\n")
+    sys.stderr.write(f"The key of {options.name}, shown only now: {key}\n")
     sys.stdout.write(f"{line}\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

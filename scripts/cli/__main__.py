@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m scripts.cli`: as `triton-chat`, where its script is not on PATH."""
+"""`python -m scripts.cli`: the command `triton-chat` if its script is not on PATH."""
 
 import sys
 
 from scripts.cli.main import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,19 +29,12 @@ _COUNTS = TileCounts()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build what the line names; what was written goes to standard output."""
+    """Build what the line names; prints what was written. Raises EngineError."""
     options = parse_options(arguments)
-    console = Console(stderr=True, highlight=False)
     try:
-        return int(options.build(options, console))
-    except (EngineError, ValueError, ImportError) as error:
-        for line in getattr(error, "log", ()):
-            console.print(f"  {escape(line)}", soft_wrap=True)
-        console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-        return 1
-    except KeyboardInterrupt:
-        console.print("interrupted; what was begun is not put in place")
-        return 130
+        return int(options.build(options, Console(stderr=True, highlight=False)))
+    except (ValueError, ImportError) as error:
+        raise EngineError(str(error)) from error
 
 
 def _build_vit(options: argparse.Namespace, console: Console) -> int:

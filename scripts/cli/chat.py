@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import openai
 from rich.console import Console
 
-from scripts.cli.conversation import AttachmentError, Conversation, attachment
+from scripts.cli.conversation import Conversation, attachment
 from scripts.cli.dialogue import Dialogue
 from scripts.cli.error_messages import in_words
 from scripts.cli.writers import LiveWriter, PipeWriter
+from scripts.shared.errors import CommandError
 
 _ABOUT = """Talk to a server. Without a question on a terminal it is a conversation (/help tells its commands); with a
 question, or with one on standard input, it is one answer on standard output."""
@@ -24,24 +25,23 @@ _URL = "http://127.0.0.1:9997"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when the conversation or the answer ended well, 1 after an error, 130 after Ctrl-C in a single answer."""
+    """Talk to the server; returns 0, 1 after a failed answer, 130 after Ctrl-C in a single answer.
+
+    Raises CommandError if there is nothing to ask or the server cannot be used.
+    """
     options = _parse(arguments)
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     client = openai.OpenAI(base_url=_base_url(options.url), api_key=options.api_key, max_retries=0)
     question = _question(options.question)
     if question == "":
-        notes.print("error: nothing was asked: standard input is empty.")
-        return 1
+        raise CommandError("nothing was asked: standard input is empty.")
+    conversation = Conversation(options.system)
+    for path in options.image:
+        conversation.attach(attachment(path))
     try:
-        conversation = Conversation(options.system)
-        for path in options.image:
-            conversation.attach(attachment(path))
         model = options.model or client.models.list().data[0].id
-    except (AttachmentError, openai.OpenAIError, IndexError) as error:
-        notes.print(f"error: {in_words(error, options.url)}", markup=False)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    except (openai.OpenAIError, IndexError) as error:
+        raise CommandError(in_words(error, options.url)) from error
     console = Console(highlight=False)
     live = console.is_terminal and not options.plain
     writer = LiveWriter(console) if live else PipeWriter(sys.stdout, notes)

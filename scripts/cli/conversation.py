@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from scripts.shared.errors import CommandError
+
 Message = dict[str, Any]
 Part = dict[str, Any]
 
@@ -24,8 +26,8 @@ _TYPES = {
 }
 
 
-class AttachmentError(Exception):
-    """A picture that cannot be attached, in words."""
+class AttachmentError(CommandError):
+    """An image or video cannot be attached."""
 
 
 def attachment(path: str) -> Part:

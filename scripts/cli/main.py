@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat COMMAND ...`: finds the command and hands it the rest of the line."""
+"""`triton-chat COMMAND ...`: finds the command, gives it the rest of the line, and prints the error that ends it."""
 
 import sys
 from collections.abc import Sequence
@@ -8,14 +8,24 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from frontend import __version__
+from scripts.shared.errors import CommandError
+from scripts.shared.report import report
+
+# The exit status after Ctrl-C.
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """module: has `main(arguments) -> int`; imported when it is called, as some take seconds. about: for the list."""
+    """A command of the list.
+
+    module: has `main(arguments) -> int`; imported only when called, as some take seconds. about: its line in the help.
+    interrupted: printed when Ctrl-C ends it.
+    """
 
     module: str
     about: str
+    interrupted: str = ""
 
 
 COMMANDS = {
@@ -23,12 +33,25 @@ COMMANDS = {
         "scripts.cli.serve", "serve a model: tritonserver and the OpenAI API, started and stopped together"
     ),
     "prepare": Command(
-        "scripts.cli.prepare", "fetch, convert and split a model, so that `serve` need not; prints its folder"
+        "scripts.cli.prepare",
+        "fetch, convert and split a model, so that `serve` need not; prints its folder",
+        "interrupted; what was begun is not kept",
     ),
-    "build": Command("scripts.cli.build", "build engines for NVIDIA GPUs: a TensorRT-LLM engine, the vision tower"),
+    "build": Command(
+        "scripts.cli.build",
+        "build engines for NVIDIA GPUs: a TensorRT-LLM engine, the vision tower",
+        "interrupted; what was begun is not put in place",
+    ),
+    "split": Command("scripts.split.command", "split a vision-language checkpoint into a folder of your choice"),
     "chat": Command("scripts.cli.chat", "talk to a server in the terminal, with images"),
-    "bench": Command("scripts.bench.__main__", "measure this stack beside `vllm serve`"),
-    "doctor": Command("scripts.cli.doctor", "look for what would stop a start, and say how to mend it"),
+    "keys": Command("frontend.auth.keys", "make an API key and its line for --api-keys-file"),
+    "frontend": Command("frontend.__main__", "serve only the OpenAI API, in front of your own tritonserver"),
+    "bench": Command(
+        "scripts.bench.command",
+        "measure this stack beside `vllm serve`",
+        "interrupted; everything that was started is stopped",
+    ),
+    "doctor": Command("scripts.cli.doctor", "check the machine before a start and suggest fixes"),
 }
 USAGE = """usage: triton-chat COMMAND ...
 
@@ -46,7 +69,7 @@ First steps:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is the command's, 2 for a line that names none."""
+    """Run one command; returns its exit status, or 2 for a line that names no command."""
     line = list(sys.argv[1:] if arguments is None else arguments)
     if line in (["-h"], ["--help"], ["help"]):
         print(usage())
@@ -57,17 +80,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not line or line[0] not in COMMANDS:
         print(_complaint(line), file=sys.stderr)
         return 2
+    return _run(line[0], line[1:])
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    command = COMMANDS[name]
     try:
-        module = import_module(COMMANDS[line[0]].module)
+        module = import_module(command.module)
     except ModuleNotFoundError as error:
-        mend = f"pip install {error.name}, or `make setup`"
-        print(f"error: `triton-chat {line[0]}` needs the package {error.name}: {mend}", file=sys.stderr)
+        fix = f"pip install {error.name}, or `make setup`"
+        print(f"error: `triton-chat {name}` needs the package {error.name}: {fix}", file=sys.stderr)
         return 1
-    return int(module.main(line[1:]) or 0)
+    try:
+        return int(module.main(arguments) or 0)
+    except CommandError as error:
+        report(error)
+        return error.status
+    except KeyboardInterrupt:
+        if command.interrupted:
+            print(command.interrupted, file=sys.stderr)
+        return INTERRUPTED
 
 
 def usage() -> str:
-    """What `triton-chat --help` prints."""
+    """The text of `triton-chat --help`."""
     commands = "\n".join(f"  {name:<9}{command.about}" for name, command in COMMANDS.items())
     return USAGE.format(commands=commands)
 

@@ -6,9 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
-from scripts.launcher import LaunchError
 from scripts.launcher.environment import CONTAINER_BINARY
 from scripts.launcher.model import resolve_model
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
@@ -19,20 +17,13 @@ _EXAMPLE = "example: triton-chat prepare OpenGVLab/InternVL2_5-8B"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare what the line names; progress goes to standard error, the model's folder to standard output."""
+    """Prepare the model of the line; progress goes to standard error, the model's folder to standard output."""
     options = _parse(arguments)
     console = Console(stderr=True, highlight=False)
-    try:
-        # A Triton container has its own.
-        if not options.no_server and not CONTAINER_BINARY.is_file() and fetch_tritonserver.fetch():
-            console.print(f"tritonserver unpacked to {fetch_tritonserver.home()}", soft_wrap=True)
-        model = resolve_model(options.model, console)
-    except (LaunchError, RuntimeError) as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-        return 1
-    except KeyboardInterrupt:
-        console.print("interrupted; what was begun is not kept")
-        return 130
+    # A Triton container has its own tritonserver.
+    if not options.no_server and not CONTAINER_BINARY.is_file() and fetch_tritonserver.fetch():
+        console.print(f"tritonserver unpacked to {fetch_tritonserver.home()}", soft_wrap=True)
+    model = resolve_model(options.model, console)
     print(model.checkpoint.path)
     return 0
 

@@ -14,20 +14,15 @@ from scripts.launcher.display import curl
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until a signal or until a part dies again and again; the exit status is 0 only after a signal."""
+    """Run until a signal; returns 0. Raises LaunchError if the start fails or a part keeps dying."""
     console = Console(stderr=True, highlight=False)
-    try:
-        stack = Stack(sys.argv[1:] if arguments is None else arguments, console=console)
-    except LaunchError as error:
-        _report(console, error)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    stack = Stack(sys.argv[1:] if arguments is None else arguments, console=console)
     _stop_on_signals(stack)
-    return _run(stack, console)
+    _run(stack, console)
+    return 0
 
 
-def _run(stack: Stack, console: Console) -> int:
+def _run(stack: Stack, console: Console) -> None:
     for note in stack.options.notes:
         console.print(f"note: {escape(note)}")
     console.print(f"serving {escape(str(stack.model.checkpoint.path))} with {stack.server.binary}", soft_wrap=True)
@@ -37,10 +32,8 @@ def _run(stack: Stack, console: Console) -> int:
             stack.wait()
             console.print("stopping; press Ctrl-C again to end everything at once")
     except LaunchError as error:
-        _report(console, error)
-        console.print(f"logs: {stack.options.log_dir}", soft_wrap=True)
-        return 1
-    return 0
+        error.add_note(f"logs: {stack.options.log_dir}")
+        raise
 
 
 def _stop_on_signals(stack: Stack) -> None:
@@ -69,9 +62,3 @@ def _announce(stack: Stack, console: Console) -> None:
     for warning in stack.warnings:
         console.print(f"[bold red]warning:[/] {escape(warning)}", soft_wrap=True)
     console.print("\nTry:\n" + escape(curl(stack.url, stack.model_names[0], stack.needs_key)), soft_wrap=True)
-
-
-def _report(console: Console, error: LaunchError) -> None:
-    for line in error.log:
-        console.print(f"  {line}", soft_wrap=True, markup=False)
-    console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)

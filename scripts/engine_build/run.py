@@ -57,10 +57,12 @@ def run_step(step: Step, work: Path, key: str, progress: Progress) -> None:
     log = work / f"{step.name}.log"
     status = _run(step, log, progress)
     if status != 0:
-        raise EngineError(f"{step.name} failed (exit status {status}); its log is {log}.", last_lines(log))
+        raise EngineError(f"{step.name} failed (exit status {status}); its log is {log}.", log=last_lines(log))
     lacking = _lacking(step)
     if lacking:
-        raise EngineError(f"{step.name} wrote no {', '.join(lacking)} to '{step.writes}'; see {log}.", last_lines(log))
+        raise EngineError(
+            f"{step.name} wrote no {', '.join(lacking)} to '{step.writes}'; see {log}.", log=last_lines(log)
+        )
     _note(work, {**done, step.name: _fingerprint(step, key)})
 
 

@@ -21,7 +21,7 @@ _PREPARE = "`triton-chat prepare {0}` prints the folder of its parts"
 _SPLIT = {
     "internvl_chat": _PREPARE,
     "internvl": _PREPARE,
-    "gemma3": "`python -m scripts.split {0} OUTPUT` writes its language model, which is served without images",
+    "gemma3": "`triton-chat split {0} OUTPUT` writes its language model, which is served without images",
 }
 # Defaults of Gemma3TextConfig.
 _GEMMA3_PATTERN, _GEMMA3_WINDOW = 6, 4096

@@ -75,19 +75,12 @@ def _resolve(model: str, console: Console) -> ServedModel:
     if folder.is_dir():
         return served(_split(folder.resolve(), console), folder.resolve().name)
     if model in PREPARED:
-        return served(_prepared(PREPARED[model], console), PREPARED[model].name)
+        return served(PREPARED[model].prepare(console), PREPARED[model].name)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise LaunchError(
             f"there is no folder {folder}.", f"--model takes a checkpoint folder, a hub id, {' or '.join(PREPARED)}."
         )
     return served(_split(_downloaded(model), console), model)
-
-
-def _prepared(model: Prepared, console: Console) -> Path:
-    try:
-        return model.prepare(console)
-    except RuntimeError as error:
-        raise LaunchError(str(error)) from error
 
 
 def _split(folder: Path, console: Console) -> Path:

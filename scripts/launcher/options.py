@@ -195,7 +195,7 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
         argument_default=None,
         description=about,
         epilog=textwrap.fill(
-            "Settings of the frontend (python -m frontend --help) are taken as well, and those of the model "
+            "Settings of the frontend (triton-chat frontend --help) are taken as well, and those of the model "
             f"repository: {', '.join('--' + name.replace('_', '-') for name in sorted(MODEL_SETTINGS))}. Any other "
             "flag is an option of the engine by its own name, as `vllm serve` has it: --tensor-parallel-size 2. "
             "The model comes first then.",

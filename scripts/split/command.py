@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `python -m scripts.split <checkpoint> <output>`."""
+"""`triton-chat split`: the language model and the vision part of a checkpoint, into a folder of one's choice."""
 
 import argparse
 import re
@@ -11,7 +11,6 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
-from scripts.split.errors import SplitError
 from scripts.split.plan import DTYPES
 from scripts.split.splitter import SHARD_BYTES, split_checkpoint
 
@@ -19,7 +18,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Split a checkpoint; returns 0, or 1 with the reason on the terminal, or 130 or 143 after a signal."""
+    """Split a checkpoint; returns 0, or 130 or 143 after a signal. Raises SplitError."""
     options = _parse(arguments)
     console = Console(stderr=True, highlight=False)
     caught = _interrupt_on_signals()
@@ -32,15 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             force=options.force,
             console=console,
         )
-    except BaseException as error:
-        # Checked first: interrupted native code may raise another error than KeyboardInterrupt.
+    except BaseException:
+        # Native code that is interrupted may raise an error of its own instead of KeyboardInterrupt.
         if caught:
             console.print("interrupted; nothing was written")
             return 128 + caught[0]
-        if not isinstance(error, SplitError):
-            raise
-        console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-        return 1
+        raise
     console.print(f"[green]done:[/] {escape(str(target))}", soft_wrap=True)
     return 0
 
@@ -72,8 +68,9 @@ def size(text: str) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.split",
+        prog="triton-chat split",
         description="Split a vision-language checkpoint into a causal-LM checkpoint and its vision part (vision/).",
+        epilog="example: triton-chat split /models/InternVL2_5-78B /models/internvl2_5-78b-split",
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the published checkpoint")
     parser.add_argument("output", type=Path, help="folder to write")

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The error of a failed split, and lists of names in its messages."""
 
+from scripts.shared.errors import CommandError
 
-class SplitError(Exception):
+
+class SplitError(CommandError):
     """The checkpoint cannot be split; the message is for the user at the terminal, and the target is unchanged."""
 
 

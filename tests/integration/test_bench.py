@@ -31,7 +31,11 @@ def test_the_whole_command(smollm2_dir: Path, tmp_path: Path) -> None:
     ]
     before = {process.pid for process in psutil.process_iter()}
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.bench", *line], cwd=ROOT, capture_output=True, text=True, timeout=3 * PATIENCE_S
+        [sys.executable, "-m", "scripts.cli", "bench", *line],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     saved: dict[str, Any] = json.loads((tmp_path / "results.json").read_text())

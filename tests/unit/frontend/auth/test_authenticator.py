@@ -122,7 +122,7 @@ class TestFile:
         assert failed.stderr.startswith(f"--api-keys-file='{path}': expected a file of API keys: line 1: ")
 
     def test_the_command_makes_an_entry_of_a_random_key(self, tmp_path: Path) -> None:
-        command = [sys.executable, "-m", "frontend.auth.keys", "alice", "rate=60", "concurrent=4"]
+        command = [sys.executable, "-m", "scripts.cli", "keys", "alice", "rate=60", "concurrent=4"]
         made = [subprocess.run(command, capture_output=True, text=True, timeout=60, check=True) for _ in range(2)]
         key, other = [one.stderr.split()[-1] for one in made]
         assert key.startswith("sk-") and len(key) > 40 and key != other

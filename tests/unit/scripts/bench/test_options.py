@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench.__main__ import main
 from scripts.bench.options import parse
-from scripts.cli.main import main as command_line
+from scripts.cli.main import main
 
 
 def test_defaults() -> None:
@@ -50,7 +49,7 @@ def test_unknown_flags_go_to_the_stack() -> None:
 )
 def test_invalid_options_are_refused_with_a_message(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        command_line(["bench", *line.split()])
+        main(["bench", *line.split()])
     assert ended.value.code == 2
     output = capsys.readouterr()
     assert words in output.err
@@ -75,6 +74,6 @@ def test_invalid_options_are_refused_with_a_message(line: str, words: str, capsy
 def test_what_cannot_be_measured_is_an_error(
     line: str, status: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*line.split(), "--out", str(tmp_path)]) == status
+    assert main(["bench", *line.split(), "--out", str(tmp_path)]) == status
     assert words in capsys.readouterr().err
     assert not list(tmp_path.glob("results.*"))

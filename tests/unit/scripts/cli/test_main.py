@@ -61,7 +61,10 @@ def test_the_version(capsys) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("srve m", "unknown command 'srve'; known: serve, prepare, build, chat, bench, doctor. Did you mean serve?"),
+        (
+            "srve m",
+            "unknown command 'srve'; known: serve, prepare, build, split, chat, keys, frontend, bench, doctor. Did you mean serve?",
+        ),
         ("/models/x --port 1", "To serve a model: triton-chat serve /models/x --port 1"),
         ("--port 1", "unknown command '--port'"),
         ("", "usage: triton-chat COMMAND"),

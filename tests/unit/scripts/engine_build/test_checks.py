@@ -190,7 +190,7 @@ def test_windows_are_those_of_the_layers(tmp_path: Path) -> None:
     ("config", "words"),
     [
         ({"model_type": "internvl_chat"}, "`triton-chat prepare "),
-        ({"model_type": "gemma3"}, "`python -m scripts.split "),
+        ({"model_type": "gemma3"}, "`triton-chat split "),
         (
             {"model_type": "mamba", "architectures": ["MambaForCausalLM"]},
             "is of MambaForCausalLM; engines are built from",

@@ -12,6 +12,7 @@ import pytest
 
 from scripts.setup import interpreter
 from scripts.setup.fetch_tritonserver import lay_out_backends, link_libnuma, unpack
+from scripts.shared.errors import CommandError
 
 REQUIREMENTS = Path(__file__).parents[4] / "requirements"
 Version = namedtuple("Version", "major minor micro")
@@ -78,7 +79,7 @@ def test_the_server_is_laid_out_for_one_python(wheel: Path, tmp_path: Path) -> N
 
 def test_a_python_without_a_stub_is_named(wheel: Path, tmp_path: Path) -> None:
     unpack(wheel, tmp_path / "server")
-    with pytest.raises(RuntimeError, match=r"no stub for Python 3\.99"):
+    with pytest.raises(CommandError, match=r"no stub for Python 3\.99"):
         lay_out_backends(tmp_path / "server", "3.99")
 
 

@@ -217,7 +217,8 @@ def test_the_command(checkpoint: Path, tmp_path: Path) -> None:
     words = [
         sys.executable,
         "-m",
-        "scripts.split",
+        "scripts.cli",
+        "split",
         str(checkpoint),
         str(tmp_path / "split"),
         "--dtype",

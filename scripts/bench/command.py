@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`triton-chat bench`, `triton-chat bench growth`, `triton-chat bench images`."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from scripts.bench import growth, images, run
+from scripts.bench.options import parse
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one of the benchmarks; returns 1 if requests failed.
+
+    Raises LaunchError if a start failed, BenchError for options that cannot be measured.
+    """
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    # SIGTERM stops all started processes, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _interrupt)
+    if line[:1] == ["growth"]:
+        return growth.measure(growth.parse(line[1:]))
+    if line[:1] == ["images"]:
+        return images.measure(images.parse(line[1:]))
+    return run.measure(parse(line))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
