@@ -2,12 +2,13 @@
 """One answer, from generated ids to the fields of an OpenAI response."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from common.answer_delta import AnswerDelta
 from common.answer_options import AnswerOptions
 from common.finish_reason import FinishReason
 from families.parsers import (
@@ -35,24 +36,12 @@ _STOPPED = (FinishReason.END_ID, FinishReason.STOP_WORDS)
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerDelta:
+class StreamDelta(AnswerDelta):
     """What a few ids added to an answer.
 
-    tool_calls: OpenAI tool-call deltas; the first of a call has id, type and name, the others arguments.
-    logprobs: one OpenAI chat logprob entry per id; None where there is none.
-    finish_reason: with the last delta "stop", "length", "tool_calls", "cancelled" or "timeout", else None.
-    completion_tokens: ids consumed, the end id included; reasoning_tokens: those inside the reasoning, its tags
-        not included. Both only with finish_reason.
-    stop_engine: a stop string ended the answer while the engine goes on; the caller must stop it.
+    stop_engine: a stop string ended the answer while the engine continues; the caller must stop it.
     """
 
-    text: str = ""
-    reasoning: str = ""
-    tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    logprobs: list[dict[str, Any]] | None = None
-    finish_reason: str | None = None
-    completion_tokens: int | None = None
-    reasoning_tokens: int | None = None
     stop_engine: bool = False
 
 
@@ -84,7 +73,7 @@ class AnswerStream:
         top_ids: Sequence[Sequence[int]] | None = None,
         top_logprobs: Sequence[Sequence[float]] | None = None,
         engine_finish: int | None = None,
-    ) -> AnswerDelta:
+    ) -> StreamDelta:
         """Consume the ids of one engine response, up to the one that completes a stop string.
 
         logprobs: one per id; top_ids, top_logprobs: alternatives per id, likeliest first. Ids beyond them get no
@@ -97,7 +86,7 @@ class AnswerStream:
         if engine_finish is not None and engine_finish not in _FINISH_REASONS:
             raise ValueError(f"unknown engine finish reason {engine_finish}; known: {sorted(map(int, FinishReason))}")
         if self._finished:
-            return AnswerDelta()
+            return StreamDelta()
         ended_by_id = engine_finish in _STOPPED and len(ids) > 0 and ids[-1] in self._end_ids
         events: list[Event] = []
         consumed = 0
@@ -114,9 +103,9 @@ class AnswerStream:
         text, reasoning, tool_calls = _fields(events)
         self._called = self._called or bool(tool_calls)
         if not matched and engine_finish is None:
-            return AnswerDelta(text, reasoning, tool_calls, entries)
+            return StreamDelta(text, reasoning, tool_calls, entries)
         self._finished = True
-        return AnswerDelta(
+        return StreamDelta(
             text,
             reasoning,
             tool_calls,
@@ -158,16 +147,16 @@ class AnswerStream:
         logprobs: Sequence[float] | None,
         top_ids: Sequence[Sequence[int]] | None,
         top_logprobs: Sequence[Sequence[float]] | None,
-    ) -> list[dict[str, Any]] | None:
+    ) -> tuple[dict[str, Any], ...]:
         if not self._options.logprobs or logprobs is None:
-            return None
+            return ()
         count = self._options.top_logprobs
         entries = []
         for n, (token_id, logprob) in enumerate(zip(ids, logprobs, strict=False)):
             ids_here = top_ids[n][:count] if top_ids is not None and n < len(top_ids) else ()
             values = top_logprobs[n][:count] if top_logprobs is not None and n < len(top_logprobs) else ()
             entries.append(logprob_entry(self._tokens, token_id, logprob, ids_here, values))
-        return entries or None
+        return tuple(entries)
 
     def _finish_reason(self, engine_finish: int | None) -> str:
         """Stop strings come first: they end the answer wherever the engine went on to.
@@ -182,7 +171,7 @@ class AnswerStream:
         return reason
 
 
-def _fields(events: list[Event]) -> tuple[str, str, list[dict[str, Any]]]:
+def _fields(events: list[Event]) -> tuple[str, str, tuple[dict[str, Any], ...]]:
     """Merge events into text, reasoning and tool-call deltas; arguments of one call in a row become one delta."""
     text: list[str] = []
     reasoning: list[str] = []
@@ -197,7 +186,7 @@ def _fields(events: list[Event]) -> tuple[str, str, list[dict[str, Any]]]:
         else:
             arguments = "".join(event.text for event in group if isinstance(event, ToolArgumentsDelta))
             calls.append({"index": kind, "function": {"arguments": arguments}})
-    return "".join(text), "".join(reasoning), calls
+    return "".join(text), "".join(reasoning), tuple(calls)
 
 
 def _kind(event: Event) -> type[Event] | int:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Triton model `postprocessing`: each response of the engine becomes one of the answer."""
 
+from dataclasses import replace
+
 from tokenizers import Tokenizer
 
 from common.checkpoint import Checkpoint
@@ -12,7 +14,7 @@ from families.parsers import AnswerFormat
 from postprocessing import engine
 from postprocessing.answers import Answers
 from postprocessing.streams import StreamKey
-from postprocessing.tensors import beams, failure, new_logprobs, rows, write_delta, write_prompt_logprobs
+from postprocessing.tensors import beams, failure, new_logprobs, prompt_logprobs, rows, write_delta
 from python_backend.api import InferenceRequest, InferenceResponse, pb_utils
 from python_backend.config import ModelParameters
 from python_backend.logs import model_logger
@@ -90,7 +92,9 @@ class Postprocessor:
         if delta.stop_engine:
             to_stop.append(key)
         further = [self._answers.whole_text(request.parameters, each, finish) for each in further_ids]
-        return pb_utils.InferenceResponse(write_delta(delta, further) + write_prompt_logprobs(inputs, self._tokenizer))
+        if prompt := prompt_logprobs(inputs, self._tokenizer):
+            delta = replace(delta, prompt_logprobs=prompt)
+        return pb_utils.InferenceResponse(write_delta(delta, further))
 
     def _announce(self, key: StreamKey, request: InferenceRequest, limit: int, end_id: int | None) -> InferenceResponse:
         """Prepare for the answer of an engine that does not report its end; it has no streams of its own either."""

@@ -2,13 +2,15 @@
 """The engine's output tensors as lists, and answers as the output tensors of `postprocessing`."""
 
 import json
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from postprocessing.answer_stream import AnswerDelta
-from postprocessing.logprobs import prompt_logprob_entries, token_table
+from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
+from postprocessing.logprobs import Entry, prompt_logprob_entries, token_table
 from python_backend.api import InferenceResponse, Tensor, pb_utils
 from python_backend.tensors import Inputs, ints, string
 
@@ -35,30 +37,25 @@ def new_logprobs(inputs: Inputs, count: int) -> list[float] | None:
     return None if logprobs is None else logprobs[0][max(0, len(logprobs[0]) - count) :]
 
 
-def write_delta(delta: AnswerDelta, further_beams: list[str]) -> list[Tensor]:
-    """The outputs of one response; `text_output` also holds the texts of further beams."""
-    texts = [text.encode(errors="replace") for text in (delta.text, *further_beams)]
+def write_delta(delta: AnswerDelta, further_beams: Sequence[str] = ()) -> list[Tensor]:
+    """The outputs of one response; `text_output` is always sent, and also holds the texts of further beams."""
+    texts = [delta.text.encode(errors="replace")]
+    if further_beams:
+        texts += [text.encode(errors="replace") for text in further_beams]
     tensors = [pb_utils.Tensor("text_output", np.array([texts], dtype=object))]
-    if delta.reasoning:
-        tensors.append(string("reasoning_output", delta.reasoning))
-    if delta.tool_calls:
-        tensors.append(string("tool_calls", json.dumps(delta.tool_calls, ensure_ascii=False)))
-    if delta.logprobs:
-        tensors.append(string("logprobs", json.dumps(delta.logprobs)))
-    if delta.finish_reason is not None:
-        tensors += [
-            string("finish_reason", delta.finish_reason),
-            ints("completion_tokens", [delta.completion_tokens or 0]),
-            ints("reasoning_tokens", [delta.reasoning_tokens or 0]),
-        ]
+    values = _optional(delta)
+    if values != _DEFAULTS:  # This runs for every delta, and most have only a text.
+        for (name, write), value in zip(_WRITERS, values, strict=True):
+            if value not in _UNSET:
+                tensors.append(write(name, value))
     return tensors
 
 
-def write_prompt_logprobs(inputs: Inputs, tokenizer: Tokenizer) -> list[Tensor]:
-    """The output `prompt_logprobs`, if the engine sent them with this response."""
+def prompt_logprobs(inputs: Inputs, tokenizer: Tokenizer) -> tuple[Entry, ...]:
+    """The log-probabilities of the prompt's tokens, if the engine sent them with this response."""
     ids, logprobs = rows(inputs, "prompt_log_probs_ids"), rows(inputs, "prompt_log_probs")
     if ids is None or logprobs is None:
-        return []
+        return ()
     # Column 0 is the prompt's own token; the first row has no log-probability, as no token precedes it.
     entries = prompt_logprob_entries(
         token_table(tokenizer),
@@ -67,9 +64,29 @@ def write_prompt_logprobs(inputs: Inputs, tokenizer: Tokenizer) -> list[Tensor]:
         [row[1:] for row in ids[1:]],
         [row[1:] for row in logprobs[1:]],
     )
-    return [string("prompt_logprobs", json.dumps(entries))]
+    return tuple(entries)
 
 
 def failure(error: str) -> InferenceResponse:
     """A failed answer as data: an error response in the middle of an ensemble's stream leaks the request."""
-    return pb_utils.InferenceResponse([string("text_output", ""), string("error", error)])
+    return pb_utils.InferenceResponse(write_delta(AnswerDelta(error=error)))
+
+
+# A lone surrogate stays one, which `string` replaces; escaped, the frontend's parser would refuse it.
+_encode_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _json(name: str, value: Sequence[Any]) -> Tensor:
+    return string(name, _encode_json(value))
+
+
+def _int(name: str, value: int) -> Tensor:
+    return ints(name, [value])
+
+
+_ENCODERS: dict[Encoding, Callable[[str, Any], Tensor]] = {"text": string, "json": _json, "int": _int}
+_OPTIONAL = {field: output for field, output in OUTPUTS.items() if field != "text"}
+_WRITERS = tuple((output.name, _ENCODERS[output.encoding]) for output in _OPTIONAL.values())
+_DEFAULTS = tuple(output.default for output in _OPTIONAL.values())
+_UNSET = (None, "", ())
+_optional = attrgetter(*_OPTIONAL)

@@ -1,32 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deltas put together: what waits for a slow reader becomes one chunk, and all of a request becomes a whole answer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
+from common.answer_delta import OUTPUTS
 from frontend.triton.tensors import Delta
 
 
 def merge(deltas: Sequence[Delta]) -> Delta:
-    """One delta that says what these say in their order; counts and finish_reason come from whichever has them."""
+    """One delta that says what these say in their order."""
     if len(deltas) == 1:
         return deltas[0]
-    last: dict[str, Any] = {}
-    for name in ("finish_reason", "completion_tokens", "reasoning_tokens", "prompt_tokens", "cached_tokens"):
-        last[name] = next((value for delta in deltas if (value := getattr(delta, name)) is not None), None)
-    return Delta(
-        text="".join(delta.text for delta in deltas),
-        reasoning="".join(delta.reasoning for delta in deltas),
-        tool_calls=_merge_arguments(call for delta in deltas for call in delta.tool_calls),
-        logprobs=tuple(entry for delta in deltas for entry in delta.logprobs),
-        prompt_logprobs=tuple(entry for delta in deltas for entry in delta.prompt_logprobs),
-        final=any(delta.final for delta in deltas),
-        **last,
-    )
+    columns = zip(*map(_outputs, deltas), strict=True)
+    merged = [join(column) for join, column in zip(_JOINS, columns, strict=True)]
+    merged.append(any([delta.final for delta in deltas]))
+    return Delta(*merged)
 
 
-def _merge_arguments(calls: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Join neighbouring pieces of one call's arguments; a call's first delta (with its id) stays alone."""
+def _chain(values: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(values))
+
+
+def _first(values: Iterable[Any]) -> Any:
+    for value in values:
+        if value is not None:
+            return value
+    return None
+
+
+def _merge_calls(values: Iterable[tuple[dict[str, Any], ...]]) -> tuple[dict[str, Any], ...]:
+    """Join neighbouring pieces of one call's arguments; a call's first delta (with its id) is kept as it is."""
     merged: list[dict[str, Any]] = []
     pieces: list[str] = []
     index: int | None = None
@@ -36,7 +42,7 @@ def _merge_arguments(calls: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], .
             merged.append({"index": index, "function": {"arguments": "".join(pieces)}})
             pieces.clear()
 
-    for call in calls:
+    for call in chain.from_iterable(values):
         if "id" in call:
             flush()
             merged.append(call)
@@ -47,6 +53,19 @@ def _merge_arguments(calls: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], .
         pieces.append(call["function"]["arguments"])
     flush()
     return tuple(merged)
+
+
+def _join_of(name: str, default: Any) -> Callable[[tuple[Any, ...]], Any]:
+    if name == "tool_calls":
+        return _merge_calls
+    if default == "":
+        return "".join
+    return _chain if default == () else _first
+
+
+# The fields of a delta that outputs fill, in their order, and how the values of several deltas become one.
+_outputs = attrgetter(*OUTPUTS)
+_JOINS = tuple(_join_of(name, output.default) for name, output in OUTPUTS.items())
 
 
 def complete_tool_calls(calls: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

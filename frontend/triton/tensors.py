@@ -6,14 +6,15 @@ uint32 and its UTF-8).
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from tritonclient.grpc import service_pb2 as pb
 
+from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.sampling import ENGINE_PARAMETERS, SAMPLING, Datatype, SamplingFields
@@ -76,21 +77,21 @@ class EnsembleRequest(SamplingFields):
 
     def tensors(self) -> Iterator[tuple[str, Datatype, tuple[Any, ...]]]:
         """Name, datatype and values of each tensor that is sent."""
-        for (name, datatype), value in zip(_DATATYPES, _input_values(self), strict=True):
+        for name, datatype, value in zip(INPUTS, _DATATYPES, _input_values(self), strict=True):
             if value is not None and value != ():
                 yield name, datatype, value if isinstance(value, tuple) else (value,)
 
-    def request_parameters(self) -> dict[str, Parameter]:
+    def request_parameters(self) -> Mapping[str, Parameter]:
         """`parameters`, and the sampling fields that have no tensor."""
-        values = {name: getattr(self, name) for name in _TEXT_PARAMETERS}
-        return {**self.parameters, **{name: repr(float(value)) for name, value in values.items() if value is not None}}
+        texts = {name: repr(float(getattr(self, name))) for name in _TEXT_PARAMETERS if getattr(self, name) is not None}
+        return {**self.parameters, **texts} if texts else self.parameters
 
 
 INPUTS: dict[str, Input] = {
     one.name: one.metadata["input"] for one in fields(EnsembleRequest) if "input" in one.metadata
 } | {name: Input(one.datatype, name, None) for name, one in SAMPLING.items() if one.datatype is not None}
 
-_DATATYPES = tuple((name, one.datatype) for name, one in INPUTS.items())
+_DATATYPES = tuple(one.datatype for one in INPUTS.values())
 _input_values = attrgetter(*INPUTS)
 _TEXT_PARAMETERS = tuple(name for name, one in SAMPLING.items() if one.datatype is None)
 
@@ -104,9 +105,9 @@ class Capabilities:
 
     def check(self, request: EnsembleRequest) -> None:
         """Raise RequestError naming the first OpenAI field that nothing in Triton would read."""
-        for name, _, _ in request.tensors():
-            if name not in self.inputs and getattr(request, name) != INPUTS[name].default:
-                self._refuse(INPUTS[name].asked_by)
+        for name, one in INPUTS.items():
+            if name not in self.inputs and getattr(request, name) != one.default:
+                self._refuse(one.asked_by)
         if self.python_engine:
             return
         given = request.request_parameters()
@@ -120,37 +121,10 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
-    """What one or several responses add to one choice; the counts and finish_reason are on the last alone."""
+class Delta(AnswerDelta):
+    """What one or several responses add to one choice. final: Triton flagged the response as the last."""
 
-    text: str = ""
-    reasoning: str = ""
-    tool_calls: tuple[dict[str, Any], ...] = ()
-    logprobs: tuple[dict[str, Any], ...] = ()
-    finish_reason: str | None = None
-    completion_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    prompt_logprobs: tuple[dict[str, Any], ...] = ()
     final: bool = False
-    error: str | None = None
-
-
-# Ensemble output -> the Delta field it fills and how its bytes are read.
-_OUTPUTS: dict[str, tuple[str, Literal["text", "json", "int"]]] = {
-    "text_output": ("text", "text"),
-    "reasoning_output": ("reasoning", "text"),
-    "tool_calls": ("tool_calls", "json"),
-    "logprobs": ("logprobs", "json"),
-    "finish_reason": ("finish_reason", "text"),
-    "completion_tokens": ("completion_tokens", "int"),
-    "reasoning_tokens": ("reasoning_tokens", "int"),
-    "num_input_tokens": ("prompt_tokens", "int"),
-    "num_cached_tokens": ("cached_tokens", "int"),
-    "prompt_logprobs": ("prompt_logprobs", "json"),
-    "error": ("error", "text"),
-}
 
 
 def encode_request(
@@ -254,16 +228,10 @@ def decode_delta(response: pb.ModelInferResponse) -> Delta:
     """The tensors of one ensemble response."""
     values: dict[str, Any] = {}
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        known = _OUTPUTS.get(output.name)
-        if known is None or not raw:
-            continue
-        name, kind = known
-        if kind == "text":
-            values[name] = _string(raw)
-        elif kind == "int":
-            values[name] = int.from_bytes(raw[:4], "little", signed=True)
-        else:
-            values[name] = tuple(orjson.loads(raw[4:]))
+        known = _READERS.get(output.name)
+        if known is not None and raw:
+            name, read = known
+            values[name] = read(raw)
     return Delta(**values, final=is_final(response))
 
 
@@ -286,6 +254,19 @@ def _raw(response: pb.ModelInferResponse, name: str) -> bytes:
 
 def _string(raw: bytes) -> str:
     return raw[4:].decode("utf-8", "replace")
+
+
+def _json(raw: bytes) -> tuple[Any, ...]:
+    return tuple(orjson.loads(raw[4:]))
+
+
+def _int(raw: bytes) -> int:
+    return int.from_bytes(raw[:4], "little", signed=True)
+
+
+_DECODERS: dict[Encoding, Callable[[bytes], Any]] = {"text": _string, "json": _json, "int": _int}
+# Ensemble output -> the field of Delta that it fills, and how its bytes are read.
+_READERS = {output.name: (name, _DECODERS[output.encoding]) for name, output in OUTPUTS.items()}
 
 
 def _add(

@@ -16,7 +16,7 @@ from families.parsers import (
     ToolArgumentsDelta,
     ToolCallStart,
 )
-from postprocessing.answer_stream import AnswerDelta, AnswerStream
+from postprocessing.answer_stream import AnswerStream, StreamDelta
 
 THINK = ("<think>", "</think>")
 
@@ -71,14 +71,14 @@ def stream(
     *,
     finish: int = 1,
     end_ids: frozenset[int] = frozenset(),
-) -> list[AnswerDelta]:
+) -> list[StreamDelta]:
     """The deltas of ids that arrive in groups, the last with the engine's finish reason."""
     answers = AnswerStream(tokenizer, answer_format, options, end_ids)
     last = len(groups) - 1
     return [answers.feed(ids, engine_finish=finish if n == last else None) for n, ids in enumerate(groups)]
 
 
-def add_up(deltas: Iterable[AnswerDelta]) -> Answer:
+def add_up(deltas: Iterable[StreamDelta]) -> Answer:
     """Add deltas up as OpenAI clients do."""
     answer = Answer()
     for delta in deltas:

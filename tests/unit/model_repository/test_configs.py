@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from common import answer_delta
 from common.sampling import SAMPLING
 from preprocessing.images.gemma3 import Gemma3Images
 from preprocessing.images.internvl import InternVLImages
@@ -181,6 +182,8 @@ def test_the_models_read_and_write_only_declared_tensors(model):
     written = {text for module in modules for text in string_literals(module)}
     if model == "preprocessing":  # The family of images says which tensor its pixels leave by.
         written |= {Gemma3Images.tensor, InternVLImages.tensor}
+    if model == "postprocessing":  # The outputs are those of the table, each with its encoding.
+        written |= {output.name for output in answer_delta.OUTPUTS.values()}
     assert {t.name for t in config.output} <= written, "an output is declared that no code sends"
 
 
@@ -199,14 +202,14 @@ DATATYPES = {"BYTES": "STRING"}
 
 
 def test_the_frontend_names_only_tensors_of_the_ensemble():
-    from frontend.triton.tensors import _OUTPUTS, INPUTS
+    from frontend.triton.tensors import INPUTS
 
     declared = {row[0]: row[1] for row in map(as_row, read("ensemble").input)}
     datatypes = {name: one.datatype for name, one in INPUTS.items()}
     assert {name: DATATYPES.get(dtype, dtype) for name, dtype in datatypes.items()}.items() <= declared.items()
     types = {"text": "STRING", "json": "STRING", "int": "INT32"}
     outputs = {row[0]: row[1] for row in (as_row(tensor, optional=False) for tensor in read("ensemble").output)}
-    assert {name: types[kind] for name, (_, kind) in _OUTPUTS.items()}.items() <= outputs.items()
+    assert {output.name: types[output.encoding] for output in answer_delta.OUTPUTS.values()}.items() <= outputs.items()
 
 
 def test_the_engine_reads_the_parameters_that_the_frontend_sends():

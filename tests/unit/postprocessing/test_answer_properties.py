@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from common.answer_options import AnswerOptions
 from families.parsers import TOOL_PARSERS, AnswerFormat, ChatParser
-from postprocessing.answer_stream import AnswerDelta
+from postprocessing.answer_stream import StreamDelta
 from tests.support.answers import THINK, add_up, cut, parse, stream
 
 BOUNDED = settings(
@@ -179,7 +179,7 @@ def _grouped(ids: list[int], places: list[int]) -> list[list[int]]:
     return [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _finish(deltas: list[AnswerDelta]) -> tuple[str | None, int | None, int | None]:
+def _finish(deltas: list[StreamDelta]) -> tuple[str | None, int | None, int | None]:
     [last] = [delta for delta in deltas if delta.finish_reason]
     return last.finish_reason, last.completion_tokens, last.reasoning_tokens
 

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from common.answer_options import AnswerOptions
 from families.parsers import AnswerFormat
-from postprocessing.answer_stream import AnswerDelta, AnswerStream
+from postprocessing.answer_stream import AnswerStream, StreamDelta
 from tests.support.answers import THINK, Answer, add_up, stream
 
 QWEN3 = AnswerFormat(reasoning_tags=THINK, tool_parser="hermes")
@@ -121,7 +121,7 @@ def test_a_stop_string_stops_the_engine(qwen3: Tokenizer) -> None:
     assert (first.text, first.finish_reason, first.stop_engine) == ("one two ", None, False)
     ended = answers.feed(encode(qwen3, "ree four"))
     assert (ended.text, ended.finish_reason, ended.stop_engine) == ("three", "stop", True)
-    assert answers.feed(encode(qwen3, " five"), engine_finish=5) == AnswerDelta()
+    assert answers.feed(encode(qwen3, " five"), engine_finish=5) == StreamDelta()
 
 
 def test_stop_strings_see_the_raw_text(qwen3: Tokenizer) -> None:
@@ -169,7 +169,7 @@ def test_one_logprob_entry_per_consumed_id(qwen3: Tokenizer) -> None:
         top_logprobs=[[-0.5, -1.0]] * 3,
     )
     top = [{"token": "one", "logprob": -0.5, "bytes": [111, 110, 101]}]
-    assert delta.logprobs == [
+    assert list(delta.logprobs) == [
         {"token": "one", "logprob": -0.5, "bytes": [111, 110, 101], "top_logprobs": top},
         {"token": " two", "logprob": -9999.0, "bytes": [32, 116, 119, 111], "top_logprobs": top},
     ]
@@ -177,10 +177,10 @@ def test_one_logprob_entry_per_consumed_id(qwen3: Tokenizer) -> None:
 
 def test_logprobs_only_where_asked_for_and_known(qwen3: Tokenizer) -> None:
     ids = encode(qwen3, "one")
-    assert AnswerStream(qwen3, PLAIN, RAW, END).feed(ids, logprobs=[-1.0]).logprobs is None
+    assert AnswerStream(qwen3, PLAIN, RAW, END).feed(ids, logprobs=[-1.0]).logprobs == ()
     answers = AnswerStream(qwen3, PLAIN, AnswerOptions(logprobs=True), END)
-    assert answers.feed(ids).logprobs is None
-    [entry] = answers.feed(ids, logprobs=[-1.0], top_ids=[ids], top_logprobs=[[-1.0]]).logprobs or []
+    assert answers.feed(ids).logprobs == ()
+    [entry] = answers.feed(ids, logprobs=[-1.0], top_ids=[ids], top_logprobs=[[-1.0]]).logprobs
     assert entry["top_logprobs"] == []
 
 
