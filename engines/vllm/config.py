@@ -15,6 +15,11 @@ from engines.vllm import gemma3
 
 KNOWN_OPTIONS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs)) - {"model"}
 CPU_WORKER = "vllm.v1.worker.cpu_worker.CPUWorker"
+# Ours, by the names under which vLLM's processes import them.
+GEMMA3_EXTENSION = "engines.vllm.gemma3_worker.Extension"
+IMAGE_CPU_WORKER = "engines.vllm.cpu_worker.ImageWorker"
+SCHEDULER = "engines.vllm.scheduler.WholeImageScheduler"
+ASYNC_SCHEDULER = "engines.vllm.scheduler.AsyncWholeImageScheduler"
 
 
 def engine_args(options: EngineOptions) -> AsyncEngineArgs:
@@ -27,7 +32,7 @@ def engine_config(args: AsyncEngineArgs) -> VllmConfig:
     """Build vLLM's configuration, with our scheduler and worker for bidirectional attention within images."""
     if gemma3.ARCHITECTURE in read_json(Path(args.model) / "config.json").get("architectures", ()):
         gemma3.install()
-        args.worker_extension_cls = args.worker_extension_cls or "engines.vllm.gemma3_worker.Extension"
+        args.worker_extension_cls = args.worker_extension_cls or GEMMA3_EXTENSION
     # The usage context sets the defaults of tokens per step and requests per batch: the same as in `vllm serve`.
     config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
     if config.model_config.is_multimodal_model and config.model_config.is_mm_prefix_lm:
@@ -51,7 +56,6 @@ def _keep_images_whole(config: VllmConfig) -> None:
     # With it vLLM also checks at the start that an image fits into max_num_batched_tokens.
     scheduler.disable_chunked_mm_input = True
     if scheduler.scheduler_cls is None:
-        kind = "AsyncWholeImageScheduler" if scheduler.async_scheduling else "WholeImageScheduler"
-        scheduler.scheduler_cls = f"engines.vllm.scheduler.{kind}"
+        scheduler.scheduler_cls = ASYNC_SCHEDULER if scheduler.async_scheduling else SCHEDULER
     if config.parallel_config.worker_cls == CPU_WORKER:
-        config.parallel_config.worker_cls = "engines.vllm.cpu_worker.ImageWorker"
+        config.parallel_config.worker_cls = IMAGE_CPU_WORKER

@@ -3,9 +3,10 @@
 
 import asyncio
 import os
-from typing import Any
 
 import pytest
+
+from engines.vllm import engine as vllm_engine
 
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 
@@ -14,17 +15,14 @@ class Started(Exception):
     """Raised where vLLM would start its processes."""
 
 
-@pytest.fixture
-def vllm_engine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    from engines.vllm import engine as vllm_engine
-
+@pytest.fixture(autouse=True)
+def fake_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_engine, "engine_args", lambda options: None)
     monkeypatch.setattr(vllm_engine, "engine_config", lambda args: (_ for _ in ()).throw(Started))
-    yield vllm_engine
 
 
 @pytest.mark.parametrize(("given", "method"), [(None, "spawn"), ("fork", "fork")])
-def test_the_engines_processes_are_no_forks_of_the_stub_unless_asked(given, method, vllm_engine, monkeypatch):
+def test_the_engines_processes_are_no_forks_of_the_stub_unless_asked(given, method, monkeypatch):
     # Set and taken away again, so that what `start` writes is put back after the test.
     monkeypatch.setenv(METHOD, given or "")
     if given is None:

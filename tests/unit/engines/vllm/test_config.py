@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM's configuration: defaults, and the classes that vLLM imports by name in its processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from vllm.utils.import_utils import resolve_obj_by_qualname
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+from engines.options import EngineOptions
+from engines.vllm import config
+from engines.vllm.config import engine_args
+
+ROOT = Path(__file__).parents[4]
+# As a worker of vLLM does, which has imported nothing else of ours.
+WORKER = """
+import sys
+from vllm import ModelRegistry
+from vllm.utils.import_utils import resolve_obj_by_qualname
+
+resolve_obj_by_qualname(sys.argv[1])
+model = ModelRegistry.models["Gemma3ForConditionalGeneration"].load_model_cls()
+print(model._processor_factory.processor.__module__)
+"""
+
+
+def test_a_split_checkpoint_takes_prompt_embeddings_unless_told_otherwise(tmp_path):
+    def takes_embeds(**passed: object) -> bool:
+        return engine_args(EngineOptions("vllm", str(tmp_path), passed)).enable_prompt_embeds
+
+    assert not takes_embeds()
+    (tmp_path / "vision").mkdir()
+    (tmp_path / "vision" / "config.json").write_text("{}", encoding="utf-8")
+    assert takes_embeds()
+    assert not takes_embeds(enable_prompt_embeds=False)
+    with pytest.raises(ValueError, match="unknown engine option 'dtipe'"):
+        takes_embeds(dtipe="half")
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        (config.SCHEDULER, Scheduler),
+        (config.ASYNC_SCHEDULER, Scheduler),
+        (config.CPU_WORKER, CPUWorker),
+        (config.IMAGE_CPU_WORKER, CPUWorker),
+    ],
+)
+def test_vllm_finds_its_classes_by_name(name: str, base: type) -> None:
+    assert issubclass(resolve_obj_by_qualname(name), base)
+
+
+@pytest.mark.parametrize("name", [config.GEMMA3_EXTENSION, config.SCHEDULER])
+def test_a_process_of_vllm_that_imports_a_class_of_ours_knows_gemma_3(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", WORKER, name], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "engines.vllm.gemma3"

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Config parameters of a Triton model."""
+
+import json
+
+import pytest
+
+from python_backend.config import ModelParameters, expand
+
+
+def parameters(**values: str) -> ModelParameters:
+    config = {"name": "tensorrt_llm", "parameters": {key: {"string_value": value} for key, value in values.items()}}
+    return ModelParameters.from_config(json.dumps(config), {"SET": "x", "EMPTY": ""})
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("${SET}", "x"),
+        ("a${SET}b", "axb"),
+        ("${UNSET}", ""),
+        ("${UNSET:-d}", "d"),
+        ("${EMPTY:-d}", "d"),
+        ("$SET", "$SET"),
+    ],
+)
+def test_variables_expand(text: str, expanded: str) -> None:
+    assert expand(text, {"SET": "x", "EMPTY": ""}) == expanded
+
+
+def test_a_wrong_parameter_is_named() -> None:
+    with pytest.raises(ValueError, match="'max_model_len' must be an integer, not 'many'"):
+        parameters(max_model_len="many").integer("max_model_len")
+    with pytest.raises(ValueError, match="'enable_thinking' must be true or false, not 'maybe'"):
+        parameters(enable_thinking="maybe").given("enable_thinking")
+    with pytest.raises(ValueError, match="'model_path' is empty"):
+        parameters(model_path="${UNSET}").required("model_path")
+    assert parameters(enable_thinking="off", other="").given("enable_thinking", "other") == {"enable_thinking": False}
