@@ -41,7 +41,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 class TritonClient:
     """Unary calls raise RequestError; `stream` carries the generations."""
 
-    def __init__(self, url: str, owner: str | None) -> None:
+    def __init__(self, url: str, client_id: str | None) -> None:
         self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
         self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
         self._capabilities: Capabilities | None = None
@@ -49,7 +49,7 @@ class TritonClient:
         steps = tuple(model for model in MODELS if model != ENSEMBLE)
         self._watch = ModelWatch(steps, self._probe, self._overdue, self._model_died)
         self._asking: asyncio.Task[None] | None = None
-        self.stream = TritonStream(self._channel, self._watch, owner)
+        self.stream = TritonStream(self._channel, self._watch, client_id)
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:

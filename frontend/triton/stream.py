@@ -39,15 +39,15 @@ class TritonStream:
     """Sends requests, and hands each response to the inbox of its request id.
 
     `connections` counts the streams opened so far: a new one may mean a new Triton with other models.
-    watch: is told the text of every error; while it knows of a dead model no request is sent. owner: see
+    watch: is told the text of every error; while it knows of a dead model no request is sent. client_id:
     `Settings.owner`.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, watch: ModelWatch, owner: str | None) -> None:
+    def __init__(self, channel: grpc.aio.Channel, watch: ModelWatch, client_id: str | None) -> None:
         self._channel = channel
         self._stub = pb_grpc.GRPCInferenceServiceStub(channel)
         self._watch = watch
-        self._owner = owner
+        self._client_id = client_id
         self._receivers: dict[str, _Receiver] = {}
         self._probes: dict[str, asyncio.Future[None]] = {}
         self._cancellations = Cancellations(self._send_stop)
@@ -146,8 +146,8 @@ class TritonStream:
         call = self._stub.ModelStreamInfer()
         writer = asyncio.create_task(self._write(call))
         self.connections += 1
-        if self._owner is not None and self.connections == 1:
-            self._outgoing.put_nowait(encode_stop_all(self._owner, f"stop-{uuid.uuid4().hex}"))
+        if self._client_id is not None and self.connections == 1:
+            self._outgoing.put_nowait(encode_stop_all(self._client_id, f"stop-{uuid.uuid4().hex}"))
         self._open.set()
         try:
             while (response := await call.read()) is not grpc.aio.EOF:

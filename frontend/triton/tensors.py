@@ -128,9 +128,9 @@ class Delta(AnswerDelta):
 
 
 def encode_request(
-    request: EnsembleRequest, request_id: str, capabilities: Capabilities, owner: str | None = None
+    request: EnsembleRequest, request_id: str, capabilities: Capabilities, client_id: str | None = None
 ) -> pb.ModelInferRequest:
-    """The protobuf of a request; undeclared inputs at their defaults are left out. owner: see `Settings.owner`."""
+    """The protobuf of a request; undeclared inputs at their defaults are left out. client_id: `Settings.owner`."""
     message = pb.ModelInferRequest(model_name=ENSEMBLE, id=request_id)
     if not capabilities.python_engine:
         request = _with_sampling_defaults(request)
@@ -140,8 +140,8 @@ def encode_request(
     _add_parameters(message, request.request_parameters())
     # Failures as an output: an error in the middle of an ensemble's stream would leak the request inside Triton.
     _add_parameters(message, {"error_output": True})
-    if owner is not None:
-        _add_parameters(message, {"owner": owner})
+    if client_id is not None:
+        _add_parameters(message, {"owner": client_id})
     return message
 
 
@@ -155,10 +155,10 @@ def add_trace_context(message: pb.ModelInferRequest, headers: Mapping[str, str])
     _add_parameters(message, {"traceparent": headers["traceparent"]})
 
 
-def encode_stop_all(owner: str, request_id: str) -> pb.ModelInferRequest:
-    """The request that makes a Python engine drop all requests of this owner (see `Settings.owner`)."""
+def encode_stop_all(client_id: str, request_id: str) -> pb.ModelInferRequest:
+    """The request that makes a Python engine drop all requests of this client (`Settings.owner`)."""
     message = encode_stop(request_id)
-    _add_parameters(message, {"owner": owner})
+    _add_parameters(message, {"owner": client_id})
     return message
 
 
