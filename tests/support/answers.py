@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helpers of the answer tests: feed text or ids in pieces, and gather what comes out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
@@ -55,6 +55,13 @@ def parse(parser: Parser, pieces: Iterable[str]) -> Answer:
     for piece in pieces:
         events += parser.feed(piece)
     return gather(events + parser.flush())
+
+
+def parse_both_ways(create: Callable[[], Parser], text: str) -> Answer:
+    """The answer of a whole text, checked to be the same when its characters arrive one by one."""
+    whole = parse(create(), [text])
+    assert parse(create(), text) == whole
+    return whole
 
 
 def cut(text: str, places: Iterable[int]) -> list[str]:

@@ -3,17 +3,14 @@ import pytest
 
 from families.parsers import ContentDelta, ToolArgumentsDelta, ToolCallStart
 from families.parsers.hermes import HermesParser
-from tests.support.answers import Answer, parse
+from tests.support.answers import Answer, parse, parse_both_ways
 
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Boston, MA"}}\n</tool_call>'
 WEATHER = ["get_weather", '{"city": "Boston, MA"}']
 
 
-def both_ways(text: str) -> Answer:
-    """The answer of the text as a whole, which must be that of its characters."""
-    whole = parse(HermesParser(), [text])
-    assert parse(HermesParser(), text) == whole
-    return whole
+def read(text: str) -> Answer:
+    return parse_both_ways(HermesParser, text)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +27,7 @@ def both_ways(text: str) -> Answer:
     ],
 )
 def test_calls_between_text(text: str, content: str, calls: list[list[str]]) -> None:
-    assert both_ways(text) == Answer(content, "", calls)
+    assert read(text) == Answer(content, "", calls)
 
 
 @pytest.mark.parametrize(
@@ -61,25 +58,25 @@ def test_calls_between_text(text: str, content: str, calls: list[list[str]]) -> 
 )
 def test_arguments_come_byte_for_byte(form: str, arguments: str) -> None:
     text = f"<tool_call>{form % arguments}</tool_call>"
-    assert both_ways(text) == Answer("", "", [["f", arguments]])
+    assert read(text) == Answer("", "", [["f", arguments]])
 
 
 def test_arguments_written_as_a_json_string() -> None:
     text = '<tool_call>{"name": "f", "arguments": "{\\"city\\":  \\"\\u5317京\\"}"}</tool_call>'
-    assert both_ways(text).calls == [["f", '{"city":  "北京"}']]
+    assert read(text).calls == [["f", '{"city":  "北京"}']]
 
 
 def test_missing_arguments_are_an_empty_object() -> None:
-    assert both_ways('<tool_call>{"name": "f"}</tool_call>').calls == [["f", "{}"]]
+    assert read('<tool_call>{"name": "f"}</tool_call>').calls == [["f", "{}"]]
 
 
 def test_names_are_decoded() -> None:
-    assert both_ways('<tool_call>{"name": "\\u5317\\"京", "arguments": {}}</tool_call>').calls == [['北"京', "{}"]]
+    assert read('<tool_call>{"name": "\\u5317\\"京", "arguments": {}}</tool_call>').calls == [['北"京', "{}"]]
 
 
 def test_a_missing_closing_tag_at_the_end() -> None:
-    assert both_ways(CALL.removesuffix("\n</tool_call>")).calls == [WEATHER]
-    assert both_ways(CALL.removesuffix("tool_call>")) == Answer("</", "", [WEATHER])
+    assert read(CALL.removesuffix("\n</tool_call>")).calls == [WEATHER]
+    assert read(CALL.removesuffix("tool_call>")) == Answer("</", "", [WEATHER])
 
 
 @pytest.mark.parametrize(
@@ -113,36 +110,36 @@ def test_a_missing_closing_tag_at_the_end() -> None:
     ],
 )
 def test_what_is_no_call_stays_in_the_content(text: str) -> None:
-    assert both_ways(text) == Answer(text)
+    assert read(text) == Answer(text)
 
 
 def test_a_call_inside_a_failed_one_is_found() -> None:
-    assert both_ways(f"<tool_call>\n{CALL}") == Answer("<tool_call>", "", [WEATHER])
+    assert read(f"<tool_call>\n{CALL}") == Answer("<tool_call>", "", [WEATHER])
 
 
 def test_arguments_that_break_go_on_to_the_closing_tag() -> None:
     broken = '{"a": [1}, "b": "x"}}\n'
     text = f'<tool_call>{{"name": "f", "arguments": {broken}</tool_call>\n{CALL}'
-    assert both_ways(text) == Answer("", "", [["f", broken], WEATHER])
+    assert read(text) == Answer("", "", [["f", broken], WEATHER])
 
 
 def test_arguments_cut_short_by_the_closing_tag() -> None:
     text = f'<tool_call>{{"name": "f", "arguments": {{"a": 1\n</tool_call>{CALL}'
-    assert both_ways(text) == Answer("", "", [["f", '{"a": 1\n'], WEATHER])
+    assert read(text) == Answer("", "", [["f", '{"a": 1\n'], WEATHER])
 
 
 @pytest.mark.parametrize("rest", ['{"a": "unfinished', '{"a": [1, {"b": 2}', '{"a": 1</tool_', '{"a": "\\'])
 def test_arguments_cut_short_by_the_end(rest: str) -> None:
-    assert both_ways('<tool_call>{"name": "f", "arguments": ' + rest) == Answer("", "", [["f", rest]])
+    assert read('<tool_call>{"name": "f", "arguments": ' + rest) == Answer("", "", [["f", rest]])
 
 
 def test_what_stands_behind_complete_arguments_is_content() -> None:
     extra = CALL.replace("}}\n", "}}}\n")
-    assert both_ways(f"{extra}\n{CALL}") == Answer("}", "", [WEATHER, WEATHER])
+    assert read(f"{extra}\n{CALL}") == Answer("}", "", [WEATHER, WEATHER])
     other = CALL.replace("}}\n", '}, "id": 3}\n')
-    assert both_ways(other) == Answer(', "id": 3}', "", [WEATHER])
+    assert read(other) == Answer(', "id": 3}', "", [WEATHER])
     missing = CALL.replace("}}\n", "}\n")
-    assert both_ways(f"{missing}\n{CALL}") == Answer("", "", [WEATHER, WEATHER])
+    assert read(f"{missing}\n{CALL}") == Answer("", "", [WEATHER, WEATHER])
 
 
 def test_events_come_as_soon_as_they_are_certain() -> None:

@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from common.answer_options import AnswerOptions
-from families.parsers import AnswerFormat, ChatParser
 from families.parsers.reasoning import ReasoningParser
-from tests.support.answers import THINK, Answer, parse
+from tests.support.answers import THINK, Answer, parse, parse_both_ways
 
 
-def both_ways(text: str, *, starts_open: bool = False, verbatim: bool = False) -> Answer:
-    """The answer of the text as a whole, which must be that of its characters."""
-    whole = parse(ReasoningParser(THINK, starts_open=starts_open, verbatim=verbatim), [text])
-    assert parse(ReasoningParser(THINK, starts_open=starts_open, verbatim=verbatim), text) == whole
-    return whole
+def read(text: str, *, starts_open: bool = False, verbatim: bool = False) -> Answer:
+    return parse_both_ways(lambda: ReasoningParser(THINK, starts_open=starts_open, verbatim=verbatim), text)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +32,7 @@ def both_ways(text: str, *, starts_open: bool = False, verbatim: bool = False) -
     ],
 )
 def test_reasoning_at_the_beginning(text: str, reasoning: str, content: str) -> None:
-    assert both_ways(text) == Answer(content, reasoning)
+    assert read(text) == Answer(content, reasoning)
 
 
 @pytest.mark.parametrize(
@@ -52,40 +47,14 @@ def test_reasoning_at_the_beginning(text: str, reasoning: str, content: str) -> 
     ],
 )
 def test_reasoning_that_the_prompt_opened(text: str, reasoning: str, content: str) -> None:
-    assert both_ways(text, starts_open=True) == Answer(content, reasoning)
+    assert read(text, starts_open=True) == Answer(content, reasoning)
 
 
 @pytest.mark.parametrize("text", [" <think>\n\na\n</think>\n\nb\n", "<think>\na\n", "<think>", "a</think>", "\n\n"])
 @pytest.mark.parametrize("starts_open", [False, True])
 def test_verbatim_keeps_every_character(text: str, starts_open: bool) -> None:
-    answer = both_ways(text, starts_open=starts_open, verbatim=True)
+    answer = read(text, starts_open=starts_open, verbatim=True)
     assert answer.reasoning + answer.content == text
-
-
-def chat(text: str, *, starts_open: bool = True, **options: object) -> Answer:
-    answer_format = AnswerFormat(THINK, reasoning_starts_open=starts_open, tool_parser="hermes")
-    return parse(ChatParser(answer_format, AnswerOptions(chat=True, **options)), [text])  # type: ignore[arg-type]
-
-
-def test_thinking_off_does_not_start_open() -> None:
-    assert chat("answer") == Answer("", "answer")
-    assert chat("answer", enable_thinking=True) == Answer("", "answer")
-    assert chat("answer", enable_thinking=False) == Answer("answer")
-    assert chat("<think>\n\n</think>\n\nanswer", enable_thinking=False) == Answer("answer")
-
-
-def test_thinking_default_is_the_familys() -> None:
-    answer_format = AnswerFormat(THINK, reasoning_starts_open=True, thinking_default=False)
-    assert parse(ChatParser(answer_format, AnswerOptions(chat=True)), ["answer"]) == Answer("answer")
-
-
-def test_inline_reasoning_is_content_and_its_tool_markup_text() -> None:
-    call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
-    text = f"<think>\n{call}\n</think>\n\n"
-    inline = chat(text + call, starts_open=False, tools=True, inline_reasoning=True)
-    assert inline == Answer(text.rstrip(), "", [["f", "{}"]])
-    apart = chat(text + call, starts_open=False, tools=True)
-    assert apart == Answer("", call, [["f", "{}"]])
 
 
 def test_long_runs_of_line_ends_are_dropped() -> None:

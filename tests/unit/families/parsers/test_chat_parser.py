@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from common.answer_options import AnswerOptions
+from families.parsers import TOOL_PARSERS, AnswerFormat, ChatParser
+from tests.support.answers import THINK, Answer, parse
+
+CALL = '{"name": "f", "parameters": {"city":  "Boston, MA", "n": 1.50}}'
+
+
+def chat(text: str, *, starts_open: bool = True, **options: object) -> Answer:
+    answer_format = AnswerFormat(THINK, reasoning_starts_open=starts_open, tool_parser="hermes")
+    return parse(ChatParser(answer_format, AnswerOptions(chat=True, **options)), [text])  # type: ignore[arg-type]
+
+
+def test_thinking_off_does_not_start_open() -> None:
+    assert chat("answer") == Answer("", "answer")
+    assert chat("answer", enable_thinking=True) == Answer("", "answer")
+    assert chat("answer", enable_thinking=False) == Answer("answer")
+    assert chat("<think>\n\n</think>\n\nanswer", enable_thinking=False) == Answer("answer")
+
+
+def test_thinking_default_is_the_familys() -> None:
+    answer_format = AnswerFormat(THINK, reasoning_starts_open=True, thinking_default=False)
+    assert parse(ChatParser(answer_format, AnswerOptions(chat=True)), ["answer"]) == Answer("answer")
+
+
+def test_inline_reasoning_is_content_and_its_tool_markup_text() -> None:
+    call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    text = f"<think>\n{call}\n</think>\n\n"
+    inline = chat(text + call, starts_open=False, tools=True, inline_reasoning=True)
+    assert inline == Answer(text.rstrip(), "", [["f", "{}"]])
+    apart = chat(text + call, starts_open=False, tools=True)
+    assert apart == Answer("", call, [["f", "{}"]])
+
+
+@pytest.mark.parametrize("name", sorted(TOOL_PARSERS))
+@pytest.mark.parametrize("options", [{"tools": False}, {"tools": True, "tool_choice": "none"}])
+def test_without_tools_markup_is_text(name: str, options: dict[str, object]) -> None:
+    text = f"<tool_call>{CALL}</tool_call>{CALL}```json\n{CALL}\n```"
+    parser = ChatParser(AnswerFormat(tool_parser=name), AnswerOptions(chat=True, **options))  # type: ignore[arg-type]
+    assert parse(parser, text) == Answer(text)

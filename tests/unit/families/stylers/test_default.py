@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from common.errors import RequestError
+from families.detection import find_styler
+from families.parsers import AnswerFormat
+from tests.support.answers import THINK
+from tests.support.chats import HELLO, chat, checkpoint, tiny
+
+
+class TestDefault:
+    styler = find_styler(checkpoint("mistral"))
+
+    def test_chatml_where_there_is_no_template(self) -> None:
+        tokenizer = tiny("<|im_start|>", "<|im_end|>")
+        assert self.styler.render(tokenizer, chat(HELLO)) == (
+            "<|im_start|>user\n你好，你是谁？<|im_end|>\n<|im_start|>assistant\n"
+        )
+        assert self.styler.stop_ids(tokenizer) == (tokenizer.token_id("<|im_end|>"),)
+        assert self.styler.answer_format(tokenizer) == AnswerFormat()
+
+    def test_neither_template_nor_chatml(self) -> None:
+        assert self.styler.answer_format(tiny()) == AnswerFormat()
+        with pytest.raises(RequestError, match="has no chat template"):
+            self.styler.render(tiny(), chat(HELLO))
+
+    @pytest.mark.parametrize(
+        ("template", "parser"),
+        [
+            ("{{ tools }}<tool_call>", "hermes"),
+            ("{{ tools }}<tool_call><function=", None),
+            ("{{ tools }}<|start_header_id|>", "llama3_json"),
+            ("{{ tools }}", None),
+            ("<tool_call>", None),
+        ],
+    )
+    def test_the_tool_parser_is_read_off_the_template(self, template: str, parser: str | None) -> None:
+        assert self.styler.answer_format(tiny(template=template)).tool_parser == parser
+
+    def test_reasoning_is_read_off_the_template(self) -> None:
+        switch = "{% if enable_thinking %}<think>\n{% else %}<think>\n</think>\n{% endif %}"
+        assert self.styler.answer_format(tiny(template=switch)) == AnswerFormat(THINK, True, False)
+        always = "{# </think> #}<think>\n"
+        styler = find_styler(checkpoint("mistral"), template_defaults={"enable_thinking": False})
+        assert styler.answer_format(tiny(template=always)) == AnswerFormat(THINK, True, True)
+
+    def test_a_token_ends_turns_only_where_the_template_writes_it(self) -> None:
+        assert self.styler.stop_ids(tiny("<|im_end|>", template="x")) == ()
+        tokenizer = tiny("<|im_end|>", "<end_of_turn>", template="x<end_of_turn>")
+        assert self.styler.stop_ids(tokenizer) == (tokenizer.token_id("<end_of_turn>"),)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+
+from common.errors import RequestError
+from families.detection import find_styler
+from families.parsers import AnswerFormat
+from families.stylers.internvl2_5 import SYSTEM_PROMPT
+from tests.support.chats import HELLO, chat, checkpoint, dialogue, tiny
+
+
+class TestInternVL:
+    styler = find_styler(checkpoint("internvl_chat"))
+
+    def test_the_family_s_own_system_prompt(self) -> None:
+        tokenizer = tiny("<|im_start|>", "<|im_end|>", template="{{ raise_exception('the language model\\'s') }}")
+        assert self.styler.render(tokenizer, chat(HELLO)) == (
+            f"<|im_start|>system\n{SYSTEM_PROMPT}<|im_end|>\n"
+            "<|im_start|>user\n你好，你是谁？<|im_end|>\n<|im_start|>assistant\n"
+        )
+        assert self.styler.answer_format(tokenizer) == AnswerFormat()
+        assert self.styler.stop_ids(tokenizer) == (tokenizer.token_id("<|im_end|>"),)
+
+    def test_bos_where_the_tokenizer_writes_one(self) -> None:
+        tokenizer = tiny("<|im_start|>", "<|im_end|>", bos="<s>")
+        assert self.styler.render(tokenizer, chat(HELLO)).startswith("<s><|im_start|>system\n")
+
+    def test_a_system_message_replaces_it(self) -> None:
+        messages = [{"role": "system", "content": "S"}, *HELLO, {"role": "assistant", "content": "A"}]
+        prompt = self.styler.render(tiny("<|im_end|>"), chat(messages, continue_final_message=True))
+        assert prompt == (
+            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n你好，你是谁？<|im_end|>\n<|im_start|>assistant\nA"
+        )
+
+    def test_tool_history_is_refused(self) -> None:
+        with pytest.raises(RequestError, match="no format for tool calls"):
+            self.styler.render(tiny(), chat(dialogue(json.dumps)))
