@@ -102,7 +102,7 @@ automountServiceAccountToken: false
 imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end }}
 securityContext: {{ include "triton-chat.securityContext" . | nindent 2 }}
-# The endpoints' delay, the frontends' drain, and what the launcher grants frontends (8 s) and tritonserver (30 s) after it.
+# The endpoints' delay, the frontends' drain, and the launcher's limits for stopping frontends (8 s) and tritonserver (30 s).
 terminationGracePeriodSeconds: {{ add .Values.endpointDelay .Values.gracePeriod 8 30 5 }}
 {{- with .Values.nodeSelector }}
 nodeSelector: {{ toYaml . | nindent 2 }}
@@ -116,7 +116,7 @@ affinity: {{ toYaml . | nindent 2 }}
 volumes: {{ include "triton-chat.volumes" . | nindent 2 }}
 {{- end }}
 
-{{- /* A container with the launcher. `command` is the caller's where it is not the image's. */ -}}
+{{- /* A container with the launcher. `command` is the caller's if it is not the image's. */ -}}
 {{- define "triton-chat.container" -}}
 image: {{ include "triton-chat.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -136,7 +136,7 @@ readinessProbe:
   periodSeconds: 5
   timeoutSeconds: 5
   failureThreshold: 2
-# Only that the frontends answer: the launcher itself starts a dead engine again, and ends where that does not help.
+# Checks only that the frontends answer: the launcher itself restarts a dead engine, and exits if that does not help.
 livenessProbe:
   httpGet: {path: /health/live, port: http}
   periodSeconds: 10
