@@ -12,14 +12,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from common.errors import RequestError
-
-ROOT = Path(__file__).parents[4]
-
-
-@pytest.fixture(autouse=True)
-def modules(monkeypatch):
-    """The double as the package `tensorrt_llm`."""
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "fakes" / "llmapi_double"))
+from common.finish_reason import FinishReason
+from engines.engine import Generation
+from engines.options import EngineOptions
+from engines.registry import build_engine
 
 
 @pytest.fixture
@@ -45,9 +41,6 @@ def checkpoint(folder: Path, tokenizer: Path, config: dict) -> Path:
 
 async def started(path: Path, **passed):
     """(the engine, the double's LLM inside it)."""
-    from engines.options import EngineOptions
-    from engines.registry import build_engine
-
     engine = build_engine(EngineOptions("llmapi", str(path), passed))
     await engine.start()
     return engine, engine._llm
@@ -64,8 +57,6 @@ def script(tmp_path, monkeypatch):
 
 
 def generation(**values):
-    from engines.engine import Generation
-
     return Generation(**({"prompt_ids": [1, 2, 3], "max_tokens": 8, "end_id": 9} | values))
 
 
@@ -74,8 +65,6 @@ async def collect(engine, one) -> list:
 
 
 async def test_an_answer_in_pieces_and_whole(qwen, script):
-    from common.finish_reason import FinishReason
-
     engine, llm = await started(qwen)
     pieces = await collect(engine, generation())
     assert [piece.ids for piece in pieces] == [[11], [12], [13], [9]]
@@ -91,8 +80,6 @@ async def test_an_answer_in_pieces_and_whole(qwen, script):
 
 
 async def test_stop_words_of_one_id_and_of_several(qwen, script):
-    from common.finish_reason import FinishReason
-
     engine, llm = await started(qwen)
     (one,) = await collect(engine, generation(stop_words=[[12]], streaming=False))
     assert (one.ids, one.finish) == ([11, 12], FinishReason.STOP_WORDS)
@@ -104,8 +91,6 @@ async def test_stop_words_of_one_id_and_of_several(qwen, script):
 
 
 async def test_without_an_end_id_none_ends_it(qwen, script):
-    from common.finish_reason import FinishReason
-
     script({"ids": [11, 9, 12], "end": False})
     engine, llm = await started(qwen)
     (whole,) = await collect(engine, generation(end_id=-1, streaming=False))
