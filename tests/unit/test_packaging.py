@@ -169,3 +169,9 @@ def test_without_a_clone_the_cache_is_the_users(installed: Path, tmp_path: Path)
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert asked.stdout.strip() == str(tmp_path / ".cache" / "triton-chat")
+
+
+def test_mypy_checks_every_package() -> None:
+    (checked,) = re.findall(r"-m mypy ((?!\$).+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    # The models are checked one by one.
+    assert set(PACKAGES) - {"model_repository"} <= set(checked.split())
