@@ -31,7 +31,7 @@ class Encoder:
         self.tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(rename_image_tokens(content)))
         self.image_id = self._id(VISION_CONFIG["image_token"])
         self.end_id = self._id("<|im_end|>")
-        self._opening = [self._id("<|im_start|>"), *self._ids("assistant\n")]
+        self._answer_start = [self._id("<|im_start|>"), *self._ids("assistant\n")]
 
     def encode(
         self, turns: Sequence[Turn], tiles: Sequence[int] = (), system: str = SYSTEM_PROMPT
@@ -42,16 +42,16 @@ class Encoder:
         counts = iter(tiles)
         for token_id in short:
             ids += [token_id] * (next(counts) * TOKENS_PER_TILE if token_id == self.image_id else 1)
-        return ids, self._written(ids)
+        return ids, self._is_answer(ids)
 
-    def _written(self, ids: list[int]) -> list[bool]:
+    def _is_answer(self, ids: list[int]) -> list[bool]:
         written = [False] * len(ids)
         inside = False
         for index in range(len(ids)):
             written[index] = inside
             if ids[index] == self.end_id:
                 inside = False
-            elif ids[index - len(self._opening) + 1 : index + 1] == self._opening:
+            elif ids[index - len(self._answer_start) + 1 : index + 1] == self._answer_start:
                 inside = True
         return written
 
@@ -70,8 +70,8 @@ def text(turns: Sequence[Turn], images: int, system: str = SYSTEM_PROMPT) -> str
     """The prompt's text: ChatML, one line for each image before the first question."""
     parts = [f"<|im_start|>system\n{system}<|im_end|>\n"]
     for index, turn in enumerate(turns):
-        shown = f"{_IMAGE}\n" * images if index == 0 else ""
-        parts.append(f"<|im_start|>user\n{shown}{turn.question}<|im_end|>\n<|im_start|>assistant\n")
+        images_text = f"{_IMAGE}\n" * images if index == 0 else ""
+        parts.append(f"<|im_start|>user\n{images_text}{turn.question}<|im_end|>\n<|im_start|>assistant\n")
         if turn.answer is not None:
             parts.append(f"{turn.answer}<|im_end|>\n")
     return "".join(parts)

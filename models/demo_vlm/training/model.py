@@ -63,11 +63,11 @@ class DemoModel(nn.Module):
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """(logits of the targets [n, vocabulary], logits of what the patches show)."""
-        embedded, shown = self.embeddings(batch)
+        embedded, patch_logits = self.embeddings(batch)
         with torch.autocast(embedded.device.type, enabled=False):
             hidden = self.language.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
             chosen = hidden.flatten(0, 1).index_select(0, batch.target_index)
-            return self.language.lm_head(chosen), shown
+            return self.language.lm_head(chosen), patch_logits
 
 
 def _placed(embedded: Tensor, rows: Tensor, index: Tensor) -> Tensor:
@@ -80,14 +80,14 @@ def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), targets)
 
 
-def patch_loss(shown: Tensor, labels: Tensor) -> Tensor:
-    """Of the heads: shown [tiles, patches, classes], labels uint8 [tiles, 3, patches, patches].
+def patch_loss(patch_logits: Tensor, labels: Tensor) -> Tensor:
+    """Of the heads: patch_logits [tiles, patches, classes], labels uint8 [tiles, 3, patches, patches].
 
     For each kind the mean over all patches; for shapes and characters also the mean over the patches that show one,
     because few do, and what the others show is soon learnt.
     """
     flat = labels.flatten(2).long()
-    parts = torch.split(shown.float(), list(CLASSES), dim=-1)
+    parts = torch.split(patch_logits.float(), list(CLASSES), dim=-1)
     kinds = [F.cross_entropy(part.transpose(1, 2), flat[:, kind], reduction="none") for kind, part in enumerate(parts)]
     rare = [_mean_where(kinds[kind], flat[:, kind] > 0) for kind in (0, 2)]
     return torch.stack([*(losses.mean() for losses in kinds), *rare]).sum()

@@ -36,12 +36,12 @@ def _variations(rng: Random, pairs: Pairs, number: int) -> list[Plan]:
     return [Plan(things=(pair,)) for pair in rng.sample(alike, number)]
 
 
-def ask(rng: Random, shown: list[Scene], number: int, pairs: Pairs) -> list[Question]:
+def ask(rng: Random, pictures: list[Scene], number: int, pairs: Pairs) -> list[Question]:
     """Up to `number` different questions about the scenes."""
     kinds = (_which, _which, _what, _what, _differ, _differ, _read, _more, _same, _count)
     asked: dict[str, Question] = {}
     for kind in rng.choices(kinds, k=3 * number):
-        question = kind(rng, shown, pairs)
+        question = kind(rng, pictures, pairs)
         if question and len(asked) < number:
             asked.setdefault(question.answer, question)
     return [worded(rng, question) for question in asked.values()]
@@ -51,13 +51,13 @@ def _noun(rng: Random) -> str:
     return "image" if rng.random() < 0.7 else "picture"
 
 
-def _which(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
-    things = [thing for item in shown for thing in item.things]
+def _which(rng: Random, pictures: list[Scene], pairs: Pairs) -> Question | None:
+    things = [thing for item in pictures for thing in item.things]
     if not things:
         return None
     thing = rng.choice(things)
     what = rng.choice((name(thing), thing.shape, f"{thing.color} shape"))
-    where = [index for index, item in enumerate(shown) if any(fits(what, other) for other in item.things)]
+    where = [index for index, item in enumerate(pictures) if any(fits(what, other) for other in item.things)]
     if len(where) != 1:
         return None
     noun = _noun(rng)
@@ -67,9 +67,9 @@ def _which(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
     return Question(SKILL, text, f"The {ORDINALS[where[0]]} image has {a(what)}.", ORDINALS[where[0]])
 
 
-def _what(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
-    index = rng.randrange(len(shown))
-    phrase = contents(shown[index])
+def _what(rng: Random, pictures: list[Scene], pairs: Pairs) -> Question | None:
+    index = rng.randrange(len(pictures))
+    phrase = contents(pictures[index])
     if not phrase:
         return None
     place = f"{ORDINALS[index]} {_noun(rng)}"
@@ -77,10 +77,10 @@ def _what(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
     return Question(SKILL, text, f"The {ORDINALS[index]} image shows {phrase}.")
 
 
-def _differ(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
-    if len(shown) != 2:
+def _differ(rng: Random, pictures: list[Scene], pairs: Pairs) -> Question | None:
+    if len(pictures) != 2:
         return None
-    first, second = (_full(item, shown) for item in shown)
+    first, second = (_full(item, pictures) for item in pictures)
     if not first or not second or first == second:
         return None
     noun = _noun(rng)
@@ -96,26 +96,26 @@ def _differ(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
     return Question(SKILL, text, f"The first image shows {first} and the second image shows {second}.")
 
 
-def _full(item: Scene, shown: list[Scene]) -> str | None:
+def _full(item: Scene, pictures: list[Scene]) -> str | None:
     """With the background where the things are the same."""
-    phrases = [contents(other) for other in shown]
+    phrases = [contents(other) for other in pictures]
     phrase = contents(item)
     return f"{phrase} on {a(item.background)} background" if phrase and phrases[0] == phrases[1] else phrase
 
 
-def _read(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
-    indices = [index for index, item in enumerate(shown) if len(item.words) == 1]
+def _read(rng: Random, pictures: list[Scene], pairs: Pairs) -> Question | None:
+    indices = [index for index, item in enumerate(pictures) if len(item.words) == 1]
     if not indices:
         return None
     index = rng.choice(indices)
-    place, text = f"{ORDINALS[index]} {_noun(rng)}", shown[index].words[0].text
+    place, text = f"{ORDINALS[index]} {_noun(rng)}", pictures[index].words[0].text
     wording = rng.choice((f"What does the text in the {place} say?", f"Read the text in the {place}."))
     return Question(SKILL, wording, f'The text in the {ORDINALS[index]} image says "{text}".')
 
 
-def _more(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
-    counts = [len(item.things) for item in shown]
-    if len(shown) != 2 or counts[0] == counts[1] or not min(counts):
+def _more(rng: Random, pictures: list[Scene], pairs: Pairs) -> Question | None:
+    counts = [len(item.things) for item in pictures]
+    if len(pictures) != 2 or counts[0] == counts[1] or not min(counts):
         return None
     more = rng.random() < 0.5
     index = counts.index(max(counts) if more else min(counts))
@@ -124,10 +124,10 @@ def _more(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
     return Question(SKILL, text, f"The {ORDINALS[index]} image has {word} shapes.", ORDINALS[index])
 
 
-def _same(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
-    if len(shown) != 2 or any(len(item.things) != 1 or item.words for item in shown):
+def _same(rng: Random, pictures: list[Scene], pairs: Pairs) -> Question | None:
+    if len(pictures) != 2 or any(len(item.things) != 1 or item.words for item in pictures):
         return None
-    first, second = (item.things[0] for item in shown)
+    first, second = (item.things[0] for item in pictures)
     kind, one, other = rng.choice((("shape", first.shape, second.shape), ("color", first.color, second.color)))
     text = rng.choice((f"Do both images show the same {kind}?", f"Is the {kind} the same in both images?"))
     if kind == "shape":
@@ -138,8 +138,8 @@ def _same(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
     return Question(SKILL, text, f"{yes}, {answer}.", yes)
 
 
-def _count(rng: Random, shown: list[Scene], pairs: Pairs) -> Question | None:
+def _count(rng: Random, pictures: list[Scene], pairs: Pairs) -> Question | None:
     if rng.random() < 0.7:
         return None
     text = rng.choice(("How many images are there?", "How many pictures do you see?"))
-    return Question(SKILL, text, f"There are {NUMBERS[len(shown)]} images.", NUMBERS[len(shown)])
+    return Question(SKILL, text, f"There are {NUMBERS[len(pictures)]} images.", NUMBERS[len(pictures)])

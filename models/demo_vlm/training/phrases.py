@@ -83,10 +83,10 @@ def contents(scene: Scene) -> str | None:
     kinds = {name(thing) for thing in scene.things}
     if len(scene.words) > 1:
         return None
-    said = [f'the text "{word.text}"' for word in scene.words]
+    texts = [f'the text "{word.text}"' for word in scene.words]
     if len(scene.things) > 1 and len(kinds) == 1:
-        return listed([counted(len(scene.things), min(kinds)), *said])
+        return listed([counted(len(scene.things), min(kinds)), *texts])
     if len(scene.things) > 4:
-        return listed([f"{NUMBERS[len(scene.things)]} shapes", *said])
+        return listed([f"{NUMBERS[len(scene.things)]} shapes", *texts])
     things = in_order(scene)
-    return None if things is None else listed([*(a(name(thing)) for thing in things), *said])
+    return None if things is None else listed([*(a(name(thing)) for thing in things), *texts])

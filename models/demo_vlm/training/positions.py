@@ -21,8 +21,8 @@ def position(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
     called, thing = rng.choice(named)
     where = region(scene, thing.x, thing.y)
     assert where is not None  # nosec B101 # narrows a type, checks no input
-    alone = sum(_near(scene, other, where) for other in scene.things) == 1 and not scene.words
-    if alone and rng.random() < 0.35:
+    only_one_there = sum(_near(scene, other, where) for other in scene.things) == 1 and not scene.words
+    if only_one_there and rng.random() < 0.35:
         text = rng.choice((f"What is {REGIONS[where]}?", f"What is {REGIONS[where]} of the {picture(rng)}?"))
         return Question("position", text, f"{capital(a(name(thing)))} is {REGIONS[where]}.")
     text = rng.choice(
@@ -71,10 +71,10 @@ def relation(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 def _related(rng: Random, scene: Scene, called: str, other: str, first: Thing, where: str) -> Question:
     kind = rng.random()
     if kind < 0.5:
-        said = rng.choice((where, _OPPOSITE[where]))
-        wording = _SIDES[said] if rng.random() < 0.7 or said in ("above", "below") else f"{said} of"
+        asked_side = rng.choice((where, _OPPOSITE[where]))
+        wording = _SIDES[asked_side] if rng.random() < 0.7 or asked_side in ("above", "below") else f"{asked_side} of"
         text = f"Is the {called} {wording} the {other}?"
-        yes = "Yes" if said == where else "No"
+        yes = "Yes" if asked_side == where else "No"
         return Question("relation", text, f"{yes}, the {called} is {_SIDES[where]} the {other}.", yes)
     if kind < 0.7 and len(scene.things) == 2:
         return Question(
@@ -124,5 +124,5 @@ def direction(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
             "In which direction is the arrow pointing?",
         )
     )
-    said = {"left": "to the left", "right": "to the right"}.get(str(arrows[0].direction), arrows[0].direction)
-    return Question("direction", text, f"The arrow points {said}.", str(arrows[0].direction))
+    phrase = {"left": "to the left", "right": "to the right"}.get(str(arrows[0].direction), arrows[0].direction)
+    return Question("direction", text, f"The arrow points {phrase}.", str(arrows[0].direction))

@@ -63,8 +63,8 @@ def worded(rng: Random, question: Question) -> Question:
             return Question(
                 question.skill, f"{text} {rng.choice(('Only the text.', 'Just the text.'))}", question.short
             )
-        wish = "Answer yes or no." if question.short in ("Yes", "No") else rng.choice(_IN_A_WORD)
-        return Question(question.skill, f"{text} {wish}", capital(question.short))
+        instruction = "Answer yes or no." if question.short in ("Yes", "No") else rng.choice(_IN_A_WORD)
+        return Question(question.skill, f"{text} {instruction}", capital(question.short))
     return Question(question.skill, text, answer)
 
 

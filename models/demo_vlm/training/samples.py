@@ -19,9 +19,9 @@ from preprocessing.images import tiling
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """shown: one to three scenes. asked: at least one question about them; seed: of the noise in the pictures."""
+    """scenes: one to three scenes. asked: at least one question about them; seed: of the noise in the pictures."""
 
-    shown: tuple[Scene, ...]
+    scenes: tuple[Scene, ...]
     asked: tuple[Question, ...]
     seed: int
 
@@ -41,12 +41,12 @@ def draw(rng: Random, pairs: Pairs, number: int, simple: bool = False) -> Sample
     """A sample with up to `number` questions. pairs: what things may be; simple: one thing in one picture."""
     while True:
         together = not simple and rng.random() < 0.2
-        shown = multi_image.scenes(rng, pairs) if together else [scenes.scene(rng, scenes.plan(rng, pairs, simple))]
-        if not all(scene.things or scene.words for scene in shown):
+        pictures = multi_image.scenes(rng, pairs) if together else [scenes.scene(rng, scenes.plan(rng, pairs, simple))]
+        if not all(scene.things or scene.words for scene in pictures):
             continue
-        ask = multi_image.ask(rng, shown, number, pairs) if together else questions.ask(rng, shown[0], number, pairs)
+        ask = multi_image.ask(rng, pictures, number, pairs) if together else questions.ask(rng, pictures[0], number, pairs)
         if ask:
-            return Sample(tuple(shown), tuple(ask), rng.getrandbits(32))
+            return Sample(tuple(pictures), tuple(ask), rng.getrandbits(32))
 
 
 def draw_unseen(rng: Random, number: int) -> Sample:
@@ -61,7 +61,7 @@ def draw_unseen(rng: Random, number: int) -> Sample:
 def cut(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[int]]:
     """(tiles of all pictures, labels of their patches, tiles of each picture)."""
     tiles, labels = [], []
-    for scene in sample.shown:
+    for scene in sample.scenes:
         image = paint(scene, sample.seed)
         columns, rows = tiling.grid(scene.width, scene.height, MIN_TILES, MAX_TILES, TILE)
         tiles.append(tiling.tiles(image, columns, rows, TILE, True))

@@ -201,8 +201,8 @@ def background(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 
 
 def describe(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
-    shown = contents(scene)
-    if not shown:
+    phrase = contents(scene)
+    if not phrase:
         return None
     where = picture(rng)
     text = rng.choice(
@@ -216,4 +216,4 @@ def describe(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
             f"Describe this {where} in one sentence.",
         )
     )
-    return Question("describe", text, f"The picture shows {shown} on {a(scene.background)} background.")
+    return Question("describe", text, f"The picture shows {phrase} on {a(scene.background)} background.")

@@ -118,9 +118,9 @@ class Trainer:
         batch = next(self._batches).to(self._device)
         self._add("waited", time.monotonic() - waiting)
         with torch.autocast(self._device.type, torch.bfloat16):
-            logits, shown = self.model.logits(batch)
+            logits, patch_logits = self.model.logits(batch)
         loss = answer_loss(logits, batch.targets)
-        patches = patch_loss(shown, batch.labels) if shown is not None else loss.new_zeros(())
+        patches = patch_loss(patch_logits, batch.labels) if patch_logits is not None else loss.new_zeros(())
         torch.autograd.backward(loss + _PATCH_WEIGHT * patches)
         self._add("answers", loss.detach())
         self._add("right", (logits.detach().argmax(-1) == batch.targets).float().mean())

@@ -148,10 +148,10 @@ def test_a_few_steps_on_a_sample_learn_it(base: Path) -> None:
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
     losses, patches = [], []
     for _ in range(6):
-        logits, shown = model.logits(batch)
-        assert shown is not None
+        logits, patch_logits = model.logits(batch)
+        assert patch_logits is not None
         losses.append(answer_loss(logits, batch.targets))
-        patches.append(patch_loss(shown, batch.labels))
+        patches.append(patch_loss(patch_logits, batch.labels))
         torch.autograd.backward(losses[-1] + patches[-1])
         optimizer.step()
         optimizer.zero_grad()

@@ -42,20 +42,20 @@ def test_a_seed_gives_the_same_sample_and_pixels_and_another_seed_does_not() -> 
 def test_training_neither_shows_nor_names_a_pair_that_is_held_out() -> None:
     held_out = {f"{color} {shape}" for color, shape in HELD_OUT}
     for sample in samples(400):
-        assert not HELD_OUT & {(thing.color, thing.shape) for shown in sample.shown for thing in shown.things}
+        assert not HELD_OUT & {(thing.color, thing.shape) for item in sample.scenes for thing in item.things}
         text = " ".join(f"{item.text} {item.answer}" for item in sample.asked).lower().replace("grey", "gray")
         assert not [pair for pair in held_out if re.search(rf"\b{pair}s?(es)?\b", text)]
 
 
 def test_the_unseen_part_of_the_evaluation_shows_nothing_else() -> None:
     for index in range(50):
-        (shown,) = draw_unseen(Random(index), 2).shown
-        assert {(thing.color, thing.shape) for thing in shown.things} <= HELD_OUT
+        (item,) = draw_unseen(Random(index), 2).scenes
+        assert {(thing.color, thing.shape) for thing in item.things} <= HELD_OUT
 
 
 def test_every_color_shape_and_skill_occurs() -> None:
     drawn = samples(400)
-    things = [thing for sample in drawn for shown in sample.shown for thing in shown.things]
+    things = [thing for sample in drawn for item in sample.scenes for thing in item.things]
     assert {thing.shape for thing in things} == set(SHAPES)
     assert {thing.color for thing in things} == set(COLORS)
     skills = Counter(item.skill for sample in drawn for item in sample.asked)
@@ -125,10 +125,10 @@ def test_labels_lie_on_the_tiles_as_the_pixels_do() -> None:
         tiles = tiling.tiles(paint(item, 0), columns, rows, TILE, True)
         labels = patch_labels(item, columns, rows, True, PATCHES_PER_SIDE)
         middles = tiles[:, 7::14, 7::14].astype(int)
-        shown = np.where(labels[:, 0] > 0)
+        labelled = np.where(labels[:, 0] > 0)
         rgb = {list(COLORS).index(thing.color): thing.rgb for thing in item.things}
         same = {name: sum(thing.color == name for thing in item.things) for name in COLORS}
-        for tile, row, column in zip(*shown, strict=True):
+        for tile, row, column in zip(*labelled, strict=True):
             color = labels[tile, 1, row, column]
             if same[list(COLORS)[color]] == 1:
                 background = np.abs(middles[tile, row, column] - item.rgb).sum()
@@ -144,7 +144,7 @@ def _edge_patch(labels: np.ndarray, tile: int, row: int, column: int) -> bool:
     return around.size < 9 or bool((around == 0).any())
 
 
-# The answers, judged by other code than that which made them.
+# The answers, checked by other code than the code that made them.
 
 _NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -203,7 +203,7 @@ def test_colors_and_shapes() -> None:
 
 def test_relations() -> None:
     for item, text, answer in _full_answers("relation"):
-        said, _, sentence = answer.partition(", ") if answer.startswith(("Yes", "No")) else ("", "", answer)
+        yes_or_no, _, sentence = answer.partition(", ") if answer.startswith(("Yes", "No")) else ("", "", answer)
         found = re.fullmatch(
             r"(?:the|a|an) (.+) is (to the left of|to the right of|above|below) the (.+)", sentence.lower()
         )
@@ -213,11 +213,11 @@ def test_relations() -> None:
         across, down = first.x - second.x, first.y - second.y
         true = {"to the left of": -across, "to the right of": across, "above": -down, "below": down}
         assert true[where] > 0.1 * min(item.width, item.height)
-        if said:
+        if yes_or_no:
             asked = re.search(r"(left|right) of|above|below", text)
             assert asked
             word = asked.group(1) or asked.group(0)
-            assert (said == "Yes") == (word in where)
+            assert (yes_or_no == "Yes") == (word in where)
 
 
 def test_positions() -> None:
@@ -248,9 +248,9 @@ def test_yes_and_no() -> None:
 
 def test_texts_sizes_and_directions() -> None:
     for item, text, answer in _full_answers("read"):
-        said = re.search(r'"(.+)"|number is (\w+)', answer)
+        quoted = re.search(r'"(.+)"|number is (\w+)', answer)
         words = {word.text for word in item.words if word.color in text or len(item.words) == 1}
-        assert ({said.group(1) or said.group(2)} if said else set()) == words
+        assert ({quoted.group(1) or quoted.group(2)} if quoted else set()) == words
     for item, _, answer in _full_answers("size"):
         found = re.fullmatch(r"The (\w+) shape is the (.+)", answer)
         assert found
@@ -272,15 +272,15 @@ def test_answers_about_several_pictures() -> None:
     seen = 0
     for index in range(300):
         rng = Random(f"several {index}")
-        shown = multi_image.scenes(rng, SEEN_PAIRS)
-        for asked in multi_image.ask(rng, shown, 4, SEEN_PAIRS):
+        pictures = multi_image.scenes(rng, SEEN_PAIRS)
+        for asked in multi_image.ask(rng, pictures, 4, SEEN_PAIRS):
             found = re.fullmatch(r"The (\w+) image has an? (.+)\.", asked.answer)
             if found:
-                has = [bool(_pick(item.things, found.group(2))) for item in shown]
-                assert has == [name == found.group(1) for name in ordinals[: len(shown)]]
+                has = [bool(_pick(item.things, found.group(2))) for item in pictures]
+                assert has == [name == found.group(1) for name in ordinals[: len(pictures)]]
                 seen += 1
             found = re.fullmatch(r'The text in the (\w+) image says "(\w+)"\.', asked.answer)
             if found:
-                assert [word.text for word in shown[ordinals.index(found.group(1))].words] == [found.group(2)]
+                assert [word.text for word in pictures[ordinals.index(found.group(1))].words] == [found.group(2)]
                 seen += 1
     assert seen > 50
