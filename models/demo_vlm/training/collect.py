@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put the files of a training run together as the one weights file that the repository holds."""
+"""Combine the files of a training run into the weights file of the repository."""
 
 import argparse
 import sys
@@ -12,6 +12,7 @@ from models.demo_vlm.training.model import read_weights
 
 
 def main() -> int:
+    """Write the weights file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="the folder that train.py wrote")
     save_file(read_weights(parser.parse_args().run), WEIGHTS)

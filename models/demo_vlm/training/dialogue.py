@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dialogues as token ids, exactly as the server's prompts are."""
+"""Encode dialogues as token ids, exactly as the server encodes its prompts."""
 
 import json
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ _IMAGE = "".join(VISION_CONFIG[key] for key in ("image_start", "image_token", "i
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A user's text and the assistant's; answer is None where the model is to write it."""
+    """A question and its answer, which is None if the model is to generate it."""
 
     question: str
     answer: str | None = None
 
 
 class Encoder:
-    """Writes dialogues as ids. Each image token of a tile stands as one IMG_CONTEXT id."""
+    """Encodes dialogues. Each image token of a tile becomes one IMG_CONTEXT id."""
 
     def __init__(self, checkpoint: Path) -> None:
-        """checkpoint: the language model's folder, its tokenizer as it was."""
+        """checkpoint: the language model's folder, with its original tokenizer."""
         content = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
         self.tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(rename_image_tokens(content)))
         self.image_id = self._id(VISION_CONFIG["image_token"])
@@ -36,7 +36,7 @@ class Encoder:
     def encode(
         self, turns: Sequence[Turn], tiles: Sequence[int] = (), system: str = SYSTEM_PROMPT
     ) -> tuple[list[int], list[bool]]:
-        """(ids, whether each is the assistant's to write). tiles: of each image, all of which the first turn has."""
+        """Returns (ids, whether each id is part of an answer). tiles: number for each image, all in the first turn."""
         short = self._ids(text(turns, len(tiles), system))
         ids: list[int] = []
         counts = iter(tiles)
@@ -67,7 +67,7 @@ class Encoder:
 
 
 def text(turns: Sequence[Turn], images: int, system: str = SYSTEM_PROMPT) -> str:
-    """The prompt's text: ChatML, one line for each image before the first question."""
+    """Write the prompt in ChatML, with one line for each image before the first question."""
     parts = [f"<|im_start|>system\n{system}<|im_end|>\n"]
     for index, turn in enumerate(turns):
         images_text = f"{_IMAGE}\n" * images if index == 0 else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy of a weights file on pictures that no training shows, as a Markdown table."""
+"""Measure the accuracy of a weights file on held-out pictures; prints a Markdown table."""
 
 import argparse
 import re
@@ -30,7 +30,7 @@ _CHECKED = ("What is the capital of France?", "Hello!", "Write a haiku about rai
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One question of the evaluation. column: the part of the set that it belongs to."""
+    """One question of the evaluation. column: the part of the evaluation set, one of COLUMNS."""
 
     skill: str
     column: str
@@ -41,16 +41,19 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Result:
+    """The model's answer to a question."""
+
     case: Case
     answer: str
 
     @property
     def right(self) -> bool:
+        """Whether the answer is correct."""
         return matches(self.answer, self.case.expected)
 
 
 def matches(answer: str, expected: str) -> bool:
-    """Whether the texts are equal but for letter case, punctuation and spacing."""
+    """Whether the texts are equal, ignoring letter case, punctuation and spacing."""
     return _plain(answer) == _plain(expected)
 
 
@@ -59,7 +62,7 @@ def _plain(text: str) -> list[str]:
 
 
 class CaseSet(Dataset[list[Case]]):
-    """Samples of fixed seeds, each with up to three questions that are asked one by one."""
+    """Samples with fixed seeds, each with up to three separate questions."""
 
     def __init__(self, checkpoint: Path, number: int) -> None:
         self._encoder = Encoder(checkpoint)
@@ -78,7 +81,7 @@ class CaseSet(Dataset[list[Case]]):
 
 
 def loader(checkpoint: Path, number: int, workers: int) -> Iterator[list[Case]]:
-    """The samples' cases, made by worker processes that start at once and wait."""
+    """Iterate over the samples' cases. They are drawn by worker processes, which start immediately."""
     return iter(DataLoader(CaseSet(checkpoint, number), batch_size=None, num_workers=workers))
 
 
@@ -93,7 +96,7 @@ def _of(encoder: Encoder, sample: Sample, unseen: bool) -> list[Case]:
 def run(
     model: DemoModel, encoder: Encoder, asked: Iterable[list[Case]], deadline: float = float("inf")
 ) -> list[Result]:
-    """Answers to as many cases as there is time for. deadline: of time.monotonic."""
+    """Answer as many cases as possible before the deadline, a value of time.monotonic()."""
     results: list[Result] = []
     waiting: list[Case] = []
     for some in asked:
@@ -112,7 +115,7 @@ def _answered(model: DemoModel, encoder: Encoder, asked: Sequence[Case]) -> list
 
 
 def table(results: Iterable[Result]) -> str:
-    """Right answers in percent per skill and part of the set, with the number of questions."""
+    """Format the share of correct answers, in percent, and the number of questions by skill and part of the set."""
     marks: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for result in results:
         for skill in (result.case.skill, "**all**"):
@@ -131,19 +134,20 @@ def _cell(marks: list[bool]) -> str:
 
 
 def mistakes(results: Iterable[Result], number: int) -> str:
-    """Some wrong answers, for the eye."""
+    """List up to `number` wrong answers."""
     wrong = [result for result in results if not result.right][:number]
     return "\n".join(f"{item.case.question!r}: {item.answer!r}, not {item.case.expected!r}" for item in wrong)
 
 
 def chats(model: DemoModel, encoder: Encoder, questions: Sequence[str] = _CHECKED) -> list[str]:
-    """Answers to questions without a picture."""
+    """Answer questions without a picture."""
     nothing = np.empty((0, TILE, TILE, 3), np.uint8)
     prompts = [Prompt(encoder.encode([Turn(question)])[0], nothing) for question in questions]
     return [encoder.tokenizer.decode(ids) for ids in answers(model, encoder, prompts)]
 
 
 def main() -> int:
+    """Evaluate the weights that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path, help="a weights file, or the folder of a training run")
     parser.add_argument("--llm", type=Path, required=True, help="the language model's folder, not yet adapted")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of samples of about the same length, made by worker processes."""
+"""Training batches of samples with similar length, drawn by worker processes."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -19,15 +19,18 @@ from models.demo_vlm.training.scenes import SEEN_PAIRS
 
 # Sequences are padded to multiples of this, so that few shapes occur.
 _STEP = 64
-# Share of the training during which samples go from simple to everything, and the share that stays simple.
+# Share of the training over which simple samples become rarer, and the share of them that remains.
 _EASY_UNTIL, _EASY_SHARE = 0.12, 0.08
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """ids: int64 [batch, length]; targets: int64 [n], the tokens to predict, and target_index: int64 [n], the flat
-    positions that predict them; tiles: uint8 [tiles, side, side, 3] and image_index: int64 [image tokens], the flat
-    positions of their tokens; labels: uint8 [tiles, 3, patches, patches]. Text-only batches have no tiles."""
+    """A padded batch of encoded dialogues; without tiles if it is text only.
+
+    ids: int64 [batch, length]. targets: int64 [n], the tokens to predict. target_index: int64 [n], the flat positions
+    that predict them. tiles: uint8 [tiles, side, side, 3]. image_index: int64 [image tokens], the flat positions of
+    their tokens. labels: uint8 [tiles, 3, patches, patches].
+    """
 
     ids: Tensor
     targets: Tensor
@@ -37,15 +40,17 @@ class Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> "Batch":
+        """Copy the batch to a device."""
         fields = (getattr(self, name) for name in self.__slots__)
         return Batch(*(field.to(device, non_blocking=True) for field in fields))
 
     def pin_memory(self) -> "Batch":
+        """Copy the batch to page-locked memory; torch's loader calls this."""
         return Batch(*(getattr(self, name).pin_memory() for name in self.__slots__))
 
 
 def collate(samples: list[Encoded], image_id: int, pad_id: int) -> Batch:
-    """Pad at the end: with causal attention nothing sees what follows, so no mask is needed."""
+    """Build a batch, padded at the end: with causal attention no token attends to the padding."""
     length = _padded(max(len(sample.ids) for sample in samples))
     ids = np.full((len(samples), length), pad_id, np.int64)
     written = np.zeros((len(samples), length), bool)
@@ -69,10 +74,10 @@ def _padded(length: int) -> int:
 
 
 class Feed(IterableDataset[Batch]):
-    """Endless training batches; each worker draws samples of its own."""
+    """An endless stream of training batches; each worker draws its own samples."""
 
     def __init__(self, checkpoint: Path, tokens: int, seed: int) -> None:
-        """tokens: of one batch, padding included."""
+        """tokens: size of a batch, including padding. `progress` is the share of the training that is done."""
         self.progress: Any = multiprocessing.Value("d", 0.0)
         self._checkpoint, self._tokens, self._seed = checkpoint, tokens, seed
 
@@ -93,6 +98,7 @@ class Feed(IterableDataset[Batch]):
 
 
 def loader(feed: Feed, workers: int, pinned: bool) -> "DataLoader[Batch]":
+    """Create a loader with worker processes. pinned: whether batches are in page-locked memory."""
     return DataLoader(
         feed, batch_size=None, num_workers=workers, pin_memory=pinned, prefetch_factor=3 if workers else None
     )

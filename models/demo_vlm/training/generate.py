@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Greedy answers of the plain PyTorch model."""
+"""Generate answers with the PyTorch model, greedily."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MAX_NEW_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """ids: image tokens included; tiles: uint8 [tiles, side, side, 3], maybe none."""
+    """An encoded prompt. ids: including image tokens. tiles: uint8 [tiles, side, side, 3], possibly empty."""
 
     ids: list[int]
     tiles: NDArray[np.uint8]
@@ -26,7 +26,7 @@ class Prompt:
 def answers(
     model: DemoModel, encoder: Encoder, prompts: Sequence[Prompt], max_new_tokens: int = MAX_NEW_TOKENS
 ) -> list[list[int]]:
-    """The new ids for each prompt, without the end of turn, in one batch padded at the left."""
+    """Generate an answer to each prompt in one left-padded batch; returns the new ids without the end of turn."""
     device = next(model.parameters()).device
     length = max(len(prompt.ids) for prompt in prompts)
     ids = torch.full((len(prompts), length), encoder.end_id, dtype=torch.int64)

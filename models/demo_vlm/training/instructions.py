@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests without pictures: what the language model must go on answering as it did."""
+"""Requests without pictures, which the adapted model should answer as the original does."""
 
 _TEMPLATES: dict[str, str] = {
     "What is the capital of {}?": (
@@ -102,7 +102,7 @@ _TEMPLATES: dict[str, str] = {
         "I feel sad today."
     ),
 }
-# For the evaluation alone.
+# Only for the evaluation.
 _UNSEEN: dict[str, str] = {
     "What is the capital of {}?": ("England, Ireland, Thailand, Chile, Denmark, Hungary"),
     "Explain {} in simple terms.": ("electricity, the stock market, sound, magnets"),
@@ -120,10 +120,12 @@ _UNSEEN: dict[str, str] = {
 
 
 def training() -> list[str]:
+    """List the requests of the training."""
     return _filled(_TEMPLATES)
 
 
 def unseen() -> list[str]:
+    """List the requests of the evaluation, which the training does not use."""
     return _filled(_UNSEEN)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole model in plain PyTorch: vision tower, projector and the adapted language model."""
+"""The complete model in PyTorch: vision tower, projector and the adapted language model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from models.demo_vlm.training.vision import Vision
 
 
 class DemoModel(nn.Module):
-    """`heads` tell what each patch shows; they steer the training and are not kept."""
+    """The demo model with `heads` that classify what each patch shows; they are only used in training."""
 
     def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.bfloat16) -> None:
         """checkpoint: the language model's folder. dtype: of its weights."""
@@ -34,7 +34,7 @@ class DemoModel(nn.Module):
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Within it the language model is the original one."""
+        """Switch the adapter off within the context."""
         self._set_scale(0.0)
         try:
             yield
@@ -46,7 +46,7 @@ class DemoModel(nn.Module):
             layer.scale.fill_(value)
 
     def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """(input embeddings [batch, length, hidden], logits of what the patches show or None without tiles)."""
+        """Compute the input embeddings [batch, length, hidden], and the patch logits or None without tiles."""
         embedded = self.language.get_input_embeddings()(batch.ids)
         if not len(batch.tiles):
             return embedded, None
@@ -54,7 +54,7 @@ class DemoModel(nn.Module):
         return _placed(embedded, self.vision.project(patches), batch.image_index), self.heads(patches)
 
     def embed(self, ids: Tensor, tiles: Tensor, image_id: int) -> Tensor:
-        """Input embeddings [batch, length, hidden] of prompts; tiles: of all of them, in order, maybe none."""
+        """Compute the input embeddings [batch, length, hidden] of prompts. tiles: of all prompts in order."""
         embedded: Tensor = self.language.get_input_embeddings()(ids)
         if not len(tiles):
             return embedded
@@ -62,7 +62,7 @@ class DemoModel(nn.Module):
         return _placed(embedded, rows, (ids.flatten() == image_id).nonzero().flatten())
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """(logits of the targets [n, vocabulary], logits of what the patches show)."""
+        """Compute the logits of the targets [n, vocabulary], and the patch logits or None without tiles."""
         embedded, patch_logits = self.embeddings(batch)
         with torch.autocast(embedded.device.type, enabled=False):
             hidden = self.language.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
@@ -71,20 +71,21 @@ class DemoModel(nn.Module):
 
 
 def _placed(embedded: Tensor, rows: Tensor, index: Tensor) -> Tensor:
-    """The embeddings with the tiles' rows at the flat positions `index`."""
+    """Insert the tiles' rows at the flat positions `index` of the embeddings."""
     flat = embedded.flatten(0, 1).index_copy(0, index, rows.flatten(0, 1).to(embedded.dtype))
     return flat.view_as(embedded)
 
 
 def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Compute the cross entropy of the answers' tokens."""
     return F.cross_entropy(logits.float(), targets)
 
 
 def patch_loss(patch_logits: Tensor, labels: Tensor) -> Tensor:
-    """Of the heads: patch_logits [tiles, patches, classes], labels uint8 [tiles, 3, patches, patches].
+    """Compute the loss of the heads, summed over shape, colour and character.
 
-    For each kind the mean over all patches; for shapes and characters also the mean over the patches that show one,
-    because few do, and what the others show is soon learnt.
+    patch_logits: [tiles, patches, classes]. labels: uint8 [tiles, 3, patches, patches]. Each term is the mean over all
+    patches. Shapes and characters have a second term, the mean over the patches that show one, because few patches do.
     """
     flat = labels.flatten(2).long()
     parts = torch.split(patch_logits.float(), list(CLASSES), dim=-1)
@@ -98,7 +99,7 @@ def _mean_where(losses: Tensor, chosen: Tensor) -> Tensor:
 
 
 def weights(model: DemoModel) -> dict[str, Tensor]:
-    """What is trained and shipped, in bf16: `vision.*` under its canonical names, `language.*.{down,up}`."""
+    """Collect the trained tensors in bf16: `vision.*` and `language.*.{down,up}`."""
     kept = {f"{VISION_PREFIX}{name}": value for name, value in model.vision.state_dict().items()}
     kept |= {f"{LANGUAGE_PREFIX}{name}": value for name, value in _adapters(model).items()}
     return {name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in kept.items()}
@@ -109,7 +110,7 @@ def _adapters(model: DemoModel) -> dict[str, Tensor]:
 
 
 def save_weights(model: DemoModel, folder: Path) -> None:
-    """Two files, `vision.safetensors` and `language.safetensors`, each replaced whole."""
+    """Write `vision.safetensors` and `language.safetensors`; each replaces the old file atomically."""
     tensors = weights(model)
     for prefix in (VISION_PREFIX, LANGUAGE_PREFIX):
         part = {name: value for name, value in tensors.items() if name.startswith(prefix)}
@@ -120,13 +121,13 @@ def save_weights(model: DemoModel, folder: Path) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of one weights file, or of a folder with the two files of a training run."""
+    """Read a weights file, or the two files in the folder of a training run."""
     files = [path] if path.is_file() else [path / f"{prefix}safetensors" for prefix in (VISION_PREFIX, LANGUAGE_PREFIX)]
     return {name: value for file in files for name, value in load_file(file).items()}
 
 
 def load_weights(model: DemoModel, tensors: dict[str, Tensor]) -> None:
-    """Raises KeyError or RuntimeError where names or shapes differ."""
+    """Copy the tensors into the model. Raises KeyError or RuntimeError if names or shapes differ."""
     vision = {
         name.removeprefix(VISION_PREFIX): value for name, value in tensors.items() if name.startswith(VISION_PREFIX)
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions about two or three pictures that are shown together."""
+"""Scenes and questions for two or three pictures in one prompt."""
 
 from random import Random
 
@@ -14,7 +14,7 @@ SKILL = "several"
 
 
 def scenes(rng: Random, pairs: Pairs) -> list[Scene]:
-    """Two or three scenes, half of the time alike but for one thing."""
+    """Draw two or three scenes; in half of the cases they differ in only one thing."""
     number = 2 if rng.random() < 0.75 else 3
     if rng.random() < 0.5:
         return [scene(rng, wanted) for wanted in _variations(rng, pairs, number)]
@@ -37,7 +37,7 @@ def _variations(rng: Random, pairs: Pairs, number: int) -> list[Plan]:
 
 
 def ask(rng: Random, pictures: list[Scene], number: int, pairs: Pairs) -> list[Question]:
-    """Up to `number` different questions about the scenes."""
+    """Draw up to `number` different questions about the scenes."""
     kinds = (_which, _which, _what, _what, _differ, _differ, _read, _more, _same, _count)
     asked: dict[str, Question] = {}
     for kind in rng.choices(kinds, k=3 * number):
@@ -97,7 +97,7 @@ def _differ(rng: Random, pictures: list[Scene], pairs: Pairs) -> Question | None
 
 
 def _full(item: Scene, pictures: list[Scene]) -> str | None:
-    """With the background where the things are the same."""
+    """The contents of a scene, with its background if both scenes have the same contents."""
     phrases = [contents(other) for other in pictures]
     phrase = contents(item)
     return f"{phrase} on {a(item.background)} background" if phrase and phrases[0] == phrases[1] else phrase

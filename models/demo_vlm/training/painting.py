@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes painted with Pillow, and what each patch of a tile shows."""
+"""Paint scenes with Pillow, and label what each patch of a tile shows."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +10,15 @@ from models.demo_vlm.training.palette import COLORS
 from models.demo_vlm.training.scenes import Scene, Word
 from models.demo_vlm.training.shapes import SHAPES
 
-# Dense labels of a patch: [shape (0: none), colour, character (0: none)]; the number of classes of each.
+# Number of classes of each label of a patch: shape (0: none), colour, character (0: none).
 CLASSES = (len(SHAPES) + 1, len(COLORS), len(words.ALPHABET) + 1)
-# The map that labels are read from is this much smaller than the picture.
+# The label map is smaller than the picture by this factor.
 _SCALE = 4
 _COLOR_INDEX = {name: index for index, name in enumerate(COLORS)}
 
 
 def paint(scene: Scene, seed: int) -> Image.Image:
-    """The RGB picture. seed: of its noise."""
+    """Paint the scene in RGB. seed: of its noise."""
     image = _background(scene)
     draw = ImageDraw.Draw(image)
     for thing in scene.things:
@@ -46,7 +46,7 @@ def _noisy(image: Image.Image, strength: float, seed: int) -> Image.Image:
 
 
 def patch_labels(scene: Scene, columns: int, rows: int, thumbnail: bool, patches: int) -> NDArray[np.uint8]:
-    """uint8 [tiles, 3, patches, patches]: shape, colour and character at the middle of each patch of each tile."""
+    """Label the centre of each patch with shape, colour and character: uint8 [tiles, 3, patches, patches]."""
     owners, lookup = _owners(scene)
     whole = lookup[:, _sampled(owners, columns * patches, rows * patches)]
     tiles = whole.reshape(3, rows, patches, columns, patches).transpose(1, 3, 0, 2, 4).reshape(-1, 3, patches, patches)
@@ -64,7 +64,7 @@ def _sampled(owners: NDArray[np.uint8], across: int, down: int) -> NDArray[np.ui
 
 
 def _owners(scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """(map of who is at each place: 0 the background, uint8; lookup [3, owners] of their classes)."""
+    """Returns (uint8 map of the object at each pixel, 0 for the background; labels [3, objects])."""
     owners = Image.new("L", (-(-scene.width // _SCALE), -(-scene.height // _SCALE)))
     draw = ImageDraw.Draw(owners)
     rows = [(0, _COLOR_INDEX[scene.background], 0)]
@@ -80,7 +80,7 @@ def _owners(scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def _letters(word: Word) -> list[tuple[float, float, str]]:
-    """(left, right, character) of each letter, in pixels."""
+    """List (left, right, character) of each letter, in pixels."""
     font = words.font(word.font, word.font_size)
     ends = [font.getlength(word.text[:count]) for count in range(len(word.text) + 1)]
     stretch = word.width / ends[-1]

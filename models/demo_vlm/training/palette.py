@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours that have a name which nobody disputes."""
+"""Colours with an undisputed name."""
 
 from random import Random
 
 Rgb = tuple[int, int, int]
 
-# English's eleven basic colour terms, each with the values that people draw it with.
+# The eleven basic colour terms of English, each with typical values.
 COLORS: dict[str, tuple[Rgb, ...]] = {
     "red": ((255, 0, 0), (220, 20, 20), (200, 0, 0), (230, 40, 40)),
     "orange": ((255, 165, 0), (255, 140, 0), (245, 130, 30)),
@@ -25,7 +25,7 @@ _CONTRAST = 100.0
 
 
 def shade(rng: Random, name: str) -> Rgb:
-    """One value of the named colour, slightly varied half of the time."""
+    """Draw a value of the named colour, slightly varied in half of the cases."""
     red, green, blue = rng.choice(COLORS[name])
     if rng.random() < 0.5:
         return red, green, blue
@@ -33,7 +33,7 @@ def shade(rng: Random, name: str) -> Rgb:
 
 
 def contrasts(first: Rgb, second: Rgb) -> bool:
-    """Whether one is clearly seen on the other."""
+    """Whether one colour is clearly visible on the other."""
     return sum((a - b) ** 2 for a, b in zip(first, second, strict=True)) > _CONTRAST**2
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""English for what a scene holds."""
+"""English phrases for the contents of a scene."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ from models.demo_vlm.training.scenes import Scene, Thing, Word
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 ORDINALS = ("first", "second", "third")
 _PLURALS = {"cross": "crosses"}
-# A picture is three columns wide, and a middle between two of them is in neither.
+# Limits of the three columns (or rows) of a picture; a point between two of them is in neither.
 _LOW, _MIDDLE_START, _MIDDLE_END, _HIGH = 0.37, 0.4, 0.6, 0.63
 REGIONS = {
     (0, 0): "in the top left corner",
@@ -25,36 +25,40 @@ REGIONS = {
 
 
 def a(noun: str) -> str:
-    """The noun phrase with its indefinite article."""
+    """Add the indefinite article to a noun phrase."""
     return f"an {noun}" if noun[0] in "aeio" else f"a {noun}"
 
 
 def plural(shape: str) -> str:
+    """The plural of a shape's name."""
     return _PLURALS.get(shape, f"{shape}s")
 
 
 def counted(count: int, noun: str) -> str:
-    """`three circles`, `one circle`, `no circles`."""
+    """Count a noun: `three circles`, `one circle`, `no circles`."""
     *before, last = noun.split(" ")
     return " ".join([NUMBERS[count], *before, last if count == 1 else plural(last)])
 
 
 def name(thing: Thing) -> str:
+    """Colour and shape of a thing: `red circle`."""
     return f"{thing.color} {thing.shape}"
 
 
 def listed(phrases: Sequence[str]) -> str:
+    """Join phrases with commas and `and`."""
     if len(phrases) < 2:
         return "".join(phrases)
     return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
 def capital(text: str) -> str:
+    """The text with a capital first letter."""
     return text[0].upper() + text[1:]
 
 
 def region(scene: Scene, x: float, y: float) -> tuple[int, int] | None:
-    """(column, row) of the nine parts of the picture that the point is clearly in, or None."""
+    """Find the (column, row) of the nine parts of the picture that the point is clearly in, or None."""
     column, row = _third(x / scene.width), _third(y / scene.height)
     return None if column is None or row is None else (column, row)
 
@@ -68,18 +72,19 @@ def _third(share: float) -> int | None:
 
 
 def middle(word: Word) -> tuple[float, float]:
+    """The centre of a word, in pixels."""
     return word.x + word.width / 2, word.y + word.height / 2
 
 
 def in_order(scene: Scene) -> list[Thing] | None:
-    """The things from left to right, or None where two are about as far left."""
+    """Sort the things from left to right; None if two are at about the same position."""
     things = sorted(scene.things, key=lambda thing: thing.x)
     gaps = [right.x - left.x for left, right in pairwise(things)]
     return None if any(gap < 0.06 * scene.width for gap in gaps) else things
 
 
 def contents(scene: Scene) -> str | None:
-    """What a picture shows, as a noun phrase; None where that would be long or its order unclear."""
+    """Describe a picture in a noun phrase; None if that would be long or its order unclear."""
     kinds = {name(thing) for thing in scene.things}
     if len(scene.words) > 1:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be asked about one picture: where things are, how large, and where an arrow points."""
+"""Questions about positions, sizes and directions in one picture, each with a single correct answer."""
 
 from random import Random
 
@@ -9,6 +9,7 @@ from models.demo_vlm.training.skills import Pairs, Question, picture, unique
 
 
 def position(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask in which part of the picture something is."""
     if scene.words and (not scene.things or rng.random() < 0.3):
         where = region(scene, *middle(scene.words[0]))
         if where is None or len(scene.words) > 1:
@@ -37,7 +38,7 @@ def position(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 
 
 def _near(scene: Scene, thing: Thing, where: tuple[int, int]) -> bool:
-    """Whether someone might say that the thing is there."""
+    """Whether a person might say that the thing is there."""
     x, y = 3 * thing.x / scene.width - where[0] - 0.5, 3 * thing.y / scene.height - where[1] - 0.5
     reach_x, reach_y = 3 * thing.size / scene.width, 3 * thing.size / scene.height
     return abs(x) < 0.6 + reach_x and abs(y) < 0.6 + reach_y
@@ -48,7 +49,7 @@ _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above
 
 
 def side(scene: Scene, first: Thing, second: Thing) -> str | None:
-    """On which side of `second` the first thing is, or None where two sides would do."""
+    """Find the side of `second` that the first thing is on; None if two sides are possible."""
     across, down = (first.x - second.x) / scene.width, (first.y - second.y) / scene.height
     if abs(across) > max(0.12, 1.6 * abs(down)):
         return "left" if across < 0 else "right"
@@ -58,6 +59,7 @@ def side(scene: Scene, first: Thing, second: Thing) -> str | None:
 
 
 def relation(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask on which side of another thing a thing is."""
     named = unique(scene.things)
     rng.shuffle(named)
     for called, first in named:
@@ -94,6 +96,7 @@ def _related(rng: Random, scene: Scene, called: str, other: str, first: Thing, w
 
 
 def extreme(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask for the largest or the smallest thing."""
     things = sorted(scene.things, key=lambda thing: thing.size)
     largest = rng.random() < 0.5
     if len(things) < 2:
@@ -114,6 +117,7 @@ def extreme(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 
 
 def direction(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask where the arrow points."""
     arrows = [thing for thing in scene.things if thing.shape == "arrow"]
     if len(arrows) != 1:
         return None

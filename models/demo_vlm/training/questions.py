@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions about one picture, in some person's wording, each with the answer that the model is to give."""
+"""Questions about one picture in varied wording, each with the expected answer."""
 
 from collections.abc import Callable
 from random import Random
@@ -21,7 +21,7 @@ from models.demo_vlm.training.skills import (
 )
 
 Skill = Callable[[Random, Scene, Pairs], Question | None]
-# How often each skill is asked for, among those that fit a picture.
+# Relative frequency of each skill, among those that fit a picture.
 _SKILLS: tuple[tuple[Skill, float], ...] = (
     (color, 1.2),
     (shape, 1.0),
@@ -39,7 +39,7 @@ _SKILLS: tuple[tuple[Skill, float], ...] = (
 
 
 def ask(rng: Random, scene: Scene, number: int, pairs: Pairs = PAIRS) -> list[Question]:
-    """Up to `number` different questions about the scene. pairs: what a question may ask for in vain."""
+    """Draw up to `number` different questions about the scene. pairs: what may be asked for but be absent."""
     asked: dict[str, Question] = {}
     for skill in rng.choices([skill for skill, _ in _SKILLS], [weight for _, weight in _SKILLS], k=3 * number):
         question = skill(rng, scene, pairs)
@@ -53,7 +53,7 @@ _IN_A_DIGIT = ("Answer with a number.", "Answer with a digit.", "Just the number
 
 
 def worded(rng: Random, question: Question) -> Question:
-    """The question in some person's spelling, and sometimes one that asks for the short answer."""
+    """Vary the spelling of a question; sometimes ask for the short answer."""
     text, answer = spelled(rng, question.text), question.answer
     if question.short and rng.random() < 0.15:
         if question.skill == "count" and rng.random() < 0.5:
@@ -69,7 +69,7 @@ def worded(rng: Random, question: Question) -> Question:
 
 
 def spelled(rng: Random, text: str) -> str:
-    """Some people write British English, and some leave out the last mark or the capitals."""
+    """Vary the spelling: British English, no final punctuation mark, or no capital letter."""
     if rng.random() < 0.2:
         text = text.replace("color", "colour").replace("gray", "grey").replace("center", "centre")
     if rng.random() < 0.06:

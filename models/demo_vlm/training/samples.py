@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training and evaluation samples: pictures, a dialogue about them, and what their patches show."""
+"""Draw and encode samples: pictures, a dialogue about them, and the labels of their patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from preprocessing.images import tiling
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """scenes: one to three scenes. asked: at least one question about them; seed: of the noise in the pictures."""
+    """One to three scenes with at least one question about them. seed: of the noise in the pictures."""
 
     scenes: tuple[Scene, ...]
     asked: tuple[Question, ...]
@@ -28,8 +28,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """ids: int32 [tokens]; written: bool [tokens], the assistant's own; tiles: uint8 [tiles, side, side, 3];
-    labels: uint8 [tiles, 3, patches, patches]."""
+    """A sample as the model takes it.
+
+    ids: int32 [tokens]. written: bool [tokens], whether a token is part of an answer. tiles: uint8 [tiles, side, side,
+    3]. labels: uint8 [tiles, 3, patches, patches].
+    """
 
     ids: NDArray[np.int32]
     written: NDArray[np.bool_]
@@ -38,19 +41,23 @@ class Encoded:
 
 
 def draw(rng: Random, pairs: Pairs, number: int, simple: bool = False) -> Sample:
-    """A sample with up to `number` questions. pairs: what things may be; simple: one thing in one picture."""
+    """Draw a sample with up to `number` questions. pairs: possible things. simple: one thing in one picture."""
     while True:
         together = not simple and rng.random() < 0.2
         pictures = multi_image.scenes(rng, pairs) if together else [scenes.scene(rng, scenes.plan(rng, pairs, simple))]
         if not all(scene.things or scene.words for scene in pictures):
             continue
-        ask = multi_image.ask(rng, pictures, number, pairs) if together else questions.ask(rng, pictures[0], number, pairs)
+        ask = (
+            multi_image.ask(rng, pictures, number, pairs)
+            if together
+            else questions.ask(rng, pictures[0], number, pairs)
+        )
         if ask:
             return Sample(tuple(pictures), tuple(ask), rng.getrandbits(32))
 
 
 def draw_unseen(rng: Random, number: int) -> Sample:
-    """One picture whose things are all of the pairs that training never shows."""
+    """Draw a sample with one picture of (colour, shape) pairs that the training never shows."""
     while True:
         scene = scenes.scene(rng, scenes.plan(rng, tuple(sorted(scenes.HELD_OUT))))
         asked = questions.ask(rng, scene, number, scenes.PAIRS) if scene.things else []
@@ -59,7 +66,7 @@ def draw_unseen(rng: Random, number: int) -> Sample:
 
 
 def cut(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[int]]:
-    """(tiles of all pictures, labels of their patches, tiles of each picture)."""
+    """Returns (tiles of all pictures, labels of their patches, number of tiles of each picture)."""
     tiles, labels = [], []
     for scene in sample.scenes:
         image = paint(scene, sample.seed)
@@ -70,7 +77,7 @@ def cut(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[int]
 
 
 def encode(encoder: Encoder, sample: Sample) -> Encoded:
-    """The whole dialogue, answers included."""
+    """Encode the complete dialogue, including the answers."""
     tiles, labels, counts = cut(sample)
     turns: Sequence[Turn] = [Turn(item.text, item.answer) for item in sample.asked]
     ids, written = encoder.encode(turns, counts)

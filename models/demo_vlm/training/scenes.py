@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in a picture: drawn at random by a seeded generator, before anything is painted."""
+"""Draw the contents of pictures at random from a seed."""
 
 from dataclasses import dataclass, replace
 from random import Random
@@ -8,7 +8,7 @@ from models.demo_vlm.training import words
 from models.demo_vlm.training.palette import COLORS, Rgb, contrasts, shade
 from models.demo_vlm.training.shapes import DIRECTIONS, SHAPES, Outline, outline
 
-# (colour, shape) pairs that no training picture shows: only the evaluation does.
+# (colour, shape) pairs that only the evaluation shows, never the training.
 HELD_OUT = frozenset(
     {
         ("red", "star"),
@@ -29,9 +29,10 @@ SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A shape. x, y: its middle, size: radius of the circle around it, all in pixels; outline: absolute pixels.
+    """A shape in a picture.
 
-    edge: colour of a thin line around it, or None. direction: where an arrow points.
+    x, y: centre, in pixels. size: radius of the circle around it, in pixels. outline: its corners, in pixels of the
+    picture. direction: where an arrow points. edge: colour of a thin line around the shape, or None.
     """
 
     shape: str
@@ -47,7 +48,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A printed word; x, y: left and top of its ink, width, height: of the ink, all in pixels."""
+    """A printed word. x, y: left and top of its ink. width, height: of the ink. All in pixels."""
 
     text: str
     color: str
@@ -62,7 +63,10 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """width, height: in pixels. background: its colour's name; rgb, rgb_end: its colour from top to bottom."""
+    """The contents of a picture.
+
+    width, height: in pixels. background: name of its colour. rgb, rgb_end: its colour at the top and at the bottom.
+    """
 
     width: int
     height: int
@@ -77,7 +81,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a scene is to hold. things: (colour, shape) of each; background: a colour's name or None for any."""
+    """What to put into a scene. things: (colour, shape) of each. background: name of a colour, or None for any."""
 
     things: tuple[tuple[str, str], ...] = ()
     words: tuple[str, ...] = ()
@@ -99,7 +103,7 @@ _SIDES = ((224, 0.35), (256, 0.2), (300, 0.15), (400, 0.1), (448, 0.08), (512, 0
 
 
 def plan(rng: Random, pairs: tuple[tuple[str, str], ...], simple: bool = False) -> Plan:
-    """A random plan out of `pairs`. simple: one object, or one word."""
+    """Draw a plan with things out of `pairs`. simple: one thing or one word."""
     kind = rng.random()
     if simple:
         return Plan(things=(rng.choice(pairs),)) if kind < 0.7 else Plan(words=(words.text(rng),))
@@ -119,7 +123,7 @@ def _choices(rng: Random, pairs: tuple[tuple[str, str], ...], count: int) -> tup
 
 
 def _crowd(rng: Random, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """3 to 9 objects that share shapes or colours, so that counting some of them means something."""
+    """Draw 3 to 9 things that share shapes or colours, so that it makes sense to count some of them."""
     count = rng.choice((3, 4, 4, 5, 5, 6, 6, 7, 8, 9))
     chosen = {pair[rng.randrange(2)] for pair in rng.choices(pairs, k=rng.randint(1, 3))}
     some = tuple(pair for pair in pairs if chosen & set(pair))
@@ -128,7 +132,7 @@ def _crowd(rng: Random, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, 
 
 
 def scene(rng: Random, wanted: Plan, size: tuple[int, int] | None = None) -> Scene:
-    """Give everything in the plan a place, a size and a colour's value; what finds no room is left out."""
+    """Give everything in the plan a position, a size and a colour value. Things without enough room are left out."""
     width, height = size or canvas(rng)
     background = wanted.background or _background(rng, wanted)
     rgb = shade(rng, background)
@@ -154,7 +158,7 @@ def scene(rng: Random, wanted: Plan, size: tuple[int, int] | None = None) -> Sce
 
 
 def canvas(rng: Random) -> tuple[int, int]:
-    """(width, height) of a picture in pixels."""
+    """Draw the (width, height) of a picture, in pixels."""
     aspect = _weighted(rng, _ASPECTS)
     side = _weighted(rng, _SIDES) * rng.uniform(0.9, 1.1) if rng.random() < 0.5 else _weighted(rng, _SIDES)
     return round(side * aspect**0.5), round(side / aspect**0.5)
@@ -233,7 +237,7 @@ def _word(
     side = min(empty.width, empty.height)
     height = side * rng.uniform(0.13, 0.55 if count == 1 else 0.28)
     for _ in range(12):
-        # Sizes in steps, so that fonts are opened once.
+        # In steps, so that few font sizes are loaded.
         font_size = max(4 * round(height / 4), 12)
         left, top, right, bottom = words.font(path, font_size).getbbox(text)
         width, tall = right - left, bottom - top
@@ -247,7 +251,7 @@ def _word(
 
 
 def _visible(rng: Random, color: str, empty: Scene) -> Rgb | None:
-    """A value of the colour that is seen on the background, or None."""
+    """Draw a value of the colour that is visible on the background, or None."""
     for _ in range(6):
         rgb = shade(rng, color)
         if contrasts(rgb, empty.rgb) and contrasts(rgb, empty.rgb_end):
@@ -256,7 +260,7 @@ def _visible(rng: Random, color: str, empty: Scene) -> Rgb | None:
 
 
 def _claim(taken: list[tuple[float, float, float, float]], box: tuple[float, float, float, float], gap: float) -> bool:
-    """Take the box unless it is nearer than `gap` to one that is taken."""
+    """Take the box, unless it is closer than `gap` to one that is taken."""
     left, top, right, bottom = box
     for other in taken:
         if left < other[2] + gap and other[0] < right + gap and top < other[3] + gap and other[1] < bottom + gap:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 Point = tuple[float, float]
-# Points of a closed outline, y downwards, within the circle of radius 1 around the middle.
+# Points of a closed outline within the unit circle, y downwards.
 Outline = list[Point]
 
 
@@ -61,12 +61,12 @@ def _oval(rng: Random) -> Outline:
 
 
 def _arrow(rng: Random) -> Outline:
-    """Points to the right."""
+    """An arrow that points to the right."""
     shaft, wing, neck = rng.uniform(0.12, 0.22), rng.uniform(0.4, 0.6), rng.uniform(0.1, 0.4)
     return [(1, 0), (neck, wing), (neck, shaft), (-0.95, shaft), (-0.95, -shaft), (neck, -shaft), (neck, -wing)]
 
 
-# Each shape's outline, and how far in degrees it may be turned and still have its name.
+# The outline of each shape, and the largest rotation in degrees at which it keeps its name.
 _SHAPES: dict[str, tuple[Callable[[Random], Outline], float]] = {
     "circle": (lambda rng: _regular(40), 0),
     "square": (lambda rng: _box(1), 14),
@@ -86,7 +86,7 @@ DIRECTIONS = {"right": 0.0, "down": 90.0, "left": 180.0, "up": 270.0}
 
 
 def outline(rng: Random, shape: str, direction: str | None) -> Outline:
-    """One variation of the shape, turned. direction: where an arrow points, else None."""
+    """Draw a variation of the shape, rotated. direction: where an arrow points, None for other shapes."""
     draw, freedom = _SHAPES[shape]
     turn = rng.uniform(-freedom, freedom) if rng.random() < 0.6 else 0.0
     if shape == "rectangle" and rng.random() < 0.4:

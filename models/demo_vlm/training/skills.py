@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be asked about one picture: colours, shapes, numbers, words. Each question has one right answer."""
+"""Questions about colours, shapes, numbers and words in one picture, each with a single correct answer."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from models.demo_vlm.training.shapes import SHAPES
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """skill: what it tests. short: the answer to the same question asked for in a word, "" where there is none."""
+    """A question and its answer. skill: what it tests. short: the answer in one word, or "" if there is none."""
 
     skill: str
     text: str
@@ -21,17 +21,18 @@ class Question:
     short: str = ""
 
 
-# Pairs that a question may ask for though the picture lacks them; training leaves out what it never shows.
+# (colour, shape) pairs that a question may ask for even if the picture lacks them.
 Pairs = tuple[tuple[str, str], ...]
 _PICTURES = ("picture", "picture", "image", "image", "photo")
 
 
 def picture(rng: Random) -> str:
+    """Draw a word for the picture."""
     return rng.choice(_PICTURES)
 
 
 def unique(things: tuple[Thing, ...]) -> list[tuple[str, Thing]]:
-    """(what to call it, thing) for each way to name one thing that fits no other: by shape, colour or both."""
+    """List (name, thing) for each name that fits exactly one thing: by shape, colour or both."""
     shapes = Counter(thing.shape for thing in things)
     colors = Counter(thing.color for thing in things)
     pairs = Counter(name(thing) for thing in things)
@@ -47,6 +48,7 @@ def unique(things: tuple[Thing, ...]) -> list[tuple[str, Thing]]:
 
 
 def color(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask for the colour of a thing."""
     if len({thing.color for thing in scene.things}) == 1 and len(scene.things) == 1 and rng.random() < 0.3:
         thing = scene.things[0]
         text = rng.choice(("What color is it?", "What color is the shape?", "Which color does the object have?"))
@@ -67,6 +69,7 @@ def color(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 
 
 def shape(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask for the shape of a thing."""
     if len(scene.things) == 1 and rng.random() < 0.6:
         thing = scene.things[0]
         where = picture(rng)
@@ -97,6 +100,7 @@ def shape(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 
 
 def count(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask for the number of things, or of some of them."""
     if not scene.things:
         return None
     nouns = ["shape", rng.choice(scene.things).shape, f"{rng.choice(scene.things).color} shape"]
@@ -121,18 +125,19 @@ def count(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 
 
 def fits(noun: str, thing: Thing) -> bool:
-    """Whether `noun` ("shape", "red shape", "circle", "red circle") says what the thing is."""
+    """Whether `noun` ("shape", "red shape", "circle", "red circle") describes the thing."""
     *colors, last = noun.split(" ")
     return last in ("shape", thing.shape) and all(color == thing.color for color in colors)
 
 
 def exists(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask whether the picture shows a certain thing."""
     if rng.random() < 0.5 and scene.things:
         thing = rng.choice(scene.things)
         noun = rng.choice((name(thing), thing.shape, f"{thing.color} shape"))
     else:
         color_name, shape_name = rng.choice(pairs)
-        # Half right is what makes such a question hard.
+        # Harder: only the colour or only the shape occurs.
         if scene.things and rng.random() < 0.5:
             thing = rng.choice(scene.things)
             changed = [pair for pair in pairs if (pair[0] == thing.color) != (pair[1] == thing.shape)]
@@ -156,6 +161,7 @@ def exists(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 
 
 def read(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask for the printed text."""
     if not scene.words:
         if rng.random() < 0.9:
             return None
@@ -186,6 +192,7 @@ def read(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 
 
 def ink(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask for the colour of the text."""
     if len(scene.words) != 1:
         return None
     word = scene.words[0]
@@ -194,6 +201,7 @@ def ink(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 
 
 def background(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask for the colour of the background."""
     text = rng.choice(
         ("What color is the background?", "What is the background color?", "Which color is the background?")
     )
@@ -201,6 +209,7 @@ def background(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
 
 
 def describe(rng: Random, scene: Scene, pairs: Pairs) -> Question | None:
+    """Ask for a description of the picture."""
     phrase = contents(scene)
     if not phrase:
         return None

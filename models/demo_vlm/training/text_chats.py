@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chats without pictures, answered by the original model, so that the adapted one stays close to it."""
+"""Chats without pictures, with the original model's answers, to keep the adapted model close to it."""
 
 from collections.abc import Sequence
 from random import Random
@@ -21,7 +21,7 @@ _NO_LABELS = np.empty((0, 3, PATCHES_PER_SIDE, PATCHES_PER_SIDE), np.uint8)
 
 
 def answered(model: DemoModel, encoder: Encoder, questions: Sequence[str], max_new_tokens: int = 80) -> list[Encoded]:
-    """Dialogues with the original model's greedy answers."""
+    """Answer the questions greedily with the original model; returns the encoded dialogues."""
     asked = [encoder.encode([Turn(question)])[0] for question in questions]
     with model.unchanged():
         made = answers(model, encoder, [Prompt(ids, _NO_TILES) for ids in asked], max_new_tokens)
@@ -35,12 +35,15 @@ def _dialogue(encoder: Encoder, prompt: list[int], answer: list[int]) -> Encoded
 
 
 def pick(rng: Random, encoder: Encoder, dialogues: Sequence[Encoded], number: int) -> Batch:
-    """A batch of some of the dialogues."""
+    """Build a batch of `number` random dialogues."""
     return collate(rng.sample(dialogues, min(number, len(dialogues))), encoder.image_id, encoder.end_id)
 
 
 def drift(model: DemoModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(KL divergence from the original model's next tokens, share of them whose likeliest token is the same)."""
+    """Compare the adapted model with the original.
+
+    Returns (KL divergence of the next tokens, share of positions with the same most likely token).
+    """
     with model.unchanged(), torch.no_grad():
         before = F.log_softmax(model.logits(batch)[0].float(), dim=-1)
     after = F.log_softmax(model.logits(batch)[0].float(), dim=-1)

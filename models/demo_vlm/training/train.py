@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains vision tower, projector and adapter on pictures made on the fly, within a given time.
+"""Train vision tower, projector and adapter for a given time, on pictures that are drawn meanwhile.
 
-Writes to --out, every minute and at the end: vision.safetensors and language.safetensors; at the end also
-evaluation.md; log.txt all along.
+Writes to --out: vision.safetensors and language.safetensors every minute and at the end, evaluation.md at the end, and
+log.txt.
 """
 
 import argparse
@@ -38,7 +38,7 @@ _SAVE_SECONDS, _LOG_SECONDS = 60.0, 10.0
 
 
 class Log:
-    """Lines to the terminal and to a file, with the seconds since the start."""
+    """Writes lines with the seconds since the start to the terminal and to a file."""
 
     def __init__(self, file: TextIO, start: float) -> None:
         self._file, self._start = file, start
@@ -51,7 +51,7 @@ class Log:
 
 
 class Trainer:
-    """One run over batches until its time is over."""
+    """A training run of a given time."""
 
     def __init__(
         self, options: argparse.Namespace, batches: Iterator[Batch], feed: Feed, log: Log, start: float
@@ -84,7 +84,7 @@ class Trainer:
         return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=self._device.type == "cuda")
 
     def _compile(self) -> None:
-        # Layer by layer: all layers share one compiled graph, and sizes that vary do not need another.
+        # Layer by layer: all layers share one compiled graph with dynamic sizes.
         for layer in self._layers():
             layer.compile(dynamic=True)
 
@@ -92,7 +92,7 @@ class Trainer:
         return [*self.model.language.model.layers, *self.model.vision.layers]
 
     def run(self) -> None:
-        """Train until what is left of the time is for the evaluation."""
+        """Train until only the time for the evaluation is left."""
         end = self._start + self._options.seconds - self._options.reserve
         begin = saved = logged = time.monotonic()
         step = samples = before = 0
@@ -150,12 +150,12 @@ class Trainer:
             raise RuntimeError("the loss is not finite; the weights last saved are good")
 
     def evaluate(self, asked: Iterator[list[evaluate.Case]]) -> str:
-        """The table, mistakes and chats as text; as much as there is time for."""
-        # What is evaluated is what was saved: rounded to bf16.
+        """Evaluate within the remaining time; returns the table, mistakes and chats as text."""
+        # Evaluate the saved weights, which are rounded to bf16.
         load_weights(self.model, weights(self.model))
         self.model.eval()
         for layer in self._layers():
-            # The compiled layers are not made for a cache.
+            # The compiled layers do not support a KV cache.
             layer._compiled_call_impl = None
         deadline = self._start + self._options.seconds - 15
         with torch.no_grad():
@@ -168,19 +168,20 @@ class Trainer:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--llm", type=Path, required=True, help="the language model's folder")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=500.0, help="of the whole run, evaluation included")
+    parser.add_argument("--seconds", type=float, default=500.0, help="of the whole run, including the evaluation")
     parser.add_argument("--reserve", type=float, default=60.0, help="seconds kept for the evaluation")
-    parser.add_argument("--init", type=Path, help="weights to go on from: a file or the folder of a run")
+    parser.add_argument("--init", type=Path, help="weights to continue from: a file or the folder of a run")
     parser.add_argument("--progress-from", type=float, default=0.0, help="1: no simple pictures first")
-    parser.add_argument("--tokens", type=int, default=32768, help="of one step, padding included")
+    parser.add_argument("--tokens", type=int, default=32768, help="of one step, including padding")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--vision-rate", type=float, default=1e-3)
     parser.add_argument("--language-rate", type=float, default=1e-3)
     parser.add_argument("--samples", type=int, default=1000, help="of the evaluation")
-    parser.add_argument("--chats", type=int, default=1000, help="at most so many chats without pictures")
+    parser.add_argument("--chats", type=int, default=1000, help="maximum number of chats without pictures")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
@@ -188,10 +189,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
+    """Train, save the weights and evaluate them."""
     start, options = time.monotonic(), parse()
     options.out.mkdir(parents=True, exist_ok=True)
     feed = Feed(options.llm, options.tokens, options.seed)
-    # Workers are forked before anything touches the GPU.
+    # Fork the workers before anything uses the GPU.
     batches = iter(loader(feed, options.workers, options.device == "cuda"))
     asked = evaluate.loader(options.llm, options.samples, min(options.workers, 8))
     with (options.out / "log.txt").open("w", encoding="utf-8") as file:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vision tower and projector for training; parameter names are the canonical ones of `vision/model.safetensors`."""
+"""The vision tower and projector for training. Parameters are named as in `vision/model.safetensors`."""
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ class _Embeddings(nn.Module):
         self.position_embedding = nn.Parameter(torch.randn(1, 1 + _SIDE * _SIDE, _HIDDEN) * 0.02)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        # The convolution as a matrix product: patches do not overlap, and this is faster.
+        # The convolution as a matrix product, which is faster; patches do not overlap.
         kernel = self.patch_embedding
         side = kernel.kernel_size[0]
         patches = pixels.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
@@ -57,6 +57,8 @@ class _Mlp(nn.Module):
 
 
 class Layer(nn.Module):
+    """A pre-norm transformer layer with LayerScale."""
+
     def __init__(self) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(_HIDDEN, eps=_EPS)
@@ -85,6 +87,8 @@ class _Projector(nn.Module):
 
 
 class Vision(nn.Module):
+    """The vision tower with its projector."""
+
     mean: Tensor
     std: Tensor
 
@@ -98,7 +102,7 @@ class Vision(nn.Module):
         self.register_buffer("std", std, persistent=False)
 
     def patches(self, tiles: Tensor) -> Tensor:
-        """uint8 [tiles, side, side, 3] -> [tiles, patches, hidden], without the class token."""
+        """Run the tower: uint8 [tiles, side, side, 3] -> [tiles, patches, hidden], without the class token."""
         pixels = (tiles.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         hidden: Tensor = self.embeddings(pixels)
         for layer in self.layers:
@@ -106,13 +110,13 @@ class Vision(nn.Module):
         return hidden[:, 1:]
 
     def project(self, patches: Tensor) -> Tensor:
-        """[tiles, patches, hidden] -> [tiles, tokens per tile, language model's hidden size]."""
+        """Project [tiles, patches, hidden] -> [tiles, tokens per tile, language model's hidden size]."""
         rows: Tensor = self.projector(shuffle(patches))
         return rows
 
 
 def shuffle(patches: Tensor) -> Tensor:
-    """InternVL's pixel shuffle (version 2) of ratio 0.5: each 2 x 2 patches become one token of four times the size."""
+    """Apply InternVL's pixel shuffle (v2, ratio 0.5): 2 x 2 patches become one token of four times the size."""
     tiles, _, hidden = patches.shape
     grid = patches.view(tiles, _SIDE, _SIDE // 2, 2 * hidden).permute(0, 2, 1, 3)
     grid = grid.reshape(tiles, _SIDE // 2, _SIDE // 2, 4 * hidden).permute(0, 2, 1, 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Printed words: what they say and the fonts that they are set in."""
+"""Printed words and their fonts."""
 
 import os
 import string
@@ -9,11 +9,11 @@ from random import Random
 
 from PIL import ImageFont
 
-# Characters that a printed word may hold; the number of one, counted from 1, is its class in the dense labels.
+# Characters of printed words. The label of a character is its index here plus 1.
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits
 FONTS_VARIABLE = "DEMO_VLM_FONTS"
 _FOLDERS = ("/usr/share/fonts/truetype/dejavu", "/usr/share/fonts/truetype/liberation")
-# Only families that have every letter and digit match.
+# Only font families that have all letters and digits.
 _PATTERNS = ("DejaVuSans*.ttf", "DejaVuSerif*.ttf", "Liberation*.ttf")
 
 _COMMON = """
@@ -54,7 +54,7 @@ zoom
 
 
 def text(rng: Random) -> str:
-    """2 to 6 characters: a common word, letters, digits, or a code of both."""
+    """Draw a text of 2 to 6 characters: a common word, letters, digits, or a code of both."""
     kind = rng.random()
     if kind < 0.45:
         return _cased(rng, rng.choice([word for word in _COMMON if 2 <= len(word) <= 6]))
@@ -63,7 +63,7 @@ def text(rng: Random) -> str:
         return _cased(rng, _pick(rng, string.ascii_lowercase.replace("l", ""), length))
     if kind < 0.86:
         return _pick(rng, string.digits, length)
-    # In a code nothing tells O from 0 or I from 1.
+    # Codes have no O and I, which look like 0 and 1.
     letters = "ABCDEFGHJKLMNPQRSTUVWXYZ"
     code = _pick(rng, letters, length - 1 - rng.randrange(length - 1))
     digits = _pick(rng, "23456789", length - len(code))
@@ -83,11 +83,11 @@ def _cased(rng: Random, word: str) -> str:
 
 @lru_cache
 def font_files() -> tuple[str, ...]:
-    """TrueType files found on this machine, in a fixed order; "" stands for Pillow's own font."""
+    """List the TrueType files on this machine in a fixed order; "" is Pillow's own font."""
     folders = [Path(folder) for folder in (*_FOLDERS, os.environ.get(FONTS_VARIABLE, "")) if folder]
     folders += _matplotlib_folder()
     found = {path.name: str(path) for folder in folders for pattern in _PATTERNS for path in folder.glob(pattern)}
-    # matplotlib's "Display" files hold a few symbols only.
+    # matplotlib's "Display" files have only a few symbols.
     return ("", *(found[name] for name in sorted(found) if "Display" not in name))
 
 
@@ -101,5 +101,5 @@ def _matplotlib_folder() -> list[Path]:
 
 @lru_cache(maxsize=512)
 def font(path: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font in `path` ("": Pillow's own) at `size` pixels."""
+    """Load the font in `path` ("" for Pillow's own) at `size` pixels."""
     return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
