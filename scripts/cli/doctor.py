@@ -11,7 +11,7 @@ from scripts.cli.machine import machine_findings
 from scripts.cli.model_files import model_findings
 from scripts.cli.software import software_findings
 from scripts.launcher.options import LaunchOptions, parse_options
-from scripts.shared.findings import Finding, shown
+from scripts.shared.findings import Finding, rendered
 
 _ABOUT = """Look for what would stop `triton-chat serve` with the same words after it, and say how to mend it.
 The exit status is 1 where something would.
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = []
     for finding in findings(options):
         found.append(finding)
-        console.print(shown(finding))
+        console.print(rendered(finding))
     errors = sum(finding.verdict == "error" for finding in found)
     console.print()
     console.print(f"{errors} of these would stop a start." if errors else "Nothing here would stop a start.")

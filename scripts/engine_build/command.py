@@ -17,7 +17,7 @@ from scripts.engine_build.presets import DEFAULT_PRESET, PRESETS, SIZES
 from scripts.engine_build.run import is_done, run_step, working
 from scripts.engine_build.source import Source
 from scripts.shared.errors import EngineError
-from scripts.shared.findings import Finding, shown
+from scripts.shared.findings import Finding, rendered
 from scripts.shared.manifest import Manifest, checkpoint_hash
 from scripts.shared.toolchain import Toolchain
 
@@ -100,7 +100,7 @@ def _put_in_place(request: Request, keep_checkpoint: bool) -> None:
 
 def _print_findings(console: Console, found: Sequence[Finding]) -> None:
     for each in found:
-        console.print(shown(each), soft_wrap=True)
+        console.print(rendered(each), soft_wrap=True)
 
 
 def _stopped(found: Sequence[Finding]) -> bool:

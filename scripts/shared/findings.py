@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `triton-chat doctor` finds."""
+"""Findings of `triton-chat doctor` and of the checks before a build."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,24 +7,24 @@ from typing import Literal
 from rich.markup import escape
 
 Verdict = Literal["ok", "warning", "error"]
-# How each is shown.
+# The style of each on a terminal.
 STYLES: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """subject: what was looked at. verdict: `error` would stop a start. text: what it is, and how to mend it."""
+    """The result of one check. subject: its name. verdict: `error` stops a start. text: the state and the fix."""
 
     subject: str
     verdict: Verdict
     text: str
 
 
-def shown(finding: Finding) -> str:
-    """Its line on a terminal, with rich's markup."""
+def rendered(finding: Finding) -> str:
+    """The finding as a line for a terminal, with rich's markup."""
     return f"[{STYLES[finding.verdict]}]{finding.verdict:<8}[/] {finding.subject:<15}{escape(finding.text)}"
 
 
-def judged(subject: str, problem: str | None, fine: str, verdict: Verdict = "error") -> Finding:
-    """`fine` where there is no problem, else the problem with its verdict."""
+def check_result(subject: str, problem: str | None, fine: str, verdict: Verdict = "error") -> Finding:
+    """Make a finding: the problem with its verdict, or `fine` if there is no problem."""
     return Finding(subject, verdict, problem) if problem else Finding(subject, "ok", fine)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton_chat.json` in an engine's folder: how the engine was built, compared with what it is to be loaded with."""
+"""The manifest of an engine, `triton_chat.json` in its folder: how it was built, checked before it is loaded."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ from scripts.shared.errors import ManifestError
 
 NAME = "triton_chat.json"
 FORMAT = 1
-# Read of each end of a weight file: the header with every tensor's name and shape, and weights. Training changes all
-# weights, so a whole read of a hundred gigabytes at each start would say no more.
+# Bytes that are hashed at each end of a weight file: the header, with every tensor's name and shape, and some weights.
+# Training changes all weights, so that reading all of a hundred gigabytes at each start is not needed.
 _SAMPLE = 2**20
 _TEXTS = ("config.json", "tokenizer.json", "tokenizer.model")
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -21,11 +21,12 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """versions: of tensorrt_llm and others by package. gpu: name; compute: its capability, as "9.0".
+    """How an engine was built.
 
-    checkpoint: folder it was built from; checkpoint_hash: see `checkpoint_hash`. commands: what was run. sizes: what
-    they were told, as Preset names it. parameters: of the `tensorrt_llm` model's config, to be served with.
-    files: size in bytes of each engine file. world_size: GPUs.
+    checkpoint: the source folder. checkpoint_hash: see `checkpoint_hash`. world_size: number of GPUs. versions: of
+    tensorrt_llm and others by package. gpu: its name. compute: its capability, such as "9.0". sizes: see Preset.
+    parameters: that the config of the `tensorrt_llm` model must have. commands: of the build. files: size in bytes of
+    each engine file.
     """
 
     checkpoint: str
@@ -43,14 +44,14 @@ class Manifest:
     format: int = FORMAT
 
     def write(self, engine: Path) -> None:
-        """Into an engine's folder."""
+        """Write the manifest to an engine's folder."""
         (engine / NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
 def read(engine: Path) -> Manifest | None:
-    """The manifest of an engine's folder; None for an engine that was built without one.
+    """Read the manifest in an engine's folder; None if there is none.
 
-    Raises ManifestError where it cannot be read.
+    Raises ManifestError if it is not valid.
     """
     path = engine / NAME
     if not path.is_file():
@@ -61,9 +62,9 @@ def read(engine: Path) -> Manifest | None:
         raise ManifestError(f"'{path}' is not valid JSON: {error}. Build the engine again.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ManifestError(f"'{path}' is not of format {FORMAT}. Build the engine again.")
-    wanted = {field.name for field in fields(Manifest)}
-    if content.keys() != wanted:
-        raise ManifestError(f"'{path}' must have exactly the keys {', '.join(sorted(wanted))}.")
+    expected = {field.name for field in fields(Manifest)}
+    if content.keys() != expected:
+        raise ManifestError(f"'{path}' must have exactly the keys {', '.join(sorted(expected))}.")
     return Manifest(**content)
 
 
@@ -73,11 +74,11 @@ def check(
     versions: Mapping[str, str],
     gpus: Sequence[str],
 ) -> Manifest | None:
-    """The manifest of an engine that may be loaded; None where it has none, and nothing is known.
+    """Check that an engine may be loaded; returns its manifest, or None if it has none.
 
-    checkpoint: the folder whose tokenizer is served with it. versions: installed, by package. gpus: compute capability
-    of each, as "9.0". An unknown one of the last two, an empty one, is not compared.
-    Raises ManifestError that names everything that does not fit.
+    checkpoint: the folder whose tokenizer is served with it. versions: installed ones by package. gpus: compute
+    capability of each, such as "9.0". If versions or gpus are empty, they are unknown and not compared.
+    Raises ManifestError naming everything that does not fit.
     """
     if not (engine / "config.json").is_file():
         raise ManifestError(f"'{engine}' is no engine's folder: it has no config.json.")
@@ -91,7 +92,7 @@ def check(
 
 
 def checkpoint_hash(folder: Path) -> str:
-    """Of config and tokenizer, and of each weight file's name, size, first and last mebibyte."""
+    """Hash config and tokenizer, and the name, size, first and last mebibyte of each weight file."""
     digest = hashlib.sha256()
     for name in _TEXTS:
         if (folder / name).is_file():
@@ -118,7 +119,7 @@ def _file_problems(manifest: Manifest, engine: Path) -> Iterator[str]:
 def _problems(manifest: Manifest, checkpoint: Path, versions: Mapping[str, str], gpus: Sequence[str]) -> Iterator[str]:
     if checkpoint_hash(checkpoint) != manifest.checkpoint_hash:
         yield f"it was built from '{manifest.checkpoint}', and '{checkpoint}' is another checkpoint"
-    # A plan is for one release of TensorRT, and TensorRT-LLM's kernels in it for one of its own.
+    # A plan works with one release of TensorRT, and the kernels in it with one release of TensorRT-LLM.
     for package in ("tensorrt_llm", "tensorrt"):
         built, here = manifest.versions.get(package), versions.get(package)
         if built and here and built != here:

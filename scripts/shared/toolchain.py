@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NVIDIA's tools, versions and GPUs of this machine."""
+"""Find NVIDIA's tools, their versions and the GPUs of this machine."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from scripts.shared.errors import EngineError
 
 # The release that the commands are written for, and the image that has it.
 TENSORRT_LLM, IMAGE = "1.2.1", "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
-# Where TensorRT-LLM's examples lie: in Triton's images, in TensorRT-LLM's own.
+# TensorRT-LLM's examples in Triton's images and in TensorRT-LLM's own.
 EXAMPLES = (Path("/app/examples"), Path("/app/tensorrt_llm/examples"))
 PYTHON, BUILD = "python3", "trtllm-build"
 QUANTIZE = Path("quantization/quantize.py")
@@ -32,7 +32,7 @@ _QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=c
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """compute: capability such as (9, 0). memory: bytes."""
+    """One GPU. compute: capability such as (9, 0). memory: bytes."""
 
     name: str
     compute: tuple[int, int]
@@ -40,13 +40,13 @@ class Gpu:
 
     @property
     def capability(self) -> str:
-        """As NVIDIA writes it: "9.0"."""
+        """The compute capability as text, such as "9.0"."""
         return ".".join(map(str, self.compute))
 
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """versions: of the packages that `python3` has. gpus: empty where there is none, or no driver."""
+    """The tools of this machine. versions: of the packages that `python3` has. gpus: empty without GPU or driver."""
 
     examples: Path
     versions: dict[str, str]
@@ -54,22 +54,22 @@ class Toolchain:
 
     @classmethod
     def find(cls, examples: Path | None = None) -> "Toolchain":
-        """Look at this machine; takes about a second. Nothing is missing loudly: `checks` judges it."""
+        """Look for the tools, which takes about a second; missing ones are no error here but in `checks`."""
         found = examples or next((folder for folder in EXAMPLES if folder.is_dir()), EXAMPLES[0])
         return cls(found, package_versions(), find_gpus())
 
     def converter(self, family: str) -> Path:
-        """The convert_checkpoint.py of a family's examples."""
+        """The path of convert_checkpoint.py in a family's examples."""
         return self.examples / "models" / "core" / family / "convert_checkpoint.py"
 
     def missing(self, scripts: list[Path]) -> list[str]:
-        """The tools of those scripts, and `trtllm-build`, that are not here."""
+        """Those of the scripts and programs that do not exist here."""
         programs = [name for name in (PYTHON, BUILD) if shutil.which(name) is None]
         return programs + [str(script) for script in scripts if not script.is_file()]
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of TensorRT-LLM's packages by name, as the `python3` that runs the tools has them."""
+    """Versions by name of TensorRT-LLM's packages in the `python3` that runs the tools."""
     answer = _run((PYTHON, "-c", _VERSIONS, *_PACKAGES))
     return dict(json.loads(answer)) if answer else {}
 
@@ -89,7 +89,7 @@ def _capability(text: str) -> tuple[int, int]:
 
 
 def _run(command: tuple[str, ...]) -> str:
-    """What a program prints; empty where it is not there or fails."""
+    """Run a program; returns its output, empty if it is missing or fails."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)  # nosec B603 # fixed programs, no shell
     except (OSError, subprocess.TimeoutExpired):

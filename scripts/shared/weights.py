@@ -14,7 +14,7 @@ _LFS_POINTER = b"version https://git-lfs"
 
 
 def weight_bytes(folder: Path) -> int:
-    """Size of a checkpoint's weights, the vision part's included."""
+    """The size of a checkpoint's weights, including the vision part."""
     for pattern in _WEIGHT_FILES:
         sizes = [os.stat(path).st_size for place in (folder, folder / "vision") for path in place.glob(pattern)]
         if sizes:
@@ -23,13 +23,13 @@ def weight_bytes(folder: Path) -> int:
 
 
 def weights_problem(folder: Path) -> str | None:
-    """None where every weight file is there and whole; .bin files are only counted."""
+    """A message on missing or broken weight files, or None; the content of .bin files is not checked."""
     files = sorted(folder.glob("*.safetensors"))
     try:
-        promised = set(read_json(folder / INDEX).get("weight_map", {}).values())
+        indexed = set(read_json(folder / INDEX).get("weight_map", {}).values())
     except ValueError as error:
         return f"{error}. Copy it from the published checkpoint again."
-    missing = sorted(promised - {file.name for file in files})
+    missing = sorted(indexed - {file.name for file in files})
     if missing:
         return f"'{folder}' lacks weight files that {INDEX} names: {', '.join(missing)}. Download them again."
     if not files and not any(folder.glob("*.bin")):
