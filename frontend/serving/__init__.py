@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request's life: admission, generation, cancellation and streaming to the client."""
+"""The life of a request: admission, generation, cancellation, and streaming to the client."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one orchestrator: a request's plan to Triton, its deltas to a stream of events or one body."""
+"""Answer a completion request: admit it, plan it, generate in Triton, and write the deltas as events or as one body.
+
+`answer` is the orchestrator of all endpoints that generate text. What differs between them is in their Plan.
+"""
 
 import logging
 import uuid
@@ -27,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 
 class Plan(ABC):
-    """What one kind of completion asks of the ensemble, and how it writes the answer.
+    """The requests of one completion to the ensemble, and how its deltas are written for the client.
 
-    image_urls: the images of every request; `Service.generate` fetches them.
+    requests: one for each choice. image_urls: the images that each request carries; `Service.generate` fetches them.
     """
 
     id: str
@@ -41,31 +44,32 @@ class Plan(ABC):
 
     @abstractmethod
     def adapt(self, delta: Delta) -> Delta:
-        """The part of a delta that the client asked for."""
+        """Return a delta with only the parts that the client asked for."""
 
     @abstractmethod
     def first_chunks(self) -> bytes:
-        """Events before the first delta's."""
+        """Write the events before those of the first delta."""
 
     @abstractmethod
     def chunks(self, choice: int, delta: Delta) -> bytes:
-        """The events of one delta."""
+        """Write the events of one delta."""
 
     @abstractmethod
     def usage_chunk(self) -> bytes:
-        """The event with the token counts."""
+        """Write the event with the token counts."""
 
     @abstractmethod
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
-        """The body of an answer that is not streamed, from one delta for each choice."""
+        """Return the body of an answer that is not streamed. answers: one merged delta for each choice."""
 
 
 def new_id(prefix: str) -> str:
+    """Return a unique id for an answer or one of its parts."""
     return f"{prefix}-{uuid.uuid4().hex}"
 
 
 def head(answer_id: str, kind: str, created: int, model: str) -> dict[str, Any]:
-    """The fields that bodies and chunks begin with."""
+    """Return the fields that bodies and chunks begin with. created: Unix time in seconds."""
     fingerprint = f"triton-chat-{__version__}"
     return {"id": answer_id, "object": kind, "created": created, "model": model, "system_fingerprint": fingerprint}
 
@@ -73,7 +77,10 @@ def head(answer_id: str, kind: str, created: int, model: str) -> dict[str, Any]:
 async def answer(
     request: Request, endpoint: str, make_plan: Callable[[Service, dict[str, Any]], Awaitable[Plan]]
 ) -> Response:
-    """Admit, validate, start, wait for the first event, answer. Errors up to there keep their HTTP status."""
+    """Answer one request with a stream of events or one body.
+
+    make_plan: validates the body. The response starts with the first delta: an error before that keeps its HTTP status.
+    """
     service: Service = request.app.state.service
     async with AsyncExitStack() as stack:
         admitted = await stack.enter_async_context(service.admission.admit(request, endpoint))
@@ -84,15 +91,15 @@ async def answer(
             await generation.start()
         admitted.cancel_scope.attach(generation)
         admitted.metrics.usage = plan.usage
-        answering = _Answering(plan, generation, await generation.next(), admitted)
+        started = _Answer(plan, generation, await generation.next(), admitted)
         if plan.stream:
             stack.enter_context(service.write_throttle)
-            return EventStream(answering, service, stack.pop_all())
-        return Response(orjson.dumps(await answering.whole()), media_type="application/json")
+            return EventStream(started, service, stack.pop_all())
+        return Response(orjson.dumps(await started.whole()), media_type="application/json")
 
 
-class _Answering:
-    """The deltas of one generation on their way to the client."""
+class _Answer:
+    """The deltas of one generation, adapted to the request and counted."""
 
     def __init__(self, plan: Plan, generation: Generation, first: dict[int, Delta], admitted: AdmittedRequest) -> None:
         self.plan = plan
@@ -103,11 +110,11 @@ class _Answering:
 
     @property
     def running(self) -> bool:
-        """Whether more deltas than those taken may come."""
+        """Whether more deltas may follow."""
         return self.generation.running
 
     async def deltas(self) -> dict[int, Delta] | None:
-        """The next deltas by choice, adapted and counted; None at the end."""
+        """Wait for the next deltas by choice; None at the end."""
         got, self._next = self._next, None
         if got is None:
             if not self.generation.running:
@@ -120,6 +127,7 @@ class _Answering:
         return adapted
 
     async def whole(self) -> dict[str, Any]:
+        """Wait for all deltas and return the body of the answer."""
         answers: list[list[Delta]] = [[] for _ in self.plan.requests]
         while (deltas := await self.deltas()) is not None:
             for choice, delta in deltas.items():
@@ -128,33 +136,33 @@ class _Answering:
 
 
 class EventStream(Response):
-    """A streamed answer. It owns `resources` and closes them whatever happens to the connection.
+    """A streamed answer. It owns `resources` and closes them however the connection ends.
 
-    Starlette's own streaming response is not used: it puts a task group and an iterator around every chunk.
+    Starlette's StreamingResponse is not used because it adds a task group and an iterator around every chunk.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, answering: _Answering, service: Service, resources: AsyncExitStack) -> None:
+    def __init__(self, answer: _Answer, service: Service, resources: AsyncExitStack) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._answering = answering
+        self._answer = answer
         self._write_throttle = service.write_throttle
         self._slow_readers = service.slow_readers
         self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answering = self._answering
-        writer = StreamWriter(send, answering.generation.backlog, answering.cancel_scope.abort)
+        answer = self._answer
+        writer = StreamWriter(send, answer.generation.backlog, answer.cancel_scope.abort)
         async with self._resources:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
                 with self._slow_readers.monitor(writer):
-                    async with answering.cancel_scope.cancellable():
+                    async with answer.cancel_scope.cancellable():
                         await self._write_answer(writer)
             except (ClientGone, SlowReader) as error:
-                # Nobody reads. The answer is left without its end, on which the server closes the connection.
-                answering.metrics.fail(error)
+                # No one reads the stream. It is left without its end, so that the server closes the connection.
+                answer.metrics.fail(error)
 
     async def _write_answer(self, writer: StreamWriter) -> None:
         try:
@@ -162,16 +170,17 @@ class EventStream(Response):
         except ClientGone:
             raise
         except Exception as error:
-            self._answering.metrics.fail(error)
+            self._answer.metrics.fail(error)
             if describe(error)[0].status == 500:
-                logger.exception("request %s failed", self._answering.plan.id)
+                logger.exception("request %s failed", self._answer.plan.id)
             await writer.write(error_event(error_json(error)) + DONE, more=False)
 
     async def _write_events(self, writer: StreamWriter) -> None:
-        plan, waiting = self._answering.plan, self._answering.plan.first_chunks()
-        while (deltas := await self._answering.deltas()) is not None:
+        answer, plan = self._answer, self._answer.plan
+        waiting = plan.first_chunks()
+        while (deltas := await answer.deltas()) is not None:
             waiting += b"".join([plan.chunks(choice, delta) for choice, delta in deltas.items()])
-            if waiting and self._answering.running:
+            if waiting and answer.running:
                 await writer.write(waiting)
                 waiting = b""
                 await self._write_throttle.wait()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One generation: the requests of all choices of an answer, started, read and ended as one."""
+"""One generation: the Triton requests of all choices of an answer, started, read and ended together."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from frontend.triton.response_queue import Inbox
 from frontend.triton.stream import TritonStream
 from frontend.triton.tensors import Delta, add_trace_context, decode_delta
 
-# What the engine reports that is no answer.
+# The engine's finish reasons that are errors.
 _FAILED_FINISHES: dict[str, tuple[str, Kind]] = {
     "cancelled": ("The engine cancelled the request", "unavailable"),
     "timeout": ("The engine ran out of time", "timeout"),
@@ -21,10 +21,9 @@ _FAILED_FINISHES: dict[str, tuple[str, Kind]] = {
 
 
 class Generation:
-    """Deltas by choice until every choice has its finish_reason.
+    """Yields deltas by choice until every choice has its finish_reason.
 
-    `fail` ends it from outside (client gone, out of time, shutdown): Triton is told to stop at once, whoever reads
-    gets the error. `close` must be called in the end; it stops whatever has not finished.
+    Call `close` at the end: it stops the requests that have not finished.
     """
 
     def __init__(self, stream: TritonStream, requests: Sequence[pb.ModelInferRequest]) -> None:
@@ -35,7 +34,7 @@ class Generation:
         self._trace = current().trace
 
     async def start(self) -> None:
-        """Send the requests."""
+        """Send the requests to Triton."""
         trace_headers = None if self._trace is None else self._trace.begin_triton(len(self._requests))
         for request in self._requests if trace_headers else ():
             add_trace_context(request, trace_headers or {})
@@ -43,35 +42,38 @@ class Generation:
 
     @property
     def running(self) -> bool:
+        """Whether a choice has not finished."""
         return bool(self._running)
 
     def backlog(self) -> int:
-        """Bytes that have come in and were not taken yet."""
+        """Return the number of received bytes that `next` has not taken yet."""
         return self._inbox.size()
 
     async def next(self) -> dict[int, Delta]:
-        """What has come in since the last call, one delta for each choice that got something."""
+        """Wait for responses and return one delta for each choice that has some. Raises what ended the generation."""
         while True:
             waiting: dict[int, list[Delta]] = {}
             for choice, response in await self._inbox.take():
                 if choice in self._running:
                     delta = decode_delta(response)
                     waiting.setdefault(choice, []).append(delta)
-                    self._note_end(choice, delta)
+                    self._check_finish(choice, delta)
             if waiting:
                 return {choice: merge(deltas) for choice, deltas in waiting.items()}
 
     def fail(self, error: Exception) -> None:
+        """End the generation from outside: stop its requests in Triton, and raise the error from `next`."""
         self._inbox.fail(error)
         self.close()
 
     def close(self) -> None:
+        """Stop the requests that have not finished."""
         for choice in self._running:
             self._stream.cancel(self._requests[choice].id)
         if self._trace is not None:
             self._trace.end_triton()
 
-    def _note_end(self, choice: int, delta: Delta) -> None:
+    def _check_finish(self, choice: int, delta: Delta) -> None:
         if delta.error is not None:
             self._running.discard(choice)
             raise upstream_error(delta.error)

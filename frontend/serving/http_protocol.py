@@ -14,9 +14,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from frontend.errors import ApiError, error_response
 
-MAX_HEAD = 64 * 2**10  # bytes of request line and headers; a cookie jar and a trace context fit many times over
+MAX_HEAD = 64 * 2**10  # bytes of request line and headers; large cookies and a trace context need much less
 HEAD_TIMEOUT = 15.0  # seconds from a connection, or from a request's first byte, to the end of its headers
-DISCARD_TIMEOUT = 5.0  # seconds for the rest of a body whose request is already answered
+DISCARD_TIMEOUT = 5.0  # seconds for the rest of a body after its request has been answered
 
 
 class BoundedProtocol(HttpToolsProtocol):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all requests of a process share: Triton, the limits on requests at once, and what is under way."""
+"""The objects that all requests of a process share: the connection to Triton, the limits, the image fetcher."""
 
 import asyncio
 import uuid
@@ -28,12 +28,14 @@ from frontend.triton.tensors import (
     encode_tokenize,
 )
 
-MAX_SENT = 256 * 2**20  # bytes that one answer's requests to Triton may hold together
+MAX_SENT = 256 * 2**20  # bytes of one answer's requests to Triton together
 UNARY_TIMEOUT = 30.0  # seconds for tokenizing or detokenizing
-STOP_PATIENCE = 2.0  # seconds at shutdown for Triton to take the last stops
+STOP_PATIENCE = 2.0  # seconds at shutdown for Triton to receive the last stop requests
 
 
 class Service:
+    """Generates, tokenizes and detokenizes for the endpoints of one process. Create it in a running event loop."""
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.triton = TritonClient(settings.triton_url, settings.owner)
@@ -41,23 +43,28 @@ class Service:
         self.write_throttle = WriteThrottle()
         self.admission = Admission(settings)
         self.slow_readers = SlowReaders(settings.stall_timeout, settings.max_backlog)
-        self._watching: asyncio.Task[None] | None = None
+        self._monitoring: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """Connect to Triton and start the background tasks."""
         self.triton.start()
-        self._watching = asyncio.create_task(self.slow_readers.run())
+        self._monitoring = asyncio.create_task(self.slow_readers.run())
 
     async def close(self) -> None:
+        """Cancel the requests in progress, stop them in Triton, and disconnect."""
         self.admission.cancel_all()
-        if self._watching is not None:
-            self._watching.cancel()
+        if self._monitoring is not None:
+            self._monitoring.cancel()
             with suppress(asyncio.CancelledError):
-                await self._watching
+                await self._monitoring
         await self.triton.close(STOP_PATIENCE)
         await self.images.close()
 
     def model_name(self, asked: str | None) -> str:
-        """The model a request means; none or "" is the first served name. Raises ApiError for an unknown one."""
+        """Return the served model's name for a request's `model`; None or "" means the first name.
+
+        Raises ApiError for an unknown name.
+        """
         names = self.settings.served_model_name
         if asked and asked not in names:
             raise ApiError("unknown_model", f"The model does not exist; served: {', '.join(names)}", param="model")
@@ -65,7 +72,7 @@ class Service:
         return name
 
     async def require_input(self, name: str, param: str) -> None:
-        """Raise RequestError naming `param` where the ensemble has no input of this name."""
+        """Raise RequestError naming the request's field `param` if the ensemble has no input of this name."""
         if name not in (await self.triton.capabilities()).inputs:
             raise RequestError(f"'{param}' is not supported by the engine behind this server", param=param)
 
@@ -97,13 +104,13 @@ class Service:
         return Generation(self.triton.stream, encoded)
 
     async def tokenize(self, *, text: str | None = None, messages: bytes | None = None) -> list[int]:
-        """The ids that `preprocessing` makes of a text or of a chat."""
+        """Return the token ids of a text, or of a chat as the `messages` tensor; `preprocessing` computes them."""
         request_id = triton_request_id(f"tokenize-{uuid.uuid4().hex}")
         request = encode_tokenize(text=text, messages=messages, request_id=request_id)
         return decode_ids(await self.triton.infer(request, UNARY_TIMEOUT))
 
     async def detokenize(self, ids: Sequence[int]) -> str:
-        """The text that `postprocessing` makes of ids."""
+        """Return the text of token ids; `postprocessing` computes it."""
         if not ids:
             return ""
         request = encode_detokenize(ids, triton_request_id(f"detokenize-{uuid.uuid4().hex}"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Server-sent events: frames prebuilt but for what changes from token to token."""
+"""Server-sent events, with everything that does not change between tokens built beforehand."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ def error_event(body: bytes) -> bytes:
 
 
 class ChunkFrames:
-    """Frames of one streamed answer.
+    """Writes the chunks of one streamed answer.
 
-    head: the fields that every chunk of the answer shares (id, object, created, model, ...).
-    with_usage: chunks carry `"usage": null`, as the API has it where the client asked for usage.
+    head: the fields that all chunks share (id, object, created, model, ...).
+    with_usage: chunks have `"usage": null`, as the API requires if the client asked for usage.
     """
 
     def __init__(self, head: dict[str, Any], choices: int, *, with_usage: bool) -> None:
@@ -27,7 +27,7 @@ class ChunkFrames:
         self._suffix = b'}],"usage":null}\n\n' if with_usage else b"}]}\n\n"
 
     def chunk(self, choice: int, key: bytes, value: bytes, logprobs: bytes = b"null", finish: bytes = b"null") -> bytes:
-        """One chunk. key: "delta" or "text" with quotes; value, logprobs, finish: JSON."""
+        """Write one chunk. key: "delta" or "text" with quotes; value, logprobs, finish: JSON."""
         return b"".join(
             (
                 self._prefixes[choice],
@@ -43,5 +43,5 @@ class ChunkFrames:
         )
 
     def usage(self, usage: dict[str, Any]) -> bytes:
-        """The last chunk: no choices, the token counts."""
+        """Write the last chunk: no choices, only the token counts."""
         return self._start + b'],"usage":' + orjson.dumps(usage) + b"}\n\n"

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a stream may write, so that all streams of a process together write no more than it can.
+"""Limit how often each stream writes, so that all streams of a process together stay within its CPU time.
 
-A chunk costs the process about the same however many tokens it holds: the socket write is most of it. With few streams
-nobody waits, and streams slower than their share do not notice; beyond that a chunk holds the tokens of a pause.
+The cost of a chunk hardly depends on the number of its tokens: most of it is the socket write. With few streams, or
+streams slower than their share, there is no wait. Beyond that each chunk holds the tokens that came during the wait.
 """
 
 import asyncio
 
 CHUNK_COST = 1e-4  # seconds of one core for one chunk, measured from gRPC read to socket write
-NOTICEABLE = 2e-3  # seconds; shorter pauses cost more in timers than they save
+NOTICEABLE = 2e-3  # seconds; shorter waits cost more in timers than they save
 
 
 class WriteThrottle:
-    """Counts the streams of a process; each gets an equal share of the chunks it can write."""
+    """Gives each open stream an equal share of the chunks that the process can write. Enter it once for each stream."""
 
     def __init__(self) -> None:
         self._streams = 0
@@ -25,7 +25,7 @@ class WriteThrottle:
         self._streams -= 1
 
     async def wait(self) -> None:
-        """Wait, after a write, until the stream's next turn: with few streams not at all."""
+        """Wait after a write until the stream may write again; with few streams return at once."""
         share = self._streams * CHUNK_COST
         if share >= NOTICEABLE:
             await asyncio.sleep(share)
