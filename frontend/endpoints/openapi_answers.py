@@ -31,7 +31,7 @@ HEALTH = _object({"status": {"const": "live"}})
 _HEAD: Schema = {"id": TEXT, "created": COUNT, "model": TEXT, "system_fingerprint": TEXT}
 _TOKEN: Schema = {"token": TEXT, "logprob": _or_null(NUMBER), "bytes": _or_null(_list(COUNT))}
 _LOGPROBS = _or_null(_object({"content": _list(_object(_TOKEN, {"top_logprobs": _list(_object(_TOKEN))}))}))
-_OLD_LOGPROBS = _or_null(
+_COMPLETION_LOGPROBS = _or_null(
     _object(
         {
             "tokens": _list(TEXT),
@@ -44,7 +44,8 @@ _OLD_LOGPROBS = _or_null(
 _FUNCTION: Schema = {"name": TEXT, "arguments": TEXT}
 _CALL = _object({"id": TEXT, "type": {"const": "function"}, "function": _object(_FUNCTION)})
 _CALL_DELTA = _object({"index": COUNT, "function": _object({}, _FUNCTION)}, {"id": TEXT, "type": {"const": "function"}})
-_REASONING: Schema = {"reasoning_content": TEXT, "reasoning": TEXT}
+# Fields that chunks and messages of a chat have alike, if there is something in them.
+_ANSWER_TEXTS: Schema = {"reasoning_content": TEXT, "reasoning": TEXT}
 
 ANSWERS: Schema = {
     "Error": _object(
@@ -72,7 +73,7 @@ ANSWERS: Schema = {
                         "index": COUNT,
                         "message": _object(
                             {"role": {"const": "assistant"}, "content": _or_null(TEXT), "refusal": {"type": "null"}},
-                            _REASONING | {"tool_calls": _list(_CALL)},
+                            _ANSWER_TEXTS | {"tool_calls": _list(_CALL)},
                         ),
                         "logprobs": _LOGPROBS,
                         "finish_reason": FINISH,
@@ -91,7 +92,7 @@ ANSWERS: Schema = {
                     {
                         "index": COUNT,
                         "delta": _object(
-                            {}, {"role": TEXT, "content": TEXT, **_REASONING, "tool_calls": _list(_CALL_DELTA)}
+                            {}, {"role": TEXT, "content": TEXT, **_ANSWER_TEXTS, "tool_calls": _list(_CALL_DELTA)}
                         ),
                         "logprobs": _LOGPROBS,
                         "finish_reason": FINISH,
@@ -106,7 +107,7 @@ ANSWERS: Schema = {
             **_HEAD,
             "object": {"const": "text_completion"},
             "choices": _list(
-                _object({"index": COUNT, "text": TEXT, "logprobs": _OLD_LOGPROBS, "finish_reason": FINISH})
+                _object({"index": COUNT, "text": TEXT, "logprobs": _COMPLETION_LOGPROBS, "finish_reason": FINISH})
             ),
         },
         {"usage": _or_null(ref("Usage"))},
