@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One answer, from generated ids to the fields of an OpenAI response."""
+"""Turns the generated ids of one answer into the fields of an OpenAI response."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ _STOPPED = (FinishReason.END_ID, FinishReason.STOP_WORDS)
 
 @dataclass(frozen=True, slots=True)
 class StreamDelta(AnswerDelta):
-    """What a few ids added to an answer.
+    """The addition of one engine response to an answer.
 
     stop_engine: a stop string ended the answer while the engine continues; the caller must stop it.
     """
@@ -48,7 +48,7 @@ class StreamDelta(AnswerDelta):
 class AnswerStream:
     """Turns the ids of one answer into deltas: detokenize, match stop strings, parse.
 
-    end_ids: ids that end an answer and have no text where they do.
+    end_ids: ids that end an answer; the one that does has no text.
     """
 
     def __init__(
@@ -76,12 +76,10 @@ class AnswerStream:
     ) -> StreamDelta:
         """Consume the ids of one engine response, up to the one that completes a stop string.
 
-        logprobs: one per id; top_ids, top_logprobs: alternatives per id, likeliest first. Ids beyond them get no
-            entry or no alternatives.
-        engine_finish: why the engine ended, with its last response.
+        logprobs: one per id. top_ids, top_logprobs: alternatives per id, likeliest first. Further ids get no entry or
+        no alternatives. engine_finish: a FinishReason with the engine's last response.
 
-        Returns an empty delta after the finish reason was given.
-        Raises ValueError for an unknown `engine_finish`.
+        Returns an empty delta once the answer has ended. Raises ValueError for an unknown `engine_finish`.
         """
         if engine_finish is not None and engine_finish not in _FINISH_REASONS:
             raise ValueError(f"unknown engine finish reason {engine_finish}; known: {sorted(map(int, FinishReason))}")
@@ -159,9 +157,9 @@ class AnswerStream:
         return tuple(entries)
 
     def _finish_reason(self, engine_finish: int | None) -> str:
-        """Stop strings come first: they end the answer wherever the engine went on to.
+        """The OpenAI finish reason; a stop string overrides the engine's.
 
-        A named tool_choice ends with "stop" as OpenAI's does, for the client asked for exactly this call.
+        A named tool_choice ends with "stop", as in OpenAI's API, because the client requested exactly this call.
         """
         if self._stop.matched is not None or engine_finish is None:
             return "stop"
@@ -172,7 +170,7 @@ class AnswerStream:
 
 
 def _fields(events: list[Event]) -> tuple[str, str, tuple[dict[str, Any], ...]]:
-    """Merge events into text, reasoning and tool-call deltas; arguments of one call in a row become one delta."""
+    """Merge events into text, reasoning and tool-call deltas; consecutive arguments of a call become one delta."""
     text: list[str] = []
     reasoning: list[str] = []
     calls: list[dict[str, Any]] = []
@@ -190,7 +188,7 @@ def _fields(events: list[Event]) -> tuple[str, str, tuple[dict[str, Any], ...]]:
 
 
 def _kind(event: Event) -> type[Event] | int:
-    """What may be merged: arguments of the same call, and other events of the same class."""
+    """A key of events that can be merged: arguments of the same call, other events of the same class."""
     return event.index if isinstance(event, ToolArgumentsDelta) else type(event)
 
 

@@ -49,7 +49,7 @@ class Preprocessor:
         tokenizer = ChatTokenizer.load(checkpoint.path)
         guided_decoding = bool(parameters.boolean("guided_decoding"))
         engine = engine_traits(parameters.text("engine"), guided_decoding=guided_decoding)
-        images = find_images(checkpoint, tokenizer, _media_options(parameters))
+        images = find_images(checkpoint, tokenizer, media_options(parameters))
         return cls(PromptBuilder(checkpoint, tokenizer, styler, parameters.integer("max_model_len"), images), engine)
 
     def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:
@@ -90,8 +90,8 @@ class Preprocessor:
         return [write_return_perf_metrics(True)]
 
 
-def _media_options(parameters: ModelParameters) -> MediaOptions:
-    """The options that are set; MediaOptions has the defaults of the others."""
+def media_options(parameters: ModelParameters) -> MediaOptions:
+    """The image options in a config; MediaOptions has the defaults of those that are not set."""
     max_pixels = parameters.integer("image_max_pixels")
     options: dict[str, Any] = {"limits": ImageLimits(max_pixels=max_pixels) if max_pixels else ImageLimits()}
     for name in ("max_images", "max_tiles", "video_frames", "max_tiles_per_image"):

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model's requests and responses, with the fake of Triton's API."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from common.errors import RequestError
+from common.finish_reason import FinishReason
+from families.parsers import AnswerFormat
+from postprocessing.postprocessor import Postprocessor
+from python_backend.api import pb_utils
+from tests.support.model_requests import ModelCalls, ModelRequest, outputs
+
+END = 151645  # <|im_end|>
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> ModelCalls:
+    """The calls of the model `tensorrt_llm`."""
+    calls = ModelCalls()
+    monkeypatch.setattr(pb_utils, "InferenceRequest", calls, raising=False)
+    return calls
+
+
+@pytest.fixture
+def model(qwen3: Tokenizer, calls: ModelCalls) -> Iterator[Postprocessor]:
+    postprocessor = Postprocessor(qwen3, AnswerFormat(), frozenset({END}))
+    yield postprocessor
+    postprocessor.close()
+
+
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def send(model: Postprocessor, *requests: ModelRequest) -> list[dict[str, Any]]:
+    return [outputs(response) for response in model.execute(list(requests))]  # type: ignore[arg-type] # fakes
+
+
+def test_streams_of_one_request_are_apart(model: Postprocessor, qwen3: Tokenizer) -> None:
+    one, other = ids_of(qwen3, "北京"), ids_of(qwen3, "Boston")
+    first = send(model, *(ModelRequest(output_ids=[ids], stream_id=n) for n, ids in ((1, one), (2, other))))
+    assert [each["text_output"] for each in first] == [["北京"], ["Boston"]]
+    last = ModelRequest(output_ids=[[END]], stream_id=1, engine_finish_reason=int(FinishReason.END_ID))
+    assert send(model, last) == [
+        {"text_output": [""], "finish_reason": ["stop"], "completion_tokens": [len(one) + 1], "reasoning_tokens": [0]}
+    ]
+
+
+def test_a_stop_string_stops_the_engine(model: Postprocessor, qwen3: Tokenizer, calls: ModelCalls) -> None:
+    request = ModelRequest("id", {"stop": '["b"]'}, output_ids=[ids_of(qwen3, "a b c")], stream_id=7)
+    (answer,) = send(model, request)
+    assert (answer["text_output"], answer["finish_reason"]) == (["a "], ["stop"])
+    (call,) = calls.sent
+    assert (call["model_name"], call["request_id"], call["parameters"]) == ("tensorrt_llm", "id", {"stream_id": 7})
+    assert call["inputs"]["stop"] == [[True]]
+
+
+def test_an_error_of_the_engine_is_an_output(model: Postprocessor) -> None:
+    assert send(model, ModelRequest(output_ids=[[]], stream_id=1, engine_error="lost")) == [
+        {"text_output": [""], "error": ["lost"]}
+    ]
+
+
+def test_a_failed_answer_stops_the_engine(model: Postprocessor, calls: ModelCalls) -> None:
+    (answer,) = send(model, ModelRequest(output_ids=[[1]], stream_id=1, engine_finish_reason=99))
+    error = RequestError.decode(answer["error"][0])
+    assert error is not None and error.kind == "internal"
+    assert len(calls.sent) == 1
+
+
+def test_logprobs_are_those_of_the_new_ids(model: Postprocessor, qwen3: Tokenizer) -> None:
+    """The C++ backend repeats the log-probabilities of earlier tokens."""
+    ids = ids_of(qwen3, "a b")
+    request = ModelRequest("r", {"logprobs": True}, output_ids=[ids[1:]], stream_id=1, output_log_probs=[[-1.5, -0.5]])
+    (answer,) = send(model, request)
+    assert [entry["logprob"] for entry in json.loads(answer["logprobs"][0])] == [-0.5]
+
+
+def test_logprobs_of_the_prompt(model: Postprocessor, qwen3: Tokenizer) -> None:
+    ids = ids_of(qwen3, "a b")
+    request = ModelRequest(
+        output_ids=[[END]],
+        stream_id=1,
+        prompt_log_probs_ids=[[ids[0], 1], [ids[1], 2]],
+        prompt_log_probs=[[0.0, 0.0], [-0.25, -0.5]],
+    )
+    entries = json.loads(send(model, request)[0]["prompt_logprobs"][0])
+    assert [entry["logprob"] for entry in entries] == [None, -0.25]
+    assert [entry["logprob"] for entry in entries[1]["top_logprobs"]] == [-0.5]
+
+
+def test_an_announced_answer_ends_at_its_limit(model: Postprocessor, qwen3: Tokenizer) -> None:
+    ids = ids_of(qwen3, "a b")
+    announcement = ModelRequest(output_ids=[[]], request_output_len=2, end_id=END)
+    assert send(model, announcement) == [{"text_output": [""]}]
+    (again,) = model.execute([announcement])  # type: ignore[list-item] # fakes
+    assert "under way" in again.error.message()  # type: ignore[attr-defined, call-arg]
+    first, last = send(model, *(ModelRequest(output_ids=[[each]], sequence_length=[1]) for each in ids))
+    assert first == {"text_output": ["a"]}
+    assert (last["text_output"], last["finish_reason"], last["completion_tokens"]) == ([" b"], ["length"], [2])
+    assert send(model, announcement) == [{"text_output": [""]}]
+
+
+def test_further_beams_are_further_texts(model: Postprocessor, qwen3: Tokenizer) -> None:
+    long, short = ids_of(qwen3, "a b c"), ids_of(qwen3, "北京")
+    padded = short + [END] * (len(long) - len(short))
+    request = ModelRequest(
+        output_ids=[long, padded],
+        sequence_length=[len(long), len(short)],
+        stream_id=1,
+        engine_finish_reason=int(FinishReason.LENGTH),
+    )
+    assert send(model, request)[0]["text_output"] == ["a b c", "北京"]

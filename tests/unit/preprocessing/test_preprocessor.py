@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model's requests and responses, with the fake of Triton's API."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.checkpoint import Checkpoint
+from common.errors import RequestError
+from common.tokenizer import ChatTokenizer
+from families.detection import find_styler
+from preprocessing.engine_traits import TRTLLM, engine_traits
+from preprocessing.preprocessor import Preprocessor, media_options
+from preprocessing.prompt import PromptBuilder
+from python_backend.api import pb_utils
+from python_backend.config import ModelParameters
+from tests.support.model_requests import ModelCalls, ModelRequest, outputs
+
+IM_END, ENDOFTEXT = 151645, 151643
+VOCAB_SIZE = 151936
+HELLO = json.dumps({"messages": [{"role": "user", "content": "Hello"}]})
+REQUIRED = {"input_ids", "input_lengths", "request_output_len", "out_end_id", "out_pad_id", "stop_words_list"}
+
+
+@pytest.fixture(scope="module")
+def builder(qwen3_tokenizer_dir: Path) -> PromptBuilder:
+    checkpoint = Checkpoint(Path(), "qwen3", (), VOCAB_SIZE, 4096, (IM_END, ENDOFTEXT), ENDOFTEXT)
+    return PromptBuilder(checkpoint, ChatTokenizer.load(qwen3_tokenizer_dir), find_styler(checkpoint), 64)
+
+
+@pytest.fixture
+def model(builder: PromptBuilder) -> Preprocessor:
+    return Preprocessor(builder, engine_traits("vllm", guided_decoding=True))
+
+
+@pytest.fixture
+def trtllm(builder: PromptBuilder) -> Preprocessor:
+    return Preprocessor(builder, engine_traits(TRTLLM, guided_decoding=False))
+
+
+def answer(model: Preprocessor, request: ModelRequest) -> dict[str, Any]:
+    (response,) = model.execute([request])  # type: ignore[list-item] # a fake
+    return outputs(response)
+
+
+def refusal(model: Preprocessor, request: ModelRequest) -> RequestError:
+    (response,) = model.execute([request])  # type: ignore[list-item] # a fake
+    error = RequestError.decode(response.error.message())  # type: ignore[attr-defined]
+    assert error is not None
+    return error
+
+
+def test_a_chat(model: Preprocessor) -> None:
+    found = answer(model, ModelRequest(messages=HELLO, max_tokens=5))
+    assert set(found) == REQUIRED
+    assert found["input_lengths"] == [len(found["input_ids"])]
+    assert (found["request_output_len"], found["out_end_id"], found["out_pad_id"]) == ([5], [IM_END], [ENDOFTEXT])
+    assert found["stop_words_list"] == [[ENDOFTEXT], [1]]
+
+
+def test_words_have_their_ends_below(model: Preprocessor) -> None:
+    found = answer(model, ModelRequest(prompt_ids=[1], stop_token_ids=[5, 6], end_id=7))
+    assert found["stop_words_list"] == [[5, 6], [1, 2]]
+    found = answer(model, ModelRequest(prompt_ids=[1], end_id=7, stop_words=[b"a b"]))
+    ids = found["stop_words_list"][0]
+    assert found["stop_words_list"] == [ids, [len(ids), *[-1] * (len(ids) - 1)]]
+
+
+def test_bias_has_the_size_of_the_vocabulary(model: Preprocessor) -> None:
+    found = answer(model, ModelRequest(prompt_ids=[1], logit_bias_ids=[3], logit_bias_values=[0.5]))
+    assert (len(found["embedding_bias"]), found["embedding_bias"][3], sum(found["embedding_bias"])) == (
+        VOCAB_SIZE,
+        0.5,
+        0.5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"logit_bias_ids": [3]}, "logit_bias_ids and logit_bias_values differ in length"),
+        ({"embedding_bias_words": [b"a"]}, "embedding_bias_words and embedding_bias_weights differ in length"),
+        ({"text_input": "a"}, "exactly one of"),
+        ({"guided_decoding_guide": "x"}, "needs guided_decoding_guide_type"),
+    ],
+)
+def test_wrong_inputs(model: Preprocessor, inputs: dict[str, Any], message: str) -> None:
+    error = refusal(model, ModelRequest(prompt_ids=[1], **inputs))
+    assert message in error.message and error.kind == "invalid_request"
+
+
+def test_wrong_answer_options_are_found_first(model: Preprocessor) -> None:
+    assert refusal(model, ModelRequest(parameters={"logprobs": 1}, prompt_ids=[1])).param == "logprobs"
+
+
+def test_a_fault_is_an_internal_error(model: Preprocessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(model, "_builder")
+    assert refusal(model, ModelRequest(prompt_ids=[1])).kind == "internal"
+
+
+def test_a_guide(model: Preprocessor, trtllm: Preprocessor) -> None:
+    request = ModelRequest(prompt_ids=[1], guided_decoding_guide_type="regex", guided_decoding_guide="a+")
+    found = answer(model, request)
+    assert (found["out_guide_type"], found["out_guide"]) == (["regex"], ["a+"])
+    assert "cannot enforce a guide of type 'regex'" in refusal(trtllm, request).message
+
+
+@pytest.mark.parametrize("requested", [True, False])
+def test_timing(model: Preprocessor, trtllm: Preprocessor, requested: bool) -> None:
+    request = ModelRequest(prompt_ids=[1], return_perf_metrics=requested)
+    assert answer(model, request)["out_return_perf_metrics"] == [requested]
+    # It is the only sign of an answer's end there.
+    assert answer(trtllm, request)["out_return_perf_metrics"] == [True]
+    assert "out_return_perf_metrics" not in answer(model, ModelRequest(prompt_ids=[1]))
+
+
+def test_answers_of_trtllm_are_announced(
+    trtllm: Preprocessor, model: Preprocessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = ModelCalls()
+    monkeypatch.setattr(pb_utils, "InferenceRequest", calls, raising=False)
+    request = ModelRequest("id", {"stop": '["a"]', "x": 1.5}, ["request_output_len"], prompt_ids=[1], max_tokens=9)
+    answer(model, request)
+    answer(trtllm, ModelRequest(prompt_ids=[1], requested=["input_ids"]))
+    assert not calls.sent
+    answer(trtllm, request)
+    (sent,) = calls.sent
+    assert (sent["model_name"], sent["request_id"], sent["parameters"]) == ("postprocessing", "id", {"stop": '["a"]'})
+    assert sent["inputs"] == {"output_ids": [[[]]], "request_output_len": [[9]], "end_id": [[IM_END]]}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [(RequestError("under way").encode(), "invalid_request"), ("not loaded", "unavailable")]
+)
+def test_a_refused_announcement(trtllm: Preprocessor, monkeypatch: pytest.MonkeyPatch, text: str, kind: str) -> None:
+    monkeypatch.setattr(pb_utils, "InferenceRequest", ModelCalls(text), raising=False)
+    request = ModelRequest(requested=["request_output_len"], prompt_ids=[1])
+    assert refusal(trtllm, request).kind == kind
+
+
+def testmedia_options() -> None:
+    parameters = {"max_tiles": "3", "image_max_pixels": "100", "pan_and_scan": "true", "video_frames": ""}
+    options = media_options(ModelParameters("preprocessing", parameters))
+    assert (options.max_tiles, options.limits.max_pixels, options.pan_and_scan) == (3, 100, True)
+    assert (options.video_frames, options.max_images, options.max_tiles_per_image) == (8, 64, None)
