@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `parameters` of a Triton model's config, with environment variables expanded.
+"""Read the `parameters` of a Triton model's config, with environment variables expanded.
 
-One committed repository serves any checkpoint: a config says `string_value: "${TRITON_CHAT_MODEL}"` and the
-environment of tritonserver says which.
+So one committed repository serves any checkpoint: a config has `string_value: "${TRITON_CHAT_MODEL}"`, and the
+environment of tritonserver names the checkpoint.
 """
 
 import json
@@ -22,32 +22,32 @@ def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelParameters:
-    """Expanded config parameters of one Triton model; every reader names key and value when it refuses one."""
+    """The expanded config parameters of one Triton model. Every error names the key and its value."""
 
     model: str
     values: Mapping[str, str]
 
     @classmethod
     def from_config(cls, model_config: str, environment: Mapping[str, str] = os.environ) -> "ModelParameters":
-        """Read them from `args["model_config"]`, the JSON that Triton hands to `initialize`."""
+        """Read them from `args["model_config"]`, the JSON that Triton passes to `initialize`."""
         config = json.loads(model_config)
         parameters = config.get("parameters", {})
         values = {key: expand(value["string_value"], environment) for key, value in parameters.items()}
         return cls(config["name"], values)
 
     def text(self, key: str) -> str | None:
-        """The value, or None where it is absent or empty."""
+        """The value, or None if it is absent or empty."""
         return self.values.get(key) or None
 
     def required(self, key: str) -> str:
-        """The value; raises ValueError where it is absent or empty."""
+        """The value; raises ValueError if it is absent or empty."""
         value = self.text(key)
         if value is None:
             raise ValueError(f"model '{self.model}': config parameter '{key}' is empty; is its variable set?")
         return value
 
     def integer(self, key: str) -> int | None:
-        """The value as an int, or None where absent; raises ValueError for anything else."""
+        """The value as an int, or None if it is absent; raises ValueError if it is no integer."""
         value = self.text(key)
         if value is None:
             return None
@@ -57,12 +57,12 @@ class ModelParameters:
             raise ValueError(f"model '{self.model}': parameter '{key}' must be an integer, not '{value}'") from None
 
     def given(self, *keys: str) -> dict[str, bool]:
-        """Those of the boolean keys that are set; raises ValueError as `boolean` does."""
+        """The values of those boolean keys that are set; raises ValueError as `boolean` does."""
         values = {key: self.boolean(key) for key in keys}
         return {key: value for key, value in values.items() if value is not None}
 
     def boolean(self, key: str) -> bool | None:
-        """The value as a bool, or None where absent; raises ValueError for anything else."""
+        """The value as a bool, or None if it is absent; raises ValueError if it is neither true nor false."""
         value = (self.text(key) or "").lower()
         if value in ("", *_TRUE, *_FALSE):
             return None if not value else value in _TRUE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of a Python model on Triton's own metrics endpoint. Imported only inside Triton's Python backend."""
+"""Publish the metrics of a Python model on Triton's metrics endpoint."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -10,24 +10,24 @@ PERIOD_S = 0.25
 
 
 class Published:
-    """Statistics by name as `<prefix>_<name>`; a name that ends in "_total" is a counter, any other a gauge.
+    """Metrics named `<prefix>_<name>`: counters if the name ends in "_total", else gauges.
 
-    descriptions: name -> what it is, for every name there can be.
-    Setting one costs a message to the Triton process, so that only what changed is set. Safe to be called from one
-    thread at a time.
+    descriptions: name -> description, for every possible name.
+    Setting a metric costs a message to the Triton process, so only changed values are set. Use it from one thread at a
+    time.
     """
 
     def __init__(self, model: str, prefix: str, descriptions: Mapping[str, str]) -> None:
         self._labels = {"model": model}
         self._prefix = prefix
         self._descriptions = descriptions
-        # A family must outlive its metrics, so both are kept.
+        # A family must outlive its metrics.
         self._families: dict[str, MetricFamily] = {}
         self._metrics: dict[str, Metric] = {}
         self._values: dict[str, float] = {}
 
     def set(self, statistics: Mapping[str, float]) -> None:
-        """Publish the values; a name seen for the first time gets its metric."""
+        """Publish the values; a metric is created with its first value."""
         for name, value in statistics.items():
             if name not in self._metrics:
                 self._add(name)
@@ -40,7 +40,7 @@ class Published:
             self._values[name] = value
 
     def close(self) -> None:
-        """Let go of all of them, which the stub can no longer do once Python is ending: it would crash."""
+        """Delete all metrics: when Python deletes them at its end, the stub crashes."""
         self._metrics.clear()
         self._families.clear()
 
@@ -55,7 +55,7 @@ class Published:
 
 
 class Reporter:
-    """A thread that publishes what `read` gives, for models without a loop of their own."""
+    """A thread that publishes the values that `read` returns, for models without a loop of their own."""
 
     def __init__(self, published: Published, read: Callable[[], Mapping[str, float]]) -> None:
         self._published = published
@@ -66,7 +66,7 @@ class Reporter:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread and the metrics: none may be set while the model goes away."""
+        """End the thread and delete the metrics: none may be set while the model is unloaded."""
         self._ended.set()
         self._thread.join()
         self._published.close()

@@ -20,7 +20,7 @@ class Inputs:
         self._tensors = {tensor.name(): tensor for tensor in request.inputs()}
 
     def array(self, name: str) -> npt.NDArray[Any] | None:
-        """The input as a numpy array without its batch dimension."""
+        """The input as an array without its batch dimension."""
         tensor = self._tensors.get(name)
         if tensor is None:
             return None

@@ -53,7 +53,10 @@ def sampling_params(generation: Generation, defaults: Mapping[str, Any], penalis
 
 
 def _strategy(values: dict[str, Any]) -> dict[str, Any]:
-    """TensorRT-LLM decodes greedily unless top_k or top_p is given; the contract, where the temperature is 0."""
+    """The parameters of the sampling strategy.
+
+    TensorRT-LLM decodes greedily unless top_k or top_p is given; the contract does if the temperature is 0.
+    """
     if values.get("temperature") == 0 or values.get("top_k") == 1:
         rest = {name: value for name, value in values.items() if name not in ("temperature", "top_k", "top_p", "min_p")}
         return {**rest, "top_k": 1}
@@ -76,9 +79,9 @@ def _refuse(generation: Generation, penalising: bool) -> None:
         raise RequestError("this engine takes bad words of one token only", param="bad_words")
     if penalising:
         return
-    mend = "its option sampler_type must be TRTLLMSampler for that"
+    hint = "its option sampler_type must be TRTLLMSampler for that"
     if generation.bad_words:
-        raise RequestError(f"this engine's sampler knows no bad words; {mend}", param="bad_words")
+        raise RequestError(f"this engine's sampler knows no bad words; {hint}", param="bad_words")
     for name, neutral in PENALTIES.items():
         if getattr(generation, name) not in (None, neutral):
-            raise RequestError(f"this engine's sampler knows no {name}; {mend}", param=name)
+            raise RequestError(f"this engine's sampler knows no {name}; {hint}", param=name)

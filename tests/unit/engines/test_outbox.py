@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How responses leave the model `tensorrt_llm`: merged while Triton is slow, first ones first, nothing after the end."""
+"""The outbox: responses are merged while Triton is slow, first ones are sent first, none after the last."""
 
 import threading
 from typing import Any
@@ -15,7 +15,7 @@ WAIT = 30.0
 
 
 class SlowTriton:
-    """Takes a response where the gate is open; notes (stream, ids or error, ended) in order."""
+    """Takes a response when the gate is open; records (stream, ids or error, ended) in order."""
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, Any, bool]] = []
@@ -68,7 +68,7 @@ class Sending:
         self.outbox.put(self.stream(name), Tokens(list(ids), finish=finish))
 
     def put_and_wait(self, name: str, *ids: int) -> None:
-        """Until Triton is asked to take it; the gate stays shut."""
+        """Return when Triton is asked to take it; the gate stays shut."""
         self.put(name, *ids)
         assert self.triton.asked.acquire(timeout=WAIT)
 
@@ -83,7 +83,7 @@ def sending() -> Sending:
     return Sending()
 
 
-def test_what_waits_is_merged(sending: Sending) -> None:
+def test_waiting_tokens_are_merged(sending: Sending) -> None:
     sending.put_and_wait("a", 1)
     for token in (2, 3, 4):
         sending.put("a", token)
@@ -121,7 +121,7 @@ def test_nothing_is_sent_after_the_end(sending: Sending) -> None:
     assert sending.all() == [("a", [1], False), ("a", [], True)]
 
 
-def test_a_failure_follows_what_was_made(sending: Sending) -> None:
+def test_an_error_follows_the_tokens_before_it(sending: Sending) -> None:
     sending.put_and_wait("a", 1)
     sending.put("a", 2)
     sending.outbox.fail(sending.stream("a"), RequestError("broken"))
@@ -129,7 +129,7 @@ def test_a_failure_follows_what_was_made(sending: Sending) -> None:
     assert sending.all() == [("a", [1], False), ("b", "never began", True), ("a", [2], False), ("a", "broken", True)]
 
 
-def test_one_that_cannot_be_sent_holds_up_no_other(sending: Sending) -> None:
+def test_a_response_that_cannot_be_sent_delays_no_other(sending: Sending) -> None:
     sending.outbox.put(sending.stream("bad", broken=True), Tokens([1]))
     sending.put("a", 1)
     assert sending.all() == [("a", [1], False)]

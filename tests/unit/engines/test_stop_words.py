@@ -12,7 +12,7 @@ from engines.stop_words import StopWordsMatcher
         ([[1, 2]], [[1], [2]], [None, 1]),
         ([[1, 2]], [[5, 1, 2, 9]], [3]),
         ([[1, 1, 2]], [[1], [1], [1], [2]], [None, None, None, 1]),
-        ([[7]], [[7]], [None]),  # a single id is the engine's own business
+        ([[7]], [[7]], [None]),  # single ids are left to the engine
         ([[1, 2], [3, 4, 5]], [[3, 4], [1, 2]], [None, 2]),
         ([], [[1, 2, 3]], [None]),
     ],

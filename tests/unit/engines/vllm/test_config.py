@@ -27,7 +27,7 @@ print(model._processor_factory.processor.__module__)
 """
 
 
-def test_a_split_checkpoint_takes_prompt_embeddings_unless_told_otherwise(tmp_path):
+def test_a_split_checkpoint_takes_prompt_embeddings_by_default(tmp_path: Path) -> None:
     def takes_embeds(**passed: object) -> bool:
         return engine_args(EngineOptions("vllm", str(tmp_path), passed)).enable_prompt_embeds
 

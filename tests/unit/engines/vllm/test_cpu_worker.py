@@ -15,15 +15,15 @@ OFFSETS = [2, 7]
 @pytest.mark.parametrize(
     ("first", "end"), [(0, 12), (0, 2), (0, 6), (2, 6), (4, 6), (4, 12), (6, 7), (6, 11), (11, 12)]
 )
-def test_parts_see_what_the_tokens_of_a_chunk_may_see(first, end):
-    pictures = [(offset, offset + PER_IMAGE - 1) for offset in OFFSETS]
+def test_parts_attend_to_what_the_tokens_of_a_chunk_may_see(first, end):
+    images = [(offset, offset + PER_IMAGE - 1) for offset in OFFSETS]
     queries, keys = np.arange(first, end)[:, None], np.arange(end)[None]
     expected = keys <= queries
-    for start, last in pictures:
+    for start, last in images:
         expected |= (queries >= start) & (queries <= last) & (keys >= start) & (keys <= last)
     seen = np.zeros_like(expected)
     covered = []
-    for start, stop, causal in row_parts(first, end, pictures):
+    for start, stop, causal in row_parts(first, end, images):
         covered += range(start, stop)
         for query in range(start, stop):
             seen[query - first, : query + 1 if causal else stop] = True
@@ -31,7 +31,7 @@ def test_parts_see_what_the_tokens_of_a_chunk_may_see(first, end):
     np.testing.assert_array_equal(seen, expected)
 
 
-def step_of(starts: list[int], ends: list[int], pictures: dict) -> CommonAttentionMetadata:
+def step_of(starts: list[int], ends: list[int], images: dict) -> CommonAttentionMetadata:
     return CommonAttentionMetadata(
         query_start_loc=torch.tensor(starts),
         query_start_loc_cpu=torch.tensor(starts),
@@ -42,14 +42,14 @@ def step_of(starts: list[int], ends: list[int], pictures: dict) -> CommonAttenti
         max_seq_len=max(ends),
         block_table_tensor=torch.tensor([[1, 2], [3, 4]]),
         slot_mapping=torch.arange(starts[-1]),
-        mm_req_doc_ranges=pictures,
+        mm_req_doc_ranges=images,
     )
 
 
-def test_a_step_is_attended_in_parts():
-    pictures = [(offset, offset + PER_IMAGE - 1) for offset in OFFSETS]
+def test_a_step_is_split_into_parts():
+    images = [(offset, offset + PER_IMAGE - 1) for offset in OFFSETS]
     # A decoding request of 20 tokens, then a prefill of tokens 2 to 12 whose first two are computed.
-    step = step_of([0, 1, 11], [20, 12], {0: pictures, 1: pictures})
+    step = step_of([0, 1, 11], [20, 12], {0: images, 1: images})
     parts = in_parts(step)
     assert parts.num_reqs == 5
     assert parts.query_start_loc.tolist() == [0, 1, 5, 6, 10, 11]
@@ -57,5 +57,5 @@ def test_a_step_is_attended_in_parts():
     assert parts.causal.tolist() == [True, False, True, False, True]
     assert parts.block_table_tensor.tolist() == [[1, 2], *[[3, 4]] * 4]
     assert parts.max_query_len == 4
-    decoding = step_of([0, 1, 2], [20, 13], {0: [], 1: pictures})
+    decoding = step_of([0, 1, 2], [20, 13], {0: [], 1: images})
     assert in_parts(decoding) is decoding

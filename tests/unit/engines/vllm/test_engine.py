@@ -12,7 +12,7 @@ METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 
 
 class Started(Exception):
-    """Raised where vLLM would start its processes."""
+    """Raised when vLLM would start its processes."""
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +22,8 @@ def fake_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("given", "method"), [(None, "spawn"), ("fork", "fork")])
-def test_the_engines_processes_are_no_forks_of_the_stub_unless_asked(given, method, monkeypatch):
-    # Set and taken away again, so that what `start` writes is put back after the test.
+def test_vllms_processes_are_spawned_unless_the_environment_says_otherwise(given, method, monkeypatch):
+    # Set and deleted, so that monkeypatch also undoes what `start` writes.
     monkeypatch.setenv(METHOD, given or "")
     if given is None:
         monkeypatch.delenv(METHOD)

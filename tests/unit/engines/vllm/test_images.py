@@ -37,7 +37,7 @@ def prompt(gemma, pictures: torch.Tensor, ids: list[int] = PROMPT, extra: list[i
     return gemma.prompt(Generation(ids, 1, images=pictures, prompt_extra_ids=extra))
 
 
-def test_pictures_stand_at_their_places_normalised(gemma):
+def test_images_are_normalised_and_at_their_places(gemma):
     pictures = images(1, 2)
     result = prompt(gemma, pictures)
     assert result["type"] == "multimodal" and result["prompt_token_ids"] == PROMPT
@@ -50,7 +50,7 @@ def test_pictures_stand_at_their_places_normalised(gemma):
         np.testing.assert_allclose(data["pixel_values"].numpy(), expected, atol=1e-6)
 
 
-def test_extra_ids_key_the_caches_and_pixels_without_them(gemma):
+def test_caches_are_keyed_by_extra_ids_or_else_by_pixels(gemma):
     def keys(pictures: torch.Tensor, extra: list[int] | None = None) -> list[str]:
         return prompt(gemma, pictures, extra=extra)["mm_hashes"]["image"]
 
@@ -74,12 +74,12 @@ def test_extra_ids_key_the_caches_and_pixels_without_them(gemma):
         ([1, *[TOKEN] * 8, 2], 2, "8 image tokens in a row"),
     ],
 )
-def test_pictures_that_do_not_match_their_places_are_refused(gemma, ids, count, message):
+def test_images_that_do_not_match_their_places_are_refused(gemma, ids, count, message):
     with pytest.raises(RequestError, match=message):
         prompt(gemma, images(*range(count)), ids)
 
 
-def test_a_picture_of_another_size_is_refused(gemma):
+def test_an_image_of_another_size_is_refused(gemma):
     with pytest.raises(RequestError, match=r"images must be \[n, 6, 6, 3\], not \[1, 6, 5, 3\]") as refused:
         prompt(gemma, images(1)[:, :, :5], [*[TOKEN] * PER_IMAGE])
     assert refused.value.param == "images"

@@ -11,7 +11,7 @@ from engines.engine import Generation
 from engines.vllm.prompt import Prompts
 
 
-async def test_what_an_engine_does_not_take_is_refused():
+async def test_unsupported_inputs_are_refused():
     model = SimpleNamespace(
         get_vocab_size=lambda: 100, enable_prompt_embeds=False, hf_config=SimpleNamespace(model_type="qwen3"),
         multimodal_config=None,
@@ -35,7 +35,7 @@ async def test_ids_past_the_vocabulary_are_rows_of_the_table():
     prompts = Prompts(SimpleNamespace(model_config=model, scheduler_config=SimpleNamespace(policy="fcfs")))
     table = torch.arange(1, 9, dtype=torch.bfloat16).view(4, 2)
     built = await prompts.build(Generation([99, 102, 7, 100, 103], 1, prompt_table=table))
-    # Zeros where ids are: prompts that begin alike share blocks of vLLM's prefix cache whatever their tables.
+    # Zeros at the positions of ids: prompts with the same beginning share prefix cache blocks, whatever their tables.
     assert built["prompt_embeds"].tolist() == [[0, 0], [5, 6], [0, 0], [1, 2], [7, 8]]
     assert built["prompt_token_ids"] == [99, 0, 7, 0, 0]
     assert [bool(flag) for flag in built["is_token_ids"]] == [True, False, True, False, False]

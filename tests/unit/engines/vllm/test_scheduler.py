@@ -15,7 +15,7 @@ OFFSETS = [2, 7]
     ("computed", "new", "whole"),
     [
         (0, 12, 12),
-        (0, 2, 2),  # just before the first picture
+        (0, 2, 2),  # just before the first image
         (0, 3, 2),
         (0, 5, 2),
         (0, 6, 6),
@@ -28,7 +28,7 @@ OFFSETS = [2, 7]
         (11, 1, 1),
     ],
 )
-def test_a_chunk_never_ends_inside_a_picture(computed, new, whole):
+def test_a_chunk_never_ends_inside_an_image(computed, new, whole):
     features = [SimpleNamespace(mm_position=SimpleNamespace(offset=offset, length=PER_IMAGE)) for offset in OFFSETS]
     assert whole_images(SimpleNamespace(mm_features=features), computed, new) == whole
     assert whole_images(SimpleNamespace(mm_features=None), computed, new) == new

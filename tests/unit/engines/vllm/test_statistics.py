@@ -9,7 +9,7 @@ from engines.engine import STATISTICS
 from engines.vllm.statistics import VllmStatistics
 
 
-def test_what_vllm_tells_adds_up() -> None:
+def test_statistics_of_all_cores_are_added_up() -> None:
     statistics = VllmStatistics()
     first, second = statistics(None, 0), statistics(None, 1)
     iteration = IterationStats()
@@ -33,15 +33,15 @@ def test_what_vllm_tells_adds_up() -> None:
     assert set(statistics.values(inside=0)) == set(STATISTICS)
 
 
-def test_nobody_waits_in_an_empty_engine() -> None:
-    """The engine's last word may be of a step before its requests were cancelled."""
+def test_an_empty_engine_has_no_waiting_requests() -> None:
+    """The engine's last step may have been before its requests were cancelled."""
     statistics = VllmStatistics()
     statistics(None).record(types.SimpleNamespace(num_waiting_reqs=5), None)
     assert [statistics.values(inside)["waiting"] for inside in (8, 3, 0)] == [5, 3, 0]
     assert [statistics.values(inside)["running"] for inside in (8, 3, 0)] == [3, 0, 0]
 
 
-def test_another_vllm_may_tell_less() -> None:
+def test_fields_that_vllm_lacks_count_as_zero() -> None:
     statistics = VllmStatistics()
     statistics(None).record(types.SimpleNamespace(), types.SimpleNamespace(num_generation_tokens=None), object())
     assert statistics.values(inside=1) == dict.fromkeys(statistics.values(0), 0) | {"running": 1}
