@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stacks that several files of tests share: the embedded default model, the demo model that sees, scripted answers.
+"""Stacks that several test files share: the default model, the demo vision model, scripted answers.
 
 With pytest's option --double the default model and the scripts are played by the double of TensorRT-LLM's C++ backend.
 """
@@ -58,14 +58,14 @@ def stack(smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoStack]:
-    """The model that sees, and pictures that its server may read."""
+    """The demo vision model, and pictures that its server may read."""
     with demo_stack(tmp_path_factory.mktemp("demo")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def scripted_qwen3(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir: Path) -> Iterator[ScriptedStack]:
-    """Qwen3's prompts and answers around scripts; each test plays its own."""
+    """A scripted stack with Qwen3's tokenizer; each test plays its own script."""
     names = ("qwen3", "qwen3-other-name")
     with scripted_stack("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("qwen3"), names) as running:
         yield running
@@ -73,7 +73,7 @@ def scripted_qwen3(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir
 
 @pytest.fixture(scope="session")
 def double_qwen3(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir: Path) -> Iterator[ScriptedStack]:
-    """The same around the double of TensorRT-LLM's C++ backend."""
+    """The same with the double of TensorRT-LLM's C++ backend."""
     with scripted_stack("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("double"), double=True) as running:
         yield running
 
@@ -92,6 +92,6 @@ def async_client(stack: Stack) -> AsyncOpenAI:
 
 @pytest.fixture(scope="session")
 def http(stack: Stack) -> Iterator[httpx.Client]:
-    """Plain HTTP on the frontend."""
+    """An HTTP client for the frontend."""
     with httpx.Client(base_url=stack.url, timeout=PATIENCE_S) as plain:
         yield plain

@@ -32,7 +32,7 @@ needs_guides = pytest.mark.python_engine("their forced tool calls and schemas ne
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What ran, by test name (parameters in brackets)."""
+    """The results by test name (parameters in brackets)."""
 
     returncode: int
     output: str
@@ -63,7 +63,7 @@ def test_langchains_standard_suite(scripted_qwen3, tmp_path):
     scripted_qwen3.play(*LANGCHAIN)
     outcome = run_agents("test_langchain_standard.py", scripted_qwen3.stack.url, tmp_path / "report.xml")
     assert outcome.returncode == 0, outcome.output[-8000:]
-    # No more is skipped than is said above, and the suite was not empty.
+    # Only the tests above are skipped, and the suite was not empty.
     assert outcome.skipped <= LANGCHAIN_SKIPS
     assert len(outcome.passed) >= 40
 

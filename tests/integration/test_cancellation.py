@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client that goes away must free the engine, which counts its requests itself."""
+"""A client that disconnects frees the engine, by the engine's own count of requests."""
 
 import httpx
 import pytest

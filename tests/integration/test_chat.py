@@ -10,7 +10,7 @@ COUNT = [{"role": "user", "content": "Count from one to fifty in words."}]
 
 
 def say_exactly(text: str) -> dict:
-    """Request fields that make any model say this text: guided decoding leaves no other choice."""
+    """Request fields that make any model answer this text: guided decoding allows no other."""
     return {"extra_body": {"guided_choice": [text]}}
 
 
@@ -69,8 +69,8 @@ def test_length_ends_an_answer(client, stream):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_stop_string_across_tokens(client, stream):
     """The stop string begins and ends inside tokens, so no token id could find it."""
-    said = "one banana, two bananas, three"
-    request = {"model": "qwen2", "messages": COUNT, "stop": ["nanas, th"], **say_exactly(said)}
+    text = "one banana, two bananas, three"
+    request = {"model": "qwen2", "messages": COUNT, "stop": ["nanas, th"], **say_exactly(text)}
     if stream:
         text, chunks = streamed(client, **request)
         reason = chunks[-1].choices[0].finish_reason

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat` as its users run it: each command a process of its own, the chat at a terminal."""
+"""`triton-chat` as users run it: each command in a process of its own, the chat in a terminal."""
 
 import os
 import re
@@ -26,7 +26,7 @@ ENDLESS = {"contains": "on and on", "text": "further ", "repeat": True, "delay_s
 
 
 def run(*line: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """One command with everything it said."""
+    """Run one command; returns its status and output."""
     return subprocess.run(
         [TRITON_CHAT, *line],
         input=stdin,
@@ -39,7 +39,7 @@ def run(*line: str, stdin: str = "", **environment: str) -> subprocess.Completed
 
 @contextmanager
 def conversation(url: str, *flags: str) -> Iterator[Terminal]:
-    """A chat at a terminal, ready for the first line."""
+    """Start a chat in a terminal and wait for the prompt."""
     with terminal([TRITON_CHAT, "chat", "--url", url, *flags], os.environ) as screen:
         screen.wait_for("Ctrl-D ends")
         screen.wait_for("> ")
@@ -47,7 +47,7 @@ def conversation(url: str, *flags: str) -> Iterator[Terminal]:
 
 
 def test_serve_runs_until_a_signal(qwen3_tokenizer_dir: Path, tmp_path: Path) -> None:
-    """With a line of `vllm serve`: options of the engine that the launcher does not know go to the engine.
+    """With options of `vllm serve`: those that the launcher does not know go to the engine.
 
     It is started in a project's folder whose packages have the names of ours, and which PYTHONPATH names as well.
     """
@@ -64,13 +64,13 @@ def test_serve_runs_until_a_signal(qwen3_tokenizer_dir: Path, tmp_path: Path) ->
     )
     try:
         assert process.stderr is not None
-        said = []
+        lines = []
         for text in process.stderr:
-            said.append(text)
+            lines.append(text)
             if text.startswith("Try:"):
                 break
-        found = re.search(r"ready: (\S+)/v1 serves mine", "".join(said))
-        assert found, "".join(said)
+        found = re.search(r"ready: (\S+)/v1 serves mine", "".join(lines))
+        assert found, "".join(lines)
         assert httpx.get(f"{found[1]}/v1/models", timeout=PATIENCE_S).json()["data"][0]["max_model_len"] == 4000
         answer = run("chat", "--url", found[1], "Hi")
         assert (answer.returncode, answer.stdout) == (0, "Hello there.\n"), answer.stderr
@@ -144,9 +144,9 @@ def test_ctrl_c_ends_a_single_answer(scripted_qwen3: ScriptedStack) -> None:
         assert asking.stdout is not None
         assert asking.stdout.read(8) == b"further "
         asking.send_signal(signal.SIGINT)
-        said = asking.communicate(timeout=60)[1].decode()
+        printed = asking.communicate(timeout=60)[1].decode()
     assert asking.returncode == 130
-    assert said.strip() == "stopped"
+    assert printed.strip() == "stopped"
     wait_until(lambda: running_requests(stack) == 0, "the engine drops the answer that was stopped", 30)
 
 

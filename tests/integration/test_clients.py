@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every client of scripts/clients as its users start it: a process of its own, against a running stack."""
+"""Every client of scripts/clients as users start it: in a process of its own, with a running stack."""
 
 import os
 import re
@@ -20,7 +20,7 @@ FRANCE = "Please name the capital of France."
 
 
 def command(client: str, url: str, *arguments: str, python: Path | str = sys.executable) -> dict:
-    """What starts a client, as subprocess takes it; nothing but the server is to be talked to."""
+    """Arguments of subprocess that start a client; it must only connect to the server."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "OPENAI"))}
     environment |= {"NO_PROXY": "127.0.0.1", "LANGSMITH_TRACING": "false", "PYTHONUTF8": "1"}
     started = [str(python), str(CLIENTS / client), "--url", url, *arguments]
@@ -28,7 +28,7 @@ def command(client: str, url: str, *arguments: str, python: Path | str = sys.exe
 
 
 def run(client: str, url: str, *arguments: str, python: Path | str = sys.executable) -> str:
-    """What a client prints."""
+    """Run a client; returns what it prints."""
     done = subprocess.run(
         **command(client, url, *arguments, python=python),
         capture_output=True,
@@ -69,7 +69,7 @@ class TestText:
         assert stream == () or printed == expected
 
     def test_a_stream_is_printed_while_it_is_written(self, qwen3, url):
-        """This answer has no end within the life of a test."""
+        """The answer does not end during the test."""
         qwen3.play({"text": "one two ", "repeat": True, "delay_s": 0.1})
         streaming = command("chat.py", url, "Count!", "--stream", "--no-thinking")
         with subprocess.Popen(**streaming, stdout=subprocess.PIPE) as client:
@@ -131,7 +131,7 @@ class TestText:
 
 
 class TestImages:
-    """The demo model's answers: it was never told what is in these files."""
+    """The demo model's answers on pictures that are not in its training data."""
 
     @pytest.fixture
     def url(self, demo) -> str:

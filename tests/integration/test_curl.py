@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every curl line of docs/requests.md, run by the real curl as it stands there; under each is what must come back.
+"""Every curl line of docs/requests.md, run unchanged by the real curl and compared with the answer below it.
 
 Only where a line goes to is changed: curl's own settings lead the documented ports to the running stack's, and the
 documented places of pictures become those of the test's pictures.
@@ -44,7 +44,7 @@ QWEN3: list[Rule] = [
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A documented command and what is written under it: `json`, or `text` for events and metrics."""
+    """A documented command and the answer below it: `json`, or `text` for events and metrics."""
 
     name: str
     command: str
@@ -56,13 +56,13 @@ class Line:
 
     @property
     def model(self) -> str:
-        """The model that it asks for, else that of `make serve`."""
+        """The requested model, else that of `make serve`."""
         found = _MODEL.search(self.command)
         return found[1] if found else MODEL
 
 
 def documented() -> list[Line]:
-    """The curl lines, each with the block under it."""
+    """The curl lines, each with the block below it."""
     lines: list[Line] = []
     section, command = "", None
     for part in _PARTS.finditer((ROOT / "docs" / "requests.md").read_text(encoding="utf-8")):
@@ -81,7 +81,7 @@ def documented() -> list[Line]:
 
 @pytest.fixture(scope="module")
 def film(demo) -> None:
-    """A film of a second, of one of the pictures."""
+    """A video of one second that shows one of the pictures."""
     image = Image.open(demo.folder / "red-circle.png")
     with av.open(str(demo.folder / "film.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=10, pix_fmt="yuv420p", width=image.width, height=image.height)
@@ -92,7 +92,7 @@ def film(demo) -> None:
 
 @pytest.fixture
 def served(request, line, tmp_path) -> dict[str, Any]:
-    """The stack that a line is for, started if need be, as subprocess takes what leads to it."""
+    """Arguments of subprocess that lead a line to its stack, which is started if needed."""
     folder = tmp_path
     command = line.command
     if line.model == "demo-vlm":
@@ -135,7 +135,7 @@ def test_a_documented_line(line, served):
 
 
 def check(promised: Any, given: Any, where: str) -> None:
-    """Everything promised is there; the answer may hold more. Lists are compared from their beginning; [] is empty."""
+    """Check that the answer has everything that is documented; it may have more. Lists are compared from their start; [] is empty."""
     if isinstance(promised, dict):
         assert isinstance(given, dict), f"{where}: {given!r}"
         for name, value in promised.items():
@@ -154,7 +154,7 @@ def check(promised: Any, given: Any, where: str) -> None:
 
 
 def check_events(promised: str, body: str) -> None:
-    """The promised events come in their order, others may come between; the last is the last."""
+    """Check that the documented events come in their order, with others between them, and that the last one is the last."""
     given = [line.removeprefix("data: ") for line in body.splitlines() if line.startswith("data: ")]
     wanted = [line.removeprefix("data: ") for line in promised.splitlines()]
     at = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo model looks at pictures: real questions about files that no training has seen, through the whole stack."""
+"""The demo model answers questions about pictures that are not in its training data, through the whole stack."""
 
 import base64
 import io

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tools, reasoning and log-probabilities made deterministic: scripted answers with the real Qwen3 and Gemma 3 tokenizers.
+"""Tools, reasoning and log-probabilities with scripted answers and the real Qwen3 and Gemma 3 tokenizers.
 
 The weather and postcode dialogues are those of the Qwen3 document, both rounds, streamed and whole.
 """
@@ -51,7 +51,7 @@ def call_text(name: str, arguments: str) -> str:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["python", "double"])
 def qwen3(request, tmp_path_factory, qwen3_tokenizer_dir) -> Iterator[ScriptedStack]:
-    """Also around the double of TensorRT-LLM's C++ backend, without any of the project's extensions."""
+    """The scripted stack, also with the double of TensorRT-LLM's C++ backend, which lacks this project's extensions."""
     if request.param:
         yield request.getfixturevalue("double_qwen3")
         return
@@ -65,7 +65,7 @@ def client(qwen3) -> OpenAI:
 
 
 def ask(client: OpenAI, stream: bool, **request: Any) -> Any:
-    """The completion, whichever way it travels: the client's own accumulator joins a stream."""
+    """The completion, whole or streamed; the client's accumulator joins a stream."""
     if not stream:
         return client.chat.completions.create(model="", **request)
     with client.chat.completions.stream(model="", stream_options={"include_usage": True}, **request) as events:
@@ -198,7 +198,7 @@ def test_n_choices_stream_with_their_own_index(qwen3, client):
 
 def test_logprobs_have_one_entry_a_token(qwen3, client, stream, sizes):
     qwen3.play({"text": "héllo 世界🙂", "sizes": sizes})
-    # The C++ backend has the tokens' own log-probabilities alone.
+    # The C++ backend only has the log-probabilities of the tokens themselves.
     count = 0 if qwen3.double else 2
     fields = {"logprobs": True, "top_logprobs": count}
     entries = ask(client, stream, messages=HELLO, **fields).choices[0].logprobs.content
@@ -276,7 +276,7 @@ def test_gemmas_weather_dialogue(gemma3, stream, sizes):
     assert second.message.content == FINAL
 
 
-def test_gemma_wants_alternating_roles(gemma3):
+def test_gemma_requires_alternating_roles(gemma3):
     two_users = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
     response = httpx.post(f"{gemma3.stack.url}/v1/chat/completions", json={"messages": two_users}, timeout=60)
     assert response.status_code == 400

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command and code block of the documentation is run, or says in its source why it cannot be."""
+"""Run every command and code block of the documentation, except those whose source says why they cannot be run."""
 
 import dataclasses
 import os
@@ -36,7 +36,7 @@ A_CALL = '<tool_call>\n{"name": "get_current_weather", "arguments": {"location":
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
-    """A clone to look at: files that a block writes stay out of this one."""
+    """A clone as the working directory, so that blocks write no files to this one."""
     for entry in ROOT.iterdir():
         (tmp_path / entry.name).symlink_to(entry)
     (tmp_path / ".curlrc").write_text(CURLRC)
@@ -45,7 +45,7 @@ def workplace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest, workplace: Path) -> Callable[[str | None], Stack]:
-    """The stack that a block is for, by its model."""
+    """A function that returns the stack of a block, by its model."""
 
     def find(model: str | None) -> Stack:
         if model == "demo-vlm":
@@ -94,7 +94,7 @@ def at(stack: Stack, text: str) -> str:
 
 
 def commands(word: str) -> Iterator[tuple[str, list[str]]]:
-    """(place, arguments) of every line of a shell block that begins with the command."""
+    """Place and arguments of every line of a shell block that begins with the command."""
     for block in BLOCKS:
         for line in block.text.replace("\\\n", " ").splitlines() if block.language == "bash" else ():
             found = re.match(rf"(?:\.venv/bin/)?{word}(?: (.*))?$", line)
@@ -111,7 +111,7 @@ def engine_options() -> frozenset[str]:
 
 
 def test_what_is_served_in_the_text_could_be_started(engine_options: frozenset[str]) -> None:
-    """The lines that are not run, too."""
+    """This includes lines that are not run."""
     lines = [(place, words[1:]) for place, words in commands("triton-chat") if words[0] == "serve"]
     lines += [(place, made(words[1:])) for place, words in commands("make") if words[0] == "serve"]
     assert len(lines) > 10
@@ -122,7 +122,7 @@ def test_what_is_served_in_the_text_could_be_started(engine_options: frozenset[s
 
 
 def made(variables: list[str]) -> list[str]:
-    """The launcher's arguments that `make serve` makes of its variables."""
+    """The launcher's arguments that `make serve` makes from its variables."""
     values: dict[str, Any] = dict(word.split("=", 1) for word in variables)
     line = ["--model", values.pop("MODEL", "smollm2"), "--port", values.pop("PORT", "9997")]
     line += ["--ui"] if values.pop("UI", "") else []
@@ -140,7 +140,7 @@ def test_commands_and_targets_exist() -> None:
 
 
 def is_a_program(module: str) -> bool:
-    """Whether `python -m` can run it: a package with a `__main__`, or a module that runs as one."""
+    """Whether `python -m` can run it: a package with a `__main__`, or a module."""
     found = find_spec(module)
     if found is None or found.submodule_search_locations:
         return find_spec(f"{module}.__main__") is not None
@@ -148,7 +148,7 @@ def is_a_program(module: str) -> bool:
 
 
 def test_the_options_that_users_are_sent_to_exist(engine_options: frozenset[str]) -> None:
-    """The last column of the tables for those who move over."""
+    """The last column of the tables for users of other servers."""
     known = {field.name for field in (*dataclasses.fields(Settings), *dataclasses.fields(LaunchOptions))}
     known |= MODEL_SETTINGS | engine_options | {"engine_config"}
     for cells in rows(prose(DOCS / "migrating.md")):

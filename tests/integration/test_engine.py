@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vLLM adapter itself, in this process: what no HTTP request reaches yet."""
+"""The vLLM adapter in this process: behaviour that no HTTP request reaches."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ def engine_options(request, tmp_path, qwen3_tokenizer_dir, monkeypatch):
 
 
 async def test_the_adapter(engine_options):
-    """One engine start for all of it: starting takes most of the time."""
+    """One test for all, as starting the engine takes most of the time."""
     from safetensors import safe_open
 
     from common.errors import RequestError
@@ -70,8 +70,8 @@ async def test_the_adapter(engine_options):
             await run(prompt_ids=PROMPT, priority=1)
         with pytest.raises(RequestError):
             await run(prompt_ids=PROMPT, guide_type="regex", guide="(unclosed")
-        told = engine.statistics()
-        assert (told["running"], told["waiting"], told["kv_cache_usage"]) == (0, 0, 0)
-        assert told["generated_tokens_total"] >= 12 and told["looked_up_prompt_tokens_total"] >= len(PROMPT)
+        statistics = engine.statistics()
+        assert (statistics["running"], statistics["waiting"], statistics["kv_cache_usage"]) == (0, 0, 0)
+        assert statistics["generated_tokens_total"] >= 12 and statistics["looked_up_prompt_tokens_total"] >= len(PROMPT)
     finally:
         engine.shutdown()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in the vLLM adapter itself, in this process: an engine with its own vision, and tables with a prefix cache."""
+"""Images in the vLLM adapter in this process: an engine with its own vision, and tables with a prefix cache."""
 
 import asyncio
 import math
@@ -37,7 +37,7 @@ PROMPTS = {
 
 
 def picture(seed: int) -> torch.Tensor:
-    """UINT8 [896, 896, 3]: a small picture of coloured squares, resized as Gemma 3's processor does."""
+    """A small picture of coloured squares, resized as by Gemma 3's processor: UINT8 [896, 896, 3]."""
     noise = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     image = Image.fromarray(noise).resize((640, 480), Image.Resampling.NEAREST)
     return torch.from_numpy(np.array(image.resize((896, 896), Image.Resampling.BILINEAR)))
@@ -48,7 +48,7 @@ def pictures(seeds: list[int]) -> torch.Tensor | None:
 
 
 def reference(folder: Path) -> dict[str, list[int]]:
-    """Greedy tokens of transformers; "causal" is "one" without its image's tokens seeing each other."""
+    """Greedy tokens of transformers; "causal" is "one" with causal attention between the image's tokens."""
     model = Gemma3ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
 
     def generate(name: str, *, causal: bool = False) -> list[int]:
@@ -74,7 +74,7 @@ def prompt_ids(folder: Path, text: str) -> list[int]:
 
 
 def extra_ids(ids: list[int], first: int) -> list[int]:
-    """0 for text, `first` in the first image's place, `first` + 1 in the second's."""
+    """Extra ids: 0 for text, `first` for the first image's tokens, `first` + 1 for the second's."""
     extra, images = [], 0
     for before, token in pairwise([0, *ids]):
         images += token == IMAGE_TOKEN != before
@@ -125,7 +125,7 @@ async def start(monkeypatch) -> AsyncIterator[Any]:
 
 
 async def test_gemma3(tmp_path, gemma3_tokenizer_dir, start):
-    """One engine start for all of it: starting takes most of the time."""
+    """One test for all, as starting the engine takes most of the time."""
     from common.errors import RequestError
 
     folder = make_gemma3(tmp_path / "gemma3", gemma3_tokenizer_dir)
@@ -163,13 +163,13 @@ async def test_gemma3(tmp_path, gemma3_tokenizer_dir, start):
         await ask("one", images=pictures([1, 2]))
     with pytest.raises(RequestError, match="0 images for 2 image places"):
         await ask("two", images=None)
-    told = running.engine.statistics()
-    assert (told["running"], told["waiting"], told["kv_cache_usage"]) == (0, 0, 0)
-    assert told["cached_prompt_tokens_total"] > 0
+    statistics = running.engine.statistics()
+    assert (statistics["running"], statistics["waiting"], statistics["kv_cache_usage"]) == (0, 0, 0)
+    assert statistics["cached_prompt_tokens_total"] > 0
 
 
 async def test_tables_share_the_prefix_cache_by_content(tmp_path, qwen3_tokenizer_dir, start):
-    """An InternVL's image: rows of a table, from vit. Its folder has vision/, which turns prompt embeddings on."""
+    """Images of an InternVL are rows of a table from vit; the folder vision/ turns prompt embeddings on."""
     from common.errors import RequestError
 
     folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")

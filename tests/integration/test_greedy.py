@@ -24,7 +24,7 @@ NEW_TOKENS = 24
 
 
 def expected_ids(folder: Path, question: str, dtype: torch.dtype) -> tuple[list[int], int]:
-    """(greedy ids by transformers, prompt length)."""
+    """Greedy ids by transformers, and the prompt's length."""
     tokenizer, model = _load(folder, dtype)
     messages = [{"role": "user", "content": question}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -46,7 +46,7 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple:
 
 
 def answered(client: OpenAI, question: str) -> tuple[str, int, int]:
-    """(content with reasoning and markup in place, completion tokens, prompt tokens)."""
+    """Content with reasoning and markup in place, completion tokens, and prompt tokens."""
     answer = client.chat.completions.create(
         model="",
         messages=[{"role": "user", "content": question}],
@@ -61,11 +61,11 @@ def check(client: OpenAI, folder: Path, question: str, dtype: torch.dtype) -> No
     ids, prompt_length = expected_ids(folder, question, dtype)
     tokenizer, model = _load(folder, dtype)
     ends = model.generation_config.eos_token_id
-    shown = [token for token in ids if token not in (ends if isinstance(ends, list) else [ends])]
+    visible = [token for token in ids if token not in (ends if isinstance(ends, list) else [ends])]
     text, completion_tokens, prompt_tokens = answered(client, question)
     assert prompt_tokens == prompt_length
     assert completion_tokens == len(ids)
-    assert text == tokenizer.decode(shown)
+    assert text == tokenizer.decode(visible)
 
 
 @pytest.mark.parametrize("question", CLEAR)
@@ -75,7 +75,7 @@ def test_the_default_model(client, smollm2_dir, question):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def tiny(request, tmp_path_factory, smollm2_dir, qwen3_tokenizer_dir, gemma3_tokenizer_dir) -> Iterator[tuple]:
-    """(client, folder) of a stack that serves one family's tiny random checkpoint in float32."""
+    """Client and folder of a stack that serves one family's tiny random checkpoint in float32."""
     tokenizers = {"smollm2": smollm2_dir, "qwen3": qwen3_tokenizer_dir, "gemma3": gemma3_tokenizer_dir}
     folder = tmp_path_factory.mktemp(request.param)
     make_checkpoint(request.param, tokenizers[FAMILIES[request.param][0]], folder)
@@ -85,7 +85,7 @@ def tiny(request, tmp_path_factory, smollm2_dir, qwen3_tokenizer_dir, gemma3_tok
 
 
 def test_every_family(tiny):
-    """One test a family, since each starts a server of its own."""
+    """One test per family, as each starts a server of its own."""
     client, folder = tiny
     for question in QUESTIONS:
         check(client, folder, question, torch.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guided decoding in the real engine: a random Qwen3 says nonsense, so whatever is well formed was enforced."""
+"""Guided decoding in the real engine: a random Qwen3 writes nonsense, so any valid form is enforced."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def client(tmp_path_factory, qwen3_tokenizer_dir) -> Iterator[OpenAI]:
 
 @pytest.fixture(scope="module")
 def no_blanks(qwen3_tokenizer_dir) -> dict[str, int]:
-    """A bias against blank tokens: JSON allows any amount of them, and a random model would write nothing else."""
+    """A bias against blank tokens: JSON allows any number of them, and a random model would write nothing else."""
     tokenizer = Tokenizer.from_file(str(qwen3_tokenizer_dir / "tokenizer.json"))
     texts = tokenizer.decode_batch([[token] for token in range(151_643)])
     return {str(token): -100 for token, text in enumerate(texts) if text and not text.strip()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hostile bodies on the real Triton, tokenizer and template, all at once and with good requests between them."""
+"""Hostile bodies on the real Triton, tokenizer and template, all at once and among valid requests."""
 
 import asyncio
 from collections.abc import Iterator
@@ -53,8 +53,8 @@ async def test_hostile_and_good_requests_together(scripted: ScriptedStack) -> No
         assert await good(client) == "Fine, thanks."
 
 
-async def test_what_the_engine_must_never_see(scripted: ScriptedStack) -> None:
-    """What would keep the real engine's grammar compiler or its steps busy is refused before it."""
+async def test_requests_that_must_not_reach_the_engine(scripted: ScriptedStack) -> None:
+    """Requests that would keep the engine's grammar compiler or its steps busy are refused earlier."""
     names = {
         "a wide object", "a long literal", "many values", "a pattern in a schema", "bounded properties", "nested counts",
         "deep groups", "many optional characters", "a long pattern", "a deep grammar", "many rules", "long choices",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images through the whole stack: greedy tokens equal those of transformers, for each way a model sees."""
+"""Images through the whole stack: greedy tokens equal those of transformers, for each kind of vision model."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ STORY = "Once upon a time there was a small red fox who lived at the edge of a w
 
 
 def picture(width: int, height: int, seed: int) -> Image.Image:
-    """Blotches of colour: different in every tile, and compressible."""
+    """A picture of colour patches, different in every tile and compressible."""
     noise = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.NEAREST)
 
@@ -58,7 +58,7 @@ DIALOGUES: dict[str, Dialogue] = {
 
 
 def messages_of(dialogue: Dialogue, marker: str | None) -> list[dict[str, Any]]:
-    """OpenAI messages. marker: None removes the markers from the texts, so that the parts' places decide."""
+    """Make OpenAI messages. marker: None removes the markers from the texts, so that the parts' positions decide."""
     messages: list[dict[str, Any]] = []
     for turn in dialogue:
         if isinstance(turn, str):
@@ -77,7 +77,7 @@ def images_of(dialogue: Dialogue) -> list[Image.Image]:
 
 @dataclass
 class Seeing:
-    """A running stack that sees, and the same model in transformers."""
+    """A running stack with a vision model, and the same model in transformers."""
 
     client: OpenAI
     stack: Stack
@@ -91,7 +91,7 @@ class Seeing:
         )
 
     def check(self, dialogue: Dialogue) -> str:
-        """The answer's text, after comparing it and its token counts with the reference's."""
+        """Compare the answer and its token counts with the reference; returns its text."""
         answer = self.answer(messages_of(dialogue, self.marker))
         text, prompt_tokens, completion_tokens = self.reference.answer(dialogue)
         assert answer.usage.prompt_tokens == prompt_tokens
@@ -104,7 +104,7 @@ class Reference:
     """Greedy answers by transformers."""
 
     def __init__(self, model: Any, folder: Path) -> None:
-        # As the file says: AutoTokenizer builds some families' anew and drops tokens that were added by hand.
+        # Read from the file, as AutoTokenizer rebuilds the tokenizers of some families and drops added tokens.
         self._model, self._tokenizer = model, Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._chat = AutoTokenizer.from_pretrained(folder)
         ends = model.generation_config.eos_token_id
@@ -112,7 +112,7 @@ class Reference:
         self._answers: dict[int, tuple[str, int, int]] = {}
 
     def answer(self, dialogue: Dialogue) -> tuple[str, int, int]:
-        """(text, prompt tokens, completion tokens)."""
+        """Text, prompt tokens and completion tokens of the answer."""
         if id(dialogue) not in self._answers:
             ids = torch.tensor([self._tokenizer.encode(self.prompt(dialogue), add_special_tokens=False).ids])
             with torch.inference_mode():
@@ -191,7 +191,7 @@ MODELS: dict[str, tuple[str, str, int, dict[str, Any]] | None] = {
 
 @pytest.fixture(scope="module", params=MODELS)
 def seeing(request, tmp_path_factory, qwen3_tokenizer_dir, gemma3_tokenizer_dir) -> Iterator[Seeing]:
-    """A stack for one of MODELS in float32."""
+    """Start a stack for one of MODELS in float32."""
     folder = tmp_path_factory.mktemp("seeing")
     kind = MODELS[request.param]
     if kind is None:
@@ -224,7 +224,7 @@ def test_every_dialogue(seeing):
     assert len(set(answers)) == len(answers), "a model that says the same about everything proves nothing"
 
 
-def test_many_at_once_are_as_alone(seeing):
+def test_concurrent_answers_equal_single_ones(seeing):
     chosen = list(DIALOGUES.values()) * 3
     with ThreadPoolExecutor(len(chosen)) as pool:
         answers = list(pool.map(lambda dialogue: seeing.answer(messages_of(dialogue, seeing.marker)), chosen))
@@ -267,7 +267,7 @@ def test_responses(seeing):
 
 
 def test_raw_triton_clients_send_encoded_bytes(seeing):
-    """No base64 and no OpenAI messages: a text, and files as they are."""
+    """A text and raw files, without base64 and OpenAI messages."""
     if seeing.marker is None:
         pytest.skip("one family is enough: preprocessing reads these tensors alike for all")
     dialogue: Dialogue = DIALOGUES["one image"]

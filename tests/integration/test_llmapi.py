@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Triton whose `tensorrt_llm` model has the adapter of TensorRT-LLM's LLM API, on the double of that package."""
+"""A real Triton whose `tensorrt_llm` model has the adapter of TensorRT-LLM's LLM API, with a double of that package."""
 
 import json
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wrong requests through the real stack: the right status, OpenAI's error shape, a message that helps."""
+"""Invalid requests through the real stack: the right status, OpenAI's error object, a helpful message."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_not_json(http):
 
 
 @pytest.mark.parametrize("text", ["nul \0 inside", "emoji 🙂", "lone \ud800 surrogate"])
-def test_odd_text_is_no_server_fault(http, text):
+def test_odd_text_is_not_a_server_error(http, text):
     import json
 
     body = json.dumps(HELLO | {"messages": [{"role": "user", "content": text}]}).encode()

@@ -37,7 +37,7 @@ def scripted(qwen3_tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_nothing_is_left_of_aborted_requests(scripted: ScriptedStack) -> None:
-    """Queued, sending, fetching, before the first token, in a stream, in a whole answer, at a deadline."""
+    """Requests are aborted in the queue, while sending, fetching or streaming, before the first token, at a deadline."""
     stack = scripted.stack
     aborter = Aborter(stack.url, stack.model_names[0], 400, seed=1)
     asyncio.run(aborter.run(300, 24))
@@ -49,7 +49,7 @@ def test_nothing_is_left_of_aborted_requests(scripted: ScriptedStack) -> None:
     assert answer.json()["usage"]["completion_tokens"] == 5
 
 
-def test_no_more_than_the_bounds_get_in(scripted: ScriptedStack) -> None:
+def test_admission_keeps_to_the_limits(scripted: ScriptedStack) -> None:
     url = f"{scripted.stack.url}/v1/chat/completions"
     names = ("triton_chat_queued", "triton_chat_engine_running", "triton_chat_engine_waiting")
 
@@ -69,8 +69,8 @@ def test_no_more_than_the_bounds_get_in(scripted: ScriptedStack) -> None:
     wait_at_rest(scripted.stack, PATIENCE_S)
 
 
-def test_the_engine_has_a_bound_of_its_own(scripted: ScriptedStack) -> None:
-    """One request of many choices, or many frontends, can ask more than each frontend's own bound."""
+def test_the_engine_has_its_own_limit(scripted: ScriptedStack) -> None:
+    """A request of many choices, or many frontends, can exceed each frontend's limit."""
     url = f"{scripted.stack.url}/v1/chat/completions"
     answer = httpx.post(url, json=LONG | {"n": 17, "max_tokens": 50}, timeout=PATIENCE_S)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator sees of a real stack: metrics of both halves, one id in every log, one trace through Triton."""
+"""Observability of a real stack: metrics of frontend and Triton, one id in every log, one trace through Triton."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ class Seen:
         return self.http.post(CHAT, json=body, headers=UNSAMPLED | headers)
 
     def log(self, part: str) -> list[dict]:
-        """The part's lines that are objects; Triton writes others between those of its models."""
+        """The part's lines that are JSON objects; Triton writes others between those of its models."""
         lines = (self.logs / f"{part}.log").read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -49,7 +49,7 @@ def seen(qwen3_tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
     settings = {
         "TRITON_CHAT_LOG_FORMAT": "json",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
-        # Whatever the parts write without being told where is looked at, too.
+        # Files that the parts write to default places are checked, too.
         "TMPDIR": str(folder / "tmp"),
     }
     with collector() as collected:
@@ -86,24 +86,24 @@ def test_every_metric_of_dashboard_and_alerts_is_there(seen: Seen) -> None:
         assert labels_read(expression) - PROMETHEUS_LABELS <= known, expression
 
 
-def test_any_of_several_frontends_tells_of_all(seen: Seen) -> None:
+def test_any_frontend_reports_the_metrics_of_all(seen: Seen) -> None:
     series = 'triton_chat_requests_total{endpoint="chat",outcome="ok"}'
 
     def count() -> float:
-        with httpx.Client(base_url=seen.scripted.stack.url, timeout=60) as anew:
-            return samples(anew.get("/metrics").text)[0][series]
+        with httpx.Client(base_url=seen.scripted.stack.url, timeout=60) as client:
+            return samples(client.get("/metrics").text)[0][series]
 
     seen.scripted.play({"text": "Hello."})
     before = count()
     for _ in range(8):
-        with httpx.Client(base_url=seen.scripted.stack.url, timeout=60) as anew:
-            answer = anew.post(CHAT, json={"messages": [{"role": "user", "content": "Hi"}]}, headers=UNSAMPLED)
+        with httpx.Client(base_url=seen.scripted.stack.url, timeout=60) as client:
+            answer = client.post(CHAT, json={"messages": [{"role": "user", "content": "Hi"}]}, headers=UNSAMPLED)
             assert answer.status_code == 200
     assert [count() for _ in range(8)] == [before + 8] * 8
 
 
 def test_one_id_from_the_client_to_the_engine(seen: Seen) -> None:
-    """And nothing of the prompt in any log or file."""
+    """No log and no file has text of the prompt."""
     seen.scripted.play({"text": "a b c d e f g", "error_after": 2})
     response = seen.ask("my private prompt", {"X-Request-Id": "support-ticket/7"})
     assert (response.status_code, response.headers["X-Request-Id"]) == (500, "support-ticket/7")
@@ -115,8 +115,8 @@ def test_one_id_from_the_client_to_the_engine(seen: Seen) -> None:
         ]
 
     wait_until(lambda: bool(accesses()), "the request is in the access log, which is written after its answer")
-    (told,) = accesses()
-    assert (told["status"], told["outcome"], told["model"]) == (500, "internal_error", "qwen3")
+    (access,) = accesses()
+    assert (access["status"], access["outcome"], access["model"]) == (500, "internal_error", "qwen3")
     (engine,) = [one for one in seen.log("tritonserver") if one.get("request_id") == "support-ticket/7"]
     assert (engine["logger"], engine["level"]) == ("tensorrt_llm", "error")
     assert re.fullmatch(r"support-ticket/7/chatcmpl-[0-9a-f]{32}-0", engine["triton_request_id"])
@@ -127,13 +127,13 @@ def test_one_id_from_the_client_to_the_engine(seen: Seen) -> None:
 
 
 def test_the_engines_and_postprocessings_gauges_move(seen: Seen) -> None:
-    """After an answer that failed half way, too, nothing is left."""
+    """They return to 0, also after an answer that failed midway."""
     running = 'triton_chat_engine_running{model="tensorrt_llm"}'
     streams = 'triton_chat_postprocessing_streams{model="postprocessing"}'
 
     def values() -> tuple[float, float]:
-        told = samples(httpx.get(seen.scripted.stack.metrics_url, timeout=60).text)[0]
-        return told[running], told[streams]
+        metrics = samples(httpx.get(seen.scripted.stack.metrics_url, timeout=60).text)[0]
+        return metrics[running], metrics[streams]
 
     seen.scripted.play({"text": "a b c d e f g", "error_after": 3})
     assert seen.ask("Hi", {}).status_code == 500

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models, health, and the requests of the Qwen2 document as its readers send them."""
+"""Models, health, and the requests of the Qwen2 document."""
 
 import json
 
@@ -19,7 +19,7 @@ def test_health(http):
 
 
 def test_the_qwen2_documents_curl(http, stack):
-    """Its path has a double slash, and its text is Chinese."""
+    """The path has a double slash, and the text is Chinese."""
     body = {
         "model": "qwen2",
         "messages": [
@@ -55,7 +55,7 @@ def test_responses(client):
 
 @pytest.mark.python_engine("the prompt's log-probabilities are an extension")
 def test_echo_with_logprobs(client):
-    """What evaluation harnesses ask: the prompt's own log-probabilities."""
+    """Evaluation harnesses request log-probabilities of the prompt."""
     prompt = "The capital of France is Paris"
     answer = client.completions.create(model="qwen2", prompt=prompt, max_tokens=1, echo=True, logprobs=1, temperature=0)
     logprobs = answer.choices[0].logprobs
@@ -66,8 +66,8 @@ def test_echo_with_logprobs(client):
 
 
 def test_sampling_defaults_are_the_checkpoints(client):
-    """Its generation config asks for temperature 0.2; at OpenAI's 1.0 a model of this size seldom stays on topic."""
-    said = [
+    """Its generation config has temperature 0.2; at OpenAI's 1.0 a model of this size seldom stays on topic."""
+    answers = [
         client.chat.completions.create(
             model="qwen2",
             messages=[{"role": "user", "content": "Please name the capital of France."}],
@@ -78,4 +78,4 @@ def test_sampling_defaults_are_the_checkpoints(client):
         .message.content
         for seed in range(4)
     ]
-    assert sum("Paris" in text for text in said) >= 3
+    assert sum("Paris" in text for text in answers) >= 3

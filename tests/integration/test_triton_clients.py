@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tritonclient` on the ensemble and on `tensorrt_llm`, as Triton teams use them, and Triton's HTTP generate_stream."""
+"""`tritonclient` with the ensemble and with `tensorrt_llm`, and Triton's HTTP generate_stream."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ async def test_stop_strings_as_a_request_parameter(stack):
 
 @pytest.mark.python_engine("stream_id is an extension; such an id is refused (test_trtllm)")
 async def test_equal_request_ids_do_not_mix(stack):
-    """perf_analyzer numbers its requests from zero in each of its workers."""
+    """Each worker of perf_analyzer numbers its requests from zero."""
 
     async def ask(country: str) -> str:
         prompt = json.dumps({"messages": [{"role": "user", "content": f"Please name the capital of {country}."}]})
@@ -97,7 +97,7 @@ async def test_ids_on_tensorrt_llm(stack, smollm2_dir):
 
 @pytest.mark.parametrize("running", [True, False], ids=["mid-stream", "at-once"])
 async def test_stop_by_request_id(stack, running):
-    """The contract's cancellation: another request with the same id and `stop`."""
+    """Cancel as the contract says: another request with the same id and `stop`."""
     request_id, done = uuid.uuid4().hex, asyncio.Event()
     scalars = [tensor("input_lengths", 3, np.int32), tensor("request_output_len", 3000, np.int32)]
     started = [tensor("input_ids", [504, 3575, 282], np.int32), *scalars, tensor("streaming", True, bool)]
@@ -144,7 +144,7 @@ async def test_a_wrong_request_says_why(stack, inputs, words):
 
 @pytest.mark.python_engine("the output error is an extension")
 async def test_an_engine_refusal_as_an_output(stack):
-    """What the frontend asks for, since an error in the middle of an ensemble would leak its request inside Triton."""
+    """The frontend requests it, as an error inside an ensemble would leak its request in Triton."""
     inputs = [tensor("text_input", b"hello", object), tensor("beam_width", 4, np.int32)]
     [response] = await infer(stack, "ensemble", inputs, {"error_output": True})
     assert b"beam search" in response["error"].item()

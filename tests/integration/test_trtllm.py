@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorRT-LLM's C++ backend does otherwise than a Python engine, on its double: ends, ids, beams, refusals.
+"""Differences of TensorRT-LLM's C++ backend from Python engines, with its double: ends, ids, beams, refusals.
 
 That the API behaves alike is for the other files: test_dialogues runs on both, `--double` runs all on the double.
 """
@@ -74,10 +74,10 @@ async def test_the_engine_sends_nothing_beyond_the_contract(stack) -> None:
     responses = await infer(stack.stack, "tensorrt_llm", [*inputs, tensor("streaming", True, bool)])
     assert len(responses) == 3, "the last one says no more than that an end id came"
     assert not any(EXTENSIONS & set(response) for response in responses)
-    assert [response["sequence_length"].item() for response in responses][:2] == [1, 1], "of this response alone"
+    assert [response["sequence_length"].item() for response in responses][:2] == [1, 1], "only of this response"
 
 
-def test_a_client_that_leaves_frees_the_engine(double_qwen3: ScriptedStack) -> None:
+def test_a_client_that_disconnects_frees_the_engine(double_qwen3: ScriptedStack) -> None:
     stack = double_qwen3.stack
     double_qwen3.play(ENDLESS)
     body = HELLO | {"stream": True, "max_tokens": 4000}
@@ -97,7 +97,7 @@ def test_a_stop_string_frees_the_engine(double_qwen3: ScriptedStack) -> None:
 
 
 async def test_answers_of_one_request_id_are_never_mixed(double_qwen3: ScriptedStack) -> None:
-    """Nothing in the backend's responses tells two requests of one id apart."""
+    """The backend's responses do not distinguish two requests of one id."""
     double_qwen3.play({"text": "one two three four", "delay_s": 0.3})
 
     async def ask_once() -> str:
@@ -145,8 +145,8 @@ def test_what_the_backend_would_ignore_is_refused(double_qwen3: ScriptedStack, f
     assert "engine" in refused.json()["error"]["message"]
 
 
-def test_the_backend_is_told_the_apis_sampling_defaults(double_qwen3: ScriptedStack) -> None:
-    """It reads no generation config, and decodes greedily where it is told nothing."""
+def test_the_backend_gets_the_apis_sampling_defaults(double_qwen3: ScriptedStack) -> None:
+    """It reads no generation config and decodes greedily by default."""
     double_qwen3.play({"text": "one"})
     assert ask(double_qwen3).status_code == 200
     asked = double_qwen3.asked_double()
@@ -156,8 +156,8 @@ def test_the_backend_is_told_the_apis_sampling_defaults(double_qwen3: ScriptedSt
     assert (asked["runtime_top_k"], asked["seed"]) == (1, 7)
 
 
-def test_nothing_stays_in_postprocessing(double_qwen3: ScriptedStack) -> None:
-    """Tokenizing and refused requests announce no answer; ended and stopped ones are forgotten."""
+def test_nothing_is_left_in_postprocessing(double_qwen3: ScriptedStack) -> None:
+    """Tokenizing and refused requests announce no answer; ended and stopped ones are removed."""
     stack = double_qwen3.stack
 
     def streams() -> float:

@@ -15,7 +15,7 @@ PYTHON = ROOT / ".cache" / "rtx-venv" / "bin" / "python"
 
 
 def build(onnx: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """For a GPU of another machine."""
+    """Build a plan for a GPU of another machine."""
     line = [onnx, onnx.with_name("model.plan"), "--package", "tensorrt_rtx", "--compute", "8.9", *options]
     command = [PYTHON, "-m", "scripts.engine_build.vit_plan", *line]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
@@ -38,7 +38,7 @@ def test_a_plan_holds_the_weights_in_their_type(variant: str, dtype: str, tmp_pa
     assert not list(half.parent.glob(".*"))
 
 
-def test_what_the_builder_refuses_is_told(tmp_path: Path) -> None:
+def test_the_builders_refusal_is_reported(tmp_path: Path) -> None:
     import onnx
 
     write_internvit(tmp_path, "300m")
