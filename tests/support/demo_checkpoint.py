@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny stand-in for SmolLM2: a random Llama of its hidden size, and a tokenizer of bytes with its special tokens."""
+"""A tiny substitute for SmolLM2: a random Llama of its hidden size, and a byte tokenizer with its special tokens."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<reponame>", "<issue_
 
 
 def make_base(folder: Path) -> Path:
-    """Write the checkpoint, weights in bf16; seeded, so always the same."""
+    """Write the checkpoint with seeded bf16 weights."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
     torch.manual_seed(3)

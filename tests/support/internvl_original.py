@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model of transformers in InternVL's original layout, worked out from published files, not from the code under test."""
+"""Write a model of transformers in InternVL's original layout, derived from published files, not from our own code."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.support.checkpoints import SHAPE
 
 
 def write_original(folder: Path, model: InternVLForConditionalGeneration, language: str) -> None:
-    """Write config.json and model.safetensors. language: qwen2, qwen3, llama or internlm2 (a Llama in its names)."""
+    """Write config.json and model.safetensors. language: qwen2, qwen3, llama or internlm2 (a Llama with its names)."""
     tensors = dict(_original_tensors(model, language))
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"}
@@ -91,7 +91,7 @@ def _as_internlm2(text: dict[str, torch.Tensor], config: PretrainedConfig) -> It
 
 
 def _original_config(config: InternVLConfig, language: str) -> dict[str, Any]:
-    """With the keys of OpenGVLab/InternVL2_5-2B, some of which nobody needs."""
+    """The config with all keys of OpenGVLab/InternVL2_5-2B, including unused ones."""
     vision, text = config.vision_config, config.text_config
     rope = text.rope_parameters
     scaling = {"type": rope["rope_type"], "factor": rope["factor"]} if rope["rope_type"] != "default" else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vision tower's kernel where Triton is installed: `python triton_kernel.py CHECK` prints one line of JSON."""
+"""Check the vision tower's kernel with Triton: `python triton_kernel.py CHECK` prints one line of JSON."""
 
 import json
 import math
@@ -18,7 +18,7 @@ HEADS, SIZE = 3, 64
 
 
 def attended() -> list[list[float]]:
-    """The largest difference between the tower's attention with and without the kernel, and the largest value."""
+    """For each case: the largest difference of attention with and without the kernel, and the largest value."""
     found = []
     for patches, tiles, dtype in ((64, 1, torch.float32), (192, 3, torch.float32), (128, 2, torch.float16)):
         torch.manual_seed(patches)
@@ -36,7 +36,7 @@ def attended() -> list[list[float]]:
 
 
 def supported() -> list[bool]:
-    """InternViT-300M's on Hopper, and then what differs in one thing."""
+    """Whether the kernel is used: InternViT-300M on Hopper, then cases that differ in one thing."""
     usual = {"is_cuda": True, "dtype": torch.bfloat16, "shape": (13, 1025, 3072), "device": "cuda:0"}
     shapes = [(13, 1024, 3072), (13, 1025, 6144), (4096, 1025, 3072)]
     others = [{"is_cuda": False}, {"dtype": torch.float32}, *({"shape": shape} for shape in shapes)]
@@ -47,7 +47,7 @@ def supported() -> list[bool]:
 
 
 def compiled() -> dict[str, bool | int]:
-    """For Hopper, at InternViT-300M's lengths: whether its tensor cores are used, and bytes of shared memory."""
+    """Compile for Hopper and InternViT-300M: whether tensor cores are used, and bytes of shared memory."""
     kernel = tile_attention._attend
     lengths = {"tokens": 1025, "heads": 16, "size": 64, "scale": math.log2(math.e) / 8}
     names = kernel.arg_names

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny random vision towers of transformers, and the `vision/` folders that the splitter would write for them."""
+"""Tiny random vision towers of transformers, and their `vision/` folders as the splitter writes them."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "n
 
 
 def random_weights(model: torch.nn.Module, seed: int = 3) -> None:
-    """Every parameter random, ones and zeros as well, so that no tensor can be left out unseen."""
+    """Randomise every parameter, also those of norms and biases, so that a forgotten tensor is noticed."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -32,13 +32,13 @@ def random_weights(model: torch.nn.Module, seed: int = 3) -> None:
 
 
 def random_tiles(count: int, size: int = SIZE, seed: int = 5) -> torch.Tensor:
-    """Uint8 [count, size, size, 3]."""
+    """Draw tiles, uint8 [count, size, size, 3]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
 
 
 def internvl(variant: str) -> InternVLForConditionalGeneration:
-    """A random float32 InternVL of transformers."""
+    """Create a random float32 InternVL of transformers."""
     vision = {
         **VISION,
         **VARIANTS[variant],
@@ -54,7 +54,7 @@ def internvl(variant: str) -> InternVLForConditionalGeneration:
 
 
 def internvit_config(variant: str, **changes: Any) -> dict[str, Any]:
-    """The canonical vision/config.json of `internvl(variant)`."""
+    """The vision/config.json of `internvl(variant)`."""
     flags = VARIANTS[variant]
     return {
         "model_type": "internvit",
@@ -77,7 +77,7 @@ def internvit_config(variant: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-# transformers' name below a layer -> the canonical one.
+# Name within a layer in transformers -> in vision/model.safetensors.
 LAYER_NAMES = {
     "layernorm_before": "norm1",
     "layernorm_after": "norm2",
@@ -99,7 +99,7 @@ OTHER_NAMES = {
 
 
 def canonical_tensors(model: InternVLForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """The tensors of vision/model.safetensors from transformers' names, which split qkv."""
+    """Convert transformers' tensors, which have separate q, k and v, to those of vision/model.safetensors."""
     given = {name: tensor for name, tensor in model.model.state_dict().items() if not name.startswith("language_model")}
     tensors: dict[str, torch.Tensor] = {}
     for kind in ("weight", "bias"):
@@ -125,7 +125,7 @@ def _canonical(name: str) -> str:
 
 
 def write_internvit(folder: Path, variant: str, **changes: Any) -> InternVLForConditionalGeneration:
-    """A checkpoint's `vision/` folder in `folder`; returns the model of transformers with the same weights."""
+    """Write a `vision/` folder in `folder`; returns the model of transformers with the same weights."""
     model = internvl(variant)
     write_vision(folder, internvit_config(variant, **changes), canonical_tensors(model))
     return model
@@ -142,7 +142,7 @@ INTERNVIT_300M = {
 
 
 def write_internvit_300m(folder: Path, layers: int) -> None:
-    """A `vision/` folder of the published width with random float32 weights, 0.05 GB a layer."""
+    """Write a `vision/` folder of the published width with random float32 weights, 0.05 GB per layer."""
     config = internvit_config("300m", **INTERNVIT_300M, num_hidden_layers=layers)
     with torch.device("meta"):
         shapes = {
@@ -156,14 +156,14 @@ def write_internvit_300m(folder: Path, layers: int) -> None:
 
 
 def write_vision(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """vision/config.json and vision/model.safetensors."""
+    """Write vision/config.json and vision/model.safetensors."""
     (folder / "vision").mkdir(parents=True, exist_ok=True)
     (folder / "vision" / "config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "vision" / "model.safetensors")
 
 
 def gemma3() -> Gemma3ForConditionalGeneration:
-    """A random float32 Gemma 3 of transformers."""
+    """Create a random float32 Gemma 3 of transformers."""
     vision = {**VISION, "image_size": SIZE, "patch_size": 14, "vision_use_head": False}
     text = {**TEXT, "num_key_value_heads": 1, "head_dim": 16}
     model = Gemma3ForConditionalGeneration(
@@ -174,7 +174,7 @@ def gemma3() -> Gemma3ForConditionalGeneration:
 
 
 def write_siglip(folder: Path) -> Gemma3ForConditionalGeneration:
-    """A `vision/` folder with Gemma 3's tensors named as published; returns the model with the same weights."""
+    """Write a `vision/` folder with Gemma 3's published tensor names; returns the model with the same weights."""
     model = gemma3()
     config = {
         **model.config.vision_config.to_dict(),
@@ -193,6 +193,6 @@ def write_siglip(folder: Path) -> Gemma3ForConditionalGeneration:
 
 
 def normalised(tiles: torch.Tensor, mean: Any = MEAN, std: Any = STD) -> torch.Tensor:
-    """Float32 pixel values [n, 3, s, s], as an image processor makes them."""
+    """Compute the float32 pixel values [n, 3, s, s] of an image processor."""
     pixels = tiles.permute(0, 3, 1, 2).float() / 255
     return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny random vision-language checkpoints, made by transformers itself and written in the layouts that are published."""
+"""Tiny random vision-language checkpoints of transformers, in the published layouts."""
 
 import json
 import shutil
@@ -31,14 +31,14 @@ from tests.support.internvl_original import write_original
 
 IMAGE_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>")
 HEAD_DIM = 64
-# InternLM2 is a Llama in other clothes.
+# InternLM2 is a Llama with other tensor names.
 LANGUAGES: dict[str, type[PretrainedConfig]] = {
     "qwen2": Qwen2Config,
     "qwen3": Qwen3Config,
     "llama": LlamaConfig,
     "internlm2": LlamaConfig,
 }
-# InternViT-300M's and InternViT-6B's ways.
+# As InternViT-300M and InternViT-6B.
 SMALL_TOWER = {"attention_bias": True, "use_qk_norm": False, "norm_type": "layer_norm"}
 LARGE_TOWER = {"attention_bias": False, "use_qk_norm": True, "norm_type": "rms_norm"}
 _WEIGHTS = "model.safetensors"
@@ -47,7 +47,7 @@ _IMAGE_TOKENS_OF_GEMMA = {
     "eoi_token_index": "<end_of_image>",
     "image_token_index": "<image_soft_token>",
 }
-# As google/gemma-3-4b-it has it.
+# As in google/gemma-3-4b-it.
 GEMMA_PROCESSOR = {
     "do_normalize": True,
     "do_rescale": True,
@@ -65,7 +65,7 @@ GEMMA_PROCESSOR = {
 
 @dataclass(frozen=True)
 class VlmCheckpoint:
-    """path: in the layout asked for. reference: the same weights for transformers' InternVLForConditionalGeneration."""
+    """A checkpoint in the requested layout, and the same weights for InternVLForConditionalGeneration in `reference`."""
 
     path: Path
     reference: Path
@@ -116,7 +116,7 @@ def make_internvl(
     )
     torch.manual_seed(7)
     model = InternVLForConditionalGeneration(config).to(torch.float32)
-    _enliven(model, tied)
+    _randomise(model, tied)
     model.generation_config.eos_token_id = [ids["eos_token_id"]]
     model.save_pretrained(reference)
     if layout == "original":
@@ -139,7 +139,7 @@ def make_gemma3(folder: Path, tokenizer_dir: Path) -> Path:
         vision_use_head=False,
     )
     config = Gemma3Config(
-        # A window no shorter than an image's tokens, as in published models: else vLLM lets them see each other no longer.
+        # The window is no shorter than an image's tokens, as in published models: otherwise vLLM masks some of them.
         text_config=Gemma3TextConfig(**SHAPE, **SLIDING | {"sliding_window": 512}, **ids, vocab_size=vocab_size),
         vision_config=vision,
         mm_tokens_per_image=256,
@@ -147,8 +147,8 @@ def make_gemma3(folder: Path, tokenizer_dir: Path) -> Path:
     )
     torch.manual_seed(7)
     model = Gemma3ForConditionalGeneration(config).to(torch.float32)
-    _enliven(model, tied=True)
-    _sharpen(model)
+    _randomise(model, tied=True)
+    _sharpen_attention(model)
     model.save_pretrained(folder)
     rename_tensors(folder, lambda name: name.replace("vision_tower.", "vision_tower.vision_model."))
     _write_json(folder / "preprocessor_config.json", GEMMA_PROCESSOR)
@@ -157,7 +157,7 @@ def make_gemma3(folder: Path, tokenizer_dir: Path) -> Path:
 
 
 def make_tokenizer(folder: Path) -> Path:
-    """Write a Qwen2 tokenizer of all bytes and a few merges: quick to load, and whole checkpoints stay small."""
+    """Write a small Qwen2 tokenizer with all bytes and a few merges, which loads quickly."""
     folder.mkdir(parents=True, exist_ok=True)
     vocab = {piece: index for index, piece in enumerate([*sorted(ByteLevel.alphabet()), "th", "the", "Ġthe"])}
     merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
@@ -170,13 +170,13 @@ def make_tokenizer(folder: Path) -> Path:
 
 
 def rename_tensors(folder: Path, rename: Callable[[str], str]) -> None:
-    """Write a checkpoint's weights again under other names."""
+    """Rename the tensors of a checkpoint."""
     tensors = {rename(name): tensor for name, tensor in load_file(folder / _WEIGHTS).items()}
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
 
 
 def write_shards(folder: Path, shards: int) -> None:
-    """Cut a checkpoint's one weight file into several with an index."""
+    """Split a checkpoint's weight file into shards with an index."""
     tensors = load_file(folder / _WEIGHTS)
     (folder / _WEIGHTS).unlink()
     weight_map = {}
@@ -189,7 +189,7 @@ def write_shards(folder: Path, shards: int) -> None:
 
 
 def _write_tokenizer(source: Path, target: Path, tokens: tuple[str, ...]) -> tuple[int, dict[str, int | None]]:
-    """Copy a tokenizer with `tokens` added as special ones; (rows that its embedding needs, its special ids)."""
+    """Copy a tokenizer with `tokens` added as special tokens; returns (rows of its embedding, its special ids)."""
     target.mkdir(parents=True)
     for name in ("tokenizer_config.json", "chat_template.jinja"):
         if (source / name).exists():
@@ -199,7 +199,7 @@ def _write_tokenizer(source: Path, target: Path, tokens: tuple[str, ...]) -> tup
     tokenizer.save(str(target / "tokenizer.json"))
     config = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
     ids = {f"{kind}_token_id": _id_of(tokenizer, config.get(f"{kind}_token")) for kind in ("bos", "eos", "pad")}
-    # As published ones are: a little larger than the tokenizer.
+    # A little larger than the tokenizer, as in published models.
     return -(-(tokenizer.get_vocab_size() + 1) // 64) * 64, ids
 
 
@@ -208,8 +208,8 @@ def _id_of(tokenizer: Tokenizer, token: Any) -> int | None:
     return None if content is None else tokenizer.token_to_id(content)
 
 
-def _enliven(model: torch.nn.Module, tied: bool) -> None:
-    """Give every tensor values of its own: transformers starts norms at one, biases and positions at zero."""
+def _randomise(model: torch.nn.Module, tied: bool) -> None:
+    """Randomise every tensor: transformers initialises norms to one, biases and positions to zero."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "vision_tower" in name or "multi_modal_projector" in name:
@@ -217,12 +217,12 @@ def _enliven(model: torch.nn.Module, tied: bool) -> None:
             elif name.endswith(("norm.weight", "bias")):
                 parameter.add_(torch.randn_like(parameter) * 0.1)
         if tied:
-            # With large tied embeddings a random model only repeats its last token; small ones let the layers speak.
+            # With large tied embeddings a random model only repeats its last token.
             model.get_input_embeddings().weight.mul_(0.02)
 
 
-def _sharpen(model: Gemma3ForConditionalGeneration) -> None:
-    """Make attention look: else every answer is near the mean of all tokens, whatever the picture and the mask."""
+def _sharpen_attention(model: Gemma3ForConditionalGeneration) -> None:
+    """Sharpen attention; otherwise every answer is close to the mean of all tokens, whatever the picture and mask."""
     with torch.no_grad():
         model.model.multi_modal_projector.mm_input_projection_weight.mul_(0.3)
         for name, parameter in model.named_parameters():

@@ -33,7 +33,7 @@ FIELDS = request_fields(Controls("m"), [Turn("user", "Hello")])
 
 
 class Body(httpx2.AsyncByteStream):
-    """A streamed answer; `hang` never ends it. `closed` is set when the client hangs up or has all of it."""
+    """A streamed answer. hang: whether it never ends. `closed` is set when the client has closed the stream."""
 
     def __init__(self, *deltas: dict[str, Any], error: str = "", hang: bool = False) -> None:
         self._events = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
@@ -102,7 +102,7 @@ async def test_an_answer_with_reasoning_and_two_calls() -> None:
     assert not conversation.busy and not conversation.error
 
 
-async def test_stop_closes_the_stream_and_keeps_what_came() -> None:
+async def test_stop_closes_the_stream_and_keeps_the_partial_answer() -> None:
     body = Body({"content": "Once upon"}, hang=True)
     conversation = ask(streaming(body))
     async with asyncio.timeout(30):
@@ -117,7 +117,7 @@ async def test_stop_closes_the_stream_and_keeps_what_came() -> None:
     assert conversation.unanswered == []
 
 
-async def test_what_was_never_answered_is_given_back() -> None:
+async def test_an_unanswered_question_is_returned() -> None:
     refusal = {"error": {"message": "messages[0] is too long", "type": "invalid_request_error", "code": None}}
     conversation = await finish(ask(endpoint(httpx2.Response(400, json=refusal))))
     assert conversation.turns == []
@@ -126,7 +126,7 @@ async def test_what_was_never_answered_is_given_back() -> None:
     assert render(conversation)[-1]["content"].endswith(conversation.error)
 
 
-async def test_an_error_in_the_middle_keeps_what_came() -> None:
+async def test_an_error_in_the_middle_keeps_the_partial_answer() -> None:
     conversation = await finish(ask(streaming(Body({"content": "Once"}, error="the engine died"))))
     assert [turn.text for turn in conversation.turns] == ["Hello", "Once"]
     assert conversation.error == "The answer broke off: the engine died."
@@ -143,13 +143,13 @@ async def test_an_error_in_the_middle_keeps_what_came() -> None:
     ],
 )
 async def test_error_messages(answer: httpx2.Response | Exception, words: str, monkeypatch) -> None:
-    # The client waits and tries some of these twice more.
+    # The client would wait and retry some of these twice.
     monkeypatch.setattr("openai._base_client.BaseClient._calculate_retry_timeout", lambda *_: 0.0)
     with pytest.raises(PageError, match=words):
         await endpoint(answer).models("")
 
 
-async def test_a_visitors_key_goes_along_and_only_theirs() -> None:
+async def test_a_visitors_key_is_sent_only_with_their_requests() -> None:
     seen: list[httpx2.Request] = []
     models = {"object": "list", "data": [{"id": "a", "object": "model", "created": 0, "owned_by": ""}]}
     served = endpoint(httpx2.Response(200, json=models), seen)
@@ -240,7 +240,7 @@ def test_rendering() -> None:
     contents = [entry["content"] for entry in render(conversation)]
     assert contents[:4] == [{"path": "a.png"}, "?", "Hm.", "Cold."]
     assert contents[4] == '```json\n{\n  "city": "Tromsø"\n}\n```'
-    # A fence longer than what is in the text, and an error that cannot pass for markup.
+    # The fence is longer than the one in the text, and the error is escaped.
     assert contents[5:] == ["*Stopped.*", "````json\na ``` b\n````", "⚠️ `&lt;image&gt;` is no tag."]
     assert render(conversation)[2]["metadata"] == {"title": "Reasoning", "status": "done"}
 
@@ -256,7 +256,7 @@ async def test_reasoning_is_open_while_it_grows() -> None:
     assert render(conversation)[1]["metadata"]["status"] == "done"
 
 
-def test_the_longest_unused_conversation_is_forgotten_with_its_pictures(tmp_path: Path) -> None:
+def test_the_least_recently_used_conversation_is_deleted_with_its_pictures(tmp_path: Path) -> None:
     kept = Conversations(limit=2)
     file = tmp_path / "a.png"
     file.touch()
@@ -292,7 +292,7 @@ class _Models(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -303,7 +303,7 @@ async def test_one_certificate_is_trusted_and_no_other(tmp_path: Path, own: bool
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         trusted = tmp_path / ("server.pem" if own else "other.pem")
-        # By a name that the certificate does not have, as it is with one that is issued for a public name.
+        # The certificate is for another name, as one for a public name is.
         url = f"https://localhost:{server.server_port}/v1"
         client = Endpoint(PageSettings(base_url=url, api_certificate=trusted))
         if own:
@@ -328,7 +328,7 @@ def test_the_launchers_flags(tmp_path: Path) -> None:
     assert not parse_options([]).ui
 
 
-def test_the_page_is_told_no_keys() -> None:
+def test_the_page_gets_no_keys() -> None:
     base = {
         "OPENAI_API_KEY": "mine",
         "TRITON_CHAT_API_KEY": "k",
@@ -341,7 +341,7 @@ def test_the_page_is_told_no_keys() -> None:
     assert not {"OPENAI_API_KEY", "TRITON_CHAT_API_KEY", "GRADIO_SHARE"} & set(environment)
 
 
-def test_an_open_page_is_warned_of() -> None:
+def test_an_open_page_causes_a_warning() -> None:
     opened = parse_options(["--ui", "--ui-host", "0.0.0.0"])
     assert len(page.page_warnings(opened, Settings.load([], {}))) == 2
     assert len(page.page_warnings(opened, Settings.load(["--api-key", "k"], {}))) == 1

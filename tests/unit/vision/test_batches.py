@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the tiles of waiting requests become runs, and how their rows find back."""
+"""Tiles of queued requests are grouped into runs of the tower."""
 
 import itertools
 import threading
@@ -50,7 +50,7 @@ def test_a_run_leaves_out_only_what_does_not_fit(counts, budget):
         assert size + counts[job] - start > budget
 
 
-def test_a_dropped_job_is_run_no_more():
+def test_a_dropped_job_is_not_run():
     queue: TileQueue[str] = TileQueue()
     queue.add("long", 5)
     queue.add("next", 1)
@@ -60,9 +60,9 @@ def test_a_dropped_job_is_run_no_more():
 
 
 class NumberTower:
-    """A runtime whose two tokens of a tile hold the tile's first byte; refuses runs that hold the byte `bad`.
+    """A fake runtime: both tokens of a tile have the value of its first byte. A run with the byte `bad` fails.
 
-    It waits at `gate`, so that a test decides what is queued when a run ends.
+    Runs wait for `gate`, so that a test controls what is queued when a run ends.
     """
 
     max_tiles = 6
@@ -84,7 +84,7 @@ class NumberTower:
 
 
 class Answers:
-    """What every job got, and a wait for the last of them."""
+    """Collects the result of each job; `wait` returns when all have one."""
 
     def __init__(self, count: int) -> None:
         self.got: dict[int, list[object]] = {job: [] for job in range(count)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The requests of the Triton model `vit`: text passes through, images get the tower's rows, wrong ones an error."""
+"""Requests to the Triton model `vit`: text passes through, images get the tower's rows, invalid ones an error."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from vision.options import VitOptions
 from vision.service import VisionService
 from vision.towers.registry import load_tower
 
-# Of one tile, and of the language model.
+# Tokens of one tile, and the language model's hidden size.
 TOKENS, HIDDEN = 4, 40
 
 

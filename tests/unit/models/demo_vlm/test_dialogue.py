@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo model is trained on exactly the ids that the server sends, and its answers are scored as the text says."""
+"""The demo model is trained on the same ids that the server sends, and its answers are scored correctly."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def encoder(base: Path) -> Encoder:
 
 @pytest.fixture(scope="module")
 def builder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> PromptBuilder:
-    """The server's, over a folder with the demo model's tokenizer and vision config."""
+    """The server's prompt builder, with the demo model's tokenizer and vision config."""
     folder = tmp_path_factory.mktemp("served")
     for name in ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / name).write_text((base / name).read_text())
@@ -76,7 +76,7 @@ def test_the_ids_are_those_that_the_server_sends(
     assert [len(picture.pixels) for picture in sent.pictures] == tiles
 
 
-def test_the_answers_are_what_is_to_be_written(encoder: Encoder) -> None:
+def test_only_the_answers_are_targets(encoder: Encoder) -> None:
     ids, written = encoder.encode([Turn("Color?", "It is red."), Turn("assistant\n?", "No.")], [2])
     text = encoder.tokenizer.decode([item for item, own in zip(ids, written, strict=True) if own], False)
     assert text == "It is red.<|im_end|>No.<|im_end|>"

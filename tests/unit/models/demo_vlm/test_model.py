@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo model in plain PyTorch, and the folder that is served: the same numbers from both."""
+"""The demo model in PyTorch and its served folder give the same numbers."""
 
 import json
 from pathlib import Path
@@ -34,12 +34,12 @@ from scripts.prepare import demo_vlm as prepare
 from tests.support.demo_checkpoint import make_base
 from vision.towers.internvit import load
 
-# Of the logits' own spread. PyTorch's CPU kernels may round a process's first pass unlike all later ones: 0.004 apart.
+# Relative to the logits' norm. PyTorch's CPU kernels may round a process's first pass differently, by 0.004.
 ROUNDING = 0.02
 
 
 def differing(logits: Tensor, expected: Tensor) -> float:
-    """How far apart, as a fraction of what is expected (root mean squares)."""
+    """The norm of the difference, relative to that of the expected logits."""
     return float((logits.float() - expected.float()).norm() / expected.float().norm())
 
 
@@ -50,7 +50,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(base: Path) -> DemoModel:
-    """With changes that matter, rounded as a weights file rounds them."""
+    """A model with large changes, rounded as in a weights file."""
     torch.manual_seed(5)
     made = DemoModel(base)
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_the_served_vision_tower_gives_the_same_rows(
     torch.testing.assert_close(rows, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_each_tile_becomes_the_tokens_that_stand_for_it(model: DemoModel, batch: Batch) -> None:
+def test_each_tile_replaces_its_own_image_tokens(model: DemoModel, batch: Batch) -> None:
     with torch.no_grad():
         before, _ = model.embeddings(batch)
         changed = Batch(**{name: getattr(batch, name).clone() for name in Batch.__slots__})
@@ -160,7 +160,7 @@ def test_a_few_steps_on_a_sample_learn_it(base: Path) -> None:
     assert all(torch.equal(value, model.language.state_dict()[name]) for name, value in frozen.items())
 
 
-def test_drift_from_the_original_is_felt_where_there_is_any(model: DemoModel, base: Path) -> None:
+def test_drift_measures_the_change_from_the_original(model: DemoModel, base: Path) -> None:
     encoder = Encoder(base)
     dialogues = text_chats.answered(model, encoder, ["Hello!", "What is 2 + 2?"], 5)
     chat = text_chats.pick(Random(0), encoder, dialogues, 2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo model's pictures show what their scenes say, and the answers are true of them."""
+"""The demo model's pictures match their scenes, and the answers are true."""
 
 import re
 from collections import Counter
@@ -63,7 +63,7 @@ def test_every_color_shape_and_skill_occurs() -> None:
     assert set(skills) == expected | {multi_image.SKILL}
 
 
-def test_things_lie_inside_the_picture_and_apart() -> None:
+def test_things_are_inside_the_picture_and_do_not_overlap() -> None:
     for item in scenes(300):
         for index, thing in enumerate(item.things):
             assert thing.size < thing.x < item.width - thing.size
@@ -84,20 +84,20 @@ def test_the_picture_has_the_colors_of_its_things_and_background() -> None:
             assert word.rgb in colors
 
 
-def test_the_ink_of_a_word_is_where_the_scene_says() -> None:
+def test_the_ink_of_a_word_is_at_its_position() -> None:
     for item in filter(is_even, scenes(200)):
         if len(item.words) != 1 or item.things or item.rgb != item.rgb_end:
             continue
         word = item.words[0]
         pixels = np.asarray(paint(item, 0)).astype(int)
         rows, columns = np.nonzero(np.abs(pixels - item.rgb).sum(2))
-        # A font's box of a text may hold some of the space around the letters.
+        # A font's bounding box may include some space around the letters.
         near = 0.15 * word.font_size
         assert abs(columns.min() - word.x) < near and abs(columns.max() - word.x - word.width) < near
         assert abs(rows.min() - word.y) < near and abs(rows.max() - word.y - word.height) < near
 
 
-def test_patch_labels_say_what_is_in_each_tile() -> None:
+def test_patch_labels_match_the_things_in_each_tile() -> None:
     for item in scenes(200):
         columns, rows = tiling.grid(item.width, item.height, MIN_TILES, MAX_TILES, TILE)
         labels = patch_labels(item, columns, rows, True, PATCHES_PER_SIDE)
@@ -115,7 +115,7 @@ def test_patch_labels_say_what_is_in_each_tile() -> None:
         assert characters <= {character for word in item.words for character in word.text}
 
 
-def test_labels_lie_on_the_tiles_as_the_pixels_do() -> None:
+def test_labels_match_the_pixels_of_the_tiles() -> None:
     rng = Random(4)
     for _ in range(40):
         item = scene(rng, plan(rng, SEEN_PAIRS))
@@ -267,7 +267,7 @@ def _tip(direction: str, point: tuple[float, float]) -> float:
     return {"left": -point[0], "right": point[0], "up": -point[1], "down": point[1]}[direction]
 
 
-def test_answers_about_several_pictures() -> None:
+def test_answers_about_multiple_pictures() -> None:
     ordinals = ["first", "second", "third"]
     seen = 0
     for index in range(300):

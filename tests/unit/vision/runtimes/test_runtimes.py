@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtimes of `vit`: ONNX against torch, and what is refused at load."""
+"""The runtimes of `vit`: ONNX compared with torch, and errors at load."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from vision.runtimes.onnx_runtime import find_providers
 from vision.runtimes.registry import RUNTIMES, build_runtime
 from vision.towers.registry import load_tower
 
-# Shares of the largest value. Float32 sums in another order; torch's rows are rounded to bfloat16 (2^-9) on their way.
+# Tolerances relative to the largest value: float32 sums in another order; torch's rows are rounded to bfloat16 (2^-9).
 FLOAT32, BFLOAT16 = 1e-3, 2**-8
 WRITERS = {name: lambda folder, name=name: write_internvit(folder, name) for name in VARIANTS} | {
     "siglip": write_siglip
@@ -43,7 +43,7 @@ def build(model: Path, runtime: str = "torch", **values: object):
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest, as a share of the largest value."""
+    """The largest difference, relative to the largest value."""
     assert found.shape == expected.shape
     return float((found.float() - expected.float()).abs().max() / expected.float().abs().max())
 
@@ -70,7 +70,7 @@ def test_a_half_precision_export_agrees(exported, tmp_path):
     assert difference(onnx, build(tmp_path / "m").run(tiles)) < export_vit.TOLERANCE["float16"]
 
 
-def test_large_weights_are_exported_beside_the_graph(exported, tmp_path, monkeypatch):
+def test_large_weights_are_exported_to_a_second_file(exported, tmp_path, monkeypatch):
     shutil.copytree(exported / "300m", tmp_path / "m")
     monkeypatch.setattr(export_vit, "PROTOBUF_LIMIT", 1)
     export_vit.export(tmp_path / "m")
@@ -92,7 +92,7 @@ def test_the_build_command_says_what_is_wrong(tmp_path, capsys):
     assert "vision/config.json' cannot be read" in capsys.readouterr().err
 
 
-def test_an_unknown_runtime_lists_the_known(tmp_path):
+def test_an_unknown_runtime_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match="unknown runtime 'openvino'; known: onnxruntime, tensorrt, torch"):
         build(tmp_path, "openvino")
 
@@ -144,13 +144,13 @@ def test_a_graph_with_other_tensors_is_refused(exported, tmp_path):
     ("device", "message"),
     [("cuda:99", "there is no device 'cuda:99'"), ("tpu", "unknown device 'tpu'; known: auto, cpu, cuda")],
 )
-def test_a_device_that_is_not_there_is_named(device, message, tmp_path):
+def test_a_missing_device_is_named(device, message, tmp_path):
     write_internvit(tmp_path, "300m")
     with pytest.raises(ValueError, match=message):
         build(tmp_path, device=device)
 
 
-def test_onnxruntime_takes_the_gpu_where_its_build_can():
+def test_onnxruntime_uses_the_gpu_if_its_build_can():
     cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
     assert find_providers("auto", [cpu]) == [cpu]
     assert find_providers("cpu", [cuda, cpu]) == [cpu]
@@ -194,7 +194,7 @@ def test_a_bfloat16_export_is_checked_in_float32(name, tmp_path):
     path = export_vit.export(tmp_path, "bfloat16")
     graph = onnx.load(path).graph
     assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16
-    # The patch embedding stays wide.
+    # The patch embedding stays in float32.
     kinds = {tensor.data_type for tensor in graph.initializer}
     assert {onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT} <= kinds
     assert sorted(path.name for path in (tmp_path / "vision").iterdir()) == [
@@ -211,7 +211,7 @@ def test_a_bfloat16_export_that_differs_is_refused(tmp_path, monkeypatch):
         export_vit.export(tmp_path, "bfloat16")
 
 
-def test_what_torch_cannot_export_is_told(tmp_path):
+def test_a_tower_that_torch_cannot_export_is_an_error(tmp_path):
     write_siglip(tmp_path)
     with pytest.raises(ValueError, match=r"torch cannot export this tower so .*: choose another --dtype"):
         export_vit.export(tmp_path, "bfloat16")
@@ -220,7 +220,7 @@ def test_what_torch_cannot_export_is_told(tmp_path):
 def test_a_plan_needs_tensorrt_and_counts_in_order(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert main(["build", "vit", str(tmp_path), "--plan"]) == 1
-    assert "tensorrt" in (told := capsys.readouterr().err) and "build in the image" in told
+    assert "tensorrt" in (error := capsys.readouterr().err) and "build in the image" in error
     assert main(["build", "vit", str(tmp_path), "--plan", "--min-tiles", "14"]) == 1
     assert "tile counts must be 1 <= min <= opt <= max, not 14, 13, 26" in capsys.readouterr().err
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[4]
-# Of the same Python as these tests' own environment.
+# For the same Python as that of these tests.
 TRITON = ROOT / ".cache" / "triton-venv" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
 
 
 def found(check: str, **environment: str) -> Any:
-    """See triton_kernel.py; in a process of its own, as Triton would change what PyTorch does in this one."""
+    """Run a check of triton_kernel.py, in a process of its own because Triton changes PyTorch's behaviour."""
     path = os.pathsep.join(map(str, (ROOT, TRITON)))
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "support" / "triton_kernel.py", check],
@@ -33,12 +33,12 @@ def test_the_kernel_computes_attention():
     assert half[0] < 2e-3 * half[1]
 
 
-def test_only_what_was_measured_takes_the_kernel():
+def test_only_measured_shapes_use_the_kernel():
     assert found("supported") == [True, False, False, False, False, False, False]
 
 
 def test_the_kernel_compiles_for_hopper(tmp_path):
     built = found("compiled", TRITON_CACHE_DIR=str(tmp_path))
     assert built["tensor_cores"]
-    # Three blocks a multiprocessor, of 228 KiB and 1 KiB of each block's own.
+    # Three blocks fit on a multiprocessor with 228 KiB; each has 1 KiB of its own.
     assert 3 * (built["shared"] + 1024) <= 228 * 1024

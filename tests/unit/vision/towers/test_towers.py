@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vision towers against transformers, on tiny random weights."""
+"""The vision towers compared with transformers, with tiny random weights."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 @pytest.fixture
 def tf32():
-    """torch's switch, which has no attributes that monkeypatch could put back."""
+    """torch's switch for TF32, which monkeypatch cannot restore."""
     switch = torch.backends.cuda.matmul
     before = switch.allow_tf32
     yield switch
@@ -42,7 +42,7 @@ def load(folder: Path, dtype: str = "auto") -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_internvit_is_transformers_internvl(variant, tmp_path):
+def test_internvit_equals_transformers_internvl(variant, tmp_path):
     model, tiles = write_internvit(tmp_path, variant), random_tiles(3)
     with torch.inference_mode():
         expected = model.get_image_features(normalised(tiles)).pooler_output
@@ -53,7 +53,7 @@ def test_internvit_is_transformers_internvl(variant, tmp_path):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_fused_internvit_is_transformers_internvl(variant, tmp_path):
+def test_a_fused_internvit_equals_transformers_internvl(variant, tmp_path):
     model, tiles = write_internvit(tmp_path, variant), random_tiles(3)
     with torch.inference_mode():
         expected = model.get_image_features(normalised(tiles)).pooler_output
@@ -74,11 +74,11 @@ def test_a_fused_internvit_rounds_no_worse(tmp_path):
     assert (fused - exact).norm() < 1.1 * (plain - exact).norm()
 
 
-def test_a_linear_layer_with_gelu_is_both_in_turn():
+def test_linear_gelu_equals_linear_then_gelu():
     torch.manual_seed(0)
     linear, x = torch.nn.Linear(16, 24), torch.randn(2, 5, 16) * 3
     with torch.inference_mode():
-        # The CPU computes GELU itself, a GPU its tanh form.
+        # The CPU computes exact GELU, a GPU its tanh form.
         torch.testing.assert_close(linear_gelu(linear, x), torch.nn.functional.gelu(linear(x)), rtol=0, atol=1e-3)
 
 
@@ -90,7 +90,7 @@ def test_only_towers_of_16_bits_embed_patches_in_tf32(dtype, rounds, tmp_path, t
     assert tf32.allow_tf32 is rounds
 
 
-def test_siglip_is_transformers_gemma3(tmp_path):
+def test_siglip_equals_transformers_gemma3(tmp_path):
     model, tiles = write_siglip(tmp_path), random_tiles(3)
     with torch.inference_mode():
         expected = model.get_image_features(normalised(tiles, (0.5,) * 3, (0.5,) * 3)).pooler_output
@@ -113,7 +113,7 @@ def test_a_tile_does_not_depend_on_its_run(write, tmp_path):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("dtype", "share"), [("bfloat16", 0.03), ("float16", 0.005)])
 def test_a_short_dtype_stays_close_to_float32(variant, dtype, share, tmp_path):
-    """The root mean square of the difference against that of the values; 2^-8 is one rounding of bfloat16."""
+    """Compare the root mean squares of the difference and of the values; 2^-8 is one rounding of bfloat16."""
     write_internvit(tmp_path, variant)
     tiles = random_tiles(2)
     with torch.inference_mode():
