@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class OldLogprobs:
+class CompletionLogprobs:
     """Converts one choice's entries in order. top: alternatives per token besides the token itself."""
 
     def __init__(self, top: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from common.answer_options import AnswerOptions
-from frontend.endpoints.completion_logprobs import OldLogprobs
+from frontend.endpoints.completion_logprobs import CompletionLogprobs
 from frontend.endpoints.guides import guide_inputs
 from frontend.endpoints.sampling import engine_parameters, sampling_inputs
 from frontend.protocol.completions import CompletionBody, Prompt
@@ -83,7 +83,7 @@ class CompletionPlan(Plan):
         self._body = body
         self._model, self._created = model, int(time.time())
         self._echoes = [echo for echo in echoes for _ in range(body.choices)]
-        self._logprobs = [OldLogprobs(body.logprobs or 0) for _ in self.requests]
+        self._logprobs = [CompletionLogprobs(body.logprobs or 0) for _ in self.requests]
         self._frames = ChunkFrames(self._head(), len(self.requests), with_usage=body.include_usage)
 
     def adapt(self, delta: Delta) -> Delta:

@@ -9,7 +9,7 @@ from common.errors import Kind, RequestError
 from frontend.errors import upstream_error
 from frontend.telemetry.request_record import current
 from frontend.triton.deltas import merge
-from frontend.triton.response_queue import Inbox
+from frontend.triton.response_queue import ResponseQueue
 from frontend.triton.stream import TritonStream
 from frontend.triton.tensors import Delta, add_trace_context, decode_delta
 
@@ -29,7 +29,7 @@ class Generation:
     def __init__(self, stream: TritonStream, requests: Sequence[pb.ModelInferRequest]) -> None:
         self._stream = stream
         self._requests = requests
-        self._inbox = Inbox()
+        self._responses = ResponseQueue()
         self._running = set(range(len(requests)))
         self._trace = current().trace
 
@@ -38,7 +38,7 @@ class Generation:
         trace_headers = None if self._trace is None else self._trace.begin_triton(len(self._requests))
         for request in self._requests if trace_headers else ():
             add_trace_context(request, trace_headers or {})
-        await self._stream.submit(self._requests, self._inbox, trace_headers)
+        await self._stream.submit(self._requests, self._responses, trace_headers)
 
     @property
     def running(self) -> bool:
@@ -47,13 +47,13 @@ class Generation:
 
     def backlog(self) -> int:
         """Return the number of received bytes that `next` has not taken yet."""
-        return self._inbox.size()
+        return self._responses.size()
 
     async def next(self) -> dict[int, Delta]:
         """Wait for responses and return one delta for each choice that has some. Raises what ended the generation."""
         while True:
             waiting: dict[int, list[Delta]] = {}
-            for choice, response in await self._inbox.take():
+            for choice, response in await self._responses.take():
                 if choice in self._running:
                     delta = decode_delta(response)
                     waiting.setdefault(choice, []).append(delta)
@@ -63,7 +63,7 @@ class Generation:
 
     def fail(self, error: Exception) -> None:
         """End the generation from outside: stop its requests in Triton, and raise the error from `next`."""
-        self._inbox.fail(error)
+        self._responses.fail(error)
         self.close()
 
     def close(self) -> None:

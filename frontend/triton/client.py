@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from frontend.errors import rpc_error
-from frontend.triton.model_health import PROBE_TIMEOUT, ModelWatch, lost_model
+from frontend.triton.model_health import PROBE_TIMEOUT, ModelHealth, lost_model
 from frontend.triton.stream import TritonStream
 from frontend.triton.tensors import CPP_PARAMETER, ENGINE, ENSEMBLE, MODELS, POSTPROCESSING, Capabilities, encode_probe
 
@@ -47,13 +47,13 @@ class TritonClient:
         self._capabilities: Capabilities | None = None
         self._capabilities_of = 0
         steps = tuple(model for model in MODELS if model != ENSEMBLE)
-        self._watch = ModelWatch(steps, self._probe, self._overdue, self._model_died)
+        self._health = ModelHealth(steps, self._probe, self._overdue, self._model_died)
         self._asking: asyncio.Task[None] | None = None
-        self.stream = TritonStream(self._channel, self._watch, client_id)
+        self.stream = TritonStream(self._channel, self._health, client_id)
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._running = [asyncio.create_task(self.stream.run()), asyncio.create_task(self._watch.run())]
+        self._running = [asyncio.create_task(self.stream.run()), asyncio.create_task(self._health.run())]
 
     async def close(self, patience: float) -> None:
         """Send the last stops, wait for them at most `patience` seconds, disconnect."""
@@ -93,9 +93,9 @@ class TritonClient:
         }
         if all(parts.values()):
             # Triton's word is not enough: a model that lost its process is ready to it.
-            self._asking = asyncio.create_task(self._watch.ask())
+            self._asking = asyncio.create_task(self._health.ask())
             await asyncio.wait({self._asking}, timeout=READINESS_PATIENCE)
-        return {name: is_ready and name not in self._watch.dead for name, is_ready in parts.items()}
+        return {name: is_ready and name not in self._health.dead for name, is_ready in parts.items()}
 
     async def _probe(self, model: str) -> None:
         if model == ENGINE:
@@ -121,5 +121,5 @@ class TritonClient:
             return await call
         except grpc.aio.AioRpcError as error:
             logger.warning("a call to Triton failed: %s %s", error.code().name, error.details())
-            self._watch.note_error(error.details() or "")
+            self._health.note_error(error.details() or "")
             raise rpc_error(error) from error

@@ -29,7 +29,7 @@ def lost_model() -> RequestError:
     return RequestError("The model is not available at the moment", kind="unavailable")
 
 
-class ModelWatch:
+class ModelHealth:
     """`dead` holds the models that lost their process, until one of them answers again.
 
     probe: asks a model something small; returns when it answered, raises anything where it did not. overdue: whether

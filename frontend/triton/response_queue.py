@@ -8,7 +8,7 @@ from tritonclient.grpc import service_pb2 as pb
 Responses = list[tuple[int, pb.ModelInferResponse]]
 
 
-class Inbox:
+class ResponseQueue:
     """Responses of one generation by choice. Whatever ends a generation early is put in with `fail`.
 
     `take` gives all that waits at once, so that a slow reader gets few large deltas and a fast one many small ones.

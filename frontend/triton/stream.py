@@ -17,8 +17,8 @@ from common.errors import RequestError
 from common.logs import about
 from frontend.errors import upstream_error
 from frontend.triton.cancellations import Cancellations
-from frontend.triton.model_health import ModelWatch, lost_model
-from frontend.triton.response_queue import Inbox
+from frontend.triton.model_health import ModelHealth, lost_model
+from frontend.triton.response_queue import ResponseQueue
 from frontend.triton.tensors import ENGINE, encode_probe, encode_stop, encode_stop_all, has_finished
 
 logger = logging.getLogger(__name__)
@@ -29,24 +29,24 @@ BACKOFF_FIRST, BACKOFF_LAST = 0.05, 0.5  # seconds between attempts to reopen th
 
 @dataclass(slots=True)
 class _Receiver:
-    inbox: Inbox
+    queue: ResponseQueue
     choice: int
     sent_at: float
     answered: bool = False
 
 
 class TritonStream:
-    """Sends requests, and hands each response to the inbox of its request id.
+    """Sends requests, and hands each response to the queue of its request id.
 
     `connections` counts the streams opened so far: a new one may mean a new Triton with other models.
-    watch: is told the text of every error; while it knows of a dead model no request is sent. client_id:
+    health: is told the text of every error; while it knows of a dead model no request is sent. client_id:
     `Settings.owner`.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, watch: ModelWatch, client_id: str | None) -> None:
+    def __init__(self, channel: grpc.aio.Channel, health: ModelHealth, client_id: str | None) -> None:
         self._channel = channel
         self._stub = pb_grpc.GRPCInferenceServiceStub(channel)
-        self._watch = watch
+        self._health = health
         self._client_id = client_id
         self._receivers: dict[str, _Receiver] = {}
         self._probes: dict[str, asyncio.Future[None]] = {}
@@ -65,18 +65,21 @@ class TritonStream:
                 raise RequestError("Triton cannot be reached at the moment", kind="unavailable") from None
 
     async def submit(
-        self, requests: Sequence[pb.ModelInferRequest], inbox: Inbox, trace_headers: Mapping[str, str] | None = None
+        self,
+        requests: Sequence[pb.ModelInferRequest],
+        queue: ResponseQueue,
+        trace_headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Send the requests of one generation; responses to the i-th go to the inbox as choice i.
+        """Send the requests of one generation; responses to the i-th go to the queue as choice i.
 
         trace_headers: the trace that Triton goes on with. It reads them once a stream, so these get one of their own.
         Raises RequestError (unavailable) where there is no stream or a model that cannot answer.
         """
         await self.connected()
-        if self._watch.dead:
+        if self._health.dead:
             raise lost_model()
         for choice, request in enumerate(requests):
-            self._receivers[request.id] = _Receiver(inbox, choice, time.monotonic())
+            self._receivers[request.id] = _Receiver(queue, choice, time.monotonic())
             if trace_headers is None:
                 self._outgoing.put_nowait(request)
         if trace_headers is not None:
@@ -98,7 +101,7 @@ class TritonStream:
         """Fail the requests under way, those that had a response only if `answered`; `stop`: the engine is told."""
         failed = [key for key, one in self._receivers.items() if answered or not one.answered]
         for request_id in failed:
-            self._receivers.pop(request_id).inbox.fail(error)
+            self._receivers.pop(request_id).queue.fail(error)
             if stop:
                 self._cancellations.add(request_id)
 
@@ -174,7 +177,7 @@ class TritonStream:
             for request in requests:
                 receiver = self._receivers.pop(request.id, None)
                 if receiver is not None:
-                    receiver.inbox.fail(RequestError("The connection to Triton was lost", kind="unavailable"))
+                    receiver.queue.fail(RequestError("The connection to Triton was lost", kind="unavailable"))
                     self._cancellations.add(request.id)
 
     async def _write(
@@ -198,7 +201,7 @@ class TritonStream:
         receiver = self._receivers.get(request_id)
         if receiver is not None:
             receiver.answered = True
-            receiver.inbox.put(receiver.choice, response)
+            receiver.queue.put(receiver.choice, response)
         if has_finished(response):
             # What still comes for this id is ignored.
             self._receivers.pop(request_id, None)
@@ -212,7 +215,7 @@ class TritonStream:
         # What nobody waits for says nothing of now: Triton may end a request seconds after its model was loaded anew.
         if not request_id or request_id in self._probes or request_id in self._receivers:
             # First, as it may find that a model is dead and fail more than this request.
-            self._watch.note_error(text)
+            self._health.note_error(text)
         if request_id in self._probes:
             if not self._probes[request_id].done():
                 self._probes[request_id].set_exception(error)
@@ -222,7 +225,7 @@ class TritonStream:
         for failed in [request_id] if request_id else list(self._receivers):
             receiver = self._receivers.pop(failed, None)
             if receiver is not None:
-                receiver.inbox.fail(error)
+                receiver.queue.fail(error)
 
     def _send_stop(self, request_id: str) -> None:
         if self._open.is_set():
@@ -231,12 +234,12 @@ class TritonStream:
     def _break(self) -> None:
         """Fail all that is under way; the next stream tells Triton to stop it, should the same Triton be there."""
         self._open.clear()
-        self._watch.forget()
+        self._health.forget()
         self._outgoing = asyncio.Queue()
         receivers, self._receivers = self._receivers, {}
         lost = RequestError("The connection to Triton was lost", kind="unavailable")
         for request_id, receiver in receivers.items():
-            receiver.inbox.fail(lost)
+            receiver.queue.fail(lost)
             self._cancellations.add(request_id)
         for probe in self._probes.values():
             if not probe.done():
