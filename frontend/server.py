@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP server process: its socket, its signals, and how it goes away."""
+"""The HTTP server process: its socket, its signals and its shutdown."""
 
 import asyncio
 import gc
@@ -21,13 +21,16 @@ from frontend.telemetry import logs
 
 logger = logging.getLogger(__name__)
 
-DRAIN_POLL = 0.05  # seconds between two looks whether the last request has ended
-PEER_TIMEOUT = 60  # seconds that a client's system may acknowledge nothing, or have no room for more
+DRAIN_POLL = 0.05  # seconds between two checks whether the last request has ended
+PEER_TIMEOUT = 60  # seconds that a client's system may acknowledge no data, or have no room for it
 FLUSH = 5.0  # seconds after the grace period for the last error events to reach clients
 
 
 class Server(uvicorn.Server):
-    """uvicorn that drains on SIGTERM: admits nothing, lets requests finish in the grace period, then ends them."""
+    """A uvicorn server that drains on SIGTERM.
+
+    It refuses new requests, lets those in progress finish within the grace period, and cancels the rest.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -55,7 +58,7 @@ class Server(uvicorn.Server):
             logger.info("listening on %s:%d", *listening.getsockname()[:2])
         for warning in authenticator.warnings(self._settings):
             logger.warning("%s", warning)
-        # What exists now stays: the collector need not look at it again on every pass.
+        # All objects of the start live as long as the process, so the garbage collector need not visit them.
         gc.collect()
         gc.freeze()
 
@@ -68,7 +71,7 @@ class Server(uvicorn.Server):
         timer.cancel()
 
     async def _finish_requests(self) -> None:
-        """While requests finish, new ones are told to come back later and readiness is false, by open connections."""
+        """Wait for the requests in progress. Connections stay open: new requests get a 503, and readiness is false."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.grace_period
         while self.server_state.tasks and loop.time() < end and not self.force_exit:
@@ -76,7 +79,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # uvicorn raises a captured signal again when it is done, so that the process would not exit with 0.
+        # uvicorn's own version raises the signal again after the shutdown, and the process would not exit with 0.
         previous = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -99,13 +102,13 @@ def run(settings: Settings) -> int:
 
 
 def shared_socket(host: str, port: int) -> socket.socket:
-    """A listening socket on a port that further processes of this server may share."""
+    """Return a listening socket on a port that other processes of this server may share."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # Each connection inherits it: the kernel drops one whose client takes nothing for so long, with what it holds.
+        # Connections inherit this: the kernel drops one, and its buffers, if its client takes no data for so long.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_TIMEOUT * 1000)
         listening.bind(address)
         listening.listen(2048)

@@ -73,7 +73,10 @@ def _setting(default: Any, parse: Callable[[str], Any], about: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Each field is the flag `--field-name` and the environment variable `TRITON_CHAT_FIELD_NAME`."""
+    """The settings of one process.
+
+    Each field is the flag `--field-name` and the environment variable `TRITON_CHAT_FIELD_NAME`.
+    """
 
     host: str = _setting("127.0.0.1", _text, "address to listen on")
     port: int = _setting(9997, _whole(0, 65_535), "port to listen on; several processes may share it")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""API keys, quotas and the gate that checks them."""
+"""API keys, their quotas, and the middleware that checks them."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may call: API keys from the settings and from a file that is read again when it changes."""
+"""Authentication by API keys, from the settings and from a file that is read again when it changes."""
 
 import ipaddress
 import logging
@@ -17,12 +17,15 @@ from frontend.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
-RELOAD_PERIOD = 1.0  # seconds between two looks at the file
+RELOAD_PERIOD = 1.0  # seconds between two checks whether the file has changed
 PROTECTED = ("/v1/", "/tokenize", "/detokenize")
 
 
 class Authenticator:
-    """Asks for a key where any is known, and counts what each key uses."""
+    """Checks API keys, if there are any, and holds the quota of each.
+
+    Raises SettingsError if the file of API keys cannot be used.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._origins = frozenset(settings.cors_allow_origins)
@@ -36,7 +39,7 @@ class Authenticator:
         self._use(() if self._path is None else _first_keys(self._path))
 
     def authenticate(self, headers: Headers) -> tuple[str, Quota] | None:
-        """Name and quota of the key that a request carries, None where none is asked for; raises ApiError."""
+        """Return the name and the quota of the request's key; None if no key is needed. Raises ApiError."""
         if self._path is not None:
             self._reload(self._path)
         elif not self._fixed:
@@ -48,16 +51,17 @@ class Authenticator:
         return key.name, self._quotas[key.name]
 
     def check_origin(self, headers: Headers) -> None:
-        """Refuse what a page in somebody's browser sends unasked: a POST needs no permission of CORS to be carried out.
+        """Raise ApiError for a POST of a web page whose origin is not allowed.
 
-        No page is served here, so that no origin is ours; that also stops names that are rebound to this address.
+        CORS does not help: a browser sends such a POST and only withholds the response. No page is served here, so no
+        origin is trusted by default, which also stops DNS rebinding.
         """
         origin = headers.get("origin")
         if origin is not None and origin not in self._origins and "*" not in self._origins:
             raise ApiError("bad_origin", "Pages of this origin may not call this server (cors_allow_origins)")
 
     def _reload(self, path: Path) -> None:
-        """Read the file again if it has changed. One that cannot be used leaves the keys as they are."""
+        """Read the file again if it has changed. If it cannot be used, the keys stay as they are."""
         now = time.monotonic()
         if now - self._checked_at < RELOAD_PERIOD:
             return
@@ -77,7 +81,7 @@ class Authenticator:
     def _use(self, from_file: Iterable[ApiKey]) -> None:
         keys = [*self._fixed, *from_file]
         self._index = KeyIndex(keys)
-        # What a key has used is kept with its name.
+        # A key's quota is kept under its name, so that a change of the file does not reset it.
         old, self._quotas = self._quotas, {}
         for key in keys:
             limits = self._with_defaults(key.limits)
@@ -93,25 +97,25 @@ class Authenticator:
 
 
 def warnings(settings: Settings) -> list[str]:
-    """What everybody who can reach the server can do, said for people; nothing on a loopback address."""
+    """Return warnings about a server that others can reach without keys or TLS; none for a loopback address."""
     if is_loopback(settings.host):
         return []
-    said = []
+    lines = []
     if not settings.api_key and settings.api_keys_file is None:
-        said.append(
+        lines.append(
             f"ANYBODY WHO CAN REACH {settings.host}:{settings.port} MAY USE THIS MODEL: no API keys are set "
             "(api_keys_file, api_key)"
         )
     if settings.tls_certificate is None:
-        said.append(
+        lines.append(
             f"PROMPTS, ANSWERS AND KEYS CROSS THE NETWORK IN THE CLEAR at {settings.host}:{settings.port}: no TLS "
             "(tls_certificate, tls_key); fine only behind a proxy that has it"
         )
-    return said
+    return lines
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
+    """Whether only this machine can reach a server that listens on this host."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

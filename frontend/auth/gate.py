@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every HTTP request passes before the routes. Pure ASGI, so that a client's disconnect stays visible."""
+"""ASGI middleware before the routes: path, API key, quota and the size of the body.
+
+It is pure ASGI because Starlette's BaseHTTPMiddleware hides a client's disconnect from the routes.
+"""
 
 import re
 from contextlib import ExitStack
@@ -13,7 +16,7 @@ from frontend.telemetry.request_record import current
 
 
 class Gate:
-    """Tidies the path, checks the key and what it may do, limits the body however it is sent."""
+    """Normalises the path, checks the API key and its quota, and limits the body's size."""
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, authenticator: Authenticator) -> None:
         self._app = app
@@ -25,11 +28,11 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        # Clients that join a base URL and a path with one slash too many are common.
+        # Many clients join the base URL and the path with one slash too many.
         scope["path"] = re.sub("/{2,}", "/", scope["path"])
         with ExitStack() as held:
             try:
-                self._let_in(scope["path"], scope["method"], headers, held)
+                self._authorize(scope["path"], scope["method"], headers, held)
                 self._check_length(headers.get("content-length"))
             except ApiError as error:
                 current().fail(error)
@@ -37,8 +40,8 @@ class Gate:
                 return
             await self._app(scope, self._limited(receive), send)
 
-    def _let_in(self, path: str, method: str, headers: Headers, held: ExitStack) -> None:
-        """Refuse who may not call; what the caller's key is allowed at once is held until the answer has been sent."""
+    def _authorize(self, path: str, method: str, headers: Headers, held: ExitStack) -> None:
+        """Raise ApiError if the caller may not call. The key's quota is in use until `held` is closed."""
         if method == "OPTIONS" or not path.startswith(PROTECTED):
             return
         if method == "POST":

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""API keys and the file that holds them: only their hashes, one key a line.
+"""API keys, and the file that holds their hashes, one key per line.
 
     # name, SHA-256 of the key, then limits if there are any
     alice 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 rate=60 burst=10 concurrent=4
 
 `triton-chat keys alice rate=60 concurrent=4 >> keys` makes a key, prints it on the terminal and writes its line; in a
 container with only the frontend it is `python -m frontend.auth.keys`.
-The keys are random, 256 bits each, so that a plain hash of one cannot be turned back.
+The keys are random, 256 bits each, so that a plain hash is enough.
 """
 
 import argparse
@@ -24,30 +24,33 @@ from frontend.auth.quotas import Limits
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _LIMITS = tuple(field.name for field in fields(Limits))
-PREFIX = "sk-"  # of the keys that are made here; clients look for it
+PREFIX = "sk-"  # of the keys that are made here; some clients check for it
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """name: for logs, and what the limits are counted by. digest: SHA-256 of the key."""
+    """The hash and the limits of one API key.
+
+    name: for logs; the limits are counted by it. digest: SHA-256 of the key.
+    """
 
     name: str
     digest: bytes
     limits: Limits
 
     def line(self) -> str:
-        """As it stands in the file."""
+        """Return the key's line of the file."""
         limits = [f"{name}={value}" for name in _LIMITS if (value := getattr(self.limits, name)) is not None]
         return " ".join([self.name, self.digest.hex(), *limits])
 
 
 def digest(key: str) -> bytes:
-    """What is kept of a key."""
+    """Return the SHA-256 of a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
-    """The keys of a file; raises ValueError naming the line at fault, OSError where it cannot be read."""
+    """Read a file of keys. Raises ValueError naming the line at fault, OSError if the file cannot be read."""
     keys: dict[str, ApiKey] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         words = line.partition("#")[0].split()
@@ -61,13 +64,13 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
             raise ValueError(f"line {number}: {error}") from None
         keys[key.name] = key
     if not keys:
-        # Somebody is just writing the file, or emptied it by mistake.
+        # The file is just being written, or was emptied by mistake.
         raise ValueError("it holds no key")
     return tuple(keys.values())
 
 
 def parse_key(words: Sequence[str]) -> ApiKey:
-    """The words of a line; raises ValueError saying what is wrong, never showing a hash or what may be a key."""
+    """Read the words of one line. Raises ValueError, whose text never contains a hash or what may be a key."""
     name, *rest = words
     if not _NAME.fullmatch(name):
         raise ValueError("a line begins with a name of letters, digits and . _ @ -")
@@ -77,7 +80,7 @@ def parse_key(words: Sequence[str]) -> ApiKey:
 
 
 def parse_limits(words: Iterable[str]) -> Limits:
-    """`name=number` each; raises ValueError for anything else."""
+    """Read limits in the form `name=number`. Raises ValueError for anything else."""
     limits: dict[str, int] = {}
     for word in words:
         name, _, value = word.partition("=")
@@ -90,15 +93,17 @@ def parse_limits(words: Iterable[str]) -> Limits:
 
 
 class KeyIndex:
-    """Finds keys in a time that tells nothing about them: what is looked up and compared is a keyed hash, whose key
-    nobody knows and which another process does not share."""
+    """Finds a key in a time that reveals nothing about the stored keys.
+
+    Look-ups and comparisons use a keyed hash; its secret is random and never leaves the process.
+    """
 
     def __init__(self, keys: Iterable[ApiKey]) -> None:
         self._secret = secrets.token_bytes(32)
         self._keys = {self._hide(key.digest): key for key in keys}
 
     def find(self, given: str) -> ApiKey | None:
-        """The key that a client sent, or None for an unknown one."""
+        """Return the key that a client sent, None if it is unknown."""
         hidden = self._hide(digest(given))
         found = self._keys.get(hidden)
         return found if found is not None and hmac.compare_digest(self._hide(found.digest), hidden) else None

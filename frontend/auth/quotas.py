@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one API key may do: requests at once, and how many it may begin in a while (a token bucket)."""
+"""Limits of one API key: concurrent requests, and a rate of new ones (a token bucket)."""
 
 import math
 import time
@@ -12,9 +12,9 @@ from frontend.errors import ApiError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """None is no limit.
+    """The limits of one API key; None is no limit.
 
-    rate: requests a minute. burst: requests that may begin at once after a pause; by default ten seconds' worth.
+    rate: requests per minute. burst: requests that may start at once after a pause, by default the rate of ten seconds.
     concurrent: requests at once.
     """
 
@@ -34,7 +34,7 @@ class Quota:
         self._tokens = self._capacity()
 
     def change(self, limits: Limits) -> None:
-        """New limits for what goes on."""
+        """Apply new limits; what the key has used still counts."""
         if limits != self.limits:
             self._fill()
             unlimited, self.limits = self.limits.rate is None, limits
@@ -42,7 +42,7 @@ class Quota:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """One request; raises ApiError where it is one too many."""
+        """Count one request while the context is open. Raises ApiError if it is one too many."""
         if self.limits.concurrent is not None and self._in_flight >= self.limits.concurrent:
             message = f"This API key may have {self.limits.concurrent} requests at once"
             raise ApiError("rate_limited", message, retry_after=1)

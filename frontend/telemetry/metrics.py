@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counters for Prometheus. With PROMETHEUS_MULTIPROC_DIR set, processes that share a port report as one."""
+"""Metrics for Prometheus. With PROMETHEUS_MULTIPROC_DIR set, processes that share a port report as one."""
 
 import asyncio
 import os
@@ -17,18 +17,16 @@ from frontend.triton.tensors import Delta
 from frontend.triton.usage import Usage
 
 ENDPOINTS = ("chat", "completions", "responses", "tokenize", "detokenize")
-# How an answer may end before its time: what stands in the label `cause`.
+# Why an answer ended early: values of the label `cause`.
 CAUSES = ("client_gone", "timeout", "slow_reader", "shutdown")
 SCHEMES = ("data", "http", "https", "file", "other")
 FETCH_OUTCOMES = ("ok", "refused", "cancelled")
 
 REQUESTS = Counter("triton_chat_requests", "Requests by how they ended", ["endpoint", "outcome"])
 REJECTED = Counter("triton_chat_rejected", "Requests that the frontend itself refused", ["cause"])
-CANCELLED = Counter("triton_chat_cancellations", "Answers that ended before their time", ["cause"])
-IN_FLIGHT = Gauge(
-    "triton_chat_in_flight", "Requests inside, those that wait for a place too", multiprocess_mode="livesum"
-)
-QUEUED = Gauge("triton_chat_queued", "Requests that wait for a place", multiprocess_mode="livesum")
+CANCELLED = Counter("triton_chat_cancellations", "Answers that ended early", ["cause"])
+IN_FLIGHT = Gauge("triton_chat_in_flight", "Admitted requests, queued ones included", multiprocess_mode="livesum")
+QUEUED = Gauge("triton_chat_queued", "Requests that wait for a slot", multiprocess_mode="livesum")
 TTFT = Histogram(
     "triton_chat_time_to_first_token_seconds",
     "From a request's arrival to the first content",
@@ -63,7 +61,7 @@ IMAGE_SECONDS = Histogram(
 
 
 class EndpointMetrics:
-    """The metrics of one endpoint with their label bound, since looking it up costs more than counting."""
+    """The metrics of one endpoint. Their label is bound once, because looking it up costs more than counting."""
 
     def __init__(self, endpoint: str) -> None:
         self.ttft = TTFT.labels(endpoint)
@@ -78,7 +76,7 @@ endpoint_metrics = cache(EndpointMetrics)
 
 
 def _begin_at_zero() -> None:
-    """A rate of a counter that begins with its first event misses that event."""
+    """Create all series with the value 0: the rate of a series that starts with its first event misses that event."""
     for endpoint in ENDPOINTS:
         endpoint_metrics(endpoint)
         REQUESTS.labels(endpoint, "ok")
@@ -116,7 +114,7 @@ class RequestMetrics:
         self._record.fail(error)
 
     def observe(self, choice: int, delta: Delta) -> None:
-        """Time one delta that goes to the client. Called for every token."""
+        """Time one delta that is sent to the client. Called for every token."""
         if not (delta.text or delta.reasoning or delta.tool_calls):
             return
         now = time.perf_counter()
@@ -152,7 +150,7 @@ class RequestMetrics:
 
 
 class ImageFetch:
-    """Counts and traces the fetching of one image. size: its bytes, 0 until it is there."""
+    """Counts, times and traces the fetching of one image. size: its bytes, to be set once it is fetched."""
 
     def __init__(self, scheme: str) -> None:
         self.size = 0
@@ -174,7 +172,7 @@ class ImageFetch:
 
 
 def count(record: RequestRecord) -> None:
-    """Count a request that has ended. Those that asked no model for anything count only where they were refused."""
+    """Count a request that has ended. Requests that ask no model are counted only if they were refused."""
     if record.endpoint is None and record.error is None:
         return
     REQUESTS.labels(record.endpoint or "other", record.outcome).inc()
@@ -188,7 +186,7 @@ def count(record: RequestRecord) -> None:
 
 
 def cancellation(error: BaseException | None) -> str | None:
-    """Which of CAUSES an error is; None for one that is no cancellation."""
+    """Return which of CAUSES an error is; None if it is not a cancellation."""
     if isinstance(error, ClientGone):
         return "client_gone"
     if isinstance(error, SlowReader):
@@ -201,18 +199,18 @@ def cancellation(error: BaseException | None) -> str | None:
 
 
 def exposition() -> bytes:
-    """All metrics in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder is None:
         return generate_latest()
-    _forget_the_dead(Path(folder))
+    _delete_dead_gauges(Path(folder))
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 
-def _forget_the_dead(folder: Path) -> None:
-    """What a process that was killed was serving is served no more; its counters stay."""
+def _delete_dead_gauges(folder: Path) -> None:
+    """Delete the gauges of processes that were killed; their counters stay."""
     for path in folder.glob("gauge_live*_*.db"):
         found = re.search(r"_(\d+)\.db$", path.name)
         if found and not Path("/proc", found[1]).exists():

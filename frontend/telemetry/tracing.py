@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenTelemetry: a span for each request, its images and its time in Triton, which goes on with the same trace.
+"""OpenTelemetry: spans for each request, its images and its generation in Triton, which continues the same trace.
 
-Nothing of OpenTelemetry is imported unless a collector is configured. Spans hold numbers and names, never what a
-prompt, an answer or an address says.
+OpenTelemetry is imported only if a collector is configured. Spans hold numbers and names, never text of a prompt or an
+answer, and no URLs.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from frontend import __version__
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-CLOSE_PATIENCE = 2.0  # seconds at shutdown for the collector to take the last spans
+CLOSE_PATIENCE = 2.0  # seconds at shutdown for the collector to receive the last spans
 SERVICE = "triton-chat-frontend"
 # OpenTelemetry's own variables for the collector; ours is the setting `otlp_endpoint`.
 _VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -25,7 +25,7 @@ _VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 class Tracing:
     """Makes spans and sends them in the background by OTLP over HTTP.
 
-    What is sampled, how spans are batched and which headers the collector wants follow OpenTelemetry's variables
+    Sampling, batching and the collector's headers are configured with OpenTelemetry's own variables
     (OTEL_TRACES_SAMPLER, OTEL_BSP_*, OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME).
     """
 
@@ -37,7 +37,7 @@ class Tracing:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces" if endpoint else None)
-        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go above these.
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override these.
         names = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": SERVICE}
         self._provider = TracerProvider(resource=Resource.create({**names, "service.version": __version__}))
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -46,7 +46,7 @@ class Tracing:
 
     @classmethod
     def configured(cls, endpoint: str | None, environment: Mapping[str, str] = os.environ) -> "Tracing | None":
-        """None where no collector is named: base URL `endpoint`, or else OpenTelemetry's own variables."""
+        """Return a Tracing if a collector is named, by its base URL `endpoint` or by OpenTelemetry's own variables."""
         if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
             return None
         return cls(endpoint) if endpoint or any(environment.get(name) for name in _VARIABLES) else None
@@ -62,13 +62,13 @@ class Tracing:
         return RequestTrace(self, span) if span.is_recording() else None
 
     def child(self, span: "Span", name: str) -> "Span":
-        """A span below another; the kind says that something outside is asked."""
+        """Begin a span below another, of the kind CLIENT."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
         return self._tracer.start_span(name, set_span_in_context(span), SpanKind.CLIENT)
 
     def headers(self, span: "Span") -> dict[str, str]:
-        """`traceparent`, and `tracestate` where there is one, of what goes on below a span."""
+        """Return `traceparent`, and `tracestate` if there is one, for a trace that continues below a span."""
         from opentelemetry.trace import set_span_in_context
 
         carrier: dict[str, str] = {}
@@ -76,7 +76,7 @@ class Tracing:
         return carrier
 
     async def close(self) -> None:
-        """Send what is left, as far as the collector takes it soon."""
+        """Send the last spans, within CLOSE_PATIENCE seconds."""
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.to_thread(self._provider.force_flush), CLOSE_PATIENCE)
 
@@ -91,24 +91,24 @@ class RequestTrace:
         self.id = f"{span.get_span_context().trace_id:032x}"
 
     def begin_triton(self, requests: int) -> dict[str, str]:
-        """Begin the span of the generation in Triton; returns the headers that let Triton go on with it."""
+        """Begin the span of the generation in Triton. Returns the headers with which Triton continues the trace."""
         self._triton = self._tracing.child(self._span, "triton ensemble")
         self._triton.set_attribute("triton_chat.choices", requests)
         return self._tracing.headers(self._triton)
 
     def first_token(self) -> None:
-        """The first content has come."""
+        """Add the event of the first content to the span."""
         if self._triton is not None:
             self._triton.add_event("first_token")
 
     def end_triton(self) -> None:
-        """The generation has ended, well or not."""
+        """End the span of the generation, if one is open."""
         if self._triton is not None:
             self._triton.end()
             self._triton = None
 
     def begin_image(self, scheme: str) -> "ImageSpan":
-        """Begin the span of one image's fetching."""
+        """Begin the span of fetching one image."""
         return ImageSpan(self._tracing.child(self._span, "image fetch"), scheme)
 
     def end(self, name: str, outcome: str, attributes: Mapping[str, str | int | float | None]) -> None:
@@ -122,14 +122,14 @@ class RequestTrace:
 
 
 class ImageSpan:
-    """The span of one image's fetching."""
+    """The span of fetching one image."""
 
     def __init__(self, span: "Span", scheme: str) -> None:
         self._span = span
         span.set_attribute("url.scheme", scheme)
 
     def end(self, outcome: str, size: int) -> None:
-        """outcome: as in the metrics. size: in bytes."""
+        """End the span. outcome: as in the metrics. size: in bytes."""
         self._span.set_attribute("http.response.body.size", size)
         if outcome != "ok":
             _failed(self._span, outcome)
