@@ -15,8 +15,8 @@ from python_backend.tensors import ints
 def announce(request_id: str, prompt: EngineInput, parameters: Mapping[str, Any]) -> None:
     """Send `postprocessing` the limit and the end id of an answer, with the parameters of its request.
 
-    It is a request of its own because a step of an ensemble cannot take a tensor that is sent once beside a stream.
-    Raises RequestError if an answer of the same id is in progress, as their tokens could not be told apart.
+    This is a separate request because a step of an ensemble cannot take a tensor that is sent once beside a stream.
+    Raises RequestError if an answer of the same id is in progress, as their tokens could not be distinguished.
     """
     announcement = pb_utils.InferenceRequest(
         model_name="postprocessing",

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A chat request: messages, tools and media parts, validated and in one form."""
+"""A chat request: messages, tools and media parts, validated and normalised."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenAI chat messages in the one shape that Hugging Face chat templates read.
+"""OpenAI chat messages in the form that Hugging Face chat templates read.
 
-Every template handles `content` as a string and tool-call arguments as an object; many handle nothing else. So text
+Every template accepts `content` as a string and tool-call arguments as an object; many accept nothing else. So text
 parts are joined, null becomes "", `developer` becomes `system`, and argument strings are parsed.
 """
 
@@ -16,20 +16,20 @@ Message = dict[str, Any]
 
 # OpenAI role -> the role that templates know.
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
-# Roles that may show the model something. A tool's result may be a picture.
+# Roles whose messages may have images; a tool's result may be one.
 MEDIA_ROLES = ("user", "tool")
 MEDIA: dict[str, Kind] = {"image_url": "image", "video_url": "video"}
 DETAILS = ("auto", "low", "high")
 
 
-# A message's texts and media with the position at fault for errors -> its text with markers for the media.
+# A message's texts and media, and its position for errors -> its text with markers for the media.
 Place = Callable[[Sequence[str | MediaPart], str], Placed]
 
 
 def normalize_messages(value: Any, place: Place) -> tuple[list[Message], tuple[MediaPart, ...]]:
-    """The messages with text as their content, and the media in the order of their markers in it.
+    """The messages with text as their content, and the media in the order of their markers.
 
-    place: the model family's. Raises RequestError (param "messages") naming the position at fault.
+    place: the model family's way to write markers. Raises RequestError (param "messages") naming the invalid position.
     """
     messages = expect(value, list, "messages")
     if not messages:
@@ -40,7 +40,7 @@ def normalize_messages(value: Any, place: Place) -> tuple[list[Message], tuple[M
 
 
 def place_nothing(content: Sequence[str | MediaPart], where: str) -> Placed:
-    """The `Place` of a text model."""
+    """The `Place` of a text model, which refuses media."""
     if any(isinstance(part, MediaPart) for part in content):
         raise error_at(where, "has an image, and the served model takes no images")
     return Placed("\n".join(part for part in content if isinstance(part, str)), ())
@@ -75,7 +75,7 @@ def _content(message: Message, role: str, where: str) -> list[str | MediaPart]:
     if isinstance(content, list):
         return [_part(part, f"{where}[{index}]") for index, part in enumerate(content)]
     if content is None:
-        if role == "assistant":  # Tool calls or reasoning may be all that there was.
+        if role == "assistant":  # The message may consist of tool calls or reasoning.
             return []
         raise error_at(where, "is missing")
     raise error_at(where, "must be a string or an array of parts")
@@ -86,7 +86,7 @@ def _part(value: Any, where: str) -> str | MediaPart:
     kind = expect_one_of(part.get("type"), ("text", *MEDIA), f"{where}.type")
     if kind == "text":
         return expect(part.get("text"), str, f"{where}.text")
-    # The URL is the frontend's business: the file itself is an element of the `images` tensor.
+    # The URL is read by the frontend; the file itself is an element of the `images` tensor.
     given = part.get(kind)
     detail = given.get("detail") if isinstance(given, dict) else None
     return MediaPart(MEDIA[kind], expect_one_of(detail or "auto", DETAILS, f"{where}.{kind}.detail"))
@@ -121,7 +121,7 @@ def _tool_call(value: Any, where: str) -> Message:
 
 
 def _arguments(value: Any, where: str) -> dict[str, Any]:
-    if value is None or value == "":  # How several clients write a call without arguments.
+    if value is None or value == "":  # Some clients' form of a call without arguments.
         return {}
     if isinstance(value, str):
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image and video parts of chat messages, and pictures as the models take them."""
+"""Image and video parts of chat messages, and the pictures made from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ Kind = Literal["image", "video"]
 
 @dataclass(frozen=True, slots=True)
 class MediaPart:
-    """What stands for one element of the `images` tensor. detail: "low" asks for the cheapest form of an image."""
+    """The place of one element of the `images` tensor. detail: "low" requests the cheapest form of an image."""
 
     kind: Kind = "image"
     detail: str = "auto"
 
 
-# A message's content: texts and media in the order in which the client wrote them.
+# A message's content: texts and media in the client's order.
 Content = Sequence[str | MediaPart]
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A message's text with the family's markers in it, and the parts that they stand for, in their order."""
+    """A message's text with the family's markers, and the parts that the markers represent, in order."""
 
     text: str
     parts: tuple[MediaPart, ...]
@@ -33,11 +33,11 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One image, or one frame of a video, cut as its family wants it.
+    """One image, or one frame of a video, cut into the tiles of its family.
 
-    pixels: uint8 [pieces, height, width, 3], RGB. Each marker in the prompt becomes one run of image tokens:
-    runs: tokens of each run. extra_ids: for each run a number above 0, equal only for equal pixels; the engine's
-    prefix cache tells images apart by it.
+    pixels: uint8 [tiles, height, width, 3], RGB. Each marker in the prompt becomes one run of image tokens.
+    runs: tokens of each run. extra_ids: a number above 0 for each run, equal only for equal pixels, by which the
+    engine's prefix cache distinguishes images.
     """
 
     pixels: NDArray[np.uint8]

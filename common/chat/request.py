@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A chat request as the `messages` tensor holds it: a JSON object of the OpenAI request's own fields."""
+"""A chat request in the input `messages`: a JSON object with the OpenAI request's own fields."""
 
 import json
 from collections.abc import Mapping
@@ -34,11 +34,11 @@ class ChatRequest:
 
     messages: normalised (common.chat.messages); not to be changed in place.
     media: the images and videos in the messages, in their order in the prompt.
-    tools: what the model is told of; empty where `tool_choice` is "none", as what may not be called is not shown.
+    tools: the tools described to the model; empty if `tool_choice` is "none".
     tool_choice: "auto", "none", "required" or "function:<name>".
-    parallel_tool_calls: False allows at most one call in the answer.
+    parallel_tool_calls: False allows at most one call per answer.
     template_kwargs: variables for the chat template (`enable_thinking` and others of a family).
-    response_format, structured_outputs: as the client wrote them; preprocessing.guides.build reads them.
+    response_format, structured_outputs: not yet validated; preprocessing.guides.build reads them.
     continue_final_message: the prompt ends inside the last message, which the model continues.
     """
 
@@ -55,9 +55,9 @@ class ChatRequest:
 
     @classmethod
     def parse(cls, text: str, place: Place = place_nothing) -> "ChatRequest":
-        """Read the JSON text. place: how the model family writes images into a message's text.
+        """Read the JSON text. place: the model family's way to write images into a message's text.
 
-        Raises RequestError whose param is the OpenAI field at fault.
+        Raises RequestError with the invalid OpenAI field as its param.
         """
         body = _load(text)
         tools = read_tools(body.get("tools"))

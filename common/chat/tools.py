@@ -8,7 +8,7 @@ from typing import Any
 
 from common.checks import error_at, expect, expect_one_of, shorten
 
-# OpenAI's rule. It also keeps names out of trouble in prompts and grammars: nothing in them needs escaping.
+# OpenAI's rule. Such names need no escaping in prompts and grammars.
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 FUNCTION_CHOICE = "function:"
@@ -18,9 +18,9 @@ FUNCTION_CHOICE = "function:"
 class Tool:
     """One function the model may call.
 
-    definition: the OpenAI tool object as chat templates show it to the model.
+    definition: the OpenAI tool object, which chat templates render.
     parameters: JSON schema of the arguments, always of type object.
-    strict: the arguments must follow the schema even where the model calls of its own accord.
+    strict: the arguments must follow the schema even if `tool_choice` is "auto".
     """
 
     name: str
@@ -30,7 +30,7 @@ class Tool:
 
 
 def read_tools(value: Any) -> tuple[Tool, ...]:
-    """Raises RequestError (param "tools") naming the position at fault."""
+    """Read `tools`; raises RequestError (param "tools") naming the invalid position."""
     if value is None:
         return ()
     tools = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(expect(value, list, "tools")))
@@ -55,7 +55,7 @@ def _tool(value: Any, where: str) -> Tool:
     strict = False
     if "strict" in function:
         strict = function["strict"] is not None and expect(function["strict"], bool, f"{where}.strict")
-        # How to decode, not what the tool is: no family's prompt was trained with it.
+        # An option of decoding: no family was trained with it in the prompt.
         definition = {**definition, "function": {key: item for key, item in function.items() if key != "strict"}}
     return Tool(name, definition, _parameters(function.get("parameters"), f"{where}.parameters"), strict)
 
@@ -71,7 +71,10 @@ def _parameters(value: Any, where: str) -> dict[str, Any]:
 
 
 def read_tool_choice(value: Any, tools: Sequence[Tool]) -> str:
-    """ "auto", "none", "required" or "function:<name>". Raises RequestError (param "tool_choice")."""
+    """Read `tool_choice` as "auto", "none", "required" or "function:<name>".
+
+    Raises RequestError (param "tool_choice") for another value or a tool that is missing.
+    """
     if isinstance(value, dict):
         choice = FUNCTION_CHOICE + _forced_name(value, tools)
     else:

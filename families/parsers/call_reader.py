@@ -76,7 +76,7 @@ class CallReader:
             position = end
         return position
 
-    # Each step reads from a position on and returns where it stopped.
+    # Each step reads from a position and returns the position where it stopped.
 
     def _open_brace(self, text: str, position: int) -> int:
         return self._expect(text, position, {"{": self._next_key})

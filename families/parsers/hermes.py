@@ -45,7 +45,7 @@ class HermesParser:
             events += self._content.text(self._tags.flush())
         return events + self._content.flush()
 
-    # Each step reads from a position on and returns where it stopped.
+    # Each step reads from a position and returns the position where it stopped.
 
     def _outside(self, text: str, position: int, events: list[Event]) -> int:
         clear, tag, position = self._tags.scan(text, position)

@@ -126,10 +126,10 @@ def _with_tools(chat: ChatRequest, answer_format: AnswerFormat, answer: _Constra
 
 
 def _answer_constraint(chat: ChatRequest) -> _Constraint | None:
-    asked = _response_format(chat.response_format) if chat.response_format is not None else None
+    constraint = _response_format(chat.response_format) if chat.response_format is not None else None
     if chat.structured_outputs is None:
-        return asked
-    if asked:
+        return constraint
+    if constraint:
         raise error_at("structured_outputs", "cannot be combined with response_format")
     return _structured_outputs(chat.structured_outputs)
 

@@ -35,7 +35,7 @@ def test_a_whole_answer_of_qwen3(qwen3: Tokenizer) -> None:
         assert add_up(deltas) == expected
         assert [delta.finish_reason for delta in deltas] == [None] * (len(groups) - 1) + ["tool_calls"]
         assert deltas[-1].completion_tokens == len(encode(qwen3, text))
-        # The block's tags are not counted, the line ends beside them are.
+        # The block's tags are not counted; the line ends next to them are.
         assert deltas[-1].reasoning_tokens == len(encode(qwen3, "\n好的，用户问天气。\n"))
         assert not deltas[-1].stop_engine
 

@@ -203,19 +203,19 @@ def test_ids_are_checked_against_the_vocabulary(qwen3: PromptBuilder) -> None:
 
 class TestGuides:
     def test_of_a_chat(self, qwen3: PromptBuilder) -> None:
-        asked = {"response_format": {"type": "json_object"}}
-        thinking = qwen3.build(PromptRequest(messages=chat(**asked)))
+        fields = {"response_format": {"type": "json_object"}}
+        thinking = qwen3.build(PromptRequest(messages=chat(**fields)))
         assert thinking.guide_type == "structural_tag"
         assert "<think>" in (thinking.guide or "")
-        direct = qwen3.build(PromptRequest(messages=chat(**asked, enable_thinking=False)))
+        direct = qwen3.build(PromptRequest(messages=chat(**fields, enable_thinking=False)))
         assert (direct.guide_type, direct.guide) == ("json", None)
 
     def test_of_tensors(self, qwen3: PromptBuilder) -> None:
         for prompt in ({"text": "a"}, {"messages": chat()}):
             built = qwen3.build(PromptRequest(**prompt, guide_type="regex", guide="a+"))
             assert (built.guide_type, built.guide) == ("regex", "a+")
-        asked = chat(response_format={"type": "json_object"})
-        assert refused(qwen3, messages=asked, guide_type="json").param == "guided_decoding_guide"
+        messages = chat(response_format={"type": "json_object"})
+        assert refused(qwen3, messages=messages, guide_type="json").param == "guided_decoding_guide"
 
     def test_tools_that_could_not_be_called(self, qwen3_tokenizer: ChatTokenizer) -> None:
         checkpoint = qwen3_checkpoint(IM_END)

@@ -105,8 +105,8 @@ class TestAnswers:
         assert not accepts(guide, "[1]")
 
     def test_json_schema(self, accepts: Accepts) -> None:
-        asked = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}}
-        guide = guide_of(response_format=asked)
+        fields = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}}
+        guide = guide_of(response_format=fields)
         assert guide == Guide("json_schema", json.dumps(CITY))
         assert guide_of(structured_outputs={"json": CITY}) == guide
         assert guide_of(structured_outputs={"json": json.dumps(CITY)}) == guide
@@ -198,8 +198,8 @@ class TestAnswers:
         assert error.param == "structured_outputs"
 
     def test_one_source_of_guides_at_a_time(self) -> None:
-        asked = {"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}
-        assert "cannot be combined" in refused(**asked).message
+        fields = {"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}
+        assert "cannot be combined" in refused(**fields).message
         assert guide_of(response_format={"type": "text"}, structured_outputs={"regex": "a"}) == Guide("regex", "a")
 
 

@@ -228,7 +228,7 @@ def test_limits(name: str) -> None:
 
 @pytest.mark.parametrize("size", [(50_000, 50_000), (8_193, 8_192), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1)])
 def test_bombs_are_refused_by_their_header(size: tuple[int, int]) -> None:
-    """No pixels follow: that they are not asked for is why the message is about the size."""
+    """The file has no pixels: the message is about the size because they are not read."""
     assert "pixels" in refused(png(*size, 8, 2, b""))
 
 
@@ -256,7 +256,7 @@ def test_a_jpeg_of_very_many_scans() -> None:
     most = data[:-2] + last * (MAX_SCANS - scans) + data[-2:]
     assert same(decode_image(most, LIMITS), plain(data).convert("RGB"), tolerance=255)
     assert f"more than {MAX_SCANS} scans" in refused(data[:-2] + last * (MAX_SCANS - scans + 1) + data[-2:])
-    # Another file behind the image, as phones put videos there, is not part of it; nor is a preview in the metadata.
+    # A file after the image (phones append videos) is not part of it, nor is a preview in the metadata.
     assert same(decode_image(data + b"\0\0" + last * 100, LIMITS), plain(data).convert("RGB"))
     preview = b"\xff\xe5" + struct.pack(">H", 402) + b"\xff\xda\0\x02" * 100
     assert same(decode_image(data[:2] + preview + data[2:], LIMITS), plain(data).convert("RGB"))

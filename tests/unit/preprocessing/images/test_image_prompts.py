@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in prompts: where they stand, which ids they become, and what of a request is refused."""
+"""Images in prompts: their places, their ids, and the requests that are refused."""
 
 import io
 import json
@@ -96,9 +96,9 @@ def gemma3_builder(tokenizer: ChatTokenizer, options: MediaOptions) -> PromptBui
     return PromptBuilder(checkpoint, tokenizer, find_styler(checkpoint), 16384, images)
 
 
-def refused(builder: PromptBuilder, asked: PromptRequest) -> RequestError:
+def refused(builder: PromptBuilder, given: PromptRequest) -> RequestError:
     with pytest.raises(RequestError) as error:
-        builder.build(asked)
+        builder.build(given)
     return error.value
 
 
@@ -183,8 +183,8 @@ class TestInternVL:
         assert brightest == sorted(brightest), "the bar of the video moves right from frame to frame"
 
     def test_markers_of_the_wrong_kind(self, internvl: PromptBuilder) -> None:
-        asked = request([user("<image>", {"type": "video_url", "video_url": {}})], SMALL)
-        assert "has the markers <image> for the parts video" in refused(internvl, asked).message
+        given = request([user("<image>", {"type": "video_url", "video_url": {}})], SMALL)
+        assert "has the markers <image> for the parts video" in refused(internvl, given).message
 
     def test_low_detail_is_one_tile(self, internvl: PromptBuilder) -> None:
         built = internvl.build(request([user("?", image(detail="low"))], LARGE))
@@ -314,9 +314,9 @@ class TestGemma3:
     def test_as_transformers(
         self, gemma3: PromptBuilder, processor: Gemma3Processor, messages: list[Any], sizes: list[tuple[int, int]]
     ) -> None:
-        asked = request(messages, *sizes)
-        built = gemma3.build(asked)
-        ids, pixels = self.expected(processor, messages, asked.images)
+        given = request(messages, *sizes)
+        built = gemma3.build(given)
+        ids, pixels = self.expected(processor, messages, given.images)
         assert built.input_ids == ids
         assert np.array_equal(np.concatenate([picture.pixels for picture in built.pictures]), pixels)
         extra = [number for number in built.extra_ids or () if number]
@@ -328,12 +328,12 @@ class TestGemma3:
         self, gemma3_tokenizer: ChatTokenizer, processor: Gemma3Processor, size: tuple[int, int]
     ) -> None:
         builder = gemma3_builder(gemma3_tokenizer, MediaOptions(ImageLimits(), pan_and_scan=True))
-        asked = request([user(image(), "What is this?")], size)
-        built = builder.build(asked)
+        given = request([user(image(), "What is this?")], size)
+        built = builder.build(given)
         ids, pixels = self.expected(
             processor,
-            json.loads(asked.messages or "")["messages"],
-            asked.images,
+            json.loads(given.messages or "")["messages"],
+            given.images,
             do_pan_and_scan=True,
             pan_and_scan_min_crop_size=256,
             pan_and_scan_max_num_crops=4,
@@ -364,7 +364,7 @@ def test_which_checkpoints_take_images(
     assert found({"model_type": "qwen2"}, VISION, internvl.tokenizer) is InternVLImages
     assert found({"model_type": "qwen2"}, None, internvl.tokenizer) is type(None)
     assert found({"model_type": "gemma3", "vision_config": {}}, None, gemma3_tokenizer) is Gemma3Images
-    # A split Gemma 3 is its language model alone: an engine of plain text cannot let image tokens attend both ways.
+    # A split Gemma 3 is only its language model: a text engine has no bidirectional attention for image tokens.
     assert found({"model_type": "gemma3_text"}, {"model_type": "siglip_gemma3"}, gemma3_tokenizer) is type(None)
     with pytest.raises(ValueError, match="has no token <IMG_CONTEXT>"):
         found({"model_type": "qwen2"}, VISION, ChatTokenizer.load(qwen3_tokenizer_dir))

@@ -82,7 +82,7 @@ def test_whatever_the_frames_refer_to(structure: str) -> None:
 
 @pytest.mark.parametrize("start", [5, 9])
 def test_frames_that_an_edit_list_hides_do_not_count(start: int) -> None:
-    """As a phone trims a video without writing its frames anew."""
+    """Trims a video as phones do, without encoding its frames again."""
     data = bytearray(video())
     at = data.index(b"elst") + 16
     data[at : at + 4] = (int.from_bytes(data[at : at + 4], "big") + 1024 * start).to_bytes(4, "big")
