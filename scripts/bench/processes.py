@@ -63,14 +63,6 @@ def memory(taken: Snapshot) -> dict[str, int]:
     return sizes
 
 
-def command_line(pid: int) -> list[str]:
-    """The command line of a process; empty if it has ended."""
-    try:
-        return [word.decode(errors="replace") for word in (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")[:-1]]
-    except OSError:
-        return []
-
-
 @dataclass(frozen=True, slots=True)
 class _Stat:
     parent: int

@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
+from common.processes import command_line
 from scripts.bench.load import Endpoint, Outcome, run
-from scripts.bench.processes import command_line
 from scripts.bench.questions import Stream
 from scripts.launcher import LaunchError, Stack
 from scripts.launcher.environment import python_command

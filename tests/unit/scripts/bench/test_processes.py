@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench.processes import command_line, memory, snapshot, spent
+from common.processes import command_line
+from scripts.bench.processes import memory, snapshot, spent
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
