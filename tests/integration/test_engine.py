@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
+from common.errors import RequestError
+from common.finish_reason import FinishReason
+from engines.engine import Generation
+from engines.options import EngineOptions
 from tests.support.checkpoints import make_checkpoint
 
 VOCAB_SIZE = 151936
@@ -23,18 +28,12 @@ def engine_options(request, tmp_path, qwen3_tokenizer_dir, monkeypatch):
     folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
     passed = {"dtype": "float32", "max_model_len": 512, "enforce_eager": True, "enable_prompt_embeds": True}
     passed["tensor_parallel_size"] = request.param
-    from engines.options import EngineOptions
-
     yield EngineOptions("vllm", str(folder), passed)
 
 
-async def test_the_adapter(engine_options):
+async def test_the_engine(engine_options):
     """One test for all, as starting the engine takes most of the time."""
-    from safetensors import safe_open
-
-    from common.errors import RequestError
-    from common.finish_reason import FinishReason
-    from engines.engine import Generation
+    # vLLM reads the variables above when it is imported.
     from engines.vllm.engine import VllmEngine
 
     engine = VllmEngine(engine_options)
@@ -54,7 +53,9 @@ async def test_the_adapter(engine_options):
         with safe_open(Path(engine_options.model_path) / "model.safetensors", "pt") as weights:
             table = weights.get_tensor("model.embed_tokens.weight")[PROMPT[2:5]]
         rows = [*PROMPT[:2], VOCAB_SIZE, VOCAB_SIZE + 1, VOCAB_SIZE + 2, *PROMPT[5:]]
-        assert (await run(prompt_ids=rows, prompt_table=table))[0] == plain, "table rows stand for their ids"
+        assert (await run(prompt_ids=rows, prompt_table=table))[0] == plain, (
+            "table rows give the same tokens as their ids"
+        )
         other, _ = await run(prompt_ids=rows, prompt_table=torch.flip(table, [0]) * 3)
         assert other != plain, "another table is another prompt: no cached blocks are shared"
         with pytest.raises(RequestError, match="past the table"):

@@ -17,6 +17,9 @@ from PIL import Image
 from tokenizers import Tokenizer
 from transformers import Gemma3ForConditionalGeneration
 
+from common.errors import RequestError
+from engines.engine import Engine, Generation
+from engines.options import EngineOptions
 from tests.support.checkpoints import make_checkpoint
 from tests.support.vlm_checkpoints import make_gemma3
 
@@ -31,7 +34,7 @@ PROMPTS = {
     "one": (f"{PLACE}What is this?", [1]),
     "other": (f"{PLACE}What is this?", [2]),
     "two": (f"{PLACE}and{PLACE}Compare.", [1, 3]),
-    # Past the sliding window, so that some of the picture is out of sight at the end.
+    # Longer than the sliding window, so that a part of the image is outside it at the end.
     "middle": (f"{TEXT * 2}{PLACE}{TEXT * 20}", [4]),
 }
 
@@ -91,12 +94,12 @@ class Answer:
 class Running:
     """A started engine."""
 
-    def __init__(self, engine: Any, generation: Any) -> None:
-        self.engine, self._generation = engine, generation
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
 
     async def ask(self, ids: list[int], **fields: Any) -> Answer:
         answer = Answer()
-        generation = self._generation(prompt_ids=ids, max_tokens=NEW_TOKENS, temperature=0.0, **fields)
+        generation = Generation(prompt_ids=ids, max_tokens=NEW_TOKENS, temperature=0.0, **fields)
         async for tokens in self.engine.generate(generation):
             answer.ids += tokens.ids
             answer.cached = max(answer.cached, tokens.cached_tokens or 0)
@@ -107,8 +110,7 @@ class Running:
 async def start(monkeypatch) -> AsyncIterator[Any]:
     for name, value in {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}.items():
         monkeypatch.setenv(name, os.environ.get(name, value))
-    from engines.engine import Generation
-    from engines.options import EngineOptions
+    # vLLM reads these variables when it is imported.
     from engines.vllm.engine import VllmEngine
 
     engines = []
@@ -117,7 +119,7 @@ async def start(monkeypatch) -> AsyncIterator[Any]:
         options = {"dtype": "float32", "enforce_eager": True, **passed}
         engines.append(VllmEngine(EngineOptions("vllm", str(folder), options)))
         await engines[-1].start()
-        return Running(engines[-1], Generation)
+        return Running(engines[-1])
 
     yield start_engine
     for engine in engines:
@@ -126,21 +128,19 @@ async def start(monkeypatch) -> AsyncIterator[Any]:
 
 async def test_gemma3(tmp_path, gemma3_tokenizer_dir, start):
     """One test for all, as starting the engine takes most of the time."""
-    from common.errors import RequestError
-
     folder = make_gemma3(tmp_path / "gemma3", gemma3_tokenizer_dir)
     expected = reference(folder)
-    assert expected["one"] != expected["other"], "the tiny model looks at the picture"
-    assert expected["one"] != expected["causal"], "and its parts at each other"
+    assert expected["one"] != expected["other"], "the tiny model depends on the image"
+    assert expected["one"] != expected["causal"], "and its parts on each other"
 
-    # A budget below two images: under load the scheduler comes to chunks that would cut one.
+    # A budget below two images: under load the scheduler meets chunks that would split one.
     running = await start(folder, max_model_len=2048, max_num_batched_tokens=300)
     ids = {name: prompt_ids(folder, text) for name, (text, _) in PROMPTS.items()}
 
     async def ask(name: str, **fields: Any) -> Answer:
         return await running.ask(ids[name], **{"images": pictures(PROMPTS[name][1]), **fields})
 
-    # Together first, with nothing cached: each copy's pictures have a hash of their own.
+    # First concurrently, with nothing cached: the images of each copy have their own hash.
     order = list(PROMPTS) * 3
     together = await asyncio.gather(
         *(ask(name, prompt_extra_ids=extra_ids(ids[name], 10 * number)) for number, name in enumerate(order, start=1))
@@ -148,15 +148,15 @@ async def test_gemma3(tmp_path, gemma3_tokenizer_dir, start):
     assert [answer.ids for answer in together] == [expected[name] for name in order]
 
     for name in PROMPTS:
-        alone = await ask(name)
-        assert alone.ids == expected[name], name
-    # Without extra ids the pixels are the key. The first block of 128 tokens lies within the image.
+        single = await ask(name)
+        assert single.ids == expected[name], name
+    # Without extra ids the pixels are the key. The first block of 128 tokens is within the image.
     again = await ask("one")
     assert again.ids == expected["one"] and again.cached >= 128
     fresh = await running.ask(ids["one"], images=pictures([5]))
     assert fresh.cached == 0 and fresh.ids not in (expected["one"], expected["other"])
     hashes = extra_ids(ids["one"], 777)
-    assert (await ask("one", prompt_extra_ids=hashes)).cached == 0, "extra ids are the key where they are given"
+    assert (await ask("one", prompt_extra_ids=hashes)).cached == 0, "extra ids are the key if there are any"
     assert (await ask("one", prompt_extra_ids=hashes)).cached == again.cached
 
     with pytest.raises(RequestError, match="2 images for 1 image places"):
@@ -170,8 +170,6 @@ async def test_gemma3(tmp_path, gemma3_tokenizer_dir, start):
 
 async def test_tables_share_the_prefix_cache_by_content(tmp_path, qwen3_tokenizer_dir, start):
     """Images of an InternVL are rows of a table from vit; the folder vision/ turns prompt embeddings on."""
-    from common.errors import RequestError
-
     folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
     (folder / "vision").mkdir()
     (folder / "vision" / "config.json").write_text("{}", encoding="utf-8")

@@ -30,8 +30,8 @@ def test_only_what_changed_is_published(made: dict[str, MetricFamily]) -> None:
         published.set({"unheard_of": 1})
 
 
-def test_what_is_closed_holds_no_metric(made: dict[str, MetricFamily]) -> None:
-    """A metric that Python's end takes away crashes the stub."""
+def test_closing_deletes_all_metrics(made: dict[str, MetricFamily]) -> None:
+    """The stub crashes on a metric that Python deletes at its end."""
     published = metrics.Published("model", "prefix", DESCRIPTIONS)
     published.set({"running": 1, "made_total": 2})
     gone = [weakref.ref(family) for family in made.values()]

@@ -76,7 +76,7 @@ class Server:
         line = next(line for line in self.log.read_text().splitlines() if line.startswith(f"{name} "))
         return int(line.split()[1])
 
-    def watched(self) -> None:
+    def wait_for_watchdog(self) -> None:
         """Wait until the watchdog has read the process table twice."""
         time.sleep(2.5 * watchdog.PERIOD_S)
 
@@ -100,9 +100,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     memory_of(tmp_path).unlink(missing_ok=True)
 
 
-def test_what_a_killed_tritonserver_leaves_is_ended(folder: Path) -> None:
+def test_processes_of_a_killed_tritonserver_are_ended(folder: Path) -> None:
     server = Server(folder)
-    server.watched()
+    server.wait_for_watchdog()
     assert server.memory.exists() and lives(server.pid("engine"))
     server.process.kill()
     server.process.wait(PATIENCE_S)
@@ -110,20 +110,20 @@ def test_what_a_killed_tritonserver_leaves_is_ended(folder: Path) -> None:
     assert not server.memory.exists()
 
 
-def test_a_tritonserver_that_lost_a_model_is_ended(folder: Path) -> None:
+def test_a_tritonserver_that_lost_a_model_is_killed(folder: Path) -> None:
     server = Server(folder)
-    server.watched()
+    server.wait_for_watchdog()
     os.kill(server.pid("stub"), signal.SIGKILL)
     assert server.process.wait(PATIENCE_S) == -signal.SIGKILL
     wait_for(lambda: server.gone("engine", "watchdog"))
     assert "the process of a model has died" in server.log.read_text()
 
 
-def test_under_the_launcher_a_lost_model_is_not_its_business(folder: Path) -> None:
+def test_under_the_launcher_a_tritonserver_that_lost_a_model_is_not_killed(folder: Path) -> None:
     server = Server(folder, TRITON_CHAT_SUPERVISED="1")
-    server.watched()
+    server.wait_for_watchdog()
     os.kill(server.pid("stub"), signal.SIGKILL)
-    server.watched()
+    server.wait_for_watchdog()
     assert server.process.poll() is None
     server.process.kill()
     server.process.wait(PATIENCE_S)
@@ -132,7 +132,7 @@ def test_under_the_launcher_a_lost_model_is_not_its_business(folder: Path) -> No
 
 def test_there_is_one_watchdog_and_only_of_a_tritonserver(folder: Path) -> None:
     server = Server(folder)
-    server.watched()
+    server.wait_for_watchdog()
     for pid in (server.process.pid, os.getpid()):
         second = subprocess.run([*WATCHDOG, str(pid)], cwd=ROOT, timeout=PATIENCE_S, check=False)
         assert second.returncode == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adapter of TensorRT-LLM's LLM API, before a double that has its documented arguments and refuses all others."""
+"""The engine of TensorRT-LLM's LLM API, on a double that has its documented arguments and refuses all others."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from engines.registry import build_engine
 
 @pytest.fixture
 def qwen(tmp_path):
-    """Its ids mean nothing here, so that its tokenizer is the smallest."""
+    """A checkpoint with the smallest tokenizer, as its ids do not matter."""
     (tmp_path / "tokenizer").mkdir()
     Tokenizer(WordLevel({"a": 1, "?": 0}, unk_token="?")).save(str(tmp_path / "tokenizer" / "tokenizer.json"))
     return checkpoint(tmp_path, tmp_path / "tokenizer", {"model_type": "qwen3"})
@@ -40,7 +40,7 @@ def checkpoint(folder: Path, tokenizer: Path, config: dict) -> Path:
 
 
 async def started(path: Path, **passed):
-    """(the engine, the double's LLM inside it)."""
+    """Start the engine; returns it and the double's LLM inside it."""
     engine = build_engine(EngineOptions("llmapi", str(path), passed))
     await engine.start()
     return engine, engine._llm
@@ -90,7 +90,7 @@ async def test_stop_words_of_one_id_and_of_several(qwen, script):
     engine.shutdown()
 
 
-async def test_without_an_end_id_none_ends_it(qwen, script):
+async def test_without_an_end_id_no_id_ends_the_answer(qwen, script):
     script({"ids": [11, 9, 12], "end": False})
     engine, llm = await started(qwen)
     (whole,) = await collect(engine, generation(end_id=-1, streaming=False))
@@ -99,7 +99,7 @@ async def test_without_an_end_id_none_ends_it(qwen, script):
     engine.shutdown()
 
 
-async def test_whoever_leaves_aborts(qwen, script):
+async def test_closing_or_cancelling_aborts_the_request(qwen, script):
     script({"ids": [11] * 1000, "delay_s": 0.01})
     engine, llm = await started(qwen)
     stream = engine.generate(generation(max_tokens=1000))
@@ -127,12 +127,12 @@ async def test_sampling(qwen, script):
 
     own = await sampled()
     assert (own.temperature, own.top_k, own.top_p) == (0.6, 20, None) and not own.greedy
-    told = await sampled(temperature=0.9, top_p=0.5, top_k=0, min_p=0.1, min_tokens=2, seed=7)
-    assert (told.temperature, told.top_k, told.top_p) == (0.9, None, 0.5)
-    assert (told.min_p, told.min_tokens, told.seed) == (0.1, 2, 7)
+    params = await sampled(temperature=0.9, top_p=0.5, top_k=0, min_p=0.1, min_tokens=2, seed=7)
+    assert (params.temperature, params.top_k, params.top_p) == (0.9, None, 0.5)
+    assert (params.min_p, params.min_tokens, params.seed) == (0.1, 2, 7)
     greedy = await sampled(temperature=0.0, top_p=0.5)
     assert greedy.greedy and (greedy.top_k, greedy.top_p, greedy.temperature) == (1, None, None)
-    # Nothing but a temperature still samples, which its own defaults would not.
+    # With only a temperature it still samples; TensorRT-LLM's own defaults would decode greedily.
     open_ = await sampled(temperature=0.7, top_k=0)
     assert not open_.greedy and (open_.top_k, open_.top_p) == (None, 1.0)
     bias = torch.zeros(16)
@@ -185,7 +185,7 @@ async def test_guides(qwen, script, guide_type, guide, field, value):
         ({"top_p": -1.0}, "require top_p >= 0"),
     ],
 )
-async def test_what_it_cannot_do_is_refused(qwen, script, values, words):
+async def test_unsupported_inputs_are_refused(qwen, script, values, words):
     engine, llm = await started(qwen)
     with pytest.raises(RequestError, match=words) as caught:
         await collect(engine, generation(**values))
@@ -195,7 +195,7 @@ async def test_what_it_cannot_do_is_refused(qwen, script, values, words):
     engine.shutdown()
 
 
-async def test_with_the_other_sampler_penalties_go_through(qwen, script):
+async def test_the_other_sampler_has_penalties_and_bad_words(qwen, script):
     (qwen / "generation_config.json").write_text('{"repetition_penalty": 1.05}')
     engine, llm = await started(qwen, sampler_type="TRTLLMSampler")
     await collect(engine, generation(presence_penalty=0.5, frequency_penalty=-0.5, bad_words=[[4], [5]]))
@@ -241,7 +241,7 @@ async def test_options(qwen):
 WRITTEN = "\n\n<start_of_image>" + "<image_soft_token>" * 256 + "<end_of_image>\n\n"
 
 
-async def test_pictures_of_gemma_3(gemma, script):
+async def test_images_of_gemma_3(gemma, script):
     engine, llm = await started(gemma)
     assert llm.arguments["kv_cache_config"] == {"enable_block_reuse": False}
     assert (llm.arguments["enable_chunked_prefill"], llm.arguments["attn_backend"]) == (False, "FLASHINFER")
@@ -256,11 +256,11 @@ async def test_pictures_of_gemma_3(gemma, script):
         "<start_of_turn>user\n<start_of_image>and <start_of_image>: what differs?<end_of_turn>\n<start_of_turn>model\n"
     )
     assert inputs["prompt"] == short
-    # The processor makes the same ids of it again.
+    # The processor makes the same ids from it.
     assert llm._prompt(inputs) == ids
-    assert [picture.size for picture in inputs["multi_modal_data"]["image"]] == [(896, 896)] * 2
+    assert [image.size for image in inputs["multi_modal_data"]["image"]] == [(896, 896)] * 2
     assert bytes(inputs["multi_modal_data"]["image"][1].tobytes()) == bytes(images[1].numpy().tobytes())
-    # Without pictures ids go as they are.
+    # Without images the ids are passed unchanged.
     plain = encode("Hello", add_special_tokens=False)
     await collect(engine, generation(prompt_ids=plain))
     assert llm.submitted[1][0] == plain
