@@ -147,11 +147,3 @@ async def test_probes_are_quiet(lines, served: Serving) -> None:
     for path in ("/health", "/health/live", "/metrics"):
         await served.http.get(path)
     assert of_access(lines()) == []
-
-
-def test_the_formats_are_checked_at_the_start() -> None:
-    from frontend.settings import Settings, SettingsError
-
-    assert Settings.load(["--log-format", "JSON"], {}).log_format == "json"
-    with pytest.raises(SettingsError, match="--log-format='xml': expected one of text, json"):
-        Settings.load(["--log-format", "xml"], {})
