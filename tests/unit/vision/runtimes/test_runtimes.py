@@ -1,21 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The runtimes of `vit`: ONNX compared with torch, and errors at load."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-from python_backend.config import ModelParameters
-from scripts.cli.main import main
 from scripts.engine_build import export_vit
-from scripts.engine_build.vit_plan import TileCounts
 from tests.support.vision_towers import VARIANTS, random_tiles, write_internvit, write_siglip
-from vision.options import VitOptions, read_options
+from vision.options import VitOptions
 from vision.runtimes.device import limit_threads
 from vision.runtimes.onnx_runtime import find_providers
 from vision.runtimes.registry import RUNTIMES, build_runtime
@@ -79,19 +74,6 @@ def test_large_weights_are_exported_to_a_second_file(exported, tmp_path, monkeyp
     assert difference(build(tmp_path / "m", "onnxruntime").run(tiles), build(tmp_path / "m").run(tiles)) < BFLOAT16
 
 
-def test_an_export_that_differs_is_not_put_in_place(tmp_path, monkeypatch):
-    write_internvit(tmp_path, "300m")
-    monkeypatch.setitem(export_vit.TOLERANCE, "float32", 0.0)
-    with pytest.raises(ValueError, match="the exported tower differs from torch's at 1 tiles"):
-        export_vit.export(tmp_path)
-    assert sorted(path.name for path in (tmp_path / "vision").iterdir()) == ["config.json", "model.safetensors"]
-
-
-def test_the_build_command_says_what_is_wrong(tmp_path, capsys):
-    assert main(["build", "vit", str(tmp_path)]) == 1
-    assert "vision/config.json' cannot be read" in capsys.readouterr().err
-
-
 def test_an_unknown_runtime_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match="unknown runtime 'openvino'; known: onnxruntime, tensorrt, torch"):
         build(tmp_path, "openvino")
@@ -106,7 +88,8 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones(tmp_path):
 )
 def test_a_missing_package_is_named(runtime, package, advice, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, RUNTIMES[runtime][0], raising=False)
+    # The runtime's own module may be imported already.
+    monkeypatch.setitem(RUNTIMES, runtime, (package, "Runtime"))
     with pytest.raises(ValueError, match=f"runtime '{runtime}' needs a package .*{package}.*: {advice}"):
         build(tmp_path, runtime)
 
@@ -168,75 +151,3 @@ def test_copies_for_a_gpu_wake_no_threads(threads, device, taken, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", counts.append)
     limit_threads(VitOptions("torch", Path("/m/vision"), threads=threads), torch.device(device))
     assert counts == ([] if taken is None else [taken])
-
-
-def parameters(**values: str) -> ModelParameters:
-    values = {"model_path": "/m", "runtime": "torch", "device": "auto", "dtype": "auto"} | values
-    config = {"name": "vit", "parameters": {key: {"string_value": value} for key, value in values.items()}}
-    return ModelParameters.from_config(json.dumps(config), {})
-
-
-def test_options_are_read_from_the_config():
-    assert read_options(parameters(tile_budget="")) == VitOptions("torch", Path("/m/vision"))
-    read = read_options(parameters(engine_file="/e.plan", tile_budget="8", compile="off", threads="2", device="cpu"))
-    assert read == VitOptions(
-        "torch", Path("/m/vision"), Path("/e.plan"), device="cpu", tile_budget=8, compile=False, threads=2
-    )
-    with pytest.raises(ValueError, match="'tile_budget' must be at least 1, not 0"):
-        read_options(parameters(tile_budget="0"))
-
-
-@pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_a_bfloat16_export_is_checked_in_float32(name, tmp_path):
-    import onnx
-
-    write_internvit(tmp_path, name)
-    path = export_vit.export(tmp_path, "bfloat16")
-    graph = onnx.load(path).graph
-    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16
-    # The patch embedding stays in float32.
-    kinds = {tensor.data_type for tensor in graph.initializer}
-    assert {onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT} <= kinds
-    assert sorted(path.name for path in (tmp_path / "vision").iterdir()) == [
-        "config.json",
-        "model.onnx",
-        "model.safetensors",
-    ]
-
-
-def test_a_bfloat16_export_that_differs_is_refused(tmp_path, monkeypatch):
-    write_internvit(tmp_path, "300m")
-    monkeypatch.setitem(export_vit.TOLERANCE, "float32", 0.0)
-    with pytest.raises(ValueError, match="the exported tower differs from torch's at 1 tiles"):
-        export_vit.export(tmp_path, "bfloat16")
-
-
-def test_a_tower_that_torch_cannot_export_is_an_error(tmp_path):
-    write_siglip(tmp_path)
-    with pytest.raises(ValueError, match=r"torch cannot export this tower so .*: choose another --dtype"):
-        export_vit.export(tmp_path, "bfloat16")
-
-
-def test_a_plan_needs_tensorrt_and_counts_in_order(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert main(["build", "vit", str(tmp_path), "--plan"]) == 1
-    assert "tensorrt" in (error := capsys.readouterr().err) and "build in the image" in error
-    assert main(["build", "vit", str(tmp_path), "--plan", "--min-tiles", "14"]) == 1
-    assert "tile counts must be 1 <= min <= opt <= max, not 14, 13, 26" in capsys.readouterr().err
-
-
-def test_a_plan_is_built_from_the_export(tmp_path, capsys, monkeypatch):
-    asked = []
-
-    def build_plan(package, onnx, plan, counts, progress):
-        assert onnx.is_file()
-        progress("building [1]", 1, 2)
-        asked.append((package.__name__, plan, counts))
-
-    write_internvit(tmp_path, "300m")
-    monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
-    monkeypatch.setattr("scripts.cli.build.build_plan", build_plan)
-    assert main(["build", "vit", str(tmp_path), "--plan", "--opt-tiles", "4", "--max-tiles", "8"]) == 0
-    plan = tmp_path / "vision" / "model.plan"
-    assert capsys.readouterr().out == f"{plan}\n"
-    assert asked == [("tensorrt", plan, TileCounts(1, 4, 8))]
