@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hook of mkdocs: links from a page to the repository's other files, which the built site does not hold.
+"""MkDocs hook: rewrite links from a page to repository files that are not part of the built site.
 
-In the repository they are ordinary links. On the site they become their text and the file's path, and one whose file
-is missing is a warning, which the strict build takes for an error.
+In the repository they are ordinary links. On the site they become their text and the file's path. A link to a missing
+file is a warning, which the strict build treats as an error.
 """
 
 import logging
@@ -17,7 +17,7 @@ _LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?:#[^)]*)?\)")
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """Called by mkdocs for each page before it is rendered."""
+    """Rewrite the links of one page; MkDocs calls this before it renders the page."""
     docs = Path(config["docs_dir"])
     here = (docs / page.file.src_uri).parent
 
@@ -27,7 +27,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
             return link[0]
         path = os.path.relpath(target, docs.parent)
         if not target.exists():
-            log.warning("%s links to %s, which is not there", page.file.src_uri, path)
+            log.warning("%s links to %s, which does not exist", page.file.src_uri, path)
         return link["text"] if path.rstrip("/") in link["text"] else f"{link['text']} (`{path}`)"
 
     return _LINK.sub(rewrite, markdown)

@@ -27,9 +27,9 @@ from tests.support.waiting import PATIENCE_S
 BLOCKS = [
     block for page in PAGES if page.name != "README.zh-CN.md" for block in blocks(page) if block.language in RUNNABLE
 ]
-# curl's exit status tells of a 4xx or 5xx, without more flags in the documentation.
+# curl's exit status reports a 4xx or 5xx without further flags in the documentation.
 CURLRC = "fail-with-body\nsilent\nshow-error\n"
-# Of an engine of TensorRT-LLM, the only other one that a line of the pages names.
+# Options of a TensorRT-LLM engine, the only other engine that a command of the pages names.
 TRTLLM_OPTIONS = frozenset(read_config(ROOT / "model_repository").parameters)
 A_CALL = '<tool_call>\n{"name": "get_current_weather", "arguments": {"location": "Boston"}}\n</tool_call>'
 

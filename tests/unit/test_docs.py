@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documentation's tables say what the code says, in both directions; its links lead somewhere."""
+"""The documentation's tables agree with the code in both directions, and its links lead to files."""
 
 import json
 import re
@@ -31,7 +31,8 @@ from scripts.launcher.options import MODEL_SETTINGS, UNNEEDED, LaunchOptions
 from tests.support.doc_blocks import DOCS, FENCE, PAGES, ROOT, RUNNABLE, blocks, codes, prose, rows, section
 from tests.support.packages import PACKAGES
 
-LINKED = (*PAGES, ROOT / "SECURITY.md", ROOT / "docker" / "README.md", ROOT / "models" / "demo_vlm" / "README.md")
+OTHER_PAGES = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "docker/README.md", "models/demo_vlm/README.md")
+LINKED = (*PAGES, DOCS / "requests.md", *(ROOT / name for name in OTHER_PAGES))
 
 
 def flag(name: str) -> str:
@@ -53,7 +54,7 @@ def test_blocks_have_a_language_that_a_test_knows(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_is_fenced(page: Path) -> None:
-    """An indented one, or one in a list, would not be run."""
+    """An indented block, or one in a list, would not be run."""
     assert not re.search(r"^[ \t]+" + FENCE, page.read_text(encoding="utf-8"), re.MULTILINE)
     assert not re.search(r"\n\n {4,}\S", prose(page))
 
@@ -61,10 +62,10 @@ def test_every_block_is_fenced(page: Path) -> None:
 def test_the_two_readmes_have_the_same_blocks_and_links() -> None:
     english, chinese = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
 
-    def told(page: Path) -> list[tuple[str, ...]]:
+    def noted_blocks(page: Path) -> list[tuple[str, ...]]:
         return [(block.language, block.text, block.not_run or "", block.prints or "") for block in blocks(page)]
 
-    assert told(english) == told(chinese)
+    assert noted_blocks(english) == noted_blocks(chinese)
     assert {*links(english)} - {"README.zh-CN.md"} == {*links(chinese)} - {"README.md"}
     assert [len(cells) for cells in rows(prose(english))] == [len(cells) for cells in rows(prose(chinese))]
 
@@ -79,12 +80,20 @@ def test_links_lead_to_files(page: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_named_like_a_file_lead_to_it(page: Path) -> None:
+    named = re.findall(r"\[`?([\w./-]+\.(?:py|md|pbtxt|toml|cfg))`?\]\(([^)\s#]+)", prose(page))
+    assert not [(label, target) for label, target in named if Path(label).name != Path(target).name]
+
+
 def test_the_launchers_options() -> None:
-    told = {code for cells in rows(section("options.md", "Launcher options")) for code in codes(cells[0])} - {"MODEL"}
-    # Three fields are sorted out of the rest of the line; --engine-config is read into one of them, --engine is a name.
+    documented = {code for cells in rows(section("options.md", "Launcher options")) for code in codes(cells[0])} - {
+        "MODEL"
+    }
+    # Three fields hold the rest of the command line: --engine-config is read into one of them, and --engine is a name.
     sorted_out = {"settings", "engine", "notes", "engine_name"}
     own = {field.name for field in fields(LaunchOptions)} - sorted_out | {"engine_config", "engine"}
-    assert told == {flag(name) for name in own}
+    assert documented == {flag(name) for name in own}
     defaults = {codes(cells[0])[-1]: cells[1] for cells in rows(section("options.md", "Launcher options"))}
     for name in (
         "model",
@@ -102,12 +111,14 @@ def test_the_launchers_options() -> None:
 
 
 def test_the_frontends_options_word_for_word() -> None:
-    told = rows(section("options.md", "Frontend options"))
-    code = [[f"`{flag(field.name)}`", shown(field.default), str(field.metadata["about"])] for field in fields(Settings)]
-    assert told == code
+    documented = rows(section("options.md", "Frontend options"))
+    code = [
+        [f"`{flag(field.name)}`", rendered(field.default), str(field.metadata["about"])] for field in fields(Settings)
+    ]
+    assert documented == code
 
 
-def shown(default: Any) -> str:
+def rendered(default: Any) -> str:
     if default is None or default == ():
         return "none"
     if isinstance(default, bool):
@@ -120,8 +131,8 @@ def shown(default: Any) -> str:
 
 
 def test_the_presets_of_engines() -> None:
-    told = {codes(cells[0])[0]: cells[1:] for cells in rows(section("engines.md", "Sizes"))}
-    assert told == {
+    documented = {codes(cells[0])[0]: cells[1:] for cells in rows(section("engines.md", "Sizes"))}
+    assert documented == {
         name: [
             preset.dtype,
             *map(str, (preset.max_batch_size, preset.max_input_len, preset.max_seq_len, preset.max_num_tokens)),
@@ -133,13 +144,13 @@ def test_the_presets_of_engines() -> None:
 
 
 def test_the_formats_of_engines() -> None:
-    told = {codes(cells[0])[0]: cells[2:] for cells in rows(section("engines.md", "Quantisation"))}
+    documented = {codes(cells[0])[0]: cells[2:] for cells in rows(section("engines.md", "Quantisation"))}
     for name, found in FORMATS.items():
-        kv_cache, calibration, gpu = told.pop(name)
+        kv_cache, calibration, gpu = documented.pop(name)
         assert kv_cache.split(",")[0] == (found.kv_cache or "as `--dtype`")
         assert calibration == ("yes" if found.calibrated else "no")
         assert gpu.startswith(".".join(map(str, max(found.gpus, BFLOAT16_GPUS))))
-    assert not told
+    assert not documented
 
 
 def test_the_builds_of_the_text_could_be_run() -> None:
@@ -151,8 +162,8 @@ def test_the_builds_of_the_text_could_be_run() -> None:
 
 
 def test_the_models_options() -> None:
-    told = [codes(cells[0])[0] for cells in rows(section("options.md", "Model options"))]
-    assert told == sorted(flag(name) for name in MODEL_SETTINGS)
+    documented = [codes(cells[0])[0] for cells in rows(section("options.md", "Model options"))]
+    assert documented == sorted(flag(name) for name in MODEL_SETTINGS)
 
 
 def test_the_variables() -> None:
@@ -166,7 +177,7 @@ def test_the_variables() -> None:
     ]
     source = "\n".join(path.read_text(encoding="utf-8") for path in files)
     used = set(re.findall(rf"\b{ENV_PREFIX}[A-Z_]*[A-Z]\b", source))
-    used.discard("TRITON_CHAT_FIELD_NAME")  # stands for any in a docstring
+    used.discard("TRITON_CHAT_FIELD_NAME")  # a placeholder in a docstring
     assert used - {ENV_PREFIX + name.upper() for name in options} <= table
     assert {name for name in table if name.startswith(ENV_PREFIX)} <= used
 
@@ -191,9 +202,11 @@ def test_the_refused_fields() -> None:
 
 
 def test_the_errors() -> None:
-    told = [(int(cells[0]), cells[1].strip("`"), cells[2].strip("`")) for cells in rows(section("api.md", "Errors"))]
+    documented = [
+        (int(cells[0]), cells[1].strip("`"), cells[2].strip("`")) for cells in rows(section("api.md", "Errors"))
+    ]
     code = [(shape.status, shape.type, shape.code or "null") for shape in (*KINDS.values(), *REFUSALS.values())]
-    assert sorted(told) == sorted(code)
+    assert sorted(documented) == sorted(code)
 
 
 def test_the_families() -> None:
@@ -205,8 +218,10 @@ def test_the_families() -> None:
 
 
 def test_the_hooks_of_a_styler() -> None:
-    told = {code for cells in rows(section("adding-a-family.md", "A styler, in one file")) for code in codes(cells[0])}
-    assert told == {name for name in vars(Styler) if not name.startswith("_")} - {"name"}
+    documented = {
+        code for cells in rows(section("adding-a-family.md", "A styler, in one file")) for code in codes(cells[0])
+    }
+    assert documented == {name for name in vars(Styler) if not name.startswith("_")} - {"name"}
 
 
 def test_the_metrics() -> None:
