@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepares the models that packages ship: SmolLM2 and the demo vision-language model."""
+"""Prepare the models that packages ship: SmolLM2 and the demo vision-language model."""

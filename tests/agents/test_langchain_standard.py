@@ -26,7 +26,7 @@ class TestChatOpenAI(ChatModelIntegrationTests):
             "api_key": "unused",
             "max_retries": 0,
             "timeout": 30,
-            # LangChain asks only OpenAI's own address for usage unless told.
+            # By default LangChain only requests usage from OpenAI's own address.
             "stream_usage": True,
         }
 

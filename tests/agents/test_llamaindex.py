@@ -60,7 +60,7 @@ async def test_parallel_calls(llm: OpenAILike) -> None:
 
 
 async def test_the_weather_agent_that_reasons_in_text(llm: OpenAILike) -> None:
-    """A ReAct agent: the calls are plain text, which the agent reads by itself."""
+    """A ReAct agent reads its calls from plain text."""
     weather = Weather()
     answer = await ReActAgent(tools=[weather.get_weather], llm=llm).run("How warm is it in Paris?")
     assert weather.calls == [("Paris", "celsius")]

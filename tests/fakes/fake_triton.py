@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Triton that does what a test scripts: the five models' gRPC face without models.
+"""A fake Triton that plays a test's script: the gRPC interface of the five models without models.
 
 A script is an async generator: it gets the `Call` of one ensemble request and yields what Triton would answer,
-made with `reply` or `failure`. The fake records every request, and every id that was told to stop.
+made with `reply` or `failure`. The fake records every request, and every id that was stopped.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _INTS = ("completion_tokens", "reasoning_tokens", "num_input_tokens", "num_cache
 
 @dataclass
 class Call:
-    """One request as the ensemble sees it. stopped: set once a stop for its id has come in."""
+    """One request as the ensemble gets it. stopped: set once a stop for its id has been received."""
 
     id: str
     model: str
@@ -104,13 +104,13 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.inputs = set(INPUTS)
         self.engine_backend = "python"
         self.unready: set[str] = set()
-        # The model whose process is gone: Triton calls it ready, and fails what asks it.
+        # A model whose process is gone: Triton calls it ready, and its requests fail.
         self.lost: str | None = None
         self.calls: list[Call] = []
         self.stops: list[str] = []
         # Of each stream that was opened.
         self.metadata: list[dict[str, Any]] = []
-        # Ids stopped before this many stops of theirs have come in are taken for not yet known to the engine.
+        # A request stops at its nth stop; earlier ones are ignored, as if the engine did not know the id yet.
         self.stops_needed = 1
         self.port = 0
         self._server: grpc.aio.Server | None = None
@@ -127,7 +127,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         await self._server.stop(0)
 
     async def restart(self) -> None:
-        """Break every stream and come back at the same port."""
+        """Break every stream and start again at the same port."""
         await self.stop()
         await self.start(self.port)
 
@@ -195,7 +195,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                     self.calls.append(call)
                     self._running[call.id] = call
                     group.create_task(self._play(call, outgoing))
-        # The client sends nothing more and has all its answers.
+        # The client has closed its side and has all its answers.
         outgoing.put_nowait(None)
 
     async def _play(self, call: Call, outgoing: "asyncio.Queue[Any]") -> None:

@@ -43,7 +43,7 @@ def asked(maker: PromptMaker, workload: Workload, salt: int = 0, **changes: Any)
 
 
 @pytest.mark.parametrize("name", ["chat", "summary", "mixed"])
-def test_prompts_are_as_long_as_they_say(maker: PromptMaker, name: str) -> None:
+def test_prompts_have_the_requested_length(maker: PromptMaker, name: str) -> None:
     workload = WORKLOADS[name]
     questions = asked(maker, workload, requests=8)
     assert {(len(question.input_ids), question.output_tokens) for question in questions} == set(workload.lengths)
@@ -96,7 +96,7 @@ def test_turns_grow_by_the_answer_and_a_question(maker: PromptMaker) -> None:
         assert later.messages[: len(earlier.messages)] == earlier.messages
         assert [message["role"] for message in later.messages[-2:]] == ["assistant", "user"]
         shared = len(earlier.input_ids)
-        # All but the template's opening of the answer is the prefix of the next turn.
+        # All but the template's beginning of the answer is the prefix of the next turn.
         assert later.input_ids[: shared - 8] == earlier.input_ids[: shared - 8]
     assert workload.longest == 1280 + 128
 

@@ -72,7 +72,7 @@ def test_an_engine_without_a_manifest_is_not_judged(engine: Path, model: Path) -
 def test_what_does_not_fit_is_all_named(engine: Path, model: Path) -> None:
     (engine / "rank0.engine").write_bytes(b"pla")
     (model / "config.json").write_text(json.dumps(QWEN3_8B | {"vocab_size": 5}))
-    told = problem(engine, model, {"tensorrt_llm": "1.1.0", "tensorrt": "10.14.1.48"}, ("8.9",))
+    message = problem(engine, model, {"tensorrt_llm": "1.1.0", "tensorrt": "10.14.1.48"}, ("8.9",))
     for words in (
         "rank0.engine has 3 bytes instead of 4",
         f"it was built from '{model}', and '{model}' is another checkpoint",
@@ -80,8 +80,8 @@ def test_what_does_not_fit_is_all_named(engine: Path, model: Path) -> None:
         "it runs on 2 GPUs, and there are 1",
         "it was built for GPUs of compute capability 9.0 (NVIDIA H200), not 8.9",
     ):
-        assert words in told
-    assert "tensorrt 10" not in told
+        assert words in message
+    assert "tensorrt 10" not in message
 
 
 def test_a_missing_part_is_named(engine: Path, model: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splitting as a job on files: what is checked first, what an interruption leaves, and how much memory it takes."""
+"""Splitting as a job on files: checks before it, interruptions, and memory."""
 
 import json
 import shutil
@@ -103,7 +103,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("harm", "message"), BROKEN.values(), ids=BROKEN.keys())
-def test_broken_checkpoints_are_refused_by_what_is_missing(
+def test_broken_checkpoints_are_refused_with_what_is_missing(
     checkpoint: Path, harm: Callable[[Path], object], message: str, tmp_path: Path
 ) -> None:
     write_shards(checkpoint, 3)
@@ -185,7 +185,7 @@ def test_the_output_cannot_take_the_checkpoints_place(checkpoint: Path) -> None:
     assert (checkpoint / "model.safetensors").is_file()
 
 
-def test_too_little_disk_space_is_said_before_anything_is_written(
+def test_too_little_disk_space_is_reported_before_anything_is_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
@@ -208,7 +208,7 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "GB", "4XB", "-1GB", "0"])
-def test_no_sizes(text: str) -> None:
+def test_invalid_sizes(text: str) -> None:
     with pytest.raises(ValueError):
         command.size(text)
 
@@ -237,7 +237,7 @@ def test_the_command(checkpoint: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def signal_handlers() -> Iterator[None]:
-    """Puts back the handlers that the command replaces."""
+    """Restore the signal handlers that the command replaces."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -246,7 +246,7 @@ def signal_handlers() -> Iterator[None]:
 
 @pytest.mark.usefixtures("signal_handlers")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_command_even_where_native_code_swallows_it(
+def test_a_signal_ends_the_command_even_if_native_code_swallows_it(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
 ) -> None:
     def interrupted(self: splitter.Source, name: str) -> torch.Tensor:

@@ -191,7 +191,7 @@ def test_dynamic_rope_is_kept_in_both_spellings(
     reference = InternVLForConditionalGeneration.from_pretrained(checkpoint.reference, dtype=torch.float32)
     model = AutoModelForCausalLM.from_pretrained(split, dtype="auto")
     assert model.config.rope_parameters["rope_type"] == "dynamic"
-    # Within and past max_position_embeddings (2048), where the base is scaled.
+    # Within and beyond max_position_embeddings (2048); beyond it the base is scaled.
     for length in (24, 2100):
         assert torch.equal(logits(model, length), logits(reference, length))
 
@@ -351,7 +351,7 @@ def test_a_tile_size_that_the_positions_do_not_fit_is_refused(
         split_checkpoint(checkpoint.path, tmp_path / "split")
 
 
-def test_a_tensor_that_belongs_nowhere_is_named(make: Callable[..., VlmCheckpoint], tmp_path: Path) -> None:
+def test_an_unknown_tensor_is_named(make: Callable[..., VlmCheckpoint], tmp_path: Path) -> None:
     checkpoint = make()
     tensors = load_file(checkpoint.path / "model.safetensors")
     save_file(tensors | {"qllama.weight": torch.zeros(1)}, checkpoint.path / "model.safetensors")

@@ -19,7 +19,7 @@ from scripts.split.tokenizer_files import write_tokenizer
 from tests.support.vlm_checkpoints import make_tokenizer
 
 NEEDED = ("<img>", "</img>", "<IMG_CONTEXT>")
-# Text like that which the models see, and not the converter's own samples.
+# Ordinary text, other than the converter's own samples.
 TEXTS = (
     "Hello, world!",
     " leading and trailing ",
@@ -101,7 +101,7 @@ def test_sentencepiece_ids(internlm2: Path, tmp_path: Path) -> None:
 
 
 def test_a_real_sentencepiece_model_on_real_text(tmp_path: Path, gemma3: Tokenizer) -> None:
-    # Mistral's, of Llama's kind with 32,000 pieces: the one real model of this kind that a package here brings along.
+    # Mistral's, which is like Llama's, with 32,000 pieces: the only real one that an installed package has.
     data = Path(importlib.util.find_spec("mistral_common").origin).parent / "data"
     source = tmp_path / "source"
     source.mkdir()
@@ -118,9 +118,7 @@ def test_a_real_sentencepiece_model_on_real_text(tmp_path: Path, gemma3: Tokeniz
         assert tokenizer.encode(text, add_special_tokens=False) == slow.encode(text)
 
 
-def test_special_tokens_stand_alone_and_the_text_between_them_is_encoded_by_itself(
-    internlm2: Path, tmp_path: Path
-) -> None:
+def test_texts_between_special_tokens_are_encoded_separately(internlm2: Path, tmp_path: Path) -> None:
     tokenizer = written(internlm2, tmp_path / "out")
     slow = SentencePieceProcessor(model_file=str(internlm2 / "tokenizer.model"))
     ids = [4, *slow.encode("user\n"), 300, 302, 301, *slow.encode("\nhello there"), 3, *slow.encode("\n")]
@@ -153,14 +151,14 @@ def test_nothing_of_the_checkpoints_own_code_is_left(internlm2: Path, tmp_path: 
     ]
 
 
-def test_bos_as_the_config_wants_it(internlm2: Path, tmp_path: Path) -> None:
+def test_bos_as_the_config_says(internlm2: Path, tmp_path: Path) -> None:
     source = shutil.copytree(internlm2, tmp_path / "source")
     config = json.loads((source / "tokenizer_config.json").read_text())
     (source / "tokenizer_config.json").write_text(json.dumps(config | {"add_bos_token": False}))
     assert written(source, tmp_path / "out").bos_text() == ""
 
 
-def test_a_sentencepiece_model_that_is_no_bpe_is_refused(tmp_path: Path) -> None:
+def test_a_sentencepiece_model_that_is_not_bpe_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     SentencePieceTrainer.train(
