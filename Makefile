@@ -61,7 +61,7 @@ audit: $(AUDIT)/.installed ## known vulnerabilities of the pinned packages (need
 		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements/$$list.txt || exit; \
 	done
 
-hashes: $(AUDIT)/.installed ## write requirements/*.hashes anew after a pin has changed (needs PyPI)
+hashes: $(AUDIT)/.installed ## write requirements/*.hashes again after a pin has changed (needs PyPI)
 	for list in serve dev agents docs ui rtx triton audit containers frontend images; do \
 		{ head -n 2 requirements/$$list.hashes && $(AUDIT)/bin/uv pip compile --quiet --no-config --no-deps \
 			--generate-hashes --no-annotate --no-header --python-version 3.11 requirements/$$list.txt; \

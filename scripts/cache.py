@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cache folder: what setup downloads and converts, each entry built once and put in place whole."""
+"""The cache folder of downloads and converted models, in which each entry is built once and atomically."""
 
 import fcntl
 import os
@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.shared.errors import CommandError
+from triton_chat import ROOT
 
-# The clone, or the folder that the package was installed into: model_repository/ and models/ lie in either.
-REPOSITORY = Path(__file__).resolve().parent.parent
-# Names the version that a finished entry was built from; absent in anything unfinished.
+# The clone, or the folder that the packages were installed into; both have model_repository/ and models/.
+REPOSITORY = ROOT
+# File with the version that a finished entry was built from; missing in an unfinished one.
 MARKER = ".complete"
 
 
 def cache_dir() -> Path:
-    """TRITON_CHAT_CACHE, else .cache in a clone, else triton-chat in the user's cache folder."""
+    """The cache folder: TRITON_CHAT_CACHE, else .cache in a clone, else triton-chat in the user's cache."""
     chosen = os.environ.get("TRITON_CHAT_CACHE")
     if chosen:
         return Path(chosen).resolve()
@@ -35,11 +36,11 @@ def is_built(entry: Path, version: str) -> bool:
     return marker.is_file() and marker.read_text(encoding="utf-8") == version
 
 
-def build_once(entry: Path, version: str, build: Callable[[Path], None]) -> bool:
-    """Fill `entry` by `build(folder)` unless it was built from `version` before; returns whether it was built now.
+def build_once(entry: Path, version: str, build: Callable[[Path], object]) -> bool:
+    """Build `entry` unless it was built from `version` before; returns whether it was built now.
 
-    `build` gets an empty folder beside `entry`, which is renamed into place when it is done, so that nobody sees half
-    an entry. Other processes that want the same entry wait.
+    build: fills an empty folder, which is then renamed to `entry`, so that no half-built entry is ever visible. Other
+    processes that need the same entry wait.
     """
     if is_built(entry, version):
         return False
@@ -60,7 +61,7 @@ def build_once(entry: Path, version: str, build: Callable[[Path], None]) -> bool
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
-    """Fetch one wheel, without its dependencies, from the package index that pip is set up for; shows pip's progress.
+    """Download one wheel without its dependencies from pip's package index, with pip's progress on the terminal.
 
     Raises CommandError naming the requirement if pip finds none.
     """
@@ -74,7 +75,7 @@ def download_wheel(requirement: str, folder: Path) -> Path:
         "--no-deps",
         "--only-binary=:all:",
     ]
-    # Its words go to standard error: what is printed on the other is the result.
+    # pip's output goes to standard error, because standard output is for a command's result.
     if subprocess.run([*command, "--dest", str(folder), requirement], stdout=2).returncode != 0:  # nosec B603 # fixed program, no shell
         raise CommandError(f"pip could not download {requirement}; is the package index reachable?")
     return next(folder.glob("*.whl"))

@@ -21,8 +21,8 @@ from common.processes import command_line
 from scripts.bench.load import Endpoint, Outcome, run
 from scripts.bench.questions import Stream
 from scripts.launcher import LaunchError, Stack
+from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.environment import python_command
-from scripts.launcher.processes import Part
 from scripts.launcher.repository import KEY_HEADER
 
 NAME = "bench"
@@ -161,7 +161,7 @@ def _client_load(endpoint: Endpoint) -> Load:
     return lambda streams, processes, measuring: run(endpoint, streams, processes, measuring)
 
 
-def _engine_load(connection: Connection, part: Part) -> Load:
+def _engine_load(connection: Connection, part: ChildProcess) -> Load:
     def load(streams: Sequence[Stream], processes: int, measuring: Callable[[], None]) -> Outcome:
         connection.send([stream.warmup for stream in streams])
         _receive(connection, part)
@@ -173,16 +173,16 @@ def _engine_load(connection: Connection, part: Part) -> Load:
 
 
 @contextmanager
-def _part(name: str, command: Sequence[str], stack: Stack, log: Path) -> Iterator[Part]:
+def _part(name: str, command: Sequence[str], stack: Stack, log: Path) -> Iterator[ChildProcess]:
     # The environment of the stack's engine, so that all engines are configured alike.
-    part = Part(name, command, stack.engine_environment, log)
+    part = ChildProcess(name, command, stack.engine_environment, log)
     try:
         yield part
     finally:
         part.stop(30.0)
 
 
-def _wait(part: Part, ready: Callable[[], bool]) -> None:
+def _wait(part: ChildProcess, ready: Callable[[], bool]) -> None:
     end = time.monotonic() + READY_TIMEOUT_S
     while not ready():
         _check(part)
@@ -191,7 +191,7 @@ def _wait(part: Part, ready: Callable[[], bool]) -> None:
         time.sleep(0.5)
 
 
-def _check(part: Part) -> None:
+def _check(part: ChildProcess) -> None:
     """Raises LaunchError with the log's last lines if the part has ended."""
     if part.exit_status() is not None:
         what = f"{part.name} ended with status {part.exit_status()}; its log is {part.log_path}."
@@ -205,7 +205,7 @@ def _healthy(url: str) -> bool:
         return False
 
 
-def _accept(door: socket.socket, part: Part) -> Connection:
+def _accept(door: socket.socket, part: ChildProcess) -> Connection:
     """Wait for the engine's connection, which it opens before it loads."""
     door.settimeout(0.5)
     found: list[Connection] = []
@@ -221,7 +221,7 @@ def _accept(door: socket.socket, part: Part) -> Connection:
     return found[0]
 
 
-def _receive(connection: Connection, part: Part) -> Any:
+def _receive(connection: Connection, part: ChildProcess) -> Any:
     while not connection.poll(0.5):
         _check(part)
     try:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line `triton-chat`: one module per command."""
+"""The command line `triton-chat`: the table of commands, and a module for most of them."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat build`: engines' files out of a prepared model."""
+"""`triton-chat build`: build an engine or an ONNX file from a prepared model."""
 
 import argparse
 import sys
@@ -19,7 +19,7 @@ from scripts.shared.errors import EngineError
 
 _VIT = """Write the vision tower as vision/model.onnx and compare its numbers with torch's; prints the file.
 
-onnxruntime runs it as it is (`serve --vit-runtime onnxruntime`; bfloat16 on GPUs alone). With --plan TensorRT builds
+onnxruntime runs it unchanged (`serve --vit-runtime onnxruntime`; bfloat16 only on GPUs). With --plan TensorRT builds
 vision/model.plan from it (`serve --vit-runtime tensorrt`), in the image and on the kind of GPU that will run it.
 Needs the packages onnx and onnxruntime: pip install 'triton-chat[onnx]'."""
 _VIT_EXAMPLE = """examples:
@@ -61,19 +61,19 @@ def _tensorrt() -> ModuleType:
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The line's options; `build` among them is what runs it."""
+    """Read the command line; the option `build` is the function that runs it."""
     parser = argparse.ArgumentParser(
         prog="triton-chat build",
         description="Build an engine's file from a prepared model.",
         epilog="example: triton-chat build vit /models/internvl2_5-8b-split",
     )
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    vit = _command(what, "vit", "the vision tower as ONNX, and as a plan of TensorRT", _VIT, _VIT_EXAMPLE)
+    vit = _command(what, "vit", "the vision tower as ONNX, and as a TensorRT plan", _VIT, _VIT_EXAMPLE)
     vit.add_argument("folder", type=Path, help="a prepared model: the folder that has a vision/ folder")
     vit.add_argument(
         "--dtype", choices=sorted(export_vit.DTYPES), default="float32", help="of the weights (default: %(default)s)"
     )
-    vit.add_argument("--plan", action="store_true", help="build TensorRT's plan as well")
+    vit.add_argument("--plan", action="store_true", help="build the TensorRT plan as well")
     for name, meaning in (("min", "fewest"), ("opt", "usual"), ("max", "most")):
         default = getattr(_COUNTS, name)
         help_ = f"{meaning} tiles of one run of the plan (default: %(default)s)"

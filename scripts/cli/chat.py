@@ -11,11 +11,11 @@ from rich.console import Console
 
 from scripts.cli.conversation import Conversation, attachment
 from scripts.cli.dialogue import Dialogue
-from scripts.cli.error_messages import in_words
+from scripts.cli.error_messages import describe
 from scripts.cli.writers import LiveWriter, PipeWriter
 from scripts.shared.errors import CommandError
 
-_ABOUT = """Talk to a server. Without a question on a terminal it is a conversation (/help tells its commands); with a
+_ABOUT = """Talk to a server. Without a question on a terminal it is a conversation (/help lists its commands); with a
 question, or with one on standard input, it is one answer on standard output."""
 _EXAMPLES = """examples:
   triton-chat chat
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         model = options.model or client.models.list().data[0].id
     except (openai.OpenAIError, IndexError) as error:
-        raise CommandError(in_words(error, options.url)) from error
+        raise CommandError(describe(error, options.url)) from error
     console = Console(highlight=False)
     live = console.is_terminal and not options.plain
     writer = LiveWriter(console) if live else PipeWriter(sys.stdout, notes)
@@ -57,7 +57,7 @@ def _base_url(url: str) -> str:
 
 
 def _question(words: Sequence[str]) -> str | None:
-    """What the line asks, with standard input below it where that is no terminal; None for a conversation."""
+    """The question of the line, followed by standard input if that is no terminal; None for a conversation."""
     asked = " ".join(words)
     piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read().strip()
     both = "\n\n".join(part for part in (asked, piped) if part)
@@ -72,7 +72,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("question", nargs="*", metavar="QUESTION", help="ask this and end")
+    add("question", nargs="*", metavar="QUESTION", help="ask this and exit")
     add("--url", default=_URL, help=f"the server (default {_URL})")
     add("--model", help="default: the first of /v1/models")
     add(
@@ -84,8 +84,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--system", default="", metavar="TEXT", help="system prompt")
     key = os.environ.get("OPENAI_API_KEY") or "none"
-    add("--api-key", default=key, metavar="KEY", help="where the server asks for one (default: OPENAI_API_KEY)")
-    add("--temperature", type=float, help="default: the model's own")
+    add("--api-key", default=key, metavar="KEY", help="for a server with keys (default: OPENAI_API_KEY)")
+    add("--temperature", type=float, help="default: the model's")
     add("--max-tokens", type=int, help="longest answer, in tokens")
     add("--plain", action="store_true", help="text as it comes instead of rendered Markdown")
     return parser.parse_args(sys.argv[1:] if arguments is None else arguments)

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The messages of a conversation, and the pictures that wait for the next question."""
+"""The messages of a conversation, and the images for the next question."""
 
 import base64
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import cast
 from urllib.parse import urlsplit
+
+from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
 
 from scripts.shared.errors import CommandError
 
-Message = dict[str, Any]
-Part = dict[str, Any]
-
-# What the server decodes, by the file's name.
+# Media types that the server decodes, by file name.
 _TYPES = {
     ".bmp": "image/bmp",
     ".gif": "image/gif",
@@ -30,10 +29,10 @@ class AttachmentError(CommandError):
     """An image or video cannot be attached."""
 
 
-def attachment(path: str) -> Part:
-    """The message part of a picture or a video: a file's bytes travel along, an http(s) address the server fetches.
+def attachment(path: str) -> ChatCompletionContentPartParam:
+    """Make the content part of an image or a video from a file or an http(s) address, which the server fetches.
 
-    Raises AttachmentError for a file that cannot be read or has no picture's or video's name.
+    Raises AttachmentError for a file that cannot be read or whose name is not that of an image or a video.
     """
     address = path.startswith(("http://", "https://"))
     media_type = _TYPES.get(PurePosixPath(urlsplit(path).path if address else path).suffix.lower())
@@ -49,43 +48,46 @@ def attachment(path: str) -> Part:
     return _part(media_type, f"data:{media_type};base64,{base64.b64encode(content).decode()}")
 
 
-def _part(media_type: str, url: str) -> Part:
+def _part(media_type: str, url: str) -> ChatCompletionContentPartParam:
     kind = "video_url" if media_type.startswith("video/") else "image_url"
-    return {"type": kind, kind: {"url": url}}
+    # OpenAI's types have no `video_url`, which this server adds.
+    return cast(ChatCompletionContentPartParam, {"type": kind, kind: {"url": url}})
 
 
 class Conversation:
-    """What has been said. A question enters with `ask` and stays when it is answered; `withdraw` takes it back."""
+    """The questions and answers so far. `ask` adds a question, `answer` its answer; `withdraw` removes the question."""
 
     def __init__(self, system: str = "") -> None:
         self.system = system
-        self.waiting: list[Part] = []
-        self._turns: list[Message] = []
+        self.attached: list[ChatCompletionContentPartParam] = []
+        self._turns: list[ChatCompletionMessageParam] = []
 
     @property
-    def messages(self) -> list[Message]:
-        """As the API takes them."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, *self._turns]
+    def messages(self) -> list[ChatCompletionMessageParam]:
+        """The messages for the API."""
+        if not self.system:
+            return list(self._turns)
+        return [{"role": "system", "content": self.system}, *self._turns]
 
-    def attach(self, part: Part) -> None:
-        """Keep a picture for the next question."""
-        self.waiting.append(part)
+    def attach(self, part: ChatCompletionContentPartParam) -> None:
+        """Add an image or a video to the next question."""
+        self.attached.append(part)
 
     def ask(self, question: str) -> None:
-        """Add a question with the pictures that waited for it."""
-        text = [{"type": "text", "text": question}] if question else []
-        self._turns.append({"role": "user", "content": [*self.waiting, *text] if self.waiting else question})
-        self.waiting = []
+        """Add a question, with what was attached to it."""
+        parts, self.attached = self.attached, []
+        if parts and question:
+            parts.append({"type": "text", "text": question})
+        self._turns.append({"role": "user", "content": parts or question})
 
     def answer(self, text: str) -> None:
-        """Add what the model said."""
+        """Add the model's answer."""
         self._turns.append({"role": "assistant", "content": text})
 
     def withdraw(self) -> None:
-        """Forget the last question, which got no answer."""
+        """Remove the last question, which got no answer."""
         self._turns.pop()
 
     def restart(self) -> None:
-        """Forget everything but the system prompt."""
-        self._turns, self.waiting = [], []
+        """Remove everything except the system prompt."""
+        self._turns, self.attached = [], []

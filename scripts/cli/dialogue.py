@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The conversation at the terminal: questions, commands, and answers that Ctrl-C stops."""
+"""The conversation at the terminal: questions, commands, and answers, which Ctrl-C stops."""
 
 import contextlib
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ import openai
 from rich.console import Console
 
 from scripts.cli.conversation import AttachmentError, Conversation, attachment
-from scripts.cli.error_messages import in_words
+from scripts.cli.error_messages import describe
 from scripts.cli.writers import Writer
 
 HELP = """/image PATH   a picture or video for the next question; several add up
 /system TEXT  another system prompt; without TEXT none
-/new          forget what was said
+/new          start a new conversation
 /quit         end, as Ctrl-D does
 Ctrl-C stops an answer. A line that begins with a blank is no command."""
 COMMANDS = ("/image", "/system", "/new", "/help", "/quit")
 
 
 class Dialogue:
-    """One conversation with one server. sampling: fields of every request."""
+    """One conversation with one server. sampling: parameters of every request."""
 
     def __init__(
         self,
@@ -40,10 +40,10 @@ class Dialogue:
         self._sampling = sampling
 
     def run(self) -> int:
-        """Read and answer lines until the end; always 0, as each error was told in its place."""
+        """Read and answer lines until the end; always returns 0, because errors are printed as they occur."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 # its presence gives input() history and editing
-        self._note(f"{self._model} at {self._server}; /help tells the commands, Ctrl-D ends")
+        self._note(f"{self._model} at {self._server}; /help lists the commands, Ctrl-D ends")
         while True:
             try:
                 line = input("> ")
@@ -59,29 +59,29 @@ class Dialogue:
                 self._note("\n/quit or Ctrl-D ends")
 
     def answer(self, question: str) -> int:
-        """Ask and show the answer: 0 when it came, 1 after an error, 130 when Ctrl-C stopped it."""
+        """Ask and show the answer; returns 0, 1 after an error, 130 if Ctrl-C stopped it."""
         self._conversation.ask(question)
-        said: list[str] = []
+        texts: list[str] = []
         try:
-            finish = self._stream(said)
+            finish = self._stream(texts)
         except KeyboardInterrupt:
             self._note("stopped")
-            self._keep(said)
+            self._keep(texts)
             return 130
         except openai.OpenAIError as error:
-            self._note(f"error: {in_words(error, self._server)}")
+            self._note(f"error: {describe(error, self._server)}")
             self._conversation.withdraw()
             return 1
-        self._keep(said)
+        self._keep(texts)
         if finish == "length":
             self._note("cut: the longest answer or the context was reached")
         return 0
 
-    def _stream(self, said: list[str]) -> str | None:
-        """Show the answer as it comes; the text goes to `said`, so that it is known also of a broken answer."""
+    def _stream(self, texts: list[str]) -> str | None:
+        """Show the answer while it streams, and collect its text in `texts`, even if it breaks off."""
         finish = None
         try:
-            # Leaving it closes the connection, by which the server ends the request.
+            # Leaving the block closes the connection, which cancels the request.
             with self._client.chat.completions.create(
                 model=self._model, messages=self._conversation.messages, stream=True, **self._sampling
             ) as chunks:
@@ -89,21 +89,21 @@ class Dialogue:
                     if thought := getattr(choice.delta, "reasoning_content", None):
                         self._writer.reasoning(thought)
                     if choice.delta.content:
-                        said.append(choice.delta.content)
+                        texts.append(choice.delta.content)
                         self._writer.content(choice.delta.content)
                     finish = choice.finish_reason or finish
         finally:
             self._writer.end()
         return finish
 
-    def _keep(self, said: list[str]) -> None:
-        if said:
-            self._conversation.answer("".join(said))
+    def _keep(self, texts: list[str]) -> None:
+        if texts:
+            self._conversation.answer("".join(texts))
         else:
             self._conversation.withdraw()
 
     def _command(self, line: str) -> bool:
-        """Obey a line that begins with a slash; False ends the conversation."""
+        """Run a command, a line that begins with a slash; False ends the conversation."""
         name, _, rest = line.strip().partition(" ")
         rest = rest.strip()
         if name == "/quit":
@@ -124,12 +124,12 @@ class Dialogue:
 
     def _attach(self, path: str) -> None:
         try:
-            # As dragged into a terminal: in quotes.
+            # A file that is dragged into a terminal comes in quotes.
             self._conversation.attach(attachment(path.strip("'\"")))
         except AttachmentError as error:
             self._note(f"error: {error}")
         else:
-            self._note(f"{len(self._conversation.waiting)} for the next question")
+            self._note(f"{len(self._conversation.attached)} for the next question")
 
     @property
     def _server(self) -> str:

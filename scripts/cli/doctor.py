@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat doctor`: look at everything that a start needs, without starting anything."""
+"""`triton-chat doctor`: check everything that a start needs, without starting anything."""
 
 import os
 import sys
@@ -13,14 +13,14 @@ from scripts.cli.software import software_findings
 from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.shared.findings import Finding, rendered
 
-_ABOUT = """Look for what would stop `triton-chat serve` with the same words after it, and say how to mend it.
-The exit status is 1 where something would.
+_ABOUT = """Check the machine before a start of `triton-chat serve` with the same arguments, and suggest fixes.
+The exit status is 1 if something would stop the start.
 
   triton-chat doctor /models/Qwen3-0.6B --port 8102"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the findings as they come; 1 where one of them would stop a start."""
+    """Print the findings as they come; returns 1 if one of them would stop a start."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments, "doctor", _ABOUT)
     console = Console(highlight=False, soft_wrap=True)
     found = []
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def findings(options: LaunchOptions) -> Iterator[Finding]:
-    """All findings for one line of `serve`."""
+    """All findings for one command line of `serve`."""
     yield from software_findings(options, os.environ)
     yield from machine_findings(options, os.environ)
     yield from model_findings(options, os.environ)

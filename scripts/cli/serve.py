@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat serve`: start tritonserver and the OpenAI frontend, say how to reach them, stop them together."""
+"""`triton-chat serve`: start tritonserver and the OpenAI frontend, print their addresses, stop them together."""
 
 import signal
 import sys
@@ -44,7 +44,7 @@ def _stop_on_signals(stack: Stack) -> None:
 
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
-    # Under nohup it is ignored, and stays so.
+    # Under nohup SIGHUP is ignored, and stays so.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, on_signal)
 

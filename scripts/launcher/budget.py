@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a part may be started anew before that is called a crash loop."""
+"""How often a part may be restarted before it counts as a crash loop."""
 
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-# Long enough for a server that dies at the end of each slow start to be seen as looping.
+# Longer than a few slow starts, so that a server that dies at the end of each one counts as looping.
 WINDOW_S = 900.0
 _BACKOFF_MOST_S = 30.0
 
@@ -19,7 +19,7 @@ class RestartBudget:
         self._faults: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def spend(self, part: str) -> int | None:
-        """The number of this fault among the part's recent ones, 1 for the first; None where there were too many."""
+        """Count a fault; returns its number among the part's recent ones, from 1, or None if there were too many."""
         faults, now = self._faults[part], self._clock()
         while faults and now - faults[0] > WINDOW_S:
             faults.popleft()
@@ -28,5 +28,5 @@ class RestartBudget:
 
 
 def backoff_s(fault: int) -> float:
-    """Seconds to wait before the n-th restart: the first at once, then 1, 2, 4, ..."""
+    """Seconds to wait before the n-th restart: 0, then 1, 2, 4, ..."""
     return 0.0 if fault <= 1 else min(2.0 ** (fault - 2), _BACKOFF_MOST_S)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What would keep the stack from starting, found before anything is started."""
+"""Checks before anything is started."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from scripts.setup.check_packages import numpy_problem
 from scripts.setup.interpreter import libpython_problem
 
 GIB = 2**30
-# A cgroup's limit (a container's) and what is used of it; version 2, then version 1.
+# Files with a container's memory limit and use: cgroup version 2, then version 1.
 _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -24,7 +24,7 @@ _CGROUP_FILES = (
 
 
 def check_server(server: TritonServer, options: LaunchOptions) -> None:
-    """Raises LaunchError where this Python or this repository cannot be used with that tritonserver."""
+    """Check that this Python and this repository can be used with the tritonserver; raises LaunchError."""
     repository = options.model_repository
     if not (repository / "ensemble" / "config.pbtxt").is_file():
         raise LaunchError(f"--model-repository {repository} has no model 'ensemble'.")
@@ -34,7 +34,7 @@ def check_server(server: TritonServer, options: LaunchOptions) -> None:
 
 
 def check_settings(environment: Mapping[str, str]) -> None:
-    """Raises LaunchError for a frontend setting that the frontend would refuse."""
+    """Check the frontend's settings as the frontend itself does; raises LaunchError."""
     try:
         Authenticator(Settings.load([], environment))
     except SettingsError as error:
@@ -42,7 +42,7 @@ def check_settings(environment: Mapping[str, str]) -> None:
 
 
 def check_memory(model: ServedModel, environment: Mapping[str, str]) -> None:
-    """Raises LaunchError where the weights and the KV cache cannot fit; on a GPU the engine itself measures."""
+    """Check that weights and KV cache fit into memory; raises LaunchError. On a GPU the engine itself checks."""
     if has_gpu(environment):
         return
     kv_cache = float(environment["VLLM_CPU_KVCACHE_SPACE"]) * GIB
@@ -56,7 +56,7 @@ def check_memory(model: ServedModel, environment: Mapping[str, str]) -> None:
 
 
 def available_memory() -> int:
-    """Bytes that can still be used here: the machine's, or what a container's limit leaves."""
+    """Bytes that can still be used here, within the machine's memory and a container's limit."""
     free = int(psutil.virtual_memory().available)
     for limit_file, used_file in _CGROUP_FILES:
         if Path(limit_file).is_file() and Path(used_file).is_file():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the log of a part that failed to what went wrong and how to mend it, in words."""
+"""Explain from the log of a failed part what went wrong and how to fix it."""
 
 import re
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from triton_chat import PACKAGES
 
-# The first pattern that a line matches explains the failure; {0} is what its group caught.
+# The first pattern that matches a line explains the failure; {0} is its group.
 PATTERNS: tuple[tuple[str, str], ...] = (
     (r"Poll failed for model directory '([^']+)': ([^\"]+)", "The config of model {0} cannot be used: {1}."),
     (r"unknown engine '([^']+)'; known: ([^\"]+)", "There is no engine '{0}' for --engine. Known: trtllm, {1}."),
@@ -72,7 +72,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"Not enough allowed NUMA nodes to bind threads of (\d+)",
-        "On CPUs vLLM wants a NUMA node for each of its {0} workers. Name the cores of each one, for two of them: "
+        "On CPUs vLLM requires a NUMA node for each of its {0} workers. Name the cores of each one, for two of them: "
         "VLLM_CPU_OMP_THREADS_BIND='0-3|4-7'.",
     ),
     (
@@ -80,24 +80,24 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         "The model repository's parameter {0} is empty: its TRITON_CHAT_ variable is not set.",
     ),
     (r"^(\S+=.+: expected .+)$", "The frontend cannot use a setting: {0}."),
-    # What vLLM's processes say, of which tritonserver learns only that one failed.
+    # Lines of vLLM's processes, of which tritonserver reports only that one failed.
     (
         r"^\((?:EngineCore|Worker)\S* pid=\d+\) (?:ERROR [^\]]*\] )?([\w.]*(?:Error|Exception): .+)",
         "The engine failed: {0}",
     ),
-    # The last resort: what tritonserver itself says of a model.
+    # The last resort: what tritonserver itself logs of a model.
     (r"failed to load '([^']+)' version \d+: (.+?)\"?$", "Model {0} failed: {1}"),
 )
-# Warnings speak of optional things that are missing, which is not why something failed.
+# Warnings are about missing optional things, which is not why something failed.
 _HARMLESS = re.compile(r"^W\d{4} |\b(?:WARNING|INFO)\b")
 _COMPILED = tuple((re.compile(pattern), words) for pattern, words in PATTERNS)
 
 
 def explain(lines: Sequence[str]) -> str | None:
-    """What a failed part's log says, or None where nothing in it is known. The earliest entry of the table wins."""
-    telling = [line for line in lines if not _HARMLESS.search(line)]
+    """Explain a failed part's log by the first entry of the table that matches; None if none does."""
+    relevant = [line for line in lines if not _HARMLESS.search(line)]
     for pattern, words in _COMPILED:
-        for line in telling:
+        for line in relevant:
             found = pattern.search(line)
             if found:
                 return words.format(*(group or "" for group in found.groups()))
@@ -105,7 +105,7 @@ def explain(lines: Sequence[str]) -> str | None:
 
 
 def describe_exit(status: int) -> str:
-    """An exit status in words; subprocess gives a signal as a negative number."""
+    """Describe an exit status of subprocess, in which a signal is a negative number."""
     if status >= 0:
         return f"exited with status {status}"
     name = signal.Signals(-status).name

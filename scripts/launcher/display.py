@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the person at the terminal sees while the stack starts and runs."""
+"""The progress of a start on the terminal, and a request to try."""
 
 import json
 import shlex
@@ -14,12 +14,12 @@ _MARKS = {"ready": "[green]ready[/]", "loading": "[yellow]loading[/]", "failed":
 
 
 class Display:
-    """Progress of the start: one live line on a terminal, elsewhere a plain line whenever something changed."""
+    """Progress of the start: one live line on a terminal, otherwise a plain line whenever something changed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._status = Status("", console=console) if console.is_terminal else None
-        self._shown = ""
+        self._last = ""
 
     def __enter__(self) -> Self:
         if self._status:
@@ -33,17 +33,17 @@ class Display:
             self._status.stop()
 
     def show(self, states: Mapping[str, str], elapsed_s: float) -> None:
-        """States of the models by name, and the seconds since the start."""
+        """Show the states of the models by name, and the seconds since the start."""
         parts = ", ".join(f"{name} {_MARKS.get(state, state)}" for name, state in states.items()) or "starting"
         if self._status:
             self._status.update(f"{elapsed_s:4.0f} s  {parts}")
-        elif parts != self._shown:
+        elif parts != self._last:
             self._console.print(f"{elapsed_s:4.0f} s  {parts}", soft_wrap=True)
-        self._shown = parts
+        self._last = parts
 
 
 def curl(url: str, model: str, with_key: bool) -> str:
-    """A chat request for the shell."""
+    """A chat request as a shell command. with_key: it sends the key in $API_KEY."""
     body = {"model": model, "messages": [{"role": "user", "content": "Please name the capital of France."}]}
     words = ["curl", f"{url}/v1/chat/completions", "-H", "Content-Type: application/json"]
     if url.startswith("https:"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder that `trtllm-build` has written: what its engine was built for."""
+"""Read a folder that `trtllm-build` has written: what its engine was built for."""
 
 import json
 from collections.abc import Mapping
@@ -12,16 +12,17 @@ from scripts.shared import manifest
 from scripts.shared.errors import EngineError, ManifestError
 from scripts.shared.toolchain import find_gpus, package_versions
 
-# What xgrammar needs of the tokenizer, where it lies beside the engine.
+# What xgrammar needs of the tokenizer; optional.
 GUIDES = "xgrammar_tokenizer_info.json"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFolder:
-    """tensor_parallel x pipeline_parallel is the number of GPUs. max_seq_len: tokens of prompt and answer together.
+    """An engine of TensorRT-LLM.
 
-    max_batch_size: requests worked on at once. The last two are None where the folder does not say. parameters: of the
-    `tensorrt_llm` model's config, from the manifest. guides: what guided decoding needs, None where that is missing.
+    max_seq_len: tokens of prompt and answer together. max_batch_size: requests that run at once. Both are None if the
+    folder has no such entry. parameters: of the `tensorrt_llm` model's config, from the manifest. guides: the file that
+    guided decoding needs, None if it is missing.
     """
 
     path: Path
@@ -34,12 +35,12 @@ class EngineFolder:
 
     @property
     def world_size(self) -> int:
-        """GPUs, and processes: one for each."""
+        """Number of GPUs, and of processes: one for each."""
         return self.tensor_parallel * self.pipeline_parallel
 
 
 def read_engine(path: Path) -> EngineFolder:
-    """Raises LaunchError saying what is missing or wrong in the folder."""
+    """Read an engine's folder; raises LaunchError saying what is missing or wrong in it."""
     config = _object(path / "config.json", "Give --engine-dir the folder that `trtllm-build --output_dir` has written.")
     build, mapping = config.get("build_config") or {}, (config.get("pretrained_config") or {}).get("mapping") or {}
     engine = EngineFolder(
@@ -61,7 +62,7 @@ def read_engine(path: Path) -> EngineFolder:
 
 
 def check_world_size(engine: EngineFolder, asked: int | None) -> None:
-    """Raises LaunchError where --world-size is not what the engine was built for."""
+    """Check that --world-size is the one that the engine was built for; raises LaunchError."""
     if asked is not None and asked != engine.world_size:
         raise LaunchError(
             f"--world-size is {asked}, but the engine in {engine.path} was built for {_shape(engine)}.",
@@ -70,9 +71,9 @@ def check_world_size(engine: EngineFolder, asked: int | None) -> None:
 
 
 def check_manifest(engine: EngineFolder, checkpoint: Path, *, runs_here: bool) -> None:
-    """Raises LaunchError where the engine was built from another checkpoint or, if it runs here, for another machine.
+    """Check that the engine was built from this checkpoint and, if it runs here, for this machine.
 
-    An engine without a manifest is taken as it is.
+    An engine without a manifest is not checked. Raises LaunchError.
     """
     versions = package_versions() if runs_here else {}
     try:
@@ -89,15 +90,15 @@ def _shape(engine: EngineFolder) -> str:
     )
 
 
-def _object(path: Path, mend: str) -> dict[str, Any]:
+def _object(path: Path, advice: str) -> dict[str, Any]:
     if not path.is_file():
-        raise LaunchError(f"there is no {path}.", mend)
+        raise LaunchError(f"there is no {path}.", advice)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise LaunchError(f"{path} is no JSON: {error}.", mend) from error
+        raise LaunchError(f"{path} is no JSON: {error}.", advice) from error
     if not isinstance(value, dict):
-        raise LaunchError(f"{path} holds no JSON object.", mend)
+        raise LaunchError(f"{path} holds no JSON object.", advice)
     return value
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tritonserver to start and the environment of each part."""
+"""The tritonserver to start, and the command line and environment of each part."""
 
 import itertools
 import json
@@ -26,25 +26,25 @@ CONTAINER_BINARY = Path("/opt/tritonserver/bin/tritonserver")
 # With compilation on, vLLM's CPU build gave wrong text in bf16; eager matched Hugging Face.
 CPU_ENGINE_DEFAULTS: Mapping[str, Any] = {"dtype": "bfloat16", "enforce_eager": True}
 CPU_KV_CACHE_GIB = "2"
-# Triton's APIs that change the server or reach into the machine's memory: nobody's but the launcher's.
+# Triton's APIs that change the server or access the machine's memory: only for the launcher.
 MANAGEMENT = "model-repository,shared-memory,logging,trace"
 
 
 @dataclass(frozen=True, slots=True)
 class TritonServer:
-    """binary: the tritonserver. embedded: it is the cache's, with the home folder of its libraries and backends."""
+    """A tritonserver. home: folder with the libraries and backends of the embedded one, None for any other."""
 
     binary: Path
     home: Path | None = None
 
     @property
     def embedded(self) -> bool:
-        """Whether it is the one that `make setup` fetched."""
+        """Whether it is the one that `make setup` and `triton-chat prepare` fetch."""
         return self.home is not None
 
 
 def find_triton(chosen: Path | None) -> TritonServer:
-    """The binary of --triton, else the container's, else the embedded one; raises LaunchError where there is none."""
+    """Find the tritonserver of --triton, else the container's, else the embedded one; raises LaunchError if none."""
     if chosen is not None:
         found = shutil.which(chosen)
         if found is None:
@@ -55,34 +55,34 @@ def find_triton(chosen: Path | None) -> TritonServer:
     home = fetch_tritonserver.home()
     binary = home / "pytriton" / "tritonserver" / "bin" / "tritonserver"
     if not binary.is_file():
-        mend = "Run `triton-chat prepare` or `make setup`, or name another with --triton."
-        raise LaunchError("the embedded tritonserver is missing.", mend)
+        advice = "Run `triton-chat prepare` or `make setup`, or name another with --triton."
+        raise LaunchError("the embedded tritonserver is missing.", advice)
     return TritonServer(binary, home)
 
 
 def gpu_count(environment: Mapping[str, str]) -> int:
-    """NVIDIA GPUs that are there and not hidden by CUDA_VISIBLE_DEVICES."""
+    """Number of NVIDIA GPUs that CUDA_VISIBLE_DEVICES does not hide."""
     found = sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))
     shown = environment.get("CUDA_VISIBLE_DEVICES")
     if shown is None:
         return found
-    # CUDA stops at the first that is no device: "0,-1,1" shows one.
+    # CUDA stops at the first entry that is no device: "0,-1,1" shows one GPU.
     named = list(itertools.takewhile(lambda name: name not in ("", "-1"), shown.replace(" ", "").split(",")))
     return min(found, len(named))
 
 
 def has_gpu(environment: Mapping[str, str]) -> bool:
-    """Whether there is one."""
+    """Whether there is a GPU that is not hidden."""
     return gpu_count(environment) > 0
 
 
 def shared_memory_prefix(ports: Ports) -> str:
-    """What the names of this stack's shared memory begin with, so that it can be removed after a SIGKILL."""
+    """Prefix of the names of this stack's shared memory, by which it is removed after a SIGKILL."""
     return f"triton_chat_{os.getpid()}_{ports.grpc}_"
 
 
 def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports, key: str) -> list[str]:
-    """The command line of tritonserver. key: what a client must know to load and unload models."""
+    """The command line of tritonserver. key: the secret that allows a client to load and unload models."""
     command = [
         str(server.binary),
         f"--model-repository={options.model_repository.resolve()}",
@@ -93,14 +93,14 @@ def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports, k
         f"--metrics-address={options.triton_host}",
         f"--metrics-port={ports.metrics}",
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(ports)}",
-        # Models can be loaded anew, by the launcher alone.
+        # Models can be loaded again, only by the launcher.
         "--model-control-mode=explicit",
         "--load-model=*",
-        # The configs are whole. To complete them the Python backend would start each model's process once more before.
+        # The configs are complete. To complete them, the Python backend would start each model's process twice.
         "--disable-auto-complete-config",
         f"--http-restricted-api={MANAGEMENT}:{KEY_HEADER}={key}",
         f"--grpc-restricted-protocol={MANAGEMENT}:{KEY_HEADER}={key}",
-        # The frontends drain first, so nothing of theirs is in flight then; an engine takes 5-10 s to go away.
+        # The frontends drain first, so no request is left by then; an engine takes 5-10 s to end.
         "--exit-timeout-secs=20",
     ]
     if server.home is not None:
@@ -111,14 +111,14 @@ def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports, k
 
 
 def trace_flags(environment: Mapping[str, str]) -> list[str]:
-    """tritonserver's flags where traces are wanted: it goes on with those that a request brings, and begins none."""
+    """tritonserver's flags for tracing, if an endpoint is set: it continues the traces of requests and begins none."""
     endpoint = environment.get("TRITON_CHAT_OTLP_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not endpoint:
         return []
     return [
         "--trace-config=mode=opentelemetry",
         "--trace-config=level=TIMESTAMPS",
-        # One in so many requests begins a trace of its own: none does.
+        # One in so many requests begins a trace of its own, so practically none.
         f"--trace-config=rate={2**31 - 1}",
         f"--trace-config=opentelemetry,url={endpoint.rstrip('/')}/v1/traces",
         "--trace-config=opentelemetry,resource=service.name=triton-chat-triton",
@@ -126,7 +126,7 @@ def trace_flags(environment: Mapping[str, str]) -> list[str]:
 
 
 def frontend_command() -> list[str]:
-    """The command line of one frontend process; its settings come by the environment."""
+    """The command line of one frontend process; its settings are in the environment."""
     return python_command("frontend")
 
 
@@ -142,9 +142,9 @@ def stack_environment(
     ports: Ports,
     engine: EngineFolder | None = None,
 ) -> dict[str, str]:
-    """What both parts get: `base`, the settings of the frontend and what the model repository's configs expand.
+    """The environment of all parts: `base`, the frontend's settings, and the variables of the repository's configs.
 
-    engine: what is served instead of the checkpoint's weights.
+    engine: the engine of TensorRT-LLM that is served instead of the checkpoint's weights.
     """
     names = options.served_model_name or (model.name,)
     triton_host = "127.0.0.1" if options.triton_host in ("0.0.0.0", "::") else options.triton_host  # nosec B104 # compares, does not bind
@@ -157,10 +157,10 @@ def stack_environment(
         "TRITON_CHAT_SERVED_MODEL_NAME": ",".join(names),
         "TRITON_CHAT_MODEL": str(model.checkpoint.path),
         "TRITON_CHAT_MAX_MODEL_LEN": str(_context(options, model, engine)),
-        # The stub finds its packages, and the launcher's python3 its frontend, through the first python3 on PATH.
+        # The stub finds its packages through the first python3 on PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
         "VIRTUAL_ENV": sys.prefix,
-        # The checkpoint is on disk by now; nothing may ask a hub for it again, nor tell anybody about it.
+        # The checkpoint is on disk by now: no more requests to a hub, and no usage reports.
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -171,32 +171,32 @@ def stack_environment(
         environment["TRITON_CHAT_ENGINE"] = options.engine_name
     slots = options.engine.get("max_num_seqs") if engine is None else engine.max_batch_size
     if isinstance(slots, int):
-        # Who is let in beyond the engine's slots waits inside it, and everybody the longer for it. Connections spread
-        # unevenly over frontends that share a port: half as many again for each, so that no slot stays empty.
+        # Requests admitted beyond the engine's slots wait inside it and delay all others. Connections spread unevenly
+        # over frontends that share a port: each admits half as many again as its share, so that no slot stays empty.
         share = 1.0 if options.frontends == 1 else min(1.0, 1.5 / options.frontends)
         environment.setdefault("TRITON_CHAT_MAX_IN_FLIGHT", str(max(1, math.ceil(slots * share))))
     return environment
 
 
 def _context(options: LaunchOptions, model: ServedModel, engine: EngineFolder | None) -> int:
-    """Tokens of prompt and answer together."""
+    """Context length: tokens of prompt and answer together."""
     checkpoints = model.checkpoint.max_position_embeddings
     engines = engine.max_seq_len if engine is not None and engine.max_seq_len is not None else checkpoints
     return options.max_model_len or min(checkpoints, engines)
 
 
 def _few_cores(engine: Mapping[str, Any]) -> str | None:
-    """The cores for vLLM to compute on where its own choice, which leaves one to all else, would be half of them."""
+    """The cores for vLLM to use on one or two cores, of which it would leave one free; None for its own choice."""
     sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
     cores = sorted(os.sched_getaffinity(0))
-    # Workers of several ranks want a list each.
+    # Workers of several ranks need a list each.
     if len(cores) > 2 or any(engine.get(size, 1) != 1 for size in sizes):
         return None
     return ",".join(map(str, cores))
 
 
 def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server: TritonServer) -> dict[str, str]:
-    """What tritonserver gets on top: the engine's options and, embedded, where its libraries are."""
+    """The environment of tritonserver: `shared`, the engine's options and, if embedded, its library folders."""
     environment = dict(shared)
     engine = dict(options.engine)
     if not has_gpu(shared):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Split a command line into the launcher's own options and the options of others: the engine's and the frontend's.
+"""Split a command line into the launcher's own options and those of the engine and the frontend.
 
 An engine option needs no declaration here: `--tensor-parallel-size 2` becomes `tensor_parallel_size: 2`, so that a
-`vllm serve` line works as it is and new engine options need no release of this project.
+`vllm serve` line works unchanged and new engine options need no release of this project.
 """
 
 import json
@@ -25,7 +25,7 @@ _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One `--flag` and the words up to the next one; `--flag=word` has that one word."""
+    """One `--flag` and the words after it, up to the next flag. joined: written as `--flag=word`."""
 
     name: str
     words: tuple[str, ...]
@@ -38,9 +38,9 @@ class Flag:
 
 
 def split(arguments: Sequence[str], own: Collection[str]) -> tuple[list[str], list[Flag]]:
-    """(the arguments that are ours, the flags that are not).
+    """Split the arguments into the launcher's and the flags of others.
 
-    own: the option strings of the launcher. A foreign flag takes at most one word; further words are ours.
+    own: the option strings of the launcher. A foreign flag takes at most one word; further words are the launcher's.
     """
     ours: list[str] = []
     loose: list[str] = []
@@ -58,7 +58,7 @@ def split(arguments: Sequence[str], own: Collection[str]) -> tuple[list[str], li
 
 
 def _flags(arguments: Sequence[str], own: Collection[str]) -> Iterator[Flag]:
-    """Group words with the flag before them; the words before the first flag come with the name ""."""
+    """Group words with the flag before them; the words before the first flag get the name ""."""
     name, words = "", []
     for argument in arguments:
         if not argument.startswith("--") and argument not in SHORT_FORMS and argument not in own:
@@ -76,7 +76,7 @@ def _flags(arguments: Sequence[str], own: Collection[str]) -> Iterator[Flag]:
 
 
 def option(flag: Flag) -> tuple[str, Any]:
-    """(name, value) of an engine option: `--x` is true, `--no-x` false, anything else a JSON value, a size or text."""
+    """Name and value of an engine option: `--x` is true, `--no-x` false, a word is JSON, a size or text."""
     if flag.words:
         return flag.key, value_of(flag.words[0])
     if flag.key.startswith("no_"):
@@ -85,7 +85,7 @@ def option(flag: Flag) -> tuple[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """A word of the command line as a value: JSON where it is JSON, True/False/None, 16k or 16K, else the text."""
+    """Convert a word of the command line: JSON, true, false, none, a size such as 16k or 16K, else the text itself."""
     plain = {"true": True, "false": False, "none": None}
     if text.lower() in plain:
         return plain[text.lower()]
@@ -98,7 +98,7 @@ def value_of(text: str) -> Any:
 
 
 def size_of(text: str) -> int:
-    """A count such as 16384, 16k (16,000) or 16K (16,384); raises ValueError for anything else or below 1."""
+    """Convert a count such as 16384, 16k (16,000) or 16K (16,384); raises ValueError for others and below 1."""
     sized = _SIZE.fullmatch(text)
     count = int(float(sized["number"]) * _UNITS[sized["unit"]]) if sized else int(text)
     if count < 1:

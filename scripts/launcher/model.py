@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what `--model` says to a checkpoint folder that can be served."""
+"""Resolve `--model` to a checkpoint folder that can be served."""
 
 import hashlib
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SPLIT_FIRST = ("internvl_chat", "internvl")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model that needs no hub. name: what requests call it by default."""
+    """A model that needs no hub. name: its default name in requests."""
 
     name: str
     prepare: Callable[[Console], Path]
@@ -47,7 +47,7 @@ PREPARED = {
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """checkpoint: what is served. name: what requests call it by default. weight_bytes: size of its weights."""
+    """A checkpoint to serve. name: its default name in requests. weight_bytes: size of its weights."""
 
     checkpoint: Checkpoint
     name: str
@@ -57,7 +57,7 @@ class ServedModel:
 def resolve_model(model: str, console: Console) -> ServedModel:
     """Find, prepare or download the checkpoint; downloads show their progress.
 
-    Raises LaunchError in words for a model that is not there or is no checkpoint.
+    Raises LaunchError if there is no such model or it is no checkpoint.
     """
     try:
         return _resolve(model, console)
@@ -84,7 +84,7 @@ def _resolve(model: str, console: Console) -> ServedModel:
 
 
 def _split(folder: Path, console: Console) -> Path:
-    """The folder, or for a whole InternVL checkpoint its parts in the cache, split now if they are not there yet."""
+    """The folder, or for an InternVL checkpoint its split in the cache, made now if missing."""
     config = folder / "config.json"
     if not _is_unsplit(config):
         return folder
@@ -104,7 +104,7 @@ def _split(folder: Path, console: Console) -> Path:
 def _is_unsplit(config: Path) -> bool:
     try:
         return read_json(config).get("model_type") in SPLIT_FIRST
-    except ValueError:  # Explained where the checkpoint is read.
+    except ValueError:  # Reported when the checkpoint is read.
         return False
 
 
@@ -130,7 +130,7 @@ def _downloaded(hub_id: str) -> Path:
 
 
 def served(folder: Path, name: str) -> ServedModel:
-    """The checkpoint in a folder; raises LaunchError where it has no usable config or no tokenizer."""
+    """Read the checkpoint in a folder; raises LaunchError if it has no usable config or no tokenizer."""
     try:
         checkpoint = Checkpoint.load(folder)
     except ValueError as error:

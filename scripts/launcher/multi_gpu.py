@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serving one model on several GPUs: how many there are and are needed, and TensorRT-LLM's processes under mpirun."""
+"""One model on several GPUs: check their number, and run TensorRT-LLM's processes under mpirun."""
 
 import os
 import shutil
@@ -14,13 +14,13 @@ from scripts.launcher.trtllm_config import BACKEND, BACKENDS, MODEL
 _VLLM_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 # With these, GPUs of other machines count as well.
 _VLLM_ELSEWHERE = ("nnodes", "data_parallel_backend", "data_parallel_size_local")
-# Open MPI 4 and 5 read the machines of their ranks from the file that these name; their GPUs are not seen from here.
+# Open MPI 4 and 5 read the machines of their ranks from the file in these variables; GPUs there cannot be checked here.
 _HOST_FILES = ("OMPI_MCA_orte_default_hostfile", "PRTE_MCA_prte_default_hostfile")
 _SHARED_MEMORY = "--backend-config=python,shm-region-prefix-name="
 
 
 def check_gpus(needed: int, environment: Mapping[str, str], why: str) -> None:
-    """Raises LaunchError where this machine has, or CUDA_VISIBLE_DEVICES shows, fewer GPUs than are needed."""
+    """Check that enough GPUs can be used; raises LaunchError. why: the subject of its message."""
     found = gpu_count(environment)
     if found < needed:
         hint = "CUDA_VISIBLE_DEVICES hides the others." if "CUDA_VISIBLE_DEVICES" in environment else ""
@@ -28,7 +28,7 @@ def check_gpus(needed: int, environment: Mapping[str, str], why: str) -> None:
 
 
 def check_vllm_gpus(engine: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-    """As `check_gpus`, for vLLM's own options. Without any GPU vLLM runs its ranks on the CPU."""
+    """Check the GPUs that vLLM's options need. Without any GPU vLLM runs its ranks on the CPU."""
     ray = engine.get("distributed_executor_backend") == "ray" or any(name in engine for name in _VLLM_ELSEWHERE)
     if ray or gpu_count(environment) == 0:
         return
@@ -40,7 +40,7 @@ def check_vllm_gpus(engine: Mapping[str, Any], environment: Mapping[str, str]) -
 
 
 def check_trtllm(server: TritonServer, options: LaunchOptions, world_size: int, environment: Mapping[str, str]) -> None:
-    """Raises LaunchError where this tritonserver or this machine cannot run the C++ backend on so many GPUs."""
+    """Check that this tritonserver and machine can run the C++ backend on so many GPUs; raises LaunchError."""
     folder = server.binary.resolve().parent.parent / BACKENDS / BACKEND
     if not folder.is_dir():
         raise LaunchError(
@@ -57,7 +57,7 @@ def check_trtllm(server: TritonServer, options: LaunchOptions, world_size: int, 
 
 
 def needs_mpirun(options: LaunchOptions, world_size: int) -> bool:
-    """One process alone needs none, unless it is to start others."""
+    """Whether mpirun is needed: for several processes, or for one that starts others."""
     return world_size > 1 or options.mpi_mode == "orchestrator"
 
 

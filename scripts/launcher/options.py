@@ -18,7 +18,7 @@ from scripts.launcher.flags import Flag, option, size_of, split
 
 DEFAULT_MODEL = "smollm2"
 DEMO_MODEL = "demo-vlm"
-# Flags that are variables of the model repository's configs (`parameters` in config.pbtxt), the same for every engine.
+# Flags that set variables of the model repository's configs (`parameters` in config.pbtxt), the same for every engine.
 MODEL_SETTINGS = frozenset(
     {
         "engine_max_requests",
@@ -36,9 +36,9 @@ MODEL_SETTINGS = frozenset(
         "vit_tile_budget",
     }
 )
-# How TensorRT-LLM's C++ backend runs on several GPUs.
+# The ways in which TensorRT-LLM's C++ backend runs on several GPUs.
 MPI_MODES = ("leader", "orchestrator")
-# `vllm serve` needs these to be told what a family's styler knows here.
+# Flags of `vllm serve` that are not needed here, because a family's styler decides.
 UNNEEDED = {
     "enable_auto_tool_choice": "tool calls are always read",
     "reasoning_parser": "the styler reads the reasoning; choose one with --styler",
@@ -52,14 +52,14 @@ ABOUT = """Start tritonserver and the OpenAI frontend and stop them together.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchOptions:
-    """What one stack is to be.
+    """The options of one stack.
 
     model: a checkpoint folder, "smollm2", "demo-vlm" or a hub id. served_model_name: empty means the model's own name.
     port, ui_port and triton_*_port: 0 picks a free one. ui: with the chat page. frontends: processes that share `port`.
     max_model_len: None means the checkpoint's. settings: of the frontend and of the models' configs, by environment
-    variable. engine: options by the engine's own names. notes: what is to be told to the person at the terminal.
-    engine_name: "vllm", "llmapi", "module:Class", or "trtllm" for an engine of TensorRT-LLM, which lies in engine_dir;
-    None means what TRITON_CHAT_ENGINE says. world_size: GPUs of such an engine, None for what it was built for.
+    variable. engine: options under the engine's own names. notes: lines to print at the start.
+    engine_name: "vllm", "llmapi", "module:Class", or "trtllm" for the TensorRT-LLM engine in engine_dir; None means
+    TRITON_CHAT_ENGINE. world_size: GPUs of such an engine, None for the number that it was built for.
     mpi_mode: "leader" or "orchestrator".
     """
 
@@ -94,9 +94,9 @@ class LaunchOptions:
 
 
 def parse_options(arguments: Sequence[str], command: str = "serve", about: str = ABOUT) -> LaunchOptions:
-    """Read the command line; exits with argparse's message for a value that cannot be.
+    """Read the command line; exits with argparse's message for an invalid value.
 
-    command, about: the `triton-chat` command whose line it is, and what its help begins with.
+    command: of `triton-chat`, for the usage line. about: the beginning of its help.
     """
     parser = _parser(command, about)
     own = {flag for action in parser._actions for flag in action.option_strings}
@@ -118,7 +118,7 @@ def parse_options(arguments: Sequence[str], command: str = "serve", about: str =
 
 
 def _sort_foreign(foreign: Sequence[Flag]) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
-    """(settings by variable, engine options, notes): what has a setting here is not the engine's."""
+    """Sort flags into settings by variable, engine options and notes; the engine gets those that are no settings."""
     known = MODEL_SETTINGS | {setting.name for setting in fields(Settings)}
     settings: dict[str, str] = {}
     engine: dict[str, Any] = {}
@@ -138,19 +138,19 @@ def _sort_foreign(foreign: Sequence[Flag]) -> tuple[dict[str, str], dict[str, An
 
 
 def _read_engine_config(path: Path) -> dict[str, Any]:
-    """Engine options from a JSON or YAML file; raises ValueError naming the file where it holds no such object."""
+    """Read engine options from a JSON or YAML file; raises ValueError naming the file if it has no object."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"--engine-config {path}: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"--engine-config {path}: expected an object of option: value, not {type(value).__name__}")
-    # The engine gets them as JSON; what JSON cannot say (a YAML date) is better refused here.
+    # The engine gets them as JSON, so what JSON cannot express (a YAML date) is refused here.
     return dict(json.loads(json.dumps({str(key).replace("-", "_"): item for key, item in value.items()})))
 
 
 def absolute(value: Any) -> Any:
-    """The value of an option, or many in lists and dicts, with relative paths made absolute.
+    """Make relative paths absolute in the value of an option, and in its lists and dicts.
 
     tritonserver runs in a folder of its own. A text is a path if it begins with ./ or ../ or names a file that exists,
     or, with a slash in it, a folder.
@@ -169,7 +169,7 @@ def _is_relative_path(text: str) -> bool:
 
 
 def default_frontends() -> int:
-    """One frontend process per four cores, at least one and at most four: the engine needs the cores more."""
+    """One frontend process per four cores, from one to four: the engine needs the cores more."""
     return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
 
 

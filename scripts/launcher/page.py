@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chat page as a part of the stack: its own Python environment, its command line and what it may know."""
+"""The chat page as a part of the stack: its Python environment, its command line and its variables."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +11,14 @@ from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
 
 NAME = "chat-page"
-# Gradio's packages contradict the server's.
+# An environment of its own, because Gradio's packages contradict the server's.
 PYTHON = REPOSITORY / ".cache" / "ui-venv" / "bin" / "python"
-# Keys of the server or of somebody's account elsewhere are not for everybody who can open the page.
-_KEPT_FROM_IT = ("TRITON_CHAT_", "OPENAI_", "GRADIO_", "PYTHON")
+# Not given to the page: API keys are not for everybody who can open it.
+_WITHHELD = ("TRITON_CHAT_", "OPENAI_", "GRADIO_", "PYTHON")
 
 
 def check_page(python: Path = PYTHON) -> None:
-    """Raises LaunchError where the page's packages are missing."""
+    """Check that the page's packages are installed; raises LaunchError."""
     if not python.is_file():
         raise LaunchError("the chat page's packages are missing.", "Run `make setup-ui` in the clone.")
 
@@ -29,28 +29,30 @@ def page_command(api_url: str, options: LaunchOptions, port: int, settings: Sett
     command += ["--port", str(port)]
     if settings.tls_certificate is not None:
         certificate = str(settings.tls_certificate)
-        # Keys pass over both ways, so that the page is as well kept as the API.
+        # Keys cross both connections, so the page gets the API's TLS.
         command += ["--api-certificate", certificate]
         command += ["--tls-certificate", certificate, "--tls-key", str(settings.tls_key)]
     return command
 
 
 def page_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """The launcher's own environment without what is not the page's."""
-    kept = {name: value for name, value in base.items() if not name.startswith(_KEPT_FROM_IT)}
+    """The launcher's environment without keys and settings of other programs."""
+    kept = {name: value for name, value in base.items() if not name.startswith(_WITHHELD)}
     return kept | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
 
 def page_warnings(options: LaunchOptions, settings: Settings) -> list[str]:
-    """What everybody who can reach the page can do, said for people; nothing on a loopback address."""
+    """Warnings about a page that other machines can reach; none on a loopback address."""
     if not options.ui or authenticator.is_loopback(options.ui_host):
         return []
-    said = []
+    warnings = []
     if not settings.api_key and settings.api_keys_file is None:
-        said.append(f"ANYBODY WHO CAN REACH the chat page at {options.ui_host} MAY USE THIS MODEL: no API keys are set")
+        warnings.append(
+            f"ANYBODY WHO CAN REACH the chat page at {options.ui_host} MAY USE THIS MODEL: no API keys are set"
+        )
     if settings.tls_certificate is None:
-        said.append(
+        warnings.append(
             f"WHAT IS TYPED INTO THE CHAT PAGE CROSSES THE NETWORK IN THE CLEAR at {options.ui_host}: no TLS "
             "(tls_certificate, tls_key); fine only behind a proxy that has it"
         )
-    return said
+    return warnings

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports: pick free ones, and say which flag to change where one is taken."""
+"""Choose free ports, and name the flag of a port that is taken."""
 
 import socket
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ FREE_PORTS = ("--port=0", "--triton-http-port=0", "--triton-grpc-port=0", "--tri
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of one stack, all of them above 0; `ui` is 0 without a chat page."""
+    """The ports of one stack; `ui` is 0 without a chat page."""
 
     frontend: int
     http: int
@@ -25,7 +25,7 @@ class Ports:
 
 
 def choose_ports(options: LaunchOptions) -> Ports:
-    """The options' ports with every 0 replaced by a free one.
+    """The ports of the options, with a free port for each 0.
 
     Raises LaunchError naming the flag of a port that is taken.
     """
@@ -51,7 +51,7 @@ def _held(flag: str, host: str, port: int) -> Iterator[int]:
             f"'{host}' is no address of this machine.", "Change --host, --triton-host or --ui-host."
         ) from None
     with socket.socket(family) as listener:
-        # As servers do: without it connections that just closed would make a free port look taken.
+        # As servers do. Without it, connections that have just closed would make a free port look taken.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the start is: models by tritonserver's log, the whole by the frontend's health."""
+"""The progress of a start: models by tritonserver's log, the stack by the frontend's health."""
 
 import re
 import ssl
@@ -8,14 +8,14 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
 _PROBE_TIMEOUT_S = 2.0
-# tritonserver opens its endpoints only after every model is loaded, so until then the log is the only source.
+# tritonserver opens its endpoints only after every model is loaded; until then only the log shows progress.
 _LOADING = re.compile(r"loading: (?P<model>[^\s:\"]+):\d+")
 _LOADED = re.compile(r"successfully loaded '(?P<model>[^']+)'")
 _FAILED = re.compile(r"(?:failed to load|Poll failed for model directory) '(?P<model>[^']+)'")
 
 
 def model_states(log_lines: Iterable[str]) -> dict[str, str]:
-    """Each model that the log names: "loading", "ready" or "failed", in order of appearance."""
+    """State of each model in the log, "loading", "ready" or "failed", in order of appearance."""
     states: dict[str, str] = {}
     for line in log_lines:
         for pattern, state in ((_LOADING, "loading"), (_LOADED, "ready"), (_FAILED, "failed")):
@@ -26,7 +26,7 @@ def model_states(log_lines: Iterable[str]) -> dict[str, str]:
 
 
 def answers_ok(url: str) -> bool:
-    """Whether GET answers 200 within a moment; a certificate is not checked, the address is our own."""
+    """Whether GET answers 200 within two seconds. Certificates are not checked: the address is our own."""
     parts = urlsplit(url)
     connection: HTTPConnection
     if parts.scheme == "https":

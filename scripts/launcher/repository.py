@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton's model repository API, which the launcher alone may use, to load a model whose process died anew."""
+"""Load a model again whose process died, by Triton's model repository API, which only the launcher may use."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ KEY_HEADER = "triton-chat-launcher"
 
 
 def load_model(base_url: str, key: str, model: str, timeout_s: float) -> None:
-    """Have Triton load a model, also where it thinks that it is loaded; raises OSError saying why it did not."""
+    """Load a model, even if Triton takes it for loaded; raises OSError with the reason if that fails."""
     connection = HTTPConnection(urlsplit(base_url).netloc, timeout=timeout_s)
     headers: Mapping[str, str] = {KEY_HEADER: key, "Content-Type": "application/json"}
     try:
@@ -35,7 +35,7 @@ def _reason(body: str) -> str:
 
 
 class Load:
-    """One load under way on a thread of its own, so that the launcher goes on watching."""
+    """A load in progress on a thread of its own, so that the launcher keeps supervising."""
 
     def __init__(self, base_url: str, key: str, model: str, timeout_s: float) -> None:
         self.model = model
@@ -46,7 +46,7 @@ class Load:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended; `error` says why it failed."""
+        """Whether it has ended; `error` is then the reason of a failure, else None."""
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stack: one tritonserver and the frontends before it, started, watched and stopped together."""
+"""The stack: one tritonserver and its frontends, started, supervised and stopped together."""
 
 import os
 import secrets
@@ -20,6 +20,7 @@ from scripts.launcher import environment as environments
 from scripts.launcher import page
 from scripts.launcher.budget import RestartBudget
 from scripts.launcher.checks import check_memory, check_server, check_settings
+from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit, explain
 from scripts.launcher.display import Display
 from scripts.launcher.errors import LaunchError
@@ -27,7 +28,6 @@ from scripts.launcher.model import ServedModel, resolve_model
 from scripts.launcher.multi_gpu import check_vllm_gpus
 from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.launcher.ports import choose_ports
-from scripts.launcher.processes import Part
 from scripts.launcher.readiness import answers_ok, model_states
 from scripts.launcher.repository import Load
 from scripts.launcher.supervisor import CrashLoop, Supervisor
@@ -37,21 +37,22 @@ from scripts.launcher.trtllm_config import find_engine
 _POLL_S = 0.2
 SHARED_MEMORY = Path("/dev/shm")  # nosec B108 # where Triton's stubs put their shared memory
 _LOG_LINES_SHOWN = 20
-# tritonserver unloads the engine on SIGTERM; an engine that hangs then is ended.
+# tritonserver unloads the engine on SIGTERM; an engine that hangs is killed after this time.
 TRITON_GRACE_S = 30.0
-# One that cannot end by itself, after the death of a model's process or a frontend, need not be waited for so long.
-WOUNDED_GRACE_S = 3.0
-# How a tritonserver ends that crashes while it loads. 2.51 does so now and then on a machine short of CPU time (a lock
-# that its stubs share times out), and not when it is started once more.
+# For a server that cannot end by itself, after the death of a model's process or a frontend.
+DEGRADED_GRACE_S = 3.0
+# Exit statuses of a tritonserver that crashes while it loads. 2.51 does so now and then on a machine short of CPU time
+# (a lock that its stubs share times out), but not at a second start.
 CRASHES = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
-# What a frontend may take beyond the grace period that it grants its requests.
+# Time for a frontend to end after the grace period that it grants its requests.
 FRONTEND_MARGIN_S = 8.0
 
 
 class Stack:
-    """A context manager for tests as well: `with Stack(["smollm2", "--port", "0"]) as stack: stack.url`.
+    """A stack for a command line of `triton-chat serve`; a context manager that starts and stops it.
 
-    The constructor checks all that can be found out beforehand and raises LaunchError; it starts nothing.
+    For example `with Stack(["smollm2", "--port", "0"]) as stack: stack.url`. The constructor starts nothing: it checks
+    everything that can be checked beforehand and raises LaunchError.
     """
 
     def __init__(
@@ -84,17 +85,17 @@ class Stack:
         if self.engine is None:
             check_memory(self.model, self._triton_environment)
         self._page_environment = page.page_environment(base)
-        # Where frontends that share a port count together, so that each can tell Prometheus about all of them.
+        # Frontends that share a port write their counters here, so that each can report all of them to Prometheus.
         self._counts = TemporaryDirectory(prefix="triton_chat_metrics_", ignore_cleanup_errors=True)
-        # Python's stubs search their current directory for modules first: tritonserver gets an empty one.
+        # The stubs of Python models search the current directory first for modules: tritonserver gets an empty one.
         self._triton_folder = TemporaryDirectory(prefix="triton_chat_tritonserver_", ignore_cleanup_errors=True)
         counts = {"PROMETHEUS_MULTIPROC_DIR": self._counts.name} if self.options.frontends > 1 else {}
         self._frontend_environment = self._shared | counts
-        # Set from a signal handler: stop waiting; do not wait for anything any more.
+        # Set by signal handlers. stopping: end `wait`. hurry: end everything without grace periods.
         self.stopping = threading.Event()
         self.hurry = threading.Event()
         self._key = secrets.token_hex(16)
-        self._parts: list[Part] = []
+        self._parts: list[ChildProcess] = []
         self._supervisor: Supervisor | None = None
         self._crashed_once = False
 
@@ -111,7 +112,7 @@ class Stack:
 
     @property
     def engine_environment(self) -> dict[str, str]:
-        """The environment that the engine runs in, for whatever is to be compared with it."""
+        """Environment of the engine, for programs that are compared with it."""
         return dict(self._triton_environment)
 
     @property
@@ -126,7 +127,7 @@ class Stack:
 
     @property
     def ui_url(self) -> str | None:
-        """Address of the chat page; None where there is none."""
+        """Address of the chat page, or None without one."""
         if not self.options.ui:
             return None
         scheme = "https" if self._settings.tls_certificate else "http"
@@ -134,12 +135,12 @@ class Stack:
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """What requests may call the model."""
+        """Names of the model that requests may use."""
         return self._settings.served_model_name
 
     @property
     def warnings(self) -> list[str]:
-        """What is open to whom, where others than this machine can reach the API or the chat page."""
+        """Warnings about an API or a chat page that other machines can reach."""
         return authenticator.warnings(self._settings) + page.page_warnings(self.options, self._settings)
 
     @property
@@ -148,7 +149,7 @@ class Stack:
         return bool(self._settings.api_key) or self._settings.api_keys_file is not None
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[ChildProcess, ...]:
         """The parts that were started: tritonserver first, then the frontends, then the chat page."""
         return tuple(self._parts)
 
@@ -156,7 +157,7 @@ class Stack:
         try:
             self.start()
         except BaseException:
-            # Nobody is served yet, and a tritonserver that is loading does not listen to SIGTERM.
+            # Nobody is served yet, and a loading tritonserver ignores SIGTERM.
             self.hurry.set()
             self.stop()
             raise
@@ -188,12 +189,12 @@ class Stack:
                     raise self._late(states)
 
     def wait(self) -> None:
-        """Return when `stopping` is set. What dies until then is started anew; raises LaunchError for a crash loop."""
+        """Restart what dies until `stopping` is set; raises LaunchError for a crash loop."""
         while not self.stopping.wait(_POLL_S):
-            self.mend()
+            self.restart_dead()
 
-    def mend(self) -> None:
-        """Start what has died anew; raises LaunchError naming a part that died too often, why, and its last lines."""
+    def restart_dead(self) -> None:
+        """Restart what has died; raises LaunchError naming a part that died too often, the cause and its last lines."""
         if self._supervisor is None:
             self._supervisor = self._supervise()
         self._show_logs()
@@ -203,7 +204,7 @@ class Stack:
             raise self._failure(loop.part, str(loop)) from loop
 
     def check(self) -> None:
-        """For the start: raises LaunchError naming a part that died, why, and its last lines."""
+        """During the start: raises LaunchError naming a part that died, the cause and its last lines."""
         self._show_logs()
         for index, part in enumerate(self._parts):
             status = part.exit_status()
@@ -211,26 +212,26 @@ class Stack:
                 self._crashed_once = True
                 self.console.print(f"{part.name} {describe_exit(status)} while it loaded; starting it once more")
                 part.stop(0.0)
-                self._parts[0] = part.again()
+                self._parts[0] = part.restart()
             elif status is not None:
                 raise self._failure(part, f"{part.name} {describe_exit(status)}.")
 
     def stop(self) -> None:
-        """Stop the frontends, which let their requests finish, then tritonserver; nothing of any stays behind."""
+        """Stop the frontends, which finish their requests, then tritonserver; no process is left."""
         clients = self._parts[1:]
         for part in clients:
             part.terminate()
         for part in clients:
             part.stop(self._settings.grace_period + FRONTEND_MARGIN_S, self.hurry.is_set)
-        wounded = self._supervisor is not None and self._supervisor.wounded
+        degraded = self._supervisor is not None and self._supervisor.degraded
         for part in self._parts[:1]:
-            part.stop(WOUNDED_GRACE_S if wounded else TRITON_GRACE_S, self.hurry.is_set)
+            part.stop(DEGRADED_GRACE_S if degraded else TRITON_GRACE_S, self.hurry.is_set)
         self._parts.clear()
         self._counts.cleanup()
         self._triton_folder.cleanup()
         if self._trtllm is not None:
             self._trtllm.close()
-        # A tritonserver that crashed leaves the regions that it shared with its stubs, which are gone by now.
+        # A crashed tritonserver leaves the regions that it shared with its stubs, which are gone by now.
         for left in SHARED_MEMORY.glob(f"{environments.shared_memory_prefix(self.ports)}*"):
             left.unlink(missing_ok=True)
 
@@ -242,18 +243,18 @@ class Stack:
         if self._trtllm is not None:
             command = self._trtllm.command(command)
         log, folder = log_dir / "tritonserver.log", Path(self._triton_folder.name)
-        self._parts.append(Part("tritonserver", command, self._triton_environment, log, folder=folder))
+        self._parts.append(ChildProcess("tritonserver", command, self._triton_environment, log, folder=folder))
         for number in range(1, self.options.frontends + 1):
             name = f"frontend-{number}"
             command = environments.frontend_command()
             environment = self._frontend_environment | {"TRITON_CHAT_OWNER": name}
-            self._parts.append(Part(name, command, environment, log_dir / f"{name}.log"))
+            self._parts.append(ChildProcess(name, command, environment, log_dir / f"{name}.log"))
         if self.options.ui:
             command = page.page_command(self.url, self.options, self.ports.ui, self._settings)
-            self._parts.append(Part(page.NAME, command, self._page_environment, log_dir / f"{page.NAME}.log"))
+            self._parts.append(ChildProcess(page.NAME, command, self._page_environment, log_dir / f"{page.NAME}.log"))
 
-    def _late_part(self) -> Part | None:
-        """A frontend or the chat page where it does not serve yet."""
+    def _late_part(self) -> ChildProcess | None:
+        """A frontend or the chat page that does not serve yet."""
         if not answers_ok(f"{self.url}/health/ready"):
             return self._parts[1]
         return self._parts[-1] if self.ui_url and not answers_ok(f"{self.ui_url}/health") else None
@@ -266,7 +267,7 @@ class Stack:
             load=lambda model: Load(self.triton_http_url, self._key, model, timeout),
             ready=lambda: answers_ok(f"{self.url}/health/ready"),
             ready_timeout_s=timeout,
-            say=lambda text: self.console.print(text, markup=False, soft_wrap=True),
+            log=lambda text: self.console.print(text, markup=False, soft_wrap=True),
         )
 
     def _show_logs(self) -> None:
@@ -274,7 +275,7 @@ class Stack:
             for line in part.new_lines():
                 self.console.print(f"[{part.name}] {line}", markup=False, soft_wrap=True)
 
-    def _failure(self, part: Part, what: str) -> LaunchError:
+    def _failure(self, part: ChildProcess, what: str) -> LaunchError:
         lines = part.lines()
         return LaunchError(what, explain(lines) or "", tuple(lines[-_LOG_LINES_SHOWN:]))
 
@@ -286,5 +287,5 @@ class Stack:
 
 
 def _reachable(host: str) -> str:
-    """The address to connect to for one that was listened on."""
+    """The address to connect to, for an address that is listened on."""
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # nosec B104 # translates, does not bind

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of Triton's Python models. Triton neither restarts one that died nor calls its model unready."""
+"""Find dead processes of Triton's Python models, which Triton itself neither restarts nor reports."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ UNKNOWN = "unknown"
 
 
 class Stubs:
-    """The stubs of one tritonserver. Triton does not wait for a stub that dies, so that it stays behind as a zombie."""
+    """The stubs of one tritonserver. A dead one remains as a zombie, as Triton does not wait for it."""
 
     def __init__(self, tritonserver: int) -> None:
         self._tritonserver = tritonserver
@@ -19,9 +19,9 @@ class Stubs:
         self._reported: set[int] = set()
 
     def died(self) -> list[str]:
-        """Models of which a process died, each once, `UNKNOWN` for one never seen alive.
+        """Models that lost a process since the last call, `UNKNOWN` for a process never seen alive.
 
-        A process counts as dead when it was so at two calls: one that Triton itself ends is a zombie for a moment.
+        A process counts as dead if it was a zombie at two calls: one that Triton itself ends is a zombie for a moment.
         """
         dead: set[int] = set()
         for stub in self._children():
@@ -39,7 +39,7 @@ class Stubs:
         return [pid for pid, name in self._models.items() if name == model and pid not in self._dead]
 
     def end(self, pids: Iterable[int]) -> None:
-        """End processes that are of no use any more; they are not reported."""
+        """Kill processes that are not needed any more, without reporting them."""
         for stub in self._children():
             if stub.pid in pids:
                 self._reported.add(stub.pid)
@@ -50,6 +50,6 @@ class Stubs:
 
 
 def _model_of(stub: int) -> str | None:
-    """The model's name from the stub's command line, .../stub .../NAME/1/model.py ...; None where it just ended."""
+    """The model's name from the stub's command line, .../stub .../NAME/1/model.py ...; None if it has just ended."""
     words = command_line(stub)
     return Path(words[1]).parent.parent.name if len(words) > 1 else None

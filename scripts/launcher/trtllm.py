@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stack whose LLM is an engine of TensorRT-LLM: what differs from one that serves a checkpoint."""
+"""What a stack with an engine of TensorRT-LLM has in addition to one that serves a checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,9 +16,10 @@ from scripts.launcher.trtllm_config import BACKEND, filled_config, guided_decodi
 
 
 class Trtllm:
-    """options: the launcher's, with a repository laid out for this engine. environment: variables on top of others.
+    """A model repository for an engine of TensorRT-LLM, and the options and variables that go with it.
 
-    The constructor raises LaunchError for what this machine or this engine cannot do; `close` removes the repository.
+    options: the launcher's, with this repository. environment: added to that of the other parts.
+    The constructor raises LaunchError if this machine or this engine cannot serve.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Trtllm:
         self._folder = TemporaryDirectory(prefix="triton_chat_repository_", ignore_cleanup_errors=True)
         lay_out(options.model_repository, config, Path(self._folder.name))
         name = None if options.model_config_name == TRTLLM else options.model_config_name
-        # The options of the engine are in its config now.
+        # The engine's options are in its config now.
         self.options = replace(options, model_repository=Path(self._folder.name), model_config_name=name, engine={})
         self.environment = {
             "TRITON_CHAT_ENGINE": TRTLLM,
@@ -46,7 +47,7 @@ class Trtllm:
         }
 
     def command(self, tritonserver: Sequence[str]) -> list[str]:
-        """The command line that serves, from that of one tritonserver."""
+        """The command line that serves, made from that of one tritonserver."""
         return parallel_command(tritonserver, self.options, self._world_size)
 
     def close(self) -> None:

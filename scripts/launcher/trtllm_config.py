@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorRT-LLM's C++ backend behind `tensorrt_llm`: its config with paths and options, and a repository that has it."""
+"""The config of TensorRT-LLM's C++ backend with paths and options, and a model repository that has it."""
 
 import re
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ from scripts.launcher.options import LaunchOptions
 
 MODEL = "tensorrt_llm"
 BACKEND = "tensorrtllm"
-# Beside tritonserver's bin folder.
+# Next to tritonserver's bin folder.
 BACKENDS = "backends"
 _GUIDES = "xgrammar_tokenizer_info_path"
-# What the launcher itself knows; an option of the same name would contradict it.
+# Set by the launcher itself; an option of the same name would contradict it.
 _OWN = ("gpt_model_path", "tokenizer_dir", "exclude_input_in_output")
 
 
 def engine_name(options: LaunchOptions, environment: Mapping[str, str]) -> str:
-    """The engine behind `tensorrt_llm`: what the command line says goes above the variable."""
+    """The engine behind `tensorrt_llm`; the command line overrides the variable."""
     named = TRTLLM if options.model_config_name == TRTLLM else None
     return options.engine_name or named or environment.get("TRITON_CHAT_ENGINE") or "vllm"
 
 
 def find_engine(options: LaunchOptions, environment: Mapping[str, str]) -> EngineFolder | None:
-    """The engine to serve; None where a Python engine serves the checkpoint itself.
+    """Find the engine of TensorRT-LLM to serve; None if a Python engine serves the checkpoint itself.
 
-    Raises LaunchError for a folder that cannot be served, and for options that only the other kind of engine has.
+    Raises LaunchError for a folder that cannot be served, and for options of the other kind of engine.
     """
     if engine_name(options, environment) != TRTLLM:
         for name in ("engine_dir", "world_size"):
@@ -54,7 +54,7 @@ def find_engine(options: LaunchOptions, environment: Mapping[str, str]) -> Engin
 
 
 def read_config(repository: Path) -> ModelConfig:
-    """The config `trtllm` of the repository's LLM model; raises LaunchError where there is none."""
+    """Read the config `trtllm` of the repository's model `tensorrt_llm`; raises LaunchError if there is none."""
     path = repository / MODEL / "configs" / f"{TRTLLM}.pbtxt"
     if not path.is_file():
         raise LaunchError(f"--model-repository {repository} has no {path.relative_to(repository)}.")
@@ -65,7 +65,7 @@ def read_config(repository: Path) -> ModelConfig:
 
 
 def filled_config(options: LaunchOptions, engine: EngineFolder, checkpoint: Path) -> ModelConfig:
-    """The config with this engine's paths, what its manifest says, and the options of the command line above both.
+    """The config with this engine's paths and parameters, overridden by the options of the command line.
 
     Raises LaunchError for an option that the backend does not have.
     """
@@ -89,12 +89,12 @@ def filled_config(options: LaunchOptions, engine: EngineFolder, checkpoint: Path
 
 
 def guided_decoding(config: ModelConfig) -> bool:
-    """Whether the backend was given what it needs to follow guides."""
+    """Whether the config has what guided decoding needs."""
     return bool(config.parameters[_GUIDES].string_value and config.parameters["guided_decoding_backend"].string_value)
 
 
 def lay_out(repository: Path, config: ModelConfig, folder: Path) -> None:
-    """Make `folder` a repository of the same models, whose LLM has this config. The files stay where they are."""
+    """Make `folder` a repository of the same models with this config of the LLM, by links to the originals."""
     for model in sorted(repository.resolve().iterdir()):
         if model.name != MODEL:
             (folder / model.name).symlink_to(model)
@@ -106,7 +106,7 @@ def lay_out(repository: Path, config: ModelConfig, folder: Path) -> None:
 
 
 def _text(value: Any) -> str:
-    """An option's value as the backend's configs write it."""
+    """An option's value in the spelling of the backend's configs."""
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)

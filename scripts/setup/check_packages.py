@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the installed packages fit together? `make setup` asks once after installing, the Dockerfiles while they build."""
+"""Check that the installed packages fit together, after `make setup` has installed them and in Docker builds."""
 
 import importlib
 import sys
@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
-# Beside an engine that pins older ones (TensorRT-LLM 1.2 does), these serve too. Splitting and preparing checkpoints
-# takes what pyproject.toml asks for.
+# Versions that serve next to an engine that pins older ones, as TensorRT-LLM 1.2 does. Splitting and preparing
+# checkpoints needs those of pyproject.toml.
 SERVES_WITH = {"huggingface_hub": SpecifierSet(">=0.34"), "transformers": SpecifierSet(">=4.57")}
 
 _TORCH = (
@@ -29,19 +29,19 @@ _COMPANION = (
 
 
 def numpy_problem(numpy_version: str | None = None) -> str | None:
-    """None, or why this numpy cannot run in the embedded tritonserver; the installed one unless told."""
+    """Check that numpy (default: the installed one) runs in the embedded tritonserver; returns None or the problem."""
     found = numpy_version or version("numpy")
     if int(found.split(".")[0]) < 2:
         return None
     return (
         f"numpy {found} is installed, but the Python stub of the embedded tritonserver was built before numpy 2: "
-        "integer outputs would arrive empty and string tensors would end it. Mend it: `make setup` in a fresh .venv, "
+        "integer outputs would arrive empty and string tensors would end it. Fix it: `make setup` in a fresh .venv, "
         "or `pip install --no-deps numpy==1.26.4`."
     )
 
 
 def torch_problem() -> str | None:
-    """None, or why torch, or a package built against another torch, cannot be imported."""
+    """Check that torch, and packages built against it, can be imported; returns None or the problem."""
     try:
         importlib.import_module("torch")
     except (ImportError, OSError) as error:
@@ -56,9 +56,9 @@ def torch_problem() -> str | None:
 
 
 def declared_problems(installed: Callable[[str], str] = version) -> list[str]:
-    """What serving needs of pyproject.toml's dependencies and is not installed, or is too old.
+    """Check the dependencies in pyproject.toml that serving needs; returns those that are missing or too old.
 
-    Empty where this project's own metadata is not installed, as in a bare clone.
+    Nothing is checked if this project's own metadata is not installed, as in a bare clone.
     """
     found: list[str] = []
     try:
@@ -83,7 +83,7 @@ def declared_problems(installed: Callable[[str], str] = version) -> list[str]:
 
 
 def main() -> int:
-    """Print the problems, if any; the exit status says whether there were any. --declared: ask what serving needs."""
+    """Print the problems; returns 1 if there are any. With --declared, only check what serving needs."""
     console = Console(stderr=True)
     asked = declared_problems() if sys.argv[1:] == ["--declared"] else (numpy_problem(), torch_problem())
     found = [problem for problem in asked if problem]

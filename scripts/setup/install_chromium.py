@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chromium for the tests of the chat page, by apt where it is missing. Runs on any Python 3, without packages."""
+"""Install Chromium with apt, for the tests of the chat page. Runs on any Python 3, without packages."""
 
 import os
 import shutil
@@ -8,33 +8,33 @@ import sys
 from collections.abc import Callable
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-MEND = "The chat page's tests need Chromium: install it so that `chromium` is on PATH, then run this again."
+ADVICE = "The chat page's tests need Chromium: install it so that `chromium` is on PATH, then run this again."
 
 
 def find_chromium() -> str | None:
-    """Path of an installed Chromium."""
+    """Path of an installed Chromium, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def install(package: str, find: Callable[[], str | None], mend: str) -> int:
-    """Install a system package unless `find` finds its program; the exit status is 0 where it does in the end."""
+def install(package: str, find: Callable[[], str | None], advice: str) -> int:
+    """Install a system package unless `find` finds its program; returns 0 if it does in the end, else 1."""
     if find():
         return 0
     root = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
     if shutil.which("apt-get") is None or (root and shutil.which("sudo") is None):
-        print(mend, file=sys.stderr)
+        print(advice, file=sys.stderr)
         return 1
     for command in (["update"], ["install", "--yes", "--no-install-recommends", package]):
         subprocess.run([*root, "apt-get", "--quiet=2", *command], check=False)  # nosec B603 # fixed program, no shell
     if find() is None:
-        print(mend, file=sys.stderr)
+        print(advice, file=sys.stderr)
         return 1
     return 0
 
 
 def main() -> int:
-    """Install it; the exit status is 0 where there is one in the end."""
-    return install("chromium", find_chromium, MEND)
+    """Install Chromium; returns the exit status."""
+    return install("chromium", find_chromium, ADVICE)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from scripts.launcher import page as launched_page
-from scripts.launcher.processes import Part
+from scripts.launcher.child_process import ChildProcess
 from scripts.setup.install_chromium import find_chromium
 from scripts.split import split_checkpoint
 from tests.fakes.certificate import write_certificate
@@ -260,19 +260,19 @@ def test_errors_are_sentences(qwen3: ScriptedStack, page: Page, tmp_path: Path) 
     assert "{" not in page.locator("#chat .bot.message").last.inner_text()
 
 
-def test_a_page_that_dies_is_started_anew(qwen3: ScriptedStack, page: Page) -> None:
+def test_a_page_that_dies_is_restarted(qwen3: ScriptedStack, page: Page) -> None:
     part = qwen3.stack.parts[-1]
     assert part.name == launched_page.NAME
     os.kill(part.pid, signal.SIGKILL)
 
-    def mended() -> bool:
-        qwen3.stack.mend()
+    def served_again() -> bool:
+        qwen3.stack.restart_dead()
         try:
             return qwen3.stack.parts[-1].pid != part.pid and httpx.get(f"{qwen3.stack.ui_url}/health").is_success
         except httpx.TransportError:
             return False
 
-    wait_until(mended, "the page is served again")
+    wait_until(served_again, "the page is served again")
     qwen3.play({"text": "Here I am."})
     page.reload()
     expect(page.locator("#model input")).not_to_have_value("")
@@ -320,7 +320,7 @@ def seeing_page(browser: Browser, internvl: ScriptedStack, tmp_path: Path) -> It
         port = free.getsockname()[1]
     command = [str(launched_page.PYTHON), "-m", "chat_page", "--port", str(port)]
     environment = launched_page.page_environment(os.environ) | {"OPENAI_BASE_URL": f"{internvl.stack.url}/v1"}
-    part = Part("page", command, environment, tmp_path / "page.log")
+    part = ChildProcess("page", command, environment, tmp_path / "page.log")
     url = f"http://127.0.0.1:{port}"
 
     def answers() -> bool:

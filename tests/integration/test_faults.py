@@ -15,15 +15,15 @@ import psutil
 import pytest
 
 from scripts.launcher import FREE_PORTS, Stack
+from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.environment import frontend_command, triton_command
 from scripts.launcher.ports import choose_ports
-from scripts.launcher.processes import Part
 from scripts.launcher.readiness import answers_ok
 from tests.support.checkpoints import make_checkpoint
 from tests.support.scripted import ScriptedStack, scripted_stack
 from tests.support.waiting import PATIENCE_S, running_requests
 
-# A server that starts anew on a machine that others use too.
+# A server that restarts on a machine that others use too.
 RESTART_S = 240.0
 pytestmark = pytest.mark.timeout(600)
 CHAT = "/v1/chat/completions"
@@ -100,11 +100,11 @@ class Faulty:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
 
-    def mend_until(self, condition: Callable[[], bool], what: str) -> None:
+    def supervise_until(self, condition: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + RESTART_S
         while not condition():
             assert time.monotonic() < end, f"not in time: {what}"
-            self.stack.mend()
+            self.stack.restart_dead()
             time.sleep(0.05)
 
     def is_ready(self) -> bool:
@@ -113,14 +113,14 @@ class Faulty:
     def load(self, words: str, count: int = 4, max_tokens: int = 4000) -> Load:
         """Answers under way, all the streamed ones with text."""
         load = Load(self.stack.url, words, count, max_tokens)
-        self.mend_until(lambda: "unavailable" in load.ends or load.started >= count // 2, "answers are under way")
+        self.supervise_until(lambda: "unavailable" in load.ends or load.started >= count // 2, "answers are under way")
         assert "unavailable" not in load.ends
         return load
 
     def serves(self) -> bool:
         """Whether every frontend can serve: twelve short answers in a row, of which each one gets some."""
         brief = Load(self.stack.url, "story", 12, max_tokens=4)
-        self.mend_until(lambda: brief.done, "short answers")
+        self.supervise_until(lambda: brief.done, "short answers")
         return brief.ends == ["length"] * 12
 
     def stubs(self) -> dict[str, int]:
@@ -154,10 +154,10 @@ def scripted(qwen3_tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def faulty(scripted: ScriptedStack) -> Iterator[Faulty]:
     made = Faulty(scripted.stack)
-    made.mend_until(made.serves, "the stack serves")
+    made.supervise_until(made.serves, "the stack serves")
     yield made
     # Whatever the test did to it, it comes back.
-    made.mend_until(made.serves, "the stack serves again")
+    made.supervise_until(made.serves, "the stack serves again")
     assert made.is_ready()
     assert all(part.exit_status() is None for part in scripted.stack.parts)
 
@@ -172,28 +172,28 @@ def test_the_model_repository_api_is_the_launchers(faulty: Faulty) -> None:
 )
 @pytest.mark.parametrize("model", ["preprocessing", "vit"])
 def test_a_model_before_the_engine(faulty: Faulty, model: str) -> None:
-    """What is past it goes on; what would need it is refused, and it is loaded anew."""
+    """What is past it goes on; what would need it is refused, and it is loaded again."""
     triton, load = faulty.stack.parts[0].pid, faulty.load("story")
     lost = faulty.stubs()[model]
     kill(lost)
     # Of two instances of preprocessing the one that lives may go on serving; who asks finds the dead one soon.
     asking = Load(faulty.stack.url, "story", 12, max_tokens=4)
-    faulty.mend_until(lambda: faulty.stubs().get(model, lost) != lost, "the model's process is back")
-    faulty.mend_until(lambda: load.done and asking.done, "all answers end")
+    faulty.supervise_until(lambda: faulty.stubs().get(model, lost) != lost, "the model's process is back")
+    faulty.supervise_until(lambda: load.done and asking.done, "all answers end")
     assert load.ends == ["stop"] * 4
     assert set(asking.ends) <= {"length", "unavailable"}
     assert model == "preprocessing" or "unavailable" in asking.ends
-    faulty.mend_until(faulty.serves, "the stack serves again")
+    faulty.supervise_until(faulty.serves, "the stack serves again")
     assert faulty.stack.parts[0].pid == triton
 
 
 def test_the_model_behind_the_engine(faulty: Faulty) -> None:
     triton, load = faulty.stack.parts[0].pid, faulty.load("epic")
     kill(faulty.stubs()["postprocessing"])
-    faulty.mend_until(lambda: load.done, "all answers end")
+    faulty.supervise_until(lambda: load.done, "all answers end")
     assert load.ends == ["unavailable"] * 4
-    faulty.mend_until(lambda: not faulty.is_ready(), "the stack says that it cannot serve")
-    faulty.mend_until(faulty.serves, "the stack serves again")
+    faulty.supervise_until(lambda: not faulty.is_ready(), "the stack says that it cannot serve")
+    faulty.supervise_until(faulty.serves, "the stack serves again")
     assert faulty.stack.parts[0].pid == triton
 
 
@@ -201,10 +201,10 @@ def test_the_model_behind_the_engine(faulty: Faulty) -> None:
 def test_what_takes_the_whole_server_with_it(faulty: Faulty, victim: str) -> None:
     dead, load = faulty.stack.parts[0], faulty.load("epic")
     kill(faulty.stubs()["tensorrt_llm"] if victim == "tensorrt_llm" else dead.pid)
-    faulty.mend_until(lambda: load.done, "all answers end")
+    faulty.supervise_until(lambda: load.done, "all answers end")
     assert load.ends == ["unavailable"] * 4
-    faulty.mend_until(lambda: not faulty.is_ready(), "the stack says that it cannot serve")
-    faulty.mend_until(faulty.serves, "the stack serves again")
+    faulty.supervise_until(lambda: not faulty.is_ready(), "the stack says that it cannot serve")
+    faulty.supervise_until(faulty.serves, "the stack serves again")
     assert dead.session() == []
 
 
@@ -214,34 +214,36 @@ def test_a_frontend(faulty: Faulty) -> None:
     load = faulty.load("epic", 12, max_tokens=2000)
     victim = faulty.stack.parts[1]
     kill(victim.pid)
-    faulty.mend_until(lambda: faulty.stack.parts[1].pid != victim.pid, "the frontend is back")
-    faulty.mend_until(lambda: bool(load.ends), "its clients learn of it")
-    faulty.mend_until(lambda: running_requests(faulty.stack) == 12 - len(load.ends), "the engine drops what it left")
+    faulty.supervise_until(lambda: faulty.stack.parts[1].pid != victim.pid, "the frontend is back")
+    faulty.supervise_until(lambda: bool(load.ends), "its clients learn of it")
+    faulty.supervise_until(
+        lambda: running_requests(faulty.stack) == 12 - len(load.ends), "the engine drops what it left"
+    )
     assert not load.done, "that came too late to tell"
-    faulty.mend_until(lambda: load.done, "all answers end")
+    faulty.supervise_until(lambda: load.done, "all answers end")
     assert "length" in load.ends and set(load.ends) <= {"length", "ReadError", "RemoteProtocolError"}
     assert len(load.ends) == 12
-    faulty.mend_until(faulty.serves, "the stack serves again")
+    faulty.supervise_until(faulty.serves, "the stack serves again")
 
 
 def test_sigterm_drains_a_frontend(faulty: Faulty, tmp_path: Path) -> None:
     port = choose_ports(faulty.stack.options).frontend
     settings = {"PORT": str(port), "TRITON_URL": faulty.stack.grpc_url, "GRACE_PERIOD": "15"}
     environment = os.environ | {f"TRITON_CHAT_{name}": value for name, value in settings.items()}
-    part = Part("frontend", frontend_command(), environment, tmp_path / "frontend.log")
+    part = ChildProcess("frontend", frontend_command(), environment, tmp_path / "frontend.log")
     url = f"http://127.0.0.1:{port}"
     try:
-        faulty.mend_until(lambda: "listening" in "".join(part.lines()), "the frontend listens")
+        faulty.supervise_until(lambda: "listening" in "".join(part.lines()), "the frontend listens")
         ending, endless = Load(url, "epic", 2, max_tokens=300), Load(url, "epic", 2)
-        faulty.mend_until(lambda: running_requests(faulty.stack) == 4, "the engine works at all answers")
+        faulty.supervise_until(lambda: running_requests(faulty.stack) == 4, "the engine works at all answers")
         part.terminate()
-        faulty.mend_until(lambda: not is_ready(url), "it says that it goes away")
+        faulty.supervise_until(lambda: not is_ready(url), "it says that it goes away")
         refused = Load(url, "story", 2)
-        faulty.mend_until(lambda: refused.done, "new requests are refused")
+        faulty.supervise_until(lambda: refused.done, "new requests are refused")
         assert refused.ends == ["overloaded"] * 2
-        faulty.mend_until(lambda: part.exit_status() is not None, "the frontend ends")
+        faulty.supervise_until(lambda: part.exit_status() is not None, "the frontend ends")
         assert part.exit_status() == 0
-        faulty.mend_until(lambda: ending.done and endless.done, "all answers end")
+        faulty.supervise_until(lambda: ending.done and endless.done, "all answers end")
         assert (ending.ends, endless.ends) == (["length"] * 2, ["unavailable"] * 2)
     finally:
         part.stop(0.0)
@@ -254,19 +256,19 @@ def test_a_tritonserver_without_the_launcher(faulty: Faulty, tmp_path: Path) -> 
     command = triton_command(faulty.stack.server, faulty.stack.options, ports, "key")
     environment = faulty.stack.engine_environment
     del environment["TRITON_CHAT_SUPERVISED"]
-    part = Part("tritonserver", command, environment, tmp_path / "tritonserver.log")
+    part = ChildProcess("tritonserver", command, environment, tmp_path / "tritonserver.log")
     try:
         ready = f"http://127.0.0.1:{ports.http}/v2/health/ready"
-        faulty.mend_until(lambda: answers_ok(ready), "it serves")
+        faulty.supervise_until(lambda: answers_ok(ready), "it serves")
         kill(model_processes(part.pid)["vit"])
-        faulty.mend_until(lambda: part.exit_status() is not None, "it ends")
-        faulty.mend_until(lambda: not part.session(), "its processes end")
+        faulty.supervise_until(lambda: part.exit_status() is not None, "it ends")
+        faulty.supervise_until(lambda: not part.session(), "its processes end")
     finally:
         part.stop(0.0)
 
 
 def test_the_engine_core(qwen3_tokenizer_dir: Path, tmp_path: Path) -> None:
-    """The real engine: its process dies, the model's follows, and the launcher starts the server anew.
+    """The real engine: its process dies, the model's follows, and the launcher restarts the server.
 
     That such a start ends well is shown with the scripted engine, which starts in half the time.
     """
@@ -277,9 +279,9 @@ def test_the_engine_core(qwen3_tokenizer_dir: Path, tmp_path: Path) -> None:
         faulty = Faulty(stack)
         dead, load = stack.parts[0], faulty.load("a very long story", max_tokens=900)
         kill(engine_core(faulty.stubs()["tensorrt_llm"]))
-        faulty.mend_until(lambda: load.done, "all answers end")
+        faulty.supervise_until(lambda: load.done, "all answers end")
         assert set(load.ends) <= {"unavailable", "length", "stop"} and "unavailable" in load.ends
-        faulty.mend_until(lambda: stack.parts[0] is not dead, "tritonserver is started anew")
+        faulty.supervise_until(lambda: stack.parts[0] is not dead, "tritonserver is restarted")
         assert dead.session() == []
         stack.hurry.set()
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from scripts.cli.conversation import AttachmentError, Conversation, attachment
 from scripts.cli.main import main
-from scripts.cli.writers import LiveWriter, PipeWriter, finished
+from scripts.cli.writers import LiveWriter, PipeWriter, complete_blocks
 from tests.fakes.fake_triton import answer_of, failure, finish, reply
 from tests.fakes.frontend_server import Serving, serving
 
@@ -280,4 +280,4 @@ def test_a_pipe_gets_every_byte() -> None:
     ],
 )
 def test_blocks_are_cut_where_markdown_may_be(text: str, done: str) -> None:
-    assert finished(text) == (done, text.removeprefix(done))
+    assert complete_blocks(text) == (done, text.removeprefix(done))

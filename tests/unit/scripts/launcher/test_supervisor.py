@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What dies is started anew, until it dies too often."""
+"""What dies is restarted, until it dies too often."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.launcher.budget import WINDOW_S, RestartBudget, backoff_s
-from scripts.launcher.processes import Part
+from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.repository import Load
 from scripts.launcher.stubs import Stubs
 from scripts.launcher.supervisor import CrashLoop, Supervisor
@@ -26,11 +26,11 @@ class Bench:
 
     def __init__(self, folder: Path, restarts: int = 5) -> None:
         environment = os.environ | {"FAKE_TRITONSERVER": "keep_models", "FAKE_MODELS": str(folder)}
-        triton = Part("tritonserver", [sys.executable, str(FAKE)], environment, folder / "tritonserver.log")
+        triton = ChildProcess("tritonserver", [sys.executable, str(FAKE)], environment, folder / "tritonserver.log")
         wait_for(lambda: triton.lines().count("model up") == len(MODELS), triton.lines)
-        frontend = Part("frontend-1", ["sleep", "60"], os.environ, folder / "frontend-1.log")
+        frontend = ChildProcess("frontend-1", ["sleep", "60"], os.environ, folder / "frontend-1.log")
         self.parts = [triton, frontend]
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self.loaded: list[str] = []
         self.supervisor = Supervisor(
             self.parts,
@@ -38,7 +38,7 @@ class Bench:
             load=self._load,
             ready=lambda: self.parts[0].lines().count("model up") == len(MODELS),
             ready_timeout_s=PATIENCE_S,
-            say=self.said.append,
+            log=self.lines.append,
         )
 
     def stub(self, model: str) -> int:
@@ -74,19 +74,19 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         part.stop(0.0)
 
 
-def test_a_dead_frontend_is_started_anew_and_its_log_goes_on(bench: Bench) -> None:
+def test_a_dead_frontend_is_restarted_and_its_log_goes_on(bench: Bench) -> None:
     dead = bench.parts[1]
     os.kill(dead.pid, signal.SIGKILL)
     bench.step_until(lambda: bench.parts[1].pid != dead.pid)
     assert bench.parts[1].exit_status() is None
-    assert bench.said[0].startswith("frontend-1 was ended by SIGKILL")
-    assert bench.supervisor.wounded
+    assert bench.lines[0].startswith("frontend-1 was ended by SIGKILL")
+    assert bench.supervisor.degraded
 
 
-def test_a_dead_tritonserver_is_started_anew_and_leaves_nothing(bench: Bench) -> None:
+def test_a_dead_tritonserver_is_restarted_and_leaves_nothing(bench: Bench) -> None:
     dead = bench.parts[0]
     os.kill(dead.pid, signal.SIGKILL)
-    bench.step_until(lambda: any(said.startswith("ready again") for said in bench.said))
+    bench.step_until(lambda: any(line.startswith("ready again") for line in bench.lines))
     assert dead.session() == []
     assert len(bench.parts[0].session()) == 1 + len(MODELS)
     text = bench.parts[0].log_path.read_text()
@@ -99,17 +99,17 @@ def test_the_engines_process_takes_tritonserver_with_it(bench: Bench) -> None:
     bench.supervisor.step()
     os.kill(bench.stub("tensorrt_llm"), signal.SIGKILL)
     bench.step_until(lambda: bench.parts[0].pid != dead.pid)
-    assert bench.said[0].startswith("tritonserver has lost the process of model tensorrt_llm")
+    assert bench.lines[0].startswith("tritonserver has lost the process of model tensorrt_llm")
     assert bench.loaded == []
 
 
-def test_a_model_that_cannot_be_loaded_anew_takes_tritonserver_with_it(bench: Bench) -> None:
+def test_a_model_that_cannot_be_loaded_again_takes_tritonserver_with_it(bench: Bench) -> None:
     dead = bench.parts[0]
     bench.supervisor.step()
     os.kill(bench.stub("preprocessing"), signal.SIGKILL)
     bench.step_until(lambda: bench.parts[0].pid != dead.pid)
     assert bench.loaded == ["preprocessing"]
-    assert "could not load model preprocessing anew" in bench.said[1]
+    assert "could not load model preprocessing again" in bench.lines[1]
 
 
 def test_a_crash_loop_ends_in_words(tmp_path: Path) -> None:

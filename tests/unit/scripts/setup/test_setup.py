@@ -28,7 +28,7 @@ def test_another_python_is_refused(version: tuple[int, int], monkeypatch: pytest
     assert any("Python 3.11 or 3.12 is needed" in problem for problem in interpreter.problems())
 
 
-def test_a_static_interpreter_is_told_how_to_mend_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_static_interpreter_is_told_how_to_fix_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: str(tmp_path) if name == "LIBDIR" else None)
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
     (problem,) = interpreter.problems()

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scripts.launcher.processes import Part
+from scripts.launcher.child_process import ChildProcess
 
 PATIENCE_S = 60.0
 SLEEPER = "import subprocess, time; subprocess.Popen(['sleep', '60']); print('up', flush=True); time.sleep(60)"
@@ -29,17 +29,19 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def start(tmp_path: Path, code: str) -> Part:
-    part = Part("part", [sys.executable, "-c", code], os.environ, tmp_path / "part.log")
+def start(tmp_path: Path, code: str) -> ChildProcess:
+    part = ChildProcess("part", [sys.executable, "-c", code], os.environ, tmp_path / "part.log")
     wait_for(lambda: "up" in part.lines())
     return part
 
 
 def test_a_part_runs_in_the_folder_that_it_is_given(tmp_path: Path) -> None:
     code = "import os; print(os.getcwd())"
-    first = Part("part", [sys.executable, "-c", code], os.environ, tmp_path / "part.log", folder=tmp_path / "own")
+    first = ChildProcess(
+        "part", [sys.executable, "-c", code], os.environ, tmp_path / "part.log", folder=tmp_path / "own"
+    )
     wait_for(lambda: first.exit_status() is not None)
-    second = first.again()
+    second = first.restart()
     wait_for(lambda: second.exit_status() is not None)
     assert second.log_path.read_text() == f"{tmp_path / 'own'}\n" * 2
 
@@ -90,8 +92,8 @@ def test_parts_go_when_the_launcher_is_killed(tmp_path: Path) -> None:
     code = f"""
         import os, sys, time
         from pathlib import Path
-        from scripts.launcher.processes import Part
-        part = Part("part", [sys.executable, "-c", {SLEEPER!r}], os.environ, Path({str(tmp_path / "part.log")!r}))
+        from scripts.launcher.child_process import ChildProcess
+        part = ChildProcess("part", [sys.executable, "-c", {SLEEPER!r}], os.environ, Path({str(tmp_path / "part.log")!r}))
         print(part.pid, flush=True)
         time.sleep(60)
     """
@@ -109,7 +111,9 @@ def test_parts_go_when_the_launcher_is_killed(tmp_path: Path) -> None:
 
 
 def test_the_log_keeps_what_a_part_said(tmp_path: Path) -> None:
-    part = Part("part", [sys.executable, "-c", "print('é\\n' * 10); raise SystemExit(3)"], os.environ, tmp_path / "l")
+    part = ChildProcess(
+        "part", [sys.executable, "-c", "print('é\\n' * 10); raise SystemExit(3)"], os.environ, tmp_path / "l"
+    )
     wait_for(lambda: part.exit_status() == 3)
     assert part.lines(most=2) == ["é", ""]
     assert part.new_lines()[:2] == ["é", "é"]

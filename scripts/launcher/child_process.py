@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One part of the stack as a child process in a session of its own, so that nothing of it outlives the launcher."""
+"""A part of the stack as a child process in a session of its own, of which nothing outlives the launcher."""
 
 import ctypes
 import signal
@@ -12,7 +12,7 @@ from common.processes import is_resource_tracker, kill, session_members, shared_
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.05
-# A killed process needs a moment to be gone, the more the more memory it had.
+# A killed process is gone only after its memory is freed.
 _KILL_LIMIT_S = 10.0
 _TRACKER_LIMIT_S = 2.0
 _TAIL_BYTES = 256 * 1024
@@ -20,14 +20,14 @@ _libc = ctypes.CDLL(None)
 
 
 def _die_with_launcher() -> None:
-    """Between fork and exec: ask the kernel for SIGTERM when the launcher is gone, even by kill -9."""
+    """Ask the kernel, between fork and exec, for SIGTERM when the launcher is gone, even by kill -9."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-class Part:
-    """A running part of the stack. Its output goes to a file, so that a busy launcher never blocks it.
+class ChildProcess:
+    """A running part of the stack, whose output goes to a file, so that a busy launcher never blocks it.
 
-    Start parts from the main thread: the kernel ties the parent-death signal to the thread that forked.
+    Create it in the main thread: the kernel ties the parent-death signal to the thread that forked.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Part:
     ) -> None:
         """Start the process.
 
-        folder: its current directory, made if missing; the launcher's own by default.
+        folder: its current directory, created if missing; the launcher's own by default.
         append: keep the log of an earlier process of this part and continue it.
         """
         self.name = name
@@ -56,9 +56,9 @@ class Part:
             folder.mkdir(parents=True, exist_ok=True)
         if not append:
             log_path.write_bytes(b"")
-        # To append: its children write to the same file.
+        # In append mode, because its children write to the same file.
         with log_path.open("ab") as log:
-            self._log_start = self._shown = log.tell()
+            self._log_start = self._log_end = log.tell()
             self._process = subprocess.Popen(  # nosec B603 # fixed program, no shell
                 command,
                 env=dict(environment),
@@ -76,12 +76,14 @@ class Part:
         return self._process.pid
 
     def exit_status(self) -> int | None:
-        """None while it runs; else as subprocess has it, negative for a signal."""
+        """The exit status, negative for a signal as in subprocess; None while the process runs."""
         return self._process.poll()
 
-    def again(self) -> "Part":
-        """The same part as a new process, once this one is gone."""
-        return Part(self.name, self._command, self._environment, self.log_path, folder=self._folder, append=True)
+    def restart(self) -> "ChildProcess":
+        """Start the same part as a new process, after this one is gone."""
+        return ChildProcess(
+            self.name, self._command, self._environment, self.log_path, folder=self._folder, append=True
+        )
 
     def lines(self, most: int = 400) -> list[str]:
         """The last lines that this process logged, oldest first."""
@@ -90,33 +92,33 @@ class Part:
             return log.read().decode("utf-8", errors="replace").splitlines()[-most:]
 
     def terminate(self) -> None:
-        """Ask it to end; returns at once."""
+        """Send SIGTERM; returns at once."""
         if self._process.poll() is None:
             self._process.terminate()
 
     def new_lines(self) -> list[str]:
-        """The whole lines that it logged since the last call."""
+        """The complete lines that it logged since the last call."""
         with self.log_path.open("rb") as log:
-            log.seek(self._shown)
-            whole, newline, _ = log.read().rpartition(b"\n")
-        self._shown += len(whole + newline)
-        return whole.decode("utf-8", errors="replace").splitlines()
+            log.seek(self._log_end)
+            complete, newline, _ = log.read().rpartition(b"\n")
+        self._log_end += len(complete + newline)
+        return complete.decode("utf-8", errors="replace").splitlines()
 
-    def note_shared_memory(self) -> None:
-        """Remember what its processes have mapped, to be removed in `stop`.
+    def record_shared_memory(self) -> None:
+        """Record the shared memory that its processes have mapped, so that `stop` can remove it.
 
-        What is killed cannot remove its shared memory, which is hundreds of megabytes for an engine.
+        A killed process cannot remove it, and an engine has hundreds of megabytes.
         """
         self._memory.update(*(shared_memory(pid) for pid in self.session()))
 
     def stop(self, grace_s: float, hurry: Callable[[], bool] = lambda: False) -> None:
-        """SIGTERM to the part, which ends its own children; after `grace_s`, or in a hurry, SIGKILL to its session."""
-        self.note_shared_memory()
+        """Send SIGTERM to the process, which ends its children; after `grace_s` or in a hurry, kill its session."""
+        self.record_shared_memory()
         self.terminate()
         end = time.monotonic() + grace_s
         while self._process.poll() is None and time.monotonic() < end and not hurry():
             time.sleep(_POLL_S)
-        # Also where it ended well by itself: an engine's workers must not stay behind.
+        # Even if it ended by itself: an engine's workers must not stay behind.
         begun = time.monotonic()
         while (left := self.session()) and time.monotonic() < begun + _KILL_LIMIT_S:
             for pid in left:
