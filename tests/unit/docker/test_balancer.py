@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scripts.setup.install_haproxy import MEND, find_haproxy
+from scripts.setup.install_haproxy import ADVICE, find_haproxy
 from tests.support.containers import DOCKER
 
 LIMIT_S = 20.0
@@ -66,7 +66,7 @@ async def balanced(folder: Path) -> AsyncIterator[tuple[str, str, list[Stack]]]:
     """(base URL of an HAProxy with the real configuration, URL of its metrics, the two servers behind it)."""
     binary = find_haproxy()
     if binary is None:
-        pytest.fail(MEND)
+        pytest.fail(ADVICE)
     stacks = [Stack("1"), Stack("2")]
     servers = [await asyncio.start_server(stack.answer, "127.0.0.1", 0) for stack in stacks]
     ports = []
