@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton model `tensorrt_llm` on a Python engine."""
+"""Triton model `tensorrt_llm` with a Python engine: prompt ids in, streamed ids out."""
 
 import locale
 
-# The stub leaves the C locale, in which open() reads ASCII; vLLM and transformers read UTF-8 files at import.
+# Triton's stub process starts in the C locale, where open() reads ASCII; vLLM and transformers read UTF-8 at import.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
 from engines.service import EngineService  # noqa: E402
@@ -14,7 +14,7 @@ from python_backend.logs import model_logger  # noqa: E402
 
 
 class TritonPythonModel:
-    """Triton's interface to an `EngineService`."""
+    """The interface that Triton's Python backend calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine; raises ValueError for a wrong option, or the engine's own error."""
