@@ -27,16 +27,29 @@ def shorten(text: str, limit: int = 60) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in quoted)
 
 
-def error_at(where: str, problem: str) -> RequestError:
-    """An error at the position `where`, such as "messages[2].content"; the first name in it is the request field."""
-    field = where.split(".", 1)[0].split("[", 1)[0]
-    return RequestError(f"{where} {problem}", param=field)
+class PositionError(RequestError):
+    """An invalid value in client JSON. Its param is the request field, the first name in `where`.
+
+    where: its position, such as "messages[2].content". problem: what is wrong, such as "must be a string".
+    """
+
+    def __init__(self, where: str, problem: str, given: str | None = None) -> None:
+        """given: what the value is instead; the message says it, which may quote a few characters of the client's."""
+        message = f"{where} {problem}" if given is None else f"{where} {problem}, not {given}"
+        super().__init__(message, param=where.split(".", 1)[0].split("[", 1)[0])
+        self.where = where
+        self.problem = problem
+
+
+def error_at(where: str, problem: str, given: str | None = None) -> PositionError:
+    """The error of an invalid value; see `PositionError`."""
+    return PositionError(where, problem, given)
 
 
 def expect(value: Any, kind: type[_T], where: str) -> _T:
     """`value` if it is of JSON kind `kind`, else raise RequestError naming `where` and both kinds."""
     if type(value) is not kind:
-        raise error_at(where, f"must be {_KIND_NAMES[kind]}, not {_KIND_NAMES[type(value)]}")
+        raise error_at(where, f"must be {_KIND_NAMES[kind]}", _KIND_NAMES[type(value)])
     return value
 
 
@@ -45,7 +58,7 @@ def expect_one_of(value: Any, known: Iterable[str], where: str) -> str:
     names = sorted(known)
     if not isinstance(value, str) or value not in names:
         quoted = f"'{shorten(value)}'" if isinstance(value, str) else _KIND_NAMES[type(value)]
-        raise error_at(where, f"must be one of {', '.join(names)}, not {quoted}")
+        raise error_at(where, f"must be one of {', '.join(names)}", quoted)
     return value
 
 

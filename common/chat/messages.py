@@ -20,7 +20,8 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 MEDIA_ROLES = ("user", "tool")
 MEDIA: dict[str, Kind] = {"image_url": "image", "video_url": "video"}
 DETAILS = ("auto", "low", "high")
-
+# vLLM answers with `reasoning`, SGLang and DeepSeek with `reasoning_content`, the name that templates read.
+REASONING = ("reasoning_content", "reasoning")
 
 # A message's texts and media, and its position for errors -> its text with markers for the media.
 Place = Callable[[Sequence[str | MediaPart], str], Placed]
@@ -35,7 +36,7 @@ def normalize_messages(value: Any, place: Place) -> tuple[list[Message], tuple[M
     if not messages:
         raise error_at("messages", "must not be empty")
     parts: list[MediaPart] = []
-    normal = [_message(message, f"messages[{index}]", place, parts) for index, message in enumerate(messages)]
+    normal = [_normalize(message, f"messages[{index}]", place, parts) for index, message in enumerate(messages)]
     return normal, tuple(parts)
 
 
@@ -46,77 +47,98 @@ def place_nothing(content: Sequence[str | MediaPart], where: str) -> Placed:
     return Placed("\n".join(part for part in content if isinstance(part, str)), ())
 
 
-def _message(value: Any, where: str, place: Place, parts: list[MediaPart]) -> Message:
-    message = expect(value, dict, where)
-    role = ROLES[expect_one_of(message.get("role"), ROLES, f"{where}.role")]
-    content = _content(message, role, where)
-    if role in MEDIA_ROLES:
-        placed = place(content, f"{where}.content")
-        parts += placed.parts
-    else:
-        placed = place_nothing(content, f"{where}.content")
-    normal: Message = {"role": role, "content": placed.text}
-    _copy_text(message, normal, "name", where)
+def check_message(value: Any, where: str) -> Message:
+    """The message without null fields, after the checks that need no model family.
+
+    Its content is a string, or a list with a string for each text and a MediaPart for each image or video.
+    Raises PositionError if a field that is read has the wrong type or value.
+    """
+    # openai-python sends an answer's unused fields back as nulls; a template would take them for values.
+    message = {name: field for name, field in expect(value, dict, where).items() if field is not None}
+    role = expect_one_of(message.get("role"), ROLES, f"{where}.role")
+    message["content"] = _content(message, role, f"{where}.content")
+    _check_texts(message, ("name",), where)
     if role == "assistant":
-        _copy_reasoning(message, normal, where)
-        calls = message.get("tool_calls")
-        if calls:
-            normal["tool_calls"] = _tool_calls(calls, f"{where}.tool_calls")
+        # Of the two names of reasoning, the first that is given is read.
+        _check_texts(message, [name for name in REASONING if name in message][:1], where)
+        calls = expect(message.get("tool_calls", []), list, f"{where}.tool_calls")
+        for index, call in enumerate(calls):
+            _check_call(call, f"{where}.tool_calls[{index}]")
     elif role == "tool":
-        _copy_text(message, normal, "tool_call_id", where)
-    return normal
+        _check_texts(message, ("tool_call_id",), where)
+    return message
 
 
-def _content(message: Message, role: str, where: str) -> list[str | MediaPart]:
+def _check_texts(value: Message, names: Sequence[str], where: str) -> None:
+    for name in names:
+        if value.get(name) is not None:
+            expect(value[name], str, f"{where}.{name}")
+
+
+def _content(message: Message, role: str, where: str) -> str | list[str | MediaPart]:
     content = message.get("content")
-    where = f"{where}.content"
     if isinstance(content, str):
-        return [content]
+        return content
     if isinstance(content, list):
         return [_part(part, f"{where}[{index}]") for index, part in enumerate(content)]
     if content is None:
-        if role == "assistant":  # The message may consist of tool calls or reasoning.
-            return []
+        if role == "assistant":  # The message may consist of tool calls or reasoning. Templates read "" but not null.
+            return ""
         raise error_at(where, "is missing")
     raise error_at(where, "must be a string or an array of parts")
 
 
 def _part(value: Any, where: str) -> str | MediaPart:
     part = expect(value, dict, where)
+    if part.get("type") == "refusal":  # A part of an earlier answer.
+        return expect(part.get("refusal"), str, f"{where}.refusal")
     kind = expect_one_of(part.get("type"), ("text", *MEDIA), f"{where}.type")
     if kind == "text":
         return expect(part.get("text"), str, f"{where}.text")
     # The URL is read by the frontend; the file itself is an element of the `images` tensor.
     given = part.get(kind)
     detail = given.get("detail") if isinstance(given, dict) else None
-    return MediaPart(MEDIA[kind], expect_one_of(detail or "auto", DETAILS, f"{where}.{kind}.detail"))
+    if detail is None:
+        return MediaPart(MEDIA[kind])
+    return MediaPart(MEDIA[kind], expect_one_of(detail, DETAILS, f"{where}.{kind}.detail"))
 
 
-def _copy_reasoning(message: Message, normal: Message, where: str) -> None:
-    # vLLM answers with `reasoning`, SGLang and DeepSeek with `reasoning_content`, the name that templates read.
-    for name in ("reasoning_content", "reasoning"):
-        if message.get(name) is not None:
-            normal["reasoning_content"] = expect(message[name], str, f"{where}.{name}")
-            return
-
-
-def _copy_text(message: Message, normal: Message, name: str, where: str) -> None:
-    if message.get(name) is not None:
-        normal[name] = expect(message[name], str, f"{where}.{name}")
-
-
-def _tool_calls(value: Any, where: str) -> list[Message]:
-    return [_tool_call(call, f"{where}[{index}]") for index, call in enumerate(expect(value, list, where))]
-
-
-def _tool_call(value: Any, where: str) -> Message:
+def _check_call(value: Any, where: str) -> None:
     call = expect(value, dict, where)
     expect_one_of(call.get("type", "function"), ("function",), f"{where}.type")
     function = expect(call.get("function"), dict, f"{where}.function")
-    name = expect(function.get("name"), str, f"{where}.function.name")
+    expect(function.get("name"), str, f"{where}.function.name")
+    _check_texts(call, ("id",), where)
+
+
+def _normalize(value: Any, where: str, place: Place, parts: list[MediaPart]) -> Message:
+    message = check_message(value, where)
+    role = ROLES[message["role"]]
+    content = [message["content"]] if isinstance(message["content"], str) else message["content"]
+    placed = (place if role in MEDIA_ROLES else place_nothing)(content, f"{where}.content")
+    parts += placed.parts
+    normal: Message = {"role": role, "content": placed.text}
+    if "name" in message:
+        normal["name"] = message["name"]
+    if role == "assistant":
+        reasoning = next((message[name] for name in REASONING if name in message), None)
+        if reasoning is not None:
+            normal["reasoning_content"] = reasoning
+        if calls := message.get("tool_calls"):
+            normal["tool_calls"] = [
+                _normalize_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(calls)
+            ]
+    elif role == "tool" and "tool_call_id" in message:
+        normal["tool_call_id"] = message["tool_call_id"]
+    return normal
+
+
+def _normalize_call(call: Message, where: str) -> Message:
+    function = call["function"]
     arguments = _arguments(function.get("arguments"), f"{where}.function.arguments")
-    normal: Message = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    _copy_text(call, normal, "id", where)
+    normal: Message = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    if call.get("id") is not None:
+        normal["id"] = call["id"]
     return normal
 
 

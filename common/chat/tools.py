@@ -9,7 +9,8 @@ from typing import Any
 from common.checks import error_at, expect, expect_one_of, shorten
 
 # OpenAI's rule. Such names need no escaping in prompts and grammars.
-_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+TOOL_NAME = r"[a-zA-Z0-9_.-]{1,64}"
+_NAME = re.compile(TOOL_NAME)
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 FUNCTION_CHOICE = "function:"
 
@@ -49,7 +50,7 @@ def _tool(value: Any, where: str) -> Tool:
     function = expect(definition.get("function"), dict, where)
     name = expect(function.get("name"), str, f"{where}.name")
     if not _NAME.fullmatch(name):
-        raise error_at(f"{where}.name", f"must match ^{_NAME.pattern}$")
+        raise error_at(f"{where}.name", f"must match ^{TOOL_NAME}$")
     if function.get("description") is not None:
         expect(function["description"], str, f"{where}.description")
     strict = False

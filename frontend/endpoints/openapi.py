@@ -9,13 +9,12 @@ import orjson
 from fastapi import APIRouter, Response
 from pydantic.json_schema import models_json_schema
 
-from common.chat.messages import DETAILS
+from common.chat.messages import DETAILS, ROLES
 from frontend import __version__
 from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
 from frontend.errors import KINDS, REFUSALS
 from frontend.protocol.chat import MAX_MESSAGES, ChatBody
 from frontend.protocol.completions import CompletionBody
-from frontend.protocol.messages import ROLES
 from frontend.protocol.tokenize import DetokenizeBody, TokenizeChatBody, TokenizeTextBody
 
 BODIES = (ChatBody, CompletionBody, TokenizeTextBody, TokenizeChatBody, DetokenizeBody)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from common.chat.tools import TOOL_NAME
 from common.errors import RequestError
 from frontend.protocol.common import INT32_MAX, Body, GenerationBody
 
@@ -13,7 +14,7 @@ MAX_TOOLS = 1024
 
 
 class Function(Body):
-    name: Annotated[str, Field(min_length=1, max_length=256)]
+    name: Annotated[str, Field(pattern=f"^{TOOL_NAME}$")]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
