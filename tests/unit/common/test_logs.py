@@ -44,7 +44,7 @@ def test_a_json_line_is_one_object(value: object) -> None:
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
-def test_a_reticent_traceback_names_place_and_type_alone(formatter: type) -> None:
+def test_a_redacted_traceback_has_frames_and_types_only(formatter: type) -> None:
     error = raised(KeyError("my secret prompt"), raised(ValueError("another secret")))
     quiet = formatter(verbose=False).format(line("it failed", error=error))
     assert "secret" not in quiet

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the API refuses, and what it says when Triton fails before or during an answer."""
+"""Requests that the API refuses, and its errors when Triton fails before or during an answer."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -201,7 +201,7 @@ async def test_an_undeclared_input_refuses_its_parameter(missing: str, fields: d
         (COMPLETIONS, {"prompt": "x", "echo": True, "logprobs": 0}, "echo"),
     ],
 )
-async def test_what_only_python_engines_do(path: str, fields: dict, param: str) -> None:
+async def test_parameters_that_only_python_engines_read(path: str, fields: dict, param: str) -> None:
     async with serving() as served:
         served.triton.engine_backend = "tensorrtllm"
         response = await served.http.post(path, json=(HELLO if path == CHAT else {}) | fields)
@@ -338,7 +338,7 @@ async def test_body_limit(served: Serving) -> None:
     assert (await served.chat()).status_code == 200
 
 
-async def test_a_large_prompt_many_times(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_prompt_with_many_choices(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("frontend.serving.service.MAX_SENT", 10_000)
     message = {"role": "user", "content": "x" * 4000}
     assert (await served.chat(messages=[message], n=2)).status_code == 200

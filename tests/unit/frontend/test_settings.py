@@ -26,14 +26,14 @@ def test_flag_over_environment_over_default() -> None:
         (["--tls-key", "key.pem"], {}, "tls_certificate", "None"),
     ],
 )
-def test_a_bad_value_names_key_and_value(flags: list, environment: dict, key: str, value: str) -> None:
+def test_an_error_names_key_and_value(flags: list, environment: dict, key: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load(flags, environment)
     assert key in str(caught.value)
     assert value in str(caught.value)
 
 
-def test_the_formats_are_checked_at_the_start() -> None:
+def test_the_log_format_is_checked() -> None:
     assert Settings.load(["--log-format", "JSON"], {}).log_format == "json"
     with pytest.raises(SettingsError, match="--log-format='xml': expected one of text, json"):
         Settings.load(["--log-format", "xml"], {})

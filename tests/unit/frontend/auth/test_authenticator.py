@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""API keys from settings and file, what each may do, and who is warned of an open server."""
+"""API keys from the settings and from a file, quotas, TLS, and the warnings of an open server."""
 
 import asyncio
 import hashlib
@@ -43,7 +43,7 @@ def bearer(key: str) -> Headers:
 
 
 def caller(gate: Authenticator, key: str) -> str | None:
-    """The name behind a key, or None where it is refused."""
+    """Return the name of a key, None if it is refused."""
     try:
         known = gate.authenticate(bearer(key))
     except ApiError as error:
@@ -76,7 +76,7 @@ class TestFile:
             with pytest.raises(ApiError, match="valid API key"):
                 gate_of(file).authenticate(Headers({"authorization": value}))
 
-    def test_a_change_counts_without_a_restart(self, file: Path) -> None:
+    def test_a_change_of_the_file_needs_no_restart(self, file: Path) -> None:
         gate = gate_of(file)
         assert caller(gate, "key-a") == "alice"
         file.write_text(entry("carol", "key-c"))
@@ -91,12 +91,12 @@ class TestFile:
         file.unlink() if broken is None else file.write_text(broken)
         assert [caller(gate, key) for key in ("key-a", "key-b", "c")] == ["alice", "bob", None]
         errors = [record for record in caplog.records if record.levelno == logging.ERROR]
-        assert len(errors) == 1, "said once, not with each request"
+        assert len(errors) == 1, "logged once, not with each request"
         assert hashlib.sha256(b"c").hexdigest()[:20] not in caplog.text
         file.write_text(entry("carol", "key-c"))
         assert caller(gate, "key-c") == "carol"
 
-    def test_what_a_key_has_used_outlives_a_change(self, file: Path) -> None:
+    def test_quotas_outlive_a_change_of_the_file(self, file: Path) -> None:
         file.write_text(entry("alice", "key-a", "concurrent=1"))
         gate = gate_of(file)
         quota = (gate.authenticate(bearer("key-a")) or ("", None))[1]
@@ -132,7 +132,7 @@ class TestFile:
         assert key not in made[0].stdout
         assert caller(gate_of(path), key) == "alice"
 
-    def test_the_command_refuses_what_the_file_would_not_take(self) -> None:
+    def test_the_command_refuses_an_invalid_name(self) -> None:
         command = [sys.executable, "-m", "frontend.auth.keys", "a b"]
         failed = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (failed.returncode, failed.stdout) == (2, "")
@@ -151,7 +151,7 @@ class Clock:
 
 
 def use(quota: Quota) -> int | None:
-    """None, or the seconds after which a refused request may come again."""
+    """Make a request; return None, or the Retry-After seconds of its refusal."""
     try:
         with quota.use():
             return None
@@ -174,19 +174,19 @@ class TestQuota:
         clock.now += 0.5
         assert [use(quota), use(quota)] == [None, 2]
         clock.now += 1000
-        assert [use(quota) for _ in range(4)] == [None, None, None, 2], "a pause saves up no more than a burst"
+        assert [use(quota) for _ in range(4)] == [None, None, None, 2], "a pause gives no more than a burst"
 
-    def test_a_rate_below_one_in_ten_seconds_lets_one_begin(self) -> None:
+    def test_a_rate_below_one_in_ten_seconds_allows_one_request(self) -> None:
         quota = Quota(Limits(rate=1), Clock())
         assert [use(quota), use(quota)] == [None, 60]
 
-    def test_at_once(self) -> None:
+    def test_concurrent_requests(self) -> None:
         quota = Quota(Limits(concurrent=2))
         with quota.use(), quota.use():
             assert use(quota) == 1
         assert use(quota) is None
 
-    def test_who_is_refused_for_another_reason_keeps_the_token(self) -> None:
+    def test_a_request_refused_for_concurrency_keeps_its_token(self) -> None:
         clock = Clock()
         quota = Quota(Limits(rate=60, burst=2, concurrent=1), clock)
         with quota.use():
@@ -212,7 +212,7 @@ class TestServer:
     async def ask(self, served: Serving, key: str, **fields: Any) -> httpx.Response:
         return await served.http.post(CHAT, json=HELLO | fields, headers={"Authorization": f"Bearer {key}"})
 
-    async def test_limits_of_one_key_are_not_anothers(self, file: Path) -> None:
+    async def test_each_key_has_its_own_limits(self, file: Path) -> None:
         go_on = asyncio.Event()
 
         async def script(call: Call) -> AsyncIterator[Any]:
@@ -253,8 +253,8 @@ class TestServer:
             assert (await served.http.get("/health/live")).status_code == 200
             assert not served.triton.calls
 
-    async def test_pages_of_others_may_not_call(self) -> None:
-        """A browser sends such a POST without asking first, and the engine would work for it."""
+    async def test_pages_of_other_origins_may_not_call(self) -> None:
+        """A browser sends such a POST without a preflight, so the engine would do the work."""
         headers = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
         async with serving() as served:
             refused = await served.http.post(CHAT, json=HELLO, headers=headers)
@@ -271,7 +271,7 @@ class TestServer:
 class TestTls:
     @pytest.fixture
     def pem(self, tmp_path: Path) -> Path:
-        """A certificate for 127.0.0.1 with its key, signed by itself."""
+        """Make a self-signed certificate for 127.0.0.1 with its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
         now = datetime.now(UTC)
@@ -284,7 +284,7 @@ class TestTls:
         path.write_bytes(certificate.public_bytes(Encoding.PEM) + key.private_bytes(*private))
         return path
 
-    async def test_only_encrypted(self, pem: Path) -> None:
+    async def test_only_tls_is_served(self, pem: Path) -> None:
         async with serving(tls_certificate=str(pem), tls_key=str(pem)) as served:
             url = served.url.replace("http://", "https://")
             async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=pem), timeout=WAIT) as http:
@@ -297,7 +297,7 @@ class TestTls:
 
 class TestWarnings:
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost"])
-    def test_loopback_is_nobody_elses(self, host: str) -> None:
+    def test_no_warnings_on_loopback(self, host: str) -> None:
         assert authenticator.warnings(Settings(host=host)) == []
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "host.example"])
@@ -309,7 +309,9 @@ class TestWarnings:
         ] == []
         assert authenticator.warnings(Settings(host=host, api_keys_file="f", **CERTIFICATE)) == []
 
-    async def test_the_server_says_so(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_the_server_logs_the_warnings(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
         monkeypatch.setattr("frontend.auth.authenticator.warnings", lambda settings: [f"OPEN {settings.port}"])
         with caplog.at_level(logging.WARNING):
             async with serving(log_level="warning"):

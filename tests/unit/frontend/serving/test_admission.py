@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bounds on requests inside, at work and waiting, without a server."""
+"""Concurrency slots and their queue, without a server."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_no_more_come_in_than_have_a_place_or_may_wait() -> None:
+def test_a_request_beyond_slots_and_queue_is_refused() -> None:
     slots = Slots(1, 1, 10)
     with slots.enter(), slots.enter(), pytest.raises(ApiError, match="Too many"), slots.enter():
         pass
@@ -23,14 +23,14 @@ def test_no_more_come_in_than_have_a_place_or_may_wait() -> None:
     assert slots.admitted == 0
 
 
-def test_nobody_comes_in_while_draining() -> None:
+def test_all_requests_are_refused_while_closed() -> None:
     slots = Slots(1, 1, 10)
     slots.closed = True
     with pytest.raises(ApiError, match="shutting down"), slots.enter():
         pass
 
 
-async def test_places_go_to_those_who_wait_in_their_order() -> None:
+async def test_slots_are_given_in_the_order_of_the_queue() -> None:
     slots, order = Slots(1, 9, 10), []
 
     async def one(name: int) -> None:
@@ -42,7 +42,7 @@ async def test_places_go_to_those_who_wait_in_their_order() -> None:
     await settle()
     assert (slots.in_flight, slots.queued, order) == (1, 3, [])
     slots.release()
-    # Whoever comes now does not overtake those who wait, though a place was just given back.
+    # A new request does not overtake the queue, although a slot was just released.
     tasks.append(asyncio.create_task(one(3)))
     await settle()
     assert order == [0]
@@ -54,7 +54,7 @@ async def test_places_go_to_those_who_wait_in_their_order() -> None:
     assert (slots.in_flight, slots.queued) == (0, 0)
 
 
-async def test_who_gets_no_place_in_time_is_refused() -> None:
+async def test_a_request_that_gets_no_slot_in_time_is_refused() -> None:
     slots = Slots(1, 9, 0.01)
     await slots.acquire()
     with pytest.raises(ApiError, match="busy") as refused:
@@ -63,7 +63,7 @@ async def test_who_gets_no_place_in_time_is_refused() -> None:
     assert (slots.in_flight, slots.queued) == (1, 0)
 
 
-async def test_who_stops_waiting_leaves_nothing_behind() -> None:
+async def test_a_cancelled_wait_leaves_the_queue() -> None:
     slots = Slots(1, 9, 10)
     await slots.acquire()
     gone, stays = asyncio.create_task(slots.acquire()), asyncio.create_task(slots.acquire())
@@ -77,7 +77,7 @@ async def test_who_stops_waiting_leaves_nothing_behind() -> None:
     assert (slots.in_flight, slots.queued) == (0, 0)
 
 
-async def test_a_place_given_to_who_stops_waiting_in_that_moment_is_not_lost() -> None:
+async def test_a_slot_handed_to_a_wait_that_is_cancelled_is_not_lost() -> None:
     slots = Slots(1, 9, 10)
     await slots.acquire()
     gone, stays = asyncio.create_task(slots.acquire()), asyncio.create_task(slots.acquire())
@@ -90,7 +90,7 @@ async def test_a_place_given_to_who_stops_waiting_in_that_moment_is_not_lost() -
     assert (slots.in_flight, slots.queued) == (1, 0)
 
 
-async def test_who_works_and_who_waits_may_end_in_the_same_moment() -> None:
+async def test_a_release_and_a_cancelled_wait_at_the_same_moment() -> None:
     slots = Slots(1, 9, 10)
     await slots.acquire()
     gone, stays = asyncio.create_task(slots.acquire()), asyncio.create_task(slots.acquire())

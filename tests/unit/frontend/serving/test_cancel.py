@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests that end early: the client leaves, time runs out, Triton breaks, the server goes away or is full."""
+"""Requests that end early: a disconnect, a timeout, a broken stream to Triton, a shutdown, a full server."""
 
 import asyncio
 import json
@@ -69,7 +69,7 @@ async def idle(served: Serving) -> bool:
         pytest.param({"n": 3, "stream": True}, endless, b"on and", id="three-choices"),
     ],
 )
-async def test_a_client_that_leaves_stops_the_engine(served: Serving, body: dict, script: object, after: bytes) -> None:
+async def test_a_disconnect_stops_the_engine(served: Serving, body: dict, script: object, after: bytes) -> None:
     served.triton.script = script
     await leave(served, body, after=after)
     await served.stopped()
@@ -89,7 +89,7 @@ async def test_a_stop_is_repeated_until_the_engine_has_the_request(served: Servi
     assert served.triton.stops.count(request_id) == 3
 
 
-async def test_a_stop_is_repeated_for_an_answer_that_says_nothing(served: Serving) -> None:
+async def test_a_stop_is_repeated_without_any_response(served: Serving) -> None:
     served.triton.stops_needed = 2
     served.triton.script = silence
     await leave(served, {})
@@ -118,7 +118,7 @@ async def test_timeout_in_the_middle_of_a_stream(served: Serving) -> None:
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
-async def test_a_timeout_that_is_none(served: Serving, value: str) -> None:
+async def test_an_invalid_timeout_is_refused(served: Serving, value: str) -> None:
     response = await served.http.post(CHAT, json=HELLO, headers={"X-Request-Timeout": value})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "X-Request-Timeout")
 
@@ -143,7 +143,7 @@ async def test_overload(served: Serving) -> None:
     assert (await served.chat()).status_code == 200
 
 
-async def test_a_broken_stream_fails_what_is_under_way_and_recovers(served: Serving) -> None:
+async def test_a_broken_stream_fails_the_requests_in_progress_and_recovers(served: Serving) -> None:
     served.triton.script = silence
     waiting = asyncio.create_task(served.chat())
     async with asyncio.timeout(WAIT):
@@ -226,7 +226,7 @@ async def test_sigterm_lets_requests_finish_then_cancels_the_rest() -> None:
 
 
 async def start_times(port: int) -> set[str]:
-    """When the processes behind a port started, as far as they answer twenty new connections."""
+    """Return the start times of the processes behind a port that answer twenty new connections."""
     seen: set[str] = set()
     for _ in range(20):
         async with httpx.AsyncClient(timeout=WAIT) as http:

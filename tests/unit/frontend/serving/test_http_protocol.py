@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw bytes at the frontend's socket: broken framing, smuggling, slow and endless heads, injection through headers."""
+"""Raw bytes at the frontend's socket: broken framing, smuggling, slow and endless headers, injection through headers."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ POST = b"POST " + CHAT.encode() + b" HTTP/1.1\r\n" + HOST
 
 
 async def exchange(served: Serving, *pieces: bytes, pause: float = 0.0) -> bytes:
-    """What comes back for the pieces, `pause` seconds apart, until the server closes."""
+    """Send the pieces, `pause` seconds apart, and return all that the server sends until it closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
     try:
         async with asyncio.timeout(WAIT):
@@ -109,7 +109,7 @@ async def test_broken_framing_is_refused_and_hides_no_second_request(request_byt
         b"CONNECT example.org:443 HTTP/1.1",
     ],
 )
-async def test_odd_targets_are_no_server_fault(line: bytes) -> None:
+async def test_odd_targets_are_client_errors(line: bytes) -> None:
     async with serving() as served:
         answer = await exchange(served, line + b"\r\n" + HOST + b"Connection: close\r\n\r\n")
         assert len(statuses(answer)) == 1 and 400 <= statuses(answer)[0] < 500, answer
@@ -122,7 +122,7 @@ async def test_odd_targets_are_no_server_fault(line: bytes) -> None:
     "value",
     [b"a\tb", b"<script>", b"a b", b"x" * 129, b"\xc3\xa9", b"%0d%0aSet-Cookie:x", b"id=1;level=ERROR", b"\x7f"],
 )
-async def test_a_request_id_that_could_forge_a_header_or_a_log_line_is_not_taken(
+async def test_a_request_id_that_could_forge_a_header_or_a_log_line_is_ignored(
     value: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(log_level="info") as served:
@@ -132,7 +132,7 @@ async def test_a_request_id_that_could_forge_a_header_or_a_log_line_is_not_taken
         assert value.decode("latin-1") not in caplog.text
 
 
-async def test_a_head_without_end_is_refused_at_a_bound() -> None:
+async def test_endless_headers_are_refused_at_a_limit() -> None:
     async with serving() as served:
         lines = [b"X-%d: %s\r\n" % (i, b"y" * 8000) for i in range(200)]
         assert statuses(await exchange(served, POST, *lines))[:1] in ([431], [])
@@ -140,31 +140,29 @@ async def test_a_head_without_end_is_refused_at_a_bound() -> None:
         assert await still_serves(served)
 
 
-async def test_a_large_body_is_not_taken_for_a_large_head() -> None:
+async def test_a_large_body_does_not_count_as_headers() -> None:
     async with serving() as served:
         chat = HELLO | {"user": "x" * (4 * http_protocol.MAX_HEAD)}
-        for _ in range(3):  # On one connection: the count begins anew.
+        for _ in range(3):  # On one connection: the count starts again.
             assert (await served.http.post(CHAT, json=chat)).status_code == 200
 
 
 @pytest.mark.parametrize("pieces", [(), (b"G",), (POST,), (POST, b"X-A: b\r\n")])
-async def test_a_head_that_does_not_come_is_not_waited_for(
-    pieces: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_headers_that_do_not_arrive_time_out(pieces: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT", 0.2)
     async with serving() as served:
         answer = await exchange(served, *pieces)
         assert statuses(answer) == ([408] if pieces else [])
 
 
-async def test_the_second_head_of_a_connection_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_second_request_of_a_connection_times_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT", 1.0)
     async with serving() as served:
         answer = await exchange(served, POST + LENGTH + b"\r\n\r\n" + BODY, b"GET /heal", pause=0.5)
         assert statuses(answer) == [200, 408]
 
 
-async def test_the_rest_of_a_refused_body_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_rest_of_a_refused_body_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "DISCARD_TIMEOUT", 0.5)
     async with serving(max_body_bytes=1000) as served:
         head = POST + b"Content-Length: 5000\r\n\r\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A full server, and requests that end early wherever they are: in the queue, in their body, fetching, streaming."""
+"""A full server, and requests that end early: in the queue, while the body arrives, while fetching or streaming."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def at_rest(served: Serving) -> None:
-    """Nothing is inside, waits, or is still being stopped."""
+    """Wait until no request is admitted or queued."""
     slots = served.server.app.state.service.admission.slots
     await until(lambda: (slots.admitted, slots.in_flight, slots.queued) == (0, 0, 0))
     text = (await served.http.get("/metrics")).text
@@ -35,7 +35,7 @@ def queued(served: Serving) -> int:
 
 
 class Holding:
-    """A script whose answers go on until `let_go` is set."""
+    """A script whose answers do not end until `let_go` is set."""
 
     def __init__(self) -> None:
         self.let_go = asyncio.Event()
@@ -49,7 +49,7 @@ class Holding:
 
 
 async def fill(served: Serving, **fields: Any) -> tuple[Holding, "asyncio.Task[Any]"]:
-    """One request at work, which takes the only place."""
+    """Start one request, which takes the only slot."""
     served.triton.script = holding = Holding()
     working = asyncio.create_task(served.chat(**fields))
     await until(lambda: len(served.triton.calls) == 1)
@@ -57,7 +57,7 @@ async def fill(served: Serving, **fields: Any) -> tuple[Holding, "asyncio.Task[A
 
 
 async def post(served: Serving, data: bytes, length: int | None = None) -> tuple[Any, asyncio.StreamWriter]:
-    """A chat over a bare connection, of whose body perhaps only a part is sent."""
+    """Post a chat over a bare connection; with `length` above its size the body is incomplete."""
     host, port = served.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1)
     size = len(data) if length is None else length
@@ -66,7 +66,7 @@ async def post(served: Serving, data: bytes, length: int | None = None) -> tuple
 
 
 class TestQueue:
-    async def test_one_waits_and_the_next_is_refused_at_once(self) -> None:
+    async def test_one_request_queues_and_the_next_is_refused_at_once(self) -> None:
         async with serving(**FULL) as served:
             holding, working = await fill(served)
             waiting = asyncio.create_task(served.chat())
@@ -80,7 +80,7 @@ class TestQueue:
             assert [(await one).status_code for one in (working, waiting)] == [200, 200]
             await at_rest(served)
 
-    async def test_waiting_has_its_own_limit(self) -> None:
+    async def test_the_queue_has_its_own_time_limit(self) -> None:
         async with serving(**FULL | {"queue_timeout": 0.05}) as served:
             holding, working = await fill(served)
             refused = await served.chat()
@@ -90,7 +90,7 @@ class TestQueue:
             assert (await working).status_code == 200
             assert len(served.triton.calls) == 1
 
-    async def test_a_deadline_counts_while_waiting(self) -> None:
+    async def test_a_deadline_counts_in_the_queue(self) -> None:
         async with serving(**FULL) as served:
             holding, working = await fill(served)
             late = await served.http.post(CHAT, json=HELLO, headers={"X-Request-Timeout": "0.05"})
@@ -100,7 +100,7 @@ class TestQueue:
             assert (await working).status_code == 200
             assert len(served.triton.calls) == 1
 
-    async def test_a_client_that_leaves_while_waiting(self) -> None:
+    async def test_a_disconnect_in_the_queue(self) -> None:
         async with serving(**FULL) as served:
             holding, working = await fill(served)
             _, writer = await post(served, json.dumps(HELLO).encode())
@@ -112,7 +112,7 @@ class TestQueue:
             assert len(served.triton.calls) == 1
             await at_rest(served)
 
-    async def test_a_shutdown_ends_who_waits(self) -> None:
+    async def test_a_shutdown_cancels_queued_requests(self) -> None:
         async with serving(**FULL) as served:
             _, working = await fill(served)
             waiting = asyncio.create_task(served.chat())
@@ -124,7 +124,7 @@ class TestQueue:
             await served.stopped()
             assert len(served.triton.calls) == 1
 
-    async def test_tokenizing_waits_for_a_place_too(self) -> None:
+    async def test_tokenizing_needs_a_slot_too(self) -> None:
         async with serving(**FULL) as served:
             holding, working = await fill(served)
             waiting = asyncio.create_task(served.http.post("/tokenize", json={"prompt": "hi"}))
@@ -136,7 +136,7 @@ class TestQueue:
 
 
 class TestBody:
-    async def test_who_is_still_sending_takes_no_place(self) -> None:
+    async def test_a_request_takes_no_slot_while_its_body_arrives(self) -> None:
         async with serving(**FULL) as served:
             _, writer = await post(served, b"{", 1000)
             await until(lambda: served.server.app.state.service.admission.slots.admitted == 1)
@@ -144,7 +144,7 @@ class TestBody:
             writer.close()
             await at_rest(served)
 
-    async def test_who_takes_too_long_is_refused(self) -> None:
+    async def test_a_slow_body_is_refused(self) -> None:
         async with serving(body_timeout=0.05) as served:
             reader, writer = await post(served, b"{", 1000)
             answer = await asyncio.wait_for(reader.read(10_000_000), WAIT)
@@ -157,7 +157,7 @@ class TestBody:
 
 class TestFetching:
     async def hanging(self, use: Callable[[Serving, Web, dict[str, Any]], Awaitable[None]]) -> None:
-        """Run with an image server that never answers; in the end nobody may be connected to it any more."""
+        """Run with an image server that never answers; at the end no connection to it may be open."""
 
         async def hang(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
             await server.readers[writer].read()
@@ -176,7 +176,7 @@ class TestFetching:
 
         await self.hanging(use)
 
-    async def test_a_client_that_leaves_ends_it(self) -> None:
+    async def test_a_disconnect_ends_it(self) -> None:
         async def use(served: Serving, server: Web, body: dict[str, Any]) -> None:
             _, writer = await post(served, json.dumps(body).encode())
             await until(lambda: server.open == 1)
@@ -195,7 +195,7 @@ class TestFetching:
 
 
 async def flood(call: Call) -> AsyncIterator[Any]:
-    """Far more than sockets hold, until stopped."""
+    """Send far more than sockets hold, until stopped."""
     while not call.stopped.is_set():
         yield reply("x" * 200_000)
         await asyncio.sleep(0)
@@ -203,7 +203,7 @@ async def flood(call: Call) -> AsyncIterator[Any]:
 
 
 async def trickle(call: Call) -> AsyncIterator[Any]:
-    """More than sockets hold, then not enough to matter."""
+    """Send more than sockets hold, then almost nothing."""
     for _ in range(60):
         yield reply("x" * 200_000)
     while not call.stopped.is_set():
@@ -220,7 +220,7 @@ class TestSlowReaders:
             pytest.param(flood, {"stall_timeout": 4 * WAIT, "max_backlog": 100_000}, id="too-much-waits"),
         ],
     )
-    async def test_cut_off(self, script: Any, settings: dict[str, Any]) -> None:
+    async def test_a_slow_reader_is_aborted(self, script: Any, settings: dict[str, Any]) -> None:
         async with serving(**settings) as served:
             served.triton.script = script
             _, writer = await post(served, json.dumps(HELLO | {"stream": True}).encode())
@@ -231,8 +231,8 @@ class TestSlowReaders:
             assert 'outcome="slow_reader"' in text
             writer.transport.abort()
 
-    async def test_the_connection_goes_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What its buffers hold would stay for as long as the client does nothing."""
+    async def test_its_connection_is_closed_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Otherwise its buffers would be held for as long as the client does nothing."""
         monkeypatch.setattr("frontend.server.PEER_TIMEOUT", 1)
         async with serving(stall_timeout=0.3) as served:
             served.triton.script = trickle
@@ -251,8 +251,8 @@ class TestSlowReaders:
             await at_rest(served)
             writer.transport.abort()
 
-    async def test_who_reads_gets_all_of_it(self) -> None:
-        """However much comes at once: what waits only for its turn is no slow reader's."""
+    async def test_a_client_that_reads_gets_all_of_it(self) -> None:
+        """A large backlog without a blocked write is not a slow reader."""
 
         async def large(call: Call) -> AsyncIterator[Any]:
             for _ in range(50):
@@ -266,7 +266,7 @@ class TestSlowReaders:
             assert len(text) == 5_000_000
 
 
-async def test_a_tokenizer_that_hangs_is_left_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tokenizer_that_hangs_is_abandoned_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as served:
         hung = asyncio.Event()
 
@@ -280,8 +280,8 @@ async def test_a_tokenizer_that_hangs_is_left_at_the_deadline(monkeypatch: pytes
         await at_rest(served)
 
 
-async def test_many_leave_at_every_point() -> None:
-    """Clients that hang up after random times: in the end everything was stopped and nothing is held."""
+async def test_many_disconnects_at_random_times() -> None:
+    """Clients disconnect after random times: at the end all requests are stopped and nothing is held."""
 
     async def slowly(call: Call) -> AsyncIterator[Any]:
         for _ in range(20):

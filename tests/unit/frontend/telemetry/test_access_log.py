@@ -22,7 +22,7 @@ async def served() -> AsyncIterator[Serving]:
 
 @pytest.fixture
 def lines():
-    """Reads what the process has logged since the last call, as JSON."""
+    """A function that returns the JSON lines logged since its last call."""
     root = logging.getLogger()
     before = root.handlers, root.level
     set_up("info", "json")
@@ -54,9 +54,9 @@ async def test_one_line_for_each_request(lines, served: Serving) -> None:
         headers = {"X-Request-Id": "trace.me/1"}
         response = await served.http.post(CHAT, json=HELLO | {"stream": stream}, headers=headers)
         assert response.headers["X-Request-Id"] == "trace.me/1"
-        (told,) = of_access(lines())
-        assert told["duration"] >= told["ttft"] > 0
-        assert {name: told[name] for name in told if name not in ("time", "duration", "ttft")} == {
+        (entry,) = of_access(lines())
+        assert entry["duration"] >= entry["ttft"] > 0
+        assert {name: entry[name] for name in entry if name not in ("time", "duration", "ttft")} == {
             "level": "info",
             "logger": "frontend.access",
             "message": "request",
@@ -82,9 +82,9 @@ async def test_refusals_have_a_line_and_an_id(lines, served: Serving) -> None:
         ("/nowhere", {}, 404, "not_found"),
     ):
         response = await served.http.post(path, json={}, headers=headers)
-        (told,) = of_access(lines())
-        assert (response.status_code, told["status"], told["outcome"]) == (status, status, outcome)
-        assert told["request_id"] == response.headers["X-Request-Id"]
+        (entry,) = of_access(lines())
+        assert (response.status_code, entry["status"], entry["outcome"]) == (status, status, outcome)
+        assert entry["request_id"] == response.headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize("asked", ["two words", "x" * 129, 'quo"te', "naïve", ""])
@@ -94,15 +94,17 @@ async def test_an_id_that_could_forge_something_is_replaced(lines, served: Servi
     assert of_access(lines())[0]["request_id"] == response.headers["X-Request-Id"]
 
 
-async def test_two_requests_of_one_id_do_not_meet_in_triton(served: Serving) -> None:
+async def test_two_requests_with_one_id_have_different_triton_ids(served: Serving) -> None:
     for _ in range(2):
         await served.http.post(CHAT, json=HELLO, headers={"X-Request-Id": "same"})
     first, second = [call.id for call in served.triton.calls]
     assert first != second and first.startswith("same/") and second.startswith("same/")
 
 
-async def test_what_a_fault_says_stays_out_of_the_log(lines, served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = "prompt"  # A traceback shows the source, which is not what was said.
+async def test_the_text_of_an_exception_stays_out_of_the_log(
+    lines, served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = "prompt"  # Not a literal: a traceback shows the source line.
 
     def broken(*_: object) -> None:
         raise RuntimeError(f"a piece of the {kind}")
@@ -111,21 +113,21 @@ async def test_what_a_fault_says_stays_out_of_the_log(lines, served: Serving, mo
     lines()
     response = await served.http.post(CHAT, json=HELLO, headers={"X-Request-Id": "the-fault"})
     assert (response.status_code, response.headers["X-Request-Id"]) == (500, "the-fault")
-    told = lines()
-    assert {one["request_id"] for one in told} == {"the-fault"}
-    assert any("builtins.RuntimeError" in one.get("exception", "") for one in told)
-    assert "piece of the prompt" not in json.dumps(told)
+    logged = lines()
+    assert {one["request_id"] for one in logged} == {"the-fault"}
+    assert any("builtins.RuntimeError" in one.get("exception", "") for one in logged)
+    assert "piece of the prompt" not in json.dumps(logged)
 
 
-async def test_an_engines_fault_is_told_with_the_id(lines, served: Serving) -> None:
+async def test_an_error_of_the_engine_is_logged_with_the_id(lines, served: Serving) -> None:
     async def script(call: Call) -> AsyncIterator:
         yield failure("CUDA error: out of memory")
 
     served.triton.script = script
     response = await served.http.post(CHAT, json=HELLO, headers={"X-Request-Id": "engine-fault"})
     assert response.status_code == 500
-    told = [one for one in lines() if one["level"] == "error"]
-    assert any("CUDA error" in one["message"] and one["request_id"] == "engine-fault" for one in told)
+    errors = [one for one in lines() if one["level"] == "error"]
+    assert any("CUDA error" in one["message"] and one["request_id"] == "engine-fault" for one in errors)
 
 
 async def test_nothing_private_is_logged(lines, served: Serving) -> None:
@@ -136,11 +138,11 @@ async def test_nothing_private_is_logged(lines, served: Serving) -> None:
     await served.http.post(CHAT, json={"messages": [{"role": "user", "content": [text, image]}]})
     await served.http.post(CHAT, json={"messages": [{"role": "private-prompt"}]})
     await served.http.get("/v1/models?api_key=private-query")
-    told = lines()
-    assert len(of_access(told)) == 4
-    assert of_access(told)[1]["images"] == 1
+    logged = lines()
+    assert len(of_access(logged)) == 4
+    assert of_access(logged)[1]["images"] == 1
     for private in ("private", "sk-very-secret", "127.0.0.1:1/"):
-        assert private not in json.dumps(told)
+        assert private not in json.dumps(logged)
 
 
 async def test_probes_are_quiet(lines, served: Serving) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frontend's metrics: what is counted when, and several processes that count as one."""
+"""The frontend's metrics: when each is counted, and processes that report as one."""
 
 import asyncio
 import os
@@ -28,14 +28,14 @@ async def served() -> AsyncIterator[Serving]:
 
 
 def read(text: str) -> dict[str, float]:
-    """Every sample by its name and labels."""
+    """Return every sample by its name and labels."""
     return {
         name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")
     }
 
 
 class Counting:
-    """How samples change: `await counting.change("name{labels}")` since it was made."""
+    """Changes of samples since it was created: `await counting.change("name{labels}")`."""
 
     def __init__(self, served: Serving, before: dict[str, float]) -> None:
         self._served = served
@@ -86,7 +86,7 @@ async def test_an_answer_is_counted_and_timed(served: Serving) -> None:
 
 
 async def test_gaps_are_those_of_each_choice(served: Serving) -> None:
-    """Two choices of three pieces, turn about: two gaps each, and none between the choices."""
+    """Two choices of three pieces, alternating: two gaps each, and none between the choices."""
     turns: list[str] = []
 
     async def script(call: Call) -> AsyncIterator:
@@ -123,7 +123,7 @@ async def test_refusals_are_counted_by_cause(served: Serving) -> None:
     ) == [1, 1, 1, 1, 1, 0]
 
 
-async def test_who_waits_is_shown_and_who_finds_no_place_is_counted(served: Serving) -> None:
+async def test_queued_and_refused_requests_are_counted(served: Serving) -> None:
     served.triton.script = silence
     counting = await Counting.begin(served)
     tasks = [asyncio.create_task(served.chat()) for _ in range(2)]
@@ -184,7 +184,7 @@ async def test_images_are_counted(served: Serving) -> None:
     ) == [2, 46, 2, 1, 0, 1]
 
 
-async def test_processes_that_share_a_port_answer_for_each_other(tmp_path: Path) -> None:
+async def test_processes_that_share_a_port_report_as_one(tmp_path: Path) -> None:
     triton = FakeTriton()
     await triton.start()
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
@@ -195,9 +195,9 @@ async def test_processes_that_share_a_port_answer_for_each_other(tmp_path: Path)
             for url, times in zip(urls, (1, 2), strict=True):
                 for _ in range(times):
                     assert (await http.post(url + CHAT, json=HELLO)).status_code == 200
-            told = [read((await http.get(f"{url}/metrics")).text) for url in urls]
+            reports = [read((await http.get(f"{url}/metrics")).text) for url in urls]
             name = 'triton_chat_requests_total{endpoint="chat",outcome="ok"}'
-            assert [one[name] for one in told] == [3, 3]
+            assert [one[name] for one in reports] == [3, 3]
             # What a killed process had in flight is in flight no more; what it counted stays.
             triton.script = silence
             asking = asyncio.create_task(http.post(urls[0] + CHAT, json=HELLO))
@@ -218,7 +218,7 @@ async def test_processes_that_share_a_port_answer_for_each_other(tmp_path: Path)
 
 
 async def _frontend(triton: FakeTriton, environment: dict[str, str]) -> tuple[asyncio.subprocess.Process, str]:
-    """A frontend process of its own and its base URL."""
+    """Start a frontend process; return it and its base URL."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "frontend", "--port", "0", "--triton-url", f"127.0.0.1:{triton.port}"),
         env=environment,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Traces: nothing unless asked for, spans that belong together, and the trace's way on to Triton."""
+"""Traces: off by default, one trace per request, continued in Triton."""
 
 import asyncio
 import subprocess
@@ -59,7 +59,7 @@ def test_when_traces_are_on(endpoint: str | None, environment: dict[str, str], o
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_request_is_one_trace_that_goes_on_in_triton(
+async def test_a_request_is_one_trace_that_continues_in_triton(
     served: Serving, collecting: Collector, stream: bool
 ) -> None:
     part = {"type": "image_url", "image_url": {"url": PIXEL}}
@@ -81,7 +81,7 @@ async def test_a_request_is_one_trace_that_goes_on_in_triton(
     assert [one["traceparent"] for one in served.triton.metadata if "traceparent" in one] == [onward]
 
 
-async def test_what_is_not_sampled_shares_the_stream(served: Serving, collecting: Collector) -> None:
+async def test_a_request_that_is_not_sampled_uses_the_shared_stream(served: Serving, collecting: Collector) -> None:
     for _ in range(2):
         assert (await served.http.post(CHAT, json=HELLO, headers=UNSAMPLED)).status_code == 200
     assert all("traceparent" not in call.parameters for call in served.triton.calls)
@@ -90,7 +90,7 @@ async def test_what_is_not_sampled_shares_the_stream(served: Serving, collecting
     assert len(collecting.wait_for(lambda spans: len(spans) >= 2)) == 2
 
 
-async def test_a_failed_request_says_so(served: Serving, collecting: Collector) -> None:
+async def test_the_span_of_a_failed_request_has_its_error(served: Serving, collecting: Collector) -> None:
     async def script(call: Call) -> AsyncIterator:
         yield failure("CUDA error with a private-prompt")
 
@@ -101,7 +101,7 @@ async def test_a_failed_request_says_so(served: Serving, collecting: Collector) 
     assert "private-prompt" not in str(spans)
 
 
-async def test_a_client_that_leaves_a_traced_request_stops_it(served: Serving) -> None:
+async def test_a_timeout_of_a_traced_request_stops_it(served: Serving) -> None:
     served.triton.script = silence
     response = await served.http.post(CHAT, json=HELLO, headers=SAMPLED | {"X-Request-Timeout": "0.2"})
     assert response.status_code == 504
