@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat chat` against the real frontend before a fake Triton, and its parts alone."""
+"""`triton-chat chat` against the real frontend before a fake Triton, and its parts by themselves."""
 
 import asyncio
 import base64
@@ -54,7 +54,7 @@ async def chat(url: str, *line: str) -> int:
 
 @pytest.mark.asyncio(loop_scope="module")
 class TestOneAnswer:
-    async def test_the_answer_alone_is_on_standard_output(self, served: Serving, monkeypatch, capsys) -> None:
+    async def test_only_the_answer_is_on_standard_output(self, served: Serving, monkeypatch, capsys) -> None:
         monkeypatch.setattr("sys.stdin", Piped())
         assert await chat(served.url, "Say", "hello") == 0
         assert capsys.readouterr().out == "Hello world\n"
@@ -78,7 +78,9 @@ class TestOneAnswer:
         assert call.messages["messages"][0] == {"role": "system", "content": "Be brief."}
         assert (call.inputs["temperature"], call.inputs["max_tokens"]) == ([0.5], [7])
 
-    async def test_thoughts_and_a_cut_answer_are_told_beside_it(self, served: Serving, monkeypatch, capsys) -> None:
+    async def test_reasoning_and_a_cut_answer_are_reported_on_standard_error(
+        self, served: Serving, monkeypatch, capsys
+    ) -> None:
         async def script(call):
             yield reply("", reasoning_output="Let me think.")
             yield finish("length", text="Well")
@@ -86,12 +88,12 @@ class TestOneAnswer:
         served.triton.script = script
         monkeypatch.setattr("sys.stdin", Piped())
         assert await chat(served.url, "Hi") == 0
-        told = capsys.readouterr()
-        assert told.out == "Well\n"
-        assert told.err.startswith("Let me think.\n")
-        assert "cut: " in told.err
+        output = capsys.readouterr()
+        assert output.out == "Well\n"
+        assert output.err.startswith("Let me think.\n")
+        assert "cut: " in output.err
 
-    async def test_an_image_travels_with_the_question(
+    async def test_an_image_is_sent_with_the_question(
         self, served: Serving, tmp_path: Path, monkeypatch, capsys
     ) -> None:
         picture = tmp_path / "photo.png"
@@ -112,22 +114,24 @@ class TestOneAnswer:
             (["--temperature", "-1"], "temperature"),
         ],
     )
-    async def test_errors_are_sentences(self, served: Serving, flags, words: str, monkeypatch, capsys) -> None:
+    async def test_errors_are_explained_in_a_sentence(
+        self, served: Serving, flags, words: str, monkeypatch, capsys
+    ) -> None:
         monkeypatch.setattr("sys.stdin", Piped())
         assert await chat(served.url, *flags, "Hi") == 1
-        told = capsys.readouterr()
-        assert told.out == ""
-        assert told.err.startswith("error: ")
-        assert words in told.err
-        assert "{" not in told.err and "Traceback" not in told.err
-        assert told.err.rstrip().endswith(".")
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.startswith("error: ")
+        assert words in output.err
+        assert "{" not in output.err and "Traceback" not in output.err
+        assert output.err.rstrip().endswith(".")
 
     async def test_an_empty_question_is_refused(self, served: Serving, monkeypatch, capsys) -> None:
         monkeypatch.setattr("sys.stdin", Piped("\n"))
         assert await chat(served.url) == 1
         assert "nothing was asked" in capsys.readouterr().err
 
-    async def test_nobody_there(self, monkeypatch, capsys) -> None:
+    async def test_no_server(self, monkeypatch, capsys) -> None:
         monkeypatch.setattr("sys.stdin", Piped())
         assert await chat("http://127.0.0.1:9", "Hi") == 1
         assert "nothing answers at http://127.0.0.1:9." in capsys.readouterr().err
@@ -154,13 +158,13 @@ class TestConversation:
         assert [message["content"] for message in asked[1]] == ["How are you?", "Fine.", "And now?"]
         assert [message["content"] for message in asked[2]] == ["Be brief.", "Who?"]
         assert len(asked) == 3
-        told = capsys.readouterr().err
-        assert "model at http://127.0.0.1" in told
-        assert "unknown command /nonsense; known: /image, /system, /new, /help, /quit" in told
-        assert "'x.txt' is no picture" in told
-        assert "/quit         end" in told
+        output = capsys.readouterr().err
+        assert "model at http://127.0.0.1" in output
+        assert "unknown command /nonsense; known: /image, /system, /new, /help, /quit" in output
+        assert "'x.txt' is no picture" in output
+        assert "/quit         end" in output
 
-    async def test_a_question_that_failed_is_forgotten(self, served: Serving, monkeypatch, capsys) -> None:
+    async def test_a_failed_question_is_removed(self, served: Serving, monkeypatch, capsys) -> None:
         def script(call) -> Any:
             asked = call.messages["messages"][-1]["content"]
             return answer_of("Fine.")(call) if asked == "Hi" else bad(call)
@@ -175,7 +179,7 @@ class TestConversation:
         assert "error: " in capsys.readouterr().err
 
 
-def test_a_file_travels_as_data(tmp_path: Path) -> None:
+def test_a_file_is_sent_as_data(tmp_path: Path) -> None:
     for name, media_type, kind in [
         ("a.PNG", "image/png", "image_url"),
         ("b.webp", "image/webp", "image_url"),
@@ -191,7 +195,7 @@ def test_a_file_travels_as_data(tmp_path: Path) -> None:
     ("url", "kind"),
     [("https://h/a.png?x=1", "image_url"), ("http://h/a", "image_url"), ("http://h/a.mp4", "video_url")],
 )
-def test_an_address_is_the_servers_to_fetch(url: str, kind: str) -> None:
+def test_an_address_is_left_to_the_server(url: str, kind: str) -> None:
     assert attachment(url) == {"type": kind, kind: {"url": url}}
 
 
@@ -237,19 +241,19 @@ def test_markdown_is_rendered() -> None:
     assert "• one" in last and "• two" in last
 
 
-def test_an_answer_longer_than_the_screen_is_whole() -> None:
+def test_an_answer_longer_than_the_screen_is_complete() -> None:
     lines = [f"line {number}\n\n" for number in range(200)]
     shown = screen(*lines)
     assert all(f"line {number} " in shown for number in range(200))
 
 
-def test_an_answer_of_one_long_block_is_whole() -> None:
+def test_an_answer_of_one_long_block_is_complete() -> None:
     shown = screen(*[f"word{number} " for number in range(900)])
     final = shown[shown.rindex("word0 ") :]
     assert all(f"word{number}" in final for number in range(900))
 
 
-def test_a_models_words_do_not_steer_the_terminal() -> None:
+def test_a_models_text_does_not_control_the_terminal() -> None:
     shown = screen("be\x1b]0;title\x07fore \x1b[31mred\x9b2J", thoughts="th\x1b[2Jink")
     assert "\x1b]0" not in shown and "\x1b[31m" not in shown and "\x9b" not in shown and "\x07" not in shown
     assert "\x1b[2Jink" not in shown

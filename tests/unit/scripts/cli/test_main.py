@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat`: which command a line means, and what `prepare`, `build` and `doctor` say."""
+"""`triton-chat`: the choice of a command, and the output of `prepare`, `build` and `doctor`."""
 
 import json
 import re
@@ -31,7 +31,7 @@ CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64
 
 
 def exit_status(line: str) -> int | str | None:
-    """main's own, or that of argparse."""
+    """The exit status of main or of argparse."""
     try:
         return main(shlex.split(line))
     except SystemExit as ended:
@@ -40,17 +40,17 @@ def exit_status(line: str) -> int | str | None:
 
 def test_help_lists_every_command(capsys) -> None:
     assert exit_status("--help") == 0
-    told = capsys.readouterr().out
-    assert all(f"\n  {name} " in told for name in COMMANDS)
+    output = capsys.readouterr().out
+    assert all(f"\n  {name} " in output for name in COMMANDS)
 
 
 @pytest.mark.parametrize("line", [*(f"{name} --help" for name in COMMANDS), "build vit --help", "build engine --help"])
 def test_each_command_has_help_with_an_example(line: str, capsys) -> None:
     assert exit_status(line) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     command = line.removesuffix(" --help")
-    assert told.startswith(f"usage: triton-chat {command} ")
-    assert told.count(f"triton-chat {command} ") > 1
+    assert output.startswith(f"usage: triton-chat {command} ")
+    assert output.count(f"triton-chat {command} ") > 1
 
 
 def test_the_version(capsys) -> None:
@@ -72,9 +72,9 @@ def test_the_version(capsys) -> None:
 )
 def test_a_line_without_a_command_is_explained(line: str, words: str, capsys) -> None:
     assert exit_status(line) == 2
-    told = capsys.readouterr()
-    assert words in told.err
-    assert not told.out
+    output = capsys.readouterr()
+    assert words in output.err
+    assert not output.out
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_serve_says_why_it_cannot_start(capsys) -> None:
     assert "there is no folder /nowhere" in capsys.readouterr().err
 
 
-def test_prepare_prints_the_folder_alone(tmp_path: Path, capfd) -> None:
+def test_prepare_prints_only_the_folder(tmp_path: Path, capfd) -> None:
     folder = checkpoint(tmp_path / "tiny")
     assert exit_status(f"prepare --no-server {folder}") == 0
     assert capfd.readouterr().out == f"{folder}\n"
@@ -161,24 +161,24 @@ def checkpoint(folder: Path) -> Path:
 
 
 def problems(*line: str) -> list[str]:
-    """What the doctor would call a problem, its verdict before it."""
+    """The doctor's warnings and errors, each with its verdict in front."""
     found = findings(parse_options([*FREE_PORTS, *line], "doctor"))
     return [f"{each.verdict} {each.subject}: {each.text}" for each in found if each.verdict != "ok"]
 
 
-def test_a_machine_that_will_do(model: Path, capsys) -> None:
+def test_a_suitable_machine(model: Path, capsys) -> None:
     assert exit_status(shlex.join(["doctor", str(model), *FREE_PORTS])) == 0
-    told = capsys.readouterr().out
-    assert told.endswith("\nNothing here would stop a start.\n")
+    output = capsys.readouterr().out
+    assert output.endswith("\nNothing here would stop a start.\n")
     for subject in ("tritonserver", "libpython", "numpy", "gpu", "port", "memory", "disk", "weights", "fits"):
-        assert f"\nok       {subject} " in f"\n{told}", subject
+        assert f"\nok       {subject} " in f"\n{output}", subject
 
 
-def test_the_exit_status_tells(capsys) -> None:
+def test_the_exit_status_says_whether_a_start_would_fail(capsys) -> None:
     assert exit_status(shlex.join(["doctor", "/nowhere", *FREE_PORTS])) == 1
-    told = capsys.readouterr().out
-    assert "error    model          there is no folder /nowhere" in told
-    assert told.endswith("\n1 of these would stop a start.\n")
+    output = capsys.readouterr().out
+    assert "error    model          there is no folder /nowhere" in output
+    assert output.endswith("\n1 of these would stop a start.\n")
 
 
 def test_every_taken_port_is_named(model: Path) -> None:

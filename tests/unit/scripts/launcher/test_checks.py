@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is found out before anything is started."""
+"""Checks before anything is started."""
 
 import json
 import socket
@@ -29,7 +29,7 @@ CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64
 
 
 def test_packages_of_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As pip pairs PyTorch's CPU build with a torchvision for CUDA where an index has only one of the two."""
+    """If an index has only one of the two, pip installs PyTorch's CPU build with a torchvision for CUDA."""
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     assert torch_problem() is None
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
@@ -82,13 +82,13 @@ def test_a_checkpoint_that_cannot_be_split_is_explained(tmp_path: Path, monkeypa
         resolve_model(str(tmp_path), Console(quiet=True))
 
 
-def test_memory_that_does_not_suffice_is_said_in_figures() -> None:
+def test_too_little_memory_is_reported_in_figures() -> None:
     huge = replace(MODEL, weight_bytes=10_000 * GIB)
     with pytest.raises(LaunchError, match=r"10000\.0 GiB for its weights and 3\.0 GiB for the KV cache"):
         check_memory(huge, {"CUDA_VISIBLE_DEVICES": "", "VLLM_CPU_KVCACHE_SPACE": "3"})
 
 
-def test_memory_that_suffices_passes() -> None:
+def test_enough_memory_passes() -> None:
     check_memory(MODEL, {"CUDA_VISIBLE_DEVICES": "", "VLLM_CPU_KVCACHE_SPACE": "0"})
 
 
@@ -144,7 +144,7 @@ def test_a_folder_that_is_no_checkpoint_is_explained(tmp_path: Path, files: dict
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c"])
-def test_a_path_that_is_not_there_is_not_asked_of_the_hub(model: str) -> None:
+def test_the_hub_is_not_asked_for_a_missing_path(model: str) -> None:
     with pytest.raises(LaunchError, match="there is no folder"):
         resolve_model(model, Console(quiet=True))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No process and no shared memory outlives its part."""
+"""Parts of the stack as child processes: no process and no shared memory outlives them."""
 
 import mmap
 import os
@@ -55,7 +55,7 @@ def test_stop_leaves_nothing_of_the_session(tmp_path: Path, code: str) -> None:
     wait_for(lambda: not part.session())
 
 
-def test_children_go_even_if_the_part_is_gone_already(tmp_path: Path) -> None:
+def test_children_are_ended_even_if_the_part_is_gone_already(tmp_path: Path) -> None:
     part = start(tmp_path, SLEEPER)
     os.kill(part.pid, signal.SIGKILL)
     wait_for(lambda: part.exit_status() == -signal.SIGKILL)
@@ -88,7 +88,7 @@ def test_shared_memory_of_what_was_killed_is_removed(tmp_path: Path) -> None:
     assert not memory.exists()
 
 
-def test_parts_go_when_the_launcher_is_killed(tmp_path: Path) -> None:
+def test_parts_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
     code = f"""
         import os, sys, time
         from pathlib import Path
@@ -110,7 +110,7 @@ def test_parts_go_when_the_launcher_is_killed(tmp_path: Path) -> None:
         child.kill()
 
 
-def test_the_log_keeps_what_a_part_said(tmp_path: Path) -> None:
+def test_the_log_keeps_a_parts_output(tmp_path: Path) -> None:
     part = ChildProcess(
         "part", [sys.executable, "-c", "print('é\\n' * 10); raise SystemExit(3)"], os.environ, tmp_path / "l"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From log lines to words."""
+"""Explanations of failures from log lines."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the parts of the stack are started with."""
+"""Command lines and environments of the parts of the stack."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_the_frontend_gets_its_settings() -> None:
     assert environment["TRITON_CHAT_MAX_MODEL_LEN"] == "512"
 
 
-def test_no_more_are_let_in_than_the_engine_has_slots() -> None:
+def test_no_more_requests_are_admitted_than_the_engine_has_slots() -> None:
     def limit(environment: dict[str, str], **options: object) -> str | None:
         return stack_environment(environment, LaunchOptions(**options), MODEL, PORTS).get("TRITON_CHAT_MAX_IN_FLIGHT")
 
@@ -129,7 +129,7 @@ def test_another_server_keeps_its_own_libraries_and_backends() -> None:
     assert not [word for word in triton_command(server, LaunchOptions(), PORTS, "key") if "backend-directory" in word]
 
 
-def test_tritons_endpoints_are_bound_to_loopback_unless_told() -> None:
+def test_tritons_endpoints_are_bound_to_loopback_by_default() -> None:
     command = triton_command(EMBEDDED, LaunchOptions(model_config_name="trtllm"), PORTS, "key")
     for endpoint, port in (("http", 2), ("grpc", 3), ("metrics", 4)):
         assert f"--{endpoint}-address=127.0.0.1" in command

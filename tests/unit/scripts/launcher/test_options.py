@@ -17,7 +17,7 @@ VLLM_SERVE = (
 )
 
 
-def test_vllm_serve_line_works_as_it_is() -> None:
+def test_a_line_of_vllm_serve_works_unchanged() -> None:
     options = parse_options(shlex.split(VLLM_SERVE))
     assert options.model == "gemma-3-27b-it"
     assert options.max_model_len == 16384
@@ -101,14 +101,14 @@ def test_settings_of_the_frontend_go_to_the_frontend(line: str, expected: dict[s
     assert options.engine == {}
 
 
-def test_flags_that_stylers_make_needless_are_noted_and_dropped() -> None:
+def test_flags_that_stylers_make_unnecessary_are_noted_and_dropped() -> None:
     options = parse_options(["m", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"])
     assert options.engine == {}
     assert [note.split(" ")[0] for note in options.notes] == ["--enable-auto-tool-choice", "--tool-call-parser"]
 
 
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
-def test_engine_config_lies_below_the_flags(tmp_path: Path, suffix: str) -> None:
+def test_flags_override_the_engine_config(tmp_path: Path, suffix: str) -> None:
     content = {"json": '{"dtype": "half", "max-num-seqs": 4}', "yaml": "dtype: half\nmax-num-seqs: 4\n"}[suffix]
     config = tmp_path / f"engine.{suffix}"
     config.write_text(content)
@@ -170,7 +170,7 @@ def test_options_are_frozen() -> None:
 
 
 def test_paths_of_engine_options_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """tritonserver runs in a folder of its own. What names no file here may be anything: a hub id, a number format."""
+    """tritonserver runs in a folder of its own. A value that names no file stays: a hub id, a number format."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "draft").mkdir()
     (tmp_path / "fp8").mkdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts that fail: with a fake tritonserver and a real frontend process."""
+"""Failing starts, with a fake tritonserver and a real frontend process."""
 
 import io
 import json
@@ -36,13 +36,13 @@ def test_an_unknown_engine_option_is_named(tmp_path: Path) -> None:
     assert stack.parts == ()
 
 
-def test_a_killed_server_is_told_from_one_that_failed(tmp_path: Path) -> None:
+def test_a_killed_server_is_distinguished_from_one_that_failed(tmp_path: Path) -> None:
     stack, _ = make_stack(tmp_path, "be_killed")
     with pytest.raises(LaunchError, match=r"tritonserver was ended by SIGKILL.*out of memory"), stack:
         pytest.fail("started")
 
 
-def test_a_server_that_crashes_is_started_once_more(tmp_path: Path) -> None:
+def test_a_server_that_crashes_is_started_again_once(tmp_path: Path) -> None:
     stack, screen = make_stack(tmp_path, "crash")
     with pytest.raises(LaunchError, match="tritonserver was ended by SIGABRT"), stack:
         pytest.fail("started")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What dies is restarted, until it dies too often."""
+"""Dead parts of the stack are restarted, until one dies too often."""
 
 import os
 import signal
@@ -59,10 +59,10 @@ class Bench:
         return Load("http://127.0.0.1:1", "key", model, 5)
 
 
-def wait_for(condition: Callable[[], bool], told: Callable[[], object] = lambda: "not in time") -> None:
+def wait_for(condition: Callable[[], bool], state: Callable[[], object] = lambda: "not in time") -> None:
     end = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < end, told()
+        assert time.monotonic() < end, state()
         time.sleep(0.02)
 
 
@@ -74,7 +74,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         part.stop(0.0)
 
 
-def test_a_dead_frontend_is_restarted_and_its_log_goes_on(bench: Bench) -> None:
+def test_a_dead_frontend_is_restarted_and_its_log_continues(bench: Bench) -> None:
     dead = bench.parts[1]
     os.kill(dead.pid, signal.SIGKILL)
     bench.step_until(lambda: bench.parts[1].pid != dead.pid)
@@ -112,7 +112,7 @@ def test_a_model_that_cannot_be_loaded_again_takes_tritonserver_with_it(bench: B
     assert "could not load model preprocessing again" in bench.lines[1]
 
 
-def test_a_crash_loop_ends_in_words(tmp_path: Path) -> None:
+def test_a_crash_loop_ends_with_an_explanation(tmp_path: Path) -> None:
     bench = Bench(tmp_path, restarts=2)
     try:
         for _ in range(2):
@@ -137,7 +137,7 @@ def test_stubs_report_each_death_once(bench: Bench) -> None:
     assert found == ["preprocessing"] and stubs.died() == []
 
 
-def test_stubs_that_were_ended_are_no_deaths(bench: Bench) -> None:
+def test_killed_stubs_are_not_reported(bench: Bench) -> None:
     stubs = Stubs(bench.parts[0].pid)
     stubs.died()
     living = stubs.living("preprocessing")
@@ -147,7 +147,7 @@ def test_stubs_that_were_ended_are_no_deaths(bench: Bench) -> None:
     assert stubs.died() == [] and len(stubs.living("tensorrt_llm")) == 1
 
 
-def test_the_budget_forgets_what_is_long_ago() -> None:
+def test_the_budget_forgets_old_faults() -> None:
     now = [0.0]
     budget = RestartBudget(2, clock=lambda: now[0])
     assert [budget.spend("a"), budget.spend("a"), budget.spend("a"), budget.spend("b")] == [1, 2, None, 1]

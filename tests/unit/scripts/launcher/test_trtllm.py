@@ -114,7 +114,7 @@ def test_an_engine_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
         read_engine(tmp_path)
 
 
-def test_which_engine_is_meant() -> None:
+def test_the_name_of_the_engine() -> None:
     assert engine_name(options_of("m"), {}) == "vllm"
     assert engine_name(options_of("m"), {"TRITON_CHAT_ENGINE": "trtllm"}) == "trtllm"
     assert engine_name(options_of("m --engine vllm"), {"TRITON_CHAT_ENGINE": "trtllm"}) == "vllm"
@@ -133,7 +133,7 @@ def test_which_engine_is_meant() -> None:
         ("m --engine trtllm", "there is no /engine/config.json"),
     ],
 )
-def test_lines_that_contradict_themselves(tmp_path: Path, line: str, words: str | None) -> None:
+def test_options_that_contradict_each_other(tmp_path: Path, line: str, words: str | None) -> None:
     options = options_of(line.format(make_engine(tmp_path)))
     if words is None:
         with pytest.raises(LaunchError, match=r"has no tensorrt_llm/configs/trtllm.pbtxt"):
@@ -198,14 +198,14 @@ def test_the_engine_bounds_context_and_requests(tmp_path: Path) -> None:
     engine = read_engine(make_engine(tmp_path))
     options = options_of("m --engine trtllm")
     environment = stack_environment({"PATH": "/usr/bin"}, options, MODEL, PORTS, engine)
-    assert environment["TRITON_CHAT_MAX_MODEL_LEN"] == "1024", "the checkpoint alone would allow 2048"
+    assert environment["TRITON_CHAT_MAX_MODEL_LEN"] == "1024", "the checkpoint itself would allow 2048"
     assert environment["TRITON_CHAT_MAX_IN_FLIGHT"] == "12"
     assert environment["TRITON_CHAT_ENGINE"] == "trtllm"
 
 
 @pytest.fixture
 def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[TritonServer, dict[str, str]]:
-    """What the Triton image has, and two GPUs."""
+    """The programs of the Triton image, and two GPUs."""
     monkeypatch.setattr(several_gpus, "gpu_count", lambda environment: 2)
     (tmp_path / "bin").mkdir()
     for program in ("tritonserver", "mpirun"):
@@ -233,9 +233,9 @@ def test_what_several_gpus_need(image: tuple[TritonServer, dict[str, str]]) -> N
 def test_the_command_of_each_rank(image: tuple[TritonServer, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     options = LaunchOptions()
-    alone = triton_command(image[0], options, PORTS, "key")
-    assert parallel_command(alone, options, 1) == alone
-    command = parallel_command(alone, options, 2)
+    single = triton_command(image[0], options, PORTS, "key")
+    assert parallel_command(single, options, 1) == single
+    command = parallel_command(single, options, 2)
     first, second = " ".join(command[1:]).split(" : ")
     assert command[:3] == ["mpirun", "-n", "1"] and "--load-model=*" in first
     assert second.startswith("-n 1 ") and "--load-model=tensorrt_llm" in second and "--load-model=*" not in second
@@ -244,7 +244,7 @@ def test_the_command_of_each_rank(image: tuple[TritonServer, dict[str, str]], mo
     assert len(set(prefixes)) == 2, "the ranks share no memory by one name"
     assert prefixes[1].startswith(prefixes[0]), "the launcher removes both by the first's prefix"
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert parallel_command(alone, options, 2)[:2] == ["mpirun", "--allow-run-as-root"]
+    assert parallel_command(single, options, 2)[:2] == ["mpirun", "--allow-run-as-root"]
 
 
 def test_an_orchestrator_is_one_server_that_leaves_the_gpus_alone() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `make setup` checks and unpacks."""
+"""The checks of `make setup`, and the tritonserver that it unpacks."""
 
 import stat
 import sys
@@ -18,7 +18,7 @@ REQUIREMENTS = Path(__file__).parents[4] / "requirements"
 Version = namedtuple("Version", "major minor micro")
 
 
-def test_this_interpreter_will_do() -> None:
+def test_this_interpreter_is_suitable() -> None:
     assert interpreter.problems() == []
 
 
