@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from openai.types.chat import ChatCompletionChunk
+from openai.types.chat.chat_completion_chunk import ChoiceDeltaToolCall
+
 
 class PageError(Exception):
     """An error that the visitor can fix. Its text is shown to them."""
@@ -44,7 +47,7 @@ class Turn:
         """Whether no part of an answer has arrived."""
         return not (self.text or self.reasoning or self.calls)
 
-    def take(self, chunk: Any) -> None:
+    def take(self, chunk: ChatCompletionChunk) -> None:
         """Append a chunk of the client's stream."""
         for choice in chunk.choices:
             delta = choice.delta
@@ -55,7 +58,7 @@ class Turn:
             if choice.finish_reason == "length":
                 self.note = "The answer was cut off: it reached the most tokens allowed."
 
-    def _take_call(self, piece: Any) -> None:
+    def _take_call(self, piece: ChoiceDeltaToolCall) -> None:
         while len(self.calls) <= piece.index:
             self.calls.append(Call())
         call = self.calls[piece.index]

@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -14,6 +14,9 @@ from models.demo_vlm.naming import LANGUAGE_PREFIX, VISION_PREFIX, rename_image_
 from scripts.cache import build_once, cache_dir
 from scripts.prepare.smollm2 import prepare_default_model
 from scripts.shared.errors import CommandError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAME = "demo-vlm"
 # Increased when the folder is built in another way, so that older ones are built again.
@@ -62,11 +65,11 @@ def build(base: Path, weights: Path, folder: Path) -> None:
         file.chmod(0o644)
 
 
-def _part(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _part(tensors: "dict[str, Tensor]", prefix: str) -> "dict[str, Tensor]":
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _merge_language(language: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _merge_language(language: "dict[str, Tensor]", changes: "dict[str, Tensor]") -> "dict[str, Tensor]":
     from models.demo_vlm.adapter import merge_adapter
 
     layers = {name.rpartition(".")[0] for name in changes}

@@ -2,7 +2,6 @@
 """Run the tower as an ONNX file (see scripts/engine_build/export_vit.py) with onnxruntime, on the CPU or one GPU."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import onnxruntime as ort
 import torch
@@ -39,7 +38,7 @@ class OnnxRuntime:
         return torch.from_numpy(embeddings)
 
 
-def find_providers(device: str, available: Sequence[str]) -> list[Any]:
+def find_providers(device: str, available: Sequence[str]) -> list[str | tuple[str, dict[str, int]]]:
     """List onnxruntime's providers for auto, cpu, cuda or cuda:N. Raises ValueError if its build lacks one."""
     kind, _, index = device.partition(":")
     has_cuda = "CUDAExecutionProvider" in available

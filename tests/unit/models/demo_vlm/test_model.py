@@ -31,6 +31,7 @@ from models.demo_vlm.training.samples import draw, encode
 from models.demo_vlm.training.scenes import SEEN_PAIRS
 from scripts.cache import MARKER
 from scripts.prepare import demo_vlm as prepare
+from scripts.shared.errors import CommandError
 from tests.support.demo_checkpoint import make_base
 from vision.towers.internvit import load
 
@@ -214,11 +215,11 @@ def test_the_weights_are_in_the_package() -> None:
 
 def test_missing_and_foreign_weights_are_refused(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "WEIGHTS", tmp_path / "none")
-    with pytest.raises(RuntimeError, match="missing"):
+    with pytest.raises(CommandError, match="missing"):
         prepare.prepare_demo_vlm(Console(quiet=True))
     foreign = tmp_path / "foreign.safetensors"
     save_file({"language.model.layers.99.mlp.up_proj.up": torch.zeros(1)}, foreign)
     served = tmp_path / "served"
     served.mkdir()
-    with pytest.raises(RuntimeError, match=r"layers\.99"):
+    with pytest.raises(CommandError, match=r"layers\.99"):
         prepare.build(base, foreign, served)
