@@ -12,13 +12,13 @@ from common.sampling import SamplingFields
 
 # Name -> description, for Triton's metrics endpoint. "_total" marks counters.
 STATISTICS = {
-    "running": "Requests that the engine works on",
-    "waiting": "Requests inside the engine that wait for their first step or to go on",
-    "kv_cache_usage": "Part of the KV cache in use after the engine's last step, 0 to 1",
-    "looked_up_prompt_tokens_total": "Prompt tokens that were looked for in the KV cache",
-    "cached_prompt_tokens_total": "Prompt tokens that were found there",
-    "generated_tokens_total": "Tokens made, those of cancelled requests too",
-    "preemptions_total": "Requests put back because the KV cache was full",
+    "running": "Requests that the engine is processing",
+    "waiting": "Requests waiting inside the engine, for their first step or after a preemption",
+    "kv_cache_usage": "Share of the KV cache in use after the engine's last step, 0 to 1",
+    "looked_up_prompt_tokens_total": "Prompt tokens looked up in the prefix cache",
+    "cached_prompt_tokens_total": "Prompt tokens served from the prefix cache",
+    "generated_tokens_total": "Generated tokens, including those of cancelled requests",
+    "preemptions_total": "Requests preempted because the KV cache was full",
 }
 
 

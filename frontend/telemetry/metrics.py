@@ -22,11 +22,11 @@ CAUSES = ("client_gone", "timeout", "slow_reader", "shutdown")
 SCHEMES = ("data", "http", "https", "file", "other")
 FETCH_OUTCOMES = ("ok", "refused", "cancelled")
 
-REQUESTS = Counter("triton_chat_requests", "Requests by how they ended", ["endpoint", "outcome"])
-REJECTED = Counter("triton_chat_rejected", "Requests that the frontend itself refused", ["cause"])
-CANCELLED = Counter("triton_chat_cancellations", "Answers that ended early", ["cause"])
-IN_FLIGHT = Gauge("triton_chat_in_flight", "Admitted requests, queued ones included", multiprocess_mode="livesum")
-QUEUED = Gauge("triton_chat_queued", "Requests that wait for a slot", multiprocess_mode="livesum")
+REQUESTS = Counter("triton_chat_requests", "Requests by outcome", ["endpoint", "outcome"])
+REJECTED = Counter("triton_chat_rejected", "Requests refused by the frontend itself", ["cause"])
+CANCELLED = Counter("triton_chat_cancellations", "Answers that were cut off", ["cause"])
+IN_FLIGHT = Gauge("triton_chat_in_flight", "Admitted and queued requests", multiprocess_mode="livesum")
+QUEUED = Gauge("triton_chat_queued", "Queued requests", multiprocess_mode="livesum")
 TTFT = Histogram(
     "triton_chat_time_to_first_token_seconds",
     "From a request's arrival to the first content",
@@ -35,7 +35,7 @@ TTFT = Histogram(
 )
 ITL = Histogram(
     "triton_chat_inter_token_seconds",
-    "Between two pieces of an answer, which hold a token each unless the client or this process is slow",
+    "Between two chunks of an answer; a chunk has one token unless the client or this process is slow",
     ["endpoint"],
     buckets=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5),
 )
@@ -45,12 +45,10 @@ E2E = Histogram(
     ["endpoint"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
 )
-PROMPT_TOKENS = Counter("triton_chat_prompt_tokens", "Tokens of prompts", ["endpoint"])
-COMPLETION_TOKENS = Counter("triton_chat_completion_tokens", "Tokens of answers", ["endpoint"])
-CACHED_TOKENS = Counter("triton_chat_cached_tokens", "Tokens of prompts found in the KV cache", ["endpoint"])
-IMAGE_FETCHES = Counter(
-    "triton_chat_image_fetches", "Images and videos by how fetching them ended", ["scheme", "outcome"]
-)
+PROMPT_TOKENS = Counter("triton_chat_prompt_tokens", "Prompt tokens", ["endpoint"])
+COMPLETION_TOKENS = Counter("triton_chat_completion_tokens", "Output tokens", ["endpoint"])
+CACHED_TOKENS = Counter("triton_chat_cached_tokens", "Prompt tokens served from the prefix cache", ["endpoint"])
+IMAGE_FETCHES = Counter("triton_chat_image_fetches", "Fetched images and videos by outcome", ["scheme", "outcome"])
 IMAGE_BYTES = Counter("triton_chat_image_bytes", "Encoded bytes of fetched images and videos", ["scheme"])
 IMAGE_SECONDS = Histogram(
     "triton_chat_image_fetch_seconds",

@@ -195,10 +195,10 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
         argument_default=None,
         description=about,
         epilog=textwrap.fill(
-            "Settings of the frontend (triton-chat frontend --help) are taken as well, and those of the model "
+            "The options of the frontend (triton-chat frontend --help) are accepted too, and those of the model "
             f"repository: {', '.join('--' + name.replace('_', '-') for name in sorted(MODEL_SETTINGS))}. Any other "
-            "flag is an option of the engine by its own name, as `vllm serve` has it: --tensor-parallel-size 2. "
-            "The model comes first then.",
+            "flag is passed to the engine under its own name, as with `vllm serve`: --tensor-parallel-size 2. "
+            "Put MODEL first when you pass engine flags.",
             width=100,
             break_on_hyphens=False,
         ),
@@ -215,15 +215,17 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     add("--port", type=_port, help=f"port of the OpenAI API; 0 picks one (default {defaults.port})")
     add("--frontends", type=size_of, default=default_frontends(), help="frontend processes (default %(default)s here)")
     add("--max-model-len", type=size_of, help="context length in tokens, 16k and 16K too (default: the checkpoint's)")
-    add("--styler", help="family of prompts and answers (default: recognised from the checkpoint)")
+    add("--styler", help="model family, for prompts and answers (default: detected from the checkpoint)")
     add(
         "--engine",
         dest="engine_name",
         metavar="NAME",
         help="vllm (default), trtllm for a TensorRT-LLM engine, llmapi for TensorRT-LLM's LLM API, module:Class",
     )
-    add("--engine-dir", type=Path, help="folder that trtllm-build has written, for --engine trtllm (default: /engine)")
-    add("--world-size", type=size_of, help="GPUs of that engine; must be what it was built for, as is the default")
+    add("--engine-dir", type=Path, help="folder written by trtllm-build, for --engine trtllm (default: /engine)")
+    add(
+        "--world-size", type=size_of, help="GPUs of that engine; must be the number that it was built for (the default)"
+    )
     add(
         "--mpi-mode",
         choices=MPI_MODES,
@@ -237,19 +239,19 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     for endpoint in ("http", "grpc", "metrics"):
         default = getattr(defaults, f"triton_{endpoint}_port")
         add(f"--triton-{endpoint}-port", type=_port, help=f"Triton's {endpoint} port; 0 picks one (default {default})")
-    add("--ui", action="store_true", help="start the chat page as well (`make setup-ui` installs its packages)")
+    add("--ui", action="store_true", help="also start the chat page (`make setup-ui` installs its packages)")
     add("--ui-host", help=f"address of the chat page (default {defaults.ui_host})")
     add("--ui-port", type=_port, help=f"port of the chat page; 0 picks one (default {defaults.ui_port})")
     add(
         "--ready-timeout",
         type=float,
-        help=f"seconds until everything must be ready (default {defaults.ready_timeout:g})",
+        help=f"seconds within which everything must be ready (default {defaults.ready_timeout:g})",
     )
     add(
         "--restarts",
         type=_count,
         help=f"restarts of a process allowed within 15 minutes (default {defaults.restarts})",
     )
-    add("--log-dir", type=Path, help="where the logs of the parts go (default: logs in the cache folder)")
-    add("--verbose", action="store_true", help="show the parts' logs here as well")
+    add("--log-dir", type=Path, help="folder for the logs of all processes (default: logs in the cache folder)")
+    add("--verbose", action="store_true", help="also show the logs here")
     return parser
