@@ -230,5 +230,5 @@ def test_any_grouping_of_tokens_stops_at_the_same_place(
     assert add_up(deltas) == add_up(together)
     assert _finish(deltas) == _finish(together)
     if not chat and stop:
-        shown = add_up(deltas).content
-        assert not any(item in (shown if not include_stop else shown[:-1]) for item in stop)
+        content = add_up(deltas).content
+        assert not any(item in (content if not include_stop else content[:-1]) for item in stop)

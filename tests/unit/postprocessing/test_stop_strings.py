@@ -9,8 +9,8 @@ from postprocessing.stop_strings import StopMatcher
 
 def run(stops: list[str], pieces: list[str], *, include_stop: bool = False) -> tuple[list[str], str | None]:
     matcher = StopMatcher(stops, include_stop=include_stop)
-    shown = [matcher.feed(piece) for piece in pieces]
-    return [*shown, matcher.flush()], matcher.matched
+    sent = [matcher.feed(piece) for piece in pieces]
+    return [*sent, matcher.flush()], matcher.matched
 
 
 def test_without_stops_text_passes() -> None:
@@ -61,8 +61,8 @@ def test_any_cut_of_random_text_agrees_with_a_plain_search(include_stop: bool) -
             size = rng.randint(1, 5)
             pieces.append(rest[:size])
             rest = rest[size:]
-        shown, matched = run(stops, pieces, include_stop=include_stop)
-        assert ("".join(shown), matched) == (expected, min(ends)[2] if ends else None)
+        sent, matched = run(stops, pieces, include_stop=include_stop)
+        assert ("".join(sent), matched) == (expected, min(ends)[2] if ends else None)
 
 
 def test_work_is_linear_in_the_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,9 +109,9 @@ def test_transparency_is_white(name: str) -> None:
 def test_full_transparency_is_exact() -> None:
     image = COLOUR.copy()
     image.putalpha(Image.fromarray(np.where(np.arange(108).reshape(9, 12) % 2, 255, 0).astype(np.uint8)))
-    shown = np.asarray(decode_image(encode(image, "PNG"), LIMITS)).reshape(-1, 3)
-    assert (shown[::2] == 255).all()
-    assert np.array_equal(shown[1::2], np.asarray(COLOUR).reshape(-1, 3)[1::2])
+    pixels = np.asarray(decode_image(encode(image, "PNG"), LIMITS)).reshape(-1, 3)
+    assert (pixels[::2] == 255).all()
+    assert np.array_equal(pixels[1::2], np.asarray(COLOUR).reshape(-1, 3)[1::2])
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ def test_orientation(orientation: int, kind: str) -> None:
     assert same(upright, ImageOps.exif_transpose(plain(data)).convert("RGB"))
     # The first stored row is, by the standard, at the top, top, bottom, bottom, left, right, right, left.
     stored = np.asarray(plain(data).convert("RGB"))[0]
-    shown = np.asarray(upright)
-    side = [shown[0], shown[0, ::-1], shown[-1, ::-1], shown[-1], shown[:, 0], shown[:, -1], shown[::-1, -1]]
-    assert np.array_equal([*side, shown[::-1, 0]][orientation - 1], stored)
+    pixels = np.asarray(upright)
+    side = [pixels[0], pixels[0, ::-1], pixels[-1, ::-1], pixels[-1], pixels[:, 0], pixels[:, -1], pixels[::-1, -1]]
+    assert np.array_equal([*side, pixels[::-1, 0]][orientation - 1], stored)
 
 
 @pytest.mark.parametrize(
