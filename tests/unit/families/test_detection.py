@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,13 @@ def test_a_styler_by_name() -> None:
 
 def test_every_tool_parser_has_a_call_form() -> None:
     assert set(CALL_FORMS) == set(TOOL_PARSERS)
+
+
+def test_the_vision_part_names_styler_and_system_prompt(tmp_path: Path) -> None:
+    (tmp_path / "vision").mkdir()
+    (tmp_path / "vision" / "config.json").write_text(
+        json.dumps({"family": "internvl2_5", "system_prompt": "Look closely."})
+    )
+    styler = find_styler(checkpoint("llama", path=tmp_path))
+    assert styler.name == "internvl2_5"
+    assert styler.template_defaults == {"default_system": "Look closely."}

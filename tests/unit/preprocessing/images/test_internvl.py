@@ -1,105 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images in prompts: their places, their ids, and the requests that are refused."""
+"""InternVL's images in prompts: their places, their ids, and the requests that are refused."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from transformers import AutoTokenizer
-from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
-from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 
-from common.checkpoint import Checkpoint
-from common.errors import RequestError
-from common.tokenizer import ChatTokenizer
-from families.detection import find_styler
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from preprocessing.images.decode import ImageLimits
 from preprocessing.images.family import MediaOptions
-from preprocessing.images.gemma3 import Gemma3Images
-from preprocessing.images.internvl import InternVLImages
-from preprocessing.images.registry import find_images
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest
+from tests.support.image_prompts import LARGE, SMALL, VOCAB, WIDE, image, internvl_builder, png, refused, request, user
 from tests.support.videos import video
-
-OPTIONS = MediaOptions(limits=ImageLimits())
-VISION = {
-    "model_type": "internvit",
-    "family": "internvl2_5",
-    "image_size": 448,
-    "patch_size": 14,
-    "downsample_ratio": 0.5,
-    "min_dynamic_patch": 1,
-    "max_dynamic_patch": 12,
-    "use_thumbnail": True,
-    "image_start": "<img>",
-    "image_token": "<IMG_CONTEXT>",
-    "image_end": "</img>",
-}
-VOCAB = 151680
-SMALL, WIDE, LARGE = (300, 300), (896, 448), (1600, 1200)  # 1, 3 and 13 tiles
-
-
-def png(size: tuple[int, int], seed: int = 0) -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1] // 10 + 1, size[0] // 10 + 1, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).resize(size).save(file, "PNG")
-    return file.getvalue()
-
-
-def user(*parts: str | dict[str, Any]) -> dict[str, Any]:
-    content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
-    return {"role": "user", "content": content}
-
-
-def image(**fields: Any) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": fields}
-
-
-def request(messages: list[dict[str, Any]], *sizes: tuple[int, int]) -> PromptRequest:
-    files = tuple(png(size, seed) for seed, size in enumerate(sizes))
-    return PromptRequest(messages=json.dumps({"messages": messages}), images=files)
-
-
-def internvl_builder(folder: Path, options: MediaOptions = OPTIONS, max_model_len: int = 8192) -> PromptBuilder:
-    checkpoint = Checkpoint(folder, "qwen2", ("Qwen2ForCausalLM",), VOCAB, 32768, (151645,), 151643)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<img>", "</img>", "<IMG_CONTEXT>"]})
-    wrapped = ChatTokenizer(tokenizer)
-    images = InternVLImages(checkpoint, wrapped, options, VISION)
-    return PromptBuilder(checkpoint, wrapped, find_styler(checkpoint, "internvl2_5"), max_model_len, images)
-
-
-@pytest.fixture(scope="module")
-def internvl(qwen3_tokenizer_dir: Path) -> PromptBuilder:
-    return internvl_builder(qwen3_tokenizer_dir)
-
-
-@pytest.fixture(scope="module")
-def gemma3_tokenizer(gemma3_tokenizer_dir: Path) -> ChatTokenizer:
-    return ChatTokenizer.load(gemma3_tokenizer_dir)
-
-
-@pytest.fixture(scope="module")
-def gemma3(gemma3_tokenizer: ChatTokenizer) -> PromptBuilder:
-    return gemma3_builder(gemma3_tokenizer, OPTIONS)
-
-
-def gemma3_builder(tokenizer: ChatTokenizer, options: MediaOptions) -> PromptBuilder:
-    checkpoint = Checkpoint(Path(), "gemma3", ("Gemma3ForConditionalGeneration",), 262208, 32768, (1, 106), 0)
-    config = {"vision_config": {"image_size": 896}, "mm_tokens_per_image": 256}
-    images = Gemma3Images(checkpoint, tokenizer, options, config)
-    return PromptBuilder(checkpoint, tokenizer, find_styler(checkpoint), 16384, images)
-
-
-def refused(builder: PromptBuilder, given: PromptRequest) -> RequestError:
-    with pytest.raises(RequestError) as error:
-        builder.build(given)
-    return error.value
 
 
 def whole_text(builder: PromptBuilder, *turns: tuple[str, str]) -> list[int]:
@@ -261,122 +175,3 @@ class TestInternVL:
         messages = json.dumps({"messages": [user("?", image())]})
         error = refused(internvl, PromptRequest(messages=messages, images=(b"<html>no image</html>",)))
         assert (error.kind, error.param) == ("invalid_request", "messages")
-
-
-@pytest.fixture(scope="module")
-def processor(gemma3_tokenizer_dir: Path) -> Gemma3Processor:
-    tokenizer = AutoTokenizer.from_pretrained(
-        gemma3_tokenizer_dir,
-        extra_special_tokens={
-            "image_token": "<image_soft_token>",
-            "boi_token": "<start_of_image>",
-            "eoi_token": "<end_of_image>",
-        },
-    )
-    images = Gemma3ImageProcessorPil(do_rescale=False, do_normalize=False, size={"height": 896, "width": 896})
-    return Gemma3Processor(images, tokenizer, chat_template=tokenizer.chat_template, image_seq_length=256)
-
-
-class TestGemma3:
-    def expected(self, processor: Gemma3Processor, messages: list[Any], files: tuple[bytes, ...], **kwargs: Any) -> Any:
-        """(ids, pixels) by transformers. Its template takes {"type": "image"} parts."""
-        parts = {"image_url": lambda part: {"type": "image"}, "text": lambda part: part}
-        templated = [
-            {
-                **m,
-                "content": [parts[p["type"]](p) for p in m["content"]]
-                if isinstance(m["content"], list)
-                else m["content"],
-            }
-            for m in messages
-        ]
-        prompt = processor.apply_chat_template(templated, add_generation_prompt=True, tokenize=False)
-        images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
-        inputs = processor(text=prompt, images=images, add_special_tokens=False, **kwargs)
-        return inputs["input_ids"][0], np.array(inputs["pixel_values"]).transpose(0, 2, 3, 1)
-
-    @pytest.mark.parametrize(
-        ("messages", "sizes"),
-        [
-            ([user("使用中文描述这张图像", image())], [(640, 480)]),
-            ([user(image(), "What is this?")], [(1000, 300)]),
-            (
-                [{"role": "system", "content": "You are a helpful assistant."}, user("Describe\n", image())],
-                [(896, 896)],
-            ),
-            ([user("One: ", image(), " two: ", image(), "\nWhat differs?")], [(50, 60), (300, 200)]),
-            (
-                [user("Look", image()), {"role": "assistant", "content": "A tree."}, user(image(), "And now?")],
-                [(64, 64), (65, 65)],
-            ),
-        ],
-    )
-    def test_as_transformers(
-        self, gemma3: PromptBuilder, processor: Gemma3Processor, messages: list[Any], sizes: list[tuple[int, int]]
-    ) -> None:
-        given = request(messages, *sizes)
-        built = gemma3.build(given)
-        ids, pixels = self.expected(processor, messages, given.images)
-        assert built.input_ids == ids
-        assert np.array_equal(np.concatenate([picture.pixels for picture in built.pictures]), pixels)
-        extra = [number for number in built.extra_ids or () if number]
-        assert len(extra) == 256 * len(sizes)
-        assert len(set(extra)) == len(sizes)
-
-    @pytest.mark.parametrize("size", [(1600, 700), (700, 1600), (1000, 1000), (2500, 600), (300, 200)])
-    def test_pan_and_scan(
-        self, gemma3_tokenizer: ChatTokenizer, processor: Gemma3Processor, size: tuple[int, int]
-    ) -> None:
-        builder = gemma3_builder(gemma3_tokenizer, MediaOptions(ImageLimits(), pan_and_scan=True))
-        given = request([user(image(), "What is this?")], size)
-        built = builder.build(given)
-        ids, pixels = self.expected(
-            processor,
-            json.loads(given.messages or "")["messages"],
-            given.images,
-            do_pan_and_scan=True,
-            pan_and_scan_min_crop_size=256,
-            pan_and_scan_max_num_crops=4,
-            pan_and_scan_min_ratio_to_activate=1.2,
-        )
-        assert built.input_ids == ids
-        assert np.array_equal(built.pictures[0].pixels, pixels)
-        runs = built.pictures[0].extra_ids
-        assert len(set(runs)) == len(runs) == len(pixels)
-
-    def test_a_spelled_marker(self, gemma3: PromptBuilder) -> None:
-        error = refused(gemma3, request([user("a <start_of_image>", image())], SMALL))
-        assert "spells <start_of_image>" in error.message
-        assert "1 images, but 0" in refused(gemma3, request([user("a <start_of_image>")])).message
-        assert "spell a token" in refused(gemma3, request([user("<image_soft_token>", image())], SMALL)).message
-
-
-def test_which_checkpoints_take_images(
-    tmp_path: Path, qwen3_tokenizer_dir: Path, gemma3_tokenizer: ChatTokenizer, internvl: PromptBuilder
-) -> None:
-    def found(config: dict[str, Any], vision: dict[str, Any] | None, tokenizer: ChatTokenizer) -> type:
-        (tmp_path / "config.json").write_text(json.dumps(config))
-        (tmp_path / "vision").mkdir(exist_ok=True)
-        (tmp_path / "vision" / "config.json").write_text(json.dumps(vision or {}))
-        checkpoint = Checkpoint(tmp_path, config["model_type"], (), VOCAB, 32768, (1,), 0)
-        return type(find_images(checkpoint, tokenizer, OPTIONS))
-
-    assert found({"model_type": "qwen2"}, VISION, internvl.tokenizer) is InternVLImages
-    assert found({"model_type": "qwen2"}, None, internvl.tokenizer) is type(None)
-    assert found({"model_type": "gemma3", "vision_config": {}}, None, gemma3_tokenizer) is Gemma3Images
-    # A split Gemma 3 is only its language model: a text engine has no bidirectional attention for image tokens.
-    assert found({"model_type": "gemma3_text"}, {"model_type": "siglip_gemma3"}, gemma3_tokenizer) is type(None)
-    with pytest.raises(ValueError, match="has no token <IMG_CONTEXT>"):
-        found({"model_type": "qwen2"}, VISION, ChatTokenizer.load(qwen3_tokenizer_dir))
-    incomplete = {key: value for key, value in VISION.items() if key != "use_thumbnail"}
-    with pytest.raises(ValueError, match="use_thumbnail"):
-        found({"model_type": "qwen2"}, incomplete, internvl.tokenizer)
-
-
-def test_the_vision_part_names_styler_and_system_prompt(tmp_path: Path) -> None:
-    (tmp_path / "vision").mkdir()
-    (tmp_path / "vision" / "config.json").write_text(json.dumps({**VISION, "system_prompt": "Look closely."}))
-    checkpoint = Checkpoint(tmp_path, "llama", (), VOCAB, 32768, (1,), 0)
-    styler = find_styler(checkpoint)
-    assert styler.name == "internvl2_5"
-    assert styler.template_defaults == {"default_system": "Look closely."}

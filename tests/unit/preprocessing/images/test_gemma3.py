@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gemma 3's images in prompts, compared with transformers' processor."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import AutoTokenizer
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
+
+from common.tokenizer import ChatTokenizer
+from preprocessing.images.decode import ImageLimits
+from preprocessing.images.family import MediaOptions
+from preprocessing.prompt import PromptBuilder
+from tests.support.image_prompts import OPTIONS, SMALL, gemma3_builder, image, refused, request, user
+
+
+@pytest.fixture(scope="module")
+def gemma3(gemma3_tokenizer: ChatTokenizer) -> PromptBuilder:
+    return gemma3_builder(gemma3_tokenizer, OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def processor(gemma3_tokenizer_dir: Path) -> Gemma3Processor:
+    tokenizer = AutoTokenizer.from_pretrained(
+        gemma3_tokenizer_dir,
+        extra_special_tokens={
+            "image_token": "<image_soft_token>",
+            "boi_token": "<start_of_image>",
+            "eoi_token": "<end_of_image>",
+        },
+    )
+    images = Gemma3ImageProcessorPil(do_rescale=False, do_normalize=False, size={"height": 896, "width": 896})
+    return Gemma3Processor(images, tokenizer, chat_template=tokenizer.chat_template, image_seq_length=256)
+
+
+class TestGemma3:
+    def expected(self, processor: Gemma3Processor, messages: list[Any], files: tuple[bytes, ...], **kwargs: Any) -> Any:
+        """(ids, pixels) by transformers. Its template takes {"type": "image"} parts."""
+        parts = {"image_url": lambda part: {"type": "image"}, "text": lambda part: part}
+        templated = [
+            {
+                **m,
+                "content": [parts[p["type"]](p) for p in m["content"]]
+                if isinstance(m["content"], list)
+                else m["content"],
+            }
+            for m in messages
+        ]
+        prompt = processor.apply_chat_template(templated, add_generation_prompt=True, tokenize=False)
+        images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
+        inputs = processor(text=prompt, images=images, add_special_tokens=False, **kwargs)
+        return inputs["input_ids"][0], np.array(inputs["pixel_values"]).transpose(0, 2, 3, 1)
+
+    @pytest.mark.parametrize(
+        ("messages", "sizes"),
+        [
+            ([user("使用中文描述这张图像", image())], [(640, 480)]),
+            ([user(image(), "What is this?")], [(1000, 300)]),
+            (
+                [{"role": "system", "content": "You are a helpful assistant."}, user("Describe\n", image())],
+                [(896, 896)],
+            ),
+            ([user("One: ", image(), " two: ", image(), "\nWhat differs?")], [(50, 60), (300, 200)]),
+            (
+                [user("Look", image()), {"role": "assistant", "content": "A tree."}, user(image(), "And now?")],
+                [(64, 64), (65, 65)],
+            ),
+        ],
+    )
+    def test_as_transformers(
+        self, gemma3: PromptBuilder, processor: Gemma3Processor, messages: list[Any], sizes: list[tuple[int, int]]
+    ) -> None:
+        given = request(messages, *sizes)
+        built = gemma3.build(given)
+        ids, pixels = self.expected(processor, messages, given.images)
+        assert built.input_ids == ids
+        assert np.array_equal(np.concatenate([picture.pixels for picture in built.pictures]), pixels)
+        extra = [number for number in built.extra_ids or () if number]
+        assert len(extra) == 256 * len(sizes)
+        assert len(set(extra)) == len(sizes)
+
+    @pytest.mark.parametrize("size", [(1600, 700), (700, 1600), (1000, 1000), (2500, 600), (300, 200)])
+    def test_pan_and_scan(
+        self, gemma3_tokenizer: ChatTokenizer, processor: Gemma3Processor, size: tuple[int, int]
+    ) -> None:
+        builder = gemma3_builder(gemma3_tokenizer, MediaOptions(ImageLimits(), pan_and_scan=True))
+        given = request([user(image(), "What is this?")], size)
+        built = builder.build(given)
+        ids, pixels = self.expected(
+            processor,
+            json.loads(given.messages or "")["messages"],
+            given.images,
+            do_pan_and_scan=True,
+            pan_and_scan_min_crop_size=256,
+            pan_and_scan_max_num_crops=4,
+            pan_and_scan_min_ratio_to_activate=1.2,
+        )
+        assert built.input_ids == ids
+        assert np.array_equal(built.pictures[0].pixels, pixels)
+        runs = built.pictures[0].extra_ids
+        assert len(set(runs)) == len(runs) == len(pixels)
+
+    def test_a_spelled_marker(self, gemma3: PromptBuilder) -> None:
+        error = refused(gemma3, request([user("a <start_of_image>", image())], SMALL))
+        assert "spells <start_of_image>" in error.message
+        assert "1 images, but 0" in refused(gemma3, request([user("a <start_of_image>")])).message
+        assert "spell a token" in refused(gemma3, request([user("<image_soft_token>", image())], SMALL)).message
