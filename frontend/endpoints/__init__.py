@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The routes: each translates one OpenAI endpoint to ensemble requests and back."""
+"""The HTTP endpoints: each module maps one OpenAI endpoint to ensemble requests and their deltas to its answer."""

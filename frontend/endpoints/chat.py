@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chat completions: the body to ensemble requests, deltas to chunks or one message."""
+"""Chat completions: a body becomes ensemble requests, their deltas become chunks or one message."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
 def prompt_json(
     body: ChatPrompt, messages: list[dict[str, Any]], thinking: bool | None, raw: Mapping[str, Any]
 ) -> bytes:
-    """The `messages` tensor: the request's own fields that make the prompt."""
+    """Return the `messages` tensor: a JSON object with the fields of the request that determine the prompt."""
     prompt: dict[str, Any] = {"messages": messages}
     for name in ("tools", "tool_choice", "parallel_tool_calls") if body.tools else ():
         if raw.get(name) is not None:
@@ -71,7 +71,7 @@ def prompt_json(
 
 
 def _structured_outputs(body: ChatBody) -> dict[str, Any] | None:
-    """The constraint that is not said by response_format, which travels as it is."""
+    """Return the constraint as `structured_outputs`, unless it is in response_format, which is sent unchanged."""
     constraints = body.constraints()
     if not constraints or (body.response_format is not None and body.response_format.type != "text"):
         return None
@@ -131,7 +131,7 @@ class ChatPlan(Plan):
         return b"".join(frames)
 
     def chunks(self, choice: int, delta: Delta) -> bytes:
-        """Reasoning, content and each tool call in a chunk of its own: clients read one kind per chunk."""
+        """Write reasoning, content and each tool call as separate chunks, because clients read one kind per chunk."""
         logprobs = _logprobs_json(delta)
         values: list[bytes] = []
         if delta.reasoning:
@@ -178,7 +178,7 @@ class ChatPlan(Plan):
 
 
 def _echo(body: ChatBody) -> str:
-    """With `echo`, the text of a last message that the answer goes on with."""
+    """Return the text of a last assistant message, which the answer continues, if `echo` requests it."""
     last = body.messages[-1]
     content = last.get("content")
     return content if body.echo and last.get("role") == "assistant" and isinstance(content, str) else ""

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The logprobs of plain completions: parallel lists, where a chat has one object per token."""
+"""Log-probabilities in the format of plain completions: parallel lists instead of a chat's one object per token."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 class CompletionLogprobs:
-    """Converts one choice's entries in order. top: alternatives per token besides the token itself."""
+    """Converts the entries of one choice, in order. top: number of alternatives per token, besides the token itself."""
 
     def __init__(self, top: int) -> None:
         self._top = top
         self._offset = 0
 
     def convert(self, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """The next entries; `text_offset` goes on from the last call. A prompt's first token has no logprob."""
+        """Convert the next entries; `text_offset` continues. The first token of a prompt has no logprob."""
         tokens = [entry["token"] for entry in entries]
         offsets: list[int] = []
         for token in tokens:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain completions: prompts to ensemble requests, deltas to chunks or one body."""
+"""Plain completions: prompts become ensemble requests, their deltas become chunks or one body."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ async def plan_completion(service: Service, raw: dict[str, Any]) -> "CompletionP
     model = service.model_name(body.model)
     fields = sampling_inputs(body) | guide_inputs(body)
     fields |= {
-        # One token is the least that an engine generates; `adapt` drops it where none was asked for.
+        # Engines generate at least one token; `adapt` drops it if none was requested.
         "max_tokens": max(1, body.length),
         "return_log_probs": True if body.logprobs is not None else None,
         "parameters": _parameters(body),
@@ -66,7 +66,7 @@ def _parameters(body: CompletionBody) -> dict[str, Parameter]:
 
 
 class CompletionPlan(Plan):
-    """The requests of a plain completion and how their deltas are written; choice = prompt x n + i."""
+    """The requests of a plain completion and how their deltas are written. Choice = index of the prompt * n + i."""
 
     def __init__(
         self, body: CompletionBody, model: str, requests: Sequence[EnsembleRequest], echoes: Sequence[str]

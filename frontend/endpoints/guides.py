@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Constraints of a plain completion as the engine's guide tensors; a chat's are preprocessing's to work out."""
+"""Constraints of plain completions as the engine's guide tensors. Those of chats are built by preprocessing."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from frontend.protocol.common import GenerationBody
 
 
 def guide_inputs(body: GenerationBody) -> dict[str, Any]:
-    """The two guided-decoding fields of EnsembleRequest, or none."""
+    """Return the two guided-decoding fields of EnsembleRequest; empty if there is no constraint."""
     constraints = body.constraints()
     if not constraints:
         return {}
@@ -30,7 +30,7 @@ def _schema(value: Any) -> tuple[str, str]:
 
 
 def _choice(values: list[str]) -> tuple[str, str]:
-    # A JSON string literal is an EBNF one too.
+    # A JSON string literal is also an EBNF string literal.
     return "ebnf_grammar", "root ::= " + " | ".join(json.dumps(value, ensure_ascii=False) for value in values)
 
 

@@ -14,14 +14,14 @@ router = APIRouter()
 
 @router.get("/health/live")
 async def live() -> JSONResponse:
-    """This process serves HTTP, whatever the state of Triton."""
+    """Return 200: this process serves HTTP, whatever the state of Triton."""
     return JSONResponse({"status": "live"})
 
 
 @router.get("/health")
 @router.get("/health/ready")
 async def ready(request: Request) -> JSONResponse:
-    """200 only where Triton and each of its models can serve, else 503 saying which cannot."""
+    """Return 200 if Triton and all of its models can serve, else 503 naming those that cannot."""
     service: Service = request.app.state.service
     parts = await service.triton.readiness()
     missing = [name for name, is_ready in parts.items() if not is_ready]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GET /v1/models: the served names of the one model."""
+"""GET /v1/models: the names under which the one model is served."""
 
 from typing import Any
 

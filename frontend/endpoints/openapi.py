@@ -27,12 +27,12 @@ router = APIRouter()
 
 @router.get("/openapi.json")
 async def openapi() -> Response:
-    """The document, made once."""
+    """Return the document, which is built once, at import."""
     return Response(_DOCUMENT, media_type=JSON)
 
 
 def document() -> Schema:
-    """The OpenAPI 3.1 document as JSON values."""
+    """Build the OpenAPI 3.1 document as JSON values."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -56,7 +56,7 @@ def _paths() -> Schema:
     tokenize = {"anyOf": [ref("TokenizeChatBody"), ref("TokenizeTextBody")]}
     return {
         "/v1/chat/completions": _post("Answer a chat", ref("ChatBody"), "ChatCompletion", "one ChatCompletionChunk"),
-        "/v1/completions": _post("Go on with a text", ref("CompletionBody"), "Completion", "one Completion"),
+        "/v1/completions": _post("Complete a text", ref("CompletionBody"), "Completion", "one Completion"),
         "/v1/responses": _post(
             "Answer a chat in the form of responses; nothing is stored", ref("ResponseBody"), "Response", "one event"
         ),
@@ -74,10 +74,10 @@ def _paths() -> Schema:
 
 
 def _post(summary: str, body: Schema, answer: str, event: str | None = None) -> Schema:
-    """event: what the data of each server-sent event holds where the answer can be streamed."""
+    """Describe a POST endpoint. event: the content of each server-sent event, if the answer can be streamed."""
     content: Schema = {JSON: {"schema": ref(answer)}}
     if event:
-        # Where a body is a stream of events, tools read the schema as that of one event.
+        # For a stream of events, tools read the schema as that of one event.
         about = f"With stream: {event} or an Error as JSON; [DONE] ends the stream of a chat or a completion"
         one: Schema = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
         content[EVENTS] = {"schema": one | {"description": about}}
@@ -102,7 +102,7 @@ def _health(summary: str) -> Schema:
 
 
 def _errors() -> Schema:
-    """Every status that the tables of errors know."""
+    """Describe every status of the tables of errors."""
     codes: dict[int, list[str]] = {}
     for shape in (*KINDS.values(), *REFUSALS.values()):
         codes.setdefault(shape.status, []).append(shape.code or shape.type)
@@ -113,7 +113,7 @@ def _errors() -> Schema:
 
 
 def _answer(description: str, content: Schema) -> Schema:
-    named = {"description": "The request's own id where it sent one", "schema": {"type": "string"}}
+    named = {"description": "The request's own id if it sent one", "schema": {"type": "string"}}
     return {"description": description, "headers": {"X-Request-Id": named}, "content": content}
 
 
@@ -121,14 +121,14 @@ def _schemas() -> Schema:
     made = models_json_schema([(body, "validation") for body in BODIES], ref_template="#/components/schemas/{model}")
     schemas: Schema = made[1]["$defs"]
     for body in ("ChatBody", "TokenizeChatBody"):
-        # The validation of messages is a function (protocol.messages), not a model.
+        # Messages are validated by a function (common.chat.messages), not by a model.
         messages = {"type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": ref("Message")}
         schemas[body]["properties"]["messages"] = messages
     return schemas | _MESSAGES | ANSWERS | {"ResponseBody": _response_body(schemas["ChatBody"]["properties"])}
 
 
 def _response_body(chat: Schema) -> Schema:
-    """What `frontend.endpoints.responses_input` reads; the fields it passes on are a chat's."""
+    """Describe the body that `frontend.endpoints.responses_input` reads; the fields that it passes on are a chat's."""
     same = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "chat_template_kwargs", "enable_thinking")
     named_tool = {"type": "object", "required": ["name"], "properties": {"type": {"const": "function"}, "name": TEXT}}
     text_format = {"type": "object", "required": ["type"], "properties": {"type": {"enum": list(_TEXT_FORMATS)}}}

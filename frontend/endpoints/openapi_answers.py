@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shapes of the frontend's answers as JSON schemas, for its OpenAPI document."""
+"""JSON schemas of the frontend's answers, for its OpenAPI document."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ _COMPLETION_LOGPROBS = _or_null(
 _FUNCTION: Schema = {"name": TEXT, "arguments": TEXT}
 _CALL = _object({"id": TEXT, "type": {"const": "function"}, "function": _object(_FUNCTION)})
 _CALL_DELTA = _object({"index": COUNT, "function": _object({}, _FUNCTION)}, {"id": TEXT, "type": {"const": "function"}})
-# Fields that chunks and messages of a chat have alike, if there is something in them.
+# Optional texts that the chunks and the messages of a chat have in common.
 _ANSWER_TEXTS: Schema = {"reasoning_content": TEXT, "reasoning": TEXT}
 
 ANSWERS: Schema = {

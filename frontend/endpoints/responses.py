@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/v1/responses`: the chat completion underneath, written as response items and their events. Nothing is stored."""
+"""`/v1/responses`: a chat completion, written as response items and their events. Nothing is stored."""
 
 import time
 from typing import Any
@@ -17,19 +17,19 @@ Event = dict[str, Any]
 
 
 async def plan_response(service: Service, raw: dict[str, Any]) -> "ResponsePlan":
-    """Validate and map; see `chat_body` for what is refused."""
+    """Validate the body and map it to tensors; `chat_body` lists the refused fields."""
     return ResponsePlan(await plan_chat(service, chat_body(raw)), raw)
 
 
 class ResponsePlan(Plan):
-    """One state machine for streamed and whole answers: a whole one is its items without the events."""
+    """Writes streamed and whole answers with one state machine: a whole answer is its items without the events."""
 
     def __init__(self, chat: ChatPlan, raw: dict[str, Any]) -> None:
         self.id = new_id("resp")
         self.requests = chat.requests
         self.image_urls = chat.image_urls
         self.stream = chat.stream
-        # The closing events hold the usage, so they are always written.
+        # The last events hold the usage, so they are always written.
         self.include_usage = True
         self.usage = chat.usage
         self._chat = chat
@@ -57,7 +57,7 @@ class ResponsePlan(Plan):
         try:
             orjson.dumps(self._about)
         except orjson.JSONEncodeError:
-            # What the answer repeats was read, but is more than can be written.
+            # The answer repeats fields of the request, and orjson reads deeper nesting than it writes.
             raise RequestError("The request is nested too deeply") from None
 
     def adapt(self, delta: Delta) -> Delta:
@@ -105,7 +105,7 @@ class ResponsePlan(Plan):
 
 
 class Items:
-    """The output items: reasoning, message and function calls, each open until something else begins."""
+    """The output items: reasoning, message and function calls. Each is open until another begins."""
 
     def __init__(self) -> None:
         self.done: list[dict[str, Any]] = []
@@ -113,7 +113,7 @@ class Items:
         self._text = ""
 
     def feed(self, delta: Delta) -> list[Event]:
-        """The events of a delta."""
+        """Add a delta and return its events."""
         events: list[Event] = []
         if delta.reasoning:
             events += self._add_text("reasoning", delta.reasoning)
@@ -124,7 +124,7 @@ class Items:
         return events
 
     def close(self) -> list[Event]:
-        """End the open item, if there is one."""
+        """End the open item, if there is one, and return its events."""
         item, self._open = self._open, None
         if item is None:
             return []
@@ -193,7 +193,7 @@ def _text_part(text: str) -> dict[str, Any]:
 
 
 def _usage(chat: dict[str, Any]) -> dict[str, Any]:
-    """Chat usage under this endpoint's names."""
+    """Return a chat's usage under the names of this endpoint."""
     cached = chat.get("prompt_tokens_details", {}).get("cached_tokens", 0)
     reasoning = chat.get("completion_tokens_details", {}).get("reasoning_tokens", 0)
     return {

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A body of `/v1/responses` as the chat body that asks for the same."""
+"""Bodies of `/v1/responses`, converted to equivalent chat bodies."""
 
 from typing import Any
 
 from common.chat.messages import DETAILS
 from common.errors import RequestError
 
-# Fields that would change the answer and that nothing here keeps or runs.
+# Fields that would change the answer and are not supported: no responses are stored and no tools are run.
 REFUSED = ("previous_response_id", "conversation", "prompt", "background", "max_tool_calls", "top_logprobs")
 SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "chat_template_kwargs", "enable_thinking")
 TEXT_PARTS = ("input_text", "output_text", "text")
 
 
 def chat_body(raw: dict[str, Any]) -> dict[str, Any]:
-    """Raises RequestError naming the field that cannot be honoured; the chat body's own checks come after."""
+    """Convert a body; it is then checked as a chat body. Raises RequestError naming a field that is not supported."""
     for name in REFUSED:
         if raw.get(name):
             raise RequestError(f"'{name}' is not supported", param=name)
@@ -53,7 +53,7 @@ def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], where: str) 
     elif kind == "function_call":
         function = {"name": item.get("name"), "arguments": item.get("arguments")}
         call = {"id": item.get("call_id"), "type": "function", "function": function}
-        # Calls that follow each other, or the text before them, are one turn of the model.
+        # Successive calls, and the text before them, are one turn of the model.
         if messages and messages[-1]["role"] == "assistant":
             messages[-1].setdefault("tool_calls", []).append(call)
         else:
@@ -61,7 +61,7 @@ def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], where: str) 
     elif kind == "function_call_output":
         content = _content(item.get("output"), where)
         messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
-    elif kind != "reasoning":  # earlier reasoning is dropped from history, as the families' templates do
+    elif kind != "reasoning":  # reasoning of earlier turns is dropped, as the chat templates do
         raise RequestError(f"{where}: items of this type are not supported", param="input")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a chat and a plain completion ask of the engine, as ensemble inputs and request parameters."""
+"""The sampling fields of chats and plain completions, as ensemble inputs and request parameters."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from frontend.triton.tensors import Parameter
 
 
 def sampling_inputs(body: GenerationBody) -> dict[str, Any]:
-    """Fields of EnsembleRequest that do not depend on the kind of completion."""
+    """Return the fields of EnsembleRequest that chats and plain completions have in common."""
     sampling = {name: getattr(body, name) for name in SAMPLING}
     top_p = body.top_p
     top_k = body.top_k if body.top_k and body.top_k > 0 else None
     if body.temperature == 0 or top_p == 0:
-        # Both mean the most likely token. Engines differ in how they take a zero, but not in top_k 1.
+        # Both request the most likely token. Engines differ in their handling of 0, but not of top_k 1.
         top_k, top_p = 1, 1.0
     bias = sorted((int(token), value) for token, value in (body.logit_bias or {}).items())
     return {
@@ -28,11 +28,11 @@ def sampling_inputs(body: GenerationBody) -> dict[str, Any]:
         "stop_token_ids": tuple(body.stop_token_ids or ()),
         "logit_bias_ids": tuple(token for token, _ in bias),
         "logit_bias_values": tuple(value for _, value in bias),
-        # A stop string is found in the text, after the engine: only a streaming engine can be stopped there.
+        # Stop strings are matched in postprocessing: only a streaming engine can be stopped by them.
         "stream": bool(body.stream or body.stop),
     }
 
 
 def engine_parameters(body: GenerationBody) -> dict[str, Parameter]:
-    """Request parameters for what the engine's tensors have no name for."""
+    """Return the request parameters of fields that no tensor of the engine carries."""
     return {"request_priority": body.priority} if body.priority else {}

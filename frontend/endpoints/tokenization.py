@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""POST /tokenize and /detokenize, answered by Triton's own pre- and postprocessing."""
+"""POST /tokenize and /detokenize, answered by the models `preprocessing` and `postprocessing`."""
 
 from typing import Any
 
@@ -55,6 +55,6 @@ async def _tokenize_chat(service: Service, raw: dict[str, Any]) -> list[int]:
 
 
 def _check_special_tokens(asked: bool | None, *, always: bool) -> None:
-    """Preprocessing puts them around a text and not around a chat, whose template writes its own."""
+    """Refuse what preprocessing does not do: it adds special tokens to texts, not to chats, whose template has them."""
     if asked not in (None, always):
         raise RequestError(f"'add_special_tokens' can only be {always} here", param="add_special_tokens")

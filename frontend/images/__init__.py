@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and videos by URL: data:, http(s): and file:, each within its limits."""
+"""Fetching of images and videos from data:, http(s): and file: URLs, within limits."""
 
 from frontend.images.fetcher import ImageFetcher
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which hosts, and which of their addresses, images may come from."""
+"""The hosts and addresses that images may be fetched from."""
 
 import asyncio
 import socket
@@ -8,16 +8,16 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
 from frontend.images.limits import FetchError
 
-# A host and a port to the host's addresses as text, the best first.
+# Host and port -> the host's addresses as text, the preferred first.
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
-# Networks that Python's `is_global` lets pass in one of its versions, and that no image comes from.
+# Networks that `is_global` accepts in some version of Python, and that no image comes from.
 _NOT_PUBLIC_4 = (
     IPv4Network("192.0.0.0/24"),  # IETF protocol assignments; a cloud's metadata service is here
     IPv4Network("192.88.99.0/24"),  # 6to4 relays (RFC 7526)
-    IPv4Network("168.63.129.16/32"),  # the host's own service on a large cloud, reachable from its machines alone
+    IPv4Network("168.63.129.16/32"),  # the host's own service on a large cloud, reachable only from its machines
 )
-# IANA has given out global unicast addresses in 2000::/3 alone.
+# IANA has assigned global unicast addresses only in 2000::/3.
 _GLOBAL_6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = (
     IPv6Network("2001::/23"),  # IETF protocol assignments, Teredo among them
@@ -25,20 +25,20 @@ _NOT_PUBLIC_6 = (
     IPv6Network("2002::/16"),  # 6to4: holds any IPv4 address
     IPv6Network("3fff::/20"),  # documentation
 )
-# In a network with DNS64 every IPv4 host has such an address (RFC 6052): it is as public as the address inside it.
+# With DNS64, every IPv4 host has such an address (RFC 6052). It is public if the IPv4 address in it is.
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 async def system_resolve(host: str, port: int) -> list[str]:
-    """The system's own look-up, which also reads numeric hosts in every form (0x7f.1, 2130706433)."""
+    """Resolve a host with the system's resolver, which also accepts numeric hosts in any form (0x7f.1, 2130706433)."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 
 class Hosts:
-    """The hosts that may be connected to.
+    """The hosts to which connections are allowed.
 
-    allowed: names; none means every host. private: addresses that are not public may be connected to.
+    allowed: their names; empty for all. private: addresses that are not public are allowed too.
     """
 
     def __init__(self, allowed: Sequence[str], private: bool, resolve: Resolve = system_resolve) -> None:
@@ -47,10 +47,11 @@ class Hosts:
         self._resolve = resolve
 
     async def addresses(self, host: str, port: int) -> Sequence[str]:
-        """The addresses to connect to. Raises FetchError, and OSError where the host has none.
+        """Resolve a host to the addresses to connect to.
 
-        One address that is not public refuses the host, though only checked addresses are connected to: a public
-        host has no such address, and a name that has both is misconfigured or tries what this check is against.
+        A host is refused if any of its addresses is not public: a public host has no such address, so a name that
+        has both kinds is misconfigured or an attack.
+        Raises FetchError if the host is not allowed, OSError if it has no address.
         """
         if self._allowed and host.lower().rstrip(".") not in self._allowed:
             raise FetchError("its host is not allowed (image_hosts)")
@@ -63,7 +64,7 @@ class Hosts:
 
 
 def is_public(text: str) -> bool:
-    """Whether an address belongs to the internet at large."""
+    """Whether an address is a public address of the internet."""
     address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv4Address):
         return _is_public_4(address)

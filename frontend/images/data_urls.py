@@ -12,9 +12,9 @@ _WHITESPACE = b" \t\n\f\r"
 
 
 def decode_data_url(url: str) -> bytes:
-    """The bytes in a data: URL. Its media type is not looked at: the bytes say what they are.
+    """Decode the bytes of a data: URL. Its media type is ignored, as the bytes show what they are.
 
-    Raises FetchError.
+    Raises FetchError if the URL is malformed.
     """
     header, comma, data = url.partition("#")[0].partition(",")
     if not comma:

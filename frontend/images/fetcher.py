@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images of one request, fetched side by side; the one place where a failed fetch becomes a client's error."""
+"""Fetches the images of one request in parallel, and turns failures into the client's errors."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from frontend.telemetry.request_record import current
 
 
 class ImageFetcher:
-    """Fetches the encoded bytes of images and videos. Every refusal is a RequestError on `messages`."""
+    """Fetches the encoded bytes of images and videos. Every failure is a RequestError with the param `messages`."""
 
     def __init__(self, settings: Settings, resolve: Resolve = system_resolve) -> None:
         self._settings = settings
@@ -30,10 +30,11 @@ class ImageFetcher:
         )
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._web.close()
 
     async def fetch(self, urls: Sequence[str]) -> tuple[bytes, ...]:
-        """The files in the order of their URLs. When one fails, or the caller is cancelled, all fetching ends."""
+        """Fetch files, in the order of their URLs. If one fails or the caller is cancelled, all are cancelled."""
         current().images = len(urls)
         if len(urls) > self._settings.max_images:
             message = f"messages: at most {self._settings.max_images} images and videos are allowed (max_images)"

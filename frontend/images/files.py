@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`file:` URLs, only below the directories that the operator lists."""
+"""Reads `file:` URLs, only below the directories that the operator lists."""
 
 import os
 import stat
@@ -9,15 +9,16 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from frontend.images.limits import FetchError
 
-# O_NONBLOCK: opening a FIFO must not wait for its writer. O_NOFOLLOW: the path is resolved; a link there is a new one.
+# O_NONBLOCK: opening a FIFO must not wait for its writer. O_NOFOLLOW: the path is resolved, so a link in it is new.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def read_file(url: str, directories: Sequence[Path], most: int) -> bytes:
-    """Up to `most` bytes of a regular file below one of the (resolved) directories.
+    """Read up to `most` bytes of a regular file below one of the directories, which are resolved.
 
-    What the path leads to by symbolic links counts. A file that is missing or lies elsewhere is refused alike, so
-    that nobody learns what there is. Raises FetchError, and OSError or ValueError where the file cannot be read.
+    The path is checked after following symbolic links. The same FetchError is raised if a file is missing and if it
+    is elsewhere, so that clients cannot find out which files exist. Raises OSError or ValueError if the file cannot
+    be read.
     """
     path = _resolve(url)
     if not any(path.is_relative_to(directory) for directory in directories) or not path.is_file():
@@ -34,7 +35,7 @@ def _resolve(url: str) -> Path:
         raise FetchError("a file: URL can only name a file of the server itself (file:///...)")
     try:
         return Path(os.fsdecode(unquote_to_bytes(parts.path))).resolve()
-    except RuntimeError:  # How Python 3.11 and 3.12 report a loop of links.
+    except RuntimeError:  # Python 3.11 and 3.12 report a loop of links like this.
         raise _not_allowed() from None
 
 

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one image or video, and all of a request together, may weigh."""
+"""Limits on the bytes of one image or video, and of all those of a request."""
 
 
 class FetchError(Exception):
-    """Why one image cannot be had: a phrase that follows "image 2: ". It holds nothing that the client did not send."""
+    """The reason why an image cannot be fetched: a phrase to follow "image 2: ". It may be shown to clients."""
 
 
 class Allowance:
-    """Bytes that the images of one request may still have together."""
+    """The bytes left for all images of one request."""
 
     def __init__(self, limit: int) -> None:
         self.limit = self.left = limit
 
 
 class Meter:
-    """Counts the bytes of one image against its own limit and against its request's.
+    """Counts the bytes of one image against its own limit and the limit of its request.
 
-    option: the setting behind the limit, for the message.
+    option: the name of the setting that has the image's limit, for the message.
     """
 
     def __init__(self, limit: int, option: str, allowance: Allowance) -> None:
@@ -26,7 +26,7 @@ class Meter:
         self._allowance = allowance
 
     def add(self, size: int) -> None:
-        """Raises FetchError where `size` more bytes are too many."""
+        """Count `size` more bytes; raises FetchError if they exceed a limit."""
         self._left -= size
         self._allowance.left -= size
         if self._left < 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`http:` and `https:` URLs, fetched only from addresses that were checked."""
+"""Downloads `http:` and `https:` URLs, only from checked addresses."""
 
 import httpx
 
@@ -11,29 +11,30 @@ MAX_CONNECTIONS = 256  # of the process
 _HEADERS = {
     "User-Agent": f"triton-chat/{__version__}",
     "Accept": "*/*",
-    # Bodies are taken as they come: nothing small may unfold into something large before its bytes are counted.
+    # No compression: a small body must not expand to a large one before its bytes are counted.
     "Accept-Encoding": "identity",
 }
 
 
 class Web:
-    """Downloads. Nothing is kept between two of them: no cookies, no proxies of the environment, no connections."""
+    """Downloads files. No state is kept or used: no cookies, no connections, no proxies of the environment."""
 
     def __init__(self, hosts: Hosts, max_redirects: int) -> None:
         self._hosts = hosts
         self._max_redirects = max_redirects
-        # A connection is pooled by its address, so a kept one would serve another host of that address without
-        # that host's certificate being looked at.
+        # Connections are pooled by address: one that is kept alive would be used for another host of that address
+        # without a check of that host's certificate.
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=0)
         self._transport = httpx.AsyncHTTPTransport(limits=limits)
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._transport.aclose()
 
     async def download(self, url: str, meter: Meter) -> bytes:
-        """The body behind a URL and its redirects.
+        """Download a URL, following redirects.
 
-        Raises FetchError, and httpx's errors, OSError or ValueError where the host does not answer as it should.
+        Raises FetchError, or an error of httpx, OSError or ValueError if the host does not answer correctly.
         """
         target = httpx.URL(url)
         for _ in range(self._max_redirects + 1):
@@ -58,7 +59,7 @@ class Web:
         port = target.port or (443 if target.scheme == "https" else 80)
         failure: httpx.ConnectError | None = None
         for address in await self._hosts.addresses(host, port):
-            # The checked address itself is connected to: a second look-up could give another one.
+            # Connect to the checked address: resolving the name a second time could return another one.
             request = httpx.Request(
                 "GET",
                 target.copy_with(host=address, fragment=None),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the OpenAI API lets a client send; the values are validated here and nowhere else."""
+"""The request bodies of the OpenAI API, and their validation."""

@@ -14,6 +14,8 @@ MAX_TOOLS = 1024
 
 
 class Function(Body):
+    """The definition of a function that the model may call."""
+
     name: Annotated[str, Field(pattern=f"^{TOOL_NAME}$")]
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -21,21 +23,27 @@ class Function(Body):
 
 
 class Tool(Body):
+    """An element of `tools`."""
+
     type: Literal["function"]
     function: Function
 
 
 class NamedFunction(Body):
+    """The name of a function that must be called."""
+
     name: str
 
 
 class NamedTool(Body):
+    """A `tool_choice` that names a function."""
+
     type: Literal["function"]
     function: NamedFunction
 
 
 class ChatPrompt(Body):
-    """The fields that make the prompt; /tokenize takes them too."""
+    """The fields that determine the prompt, which /tokenize has too."""
 
     model: str | None = None
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
@@ -55,7 +63,7 @@ class ChatPrompt(Body):
         return self
 
     def thinking(self, default: bool | None) -> bool | None:
-        """Whether the model shall think: the request's own word, else `default` (None: the model's default)."""
+        """Whether the model reasons: as the request says, else `default` (None: the model's default)."""
         if self.enable_thinking is not None:
             return self.enable_thinking
         asked = (self.chat_template_kwargs or {}).get("enable_thinking")
@@ -65,6 +73,8 @@ class ChatPrompt(Body):
 
 
 class ChatBody(GenerationBody, ChatPrompt):
+    """The whole body of a chat completion."""
+
     max_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
     logprobs: bool | None = None
@@ -107,14 +117,15 @@ class ChatBody(GenerationBody, ChatPrompt):
 
     @property
     def length(self) -> int | None:
-        """Tokens to generate at most; None is what is left of the context."""
+        """Maximum number of tokens to generate; None for the rest of the context."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
     def tool_names(self) -> set[str]:
+        """The names of the functions in `tools`."""
         return {tool.function.name for tool in self.tools or ()}
 
     def tool_choice_name(self) -> str:
-        """tool_choice as AnswerOptions spells it."""
+        """`tool_choice` in the form of AnswerOptions."""
         if isinstance(self.tool_choice, NamedTool):
             return f"function:{self.tool_choice.function.name}"
         return self.tool_choice or "auto"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fields that chat and plain completions share, and how they become the ensemble's inputs."""
+"""The fields that the bodies of chats and plain completions have in common."""
 
 from typing import Annotated, Any
 
@@ -17,22 +17,24 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
 def _one_or_more(schema: dict[str, Any]) -> None:
-    """`stop` may be one text too."""
+    """Add to the schema that `stop` may also be one string."""
     schema["anyOf"].append({"type": "string", "maxLength": 4096})
 
 
 class Body(BaseModel):
-    """A request body. Strict: "5" is no number and true is no integer, but 1 is a float."""
+    """A request body. Types are strict: "5" is not a number and true is not an integer, but 1 is a float."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
 class StreamOptions(Body):
+    """`stream_options`."""
+
     include_usage: bool | None = None
 
 
 class StructuredOutputs(Body):
-    """vLLM's `structured_outputs`: exactly one of these."""
+    """vLLM's `structured_outputs`: exactly one of its fields is given."""
 
     json_: str | dict[str, Any] | None = Field(None, alias="json")
     regex: str | None = None
@@ -46,16 +48,21 @@ class StructuredOutputs(Body):
         return self
 
     def given(self) -> dict[str, Any]:
+        """The fields that are not None, by their JSON names."""
         values = {"json": self.json_, "regex": self.regex, "choice": self.choice, "grammar": self.grammar}
         return {name: value for name, value in values.items() if value is not None}
 
 
 class JsonSchema(Body):
+    """The `json_schema` of a response format."""
+
     name: str | None = None
     schema_: dict[str, Any] = Field(alias="schema")
 
 
 class ResponseFormat(Body):
+    """`response_format`."""
+
     type: str
     json_schema: JsonSchema | None = None
 
@@ -69,7 +76,7 @@ class ResponseFormat(Body):
 
 
 class GenerationBody(Body):
-    """What a chat and a plain completion have in common. Null is the same as absent in every field."""
+    """The common fields of a chat and a plain completion. Null is the same as absent in every field."""
 
     model: str | None = None
     temperature: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
@@ -128,14 +135,16 @@ class GenerationBody(Body):
 
     @property
     def choices(self) -> int:
+        """The number of answers to each prompt."""
         return self.n or 1
 
     @property
     def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk that holds the usage."""
         return self.stream_options is not None and self.stream_options.include_usage is True
 
     def constraints(self) -> list[dict[str, Any]]:
-        """What the answer's form is constrained to, each in the form of `structured_outputs`."""
+        """The constraints on the form of the answer, each as a field of `structured_outputs`."""
         given: list[dict[str, Any]] = []
         if self.response_format is not None and self.response_format.type == "json_object":
             given.append({"json_object": True})

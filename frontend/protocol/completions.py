@@ -21,7 +21,7 @@ _PROMPT_SCHEMA = {
 
 
 class CompletionBody(GenerationBody):
-    """`prompt` is kept as a list of prompts, each a text or token ids."""
+    """The body of a plain completion. `prompt` becomes a list of prompts, each a text or token ids."""
 
     prompt: Annotated[list[Prompt], WithJsonSchema(_PROMPT_SCHEMA)]
     max_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
@@ -56,4 +56,5 @@ class CompletionBody(GenerationBody):
 
     @property
     def length(self) -> int:
+        """Maximum number of tokens to generate."""
         return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens

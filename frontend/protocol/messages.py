@@ -11,11 +11,11 @@ from common.errors import RequestError
 
 
 class VideoUrl(str):
-    """The URL of a video. It is fetched as an image's is, within a video's limits."""
+    """The URL of a video; it is fetched like an image, with the limits of videos."""
 
 
 def clean_messages(messages: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The messages without null fields, and the URLs of their images and videos in order.
+    """Check messages; return them without null fields, and the URLs of their images and videos in order.
 
     An image or video keeps its place but not its URL: the file itself travels as a tensor.
     Raises RequestError naming the invalid field.
@@ -24,7 +24,7 @@ def clean_messages(messages: Sequence[dict[str, Any]]) -> tuple[list[dict[str, A
     try:
         return [_clean(message, f"messages[{at}]", urls) for at, message in enumerate(messages)], urls
     except PositionError as error:
-        # The field in full, but of an earlier tool call only the list. What a client sent is not repeated.
+        # The param is the position, for tool calls that of their list. The value that the client sent is not quoted.
         message, calls, _ = error.where.partition(".tool_calls")
         raise RequestError(f"{error.where} {error.problem}", param=message + calls) from None
 
@@ -43,7 +43,7 @@ def _part(given: dict[str, Any], checked: str | MediaPart, where: str, urls: lis
     if isinstance(checked, str):
         return {"type": "text", "text": checked}
     kind = given["type"]
-    # Given as it is, or in an object.
+    # The URL is given as a string, or in an object.
     media = given[kind] if isinstance(given.get(kind), dict) else {"url": given.get(kind)}
     url = media.get("url")
     if not isinstance(url, str):

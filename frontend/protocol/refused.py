@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fields that would change the answer and cannot be honoured: a 400 that names them, unless at a harmless value.
+"""Unsupported fields that would change the answer: a 400 names them, unless their value has no effect.
 
 Fields that are in no table and no model (`user`, `metadata`, `store`, `service_tier` and whatever comes) are ignored.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import RequestError
 
-# Field -> the values besides null that ask for nothing.
+# Field -> the values, besides null, that have no effect.
 _COMMON: dict[str, tuple[Any, ...]] = {
     "add_special_tokens": (),
     "allowed_token_ids": ([],),
@@ -58,10 +58,10 @@ _HINTS = {"functions": "use 'tools'", "function_call": "use 'tool_choice'", "bes
 
 
 def refuse(body: Mapping[str, Any], table: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise RequestError naming the first field of the table that asks for something."""
+    """Raise RequestError naming a field of the table if its value would have an effect."""
     for name in body.keys() & table.keys():
         value = body[name]
-        # 1 == True to Python, but `"best_of": true` is a mistake of the client's.
+        # 1 == True in Python, but `"best_of": true` is an error of the client.
         if value is not None and not any(
             value == harmless and type(value) is type(harmless) for harmless in table[name]
         ):

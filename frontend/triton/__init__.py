@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gRPC side: Triton's models, tensors and streams."""
+"""The gRPC client of Triton: models, tensors and the stream."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests that nobody waits for any more, stopped until Triton is done with them.
+"""Stops requests that nobody waits for any more, until Triton has ended them.
 
-A stop that arrives before its request has reached the engine finds nothing to stop, so one is not enough: each id is
-stopped again when a late response of it comes in, and after growing pauses (a whole answer has no response on the way).
+A stop that arrives before its request has reached the engine has no effect, so one is not enough. Each id is stopped
+again when a late response of it arrives, and after growing pauses (an answer that is not streamed has no responses
+before its last).
 """
 
 import asyncio
@@ -21,7 +22,7 @@ class _Stop:
 
 
 class Cancellations:
-    """The ids being stopped. `send` writes one stop request to Triton and does not block."""
+    """The ids that are being stopped. `send` writes one stop request to Triton and must not block."""
 
     def __init__(self, send: Callable[[str], None]) -> None:
         self._send = send
@@ -31,7 +32,7 @@ class Cancellations:
         return len(self._stops)
 
     def add(self, request_id: str) -> None:
-        """Stop a request, now and until `done`."""
+        """Stop a request now, and again until `done`."""
         if request_id in self._stops:
             return
         now = asyncio.get_running_loop().time()
@@ -40,18 +41,19 @@ class Cancellations:
         self._repeat_in(MIN_INTERVAL, request_id, stop)
 
     def late_response(self, request_id: str) -> None:
-        """A response of a stopped request came in: the engine is at work on it."""
+        """Note a response of a stopped request, which shows that the engine still works on it."""
         stop = self._stops.get(request_id)
         if stop is not None and asyncio.get_running_loop().time() - stop.sent_at >= MIN_INTERVAL:
             self._resend(request_id, stop)
 
     def done(self, request_id: str) -> None:
-        """The request has ended."""
+        """Note that a request has ended."""
         stop = self._stops.pop(request_id, None)
         if stop is not None and stop.timer is not None:
             stop.timer.cancel()
 
     def clear(self) -> None:
+        """Forget all ids."""
         for request_id in list(self._stops):
             self.done(request_id)
 

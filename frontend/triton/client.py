@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connection to Triton: one channel, the shared stream on it, and the few unary calls beside it."""
+"""The connection to Triton: one channel with the shared stream and a few unary calls."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CALL_TIMEOUT = 2.0  # seconds for a readiness or configuration call
-READINESS_PATIENCE = 0.5  # seconds that readiness waits for models to answer; orchestrators often grant one in all
+READINESS_PATIENCE = 0.5  # seconds that readiness waits for models to answer; orchestrators often allow 1 s in all
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
@@ -39,7 +39,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 class TritonClient:
-    """Unary calls raise RequestError; `stream` carries the generations."""
+    """The client of one Triton server. `stream` carries the generations; unary calls raise RequestError."""
 
     def __init__(self, url: str, client_id: str | None) -> None:
         self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
@@ -53,10 +53,11 @@ class TritonClient:
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
+        """Open the stream and begin to monitor the models."""
         self._running = [asyncio.create_task(self.stream.run()), asyncio.create_task(self._health.run())]
 
     async def close(self, patience: float) -> None:
-        """Send the last stops, wait for them at most `patience` seconds, disconnect."""
+        """Send the last stops, wait at most `patience` seconds for their answers, and disconnect."""
         await self.stream.close(patience)
         for running in self._running:
             running.cancel()
@@ -65,7 +66,7 @@ class TritonClient:
         await self._channel.close()
 
     async def capabilities(self) -> Capabilities:
-        """What the loaded models can honour, read once for each connection to Triton."""
+        """Return what the loaded models support, read once per connection to Triton."""
         await self.stream.connected()
         connections = self.stream.connections
         if self._capabilities is None or self._capabilities_of != connections:
@@ -78,13 +79,13 @@ class TritonClient:
         return self._capabilities
 
     async def infer(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
-        """One request, one response."""
-        # The channel fails calls between two attempts to connect, also when a Triton that starts is there by now.
+        """Send one request and return its one response."""
+        # Between two attempts to connect, the channel fails calls even if Triton is up by now.
         await self.stream.connected()
         return await self._call(self._stub.ModelInfer(request, timeout=timeout))
 
     async def readiness(self) -> dict[str, bool]:
-        """Whether Triton (key "triton") and each model can serve."""
+        """Return whether Triton (key "triton") and each model can serve."""
         server = self._stub.ServerReady(pb.ServerReadyRequest(), timeout=CALL_TIMEOUT)
         models = [self._stub.ModelReady(pb.ModelReadyRequest(name=name), timeout=CALL_TIMEOUT) for name in MODELS]
         answers = await asyncio.gather(server, *models, return_exceptions=True)
@@ -92,7 +93,7 @@ class TritonClient:
             name: getattr(answer, "ready", False) for name, answer in zip(("triton", *MODELS), answers, strict=True)
         }
         if all(parts.values()):
-            # Triton's word is not enough: a model that lost its process is ready to it.
+            # Not enough: Triton reports a model that lost its process as ready.
             self._asking = asyncio.create_task(self._health.ask())
             await asyncio.wait({self._asking}, timeout=READINESS_PATIENCE)
         return {name: is_ready and name not in self._health.dead for name, is_ready in parts.items()}
@@ -107,7 +108,7 @@ class TritonClient:
         return self.stream.overdue(seconds)
 
     def _model_died(self, model: str) -> None:
-        """Nobody will answer what was inside the model or behind others at its door."""
+        """Fail the requests inside the dead model or queued for it, as they will never be answered."""
         everything = model in (ENGINE, POSTPROCESSING)
         self.stream.fail_all(lost_model(), answered=everything, stop=model != ENGINE)
 

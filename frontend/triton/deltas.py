@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deltas put together: what waits for a slow reader becomes one chunk, and all of a request becomes a whole answer."""
+"""Merges deltas: those that wait for a slow reader into one chunk, all of a request into a whole answer."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -11,7 +11,7 @@ from frontend.triton.tensors import Delta
 
 
 def merge(deltas: Sequence[Delta]) -> Delta:
-    """One delta that says what these say in their order."""
+    """Merge deltas, in order, into one that says the same."""
     if len(deltas) == 1:
         return deltas[0]
     columns = zip(*map(_outputs, deltas), strict=True)
@@ -32,7 +32,7 @@ def _first(values: Iterable[Any]) -> Any:
 
 
 def _merge_calls(values: Iterable[tuple[dict[str, Any], ...]]) -> tuple[dict[str, Any], ...]:
-    """Join neighbouring pieces of one call's arguments; a call's first delta (with its id) is kept as it is."""
+    """Join successive pieces of one call's arguments; the first delta of a call, with its id, is kept as it is."""
     merged: list[dict[str, Any]] = []
     pieces: list[str] = []
     index: int | None = None
@@ -63,13 +63,13 @@ def _join_of(name: str, default: Any) -> Callable[[tuple[Any, ...]], Any]:
     return _chain if default == () else _first
 
 
-# The fields of a delta that outputs fill, in their order, and how the values of several deltas become one.
+# Getter of the fields of a delta that outputs fill; for each, how the values of several deltas become one.
 _outputs = attrgetter(*OUTPUTS)
 _JOINS = tuple(_join_of(name, output.default) for name, output in OUTPUTS.items())
 
 
 def complete_tool_calls(calls: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The whole tool calls that their deltas describe, without `index`, as a message holds them."""
+    """Assemble whole tool calls from their deltas, as in a message: without `index`."""
     whole: dict[int, dict[str, Any]] = {}
     for call in calls:
         function = call["function"]

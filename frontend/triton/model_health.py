@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which models cannot answer although Triton calls them ready: those that lost their process.
+"""Detects models that lost their process, which Triton still reports as ready.
 
-Triton 2.51 neither restarts such a process nor says a word of it in its health endpoints. A request at its model fails
-after a second, one after the other; a request that was inside it is never answered. Both are noticed here: the first
-by its error, the second by asking every model something small while answers are overdue.
+Triton 2.51 neither restarts such a process nor shows its loss in the health endpoints. A request to its model fails
+after a second, one after the other; a request that was inside it is never answered. The first kind is detected by its
+error, the second by probing every model while answers are overdue.
 """
 
 import asyncio
@@ -16,24 +16,24 @@ from common.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
-PERIOD = 1.0  # seconds between two looks
-OVERDUE = 2.0  # seconds without a first response from which on the models are asked
-PROBE_TIMEOUT = 5.0  # seconds; a model that is busy for longer is no dead one
+PERIOD = 1.0  # seconds between two checks
+OVERDUE = 2.0  # seconds without a first response after which the models are probed
+PROBE_TIMEOUT = 5.0  # seconds; a timeout does not count as dead, as the model may be busy
 
-# What Triton's Python backend writes, once a second and process, of a process that is gone.
+# Written by Triton's Python backend, once a second for each process that is gone.
 _LOST_PROCESS = re.compile(r"Stub process '(\w+?)_\d+_\d+' is not healthy")
 
 
 def lost_model() -> RequestError:
-    """What a client is told whose request a dead model had, or would get."""
+    """Return the error of a request that a dead model had, or would get."""
     return RequestError("The model is not available at the moment", kind="unavailable")
 
 
 class ModelHealth:
-    """`dead` holds the models that lost their process, until one of them answers again.
+    """Monitors the models; `dead` holds those that lost their process, until they answer again.
 
-    probe: asks a model something small; returns when it answered, raises anything where it did not. overdue: whether
-    a request has waited this many seconds for its first response. died: is told the name of a model found dead.
+    probe: sends a model a small request; returns when it is answered, raises if it fails. overdue: whether a request
+    has waited this many seconds for its first response. died: called with the name of a model that was found dead.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ModelHealth:
         self._asked_at = float("-inf")
 
     def note_error(self, text: str) -> str | None:
-        """The model that an error message of Triton declares dead, or None where it speaks of something else."""
+        """Return the model that an error message of Triton reports as dead, or None if it is about something else."""
         found = _LOST_PROCESS.search(text)
         if found is None:
             return None
@@ -62,14 +62,14 @@ class ModelHealth:
         return found[1]
 
     async def run(self) -> None:
-        """Look after the models until cancelled."""
+        """Monitor the models until cancelled."""
         while True:
             await asyncio.sleep(PERIOD)
             if self.dead or self._overdue(OVERDUE):
                 await self.ask()
 
     async def ask(self) -> None:
-        """Ask every model, unless that was done within the last period; `dead` says what came of it."""
+        """Probe every model and update `dead`, unless that was done within the last period."""
         if time.monotonic() - self._asked_at < PERIOD:
             return
         self._asked_at = time.monotonic()
@@ -80,7 +80,7 @@ class ModelHealth:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 await self._probe(model)
         except Exception as error:
-            # What died was noted where the error came in; anything else, a slow answer too, leaves things as they were.
+            # A dead model was noted when its error arrived. Other failures, such as a slow answer, change nothing.
             logger.debug("asked model %s: %s", model, error)
         else:
             if model in self.dead:
@@ -88,5 +88,5 @@ class ModelHealth:
                 self.dead.discard(model)
 
     def forget(self) -> None:
-        """A new Triton: what was known of the old one does not count."""
+        """Forget the dead models, as Triton was started again."""
         self.dead.clear()

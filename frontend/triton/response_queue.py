@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the stream's reader leaves what Triton answered, until the request's own task takes it."""
+"""The queue between the reader of the stream and the task of a request."""
 
 import asyncio
 
@@ -9,9 +9,9 @@ Responses = list[tuple[int, pb.ModelInferResponse]]
 
 
 class ResponseQueue:
-    """Responses of one generation by choice. Whatever ends a generation early is put in with `fail`.
+    """The responses of one generation, with their choices; `fail` ends it early.
 
-    `take` gives all that waits at once, so that a slow reader gets few large deltas and a fast one many small ones.
+    `take` returns all waiting responses at once, so that a slow reader gets few large deltas, a fast one many small.
     """
 
     def __init__(self) -> None:
@@ -20,21 +20,22 @@ class ResponseQueue:
         self._filled = asyncio.Event()
 
     def put(self, choice: int, response: pb.ModelInferResponse) -> None:
+        """Add a response."""
         self._waiting.append((choice, response))
         self._filled.set()
 
     def size(self) -> int:
-        """Bytes that wait."""
+        """Return the size of the waiting responses in bytes."""
         return sum(response.ByteSize() for _, response in self._waiting)
 
     def fail(self, error: Exception) -> None:
-        """End with an error, after what already waits; the first error counts."""
+        """End with an error, after the waiting responses. Only the first error counts."""
         if self._error is None:
             self._error = error
         self._filled.set()
 
     async def take(self) -> Responses:
-        """All responses that wait, at least one; raises the error given to `fail` once there are none left."""
+        """Wait for responses and return all of them; raises the error given to `fail` if none are left."""
         await self._filled.wait()
         if not self._waiting:
             assert self._error is not None  # nosec B101 # narrows a type, checks no input

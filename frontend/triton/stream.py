@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one bidirectional gRPC stream of this process, shared by all requests and reopened when it breaks."""
+"""The bidirectional gRPC stream of this process, shared by all requests and reopened when it breaks."""
 
 import asyncio
 import contextlib
@@ -36,11 +36,10 @@ class _Receiver:
 
 
 class TritonStream:
-    """Sends requests, and hands each response to the queue of its request id.
+    """Sends requests, and puts each response into the queue of its request.
 
-    `connections` counts the streams opened so far: a new one may mean a new Triton with other models.
-    health: is told the text of every error; while it knows of a dead model no request is sent. client_id:
-    `Settings.owner`.
+    `connections` counts the streams opened so far: after a new one, Triton may have other models.
+    health: gets the text of every error; no request is sent while it has a dead model. client_id: `Settings.owner`.
     """
 
     def __init__(self, channel: grpc.aio.Channel, health: ModelHealth, client_id: str | None) -> None:
@@ -57,7 +56,7 @@ class TritonStream:
         self.connections = 0
 
     async def connected(self) -> None:
-        """Return when the stream is open; raises RequestError (unavailable) where it is not within a moment."""
+        """Wait until the stream is open; raises RequestError (unavailable) after CONNECT_WAIT."""
         if not self._open.is_set():
             try:
                 await asyncio.wait_for(self._open.wait(), CONNECT_WAIT)
@@ -70,10 +69,10 @@ class TritonStream:
         queue: ResponseQueue,
         trace_headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Send the requests of one generation; responses to the i-th go to the queue as choice i.
+        """Send the requests of one generation; responses to request i are put into the queue as choice i.
 
-        trace_headers: the trace that Triton goes on with. It reads them once a stream, so these get one of their own.
-        Raises RequestError (unavailable) where there is no stream or a model that cannot answer.
+        trace_headers: the trace that Triton continues. It reads them once per stream, so these requests get their own.
+        Raises RequestError (unavailable) if there is no stream or a model is dead.
         """
         await self.connected()
         if self._health.dead:
@@ -83,22 +82,22 @@ class TritonStream:
             if trace_headers is None:
                 self._outgoing.put_nowait(request)
         if trace_headers is not None:
-            traced = asyncio.create_task(self._serve_alone(requests, trace_headers))
+            traced = asyncio.create_task(self._serve_traced(requests, trace_headers))
             self._traced.add(traced)
             traced.add_done_callback(self._traced.discard)
 
     def cancel(self, request_id: str) -> None:
-        """Nobody waits for the request any more: stop it, unless it has ended."""
+        """Stop a request that nobody waits for any more, unless it has ended."""
         if self._receivers.pop(request_id, None) is not None:
             self._cancellations.add(request_id)
 
     def overdue(self, seconds: float) -> bool:
-        """Whether a request has waited this long without any response."""
+        """Return whether a request has waited this long without any response."""
         limit = time.monotonic() - seconds
         return any(not one.answered and one.sent_at < limit for one in self._receivers.values())
 
     def fail_all(self, error: RequestError, *, answered: bool, stop: bool) -> None:
-        """Fail the requests under way, those that had a response only if `answered`; `stop`: the engine is told."""
+        """Fail the requests in progress, those with a response only if `answered`. stop: in the engine too."""
         failed = [key for key, one in self._receivers.items() if answered or not one.answered]
         for request_id in failed:
             self._receivers.pop(request_id).queue.fail(error)
@@ -106,7 +105,7 @@ class TritonStream:
                 self._cancellations.add(request_id)
 
     async def probe_engine(self) -> None:
-        """Return when the engine has answered to something small; raises RequestError where it failed."""
+        """Wait until the engine has answered a small request; raises RequestError if it failed."""
         if not self._open.is_set():
             raise RequestError("Triton cannot be reached at the moment", kind="unavailable")
         request_id = f"probe-{uuid.uuid4().hex}"
@@ -126,7 +125,7 @@ class TritonStream:
             try:
                 await self._serve()
             except Exception:
-                # Whatever it is, this process is of no use without a stream.
+                # Of any kind: this process is of no use without a stream.
                 logger.exception("the stream to Triton failed")
             finally:
                 self._break()
@@ -135,7 +134,7 @@ class TritonStream:
             await asyncio.sleep(backoff)
 
     async def close(self, patience: float) -> None:
-        """Wait until stops have been sent and answered, at most `patience` seconds."""
+        """Wait at most `patience` seconds until stops have been sent and answered."""
         deadline = asyncio.get_running_loop().time() + patience
         while self._open.is_set() and asyncio.get_running_loop().time() < deadline:
             if self._outgoing.empty() and not self._cancellations:
@@ -162,7 +161,7 @@ class TritonStream:
             writer.cancel()
             call.cancel()
 
-    async def _serve_alone(self, requests: Sequence[pb.ModelInferRequest], trace_headers: Mapping[str, str]) -> None:
+    async def _serve_traced(self, requests: Sequence[pb.ModelInferRequest], trace_headers: Mapping[str, str]) -> None:
         call = self._stub.ModelStreamInfer(metadata=tuple(trace_headers.items()))
         try:
             for request in requests:
@@ -183,7 +182,7 @@ class TritonStream:
     async def _write(
         self, call: "grpc.aio.StreamStreamCall[pb.ModelInferRequest, pb.ModelStreamInferResponse]"
     ) -> None:
-        # A call takes one write at a time; a failed one also ends the reader, which is where it is handled.
+        # A call takes one write at a time. A failed write also ends the reader, which handles it.
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             while True:
                 await call.write(await self._outgoing.get())
@@ -203,18 +202,18 @@ class TritonStream:
             receiver.answered = True
             receiver.queue.put(receiver.choice, response)
         if has_finished(response):
-            # What still comes for this id is ignored.
+            # Later responses of this id are ignored.
             self._receivers.pop(request_id, None)
             self._cancellations.done(request_id)
         elif receiver is None:
             self._cancellations.late_response(request_id)
 
     def _fail(self, request_id: str, text: str) -> None:
-        """End the request that an error names, or all of them where it names none."""
+        """Fail the request that an error names, or all requests if it names none."""
         error = upstream_error(text)
-        # What nobody waits for says nothing of now: Triton may end a request seconds after its model was loaded anew.
+        # Ignore errors of requests that nobody waits for: Triton may fail one seconds after its model was reloaded.
         if not request_id or request_id in self._probes or request_id in self._receivers:
-            # First, as it may find that a model is dead and fail more than this request.
+            # First, because it may find a dead model and fail other requests too.
             self._health.note_error(text)
         if request_id in self._probes:
             if not self._probes[request_id].done():
@@ -232,7 +231,7 @@ class TritonStream:
             self._outgoing.put_nowait(encode_stop(request_id))
 
     def _break(self) -> None:
-        """Fail all that is under way; the next stream tells Triton to stop it, should the same Triton be there."""
+        """Fail all requests in progress. The next stream stops them, in case Triton is still the same."""
         self._open.clear()
         self._health.forget()
         self._outgoing = asyncio.Queue()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one module that names Triton's models and tensors: requests out, responses in.
+"""Encodes requests to Triton's models and decodes their responses; no other module names the tensors.
 
-Tensors have a leading batch dimension of 1 and travel as raw bytes (little endian; a string is its length as
-uint32 and its UTF-8).
+Tensors have a leading batch dimension of 1. Their values are raw bytes, little endian; a string is its length as uint32
+followed by its UTF-8.
 """
 
 import struct
@@ -30,15 +30,16 @@ _FORMATS: dict[Datatype, str] = {"INT32": "i", "UINT64": "Q", "FP32": "f", "BOOL
 # the C++ backend knows no generation config, and without them it would decode greedily.
 _DEFAULT_TEMPERATURE = _DEFAULT_TOP_P = 1.0
 
-# What only the config of TensorRT-LLM's C++ backend has; a Python model that has it stands for that backend.
+# Only the config of TensorRT-LLM's C++ backend has this parameter. A Python model with it is a double of that backend.
 CPP_PARAMETER = "gpt_model_path"
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An input of the ensemble. asked_by: the OpenAI field that sets it, named in errors.
+    """An input of the ensemble.
 
-    default: the field's; an ensemble that does not declare the input behaves as if it were sent.
+    asked_by: the OpenAI field that sets it, which errors name. default: the value of the field of EnsembleRequest that
+    an ensemble without this input honours.
     """
 
     datatype: Datatype
@@ -52,9 +53,9 @@ def _input(datatype: Datatype, asked_by: str, default: Any = None) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnsembleRequest(SamplingFields):
-    """One request to the ensemble: each field is the input of its name, and `parameters` the request parameters.
+    """One request to the ensemble. A field is the input of its name; None and () are not sent.
 
-    None and () mean that the tensor is not sent.
+    parameters: Triton request parameters.
     """
 
     text_input: str | None = _input("BYTES", "prompt")
@@ -76,13 +77,13 @@ class EnsembleRequest(SamplingFields):
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
     def tensors(self) -> Iterator[tuple[str, Datatype, tuple[Any, ...]]]:
-        """Name, datatype and values of each tensor that is sent."""
+        """Yield the name, datatype and values of each tensor to send."""
         for name, datatype, value in zip(INPUTS, _DATATYPES, _input_values(self), strict=True):
             if value is not None and value != ():
                 yield name, datatype, value if isinstance(value, tuple) else (value,)
 
     def request_parameters(self) -> Mapping[str, Parameter]:
-        """`parameters`, and the sampling fields that have no tensor."""
+        """Return `parameters` and the sampling fields that have no tensor."""
         texts = {name: repr(float(getattr(self, name))) for name in _TEXT_PARAMETERS if getattr(self, name) is not None}
         return {**self.parameters, **texts} if texts else self.parameters
 
@@ -98,13 +99,16 @@ _TEXT_PARAMETERS = tuple(name for name, one in SAMPLING.items() if one.datatype 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the loaded models can honour. inputs: the ensemble's; python_engine: the engine reads request parameters."""
+    """What the loaded models support.
+
+    inputs: of the ensemble. python_engine: the engine reads request parameters.
+    """
 
     inputs: frozenset[str]
     python_engine: bool
 
     def check(self, request: EnsembleRequest) -> None:
-        """Raise RequestError naming the first OpenAI field that nothing in Triton would read."""
+        """Raise RequestError naming an OpenAI field that no model would read."""
         for name, one in INPUTS.items():
             if name not in self.inputs and getattr(request, name) != one.default:
                 self._refuse(one.asked_by)
@@ -122,7 +126,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Delta(AnswerDelta):
-    """What one or several responses add to one choice. final: Triton flagged the response as the last."""
+    """The addition of one or more responses to one choice. final: Triton flagged the response as the last."""
 
     final: bool = False
 
@@ -130,7 +134,7 @@ class Delta(AnswerDelta):
 def encode_request(
     request: EnsembleRequest, request_id: str, capabilities: Capabilities, client_id: str | None = None
 ) -> pb.ModelInferRequest:
-    """The protobuf of a request; undeclared inputs at their defaults are left out. client_id: `Settings.owner`."""
+    """Encode a request, without inputs that the ensemble does not declare. client_id: `Settings.owner`."""
     message = pb.ModelInferRequest(model_name=ENSEMBLE, id=request_id)
     if not capabilities.python_engine:
         request = _with_sampling_defaults(request)
@@ -138,7 +142,7 @@ def encode_request(
         if name in capabilities.inputs:
             _add(message, name, datatype, values)
     _add_parameters(message, request.request_parameters())
-    # Failures as an output: an error in the middle of an ensemble's stream would leak the request inside Triton.
+    # Failures are sent as an output: an error response amid an ensemble's stream would leak the request in Triton.
     _add_parameters(message, {"error_output": True})
     if client_id is not None:
         _add_parameters(message, {"owner": client_id})
@@ -151,21 +155,21 @@ def _with_sampling_defaults(request: EnsembleRequest) -> EnsembleRequest:
 
 
 def add_trace_context(message: pb.ModelInferRequest, headers: Mapping[str, str]) -> None:
-    """Let Python engines go on with a trace: `traceparent` as W3C has it. Triton itself reads it as gRPC metadata."""
+    """Add W3C's `traceparent`, so that Python engines continue the trace. Triton itself reads it from gRPC metadata."""
     _add_parameters(message, {"traceparent": headers["traceparent"]})
 
 
 def encode_stop_all(client_id: str, request_id: str) -> pb.ModelInferRequest:
-    """The request that makes a Python engine drop all requests of this client (`Settings.owner`)."""
+    """Encode the request that stops all requests of this client (`Settings.owner`) in a Python engine."""
     message = encode_stop(request_id)
     _add_parameters(message, {"owner": client_id})
     return message
 
 
 def encode_stop(request_id: str) -> pb.ModelInferRequest:
-    """The request that makes the engine drop a running request of the same id."""
+    """Encode the request that stops the request of the same id in the engine."""
     message = pb.ModelInferRequest(model_name=ENGINE, id=request_id)
-    # The engine requires both lengths even where it only stops.
+    # The engine requires both lengths, even of a stop.
     _add(message, "input_lengths", "INT32", (1,))
     _add(message, "request_output_len", "INT32", (1,))
     _add(message, "stop", "BOOL", (True,))
@@ -174,9 +178,9 @@ def encode_stop(request_id: str) -> pb.ModelInferRequest:
 
 
 def encode_tokenize(*, text: str | None, messages: bytes | None, request_id: str) -> pb.ModelInferRequest:
-    """A request to `preprocessing` alone: its output `input_ids` is what tokenizing gives.
+    """Encode a request to the model `preprocessing` for the token ids of a text or chat.
 
-    The others are not asked for: who asks for all of them is expected to generate an answer.
+    Only `input_ids` is requested: a request for all outputs announces an answer.
     """
     message = pb.ModelInferRequest(model_name=PREPROCESSING, id=request_id)
     message.outputs.add(name="input_ids")
@@ -188,24 +192,24 @@ def encode_tokenize(*, text: str | None, messages: bytes | None, request_id: str
 
 
 def encode_detokenize(ids: Sequence[int], request_id: str) -> pb.ModelInferRequest:
-    """A request to `postprocessing` alone: a whole answer of these ids, special tokens kept."""
+    """Encode a request to the model `postprocessing` for the text of these ids, with special tokens."""
     message = pb.ModelInferRequest(model_name=POSTPROCESSING, id=request_id)
     _add(message, "output_ids", "INT32", ids, shape=(1, 1, len(ids)))
-    # With LENGTH the last id is not taken for an end id, and keeps its text.
+    # LENGTH, because the text of an id that ends the answer would be left out.
     _add(message, "engine_finish_reason", "INT32", (FinishReason.LENGTH,))
     _add_parameters(message, {"skip_special_tokens": False})
     return message
 
 
 def encode_probe(model: str, request_id: str) -> pb.ModelInferRequest:
-    """The smallest request that a step of the ensemble answers: to learn that its process lives."""
+    """Encode the smallest request that a model of the ensemble answers, to check that its process is alive."""
     if model == PREPROCESSING:
         return encode_tokenize(text="a", messages=None, request_id=request_id)
     if model == POSTPROCESSING:
         return encode_detokenize((0,), request_id)
     if model == ENGINE:
         message = encode_stop(request_id)
-        # A stop is answered without a tensor, which Triton passes on only to who asks for it.
+        # The answer to a stop has no tensor; Triton sends such a response only if this parameter requests it.
         _add_parameters(message, {"triton_enable_empty_final_response": True})
         return message
     message = pb.ModelInferRequest(model_name=model, id=request_id)
@@ -214,18 +218,18 @@ def encode_probe(model: str, request_id: str) -> pb.ModelInferRequest:
 
 
 def decode_ids(response: pb.ModelInferResponse) -> list[int]:
-    """The ids of a `preprocessing` response."""
+    """Decode the token ids of a response of `preprocessing`."""
     raw = _raw(response, "input_ids")
     return list(struct.unpack(f"<{len(raw) // 4}i", raw))
 
 
 def decode_text(response: pb.ModelInferResponse) -> str:
-    """The text of a `postprocessing` response."""
+    """Decode the text of a response of `postprocessing`."""
     return _string(_raw(response, "text_output"))
 
 
 def decode_delta(response: pb.ModelInferResponse) -> Delta:
-    """The tensors of one ensemble response."""
+    """Decode the tensors of one response of the ensemble."""
     values: dict[str, Any] = {}
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         known = _READERS.get(output.name)
@@ -236,12 +240,12 @@ def decode_delta(response: pb.ModelInferResponse) -> Delta:
 
 
 def is_final(response: pb.ModelInferResponse) -> bool:
-    """Whether Triton flagged the response as the last of its request."""
+    """Return whether Triton flagged the response as the last of its request."""
     return "triton_final_response" in response.parameters and response.parameters["triton_final_response"].bool_param
 
 
 def has_finished(response: pb.ModelInferResponse) -> bool:
-    """Whether nothing but empty responses can follow."""
+    """Return whether only empty responses can follow."""
     return is_final(response) or any(output.name in ("finish_reason", "error") for output in response.outputs)
 
 

@@ -7,7 +7,7 @@ from frontend.triton.tensors import Delta
 
 
 class Usage:
-    """Counts over all choices. The choices of one prompt (`per_prompt` of them) share its tokens: counted once."""
+    """Counts over all choices. The tokens of a prompt are counted once for its `per_prompt` choices."""
 
     def __init__(self, per_prompt: int) -> None:
         self._per_prompt = per_prompt
@@ -17,11 +17,12 @@ class Usage:
         self._cached_tokens: dict[int, int] = {}
 
     def add(self, choice: int, delta: Delta) -> None:
+        """Add the counts of a delta."""
         prompt = choice // self._per_prompt
         if delta.prompt_tokens is not None:
             self._prompt_tokens[prompt] = delta.prompt_tokens
         if delta.cached_tokens is not None:
-            # Later choices of a prompt find it in the cache, which is not the client's saving: the least counts.
+            # Take the least: later choices of a prompt find it cached, which saves the client nothing.
             self._cached_tokens[prompt] = min(delta.cached_tokens, self._cached_tokens.get(prompt, 2**31))
         if delta.completion_tokens is not None:
             self.completion_tokens += delta.completion_tokens
@@ -30,15 +31,16 @@ class Usage:
 
     @property
     def prompt_tokens(self) -> int:
+        """Tokens of all prompts."""
         return sum(self._prompt_tokens.values())
 
     @property
     def cached_tokens(self) -> int | None:
-        """Tokens of the prompts that the engine had in its cache; None where it does not tell."""
+        """Tokens of the prompts that were in the engine's cache; None if the engine does not report them."""
         return sum(self._cached_tokens.values()) if self._cached_tokens else None
 
     def body(self) -> dict[str, Any]:
-        """The OpenAI usage object; details that the engine does not tell are left out."""
+        """Return the OpenAI usage object, without details that the engine does not report."""
         body: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
