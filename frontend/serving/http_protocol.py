@@ -7,10 +7,9 @@ body.
 
 import asyncio
 from http import HTTPStatus
-from typing import Any
 
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from frontend.errors import ApiError, error_response
 
@@ -26,6 +25,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_body = False
     _head_bytes = 0
 
+    # uvicorn narrows the parameter of asyncio.Protocol too.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._start_timer(HEAD_TIMEOUT)
@@ -79,10 +79,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: ApiError) -> None:
         self._stop_timer()
-        waiting: Any = self.cycle
-        idle = waiting is None or waiting.response_complete
-        # No response to a connection that never sent a byte, and none after a response has begun.
-        if (idle and self._head_bytes) or (not idle and not waiting.response_started):
+        waiting: RequestResponseCycle | None = self.cycle
+        if waiting is None or waiting.response_complete:
+            may_respond = self._head_bytes > 0  # No response to a connection that never sent a byte.
+        else:
+            may_respond = not waiting.response_started
+        if may_respond:
             self.transport.write(_raw(error_response(error)))
         self.transport.close()
 

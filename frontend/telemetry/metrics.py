@@ -203,7 +203,7 @@ def exposition() -> bytes:
         return generate_latest()
     _delete_dead_gauges(Path(folder))
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # prometheus_client has no types here
     return generate_latest(registry)
 
 
