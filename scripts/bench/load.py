@@ -5,9 +5,11 @@ import asyncio
 import ctypes
 import gc
 import multiprocessing
+import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -55,7 +57,8 @@ def run(endpoint: Endpoint, streams: Sequence[Stream], processes: int, measuring
             ours, theirs = context.Pipe()
             share = list(streams[index::count])
             worker = context.Process(target=_work, args=(theirs, endpoint, share), daemon=True)
-            worker.start()
+            with _safe_path():
+                worker.start()
             theirs.close()
             pipes.append(ours)
             workers.append(worker)
@@ -73,6 +76,20 @@ def run(endpoint: Endpoint, streams: Sequence[Stream], processes: int, measuring
             worker.terminate()
         for worker in workers:
             worker.join()
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let Python processes that are started meanwhile not search the current directory for modules."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _receive(pipes: Sequence[Connection]) -> list[Any]:

@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from frontend import __version__
 from scripts.cache import cache_dir
 from scripts.launcher import FREE_PORTS
+from tests.support.hostile_folder import make_hostile_folder
 from tests.support.packages import PACKAGES
 
 ROOT = Path(__file__).parents[2]
@@ -151,6 +152,12 @@ def test_the_installed_command_helps(installed: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: triton-chat COMMAND")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_installed_command_ignores_folders_with_the_names_of_its_packages(installed: Path, tmp_path: Path) -> None:
+    project = make_hostile_folder(tmp_path / "project")
+    done = run(installed, project, "--version", PYTHONPATH=f"{project}:{installed}")
+    assert (done.returncode, done.stdout) == (0, f"triton-chat {__version__}\n"), done.stderr
 
 
 def test_the_installed_doctor_finds_the_model_repository(installed: Path, tmp_path: Path) -> None:

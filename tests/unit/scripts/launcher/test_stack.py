@@ -12,6 +12,8 @@ import pytest
 from rich.console import Console
 
 from scripts.launcher import FREE_PORTS, LaunchError, Stack
+from tests.support.hostile_folder import make_hostile_folder
+from tests.support.waiting import PATIENCE_S
 
 FAKE = Path(__file__).parents[3] / "fakes" / "fake_tritonserver.py"
 CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64, "eos_token_id": 1}
@@ -70,6 +72,29 @@ def test_a_signal_ends_the_wait(tmp_path: Path) -> None:
     stack.hurry.set()
     stack.stop()
     assert time.monotonic() - begun < 15
+
+
+def test_a_folder_with_the_names_of_our_packages_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_hostile_folder(tmp_path / "project")
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    stack, _ = make_stack(tmp_path, "load_forever")
+    log = tmp_path / "logs" / "frontend-1.log"
+
+    def stop_once_the_frontend_listens() -> None:
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end and not (log.exists() and "listening" in log.read_text()):
+            time.sleep(0.1)
+        stack.stopping.set()
+
+    threading.Thread(target=stop_once_the_frontend_listens).start()
+    stack.start()
+    folder = Path(f"/proc/{stack.parts[0].pid}/cwd").resolve()
+    assert list(folder.iterdir()) == [], "the stubs search it for modules"
+    stack.hurry.set()
+    stack.stop()
+    assert "listening" in log.read_text(), log.read_text()
+    assert not folder.exists()
 
 
 def test_urls(tmp_path: Path) -> None:
