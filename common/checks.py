@@ -34,22 +34,17 @@ class PositionError(RequestError):
     """
 
     def __init__(self, where: str, problem: str, given: str | None = None) -> None:
-        """given: what the value is instead; the message says it, which may quote a few characters of the client's."""
+        """Create the error. given: what the value is instead, for the message; it may quote a few characters of it."""
         message = f"{where} {problem}" if given is None else f"{where} {problem}, not {given}"
         super().__init__(message, param=where.split(".", 1)[0].split("[", 1)[0])
         self.where = where
         self.problem = problem
 
 
-def error_at(where: str, problem: str, given: str | None = None) -> PositionError:
-    """The error of an invalid value; see `PositionError`."""
-    return PositionError(where, problem, given)
-
-
 def expect(value: Any, kind: type[_T], where: str) -> _T:
     """`value` if it is of JSON kind `kind`, else raise RequestError naming `where` and both kinds."""
     if type(value) is not kind:
-        raise error_at(where, f"must be {_KIND_NAMES[kind]}", _KIND_NAMES[type(value)])
+        raise PositionError(where, f"must be {_KIND_NAMES[kind]}", _KIND_NAMES[type(value)])
     return value
 
 
@@ -58,7 +53,7 @@ def expect_one_of(value: Any, known: Iterable[str], where: str) -> str:
     names = sorted(known)
     if not isinstance(value, str) or value not in names:
         quoted = f"'{shorten(value)}'" if isinstance(value, str) else _KIND_NAMES[type(value)]
-        raise error_at(where, f"must be one of {', '.join(names)}", quoted)
+        raise PositionError(where, f"must be one of {', '.join(names)}", quoted)
     return value
 
 
@@ -67,7 +62,7 @@ def check_tree(value: Any, where: str) -> None:
     found = _find_problem(value, MAX_DEPTH)
     if found:
         path, problem = found
-        raise error_at(where + path, problem)
+        raise PositionError(where + path, problem)
 
 
 def _find_problem(value: Any, depth: int) -> tuple[str, str] | None:

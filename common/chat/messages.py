@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from common.chat.parts import Kind, MediaPart, Placed
-from common.checks import error_at, expect, expect_one_of
+from common.checks import PositionError, expect, expect_one_of
 
 Message = dict[str, Any]
 
@@ -34,7 +34,7 @@ def normalize_messages(value: Any, place: Place) -> tuple[list[Message], tuple[M
     """
     messages = expect(value, list, "messages")
     if not messages:
-        raise error_at("messages", "must not be empty")
+        raise PositionError("messages", "must not be empty")
     parts: list[MediaPart] = []
     normal = [_normalize(message, f"messages[{index}]", place, parts) for index, message in enumerate(messages)]
     return normal, tuple(parts)
@@ -43,7 +43,7 @@ def normalize_messages(value: Any, place: Place) -> tuple[list[Message], tuple[M
 def place_nothing(content: Sequence[str | MediaPart], where: str) -> Placed:
     """The `Place` of a text model, which refuses media."""
     if any(isinstance(part, MediaPart) for part in content):
-        raise error_at(where, "has an image, and the served model takes no images")
+        raise PositionError(where, "has an image, and the served model takes no images")
     return Placed("\n".join(part for part in content if isinstance(part, str)), ())
 
 
@@ -84,8 +84,8 @@ def _content(message: Message, role: str, where: str) -> str | list[str | MediaP
     if content is None:
         if role == "assistant":  # The message may consist of tool calls or reasoning. Templates read "" but not null.
             return ""
-        raise error_at(where, "is missing")
-    raise error_at(where, "must be a string or an array of parts")
+        raise PositionError(where, "is missing")
+    raise PositionError(where, "must be a string or an array of parts")
 
 
 def _part(value: Any, where: str) -> str | MediaPart:
@@ -149,5 +149,5 @@ def _arguments(value: Any, where: str) -> dict[str, Any]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise error_at(where, "is not valid JSON") from None
+            raise PositionError(where, "is not valid JSON") from None
     return expect(value, dict, where)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from common.chat.messages import Message, Place, normalize_messages, place_nothing
 from common.chat.parts import MediaPart
 from common.chat.tools import Tool, read_tool_choice, read_tools
-from common.checks import check_tree, error_at, expect, shorten
+from common.checks import PositionError, check_tree, expect, shorten
 from common.errors import RequestError
 
 FIELDS = frozenset(
@@ -118,6 +118,6 @@ def _check_continuation(chat: ChatRequest) -> None:
     if not chat.continue_final_message:
         return
     if chat.add_generation_prompt:
-        raise error_at("continue_final_message", "cannot be set together with add_generation_prompt")
+        raise PositionError("continue_final_message", "cannot be set together with add_generation_prompt")
     if chat.messages[-1]["role"] != "assistant":
-        raise error_at("continue_final_message", "needs a last message of role assistant")
+        raise PositionError("continue_final_message", "needs a last message of role assistant")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.checks import error_at, expect, expect_one_of, shorten
+from common.checks import PositionError, expect, expect_one_of, shorten
 
 # OpenAI's rule. Such names need no escaping in prompts and grammars.
 TOOL_NAME = r"[a-zA-Z0-9_.-]{1,64}"
@@ -38,7 +38,7 @@ def read_tools(value: Any) -> tuple[Tool, ...]:
     seen: set[str] = set()
     for index, tool in enumerate(tools):
         if tool.name in seen:
-            raise error_at(f"tools[{index}].function.name", f"'{tool.name}' is used twice")
+            raise PositionError(f"tools[{index}].function.name", f"'{tool.name}' is used twice")
         seen.add(tool.name)
     return tools
 
@@ -50,7 +50,7 @@ def _tool(value: Any, where: str) -> Tool:
     function = expect(definition.get("function"), dict, where)
     name = expect(function.get("name"), str, f"{where}.name")
     if not _NAME.fullmatch(name):
-        raise error_at(f"{where}.name", f"must match ^{TOOL_NAME}$")
+        raise PositionError(f"{where}.name", f"must match ^{TOOL_NAME}$")
     if function.get("description") is not None:
         expect(function["description"], str, f"{where}.description")
     strict = False
@@ -81,7 +81,7 @@ def read_tool_choice(value: Any, tools: Sequence[Tool]) -> str:
     else:
         choice = "auto" if value is None else expect_one_of(value, ("auto", "none", "required"), "tool_choice")
     if choice not in ("auto", "none") and not tools:
-        raise error_at("tool_choice", "needs tools, and the request has none")
+        raise PositionError("tool_choice", "needs tools, and the request has none")
     return choice
 
 
@@ -90,5 +90,5 @@ def _forced_name(value: dict[str, Any], tools: Sequence[Tool]) -> str:
     function = expect(value.get("function"), dict, "tool_choice.function")
     name = expect(function.get("name"), str, "tool_choice.function.name")
     if tools and name not in {tool.name for tool in tools}:
-        raise error_at("tool_choice.function.name", f"'{shorten(name)}' is not among the request's tools")
+        raise PositionError("tool_choice.function.name", f"'{shorten(name)}' is not among the request's tools")
     return name

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How tool calls are written, as data: what guides force a model to write, and its tool parser reads."""
+"""The text of tool calls, as data for the guides that force or constrain calls."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.checks import error_at
+from common.checks import PositionError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +41,7 @@ CALL_FORMS: Mapping[str, CallForm] = {
 def call_form(tool_parser: str | None) -> CallForm:
     """The form of a tool parser's calls; raises RequestError (param "tools") if the model has none."""
     if tool_parser is None:
-        raise error_at("tools", "cannot be used: the served model's chat template has no tool-call format known here")
+        raise PositionError(
+            "tools", "cannot be used: the served model's chat template has no tool-call format known here"
+        )
     return CALL_FORMS[tool_parser]

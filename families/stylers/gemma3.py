@@ -10,7 +10,7 @@ from typing import Any
 
 from common.chat.messages import Message
 from common.chat.request import ChatRequest
-from common.checks import error_at
+from common.checks import PositionError
 from common.tokenizer import ChatTokenizer
 from families.stylers.base import Styler
 
@@ -33,7 +33,7 @@ class Gemma3Styler(Styler):
         while leading < len(chat.messages) and chat.messages[leading]["role"] == "system":
             leading += 1
         if leading == len(chat.messages):
-            raise error_at("messages", "must have a user message after the system message")
+            raise PositionError("messages", "must have a user message after the system message")
         system = [message["content"] for message in chat.messages[:leading]]
         if chat.tools:
             system.append(_describe_tools(chat))
@@ -61,7 +61,7 @@ def _turns(messages: list[Message], start: int) -> list[Message]:
     for index, message in enumerate(messages[start:], start):
         role, content = message["role"], message["content"]
         if role == "system":
-            raise error_at(
+            raise PositionError(
                 f"messages[{index}].role", "may be system only at the start: the served model has no such turn"
             )
         if role == "assistant" and "tool_calls" in message:

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.chat.messages import check_message
 from common.chat.parts import MediaPart
-from common.checks import PositionError, error_at
+from common.checks import PositionError
 from common.errors import RequestError
 
 
@@ -47,7 +47,7 @@ def _part(given: dict[str, Any], checked: str | MediaPart, where: str, urls: lis
     media = given[kind] if isinstance(given.get(kind), dict) else {"url": given.get(kind)}
     url = media.get("url")
     if not isinstance(url, str):
-        raise error_at(f"{where}.{kind}.url", "must be a string")
+        raise PositionError(f"{where}.{kind}.url", "must be a string")
     if checked.kind == "video":
         urls.append(VideoUrl(url))
         return {"type": kind, kind: {}}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from common.chat.request import ChatRequest
-from common.checks import check_tree, error_at, expect, expect_one_of
+from common.checks import PositionError, check_tree, expect, expect_one_of
 from families.parsers import AnswerFormat
 from families.parsers.call_forms import call_form
 from preprocessing.guides.limits import check_grammar, check_pattern, check_schema, check_size, check_structure
@@ -88,11 +88,11 @@ def check_guide(guide_type: str | None, guide: str | None) -> Guide | None:
     where = "guided_decoding_guide"
     if guide_type is None:
         if guide is not None:
-            raise error_at(where, "needs guided_decoding_guide_type")
+            raise PositionError(where, "needs guided_decoding_guide_type")
         return None
     expect_one_of(guide_type, GUIDE_TYPES, "guided_decoding_guide_type")
     if GUIDE_TYPES[guide_type] and not guide:
-        raise error_at(where, f"must not be empty for type {guide_type}")
+        raise PositionError(where, f"must not be empty for type {guide_type}")
     if guide:
         _check_limits(guide_type, guide, where)
     return Guide(guide_type, guide)
@@ -130,7 +130,7 @@ def _answer_constraint(chat: ChatRequest) -> _Constraint | None:
     if chat.structured_outputs is None:
         return constraint
     if constraint:
-        raise error_at("structured_outputs", "cannot be combined with response_format")
+        raise PositionError("structured_outputs", "cannot be combined with response_format")
     return _structured_outputs(chat.structured_outputs)
 
 
@@ -151,7 +151,7 @@ def _response_format(value: Mapping[str, Any]) -> _Constraint | None:
 def _structured_outputs(value: Mapping[str, Any]) -> _Constraint:
     given = [name for name, item in value.items() if item is not None]
     if len(given) != 1:
-        raise error_at("structured_outputs", f"must have exactly one of {', '.join(_STRUCTURED_OUTPUTS)}")
+        raise PositionError("structured_outputs", f"must have exactly one of {', '.join(_STRUCTURED_OUTPUTS)}")
     name = expect_one_of(given[0], _STRUCTURED_OUTPUTS, "structured_outputs")
     return _STRUCTURED_OUTPUTS[name](value[name], f"structured_outputs.{name}")
 
@@ -172,7 +172,7 @@ def _parsed(text: str, where: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise error_at(where, "is not valid JSON") from None
+        raise PositionError(where, "is not valid JSON") from None
     check_tree(value, where)
     return value
 
@@ -192,7 +192,7 @@ def _grammar(value: Any, where: str) -> _Constraint:
 def _choice(value: Any, where: str) -> _Constraint:
     choices = expect(value, list, where)
     if not choices:
-        raise error_at(where, "must not be empty")
+        raise PositionError(where, "must not be empty")
     check_schema({"enum": choices}, where)
     return _structural(either(*(const(_text(choice, f"{where}[{i}]")) for i, choice in enumerate(choices))))
 
@@ -200,9 +200,9 @@ def _choice(value: Any, where: str) -> _Constraint:
 def _text(value: Any, where: str) -> str:
     text = expect(value, str, where)
     if not text:
-        raise error_at(where, "must not be empty")
+        raise PositionError(where, "must not be empty")
     if "\0" in text:  # xgrammar reads patterns as C strings.
-        raise error_at(where, "must not hold a NUL character")
+        raise PositionError(where, "must not hold a NUL character")
     return text
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from common.checks import error_at
+from common.checks import PositionError
 
 MAX_PATTERN = 8192  # characters; 64 Ki took 0.6 s, 1 Mi more than 40 s
 MAX_GRAMMAR = 65_536  # characters; 2,000 rules took 0.3 s, 20,000 more than 40 s
@@ -37,17 +37,17 @@ _DIGITS = 9
 def check_pattern(pattern: str, where: str) -> None:
     """Raise RequestError for a regular expression that would be slow to compile or to match."""
     if len(pattern) > MAX_PATTERN:
-        raise error_at(where, f"is longer than {MAX_PATTERN} characters")
+        raise PositionError(where, f"is longer than {MAX_PATTERN} characters")
     _check_repetition(_OPAQUE.sub("x", pattern), where, MAX_QUANTIFIERS)
 
 
 def check_grammar(ebnf: str, where: str) -> None:
     """Raise RequestError for a grammar that would be slow to compile."""
     if len(ebnf) > MAX_GRAMMAR:
-        raise error_at(where, f"is longer than {MAX_GRAMMAR} characters")
+        raise PositionError(where, f"is longer than {MAX_GRAMMAR} characters")
     bare = re.sub(r"\s+", "", _OPAQUE_IN_GRAMMARS.sub("x", ebnf))
     if bare.count("::=") > MAX_RULES:
-        raise error_at(where, f"has more than {MAX_RULES} rules")
+        raise PositionError(where, f"has more than {MAX_RULES} rules")
     _check_repetition(bare, where, MAX_RULES)
 
 
@@ -57,13 +57,13 @@ def check_schema(schema: dict[str, Any], where: str) -> None:
     for one in _objects(schema):
         work += _work(one, where)
         if work > MAX_SCHEMA_WORK:
-            raise error_at(where, "is too large: fewer properties, values or shorter texts are needed")
+            raise PositionError(where, "is too large: fewer properties, values or shorter texts are needed")
 
 
 def check_size(guide: str, where: str) -> None:
     """Raise RequestError for a guide that is too large as a whole."""
     if len(guide) > MAX_GUIDE:
-        raise error_at(where, f"makes a guide of more than {MAX_GUIDE} characters")
+        raise PositionError(where, f"makes a guide of more than {MAX_GUIDE} characters")
 
 
 def check_structure(value: Any, where: str) -> None:
@@ -103,7 +103,7 @@ def _check_repetition(bare: str, where: str, max_quantifiers: int) -> None:
         elif char == "(":
             open_groups.append([[]])
             if len(open_groups) > MAX_GROUPS + 1:
-                raise error_at(where, f"has groups more than {MAX_GROUPS} deep")
+                raise PositionError(where, f"has groups more than {MAX_GROUPS} deep")
         elif char == ")" and len(open_groups) > 1:
             group = _group(open_groups.pop())
             open_groups[-1][-1].append(group)
@@ -113,7 +113,7 @@ def _check_repetition(bare: str, where: str, max_quantifiers: int) -> None:
             alternative.append(_Piece())
         position = found.end() if found else position + 1
     if quantifiers > max_quantifiers:
-        raise error_at(where, f"has more than {max_quantifiers} repetitions")
+        raise PositionError(where, f"has more than {max_quantifiers} repetitions")
 
 
 def _group(alternatives: list[list[_Piece]]) -> _Piece:
@@ -138,13 +138,13 @@ def _repeated(piece: _Piece, found: re.Match[str], where: str) -> _Piece:
     # Repeating a piece that can be empty, or that consists of loops, matches the same text in very many ways: 300 steps
     # of (a*)*, ((a+)+)+ and (.{0,10}){0,10} took more than 8 s each. With one plain loop, (a+)+, they took 0.2 s.
     if piece.loops and (piece.nullable or (not piece.firm and (piece.loops > 1 or piece.counts or high))):
-        raise error_at(
+        raise PositionError(
             where, "repeats something that is itself a repetition or may be empty; write it as one repetition"
         )
     counts = piece.counts if high is None else (*piece.counts, high)
     if piece.loops + 1 > MAX_LOOPS or (len(counts) > 1 and prod(counts) > MAX_NESTED_COUNT):
         limit = f"more than {MAX_LOOPS} deep or for more than {MAX_NESTED_COUNT} together"
-        raise error_at(where, f"has repetitions in each other, {limit}")
+        raise PositionError(where, f"has repetitions in each other, {limit}")
     return _Piece(loops=piece.loops + 1, counts=counts, nullable=nullable, firm=False)
 
 
@@ -154,7 +154,7 @@ def _bounds(found: re.Match[str], where: str) -> tuple[int, int | None]:
     if sign:
         return {"?": (0, 1), "*": (0, None), "+": (1, None)}[sign]
     if max(len(low), len(high)) > _DIGITS or max(int(low or 0), int(high or 0)) > MAX_COUNT:
-        raise error_at(where, f"has a repetition of more than {MAX_COUNT}")
+        raise PositionError(where, f"has a repetition of more than {MAX_COUNT}")
     least = int(low or 0)
     return least, (int(high) if high else None if comma else least)
 
@@ -180,7 +180,7 @@ def _work(schema: dict[str, Any], where: str) -> int:
     for name in _COUNTS:
         count = schema.get(name)
         if isinstance(count, int | float) and not isinstance(count, bool) and not count <= MAX_COUNT:
-            raise error_at(where, f"has a {name} of more than {MAX_COUNT}")
+            raise PositionError(where, f"has a {name} of more than {MAX_COUNT}")
     properties, values = schema.get("properties"), schema.get("enum")
     names = list(properties) if isinstance(properties, dict) else []
     texts = [*names, *(values if isinstance(values, list) else []), schema.get("const")]

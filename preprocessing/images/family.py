@@ -9,7 +9,7 @@ from typing import ClassVar
 from PIL import Image
 
 from common.chat.parts import Content, MediaPart, Picture, Placed
-from common.checks import error_at
+from common.checks import PositionError
 from common.errors import RequestError
 from preprocessing.images.decode import ImageLimits, decode_image
 from preprocessing.images.video import sample_frames
@@ -132,7 +132,7 @@ class ImageFamily:
 def check_count(markers: int, parts: int, marker: str, where: str) -> None:
     """Raise RequestError if a message's markers and images differ in number."""
     if markers != parts:
-        raise error_at(where, f"has {markers} {marker} markers for {parts} images")
+        raise PositionError(where, f"has {markers} {marker} markers for {parts} images")
 
 
 def extra_id(digest: hashlib.blake2b, piece: int = 0) -> int:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from common.chat.parts import Content, MediaPart, Picture, Placed
 from common.checkpoint import Checkpoint, read_json
-from common.checks import error_at
+from common.checks import PositionError
 from common.tokenizer import ChatTokenizer
 from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
 
@@ -52,7 +52,7 @@ class Gemma3Images(ImageFamily):
         parts = tuple(part for part in content if isinstance(part, MediaPart))
         spelled = sum(part.count(START) for part in content if isinstance(part, str))
         if spelled and parts:
-            raise error_at(where, f"spells {START}, which stands for an image")
+            raise PositionError(where, f"spells {START}, which stands for an image")
         pieces: list[str] = []
         after_text = False
         for part in content:

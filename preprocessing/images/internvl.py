@@ -11,7 +11,7 @@ from PIL import Image
 
 from common.chat.parts import Content, MediaPart, Picture, Placed
 from common.checkpoint import Checkpoint
-from common.checks import error_at
+from common.checks import PositionError
 from common.tokenizer import ChatTokenizer
 from preprocessing.images import tiling
 from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
@@ -88,7 +88,7 @@ class InternVLImages(ImageFamily):
             parts = (MediaPart(),) * len(marked)
         elif "video" in kinds:
             if [marker[1:-1] for marker in marked] != kinds:
-                raise error_at(where, f"has the markers {', '.join(marked)} for the parts {', '.join(kinds)}")
+                raise PositionError(where, f"has the markers {', '.join(marked)} for the parts {', '.join(kinds)}")
         else:
             check_count(len(marked), len(parts), IMAGE, where)
         written = {IMAGE: self.marker, VIDEO: self._frames_text().removesuffix("\n")}
