@@ -31,11 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
+    """Build the application. Raises SettingsError if the file of API keys cannot be used."""
     tracing = Tracing.configured(settings.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # gRPC's channel belongs to the running event loop, so it is made here.
+        # gRPC's channel belongs to the running event loop, so the service is created here.
         app.state.service = service = Service(settings)
         app.state.started = int(time.time())
         service.start()
@@ -46,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
             if tracing is not None:
                 await tracing.close()
 
-    # Bodies are read by hand (orjson, limits, our own errors), so the document is ours too: frontend.endpoints.openapi.
+    # The routes parse bodies themselves, so FastAPI cannot derive the OpenAPI document; endpoints/openapi.py has it.
     app = FastAPI(title="Triton Chat", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.settings = settings
     app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
@@ -71,18 +72,22 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 async def chat_completions(request: Request) -> Response:
+    """POST /v1/chat/completions."""
     return await answer(request, "chat", plan_chat)
 
 
 async def completions(request: Request) -> Response:
+    """POST /v1/completions."""
     return await answer(request, "completions", plan_completion)
 
 
 async def responses(request: Request) -> Response:
+    """POST /v1/responses."""
     return await answer(request, "responses", plan_response)
 
 
 async def _error_response(request: Request, error: Exception) -> Response:
+    """Note why the request failed, log what is our fault, and make the response."""
     if isinstance(error, HTTPException):
         error = _routing_error(error)
     current().fail(error)
