@@ -17,8 +17,8 @@ MODEL ?= smollm2
 PORT ?= 9997
 ARGS ?=
 UI ?=
-# HASHES=1 installs only files whose hashes are in requirements/*.hashes. Not the default: an index of one's own may
-# hold other builds of the same versions (torch for CPUs alone is the common one), which it refuses.
+# HASHES=1 installs only files whose hashes are in requirements/*.hashes. Not the default, because a private index may
+# have other builds of the same versions (often torch only for CPUs), which pip would refuse.
 HASHES ?=
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
@@ -37,7 +37,7 @@ setup-dev: setup $(VENV)/.dev
 
 setup-ui: $(UI_VENV)/.installed ## packages of the chat page (`make serve UI=1` starts it)
 
-# A system package, unlike everything else: browsers are not on the Python index.
+# A system package, because browsers are not on the Python index.
 setup-browser:
 	@$(PYTHON) scripts/setup/install_chromium.py
 
@@ -45,17 +45,17 @@ check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy chat_page common engines families frontend models postprocessing preprocessing python_backend scripts triton_chat.py vision
-	@# One call for each, as mypy takes files of one name for one module.
+	@# One call for each, because mypy takes files of the same name for one module.
 	@for model in model_repository/*/1/model.py; do echo "mypy $$model"; $(RUN) -m mypy $$model || exit; done
-	@# bandit also warns of each `nosec` whose line has parts that needed none.
+	@# bandit also warns of `nosec` comments on lines that partly need none.
 	$(RUN) -m bandit --quiet --recursive common engines families frontend model_repository models postprocessing preprocessing python_backend \
 		scripts triton_chat.py vision \
 		2> >(grep -v 'nosec encountered' >&2)
 	@$(MAKE) --no-print-directory docs
-	@# A report, no verdict: it asks PyPI, and what that says of an unchanged tree changes from day to day.
+	@# Its result does not fail the check: it comes from PyPI and changes while the tree does not.
 	@$(MAKE) --no-print-directory --silent audit || echo 'check: no clean bill from pip-audit, for the reason above'
 
-# --strict, as an index that knows nothing of a package must not pass for a clean bill.
+# --strict: a package that the index does not know is an error.
 audit: $(AUDIT)/.installed ## known vulnerabilities of the pinned packages (needs PyPI)
 	for list in serve dev agents docs ui rtx triton containers; do \
 		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements/$$list.txt || exit; \
@@ -79,7 +79,7 @@ setup-triton: $(TRITON)/.installed
 
 # HAProxy is a system package, like the browser.
 setup-containers: $(CONTAINERS)/.installed
-	@# Helm's library is in its wheel three times, under the names of one link chain: 85 MB each.
+	@# Helm's library is in its wheel three times, once for each name of a chain of links: 85 MB each.
 	@rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
 	@$(PYTHON) -m scripts.setup.install_haproxy
 
@@ -100,7 +100,7 @@ $(RUN):
 	@$(PYTHON) scripts/setup/interpreter.py
 	$(PYTHON) -m venv $(VENV)
 
-# Stamps: pip runs again only when a requirements file or the package's own metadata changed.
+# Stamps, so that pip runs again only if a requirements file or the package's own metadata has changed.
 $(VENV)/.packages: requirements/serve.txt | $(RUN)
 	$(PIP) install --no-deps $(call wanted,serve)
 	@$(RUN) -m scripts.setup.check_packages
@@ -114,9 +114,8 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 	$(PIP) install --no-deps $(call wanted,dev)
 	@touch $@
 
-# Environments of their own: the agents' packages contradict the server's, and serving needs none of the others'. RTX is
-# the builder of the vision tower's plans that needs no GPU, Triton the compiler of its kernel; PyTorch's build for CPUs
-# comes without.
+# Separate environments: the agents' packages contradict the server's, and serving needs none of the others. RTX builds
+# plans of the vision tower without a GPU. Triton compiles its kernel and is not part of PyTorch's build for CPUs.
 .cache/%-venv/.installed: requirements/%.txt
 	$(PYTHON) -m venv --clear .cache/$*-venv
 	.cache/$*-venv/bin/pip --disable-pip-version-check install --quiet --no-deps $(call wanted,$*)

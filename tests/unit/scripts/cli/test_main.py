@@ -23,7 +23,6 @@ from scripts.launcher import FREE_PORTS
 from scripts.launcher.options import parse_options
 from scripts.setup import interpreter
 from scripts.shared.findings import Finding
-from scripts.shared.weights import weights_problem
 from tests.support.vision_towers import write_internvit
 
 ROOT = Path(__file__).parents[4]
@@ -247,15 +246,6 @@ def test_what_a_model_lacks_is_named(broken: Path, words: str) -> None:
     found = problems(str(broken))
     assert len(found) == 1
     assert re.match(words, found[0]), found
-
-
-def test_a_sharded_model_is_complete(tmp_path: Path) -> None:
-    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
-    for name in names:
-        save_file({name: np.zeros(4, np.float32)}, tmp_path / name)
-    index = {"weight_map": {name: name for name in names}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert weights_problem(tmp_path) is None
 
 
 def test_a_runtimes_missing_file_is_named(model: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.checkpoint import Checkpoint
-from scripts.launcher import multi_gpu as several_gpus
+from scripts.launcher import multi_gpu
 from scripts.launcher.engine_folder import GUIDES, check_manifest, check_world_size, read_engine
 from scripts.launcher.environment import TritonServer, gpu_count, stack_environment, triton_command
 from scripts.launcher.errors import LaunchError
@@ -206,7 +206,7 @@ def test_the_engine_bounds_context_and_requests(tmp_path: Path) -> None:
 @pytest.fixture
 def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[TritonServer, dict[str, str]]:
     """The programs of the Triton image, and two GPUs."""
-    monkeypatch.setattr(several_gpus, "gpu_count", lambda environment: 2)
+    monkeypatch.setattr(multi_gpu, "gpu_count", lambda environment: 2)
     (tmp_path / "bin").mkdir()
     for program in ("tritonserver", "mpirun"):
         (tmp_path / "bin" / program).touch(mode=0o755)
