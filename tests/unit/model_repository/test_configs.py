@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every config.pbtxt read as protobuf and held against the contract, and the modules that name tensors against them."""
+"""The config.pbtxt files match the contract, and the modules that name tensors match the configs."""
 
 import ast
 import dataclasses
@@ -11,7 +11,9 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from common import answer_delta
-from common.sampling import SAMPLING
+from common.sampling import ENGINE_PARAMETERS, SAMPLING
+from engines.engine import Generation
+from frontend.triton.tensors import INPUTS as FRONTEND_INPUTS
 from preprocessing.images.gemma3 import Gemma3Images
 from preprocessing.images.internvl import InternVLImages
 from tests.support.contract_table import (
@@ -27,6 +29,7 @@ from tests.support.contract_table import (
 
 REPOSITORY = Path(__file__).parents[3] / "model_repository"
 ENGINE_TENSORS = REPOSITORY.parent / "engines" / "tensors.py"
+ENGINE_SERVICE = ENGINE_TENSORS.with_name("service.py")
 MODELS = ("preprocessing", "vit", "tensorrt_llm", "postprocessing", "ensemble")
 
 
@@ -51,7 +54,7 @@ def as_row(tensor, *, optional: bool = True) -> Row:
     return (tensor.name, dtype.values_by_number[tensor.data_type].name[5:], tuple(tensor.dims), flags)
 
 
-def test_every_model_is_there_with_its_name():
+def test_every_model_exists_under_its_name():
     found = sorted(path.parent.name for path in REPOSITORY.glob("*/config.pbtxt"))
     assert found == sorted(MODELS)
     assert all(read(model).name == model for model in MODELS)
@@ -121,7 +124,7 @@ def test_the_ensemble_maps_upstream_names_to_the_contract():
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model != "ensemble"])
 def test_the_ensemble_wires_existing_tensors_of_one_type(model):
-    """Triton itself finds wrong names at load; this finds them without a server, and steps left unconnected."""
+    """Triton reports wrong names at load. This finds them without a server, and also unconnected steps."""
     config, step = read(model), steps()[model]
     inputs, outputs = {t.name: t for t in config.input}, {t.name: t for t in config.output}
     assert set(step.input_map) <= set(inputs)
@@ -148,7 +151,7 @@ def string_literals(path: Path) -> set[str]:
 
 
 def tensor_calls(path: Path, functions: str) -> set[str]:
-    """First string arguments of calls to the named functions."""
+    """The strings among the first two arguments of calls to the named functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and node.args:
@@ -180,21 +183,20 @@ def test_the_models_read_and_write_only_declared_tensors(model):
     assert read_names, "the pattern of reading functions no longer matches the code"
     assert read_names <= declared
     written = {text for module in modules for text in string_literals(module)}
-    if model == "preprocessing":  # The family of images says which tensor its pixels leave by.
+    if model == "preprocessing":  # The image family names the tensor of its pixels.
         written |= {Gemma3Images.tensor, InternVLImages.tensor}
-    if model == "postprocessing":  # The outputs are those of the table, each with its encoding.
+    if model == "postprocessing":  # The outputs are those of the table.
         written |= {output.name for output in answer_delta.OUTPUTS.values()}
     assert {t.name for t in config.output} <= written, "an output is declared that no code sends"
 
 
 def test_the_llm_model_names_only_tensors_of_the_contract():
-    code = ENGINE_TENSORS
     config = read("tensorrt_llm")
-    read_names = tensor_calls(code, "scalar|words|text|tensor")
+    read_names = tensor_calls(ENGINE_TENSORS, "scalar|words|text|tensor") | tensor_calls(ENGINE_SERVICE, "scalar")
     read_names |= {one.engine_input for one in SAMPLING.values() if one.datatype is not None}
     assert read_names and read_names <= {t.name for t in config.input}
     sent = {row[0] for row in EXTENSIONS} | {"output_ids", "sequence_length", "output_log_probs", "cum_log_probs"}
-    assert sent <= string_literals(code)
+    assert sent <= string_literals(ENGINE_TENSORS)
 
 
 # gRPC's name of a datatype -> the config's.
@@ -202,10 +204,8 @@ DATATYPES = {"BYTES": "STRING"}
 
 
 def test_the_frontend_names_only_tensors_of_the_ensemble():
-    from frontend.triton.tensors import INPUTS
-
     declared = {row[0]: row[1] for row in map(as_row, read("ensemble").input)}
-    datatypes = {name: one.datatype for name, one in INPUTS.items()}
+    datatypes = {name: one.datatype for name, one in FRONTEND_INPUTS.items()}
     assert {name: DATATYPES.get(dtype, dtype) for name, dtype in datatypes.items()}.items() <= declared.items()
     types = {"text": "STRING", "json": "STRING", "int": "INT32"}
     outputs = {row[0]: row[1] for row in (as_row(tensor, optional=False) for tensor in read("ensemble").output)}
@@ -213,9 +213,6 @@ def test_the_frontend_names_only_tensors_of_the_ensemble():
 
 
 def test_the_engine_reads_the_parameters_that_the_frontend_sends():
-    from common.sampling import ENGINE_PARAMETERS
-    from engines.engine import Generation
-
     fields = {field.name for field in dataclasses.fields(Generation)}
     assert {parameter.field for parameter in ENGINE_PARAMETERS.values()} <= fields
     names = {node.id for node in ast.walk(ast.parse(ENGINE_TENSORS.read_text())) if isinstance(node, ast.Name)}
