@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chat completions through the real server: what clients read, and what Triton gets."""
+"""Chat completions through the real server: what clients receive, and what Triton receives."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ async def test_streamed_chunks_in_order(served: Serving) -> None:
     assert served.triton.calls[0].inputs["stream"] == [True]
 
 
-async def test_no_usage_unless_asked(served: Serving) -> None:
+async def test_no_usage_unless_requested(served: Serving) -> None:
     assert not any("usage" in chunk for chunk in await served.chunks())
 
 
@@ -150,7 +150,7 @@ async def test_openai_client_accumulates_a_stream(served: Serving) -> None:
     assert all(json.loads(call.function.arguments) == {"city": "Boston, MA"} for call in message.tool_calls)
 
 
-async def test_one_tool_call_where_parallel_ones_are_not_allowed(served: Serving) -> None:
+async def test_one_tool_call_if_parallel_ones_are_not_allowed(served: Serving) -> None:
     served.triton.script = two_calls
     message = (await served.chat(tools=TOOLS, parallel_tool_calls=False)).json()["choices"][0]["message"]
     assert [call["id"] for call in message["tool_calls"]] == ["call_0"]
@@ -257,7 +257,7 @@ async def test_every_parameter_reaches_triton(served: Serving) -> None:
         "end_id": [-1],
         "bad_words": [b"bad"],
         "stop_token_ids": [4, 5],
-        "stream": [True],  # a stop string can only end an engine that streams
+        "stream": [True],  # a stop string can end only an engine that streams
         "return_num_input_tokens": [True],
         "exclude_input_in_output": [True],
     }
@@ -311,7 +311,7 @@ async def test_thinking_switch(served: Serving, fields: dict, wanted: bool | Non
         ({"type": "function", "function": {"name": "get_postcode"}}, "function:get_postcode"),
     ],
 )
-async def test_tool_choice_travels(served: Serving, choice: object, wanted: str | None) -> None:
+async def test_tool_choice_is_sent(served: Serving, choice: object, wanted: str | None) -> None:
     await served.chat(tools=TOOLS, tool_choice=choice)
     call = served.triton.calls[0]
     assert call.parameters["tools"] is True
@@ -329,13 +329,13 @@ async def test_tool_choice_travels(served: Serving, choice: object, wanted: str 
         ({"response_format": {"type": "json_object"}}, {"response_format": {"type": "json_object"}}),
     ],
 )
-async def test_constraints_travel_with_the_messages(served: Serving, fields: dict, wanted: dict) -> None:
+async def test_constraints_are_sent_with_the_messages(served: Serving, fields: dict, wanted: dict) -> None:
     response = await served.chat(**fields)
     assert response.status_code == 200, response.text
     assert served.triton.calls[0].messages == HELLO | wanted
 
 
-async def test_nulls_of_a_given_back_answer_are_dropped(served: Serving) -> None:
+async def test_nulls_of_an_earlier_answer_are_dropped(served: Serving) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
     said = {"role": "assistant", "content": None, "tool_calls": [call], "audio": None, "function_call": None}
     result = {"role": "tool", "tool_call_id": "c", "content": "59.0"}
@@ -345,7 +345,7 @@ async def test_nulls_of_a_given_back_answer_are_dropped(served: Serving) -> None
     assert sent[2] == result
 
 
-async def test_images_travel_as_tensors(served: Serving) -> None:
+async def test_images_are_sent_as_tensors(served: Serving) -> None:
     parts = [
         {"type": "text", "text": "What is this?"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,cGl4ZWxz", "detail": "low"}},
@@ -368,7 +368,7 @@ async def test_echo_of_a_continued_message(served: Serving) -> None:
     assert served.triton.calls[0].messages["continue_final_message"] is True
 
 
-async def test_odd_text_survives(served: Serving) -> None:
+async def test_unusual_text_is_unchanged(served: Serving) -> None:
     served.triton.script = answer_of("\u4f60\u597d\0\U0001f60a", '"\n\u2028')
     wanted = '\u4f60\u597d\0\U0001f60a"\n\u2028'
     assert (await served.chat(messages=[{"role": "user", "content": "a\0b"}])).json()["choices"][0]["message"][

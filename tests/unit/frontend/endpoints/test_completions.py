@@ -80,14 +80,14 @@ async def test_echo(served: Serving, prompt: object) -> None:
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "Once Hello world"
 
 
-async def test_echo_alone_generates_nothing(served: Serving) -> None:
+async def test_echo_without_tokens_generates_nothing(served: Serving) -> None:
     body = await complete(served, prompt="Once", echo=True, max_tokens=0)
     assert body["choices"][0]["text"] == "Once"
     assert body["choices"][0]["finish_reason"] == "length"
     assert body["usage"]["completion_tokens"] == 0
 
 
-async def test_old_logprobs_with_echo(served: Serving) -> None:
+async def test_completion_logprobs_with_echo(served: Serving) -> None:
     async def script(call: Call) -> AsyncIterator:
         yield reply(" c", logprobs=[entry(" c", -0.3, d=-2.0)])
         yield finish(prompt_logprobs=[entry("a", None), entry(" b", -1.0, x=-0.5)])
@@ -103,7 +103,7 @@ async def test_old_logprobs_with_echo(served: Serving) -> None:
     assert served.triton.calls[0].parameters["prompt_logprobs"] == 1
 
 
-async def test_text_offsets_go_on_from_chunk_to_chunk(served: Serving) -> None:
+async def test_text_offsets_continue_from_chunk_to_chunk(served: Serving) -> None:
     async def script(call: Call) -> AsyncIterator:
         for token in ("ab", "c", "d"):
             yield reply(token, logprobs=[entry(token, -1.0)])
@@ -170,7 +170,7 @@ async def test_models(served: Serving) -> None:
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 
 
-async def test_readiness_names_what_is_missing(served: Serving) -> None:
+async def test_readiness_names_models_that_are_not_ready(served: Serving) -> None:
     assert (await served.http.get("/health/live")).status_code == 200
     assert (await served.http.get("/health/ready")).json()["status"] == "ready"
     served.triton.unready.add("vit")

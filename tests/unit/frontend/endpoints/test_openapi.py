@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OpenAPI document tells the truth: schemathesis on it, and real answers against its schemas."""
+"""The OpenAPI document compared with the server: schemathesis, and real answers validated by its schemas."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -39,7 +39,7 @@ DOCUMENT = document()
 OPERATIONS = [
     (method.upper(), path) for path, item in DOCUMENT["paths"].items() for method in item if method in ("get", "post")
 ]
-# Two modes of each operation; the bodies are large, so most of the time goes into making them.
+# Two modes of each operation; the bodies are large, so generating them takes most of the time.
 EXAMPLES = 25
 
 
@@ -55,7 +55,7 @@ def validator(name: str) -> jsonschema.Draft202012Validator:
     )
 
 
-async def test_every_schema_is_one_and_every_reference_leads_somewhere() -> None:
+async def test_every_schema_is_valid_and_every_reference_resolves() -> None:
     for name, schema in DOCUMENT["components"]["schemas"].items():
         jsonschema.Draft202012Validator.check_schema(schema)
         for target in references(schema):
@@ -91,12 +91,12 @@ async def test_the_document_is_served(served: Serving) -> None:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])
 @pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[f"{method} {path}" for method, path in OPERATIONS])
-async def test_whatever_is_sent_the_answer_is_a_documented_one(
+async def test_any_request_gets_a_documented_answer(
     served: Serving, method: str, path: str, mode: GenerationMode
 ) -> None:
     operation = schemathesis.openapi.from_dict(DOCUMENT)[path][method]
     if mode is GenerationMode.NEGATIVE and method == "GET":
-        pytest.skip("nothing can be sent wrongly")
+        pytest.skip("no invalid request exists")
     served.reset()
 
     @seed(0)
@@ -122,7 +122,7 @@ ENTRY = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
 
 
 async def rich(call: Call) -> Any:
-    """All that an answer can hold."""
+    """An answer with every field."""
     yield reply(reasoning_output="hm")
     yield reply("text", logprobs=[ENTRY])
     yield reply(tool_calls=[CALL])
@@ -155,8 +155,8 @@ async def test_answers_are_as_documented(
         validator(chunk).validate(httpx.Response(200, text=event).json())
 
 
-async def test_bodies_that_the_document_allows_are_taken(served: Serving) -> None:
-    """Examples of what is written by hand in the document, where it could differ from the validation."""
+async def test_bodies_that_the_document_allows_are_accepted(served: Serving) -> None:
+    """Examples of the parts of the document that are written by hand, and could differ from the validation."""
     served.reset()
     chats = [
         {"messages": [{"role": role, "content": "x"}]} for role in ("system", "developer", "user", "assistant", "tool")

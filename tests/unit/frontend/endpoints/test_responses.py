@@ -32,7 +32,7 @@ def streamed(request: pytest.FixtureRequest) -> bool:
 
 
 async def ask(served: Serving, streamed: bool, **fields):
-    """The response, whichever way it travels: the client's own accumulator joins the events."""
+    """Return the response; if it is streamed, the client's accumulator joins the events."""
     if not streamed:
         return await served.openai.responses.create(model="model", **fields)
     async with served.openai.responses.stream(model="model", **fields) as events:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images by http(s): URL: which hosts and addresses may be connected to, also behind redirects."""
+"""Images by http(s): URL: the allowed hosts and addresses, also of redirects."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -112,12 +112,12 @@ class TestHosts:
             "localhost.",
         ],
     )
-    async def test_loopback_by_any_spelling(self, fetcher: Any, host: str) -> None:
-        """The system's own resolver reads them: none needs a network."""
+    async def test_loopback_in_any_notation(self, fetcher: Any, host: str) -> None:
+        """The system's resolver accepts them without a network."""
         async with web(pixels) as server:
             message = await refused(fetcher(image_private_hosts=False), f"http://{host}:{server.port}/")
             assert not server.heads
-        # A spelling that the URL's reader or this system's resolver does not take is refused too, for its own reason.
+        # A notation that httpx or this system's resolver does not accept is refused too, with another message.
         unread = host in ("127.0.0.1.", "localhost.") and "could not be fetched" in message
         assert unread or "not public, which is not allowed (image_private_hosts)" in message
 
@@ -129,8 +129,8 @@ class TestHosts:
                 assert "not public" in await refused(images, f"http://{host}:{server.port}/")
             assert not server.heads
 
-    async def test_the_checked_address_is_the_one_connected_to(self, fetcher: Any) -> None:
-        """A name that is looked up again gives another address."""
+    async def test_connections_are_to_the_checked_address(self, fetcher: Any) -> None:
+        """The second time, the name resolves to another address."""
         looked_up: list[str] = []
 
         async def rebinding(host: str, port: int) -> list[str]:
@@ -143,7 +143,7 @@ class TestHosts:
             assert looked_up == ["rebinding.test"]
             assert server.heads[0]["host"] == f"rebinding.test:{server.port}"
 
-    async def test_the_next_address_where_one_does_not_answer(self, fetcher: Any) -> None:
+    async def test_the_next_address_if_one_does_not_answer(self, fetcher: Any) -> None:
         async with web(pixels) as server:
             images = fetcher(names(two_test=["127.0.0.9", "127.0.0.1"]))
             assert await images.fetch([f"http://two.test:{server.port}/"]) == (b"pixels",)
@@ -185,7 +185,7 @@ class TestHosts:
             "http://a\0/",
         ],
     )
-    async def test_urls_that_are_none(self, fetcher: Any, url: str) -> None:
+    async def test_invalid_urls(self, fetcher: Any, url: str) -> None:
         assert "image 1" in await refused(fetcher(names()), url)
 
     async def test_users_are_refused(self, fetcher: Any) -> None:
@@ -224,7 +224,7 @@ class TestRedirects:
                 assert server.paths[-1].endswith("/image")
 
     @pytest.mark.parametrize("most", [0, 1, 4])
-    async def test_as_many_as_allowed(self, fetcher: Any, most: int) -> None:
+    async def test_their_number_is_limited(self, fetcher: Any, most: int) -> None:
         async with web(self.reply) as server:
             message = await refused(fetcher(image_max_redirects=most), f"http://127.0.0.1:{server.port}/loop")
             assert f"redirects more than {most} times (image_max_redirects)" in message

@@ -49,7 +49,7 @@ async def fetcher() -> AsyncIterator[Any]:
     ],
 )
 def test_data_urls(url: str, data: bytes) -> None:
-    """Each as a browser reads it."""
+    """Each is decoded as in a browser."""
     assert decode_data_url(url) == data
 
 
@@ -78,7 +78,7 @@ async def test_the_limit_of_bytes_is_exact(fetcher: Any, size: int, tmp_path: Pa
             assert f"larger than {size - 1} bytes (image_max_bytes)" in await refused(images, url)
 
 
-async def test_videos_have_a_limit_of_their_own(fetcher: Any) -> None:
+async def test_videos_have_their_own_limit(fetcher: Any) -> None:
     images = fetcher(image_max_bytes=5, video_max_bytes=6)
     assert await images.fetch([VideoUrl(URL)]) == (b"pixels",)
     assert "image 1: it is larger than 5" in await refused(images, URL)
@@ -145,16 +145,16 @@ class TestFiles:
             "-too/secret",
         ],
     )
-    async def test_elsewhere_or_missing_is_refused_alike(self, fetcher: Any, allowed: Path, path: str) -> None:
+    async def test_missing_files_are_refused_like_forbidden_ones(self, fetcher: Any, allowed: Path, path: str) -> None:
         message = await refused(fetcher(image_dirs=(str(allowed),)), f"file://{allowed}{path}")
         assert message == (
             "messages: image 1: a file: URL must name a file in a directory that the server allows (image_dirs)"
         )
 
-    async def test_no_directory_is_allowed_by_itself(self, fetcher: Any, allowed: Path) -> None:
+    async def test_no_directory_is_allowed_by_default(self, fetcher: Any, allowed: Path) -> None:
         assert "allows" in await refused(fetcher(), f"file://{allowed}/an%20image%25.png")
 
-    async def test_links_count_as_what_they_lead_to(self, fetcher: Any, allowed: Path) -> None:
+    async def test_links_are_followed_before_the_check(self, fetcher: Any, allowed: Path) -> None:
         (allowed / "out").symlink_to(allowed.parent / "secret")
         (allowed / "up").symlink_to(allowed.parent)
         (allowed / "loop").symlink_to(allowed / "loop")
@@ -167,7 +167,7 @@ class TestFiles:
             assert "allows" in await refused(images, f"file://{allowed}/{name}")
 
     async def test_only_regular_files(self, fetcher: Any, allowed: Path) -> None:
-        """Opening a FIFO that nobody writes to waits for ever."""
+        """Opening a FIFO without a writer would block forever."""
         os.mkfifo(allowed / "fifo")
         (allowed / "folder").mkdir()
         (allowed / "null").symlink_to("/dev/null")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images by https: URL: the certificate is that of the name, though an address is connected to."""
+"""Images by https: URL: the certificate is checked for the host name, although the connection is to an address."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ class TestTls:
         monkeypatch.setenv("SSL_CERT_FILE", str(pem))
         return context
 
-    async def test_the_name_is_asked_for_and_checked(self, fetcher: Any, tls: ssl.SSLContext) -> None:
+    async def test_the_host_name_is_sent_and_checked(self, fetcher: Any, tls: ssl.SSLContext) -> None:
         asked: list[str | None] = []
         tls.sni_callback = lambda _, name, __: asked.append(name)
         resolve = names(images_test=["127.0.0.1"], other_test=["127.0.0.1"], **{"127_0_0_1": ["127.0.0.1"]})
@@ -35,13 +35,13 @@ class TestTls:
             images = fetcher(resolve)
             assert await images.fetch([f"https://images.test:{server.port}/"]) == (b"pixels",)
             assert server.heads[0]["host"] == f"images.test:{server.port}"
-            # The same address under a name that its certificate does not hold, also right after the other.
+            # The same address under a name that is not in its certificate, also directly after the other.
             assert "could not be fetched" in await refused(images, f"https://other.test:{server.port}/")
             assert await images.fetch([f"https://127.0.0.1:{server.port}/"]) == (b"pixels",)
             assert len(server.heads) == 2
         assert asked == ["images.test", "other.test", None]
 
-    async def test_certificates_of_nobody_are_refused(
+    async def test_untrusted_certificates_are_refused(
         self, fetcher: Any, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("SSL_CERT_FILE")

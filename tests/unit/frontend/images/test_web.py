@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images by http(s): URL: what servers answer, limits, concurrency and cancellation."""
+"""Images by http(s): URL: answers of servers, limits, concurrency and cancellation."""
 
 import asyncio
 import gzip
@@ -58,7 +58,7 @@ class TestBodies:
             assert await fetcher(image_total_bytes=18).fetch(urls) == (b"pixels",) * 3
             assert "(image_total_bytes)" in await refused(fetcher(image_total_bytes=17), *urls)
 
-    async def test_compressed_bodies_are_not_unfolded(self, fetcher: Any) -> None:
+    async def test_compressed_bodies_are_not_decompressed(self, fetcher: Any) -> None:
         bomb = gzip.compress(bytes(10_000_000))
 
         async def reply(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
@@ -94,8 +94,8 @@ class TestBodies:
             message = await refused(fetcher(image_timeout=0.2), f"http://127.0.0.1:{server.port}/")
             assert "longer than 0.2 s to fetch (image_timeout)" in message
 
-    async def test_a_server_that_drips(self, fetcher: Any) -> None:
-        """The time counts from start to end, not from byte to byte."""
+    async def test_a_server_that_sends_slowly(self, fetcher: Any) -> None:
+        """The limit is on the whole fetch, not on the pauses between bytes."""
 
         async def reply(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 200 X\r\n\r\n")
@@ -108,7 +108,7 @@ class TestBodies:
             assert "image_timeout" in await refused(fetcher(image_timeout=0.3), f"http://127.0.0.1:{server.port}/")
             await server.all_closed()
 
-    async def test_nothing_is_kept(self, fetcher: Any) -> None:
+    async def test_no_state_is_kept(self, fetcher: Any) -> None:
         async def reply(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
             writer.write(response(Set_Cookie="id=1; Path=/", Connection="keep-alive"))
 
@@ -119,9 +119,7 @@ class TestBodies:
             await server.all_closed()
             assert [head.get("cookie") for head in server.heads] == [None, None]
 
-    async def test_proxies_of_the_environment_are_not_asked(
-        self, fetcher: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_proxies_of_the_environment_are_not_used(self, fetcher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         async with web(pixels) as server:
             for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
                 monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -129,8 +127,8 @@ class TestBodies:
 
 
 class TestConcurrency:
-    async def test_images_are_fetched_side_by_side(self, fetcher: Any) -> None:
-        """The server answers none before all have asked, and the last first."""
+    async def test_images_are_fetched_in_parallel(self, fetcher: Any) -> None:
+        """The server answers only when all requests have arrived, and the last request first."""
         everyone = asyncio.Barrier(5)
 
         async def reply(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
@@ -143,7 +141,7 @@ class TestConcurrency:
             fetched = await images.fetch([f"http://127.0.0.1:{server.port}/{i}" for i in range(5)])
             assert fetched == tuple(f"/{i}".encode() for i in range(5))
 
-    async def test_but_no_more_than_allowed(self, fetcher: Any) -> None:
+    async def test_concurrency_is_limited(self, fetcher: Any) -> None:
         most = 0
 
         async def reply(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
@@ -156,7 +154,7 @@ class TestConcurrency:
             await fetcher(image_concurrency=3).fetch([f"http://127.0.0.1:{server.port}/"] * 10)
             assert most == 3
 
-    async def test_waiting_for_a_place_is_not_fetching(self, fetcher: Any) -> None:
+    async def test_waiting_for_a_slot_does_not_count_as_fetching(self, fetcher: Any) -> None:
         async def reply(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
             await asyncio.sleep(0.3)
             writer.write(response())
@@ -174,7 +172,7 @@ class TestConcurrency:
         else:
             await asyncio.sleep(0 if path == "/good" else 60)
 
-    async def test_one_that_fails_ends_the_others(self, fetcher: Any) -> None:
+    async def test_a_failure_cancels_the_other_fetches(self, fetcher: Any) -> None:
         async with web(self.hang) as server:
             before = asyncio.all_tasks()
             base = f"http://127.0.0.1:{server.port}"
@@ -182,7 +180,7 @@ class TestConcurrency:
             assert "image 4: it could not be fetched: its host answered with status 404" in message
             assert not leftover(before)
 
-    async def test_a_caller_who_leaves_ends_them(self, fetcher: Any) -> None:
+    async def test_cancelling_the_caller_cancels_all_fetches(self, fetcher: Any) -> None:
         async with web(self.hang) as server:
             before = asyncio.all_tasks()
             urls = [f"http://127.0.0.1:{server.port}/{i}" for i in range(4)]
@@ -196,7 +194,7 @@ class TestConcurrency:
             assert not leftover(before)
 
 
-async def test_a_client_that_leaves_ends_the_fetching() -> None:
+async def test_a_client_that_disconnects_cancels_all_fetches() -> None:
     async def hang(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
         assert await asyncio.wait_for(server.readers[writer].read(), WAIT) == b"", "the fetching side closes first"
 
@@ -212,6 +210,6 @@ async def test_a_client_that_leaves_ends_the_fetching() -> None:
 
 
 def leftover(before: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
-    """Tasks since `before` but for the test server's own."""
+    """Return the tasks since `before`, without those of the test server."""
     tasks = asyncio.all_tasks() - before
     return [task for task in tasks if "Web.handle" not in repr(task)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bodies made to break a server, by hand and by hypothesis: an answer or a 400 that says why, never a fault."""
+"""Hostile bodies, by hand and by hypothesis: each gets an answer or a 400 with the reason, never a 500."""
 
 import asyncio
 import base64
@@ -45,21 +45,21 @@ def check(response: httpx.Response, *statuses: int) -> None:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=[one.name for one in HOSTILE])
-async def test_no_body_is_a_server_fault(served: Serving, hostile: Any) -> None:
+async def test_no_body_is_a_server_error(served: Serving, hostile: Any) -> None:
     response = await served.http.post(hostile.path, content=hostile.body())
     check(response)
     assert (await served.chat()).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["metadata", "instructions", "tools", "text"])
-async def test_what_a_response_repeats_is_not_nested_too_deeply(served: Serving, name: str) -> None:
+async def test_a_response_cannot_repeat_deeply_nested_fields(served: Serving, name: str) -> None:
     for value in (DEEP(300), [DEEP(300)], {"format": {"type": "text", "x": DEEP(300)}}):
         for stream in (False, True):
             body = {"input": "x", "stream": stream, name: value}
             check(await served.http.post("/v1/responses", content=json.dumps(body).encode()), 400)
 
 
-async def test_a_deep_guide_of_a_plain_completion(served: Serving) -> None:
+async def test_a_deeply_nested_guide_of_a_plain_completion(served: Serving) -> None:
     for fields in ({"guided_json": DEEP(300)}, {"structured_outputs": {"json": DEEP(300)}}):
         check(await served.http.post("/v1/completions", content=json.dumps({"prompt": "x"} | fields).encode()), 400)
 
@@ -77,7 +77,7 @@ async def test_a_body_beyond_the_limit(served: Serving, length: bool) -> None:
     content = b" " * (10 * LIMIT) if length else pieces()
     try:
         check(await served.http.post(CHAT, content=content), 413)
-    except httpx.WriteError:  # The server closed while the body was still being sent, as it may.
+    except httpx.WriteError:  # The server may close while the body is still being sent.
         assert not length or sent == 0
     assert (await served.chat()).status_code == 200
 
@@ -144,7 +144,7 @@ async def test_urls_that_lead_elsewhere(served: Serving, url: str) -> None:
         assert response.status_code == 400, url
 
 
-async def test_what_a_client_sends_does_not_reach_the_log(served: Serving, caplog: pytest.LogCaptureFixture) -> None:
+async def test_client_data_is_not_logged(served: Serving, caplog: pytest.LogCaptureFixture) -> None:
     secret = "SECRET\r\n2026-01-01 CRITICAL forged\x1b[2J"
     with caplog.at_level(logging.DEBUG, logger="frontend"):
         await served.chat(messages=[{"role": "user", "content": secret}])
@@ -195,7 +195,7 @@ PATHS = (CHAT, "/v1/completions", "/v1/responses", "/tokenize", "/detokenize")
 
 
 async def post(served: Serving, path: str, body: Any) -> None:
-    # json.dumps writes NaN, Infinity and lone surrogates as a careless client would.
+    # json.dumps writes NaN, Infinity and lone surrogates, as some clients do.
     check(await served.http.post(path, content=json.dumps(body).encode()), 200, 400, 404)
 
 

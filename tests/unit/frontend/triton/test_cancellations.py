@@ -17,7 +17,7 @@ async def test_late_responses_repeat_a_stop_but_not_often() -> None:
         stops.late_response("one")
         stops.late_response("never cancelled")
         await asyncio.sleep(0.01)
-    # The pauses alone would have given two: at the start and after one interval.
+    # Without late responses there would be two: at the start and after one interval.
     assert len(sent) == 3
     assert all(later - earlier >= MIN_INTERVAL for earlier, later in itertools.pairwise(sent))
     stops.done("one")

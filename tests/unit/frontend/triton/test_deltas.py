@@ -43,6 +43,6 @@ def test_merging_in_any_groups_says_the_same() -> None:
         assert merge(merged) == whole
 
 
-def test_a_merged_delta_has_each_call_start_alone() -> None:
+def test_a_merged_delta_keeps_the_start_of_each_call_separate() -> None:
     calls = merge(DELTAS).tool_calls
     assert calls == (start(0), arguments(0, '{"x":1}'), start(1), arguments(1, "{}"))

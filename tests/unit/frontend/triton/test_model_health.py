@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model that lost its process: what Triton does then, as seen on 2.51, and what clients get."""
+"""A model that lost its process: the behaviour of Triton, as observed with 2.51, and what clients receive."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ async def endless(call: Call) -> AsyncIterator:
 
 
 async def started(served: Serving, script: object, **fields: object) -> "asyncio.Task":
-    """A request that Triton has and plays this script for."""
+    """Send a request that Triton answers with this script."""
     served.triton.script = script
     calls = len(served.triton.calls)
     task = asyncio.create_task(served.http.post(CHAT, json=HELLO | fields))
@@ -45,7 +45,7 @@ def dying(model: str) -> object:
 
 
 @pytest.mark.parametrize("model", ["postprocessing", "tensorrt_llm"])
-async def test_what_runs_through_a_dead_model_fails_at_once(served: Serving, model: str) -> None:
+async def test_requests_inside_a_dead_model_fail_at_once(served: Serving, model: str) -> None:
     silent, streaming = await started(served, silence), await started(served, endless, stream=True)
     async with asyncio.timeout(WAIT):
         first = await (await started(served, dying(model)))
@@ -55,7 +55,7 @@ async def test_what_runs_through_a_dead_model_fails_at_once(served: Serving, mod
     assert '"code":"unavailable"' in events[-3] and events[-2] == "data: [DONE]"
 
 
-async def test_what_has_passed_a_dead_model_goes_on(served: Serving) -> None:
+async def test_requests_past_a_dead_model_continue(served: Serving) -> None:
     served.triton.unready.add("vit")
     silent, streaming = await started(served, silence), await started(served, endless, stream=True)
     async with asyncio.timeout(WAIT):
@@ -79,8 +79,8 @@ async def test_it_serves_again_once_the_model_answers(served: Serving) -> None:
         assert (await served.chat()).status_code == 200
 
 
-async def test_a_late_end_of_an_old_request_is_no_news(served: Serving) -> None:
-    """Triton ends what a dead process held only after the model was loaded anew."""
+async def test_a_late_error_of_an_old_request_is_ignored(served: Serving) -> None:
+    """Triton fails the requests inside a dead process only after the model was reloaded."""
     end = asyncio.Event()
 
     async def late(call: Call) -> AsyncIterator:
@@ -111,16 +111,16 @@ async def test_readiness_does_not_trust_triton(served: Serving) -> None:
     assert answer.json()["not_ready"] == ["preprocessing"]
 
 
-async def test_overdue_answers_make_it_ask(served: Serving) -> None:
-    """The engine of the fake dies without a word to the request inside it."""
+async def test_overdue_answers_start_probes(served: Serving) -> None:
+    """The fake's engine dies without an error for the request inside it."""
     silent = await started(served, silence)
     served.triton.lost = "tensorrt_llm"
     async with asyncio.timeout(WAIT):
         assert (await silent).status_code == 503
 
 
-async def test_a_triton_that_just_came_serves_at_once(served: Serving) -> None:
-    """The channel fails calls between two attempts to connect; clients must not see that."""
+async def test_a_triton_that_has_just_started_serves_at_once(served: Serving) -> None:
+    """Between two attempts to connect, the channel fails calls; clients must not get these errors."""
     port = served.triton.port
     await served.triton.stop()
     async with asyncio.timeout(WAIT):

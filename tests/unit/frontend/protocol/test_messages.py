@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of messages that name images and videos, and their files on the way to Triton."""
+"""Images and videos in messages: their parts, their URLs, and the files that Triton receives."""
 
 import base64
 from typing import Any
