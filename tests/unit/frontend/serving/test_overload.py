@@ -135,6 +135,34 @@ class TestQueue:
             await working
 
 
+class TestOrder:
+    """The steps of `Admission.admit`: each refuses before the next is taken."""
+
+    async def test_a_full_server_refuses_before_it_reads_anything(self) -> None:
+        async with serving(max_in_flight=1, max_queued=0) as served:
+            holding, working = await fill(served)
+            refused = await served.http.post(CHAT, content=b"{", headers={"X-Request-Timeout": "x"})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+            holding.let_go.set()
+            await working
+
+    async def test_then_the_deadline_then_the_body(self) -> None:
+        async with serving() as served:
+            refused = await served.http.post(CHAT, content=b"{", headers={"X-Request-Timeout": "x"})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "X-Request-Timeout")
+            refused = await served.http.post(CHAT, content=b"{")
+            assert (refused.status_code, "not valid JSON" in refused.text) == (400, True)
+
+    async def test_then_the_queue(self) -> None:
+        async with serving(**FULL) as served:
+            holding, working = await fill(served)
+            refused = await served.http.post(CHAT, content=b"{")
+            assert (refused.status_code, queued(served)) == (400, 0)
+            holding.let_go.set()
+            await working
+            await at_rest(served)
+
+
 class TestBody:
     async def test_a_request_takes_no_slot_while_its_body_arrives(self) -> None:
         async with serving(**FULL) as served:
