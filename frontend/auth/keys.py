@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Make an API key: print it, once, on the terminal, and its line for --api-keys-file.",
         epilog="example: triton-chat keys alice rate=60 concurrent=4 >> keys.txt",
     )
-    parser.add_argument("name", metavar="NAME", help="for logs, and what the limits are counted by")
+    parser.add_argument("name", metavar="NAME", help="name of the key, for logs; the limits are counted by it")
     parser.add_argument("limits", nargs="*", metavar="LIMIT", help=f"each at most once: {'=N, '.join(_LIMITS)}=N")
     options = parser.parse_args(arguments)
     key = PREFIX + secrets.token_urlsafe(32)

@@ -65,7 +65,7 @@ First steps:
   triton-chat chat                             from another terminal
   triton-chat serve /models/Qwen3-0.6B --port 8102 --max-model-len 16k
 
-`triton-chat COMMAND --help` tells more; `triton-chat --version` the version."""
+`triton-chat COMMAND --help` shows its options; `triton-chat --version` prints the version."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,7 +104,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 def usage() -> str:
     """The text of `triton-chat --help`."""
-    commands = "\n".join(f"  {name:<9}{command.about}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:<10}{command.about}" for name, command in COMMANDS.items())
     return USAGE.format(commands=commands)
 
 

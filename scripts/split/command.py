@@ -70,6 +70,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="triton-chat split",
         description="Split a vision-language checkpoint into a causal-LM checkpoint and its vision part (vision/).",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example: triton-chat split /models/InternVL2_5-78B /models/internvl2_5-78b-split",
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the published checkpoint")

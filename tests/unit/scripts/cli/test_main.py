@@ -83,6 +83,10 @@ def test_a_line_without_a_command_is_explained(line: str, words: str, capsys) ->
         ("build llm m", "invalid choice: 'llm'"),
         ("chat --temperature hot", "argument --temperature"),
         ("bench --rounds few", "triton-chat bench: error: argument --rounds"),
+        ("split /models/x", "triton-chat split: error: the following arguments are required: output"),
+        ("keys al/ice", "a line begins with a name"),
+        ("keys alice speed=1", "expected each of rate, burst, concurrent"),
+        ("frontend --port x", "--port='x': expected a whole number from 0 to 65535"),
     ],
 )
 def test_bad_values_are_refused_by_the_command(line: str, words: str, capsys) -> None:
