@@ -54,7 +54,7 @@ class Server:
         self.memory = memory_of(folder)
         (folder / "engine.py").write_text(ENGINE)
         stub = f"{sys.executable} {folder}/engine.py {self.memory} & echo stub $$; wait; read never"
-        watch = f"cd {ROOT} && {sys.executable} -m python_backend.watchdog $PPID & echo watchdog $!; wait"
+        watch = f"{sys.executable} -m python_backend.watchdog $PPID & echo watchdog $!; wait"
         (folder / "stub.sh").write_text(stub)
         (folder / "watch.sh").write_text(watch)
         # As Triton, it waits for no child that dies; a shell would.
@@ -67,6 +67,7 @@ class Server:
                 [folder / "tritonserver", folder / "server.py", folder],
                 stdout=log,
                 stderr=log,
+                cwd=ROOT,
                 env=os.environ | environment,
                 start_new_session=True,
             )
