@@ -32,7 +32,8 @@ PACKAGES = (
 
 def main() -> int:
     """Run the command line; in a new interpreter if PYTHONPATH leads to other packages of the same names."""
-    if any(_hides_ours(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+    searched = os.environ.get("PYTHONPATH")
+    if searched and any(_hides_ours(entry) for entry in searched.split(os.pathsep)):
         command = [sys.executable, "-P", "-m", "scripts.cli", *sys.argv[1:]]
         os.execve(command[0], command, os.environ | {"PYTHONPATH": python_path(os.environ)})  # nosec B606 # this interpreter
     from scripts.cli.main import main as run_command
@@ -54,15 +55,20 @@ def python_path(base: Mapping[str, str]) -> str:
     comes before the standard library as well.
     """
     entries = [os.path.abspath(entry) for entry in base.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    installed = str(ROOT) in map(os.path.realpath, site.getsitepackages())
-    if not installed or any(_hides_ours(entry) for entry in entries):
+    if not _is_installed() or any(_hides_ours(entry) for entry in entries):
         entries = [str(ROOT), *(entry for entry in entries if os.path.realpath(entry) != str(ROOT))]
     return os.pathsep.join(entries)
 
 
+def _is_installed() -> bool:
+    return str(ROOT) in map(os.path.realpath, site.getsitepackages())
+
+
 def _hides_ours(entry: str) -> bool:
-    """Whether a folder of PYTHONPATH, which is the current directory if it is empty, has packages of these names."""
+    """Whether a folder of PYTHONPATH (empty: the current directory) is searched first for one of these packages."""
     folder = Path(entry or os.curdir).resolve()
     if folder == ROOT:
         return False
-    return any((folder / name).is_dir() or (folder / f"{name}.py").is_file() for name in PACKAGES)
+    # A folder without __init__.py hides packages of a clone, which `pip install -e` finds last, but no installed ones.
+    module = "__init__.py" if _is_installed() else ""
+    return any((folder / name / module).exists() or (folder / f"{name}.py").is_file() for name in PACKAGES)

@@ -42,6 +42,8 @@ def test_installed_packages_need_it_only_where_others_would_hide_them(hostile: P
     assert python_path({}) == ""
     assert python_path({"PYTHONPATH": str(tmp_path)}) == str(tmp_path)
     assert python_path({"PYTHONPATH": str(hostile)}) == f"{ROOT}:{hostile}"
+    (tmp_path / "plain" / "scripts").mkdir(parents=True)
+    assert python_path({"PYTHONPATH": f"{tmp_path}/plain"}) == f"{tmp_path}/plain", "a plain folder hides no package"
 
 
 def test_relative_folders_become_absolute_and_empty_ones_are_dropped(
@@ -73,11 +75,23 @@ def test_the_command_itself_imports_ours(python_path: str, hostile: Path) -> Non
     assert (done.returncode, done.stdout) == (0, f"triton-chat {__version__}\n"), done.stderr
 
 
+@pytest.mark.parametrize("python_path", ["", "/nowhere"])
 def test_a_command_without_such_folders_is_run_at_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    python_path: str, hostile: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.chdir(hostile)
+    monkeypatch.setenv("PYTHONPATH", python_path)
     monkeypatch.setattr(sys, "argv", ["triton-chat", "--version"])
     monkeypatch.setattr(os, "execve", lambda *arguments: pytest.fail("a new interpreter was started"))
     assert triton_chat.main() == 0
     assert capsys.readouterr().out == f"triton-chat {__version__}\n"
+
+
+def test_a_plain_folder_hides_the_packages_of_a_clone(tmp_path: Path) -> None:
+    """An editable installation is searched only after it."""
+    (tmp_path / "scripts").mkdir()
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    code = "import sys, triton_chat; sys.exit(triton_chat.main())"
+    line = [sys.executable, "-P", "-c", code, "--version"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"triton-chat {__version__}\n"), done.stderr
