@@ -2,6 +2,7 @@
 """Constraints of plain completions as the engine's guide tensors. Those of chats are built by preprocessing."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -34,7 +35,7 @@ def _choice(values: list[str]) -> tuple[str, str]:
     return "ebnf_grammar", "root ::= " + " | ".join(json.dumps(value, ensure_ascii=False) for value in values)
 
 
-_GUIDES: dict[str, Any] = {
+_GUIDES: dict[str, Callable[[Any], tuple[str, str | None]]] = {
     "json_object": lambda _: ("json", None),
     "json": _schema,
     "regex": lambda value: ("regex", value),

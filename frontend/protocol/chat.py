@@ -3,7 +3,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from common.chat.tools import TOOL_NAME
 from common.errors import RequestError
@@ -87,7 +87,7 @@ class ChatBody(GenerationBody, ChatPrompt):
 
     @field_validator("tool_choice", mode="wrap")
     @classmethod
-    def _known_choice(cls, value: Any, validate: Any) -> Any:
+    def _known_choice(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         try:
             return validate(value)
         except ValueError:

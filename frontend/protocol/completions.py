@@ -3,7 +3,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, WithJsonSchema, field_validator, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WithJsonSchema, field_validator, model_validator
 
 from common.errors import RequestError
 from frontend.protocol.common import INT32_MAX, MAX_CHOICES, GenerationBody
@@ -30,10 +30,10 @@ class CompletionBody(GenerationBody):
 
     @field_validator("prompt", mode="wrap")
     @classmethod
-    def _as_list(cls, value: Any, validate: Any) -> Any:
+    def _as_list(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> list[Prompt]:
         one = isinstance(value, str) or (isinstance(value, list) and value and type(value[0]) is int)
         try:
-            prompts = validate([value] if one else value)
+            prompts: list[Prompt] = validate([value] if one else value)
         except ValueError:
             raise ValueError("must be a text, token ids, or a list of either") from None
         if not prompts or not all(prompts):

@@ -337,9 +337,9 @@ async def test_constraints_are_sent_with_the_messages(served: Serving, fields: d
 
 async def test_nulls_of_an_earlier_answer_are_dropped(served: Serving) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
-    said = {"role": "assistant", "content": None, "tool_calls": [call], "audio": None, "function_call": None}
+    earlier = {"role": "assistant", "content": None, "tool_calls": [call], "audio": None, "function_call": None}
     result = {"role": "tool", "tool_call_id": "c", "content": "59.0"}
-    await served.chat(messages=[*HELLO["messages"], said, result])
+    await served.chat(messages=[*HELLO["messages"], earlier, result])
     sent = served.triton.calls[0].messages["messages"]
     assert sent[1] == {"role": "assistant", "content": "", "tool_calls": [call]}
     assert sent[2] == result

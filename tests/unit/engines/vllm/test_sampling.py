@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sampling parameters under vLLM's names."""
+
+from vllm import SamplingParams
+
+from common.sampling import SAMPLING
+from engines.engine import Generation
+from engines.vllm.sampling import NAMES, sampling_params
+
+
+def test_vllm_has_every_name() -> None:
+    assert set(NAMES) == set(SAMPLING)
+    assert {name for name in NAMES.values() if name is not None} <= set(SamplingParams.__struct_fields__)
+
+
+def test_a_request_overrides_the_checkpoints_defaults() -> None:
+    params = sampling_params(
+        Generation([1], 8, temperature=0.5, seed=7), {"temperature": 0.9, "top_k": 3, "unknown": 1}
+    )
+    assert (params.temperature, params.top_k, params.seed, params.min_p) == (0.5, 3, 7, 0.0)
