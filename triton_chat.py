@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def child_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """`base` for a child process that must import this project's packages and nothing from the current directory."""
+    """Environment for a child process that imports this project's packages, and nothing from the current directory."""
     environment = {name: value for name, value in base.items() if name != "PYTHONPATH"}
     path = python_path(base)
     return environment | {"PYTHONSAFEPATH": "1"} | ({"PYTHONPATH": path} if path else {})

@@ -26,7 +26,7 @@ from scripts.launcher.environment import python_command
 from scripts.launcher.repository import KEY_HEADER
 
 NAME = "bench"
-TOKEN_RATE_ENGINE = "scripts.bench.token_rate_engine:TokenRateEngine"
+TOKEN_RATE_ENGINE = "scripts.bench.token_rate_engine:TokenRateEngine"  # nosec B105 # a class, not a password
 READY_TIMEOUT_S = 1800.0
 # Name on the command line -> kind of the endpoint; all are measured in one start of this stack.
 ENDPOINTS: Mapping[str, str] = {"triton-chat": "http", "ensemble": "ensemble", "tensorrt_llm": "tensorrt_llm"}

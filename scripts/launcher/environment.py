@@ -111,7 +111,7 @@ def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports, k
 
 
 def trace_flags(environment: Mapping[str, str]) -> list[str]:
-    """tritonserver's flags for tracing, if an endpoint is set: it continues the traces of requests and begins none."""
+    """Flags that let tritonserver continue the traces of requests, but begin none; empty without an endpoint."""
     endpoint = environment.get("TRITON_CHAT_OTLP_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not endpoint:
         return []

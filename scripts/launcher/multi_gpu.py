@@ -62,7 +62,7 @@ def needs_mpirun(options: LaunchOptions, world_size: int) -> bool:
 
 
 def parallel_command(command: Sequence[str], options: LaunchOptions, world_size: int) -> list[str]:
-    """tritonserver's command line under mpirun.
+    """Make tritonserver's command line under mpirun.
 
     leader: a tritonserver for each rank; the first serves, the others load nothing but their rank of the engine and
     open no port. orchestrator: one tritonserver, which starts worker processes itself.

@@ -107,7 +107,7 @@ class Stack:
 
     @property
     def grpc_url(self) -> str:
-        """host:port of Triton's gRPC endpoint, as tritonclient takes it."""
+        """Address of Triton's gRPC endpoint, host:port, as tritonclient takes it."""
         return self._settings.triton_url
 
     @property
