@@ -20,7 +20,7 @@ class Endpoint:
     """One connection pool for all visitors, who each have their own key."""
 
     def __init__(self, settings: PageSettings, transport: httpx2.AsyncBaseTransport | None = None) -> None:
-        """transport: replaces the network in tests."""
+        """Create the pool; `transport` replaces the network in tests."""
         self.base_url = settings.base_url
         certificate = settings.api_certificate
         http = httpx2.AsyncClient(

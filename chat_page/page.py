@@ -32,7 +32,7 @@ class ChatPage:
     """The page as gradio `blocks`, and its conversations."""
 
     def __init__(self, endpoint: Endpoint, ask_key: bool) -> None:
-        """ask_key: whether to show visitors a field for their own key."""
+        """Lay out the page; `ask_key` shows visitors a field for their own key."""
         self._endpoint = endpoint
         self._conversations = Conversations()
         # Answers in progress by gradio's session, so that closing a tab stops its answer.

@@ -20,7 +20,7 @@ PENALTIES = {field: one.neutral for field, one in SAMPLING.items() if one.neutra
 
 
 def sampling_params(generation: Generation, defaults: Mapping[str, Any], penalising: bool) -> SamplingParams:
-    """Map one generation; `defaults` are the checkpoint's own, used where a field is None.
+    """Map one generation; `defaults` are the checkpoint's own, used if a field is None.
 
     penalising: the engine's sampler knows penalties and bad words.
     Raises RequestError for what this engine cannot do.

@@ -18,7 +18,7 @@ NAMES = {field: one.vllm for field, one in SAMPLING.items()}
 
 
 def sampling_params(generation: Generation, defaults: Mapping[str, Any]) -> SamplingParams:
-    """Map one generation; `defaults` are the checkpoint's own sampling parameters, used where a field is None.
+    """Map one generation; `defaults` are the checkpoint's own sampling parameters, used if a field is None.
 
     Raises RequestError for a value that vLLM refuses.
     """

@@ -112,7 +112,7 @@ def field(page: Page, name: str) -> Locator:
 
 
 def attach(page: Page, kind: str, path: Path) -> None:
-    """kind: "choose" by the file dialog, "drop" or "paste"."""
+    """Attach a file by `kind`: "choose" (the file dialog), "drop" or "paste"."""
     before = page.locator("#box .thumbnail-item").count()
     if kind == "choose":
         page.locator("#box input[type=file]").set_input_files(path)
@@ -122,7 +122,7 @@ def attach(page: Page, kind: str, path: Path) -> None:
 
 
 def picture(page: Page, name: str) -> None:
-    """For the documentation, where that is asked for."""
+    """Save a picture for the documentation, if that is asked for."""
     folder = os.environ.get("TRITON_CHAT_SCREENSHOTS")
     if folder:
         page.screenshot(path=Path(folder) / f"{name}.png")

@@ -55,7 +55,7 @@ class FusedInternVit(Tower):
     """InternViT in its GPU form. Its results differ from the tower's by the rounding of the scaled weights."""
 
     def __init__(self, tower: InternVit) -> None:
-        """tower: its modules are taken over; it must not be used afterwards."""
+        """Take over the modules of `tower`, which must not be used afterwards."""
         super().__init__()
         self.embeddings = tower.embeddings
         layers = [module for module in tower.layers if isinstance(module, Layer)]

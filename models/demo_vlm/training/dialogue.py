@@ -26,7 +26,7 @@ class Encoder:
     """Encodes dialogues. Each image token of a tile becomes one IMG_CONTEXT id."""
 
     def __init__(self, checkpoint: Path) -> None:
-        """checkpoint: the language model's folder, with its original tokenizer."""
+        """Load the tokenizer of `checkpoint`, the language model's folder, under its original names."""
         content = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
         self.tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(rename_image_tokens(content)))
         self.image_id = self._id(VISION_CONFIG["image_token"])

@@ -77,7 +77,10 @@ class Feed(IterableDataset[Batch]):
     """An endless stream of training batches; each worker draws its own samples."""
 
     def __init__(self, checkpoint: Path, tokens: int, seed: int) -> None:
-        """tokens: size of a batch, including padding. `progress` is the share of the training that is done."""
+        """Begin with no progress, the share of the training that is done.
+
+        tokens: size of a batch, including padding.
+        """
         self.progress: Any = multiprocessing.Value("d", 0.0)
         self._checkpoint, self._tokens, self._seed = checkpoint, tokens, seed
 

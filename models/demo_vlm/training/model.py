@@ -24,7 +24,7 @@ class DemoModel(nn.Module):
     """The demo model with `heads` that classify what each patch shows; they are only used in training."""
 
     def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-        """checkpoint: the language model's folder. dtype: of its weights."""
+        """Load the language model from its folder `checkpoint`, with weights of type `dtype`; the rest is random."""
         super().__init__()
         self.language: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype)  # nosec B615 # a local folder
         self.language.requires_grad_(False)

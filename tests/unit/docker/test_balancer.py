@@ -20,7 +20,7 @@ LIMIT_S = 20.0
 
 
 class Stack:
-    """A server that says whether it is ready, and streams an event each time it is told to."""
+    """A server that says whether it is ready, and streams an event each time the test asks for one."""
 
     def __init__(self, name: str) -> None:
         self.name, self.ready = name, True
@@ -129,7 +129,7 @@ async def test_the_balancer(tmp_path: Path) -> None:
             async with client.stream("POST", "/v1/chat/completions", json={}) as second:
                 other = stacks[int(second.headers["X-Stack"]) - 1]
                 assert other is not one
-            # Whose client left; its stack is told.
+            # Its client disconnected; the stack notices.
             await asyncio.wait_for(other.left.wait(), LIMIT_S)
 
             # One that drains gets nothing new and keeps its stream to the end.

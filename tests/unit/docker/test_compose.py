@@ -168,11 +168,11 @@ def test_prometheus_finds_every_part(name: str) -> None:
 
 
 def test_the_example_names_every_variable() -> None:
-    told = set(re.findall(r"^(\w+)=", (FOLDER / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
+    documented = set(re.findall(r"^(\w+)=", (FOLDER / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
     read = {
         name for path in FOLDER.glob("*.yaml") for name in re.findall(r"\$\{(\w+)", path.read_text(encoding="utf-8"))
     }
-    assert told == read
+    assert documented == read
 
 
 def test_files_that_are_mounted_are_there() -> None:

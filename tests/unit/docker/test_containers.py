@@ -59,14 +59,14 @@ def test_what_is_copied_is_there_and_sent_to_the_builder(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_it_runs_as_a_user_asks_for_its_health_and_takes_real_options(file: Path) -> None:
-    told = instructions(file)
-    words = [word for word, _ in told]
-    assert ("USER", "1000:1000") in told and words.index("USER") < words.index("ENTRYPOINT")
-    assert ("EXPOSE", str(PORT)) in told
-    health = next(text for word, text in told if word == "HEALTHCHECK")
+    lines = instructions(file)
+    words = [word for word, _ in lines]
+    assert ("USER", "1000:1000") in lines and words.index("USER") < words.index("ENTRYPOINT")
+    assert ("EXPOSE", str(PORT)) in lines
+    health = next(text for word, text in lines if word == "HEALTHCHECK")
     assert f"http://127.0.0.1:{PORT}/health/ready" in health
     compile(json.loads(re.search(r"CMD (\[.*\])", health)[1])[2], "health", "exec")
-    for word, text in told:
+    for word, text in lines:
         if word == "ENV":
             assert {pair.split("=")[0] for pair in text.split()} - {
                 "PYTHONDONTWRITEBYTECODE"

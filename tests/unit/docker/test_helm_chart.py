@@ -94,8 +94,8 @@ def test_lint_and_version() -> None:
     lint, _ = helm()
     assert not lint["errors"]
     assert [one for one in lint["messages"] if "icon" not in one["error"]] == []
-    told = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
-    assert told["version"] == told["appVersion"] == __version__
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert chart["version"] == chart["appVersion"] == __version__
 
 
 def validate(documents: list[dict[str, Any]], file: Path) -> "subprocess.CompletedProcess[str]":
