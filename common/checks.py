@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of client JSON, whose errors name the invalid position and never repeat long input."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 from common.errors import RequestError
@@ -48,13 +48,12 @@ def expect(value: Any, kind: type[_T], where: str) -> _T:
     return value
 
 
-def expect_one_of(value: Any, known: Iterable[str], where: str) -> str:
+def expect_one_of(value: Any, known: Collection[str], where: str) -> str:
     """`value` if it is one of the strings `known`, else raise RequestError listing them."""
-    names = sorted(known)
-    if not isinstance(value, str) or value not in names:
-        quoted = f"'{shorten(value)}'" if isinstance(value, str) else _KIND_NAMES[type(value)]
-        raise PositionError(where, f"must be one of {', '.join(names)}", quoted)
-    return value
+    if isinstance(value, str) and value in known:
+        return value
+    quoted = f"'{shorten(value)}'" if isinstance(value, str) else _KIND_NAMES[type(value)]
+    raise PositionError(where, f"must be one of {', '.join(sorted(known))}", quoted)
 
 
 def check_tree(value: Any, where: str) -> None:

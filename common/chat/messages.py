@@ -55,32 +55,35 @@ def check_message(value: Any, where: str) -> Message:
     """
     # openai-python sends an answer's unused fields back as nulls; a template would take them for values.
     message = {name: field for name, field in expect(value, dict, where).items() if field is not None}
-    role = expect_one_of(message.get("role"), ROLES, f"{where}.role")
-    message["content"] = _content(message, role, f"{where}.content")
-    _check_texts(message, ("name",), where)
+    role = message.get("role")
+    # Positions are only written if something is wrong: a chat may have many thousand messages and parts.
+    if type(role) is not str or role not in ROLES:
+        role = expect_one_of(role, ROLES, f"{where}.role")
+    if type(message.get("content")) is not str:
+        message["content"] = _content(message.get("content"), role, f"{where}.content")
+    _check_text(message, "name", where)
     if role == "assistant":
         # Of the two names of reasoning, the first that is given is read.
-        _check_texts(message, [name for name in REASONING if name in message][:1], where)
-        calls = expect(message.get("tool_calls", []), list, f"{where}.tool_calls")
-        for index, call in enumerate(calls):
-            _check_call(call, f"{where}.tool_calls[{index}]")
+        for name in REASONING:
+            if name in message:
+                _check_text(message, name, where)
+                break
+        if "tool_calls" in message:
+            for index, call in enumerate(expect(message["tool_calls"], list, f"{where}.tool_calls")):
+                _check_call(call, f"{where}.tool_calls[{index}]")
     elif role == "tool":
-        _check_texts(message, ("tool_call_id",), where)
+        _check_text(message, "tool_call_id", where)
     return message
 
 
-def _check_texts(value: Message, names: Sequence[str], where: str) -> None:
-    for name in names:
-        if value.get(name) is not None:
-            expect(value[name], str, f"{where}.{name}")
+def _check_text(value: Message, name: str, where: str) -> None:
+    if value.get(name) is not None:
+        expect(value[name], str, f"{where}.{name}")
 
 
-def _content(message: Message, role: str, where: str) -> str | list[str | MediaPart]:
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
+def _content(content: Any, role: str, where: str) -> str | list[str | MediaPart]:
     if isinstance(content, list):
-        return [_part(part, f"{where}[{index}]") for index, part in enumerate(content)]
+        return [_part(part, where, index) for index, part in enumerate(content)]
     if content is None:
         if role == "assistant":  # The message may consist of tool calls or reasoning. Templates read "" but not null.
             return ""
@@ -88,7 +91,10 @@ def _content(message: Message, role: str, where: str) -> str | list[str | MediaP
     raise PositionError(where, "must be a string or an array of parts")
 
 
-def _part(value: Any, where: str) -> str | MediaPart:
+def _part(value: Any, content: str, index: int) -> str | MediaPart:
+    if type(value) is dict and value.get("type") == "text" and type(value.get("text")) is str:
+        return str(value["text"])
+    where = f"{content}[{index}]"
     part = expect(value, dict, where)
     if part.get("type") == "refusal":  # A part of an earlier answer.
         return expect(part.get("refusal"), str, f"{where}.refusal")
@@ -108,7 +114,9 @@ def _check_call(value: Any, where: str) -> None:
     expect_one_of(call.get("type", "function"), ("function",), f"{where}.type")
     function = expect(call.get("function"), dict, f"{where}.function")
     expect(function.get("name"), str, f"{where}.function.name")
-    _check_texts(call, ("id",), where)
+    if not isinstance(function.get("arguments", ""), str | dict | None):
+        raise PositionError(f"{where}.function.arguments", "must be a string or an object")
+    _check_text(call, "id", where)
 
 
 def _normalize(value: Any, where: str, place: Place, parts: list[MediaPart]) -> Message:

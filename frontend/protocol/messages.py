@@ -35,13 +35,16 @@ def _clean(message: dict[str, Any], where: str, urls: list[str]) -> dict[str, An
         raise RequestError("'function_call' is not supported; use 'tool_calls'", param=f"{where}.function_call")
     if isinstance(message.get("content"), list):
         pairs = zip(message["content"], cleaned["content"], strict=True)
-        cleaned["content"] = [_part(*pair, f"{where}.content[{at}]", urls) for at, pair in enumerate(pairs)]
+        cleaned["content"] = [
+            {"type": "text", "text": checked}
+            if isinstance(checked, str)
+            else _media(given, checked, f"{where}.content[{at}]", urls)
+            for at, (given, checked) in enumerate(pairs)
+        ]
     return cleaned
 
 
-def _part(given: dict[str, Any], checked: str | MediaPart, where: str, urls: list[str]) -> dict[str, Any]:
-    if isinstance(checked, str):
-        return {"type": "text", "text": checked}
+def _media(given: dict[str, Any], checked: MediaPart, where: str, urls: list[str]) -> dict[str, Any]:
     kind = given["type"]
     # The URL is given as a string, or in an object.
     media = given[kind] if isinstance(given.get(kind), dict) else {"url": given.get(kind)}
