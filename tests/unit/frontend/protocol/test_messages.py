@@ -47,6 +47,14 @@ def test_parts_keep_their_place_and_detail() -> None:
     ]
 
 
+@pytest.mark.parametrize("arguments", [1, 0.5, True])
+def test_arguments_of_a_wrong_type_are_refused_before_triton_is_asked(arguments: Any) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(RequestError, match=r"^messages\[0\]\.tool_calls\[0\]\.function\.arguments must be") as raised:
+        clean_messages([{"role": "assistant", "tool_calls": [call]}])
+    assert raised.value.param == "messages[0].tool_calls"
+
+
 @pytest.mark.parametrize(
     ("part", "field"),
     [
