@@ -2,13 +2,13 @@
 """OpenAI chat messages in the form that Hugging Face chat templates read.
 
 Every template accepts `content` as a string and tool-call arguments as an object; many accept nothing else. So text
-parts are joined, null becomes "", `developer` becomes `system`, and argument strings are parsed.
+parts are joined, null becomes "", `developer` becomes `system`, and arguments become objects.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from common.chat.arguments import read_arguments
 from common.chat.parts import Kind, MediaPart, Placed
 from common.checks import PositionError, expect, expect_one_of
 
@@ -111,11 +111,12 @@ def _part(value: Any, content: str, index: int) -> str | MediaPart:
 
 def _check_call(value: Any, where: str) -> None:
     call = expect(value, dict, where)
-    expect_one_of(call.get("type", "function"), ("function",), f"{where}.type")
+    if call.get("type") is not None:
+        expect_one_of(call["type"], ("function",), f"{where}.type")
     function = expect(call.get("function"), dict, f"{where}.function")
     expect(function.get("name"), str, f"{where}.function.name")
-    if not isinstance(function.get("arguments", ""), str | dict | None):
-        raise PositionError(f"{where}.function.arguments", "must be a string or an object")
+    if isinstance(function.get("arguments"), bool | int | float):
+        raise PositionError(f"{where}.function.arguments", "must be a string")
     _check_text(call, "id", where)
 
 
@@ -143,19 +144,8 @@ def _normalize(value: Any, where: str, place: Place, parts: list[MediaPart]) -> 
 
 def _normalize_call(call: Message, where: str) -> Message:
     function = call["function"]
-    arguments = _arguments(function.get("arguments"), f"{where}.function.arguments")
+    arguments = read_arguments(function.get("arguments"), f"{where}.function.arguments")
     normal: Message = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
     if call.get("id") is not None:
         normal["id"] = call["id"]
     return normal
-
-
-def _arguments(value: Any, where: str) -> dict[str, Any]:
-    if value is None or value == "":  # Some clients' form of a call without arguments.
-        return {}
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise PositionError(where, "is not valid JSON") from None
-    return expect(value, dict, where)

@@ -75,6 +75,8 @@ def _content(content: Any, where: str) -> Any:
             parts.append({"type": "text", "text": part.get("text")})
         elif kind == "input_image":
             parts.append({"type": "image_url", "image_url": _image(part, where)})
+        elif kind == "refusal":  # A part of an earlier answer.
+            parts.append({"type": "refusal", "refusal": part.get("refusal")})
         else:
             raise RequestError(f"{where}.content: only text and image parts are supported", param="input")
     return parts

@@ -60,9 +60,10 @@ def test_messages_in_the_shape_of_templates() -> None:
     ]
 
 
-@pytest.mark.parametrize("arguments", [{}, "{}", "", None])
-def test_calls_without_arguments(arguments: Any) -> None:
-    call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+@pytest.mark.parametrize("arguments", [{}, [], "{}", "", " ", None, "null", "[]", "{", '{"city'])
+@pytest.mark.parametrize("kind", ["function", None])
+def test_calls_without_arguments(arguments: Any, kind: str | None) -> None:
+    call = {"type": kind, "function": {"name": "f", "arguments": arguments}}
     chat = parse(messages=[USER, {"role": "assistant", "tool_calls": [call]}])
     assert chat.messages[1]["tool_calls"][0]["function"]["arguments"] == {}
 
@@ -102,12 +103,11 @@ def test_odd_messages_are_refused_by_position(messages: Any, message: str) -> No
     assert error.param == "messages"
 
 
-@pytest.mark.parametrize("arguments", ["{", "[]", "5", [1], '{"a": ' + "[" * 100_000])
+@pytest.mark.parametrize("arguments", [5, 1.5, True])
 def test_odd_call_arguments(arguments: Any) -> None:
     call = {"function": {"name": "f", "arguments": arguments}}
     error = refused(messages=[USER, {"role": "assistant", "tool_calls": [call]}])
-    assert error.message.startswith("messages[1].tool_calls[0].function.arguments ")
-    assert len(error.message) < 200
+    assert error.message == "messages[1].tool_calls[0].function.arguments must be a string"
 
 
 def test_errors_do_not_echo_the_input() -> None:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`/v1/responses` with the official client, whole and streamed."""
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
+from common.chat.request import ChatRequest
 from tests.fakes.fake_triton import Call, finish, reply
 from tests.fakes.frontend_server import Serving, serving
 
@@ -120,6 +122,27 @@ async def test_a_dialogue_with_tools(served: Serving) -> None:
     assert [message["role"] for message in messages] == ["user", "assistant", "tool", "tool"]
     assert [call["id"] for call in messages[1]["tool_calls"]] == ["c1", "c2"]
     assert messages[3] == {"role": "tool", "tool_call_id": "c2", "content": "60.0"}
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Bos', "null", "[]", "", None])
+async def test_a_call_that_was_cut_off(served: Serving, arguments: str | None) -> None:
+    turns = [
+        {"role": "user", "content": "Weather?"},
+        {
+            "type": "function_call",
+            "call_id": "c1",
+            "name": "get_weather",
+            "arguments": arguments,
+            "status": "incomplete",
+        },
+        {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+        {"role": "user", "content": "Go on."},
+    ]
+    await served.openai.responses.create(model="model", input=turns, tools=[TOOL])
+    messages = ChatRequest.parse(json.dumps(served.triton.calls[0].messages)).messages
+    called = messages[1]["tool_calls"][0]["function"]["arguments"]
+    assert called == ({"city": "Bos"} if arguments == '{"city": "Bos' else {})
+    assert messages[2]["content"] == "No."
 
 
 async def test_format_choice_and_effort(served: Serving) -> None:
