@@ -24,8 +24,7 @@ _TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, At
 class ChatTokenizer:
     """Tokenizer and chat template of one checkpoint. Safe to use from several threads.
 
-    Special tokens spelled in a message (`<|im_end|>`) become those tokens, as in Hugging Face, vLLM and TensorRT-LLM,
-    since the prompt is rendered to text before it is tokenized.
+    Special tokens spelled in a text become those tokens; preprocessing.literal_text prevents that for chats.
     """
 
     def __init__(self, tokenizer: Any) -> None:

@@ -2,19 +2,23 @@
 """Builds the engine's input from a request: prompt ids, limits, end ids, stop words, biases, guide and pictures."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from common.chat.messages import place_nothing
+from common.chat.messages import Place, place_nothing
 from common.chat.parts import MediaPart, Picture
 from common.chat.request import ChatRequest
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
-from families.parsers.call_forms import call_form
+from families.parsers import AnswerFormat
+from families.parsers.call_forms import CALL_FORMS, call_form
 from families.stylers.base import Styler
 from preprocessing.guides.build import Guide, build_guide, check_guide, reasoning_state
 from preprocessing.images.family import ImageFamily
+from preprocessing.literal_text import LiteralText
 
 IGNORE_EOS = -1
 # OpenAI's range for logit_bias.
@@ -83,6 +87,13 @@ class _Prompt:
     extra_ids: list[int] | None = None
 
 
+def _answer_tokens(answer_format: AnswerFormat) -> tuple[str, ...]:
+    """The tokens that a model writes in its answers, and that its earlier answers may hold too."""
+    form = CALL_FORMS.get(answer_format.tool_parser or "")
+    calls = re.findall(r"<[^<>\s]+>", form.begin + form.end) if form else ()
+    return (*(answer_format.reasoning_tags or ()), *calls)
+
+
 class PromptBuilder:
     """Builds engine inputs for one checkpoint. Has no state per request; safe to use from several threads."""
 
@@ -107,6 +118,11 @@ class PromptBuilder:
         self.answer_format = styler.answer_format(tokenizer)
         # The first is the checkpoint's main end id.
         self.end_ids = tuple(dict.fromkeys((*checkpoint.end_ids, *styler.stop_ids(tokenizer))))
+        self._literal = LiteralText(
+            tokenizer,
+            (*styler.turn_ends, *(images.tokens if images else ())),
+            _answer_tokens(self.answer_format),
+        )
         self._longest_token = max(map(len, tokenizer.backend.get_vocab()))
 
     def build(self, request: PromptRequest) -> EngineInput:
@@ -147,17 +163,26 @@ class PromptBuilder:
         return prompt
 
     def _chat_prompt(self, messages: str, files: Sequence[bytes], guide: Guide | None) -> "_Prompt":
-        chat = ChatRequest.parse(messages, self.images.place if self.images else place_nothing)
+        chat = self._parse(messages, self.images.place if self.images else place_nothing)
+        if files and self.images and not chat.media:
+            keep = (self.images.spelled,)
+            chat = self._parse(messages, self.images.place_spelled, keep)
         text, chat_guide = self._render(chat)
         if guide and chat_guide:
             raise RequestError("the chat asks for a guide of its own", param="guided_decoding_guide")
         return self._with_pictures(text, chat.media, files, _Prompt([], guide or chat_guide, "messages"))
 
+    def _parse(self, messages: str, place: Place, keep: Collection[str] = ()) -> ChatRequest:
+        """The chat, with placeholders for the special tokens that it spells, but for those in `keep`."""
+        if not self._literal.may_spell(messages):
+            return ChatRequest.parse(messages, place)
+        return ChatRequest.parse(messages, place, partial(self._literal.escape, keep=keep))
+
     def _text_prompt(self, text: str, files: Sequence[bytes], guide: Guide | None) -> "_Prompt":
         parts: tuple[MediaPart, ...] = ()
         if files and self.images:
             # In a text without markers the images come first, as in a message.
-            marked = self.images.place([text], "prompt")
+            marked = self.images.place_spelled([text], "prompt")
             placed = marked if marked.parts else self.images.place([*(MediaPart() for _ in files), text], "prompt")
             text, parts = placed.text, placed.parts
         return self._with_pictures(text, parts, files, _Prompt([], guide, "prompt"))
@@ -192,9 +217,14 @@ class PromptBuilder:
         head = self.max_model_len * _HEAD_CHARS_PER_TOKEN
         if len(text) > head:
             # The last tokens of the head may differ from the whole text's, hence a margin of one more context.
-            count = len(self.tokenizer.encode(text[:head], add_special_tokens))
+            count = len(self._ids(text[:head], add_special_tokens))
             if count >= 2 * self.max_model_len:
                 raise self._too_long(f"at least {count}", source)
+        return self._ids(text, add_special_tokens)
+
+    def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
+        if self._literal.holds_placeholders(text):  # Only chats have placeholders, and their templates write BOS.
+            return self._literal.encode(text)
         return self.tokenizer.encode(text, add_special_tokens)
 
     def _output_len(self, prompt_len: int, max_tokens: int | None, source: str) -> int:

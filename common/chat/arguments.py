@@ -41,9 +41,9 @@ def read_arguments(value: Any, where: str) -> dict[str, Any]:
 
 def _parse(text: str) -> Any:
     """The value of a JSON text, whole or cut; the text itself if it is neither."""
-    for attempt in (lambda: text, lambda: _completed(text)):
+    for complete in (str, _completed):
         try:
-            value = _valid(json.loads(attempt()))
+            value = _valid(json.loads(complete(text)))
             check_tree(value, NO_OBJECT)
         except (ValueError, RecursionError, RequestError):
             continue

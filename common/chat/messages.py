@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from common.chat.arguments import read_arguments
-from common.chat.parts import Kind, MediaPart, Placed
+from common.chat.parts import Content, Kind, MediaPart, Placed
 from common.checks import PositionError, expect, expect_one_of
 
 Message = dict[str, Any]
@@ -25,18 +25,28 @@ REASONING = ("reasoning_content", "reasoning")
 
 # A message's texts and media, and its position for errors -> its text with markers for the media.
 Place = Callable[[Sequence[str | MediaPart], str], Placed]
+# A string, object or array of a message and the message's role -> the same for the prompt, without special tokens.
+Escape = Callable[[Any, str], Any]
 
 
-def normalize_messages(value: Any, place: Place) -> tuple[list[Message], tuple[MediaPart, ...]]:
+def escape_nothing(value: Any, role: str) -> Any:
+    """The `Escape` of chats that spell no special tokens."""
+    return value
+
+
+def normalize_messages(
+    value: Any, place: Place, escape: Escape = escape_nothing
+) -> tuple[list[Message], tuple[MediaPart, ...]]:
     """The messages with text as their content, and the media in the order of their markers.
 
-    place: the model family's way to write markers. Raises RequestError (param "messages") naming the invalid position.
+    place: the model family's way to write markers. escape: applied to all text before that.
+    Raises RequestError (param "messages") naming the invalid position.
     """
     messages = expect(value, list, "messages")
     if not messages:
         raise PositionError("messages", "must not be empty")
     parts: list[MediaPart] = []
-    normal = [_normalize(message, f"messages[{index}]", place, parts) for index, message in enumerate(messages)]
+    normal = [_normalize(message, f"messages[{index}]", place, escape, parts) for index, message in enumerate(messages)]
     return normal, tuple(parts)
 
 
@@ -44,7 +54,12 @@ def place_nothing(content: Sequence[str | MediaPart], where: str) -> Placed:
     """The `Place` of a text model, which refuses media."""
     if any(isinstance(part, MediaPart) for part in content):
         raise PositionError(where, "has an image, and the served model takes no images")
-    return Placed("\n".join(part for part in content if isinstance(part, str)), ())
+    return Placed(join_texts(content), ())
+
+
+def join_texts(content: Content) -> str:
+    """The texts of a message, one after the other in lines of their own."""
+    return "\n".join(part for part in content if isinstance(part, str))
 
 
 def check_message(value: Any, where: str) -> Message:
@@ -60,7 +75,10 @@ def check_message(value: Any, where: str) -> Message:
     if type(role) is not str or role not in ROLES:
         role = expect_one_of(role, ROLES, f"{where}.role")
     if type(message.get("content")) is not str:
-        message["content"] = _content(message.get("content"), role, f"{where}.content")
+        content = message["content"] = _content(message.get("content"), role, f"{where}.content")
+        if role not in MEDIA_ROLES and any(isinstance(part, MediaPart) for part in content):
+            problem = f"has an image or a video, which {ROLES[role]} messages may not have"
+            raise PositionError(f"{where}.content", problem)
     _check_text(message, "name", where)
     if role == "assistant":
         # Of the two names of reasoning, the first that is given is read.
@@ -120,26 +138,27 @@ def _check_call(value: Any, where: str) -> None:
     _check_text(call, "id", where)
 
 
-def _normalize(value: Any, where: str, place: Place, parts: list[MediaPart]) -> Message:
+def _normalize(value: Any, where: str, place: Place, escape: Escape, parts: list[MediaPart]) -> Message:
     message = check_message(value, where)
     role = ROLES[message["role"]]
-    content = [message["content"]] if isinstance(message["content"], str) else message["content"]
+    given = [message["content"]] if isinstance(message["content"], str) else message["content"]
+    content = [escape(part, role) if isinstance(part, str) else part for part in given]
     placed = (place if role in MEDIA_ROLES else place_nothing)(content, f"{where}.content")
     parts += placed.parts
-    normal: Message = {"role": role, "content": placed.text}
+    fields: Message = {}
     if "name" in message:
-        normal["name"] = message["name"]
+        fields["name"] = message["name"]
     if role == "assistant":
         reasoning = next((message[name] for name in REASONING if name in message), None)
         if reasoning is not None:
-            normal["reasoning_content"] = reasoning
+            fields["reasoning_content"] = reasoning
         if calls := message.get("tool_calls"):
-            normal["tool_calls"] = [
+            fields["tool_calls"] = [
                 _normalize_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(calls)
             ]
     elif role == "tool" and "tool_call_id" in message:
-        normal["tool_call_id"] = message["tool_call_id"]
-    return normal
+        fields["tool_call_id"] = message["tool_call_id"]
+    return {"role": role, "content": placed.text, **escape(fields, role)}
 
 
 def _normalize_call(call: Message, where: str) -> Message:

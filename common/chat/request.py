@@ -3,10 +3,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
-from common.chat.messages import Message, Place, normalize_messages, place_nothing
+from common.chat.messages import Escape, Message, Place, escape_nothing, normalize_messages, place_nothing
 from common.chat.parts import MediaPart
 from common.chat.tools import Tool, read_tool_choice, read_tools
 from common.checks import PositionError, check_tree, expect, shorten
@@ -54,23 +54,27 @@ class ChatRequest:
     continue_final_message: bool = False
 
     @classmethod
-    def parse(cls, text: str, place: Place = place_nothing) -> "ChatRequest":
-        """Read the JSON text. place: the model family's way to write images into a message's text.
+    def parse(cls, text: str, place: Place = place_nothing, escape: Escape = escape_nothing) -> "ChatRequest":
+        """Read the JSON text.
 
+        place: the model family's way to write images into a message's text.
+        escape: applied to all that a template renders, so that special tokens in it stay text.
         Raises RequestError with the invalid OpenAI field as its param.
         """
         body = _load(text)
         tools = read_tools(body.get("tools"))
         tool_choice = read_tool_choice(body.get("tool_choice"), tools)
         continued = _flag(body, "continue_final_message", False)
-        messages, media = normalize_messages(body.get("messages"), place)
+        messages, media = normalize_messages(body.get("messages"), place, escape)
+        # The definitions are for the template; guides read the schemas.
+        tools = tuple(replace(tool, definition=escape(tool.definition, "system")) for tool in tools)
         chat = cls(
             messages=messages,
             media=media,
             tools=() if tool_choice == "none" else tools,
             tool_choice=tool_choice,
             parallel_tool_calls=_flag(body, "parallel_tool_calls", True),
-            template_kwargs=_template_kwargs(body),
+            template_kwargs=escape(_template_kwargs(body), "system"),
             response_format=_object(body, "response_format"),
             structured_outputs=_object(body, "structured_outputs"),
             add_generation_prompt=_flag(body, "add_generation_prompt", not continued),

@@ -41,6 +41,10 @@ class ImageFamily:
     tensor: ClassVar[str]
     # The text of one picture in a rendered prompt before `finish`.
     marker: str
+    # The text by which clients without media parts place an image.
+    spelled: ClassVar[str]
+    # The tokens that only images may bring into a prompt.
+    tokens: tuple[str, ...]
 
     def __init__(self, options: MediaOptions, token_id: int) -> None:
         """Create the family. token_id: the token that represents each run once, before `expand`."""
@@ -48,11 +52,11 @@ class ImageFamily:
         self._token_id = token_id
 
     def place(self, content: Content, where: str) -> Placed:
-        """Put a marker into a message's text for each picture.
+        """Put a marker into a message's text for each media part. where: the message's position, for errors."""
+        raise NotImplementedError
 
-        In a message without media parts, each marker that the text spells is a part. where: the message's position,
-        for errors. Raises RequestError if markers and parts do not match.
-        """
+    def place_spelled(self, content: Content, where: str) -> Placed:
+        """`place` for requests whose images have no media parts: `spelled` in a text is the place of one."""
         raise NotImplementedError
 
     def load(self, files: Sequence[bytes], parts: Sequence[MediaPart], max_tokens: int) -> list[Picture]:

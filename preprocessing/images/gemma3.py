@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from common.chat.messages import join_texts
 from common.chat.parts import Content, MediaPart, Picture, Placed
 from common.checkpoint import Checkpoint, read_json
-from common.checks import PositionError
 from common.tokenizer import ChatTokenizer
 from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
 
@@ -31,7 +31,8 @@ class Gemma3Images(ImageFamily):
     """Gemma 3: each picture is resized to one square, with crops if pan and scan is on."""
 
     tensor = "engine_images"
-    marker = START
+    marker = spelled = START
+    tokens = (START, SOFT, END)
 
     def __init__(
         self, checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions, config: dict[str, Any]
@@ -50,9 +51,6 @@ class Gemma3Images(ImageFamily):
 
     def place(self, content: Content, where: str) -> Placed:
         parts = tuple(part for part in content if isinstance(part, MediaPart))
-        spelled = sum(part.count(START) for part in content if isinstance(part, str))
-        if spelled and parts:
-            raise PositionError(where, f"spells {START}, which stands for an image")
         pieces: list[str] = []
         after_text = False
         for part in content:
@@ -63,7 +61,11 @@ class Gemma3Images(ImageFamily):
             else:
                 pieces.append(self._frames_text() if part.kind == "video" else START)
             after_text = isinstance(part, str)
-        return Placed("".join(pieces), parts or (MediaPart(),) * spelled)
+        return Placed("".join(pieces), parts)
+
+    def place_spelled(self, content: Content, where: str) -> Placed:
+        text = join_texts(content)
+        return Placed(text, (MediaPart(),) * text.count(START))
 
     def finish(self, prompt: str, pictures: Sequence[Picture]) -> str:
         before, *after = prompt.split(START)

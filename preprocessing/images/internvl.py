@@ -9,12 +9,12 @@ from typing import Any
 
 from PIL import Image
 
+from common.chat.messages import join_texts
 from common.chat.parts import Content, MediaPart, Picture, Placed
 from common.checkpoint import Checkpoint
-from common.checks import PositionError
 from common.tokenizer import ChatTokenizer
 from preprocessing.images import tiling
-from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
+from preprocessing.images.family import ImageFamily, MediaOptions, extra_id
 
 # The markers that users write in a text to place an image or a video.
 IMAGE, VIDEO = "<image>", "<video>"
@@ -60,6 +60,7 @@ class InternVLImages(ImageFamily):
     """InternVL2.5: an image becomes up to max_tiles tiles and a thumbnail, a video frame one tile."""
 
     tensor = "tiles"
+    spelled = IMAGE
 
     def __init__(
         self, checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions, config: dict[str, Any]
@@ -72,27 +73,24 @@ class InternVLImages(ImageFamily):
         self._first_row = checkpoint.vocab_size
         self._max_tiles = options.max_tiles_per_image or self._vision.max_tiles
         # One token per image until `expand`; tokens between the outer two do not change how those are tokenized.
+        self.tokens = (self._vision.image_start, self._vision.image_token, self._vision.image_end)
         self.marker = f"{self._vision.image_start}{self._vision.image_token}{self._vision.image_end}"
 
     def place(self, content: Content, where: str) -> Placed:
-        text = "\n".join(part for part in content if isinstance(part, str))
+        text = join_texts(content)
         parts = tuple(part for part in content if isinstance(part, MediaPart))
         kinds = [part.kind for part in parts]
-        # Without a video part <video> is ordinary text, such as HTML.
+        # Without a video part <video> is ordinary text, such as HTML; so are markers that are not those of the parts.
         markers = _IMAGES_AND_VIDEOS if "video" in kinds else _IMAGES
-        marked = markers.findall(text)
-        if not marked:
-            lines = (self._frames_text() if kind == "video" else f"{self.marker}\n" for kind in kinds)
-            return Placed("".join(lines) + text, parts)
-        if not parts:
-            parts = (MediaPart(),) * len(marked)
-        elif "video" in kinds:
-            if [marker[1:-1] for marker in marked] != kinds:
-                raise PositionError(where, f"has the markers {', '.join(marked)} for the parts {', '.join(kinds)}")
-        else:
-            check_count(len(marked), len(parts), IMAGE, where)
-        written = {IMAGE: self.marker, VIDEO: self._frames_text().removesuffix("\n")}
-        return Placed(markers.sub(lambda found: written[found[0]], text), parts)
+        if [marker[1:-1] for marker in markers.findall(text)] == kinds:
+            written = {IMAGE: self.marker, VIDEO: self._frames_text().removesuffix("\n")}
+            return Placed(markers.sub(lambda found: written[found[0]], text), parts)
+        lines = (self._frames_text() if kind == "video" else f"{self.marker}\n" for kind in kinds)
+        return Placed("".join(lines) + text, parts)
+
+    def place_spelled(self, content: Content, where: str) -> Placed:
+        text = join_texts(content)
+        return Placed(text.replace(IMAGE, self.marker), (MediaPart(),) * text.count(IMAGE))
 
     def _run(self, row: int, length: int) -> Sequence[int]:
         return range(self._first_row + row, self._first_row + row + length)

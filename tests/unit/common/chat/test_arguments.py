@@ -3,7 +3,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.chat.arguments import read_arguments
@@ -76,6 +76,7 @@ OBJECTS = st.dictionaries(
 )
 
 
+@settings(deadline=None)  # Time is not what is tested, and the machine may be busy.
 @given(OBJECTS, st.booleans(), st.integers(min_value=1))
 def test_any_cut_of_an_object_is_an_object(arguments: dict[str, Any], ascii_only: bool, cut: int) -> None:
     text = json.dumps(arguments, ensure_ascii=ascii_only)
@@ -85,6 +86,7 @@ def test_any_cut_of_an_object_is_an_object(arguments: dict[str, Any], ascii_only
     assert set(part) <= set(arguments)
 
 
+@settings(deadline=None)  # Time is not what is tested, and the machine may be busy.
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_is_an_object(text: str) -> None:
     check_tree(read(text), "arguments")

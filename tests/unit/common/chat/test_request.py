@@ -3,7 +3,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.chat.request import ChatRequest
@@ -238,6 +238,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)  # Time is not what is tested, and the machine may be busy.
 @given(
     st.dictionaries(
         st.sampled_from(["messages", "tools", "tool_choice", "chat_template_kwargs", "continue_final_message"]), JSON

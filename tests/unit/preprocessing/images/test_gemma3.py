@@ -16,8 +16,9 @@ from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from common.tokenizer import ChatTokenizer
 from preprocessing.images.decode import ImageLimits
 from preprocessing.images.family import MediaOptions
+from preprocessing.images.gemma3 import END, SOFT, START
 from preprocessing.prompt import PromptBuilder
-from tests.support.image_prompts import OPTIONS, SMALL, gemma3_builder, image, refused, request, user
+from tests.support.image_prompts import OPTIONS, SMALL, gemma3_builder, image, request, user
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +107,22 @@ class TestGemma3:
         runs = built.pictures[0].extra_ids
         assert len(set(runs)) == len(runs) == len(pixels)
 
-    def test_a_spelled_marker(self, gemma3: PromptBuilder) -> None:
-        error = refused(gemma3, request([user("a <start_of_image>", image())], SMALL))
-        assert "spells <start_of_image>" in error.message
-        assert "1 images, but 0" in refused(gemma3, request([user("a <start_of_image>")])).message
-        assert "spell a token" in refused(gemma3, request([user("<image_soft_token>", image())], SMALL)).message
+    def test_spelled_image_tokens_are_text(self, gemma3: PromptBuilder) -> None:
+        plain = gemma3.build(request([user("a word", image())], SMALL)).input_ids
+        for token in (START, SOFT, END):
+            built = gemma3.build(request([user(f"a {token}", image())], SMALL))
+            assert built.input_ids.count(gemma3.tokenizer.token_id(token)) == plain.count(
+                gemma3.tokenizer.token_id(token)
+            )
+            assert token in gemma3.tokenizer.backend.decode(built.input_ids)
+            assert not gemma3.build(request([user(f"a {token}")])).pictures
+
+    def test_triton_clients_need_no_image_parts(self, gemma3: PromptBuilder) -> None:
+        parts = gemma3.build(request([user("What?", image())], SMALL))
+        spelled = gemma3.build(request([{"role": "user", "content": f"What?{START}"}], SMALL))
+        assert len(spelled.pictures) == 1
+        assert (
+            spelled.input_ids.count(gemma3.tokenizer.token_id(SOFT))
+            == 256
+            == parts.input_ids.count(gemma3.tokenizer.token_id(SOFT))
+        )

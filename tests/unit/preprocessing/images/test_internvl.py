@@ -96,9 +96,15 @@ class TestInternVL:
         brightest = [picture.pixels.sum(axis=(0, 1, 3)).argmax() for picture in built.pictures[:8]]
         assert brightest == sorted(brightest), "the bar of the video moves right from frame to frame"
 
-    def test_markers_of_the_wrong_kind(self, internvl: PromptBuilder) -> None:
-        given = request([user("<image>", {"type": "video_url", "video_url": {}})], SMALL)
-        assert "has the markers <image> for the parts video" in refused(internvl, given).message
+    @pytest.mark.parametrize("text", ["<image> and <image>", "<video>", "<img>", "</img>", "<IMG_CONTEXT>"])
+    def test_markers_that_are_not_those_of_the_parts_are_text(self, internvl: PromptBuilder, text: str) -> None:
+        built = internvl.build(request([user(text, image())], SMALL))
+        word = internvl.build(request([user("word", image())], SMALL))
+        assert built.input_ids != word.input_ids
+        assert [picture.extra_ids for picture in built.pictures] == [picture.extra_ids for picture in word.pictures]
+        for token in ("<img>", "</img>", "<IMG_CONTEXT>"):
+            token_id = internvl.tokenizer.token_id(token)
+            assert built.input_ids.count(token_id) == word.input_ids.count(token_id)
 
     def test_low_detail_is_one_tile(self, internvl: PromptBuilder) -> None:
         built = internvl.build(request([user("?", image(detail="low"))], LARGE))
@@ -125,6 +131,16 @@ class TestInternVL:
             spelled = internvl.tokenizer.encode(f"{tokens(3)}\nWhat?", add_special_tokens=True)
             check_internvl(internvl, raw, spelled, [3])
 
+    def test_a_marker_in_a_chat_without_images_is_text(self, internvl: PromptBuilder) -> None:
+        page = "<channel><image><url>logo.png</url></image></channel>"
+        for content in (page, [{"type": "text", "text": page}]):
+            built = internvl.build(request([{"role": "user", "content": content}]))
+            assert built.input_ids == whole_text(internvl, ("user", page))
+        turns = [user("What?", image()), {"role": "assistant", "content": "A page."}, user(page)]
+        built = internvl.build(request(turns, SMALL))
+        expected = whole_text(internvl, ("user", f"{tokens(1)}\nWhat?"), ("assistant", "A page."), ("user", page))
+        check_internvl(internvl, built, expected, [1])
+
     def test_a_text_chat(self, internvl: PromptBuilder) -> None:
         built = internvl.build(request([{"role": "user", "content": "a <video> element"}]))
         assert built.input_ids == whole_text(internvl, ("user", "a <video> element"))
@@ -134,14 +150,18 @@ class TestInternVL:
     @pytest.mark.parametrize(
         ("messages", "images", "words"),
         [
-            ([user("<image> and <image>", image())], 1, "messages[0].content has 2 <image> markers for 1 images"),
-            ([user("<image>", image(), image())], 2, "messages[0].content has 1 <image> markers for 2 images"),
-            ([{"role": "user", "content": "<image>"}], 0, "places for 1 images, but 0 images were given"),
             ([{"role": "user", "content": "no place"}], 1, "places for 0 images, but 1 images were given"),
             ([user("?", image())], 2, "places for 1 images, but 2 images were given"),
-            ([user("<IMG_CONTEXT>", image())], 1, "spell a token that stands for images"),
-            ([{"role": "system", "content": [image()]}, user("?")], 1, "messages[0].content has an image"),
-            ([{"role": "assistant", "content": [image()]}, user("?")], 1, "messages[0].content has an image"),
+            (
+                [{"role": "system", "content": [image()]}, user("?")],
+                1,
+                "messages[0].content has an image or a video, which sys",
+            ),
+            (
+                [{"role": "assistant", "content": [image()]}, user("?")],
+                1,
+                "messages[0].content has an image or a video, which ass",
+            ),
             (
                 [user("?", image(detail="medium"))],
                 1,
