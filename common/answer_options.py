@@ -25,6 +25,8 @@ class AnswerOptions:
     skip_special_tokens: omit special tokens from the text.
     inline_reasoning: keep the reasoning and its tags in the content instead of `reasoning_output`.
     enable_thinking: the chat template's variable; None is the family's default.
+    reasoning_open: whether the prompt ends inside the reasoning; None is as `enable_thinking` and the family say. In a
+        chat through the ensemble `preprocessing` sets it from the rendered prompt.
     tools: the request offered tools, so tool calls are parsed.
     tool_choice: "auto", "none", "required" or "function:<name>".
     logprobs: send the output `logprobs`, with `top_logprobs` alternatives per token.
@@ -36,6 +38,7 @@ class AnswerOptions:
     skip_special_tokens: bool = True
     inline_reasoning: bool = False
     enable_thinking: bool | None = None
+    reasoning_open: bool | None = None
     tools: bool = False
     tool_choice: str = "auto"
     logprobs: bool = False

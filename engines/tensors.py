@@ -136,6 +136,8 @@ class Outputs:
         self._counts = {
             name for name in ("num_input_tokens", "num_output_tokens") if inputs.scalar(f"return_{name}", batch, False)
         }
+        # What only postprocessing reads goes with the first response, since an ensemble's step cannot take it earlier.
+        self._reasoning_open = inputs.scalar("reasoning_open", batch)
         self.stream_id, self._batch, self._sequence = stream_id, batch, sequence
         self._length, self._cum_log_prob, self._first = 0, 0.0, True
 
@@ -182,6 +184,8 @@ class Outputs:
         """Part of the first response: a stop string may end the answer before the engine sends its last one."""
         self._first = False
         values: list[tuple[str, Any, torch.dtype]] = []
+        if self._reasoning_open is not None:
+            values.append(("reasoning_open", [[self._reasoning_open]], torch.int32))
         if "num_input_tokens" in self._counts:
             values.append(("num_input_tokens", [[self._prompt_length]], torch.int32))
         if tokens.cached_tokens is not None:

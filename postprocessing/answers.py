@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tokenizers import Tokenizer
 
@@ -41,9 +41,12 @@ class Answers:
     def __contains__(self, key: StreamKey) -> bool:
         return key in self._streams
 
-    def get(self, key: StreamKey, parameters: Callable[[], str]) -> Answer:
-        """The stream's answer, created if this is its first response."""
-        return self._streams.get(key, lambda: self._create(parameters(), None, self._end_ids))
+    def get(self, key: StreamKey, parameters: Callable[[], str], reasoning_open: int | None = None) -> Answer:
+        """The stream's answer, created if this is its first response.
+
+        reasoning_open: whether the prompt ended inside the reasoning; None for what the parameters say.
+        """
+        return self._streams.get(key, lambda: self._create(parameters(), None, self._end_ids, reasoning_open))
 
     def announce(self, key: StreamKey, parameters: Callable[[], str], limit: int, end_id: int | None) -> None:
         """Create the answer of an engine that does not report its end.
@@ -61,7 +64,11 @@ class Answers:
         """The text of a further beam, which arrives whole: engines do not stream a beam search of several beams."""
         return self._create(parameters(), None, self._end_ids).stream.feed(ids, engine_finish=finish).text
 
-    def _create(self, parameters: str, limit: int | None, end_ids: frozenset[int]) -> Answer:
+    def _create(
+        self, parameters: str, limit: int | None, end_ids: frozenset[int], reasoning_open: int | None = None
+    ) -> Answer:
         options = AnswerOptions.from_parameters(json.loads(parameters or "{}"))
+        if reasoning_open is not None:
+            options = replace(options, reasoning_open=bool(reasoning_open))
         stream = AnswerStream(self._tokenizer, self._format, options, self._end_ids)
         return Answer(stream, FinishReasonInference(limit, end_ids))

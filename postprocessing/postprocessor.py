@@ -69,7 +69,7 @@ class Postprocessor:
             limit = inputs.number("request_output_len")
             if limit is not None:
                 return self._announce(key, request, limit, inputs.number("end_id"))
-            answer = self._answers.get(key, request.parameters)
+            answer = self._answers.get(key, request.parameters, inputs.number("reasoning_open"))
             ids, *further_ids = beams(inputs)
             finish = inputs.number("engine_finish_reason")
             # An engine without streams of its own does not report how an answer ended.

@@ -42,9 +42,11 @@ class LiteralText:
         self._tokens = list(self._token_ids)
         self._answer_tokens = frozenset(answer_tokens)
         # Placeholders and stand-ins consist of ASCII letters and digits, which no template and no JSON escapes. No
-        # client can guess them.
+        # client can guess them. The outer characters stay, since some templates look for "<" in a text.
         self._mark, stand_in = secrets.token_hex(6), secrets.token_hex(6)
-        self._placeholders = {token: f"{self._mark}n{number}x" for number, token in enumerate(self._tokens)}
+        self._placeholders = {
+            token: f"{token[:1]}{self._mark}n{number}x{token[-1:]}" for number, token in enumerate(self._tokens)
+        }
         self._stand_ins = {token: f"{stand_in}n{number}x" for number, token in enumerate(self._tokens)}
         self._placeholder = re.compile(f"{self._mark}n([0-9]+)x")
         self._every, self._in_answers = _pattern(self._tokens), _pattern(set(self._tokens) - self._answer_tokens)
@@ -70,7 +72,9 @@ class LiteralText:
 
     def restore(self, text: str) -> str:
         """The text with the special tokens that placeholders stand for."""
-        return self._placeholder.sub(lambda found: self._tokens[int(found[1])], text) if self._mark in text else text
+        return (
+            self._placeholder.sub(lambda found: self._tokens[int(found[1])][1:-1], text) if self._mark in text else text
+        )
 
     def holds_placeholders(self, prompt: str) -> bool:
         """Whether a rendered prompt has placeholders, so that only `encode` can tokenize it."""

@@ -10,6 +10,7 @@ from common.errors import RequestError
 from common.logs import about
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
+from families.parsers import starts_in_reasoning
 from preprocessing.announcement import announce
 from preprocessing.engine_traits import EngineTraits, engine_traits
 from preprocessing.images.decode import ImageLimits
@@ -21,6 +22,7 @@ from preprocessing.tensors import (
     read_return_perf_metrics,
     write_pictures,
     write_prompt,
+    write_reasoning_open,
     write_return_perf_metrics,
 )
 from python_backend.api import InferenceRequest, InferenceResponse, Tensor, pb_utils
@@ -68,7 +70,7 @@ class Preprocessor:
     def _outputs(self, request: InferenceRequest) -> list[Tensor]:
         # Wrong options of the answer are found here, before the engine has spent anything on the request.
         parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
-        AnswerOptions.from_parameters(parameters)
+        options = AnswerOptions.from_parameters(parameters)
         inputs = Inputs(request)
         prompt = self._builder.build(read_request(inputs))
         images_tensor = self._builder.images.tensor if self._builder.images and prompt.pictures else None
@@ -77,6 +79,12 @@ class Preprocessor:
         if images_tensor is not None:
             outputs += write_pictures(images_tensor, prompt.pictures, prompt.extra_ids or [])
         outputs += self._timing(inputs)
+        expected = starts_in_reasoning(self._builder.answer_format, options)
+        if options.chat and prompt.reasoning_open not in (None, expected):
+            if self._engine.reports_finish:
+                outputs.append(write_reasoning_open(prompt.reasoning_open))
+            else:  # Such an engine passes nothing on; the announcement does.
+                parameters["reasoning_open"] = prompt.reasoning_open
         # A request for the ids only gets no answer.
         if not self._engine.reports_finish and "request_output_len" in request.requested_output_names():
             announce(request.request_id(), prompt, parameters)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the engine's input from a request: prompt ids, limits, end ids, stop words, biases, guide and pictures."""
 
+import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from common.tokenizer import ChatTokenizer
 from families.parsers import AnswerFormat
 from families.parsers.call_forms import CALL_FORMS, call_form
 from families.stylers.base import Styler
-from preprocessing.guides.build import Guide, build_guide, check_guide, reasoning_state
+from preprocessing.guides.build import Guide, Reasoning, build_guide, check_guide, reasoning_state
 from preprocessing.images.family import ImageFamily
 from preprocessing.literal_text import LiteralText
 
@@ -61,6 +62,7 @@ class EngineInput:
     request_output_len: maximum number of new tokens. end_id: -1 for none. stop_words, bad_words: token sequences.
     embedding_bias: id -> logit bias; other ids have none. guide_type, guide: see preprocessing.guides.build.
     pictures: pixels in the order of their image tokens in input_ids. extra_ids: one per id if there are pictures.
+    reasoning_open: whether the prompt of a chat ends inside the model's reasoning; None for other prompts.
     """
 
     input_ids: list[int]
@@ -74,6 +76,7 @@ class EngineInput:
     guide: str | None
     pictures: Sequence[Picture] = ()
     extra_ids: list[int] | None = None
+    reasoning_open: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class _Prompt:
     source: str
     pictures: Sequence[Picture] = ()
     extra_ids: list[int] | None = None
+    reasoning_open: bool | None = None
 
 
 def _answer_tokens(answer_format: AnswerFormat) -> tuple[str, ...]:
@@ -143,6 +147,7 @@ class PromptBuilder:
             guide=guide.guide if guide else None,
             pictures=prompt.pictures,
             extra_ids=prompt.extra_ids,
+            reasoning_open=prompt.reasoning_open,
         )
 
     def _prompt(self, request: PromptRequest) -> "_Prompt":
@@ -167,10 +172,12 @@ class PromptBuilder:
         if files and self.images and not chat.media:
             keep = (self.images.spelled,)
             chat = self._parse(messages, self.images.place_spelled, keep)
-        text, chat_guide = self._render(chat)
+        text, chat_guide, reasoning = self._render(chat)
         if guide and chat_guide:
             raise RequestError("the chat asks for a guide of its own", param="guided_decoding_guide")
-        return self._with_pictures(text, chat.media, files, _Prompt([], guide or chat_guide, "messages"))
+        return self._with_pictures(
+            text, chat.media, files, _Prompt([], guide or chat_guide, "messages", reasoning_open=reasoning == "open")
+        )
 
     def _parse(self, messages: str, place: Place, keep: Collection[str] = ()) -> ChatRequest:
         """The chat, with placeholders for the special tokens that it spells, but for those in `keep`."""
@@ -201,14 +208,26 @@ class PromptBuilder:
         input_ids, extra_ids = self.images.expand(self._encode(text, prompt.source, add_special_tokens), pictures)
         return replace(prompt, input_ids=input_ids, pictures=pictures, extra_ids=extra_ids)
 
-    def _render(self, chat: ChatRequest) -> tuple[str, Guide | None]:
+    def _render(self, chat: ChatRequest) -> tuple[str, Guide | None, Reasoning]:
         if chat.tools:
             call_form(self.answer_format.tool_parser)  # Refuses tools if the model's calls could not be parsed.
         prompt = self.styler.render(self.tokenizer, chat)
         kwargs = self.styler.template_kwargs(chat)
         thinking = kwargs.get("enable_thinking", self.answer_format.thinking_default) is not False
-        reasoning = reasoning_state(chat, self.answer_format, prompt, thinking)
-        return prompt, build_guide(chat, self.answer_format, reasoning)
+        reasoning = reasoning_state(chat, self.answer_format, self._judged(chat, prompt), thinking)
+        return prompt, build_guide(chat, self.answer_format, reasoning), reasoning
+
+    def _judged(self, chat: ChatRequest, prompt: str) -> str:
+        """The prompt by whose tags the state of the reasoning is judged: without those that earlier messages spell."""
+        tags = self.answer_format.reasoning_tags
+        if tags is None or not chat.continue_final_message:
+            return prompt
+        earlier = json.dumps(chat.messages[:-1], ensure_ascii=False)
+        if not any(tag in earlier for tag in tags):
+            return prompt
+        for tag in tags:
+            earlier = earlier.replace(tag, "")
+        return self.styler.render(self.tokenizer, replace(chat, messages=[*json.loads(earlier), chat.messages[-1]]))
 
     def _encode(self, text: str, source: str, add_special_tokens: bool) -> list[int]:
         """Ids of `text`; a text that cannot fit is refused without tokenizing all of it, which would take seconds."""

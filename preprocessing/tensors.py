@@ -80,6 +80,11 @@ def write_return_perf_metrics(requested: bool) -> Tensor:
     return pb_utils.Tensor("out_return_perf_metrics", np.array([[requested]]))
 
 
+def write_reasoning_open(is_open: bool) -> Tensor:
+    """Whether the prompt ends inside the reasoning; the engine returns it to `postprocessing`."""
+    return ints("reasoning_open", [is_open])
+
+
 def _words(name: str, words: list[list[int]]) -> Tensor:
     """An output of shape [2, n]: the words' ids in sequence, and the end offsets of the words, padded with -1."""
     ids = [token for word in words for token in word]

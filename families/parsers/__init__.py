@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Incremental parsers of model answers: text in, content, reasoning and tool calls out."""
 
-from families.parsers.chat_parser import AnswerFormat, ChatParser
+from families.parsers.chat_parser import AnswerFormat, ChatParser, starts_in_reasoning
 from families.parsers.events import (
     ContentDelta,
     Event,
@@ -23,4 +23,5 @@ __all__ = [
     "ToolArgumentsDelta",
     "ToolCallStart",
     "find_tool_parser",
+    "starts_in_reasoning",
 ]

@@ -79,6 +79,13 @@ class ChatParser:
 def _reasoning_parser(answer_format: AnswerFormat, options: AnswerOptions) -> ReasoningParser | None:
     if answer_format.reasoning_tags is None:
         return None
-    thinking = answer_format.thinking_default if options.enable_thinking is None else options.enable_thinking
-    starts_open = answer_format.reasoning_starts_open and thinking
+    starts_open = starts_in_reasoning(answer_format, options)
     return ReasoningParser(answer_format.reasoning_tags, starts_open=starts_open, verbatim=options.inline_reasoning)
+
+
+def starts_in_reasoning(answer_format: AnswerFormat, options: AnswerOptions) -> bool:
+    """Whether an answer starts inside the reasoning, as its prompt ended if that is known, else as its family does."""
+    if options.reasoning_open is not None:
+        return options.reasoning_open
+    thinking = answer_format.thinking_default if options.enable_thinking is None else options.enable_thinking
+    return answer_format.reasoning_starts_open and thinking

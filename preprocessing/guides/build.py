@@ -67,16 +67,16 @@ def build_guide(chat: ChatRequest, answer_format: AnswerFormat, reasoning: Reaso
 
 
 def reasoning_state(chat: ChatRequest, answer_format: AnswerFormat, prompt: str, thinking: bool) -> Reasoning:
-    """Whether the model may still reason after `prompt`, the rendered text.
+    """Whether the model may still reason after `prompt`, the rendered text: the one judgement of guides and parsers.
 
+    Of a continued message the last tag in the prompt counts, which must be one of that message.
     thinking: the value of `enable_thinking` that the template was rendered with.
     """
     if answer_format.reasoning_tags is None:
         return "none"
     opening, closing = answer_format.reasoning_tags
     if chat.continue_final_message:
-        written = chat.messages[-1]["content"]
-        return "open" if written.rfind(opening) > written.rfind(closing) else "none"
+        return "open" if prompt.rfind(opening) > prompt.rfind(closing) else "none"
     tail = prompt.rstrip()
     if tail.endswith(opening):
         return "open"

@@ -83,6 +83,33 @@ def sizes(request) -> list[int]:
     return request.param
 
 
+@pytest.mark.parametrize(
+    ("written", "text", "reasoning", "content"),
+    [
+        ("<think>\nLet me", " see.\n</think>\n\nParis.", " see.", "Paris."),
+        ("<think>\nI know.\n</think>\n\nIt is", " Paris.", None, " Paris."),
+        ("It is", " Paris.", None, " Paris."),
+    ],
+)
+def test_a_message_is_continued_where_it_ends(qwen3, client, stream, written, text, reasoning, content):
+    qwen3.play({"contains": "capital of France", "text": text})
+    messages = [{"role": "user", "content": "The capital of France?"}, {"role": "assistant", "content": written}]
+    choice = ask(client, stream, messages=messages, extra_body={"continue_final_message": True}).choices[0]
+    assert (getattr(choice.message, "reasoning_content", None), choice.message.content) == (reasoning, content)
+
+
+def test_a_dialogue_goes_on_after_a_call_that_was_cut_off(qwen3, client, stream):
+    qwen3.play({"contains": '"arguments": {"location": "Bos"}', "text": "Which Boston?"})
+    function = {"name": "get_current_weather", "arguments": '{"location": "Bos'}
+    messages = [
+        {"role": "user", "content": "What's the weather like in Boston today?"},
+        {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": function}]},
+        {"role": "user", "content": "Go on."},
+    ]
+    choice = ask(client, stream, messages=messages, tools=[WEATHER_TOOL]).choices[0]
+    assert choice.message.content == "Which Boston?"
+
+
 def test_the_weather_dialogue(qwen3, client, stream, sizes):
     asked = f"<think>\n{THOUGHT}\n</think>\n\n{call_text('get_current_weather', WEATHER_ARGUMENTS)}"
     qwen3.play(

@@ -72,8 +72,9 @@ PARAMETERS = frozenset(
 
 # This project's extensions, on Python engines only.
 EXTENDED_INPUTS: list[Row] = rows("images", "UINT8", (-1, -1, -1, 3), "r")
+EXTENDED_INPUTS += rows("reasoning_open", "INT32", (1,), "s")
 EXTENSIONS: list[Row] = [
-    *rows("finish_reason num_cached_tokens", "INT32", (1,)),
+    *rows("finish_reason num_cached_tokens reasoning_open", "INT32", (1,)),
     *rows("top_log_probs_ids prompt_log_probs_ids", "INT32", (-1, -1)),
     *rows("top_log_probs prompt_log_probs", "FP32", (-1, -1)),
     *rows("stream_id", "INT64", (1,)),

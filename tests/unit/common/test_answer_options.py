@@ -18,6 +18,7 @@ def test_every_field_survives_the_trip() -> None:
         skip_special_tokens=False,
         inline_reasoning=True,
         enable_thinking=False,
+        reasoning_open=True,
         tools=True,
         tool_choice="function:f",
         logprobs=True,

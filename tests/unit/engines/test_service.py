@@ -20,7 +20,7 @@ from engines.service import EngineService
 from python_backend.api import FINAL
 
 WAIT = 30.0
-OUTPUTS = ("output_ids", "sequence_length", "stream_id", "finish_reason", "error")
+OUTPUTS = ("output_ids", "sequence_length", "stream_id", "finish_reason", "error", "reasoning_open")
 
 
 class FakeEngine:
@@ -137,6 +137,14 @@ def test_a_generation_is_streamed_and_its_last_response_ends_the_request(service
     assert [token for each in responses for token in each["output_ids"][0][0]] == [1, 2, 3]
     assert responses[-1]["sequence_length"] == [[3]] and request.finish() is FinishReason.LENGTH
     assert MetricFamily.made["triton_chat_engine_running"].calls == [1.0]
+
+
+def test_the_end_of_the_prompt_goes_with_the_first_response_of_each_sequence(service: EngineService) -> None:
+    responses = accept(service, "r", 2, num_return_sequences=2, reasoning_open=1).wait()
+    streams = [each["stream_id"][0][0] for each in responses]
+    firsts = {streams.index(stream) for stream in streams}
+    assert [n for n, each in enumerate(responses) if each.get("reasoning_open") == [[1]]] == sorted(firsts)
+    assert not any("reasoning_open" in each for each in accept(service, "s", 3).wait())
 
 
 def test_several_sequences_end_their_request_once_and_have_streams_of_their_own(service: EngineService) -> None:

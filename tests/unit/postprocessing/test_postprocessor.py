@@ -52,6 +52,24 @@ def test_streams_of_one_request_are_apart(model: Postprocessor, qwen3: Tokenizer
     ]
 
 
+@pytest.mark.parametrize(("reasoning_open", "text", "reasoning"), [(1, "北京", "hm"), (0, "hm</think>\n\n北京", "")])
+def test_the_end_of_the_prompt_comes_with_the_first_response(
+    qwen3: Tokenizer, reasoning_open: int, text: str, reasoning: str
+) -> None:
+    model = Postprocessor(qwen3, AnswerFormat(("<think>", "</think>"), tool_parser="hermes"), frozenset({END}))
+    first, *rest = ids_of(qwen3, "hm</think>\n\n北京")
+    parameters = {"chat": True, "enable_thinking": not reasoning_open}
+    answers = send(
+        model, ModelRequest("r", parameters, output_ids=[[first]], stream_id=1, reasoning_open=reasoning_open)
+    )
+    answers += send(model, *(ModelRequest("r", parameters, output_ids=[[each]], stream_id=1) for each in rest))
+    last = ModelRequest("r", parameters, output_ids=[[END]], stream_id=1, engine_finish_reason=1)
+    answers += send(model, last)
+    assert "".join(each["text_output"][0] for each in answers) == text
+    assert "".join(each.get("reasoning_output", [""])[0] for each in answers) == reasoning
+    model.close()
+
+
 def test_a_stop_string_stops_the_engine(model: Postprocessor, qwen3: Tokenizer, calls: ModelCalls) -> None:
     request = ModelRequest("id", {"stop": '["b"]'}, output_ids=[ids_of(qwen3, "a b c")], stream_id=7)
     (answer,) = send(model, request)

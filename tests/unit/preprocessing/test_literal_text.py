@@ -132,7 +132,8 @@ def test_thinking_and_calls_of_earlier_answers_stay_tokens() -> None:
     text = "<think> a </think> <|end|>"
     assert literal.restore(literal.escape(text, "assistant")) == text
     assert literal.escape(text, "assistant").startswith("<think> a </think> ")
-    assert "<" not in literal.escape(text, "user")
+    assert "think>" not in literal.escape(text, "user")
+    assert literal.restore(literal.escape(text, "user")) == text
     assert literal.escape(text, "user", keep=("<|end|>",)).endswith(" <|end|>")
 
 

@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
+from common.answer_options import AnswerOptions
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
+from families.parsers import starts_in_reasoning
 from preprocessing.engine_traits import TRTLLM, engine_traits
 from preprocessing.preprocessor import Preprocessor, media_options
 from preprocessing.prompt import PromptBuilder
 from python_backend.api import pb_utils
 from python_backend.config import ModelParameters
+from tests.support.chats import with_template
 from tests.support.model_requests import ModelCalls, ModelRequest, outputs
 
 IM_END, ENDOFTEXT = 151645, 151643
@@ -129,6 +132,54 @@ def test_answers_of_trtllm_are_announced(
     (sent,) = calls.sent
     assert (sent["model_name"], sent["request_id"], sent["parameters"]) == ("postprocessing", "id", {"stop": '["a"]'})
     assert sent["inputs"] == {"output_ids": [[[]]], "request_output_len": [[9]], "end_id": [[IM_END]]}
+
+
+@pytest.fixture(scope="module")
+def always_thinking(qwen3_tokenizer_dir: Path) -> PromptBuilder:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% if not loop.last or add_generation_prompt %}"
+        "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+        "{# </think> #}"
+    )
+    tokenizer = with_template(ChatTokenizer.load(qwen3_tokenizer_dir), template)
+    checkpoint = Checkpoint(Path(), "qwen2", (), VOCAB_SIZE, 4096, (IM_END, ENDOFTEXT), ENDOFTEXT)
+    return PromptBuilder(checkpoint, tokenizer, find_styler(checkpoint))
+
+
+def continued(written: str, asked: str = "Hello") -> str:
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": written}]
+    return json.dumps({"messages": messages, "continue_final_message": True})
+
+
+# What a chat asks for -> whether the answer starts in the reasoning: of Qwen3, and of a model that always thinks.
+ENDS = {
+    "a new answer": (HELLO, False, True),
+    "begun": (continued("The answer is"), False, False),
+    "thinking": (continued("<think>\nI"), True, True),
+    "thought": (continued("<think>\nI see.\n</think>\n\nThe"), False, False),
+    "the user's tag": (continued("The", "What is <think>?"), False, False),
+    "the user's end tag": (continued("<think>\nI", "What is </think>?"), True, True),
+    "no generation prompt": (json.dumps({**json.loads(HELLO), "add_generation_prompt": False}), False, False),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+@pytest.mark.parametrize("thinks", [False, True], ids=["qwen3", "always thinking"])
+def test_where_the_prompt_ends_the_parser_starts(
+    builder: PromptBuilder, always_thinking: PromptBuilder, case: str, thinks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = always_thinking if thinks else builder
+    messages, *expected = ENDS[case]
+    request = ModelRequest("r", {"chat": True}, ["request_output_len"], messages=messages)
+    found = answer(Preprocessor(chosen, engine_traits("vllm", guided_decoding=True)), request)
+    # It is only sent if the parser would start elsewhere.
+    different = expected[thinks] != starts_in_reasoning(chosen.answer_format, AnswerOptions(chat=True))
+    assert found.get("reasoning_open") == ([int(expected[thinks])] if different else None)
+    calls = ModelCalls()
+    monkeypatch.setattr(pb_utils, "InferenceRequest", calls, raising=False)
+    answer(Preprocessor(chosen, engine_traits(TRTLLM, guided_decoding=False)), request)
+    announced = AnswerOptions.from_parameters(calls.sent[0]["parameters"])
+    assert starts_in_reasoning(chosen.answer_format, announced) == expected[thinks]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def test_a_chat(qwen3: PromptBuilder) -> None:
         embedding_bias={},
         guide_type=None,
         guide=None,
+        reasoning_open=False,
     )
     assert qwen3.tokenizer.backend.decode(built.input_ids, skip_special_tokens=False) == (
         "<|im_start|>user\n你好，你是谁？<|im_end|>\n<|im_start|>assistant\n"

@@ -25,6 +25,12 @@ def test_thinking_default_is_the_familys() -> None:
     assert parse(ChatParser(answer_format, AnswerOptions(chat=True)), ["answer"]) == Answer("answer")
 
 
+def test_the_end_of_the_prompt_overrides_the_family() -> None:
+    assert chat("hm</think>\n\nanswer", starts_open=False, reasoning_open=True) == Answer("answer", "hm")
+    assert chat("answer", reasoning_open=False) == Answer("answer")
+    assert chat("answer", reasoning_open=False, enable_thinking=True) == Answer("answer")
+
+
 def test_inline_reasoning_is_content_and_its_tool_markup_text() -> None:
     call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
     text = f"<think>\n{call}\n</think>\n\n"
