@@ -13,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
-from common.sampling import ENGINE_PARAMETERS, SAMPLING
+from common.sampling import ENGINE_PARAMETERS, INT32_MAX, SAMPLING, UINT64_MAX, Limits, check_sampling
 from engines.engine import Generation, Tokens
 from python_backend.api import InferenceRequest, Tensor, pb_utils
 
@@ -22,6 +22,10 @@ NUMPY_TENSORS = np.lib.NumpyVersion(np.__version__) < "2.0.0"
 NUMPY_DTYPES = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32}
 
 UNSUPPORTED = ("decoder_input_ids", "draft_input_ids", "lora_task_id", "lora_weights", "lora_config")
+
+# As many as the frontend's `n`.
+SEQUENCES = Limits(1, 128)
+OUTPUT_LENGTH = Limits(1, INT32_MAX)
 
 # Generation field -> the contract's input, for scalars that are read as they are.
 SCALARS = {field: one.engine_input for field, one in SAMPLING.items() if one.datatype is not None}
@@ -46,10 +50,16 @@ class Inputs:
         tensor = self.tensor(name)
         return default if tensor is None else tensor.flatten()[row].item()
 
-    def text(self, name: str) -> str | None:
-        """The first string of a STRING input, or None if it is absent."""
+    def text(self, name: str, row: int) -> str | None:
+        """The row's string of a [batch, 1] STRING input, or None if it is absent."""
         tensor = self._tensors.get(name)
-        return None if tensor is None else tensor.as_numpy().flatten()[0].decode()
+        if tensor is None:
+            return None
+        try:
+            text: str = tensor.as_numpy().flatten()[row].decode()
+        except UnicodeDecodeError:
+            raise RequestError(f"'{name}' is not valid UTF-8", param=name) from None
+        return text
 
     def words(self, name: str, row: int) -> list[list[int]]:
         """The id sequences of a [batch, 2, n] input.
@@ -69,7 +79,7 @@ def read_generations(
 ) -> Iterator[tuple[int, int, Generation]]:
     """Yield (batch_index, sequence_index, generation) for every row and return sequence of a request.
 
-    Raises RequestError if the request has an input that no Python engine supports.
+    Raises RequestError if the request has an input that no Python engine supports, or a value outside its limits.
     """
     for name in UNSUPPORTED:
         if name in inputs:
@@ -77,9 +87,10 @@ def read_generations(
     lengths = inputs.tensor("input_lengths")
     assert lengths is not None, "Triton refuses a request without the required input_lengths"  # nosec B101 # narrows a type, checks no input
     for row in range(lengths.flatten().shape[0]):
-        if inputs.scalar("beam_width", row, 1) > 1:
-            raise RequestError("this engine has no beam search", param="beam_width")
+        if inputs.scalar("beam_width", row, 1) != 1:
+            raise RequestError("this engine has no beam search: beam_width must be 1", param="beam_width")
         count = inputs.scalar("num_return_sequences", row, 1)
+        SEQUENCES.check(count, "num_return_sequences")
         for sequence in range(count):
             yield row, sequence, _read_generation(inputs, parameters, row, sequence, request_id)
 
@@ -91,40 +102,61 @@ def _read_generation(
     if ids is None:
         raise RequestError("input_ids is missing", param="input_ids")
     length = inputs.scalar("input_lengths", row)
-    scalars = {field: inputs.scalar(name, row) for field, name in SCALARS.items()}
-    if scalars["seed"] is not None:
-        scalars["seed"] += sequence
+    Limits(1, ids.shape[1]).check(length, "input_lengths")
+    if int(ids[row, :length].min()) < 0:
+        raise RequestError("a token id of the prompt is negative", param="input_ids")
+    max_tokens = inputs.scalar("request_output_len", row)
+    OUTPUT_LENGTH.check(max_tokens, "max_tokens")
+    scalars = _read_sampling(inputs, row, sequence)
+    if (scalars["min_tokens"] or 0) > max_tokens:
+        raise RequestError(f"min_tokens must be at most {max_tokens}, what the answer may have", param="min_tokens")
     bias, table = inputs.tensor("embedding_bias"), inputs.tensor("prompt_embedding_table")
     images, extra_ids = inputs.tensor("images"), inputs.tensor("prompt_table_extra_ids")
     return Generation(
         prompt_ids=ids[row, :length].tolist(),
-        max_tokens=inputs.scalar("request_output_len", row),
+        max_tokens=max_tokens,
         end_id=inputs.scalar("end_id", row, -1),
         stop_words=inputs.words("stop_words_list", row),
         bad_words=inputs.words("bad_words_list", row),
-        embedding_bias=None if bias is None else bias[row],
+        embedding_bias=None if bias is None else _finite(bias[row]),
         prompt_table=None if table is None else table[row].clone(),
         images=None if images is None else images[row].clone(),
         prompt_extra_ids=None if extra_ids is None else extra_ids[row, :length].tolist(),
         return_log_probs=inputs.scalar("return_log_probs", row, False),
         streaming=inputs.scalar("streaming", row, False),
-        guide_type=inputs.text("guided_decoding_guide_type"),
-        guide=inputs.text("guided_decoding_guide"),
+        guide_type=inputs.text("guided_decoding_guide_type", row),
+        guide=inputs.text("guided_decoding_guide", row),
         request_id=request_id,
         **scalars,
         **_read_parameters(parameters),
     )
 
 
+def _read_sampling(inputs: Inputs, row: int, sequence: int) -> dict[str, Any]:
+    """The sampling parameters with a tensor, checked."""
+    scalars = {field: inputs.scalar(name, row) for field, name in SCALARS.items()}
+    check_sampling(scalars)
+    if scalars["seed"] is not None:
+        scalars["seed"] = (scalars["seed"] + sequence) % (UINT64_MAX + 1)
+    if scalars["top_p"] == 0:
+        # The likeliest token, also for a fraction so small that it is 0 in single precision. Engines differ in their
+        # handling of 0, but not of top_k 1.
+        scalars |= {"top_p": 1.0, "top_k": 1}
+    return scalars
+
+
+def _finite(bias: torch.Tensor) -> torch.Tensor:
+    if not bool(bias.isfinite().all()):
+        raise RequestError("embedding_bias must be finite", param="logit_bias")
+    return bias
+
+
 def _read_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, parameter in ENGINE_PARAMETERS.items():
-        if name in parameters:
-            try:
-                values[parameter.field] = parameter.kind(parameters[name])
-            except (TypeError, ValueError):
-                raise RequestError(f"parameter '{name}' must be a number", param=name) from None
-    return values
+    return {
+        parameter.field: parameter.read(parameters[name], name)
+        for name, parameter in ENGINE_PARAMETERS.items()
+        if name in parameters
+    }
 
 
 class Outputs:

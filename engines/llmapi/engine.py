@@ -17,6 +17,7 @@ from engines.llmapi.options import PENALISING, has_vision, llm_arguments, own_sa
 from engines.llmapi.sampling import sampling_params
 from engines.logprob_rows import add_logprobs, cut
 from engines.options import EngineOptions
+from engines.sampling import refused
 from engines.stop_words import StopWordsMatcher
 
 FINISH_REASONS = {
@@ -69,7 +70,7 @@ class LlmApiEngine:
         except RuntimeError as error:
             # The executor's error for a request that it could not run.
             if type(error).__name__ == "RequestError":
-                raise RequestError(str(error)) from error
+                raise refused(str(error)) from error
             raise
         finally:
             self._running -= 1
@@ -100,7 +101,7 @@ class LlmApiEngine:
         try:
             return self._llm.generate_async(inputs, params, streaming=streaming)
         except ValueError as error:
-            raise RequestError(str(error)) from error
+            raise refused(str(error)) from error
         except RuntimeError as error:
             if "shutting down" not in str(error):
                 raise
@@ -121,6 +122,11 @@ def _tokens(output: Any, generation: Generation, first: bool) -> Tokens:
 
 
 def _finish(completion: Any) -> FinishReason:
-    """The finish reason; "stop" is the end id, or a stop word if there is a stop reason."""
-    reason = FINISH_REASONS.get(completion.finish_reason, FinishReason.CANCELLED)
+    """The finish reason; "stop" is the end id, or a stop word if there is a stop reason.
+
+    Raises RequestError for an end without a known reason.
+    """
+    reason = FINISH_REASONS.get(completion.finish_reason)
+    if reason is None:
+        raise RequestError("the engine failed on this request", kind="internal")
     return FinishReason.STOP_WORDS if completion.stop_reason is not None and reason is FinishReason.END_ID else reason

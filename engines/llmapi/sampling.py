@@ -11,7 +11,7 @@ from common.errors import RequestError
 from common.sampling import SAMPLING
 from engines.engine import Generation
 from engines.guides import guide_fields
-from engines.sampling import given_sampling
+from engines.sampling import given_sampling, refused
 
 # Generation field -> SamplingParams field.
 NAMES = {field: one.llmapi for field, one in SAMPLING.items()}
@@ -49,7 +49,7 @@ def sampling_params(generation: Generation, defaults: Mapping[str, Any], penalis
             add_special_tokens=False,
         )
     except ValueError as error:
-        raise RequestError(str(error)) from error
+        raise refused(str(error)) from error
 
 
 def _strategy(values: dict[str, Any]) -> dict[str, Any]:

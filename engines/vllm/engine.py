@@ -10,7 +10,6 @@ from typing import Any
 from vllm.envs import enable_envs_cache
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
@@ -20,6 +19,7 @@ from engines.logprob_rows import add_logprobs, cut
 from engines.options import EngineOptions
 from engines.stop_words import StopWordsMatcher
 from engines.vllm.config import engine_args, engine_config
+from engines.vllm.errors import request_error
 from engines.vllm.prompt import Prompts
 from engines.vllm.sampling import sampling_params
 from engines.vllm.statistics import VllmStatistics
@@ -68,20 +68,13 @@ class VllmEngine:
             priority=generation.priority,
         )
         try:
-            async for output in outputs:
+            while (output := await _next(outputs)) is not None:
                 tokens = _tokens(output, generation)
                 matched = matcher.feed(tokens.ids)
                 if matched is not None:
                     yield cut(tokens, matched)
                     return
                 yield tokens
-        except EngineDeadError as error:
-            raise RequestError("the engine has stopped", kind="unavailable") from error
-        except Exception as error:
-            refusal = _refusal(error)
-            if refusal is None:
-                raise
-            raise refusal from error
         finally:
             self._running -= 1
             # Ends the request in the engine if this iterator was closed early; a no-op after the last output.
@@ -101,6 +94,19 @@ class VllmEngine:
         self._llm.shutdown()
 
 
+async def _next(outputs: AsyncGenerator[RequestOutput, None]) -> RequestOutput | None:
+    """vLLM's next output, or None after the last. Only an error that vLLM raises can be the request's fault."""
+    try:
+        return await anext(outputs)
+    except StopAsyncIteration:
+        return None
+    except Exception as error:
+        refusal = request_error(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
 def _tokens(output: RequestOutput, generation: Generation) -> Tokens:
     completion = output.outputs[0]
     tokens = Tokens(list(completion.token_ids), cached_tokens=output.num_cached_tokens)
@@ -115,8 +121,13 @@ def _tokens(output: RequestOutput, generation: Generation) -> Tokens:
 
 
 def _finish(completion: Any, generation: Generation) -> FinishReason:
-    """The finish reason; vLLM's "stop" is the end id or one of the stop words."""
-    reason = FINISH_REASONS.get(completion.finish_reason, FinishReason.CANCELLED)
+    """The finish reason; vLLM's "stop" is the end id or one of the stop words.
+
+    Raises RequestError for vLLM's "error", a failure of this request only.
+    """
+    reason = FINISH_REASONS.get(completion.finish_reason)
+    if reason is None:
+        raise RequestError("the engine failed on this request", kind="internal")
     if reason is FinishReason.END_ID and completion.stop_reason != generation.end_id:
         return FinishReason.STOP_WORDS
     return reason
@@ -131,13 +142,3 @@ def _add_prompt_logprobs(tokens: Tokens, rows: Any, generation: Generation) -> N
         ids.append([token, *(other for other, _ in ranked)])
         logprobs.append([row[token].logprob, *(logprob.logprob for _, logprob in ranked)])
     tokens.prompt_ids, tokens.prompt_logprobs = ids, logprobs
-
-
-def _refusal(error: Exception) -> RequestError | None:
-    """The RequestError for an error that the request caused; None for a fault of the engine."""
-    if isinstance(error, RequestError):
-        return error
-    for cause in (error, error.__cause__):
-        if isinstance(cause, ValueError) or type(cause).__name__ in ("VLLMValidationError", "VLLMClientError"):
-            return RequestError(str(cause))
-    return None

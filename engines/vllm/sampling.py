@@ -7,11 +7,14 @@ from typing import Any
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-from common.errors import RequestError
 from common.sampling import SAMPLING
 from engines.engine import Generation
 from engines.guides import guide_fields
 from engines.sampling import given_sampling
+from engines.vllm.errors import request_error
+
+# vLLM keeps seeds as signed numbers, of which -1 is none.
+MAX_SEED = 2**63 - 1
 
 # Generation field -> SamplingParams field.
 NAMES = {field: one.vllm for field, one in SAMPLING.items()}
@@ -23,6 +26,8 @@ def sampling_params(generation: Generation, defaults: Mapping[str, Any]) -> Samp
     Raises RequestError for a value that vLLM refuses.
     """
     given = given_sampling(generation, NAMES)
+    if generation.seed is not None:
+        given["seed"] = generation.seed & MAX_SEED
     inherited = {name: value for name, value in defaults.items() if name in NAMES.values() and name not in given}
     try:
         params = SamplingParams(
@@ -40,8 +45,11 @@ def sampling_params(generation: Generation, defaults: Mapping[str, Any]) -> Samp
             output_kind=RequestOutputKind.DELTA if generation.streaming else RequestOutputKind.FINAL_ONLY,
             skip_clone=True,
         )
-    except ValueError as error:
-        raise RequestError(str(error)) from error
+    except Exception as error:
+        refusal = request_error(error)
+        if refusal is None:
+            raise
+        raise refusal from error
     if generation.bad_words:
         # vLLM's public field takes strings and re-tokenises them; the contract gives ids.
         params._bad_words_token_ids = generation.bad_words

@@ -7,18 +7,22 @@ from common.sampling import SAMPLING
 from frontend.protocol.common import GenerationBody
 from frontend.triton.tensors import Parameter
 
+# Smaller fractions may be 0 in single precision, in which they travel.
+_LEAST = 2.0**-126
+
 
 def sampling_inputs(body: GenerationBody) -> dict[str, Any]:
     """Return the fields of EnsembleRequest that chats and plain completions have in common."""
     sampling = {name: getattr(body, name) for name in SAMPLING}
     top_p = body.top_p
     top_k = body.top_k if body.top_k and body.top_k > 0 else None
-    if body.temperature == 0 or top_p == 0:
+    if any(value is not None and value < _LEAST for value in (body.temperature, top_p)):
         # Both request the most likely token. Engines differ in their handling of 0, but not of top_k 1.
         top_k, top_p = 1, 1.0
     bias = sorted((int(token), value) for token, value in (body.logit_bias or {}).items())
     return {
         **sampling,
+        "temperature": 0.0 if body.temperature is not None and body.temperature < _LEAST else body.temperature,
         "top_p": top_p,
         "top_k": top_k,
         "min_p": body.min_p or None,

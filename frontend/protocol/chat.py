@@ -7,7 +7,8 @@ from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model
 
 from common.chat.tools import TOOL_NAME
 from common.errors import RequestError
-from frontend.protocol.common import INT32_MAX, Body, GenerationBody
+from common.sampling import INT32_MAX
+from frontend.protocol.common import Body, GenerationBody
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1024

@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fields that the bodies of chats and plain completions have in common."""
 
+import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, field_validator, model_validator
 
 from common.errors import RequestError
+from common.sampling import INT32_MAX, PRIORITY, SAMPLING, Limits
 
-INT32_MAX = 2**31 - 1
 MAX_CHOICES = 128
 MAX_STOPS = 16
 
-Penalty = Annotated[FiniteFloat, Field(ge=-2, le=2)]
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+def _within(limits: Limits) -> Any:
+    """The constraint of a field with these limits."""
+    return Field(ge=None if math.isinf(limits.low) else limits.low, le=None if math.isinf(limits.high) else limits.high)
+
+
+def sampled(name: str) -> Any:
+    """The constraint of a sampling parameter: its limits, as the engines know them."""
+    return _within(SAMPLING[name].limits)
 
 
 def _one_or_more(schema: dict[str, Any]) -> None:
@@ -79,24 +89,25 @@ class GenerationBody(Body):
     """The common fields of a chat and a plain completion. Null is the same as absent in every field."""
 
     model: str | None = None
-    temperature: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=INT32_MAX)] | None = None
-    min_p: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    temperature: Annotated[FiniteFloat, sampled("temperature")] | None = None
+    top_p: Annotated[FiniteFloat, sampled("top_p")] | None = None
+    top_k: Annotated[int, sampled("top_k")] | None = None
+    min_p: Annotated[FiniteFloat, sampled("min_p")] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: Annotated[list[Word], Field(max_length=MAX_STOPS)] | None = Field(None, json_schema_extra=_one_or_more)
+    # Wider than the engines' range: a negative seed is one of its upper half.
     seed: Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None = None
     logit_bias: Annotated[dict[str, FiniteFloat], Field(max_length=1024)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[FiniteFloat, Field(gt=0, le=10)] | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
+    presence_penalty: Annotated[FiniteFloat, sampled("presence_penalty")] | None = None
+    frequency_penalty: Annotated[FiniteFloat, sampled("frequency_penalty")] | None = None
+    repetition_penalty: Annotated[FiniteFloat, sampled("repetition_penalty")] | None = None
+    min_tokens: Annotated[int, sampled("min_tokens")] | None = None
     ignore_eos: bool | None = None
     bad_words: Annotated[list[Word], Field(max_length=1024)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
-    priority: Annotated[int, Field(ge=-(2**31), le=INT32_MAX)] | None = None
+    priority: Annotated[int, _within(PRIORITY)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None

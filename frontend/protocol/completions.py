@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidatorFunctionWrapHandler, WithJsonSchema, field_validator, model_validator
 
 from common.errors import RequestError
-from frontend.protocol.common import INT32_MAX, MAX_CHOICES, GenerationBody
+from common.sampling import INT32_MAX
+from frontend.protocol.common import MAX_CHOICES, GenerationBody
 
 DEFAULT_MAX_TOKENS = 16
 MAX_LOGPROBS = 20

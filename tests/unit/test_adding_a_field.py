@@ -28,11 +28,11 @@ FAKES = ROOT / "tests" / "fakes" / "python_backend"
 Place = tuple[str, str, str]
 
 SAMPLING_PLACES: list[Place] = [
-    ("common/sampling.py", "    seed: int |", '    foo: float | None = _sampling("FP32", llmapi=None)\n'),
+    ("common/sampling.py", "    seed: int |", '    foo: float | None = _sampling("FP32", 0, 1, llmapi=None)\n'),
     (
         "frontend/protocol/common.py",
         "    min_tokens:",
-        "    foo: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None\n",
+        '    foo: Annotated[FiniteFloat, sampled("foo")] | None = None\n',
     ),
     (
         "model_repository/ensemble/config.pbtxt",

@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How vLLM's processes are started."""
+"""How vLLM's processes are started, and whose fault its errors are."""
 
 import asyncio
 import os
+from types import SimpleNamespace
 
 import pytest
+from vllm.exceptions import VLLMValidationError
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from common.errors import RequestError
+from common.finish_reason import FinishReason
+from engines.engine import Generation
 from engines.vllm import engine as vllm_engine
+from engines.vllm.errors import request_error
 
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 
@@ -15,13 +23,14 @@ class Started(Exception):
     """Raised when vLLM would start its processes."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fake_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_engine, "engine_args", lambda options: None)
     monkeypatch.setattr(vllm_engine, "engine_config", lambda args: (_ for _ in ()).throw(Started))
 
 
 @pytest.mark.parametrize(("given", "method"), [(None, "spawn"), ("fork", "fork")])
+@pytest.mark.usefixtures("fake_configuration")
 def test_vllms_processes_are_spawned_unless_the_environment_says_otherwise(given, method, monkeypatch):
     # Set and deleted, so that monkeypatch also undoes what `start` writes.
     monkeypatch.setenv(METHOD, given or "")
@@ -30,3 +39,92 @@ def test_vllms_processes_are_spawned_unless_the_environment_says_otherwise(given
     with pytest.raises(Started):
         asyncio.run(vllm_engine.VllmEngine(None).start())
     assert os.environ[METHOD] == method
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "param"),
+    [
+        (VLLMValidationError("temperature must be in [0, 2]", parameter="temperature", value=9), "invalid_request", "temperature"),
+        (VLLMValidationError("min_tokens must be at most 4"), "invalid_request", "min_tokens"),
+        (VLLMValidationError("too many", parameter="prompt_logprobs"), "invalid_request", "logprobs"),
+        (VLLMValidationError("Token id 9 is out of vocabulary"), "invalid_request", "input_ids"),
+        (ValueError("no such thing"), "invalid_request", None),
+        (EngineDeadError(), "unavailable", None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_errors_of_vllm(error: Exception, kind: str, param: str | None) -> None:
+    found = request_error(error)
+    assert found is not None and (found.kind, found.param) == (kind, param)
+    assert "parameter=" not in found.message
+    wrapped = EngineGenerateError()
+    wrapped.__cause__ = VLLMValidationError("top_p must be in (0, 1]")
+    caused = request_error(wrapped)
+    assert caused is not None and caused.param == "top_p"
+    assert request_error(EngineGenerateError()) is None and request_error(KeyError(1)) is None
+
+
+def engine_of(*outputs: object) -> vllm_engine.VllmEngine:
+    """An engine whose vLLM gives these outputs, or raises the one that is an error."""
+    engine = object.__new__(vllm_engine.VllmEngine)
+
+    async def generate(*_: object, **__: object):
+        for output in outputs:
+            if isinstance(output, Exception):
+                raise output
+            yield output
+
+    async def build(generation: Generation) -> None:
+        return None
+
+    engine._llm, engine._prompts = SimpleNamespace(generate=generate), SimpleNamespace(build=build)  # type: ignore[assignment]
+    engine._defaults, engine._running = {}, 0
+    return engine
+
+
+def output(finish_reason: str | None, stop_reason: int | None = None, ids: tuple[int, ...] = (7,)) -> RequestOutput:
+    completion = CompletionOutput(
+        0, "", ids, cumulative_logprob=None, logprobs=None, finish_reason=finish_reason, stop_reason=stop_reason
+    )
+    return RequestOutput("r", None, [1], None, [completion], finish_reason is not None)
+
+
+async def collected(engine: vllm_engine.VllmEngine) -> list[FinishReason | None]:
+    return [tokens.finish async for tokens in engine.generate(Generation([1], 8, end_id=9))]
+
+
+@pytest.mark.parametrize(
+    ("finish", "stop", "expected"),
+    [
+        ("length", None, FinishReason.LENGTH),
+        ("abort", None, FinishReason.CANCELLED),
+        ("stop", 9, FinishReason.END_ID),
+        ("stop", 8, FinishReason.STOP_WORDS),
+    ],
+)
+def test_finish_reasons(finish: str, stop: int | None, expected: FinishReason) -> None:
+    assert asyncio.run(collected(engine_of(output(None), output(finish, stop)))) == [None, expected]
+
+
+@pytest.mark.parametrize("reason", ["error", "repetition"])
+def test_an_end_by_an_error_is_the_engines_fault(reason: str) -> None:
+    engine = engine_of(output(None), output(reason))
+    with pytest.raises(RequestError) as caught:
+        asyncio.run(collected(engine))
+    assert caught.value.kind == "internal" and engine._running == 0
+
+
+def test_only_errors_of_vllm_can_be_the_requests_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = engine_of(output(None), VLLMValidationError("top_k must be an integer"))
+    with pytest.raises(RequestError) as caught:
+        asyncio.run(collected(refused))
+    assert (caught.value.kind, caught.value.param, refused._running) == ("invalid_request", "top_k", 0)
+
+    def own(*_: object) -> None:
+        raise ValueError("zip() argument 2 is shorter than argument 1")
+
+    monkeypatch.setattr(vllm_engine, "_tokens", own)
+    failing = engine_of(output(None))
+    with pytest.raises(ValueError, match="zip") as raised:
+        asyncio.run(collected(failing))
+    assert not isinstance(raised.value, RequestError) and failing._running == 0

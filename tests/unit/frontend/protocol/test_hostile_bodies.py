@@ -15,6 +15,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from common.sampling import SAMPLING
 from tests.fakes.frontend_server import CHAT, HELLO, Serving, serving
 from tests.support.hostile_bodies import DEEP, HOSTILE
 
@@ -49,6 +50,26 @@ async def test_no_body_is_a_server_error(served: Serving, hostile: Any) -> None:
     response = await served.http.post(hostile.path, content=hostile.body())
     check(response)
     assert (await served.chat()).status_code == 200
+
+
+EXTREMES = (
+    *("0", "-0.0", "1", "-1", "2", "100", "0.5", "1e-5", "1e-45", "1e-50", "1e-320", "1.00000000001", "1e38", "1e39"),
+    *("2147483647", "2147483648", "-2147483649", "18446744073709551615", "18446744073709551616"),
+    *("true", '"1"', "[]", "{}", "null"),
+)
+# A body with one of these cannot be read at all, so that no field is named.
+NO_JSON = ("1e999", "-1e999", "NaN", "Infinity", "1" + "0" * 400)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+@pytest.mark.parametrize("name", [*SAMPLING, "max_tokens", "n", "priority"])
+async def test_extreme_values_are_answered_or_named(served: Serving, path: str, name: str) -> None:
+    prompt = '"messages": [{"role": "user", "content": "Hello"}]' if path == CHAT else '"prompt": "Hello"'
+    for value in EXTREMES + NO_JSON:
+        response = await served.http.post(path, content=f'{{{prompt}, "{name}": {value}}}'.encode())
+        check(response, 200, 400)
+        if response.status_code == 400 and value not in NO_JSON:
+            assert response.json()["error"]["param"] == name, (value, response.text)
 
 
 @pytest.mark.parametrize("name", ["metadata", "instructions", "tools", "text"])

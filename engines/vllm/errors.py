@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tell vLLM's refusals of a request from faults of the engine."""
+
+from vllm.exceptions import VLLMClientError
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from common.errors import RequestError
+from engines.sampling import refused
+
+# Beginnings of refusals that name no parameter.
+_PROMPT = ("The decoder prompt", "Token id")
+
+
+def request_error(error: Exception) -> RequestError | None:
+    """The RequestError for an error that vLLM raised; None for a fault of the engine.
+
+    VLLMValidationError is no ValueError; other parts of vLLM raise ValueError for a wrong request.
+    """
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, EngineDeadError):
+        return RequestError("the engine has stopped", kind="unavailable")
+    for cause in (error, error.__cause__):
+        if isinstance(cause, VLLMClientError | ValueError):
+            message = str(cause.args[0]) if cause.args else str(cause)
+            if message.startswith(_PROMPT):
+                return RequestError(message, param="input_ids")
+            return refused(message, getattr(cause, "parameter", None))
+    return None

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every sampling field with extreme values: a generation that both engines take, or a refusal that names the field."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from triton_python_backend_utils import Tensor
+
+from common.errors import RequestError
+from common.sampling import ENGINE_PARAMETERS, SAMPLING
+from engines.engine import Generation
+from engines.llmapi.sampling import sampling_params as llmapi_params
+from engines.tensors import Inputs, read_generations
+from engines.vllm.sampling import sampling_params as vllm_params
+
+TYPES = {"INT32": np.int32, "UINT64": np.uint64, "FP32": np.float32}
+# As Triton's clients can send them: numbers of the tensor's type.
+EXTREMES: dict[str, tuple[float, ...]] = {
+    "INT32": (0, 1, -1, -2, 7, 8, 9, 129, 2**31 - 1, -(2**31)),
+    "UINT64": (0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1),
+    "FP32": (
+        *(0.0, -0.0, 1.0, -1.0, 0.1, 0.5, 0.01, 0.0099, 2.0, 2.0000002, 3.0, 10.0, 10.1, 100.0, 1e-5),
+        *(1e-20, 1e-40, 1e-45, -1e-45, 1.0000001, 3e38, -3e38, math.inf, -math.inf, math.nan),
+    ),
+}
+# Request parameters are JSON.
+PARAMETERS: tuple[Any, ...] = (
+    *(0, 1, -1, -5, 5, 20, 2**31, 2**70, -(2**70), 0.5, 1e-50, 1e308, math.inf, -math.inf, math.nan, True),
+    *("0", "0.5", "5", "-1", "nan", "inf", "1e999", "x", "", None, [], {}),
+)
+
+
+class Request:
+    """A request of a prompt of two ids and at most 8 new ones."""
+
+    def __init__(self, **inputs: Any) -> None:
+        required = {"input_lengths": np.array([[2]]), "request_output_len": np.array([[8]])}
+        arrays = required | {"input_ids": np.array([[5, 6]])} | inputs
+        self._inputs = [Tensor(name, array) for name, array in arrays.items()]
+
+    def inputs(self) -> list[Any]:
+        return self._inputs
+
+
+def generation(parameters: dict[str, Any], **inputs: Any) -> Generation:
+    ((_, _, read),) = read_generations(Inputs(Request(**inputs)), parameters)  # type: ignore[arg-type] # a fake
+    return read
+
+
+def check_engines(parameters: dict[str, Any], param: str, **inputs: Any) -> bool:
+    """Whether both engines take the value; a refusal is the client's fault and names the field."""
+    try:
+        read = generation(parameters, **inputs)
+    except RequestError as error:
+        assert (error.kind, error.param) == ("invalid_request", param), error
+        return False
+    vllm_params(read, {})
+    if read.prompt_logprobs is None and not read.priority:
+        llmapi_params(read, {}, penalising=True)
+    return True
+
+
+TENSORS = [
+    (name, one.engine_input, one.datatype, value)
+    for name, one in SAMPLING.items()
+    if one.datatype is not None
+    for value in EXTREMES[one.datatype]
+]
+
+
+@pytest.mark.parametrize(("field", "name", "datatype", "value"), TENSORS)
+def test_extreme_values_of_a_tensor(field: str, name: str, datatype: str, value: float) -> None:
+    array = np.array([[value]], TYPES[datatype])
+    limits = SAMPLING[field].limits
+    high = min(limits.high, 8) if field == "min_tokens" else limits.high
+    taken = check_engines({}, field, **{name: array})
+    assert taken == (limits.low <= array.item() <= high)
+
+
+@pytest.mark.parametrize("name", [name for name, one in ENGINE_PARAMETERS.items() if one.limits is not None])
+@pytest.mark.parametrize("value", PARAMETERS, ids=repr)
+def test_extreme_values_of_a_parameter(name: str, value: Any) -> None:
+    one = ENGINE_PARAMETERS[name]
+    assert one.limits is not None
+    try:
+        allowed = one.limits.low <= one.kind(value) <= one.limits.high
+    except (TypeError, ValueError, OverflowError):
+        allowed = False
+    assert check_engines({name: value}, name, return_log_probs=np.array([[True]])) == allowed
+
+
+@pytest.mark.parametrize(
+    ("param", "inputs"),
+    [
+        ("num_return_sequences", {"num_return_sequences": np.array([[0]])}),
+        ("beam_width", {"beam_width": np.array([[0]])}),
+        ("input_lengths", {"input_lengths": np.array([[3]])}),
+        ("input_ids", {"input_ids": np.array([[5, -1]])}),
+        ("max_tokens", {"request_output_len": np.array([[0]])}),
+        ("logit_bias", {"embedding_bias": np.array([[0.0, math.nan]], np.float32)}),
+    ],
+)
+def test_other_inputs_beyond_their_limits(param: str, inputs: dict[str, Any]) -> None:
+    assert not check_engines({}, param, **inputs)
+
+
+def test_seeds_of_further_sequences_wrap_around() -> None:
+    request = Request(seed=np.array([[2**64 - 1]], np.uint64), num_return_sequences=np.array([[2]]))
+    seeds = [read.seed for _, _, read in read_generations(Inputs(request), {})]  # type: ignore[arg-type] # a fake
+    assert seeds == [2**64 - 1, 0]
+    assert vllm_params(Generation([1], 8, seed=2**64 - 1), {}).seed == 2**63 - 1
+
+
+def test_a_top_p_that_rounds_to_0_asks_for_the_likeliest_token() -> None:
+    read = generation({}, runtime_top_p=np.array([[1e-50]], np.float32))
+    assert (read.top_p, read.top_k) == (1.0, 1)
+
+
+def test_each_row_has_its_own_guide() -> None:
+    batch = {"input_ids": np.array([[5, 6], [7, 8]]), "guided_decoding_guide_type": [[b"regex"], [b"regex"]]}
+    guides = {"guided_decoding_guide": [[b"a"], [b"b"]]}
+    request = Request(
+        **{name: np.array(value, object) for name, value in guides.items()},
+        guided_decoding_guide_type=np.array(batch["guided_decoding_guide_type"], object),
+        input_ids=batch["input_ids"],
+        input_lengths=np.array([[2], [2]]),
+        request_output_len=np.array([[8], [8]]),
+    )
+    read = list(read_generations(Inputs(request), {}))  # type: ignore[arg-type] # a fake
+    assert [one.guide for _, _, one in read] == ["a", "b"]
