@@ -114,6 +114,19 @@ class Outbox:
             except Exception:
                 # Other streams are not affected.
                 log.exception("a response could not be sent")
+                if isinstance(item, Outgoing):
+                    self._end_failed(item)
+
+    def _end_failed(self, outgoing: Outgoing) -> None:
+        """End a generation whose response could not be built: Triton waits for its end."""
+        with self._changed:
+            outgoing.ended, outgoing.waiting = True, None
+        try:
+            outgoing.reply.fail(
+                RequestError("the engine failed on this request", kind="internal"), outgoing.outputs.stream_id
+            )
+        except Exception:
+            log.exception("a failure could not be sent")
 
 
 def _send(outgoing: Outgoing, tokens: Tokens | None, error: RequestError | None) -> None:

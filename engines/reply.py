@@ -34,7 +34,8 @@ class Reply:
 
     def end(self, tensors: list[Tensor]) -> None:
         """Send the last response of one generation."""
-        self._sender.send(pb_utils.InferenceResponse(tensors), flags=self._end_flags())
+        response = pb_utils.InferenceResponse(tensors)
+        self._sender.send(response, flags=self._end_flags())
 
     def end_empty(self) -> None:
         """End without a response."""
@@ -54,4 +55,5 @@ class Reply:
 
     def _end_flags(self) -> int:
         self._left -= 1
-        return FINAL if self._left == 0 else 0
+        # Below 0 if the last response could not be sent, and its failure is sent instead.
+        return FINAL if self._left <= 0 else 0

@@ -85,18 +85,31 @@ class EngineService:
         self._published.close()
 
     def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
-        inputs, parameters = Inputs(request), json.loads(request.parameters() or "{}")
+        """Start what a request asks for. Whatever is wrong with it, it is answered: Triton waits for its end."""
+        errors_as_output = False
+        try:
+            parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
+            errors_as_output = bool(parameters.get("error_output"))
+            self._begin(request, sender, parameters, errors_as_output)
+            return
+        except RequestError as error:
+            failure = error
+        except Exception:
+            log.exception("a request failed", extra=about(request.request_id()))
+            failure = RequestError("the engine failed on this request", kind="internal")
+        Reply(sender, errors_as_output=errors_as_output).fail(failure)
+
+    def _begin(
+        self, request: InferenceRequest, sender: ResponseSender, parameters: dict[str, Any], errors_as_output: bool
+    ) -> None:
+        """Start the generations of a request, or stop those of another. Raises RequestError for a wrong request."""
+        inputs = Inputs(request)
         if inputs.scalar("stop", 0, False):
             self._stop(request.request_id(), parameters)
             Reply(sender).end_empty()
             return
-        errors_as_output = bool(parameters.get("error_output"))
-        try:
-            generations = list(read_generations(inputs, parameters, request.request_id()))
-            self._check_room(len(generations))
-        except RequestError as error:
-            Reply(sender, errors_as_output=errors_as_output).fail(error)
-            return
+        generations = list(read_generations(inputs, parameters, request.request_id()))
+        self._check_room(len(generations))
         request_id, requested = request.request_id(), set(request.requested_output_names())
         reply = Reply(
             sender, generations=len(generations), errors_as_output=errors_as_output, client_id=parameters.get("owner")
@@ -124,6 +137,8 @@ class EngineService:
                     self._outbox.put(outgoing, tokens)
                     if tokens.finish is not None:
                         return
+            log.error("a generation ended without a finish reason", extra=about(generation.request_id))
+            self._outbox.fail(outgoing, RequestError("the engine failed on this request", kind="internal"))
         except asyncio.CancelledError:
             self._end_cancelled(outgoing)
         except RequestError as error:

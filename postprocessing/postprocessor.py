@@ -58,43 +58,54 @@ class Postprocessor:
         return responses
 
     def _respond(self, request: InferenceRequest, to_stop: list[StreamKey]) -> InferenceResponse:
-        inputs = Inputs(request)
-        stream_id = inputs.number("stream_id")
-        key = (request.request_id(), stream_id or inputs.number("sequence_index") or 0)
-        engine_error = inputs.string("engine_error")
-        if engine_error is not None:
-            self._answers.end(key)
-            return failure(engine_error)
+        """One response; what is wrong with one request must not fail the others of its batch."""
+        key: StreamKey = (request.request_id(), 0)
         try:
+            inputs = Inputs(request)
+            stream_id = inputs.number("stream_id")
+            key = (request.request_id(), stream_id or inputs.number("sequence_index") or 0)
+            engine_error = inputs.string("engine_error")
+            if engine_error is not None:
+                self._answers.end(key)
+                return failure(engine_error)
             limit = inputs.number("request_output_len")
             if limit is not None:
                 return self._announce(key, request, limit, inputs.number("end_id"))
-            answer = self._answers.get(key, request.parameters, inputs.number("reasoning_open"))
-            ids, *further_ids = beams(inputs)
-            finish = inputs.number("engine_finish_reason")
-            # An engine without streams of its own does not report how an answer ended.
-            if finish is None and stream_id is None:
-                finish = answer.finish.feed(ids, inputs.number("last_token_time_ns"))
-            delta = answer.stream.feed(
-                ids,
-                logprobs=new_logprobs(inputs, len(ids)),
-                top_ids=rows(inputs, "top_log_probs_ids"),
-                top_logprobs=rows(inputs, "top_log_probs"),
-                engine_finish=finish,
-            )
+            return self._answer(key, request, inputs, stream_id, to_stop)
+        except RequestError as error:
+            failed = error
         except Exception:
             log.exception("an answer failed", extra=about(request.request_id()))
-            self._answers.end(key)
-            to_stop.append(key)
-            return failure(RequestError("postprocessing failed on this request", kind="internal").encode())
+            failed = RequestError("postprocessing failed on this request", kind="internal")
+        self._answers.end(key)
+        to_stop.append(key)
+        return failure(failed.encode())
+
+    def _answer(
+        self, key: StreamKey, request: InferenceRequest, inputs: Inputs, stream_id: int | None, to_stop: list[StreamKey]
+    ) -> InferenceResponse:
+        answer = self._answers.get(key, request.parameters, inputs.number("reasoning_open"))
+        ids, *further_ids = beams(inputs)
+        finish = inputs.number("engine_finish_reason")
+        # An engine without streams of its own does not report how an answer ended.
+        if finish is None and stream_id is None:
+            finish = answer.finish.feed(ids, inputs.number("last_token_time_ns"))
+        delta = answer.stream.feed(
+            ids,
+            logprobs=new_logprobs(inputs, len(ids)),
+            top_ids=rows(inputs, "top_log_probs_ids"),
+            top_logprobs=rows(inputs, "top_log_probs"),
+            engine_finish=finish,
+        )
+        further = [self._answers.whole_text(request.parameters, each, finish) for each in further_ids]
+        if prompt := prompt_logprobs(inputs, self._tokenizer):
+            delta = replace(delta, prompt_logprobs=prompt)
+        response = pb_utils.InferenceResponse(write_delta(delta, further))
         if finish is not None:
             self._answers.end(key)
         if delta.stop_engine:
             to_stop.append(key)
-        further = [self._answers.whole_text(request.parameters, each, finish) for each in further_ids]
-        if prompt := prompt_logprobs(inputs, self._tokenizer):
-            delta = replace(delta, prompt_logprobs=prompt)
-        return pb_utils.InferenceResponse(write_delta(delta, further))
+        return response
 
     def _announce(self, key: StreamKey, request: InferenceRequest, limit: int, end_id: int | None) -> InferenceResponse:
         """Prepare for the answer of an engine that does not report its end; it has no streams of its own either."""

@@ -2,9 +2,13 @@
 """Answer the requests of the Triton model `vit`, with or without tiles."""
 
 from common.errors import RequestError
+from common.logs import about
 from python_backend.api import FINAL, InferenceRequest, InferenceResponse, ResponseSender, Tensor, pb_utils
+from python_backend.logs import model_logger
 from python_backend.tensors import error_response
 from vision.options import VitOptions
+
+log = model_logger("vit", verbose=True)
 
 
 class VisionService:
@@ -45,6 +49,11 @@ class VisionService:
                 self._images.accept(tiles, sender, request_id)
         except RequestError as error:
             sender.send(error_response(error), flags=FINAL)
+        except Exception:
+            # Without an answer Triton would wait for ever, for this request and for the rest of its batch.
+            log.exception("a request failed", extra=about(request_id))
+            failure = RequestError("the vision tower failed on this request", kind="internal")
+            sender.send(error_response(failure), flags=FINAL)
 
 
 def _find_tiles(request: InferenceRequest) -> Tensor | None:

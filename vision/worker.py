@@ -76,14 +76,25 @@ class TileWorker:
             ids = [part.job.request_id for part in parts]
             log.exception("a run of %d tiles failed", sum(part.tiles for part in parts), extra=about(*ids))
             for part in parts:
-                with self._changed:
-                    self._queue.drop(part.job)
-                part.job.failed(RequestError("the vision tower failed on this request", kind="internal"))
+                self._fail(part.job)
             return
         for part, piece in zip(parts, pieces, strict=True):
             part.job.pieces.append(piece)
             if part.stop == len(part.job.tiles):
-                part.job.done(_joined(part.job.pieces))
+                try:
+                    part.job.done(_joined(part.job.pieces))
+                except Exception:
+                    # The thread must go on: the jobs of others wait for it.
+                    log.exception("a response could not be sent", extra=about(part.job.request_id))
+                    self._fail(part.job)
+
+    def _fail(self, job: Job) -> None:
+        with self._changed:
+            self._queue.drop(job)
+        try:
+            job.failed(RequestError("the vision tower failed on this request", kind="internal"))
+        except Exception:
+            log.exception("a failure could not be sent", extra=about(job.request_id))
 
     def _rows(self, parts: list[Part[Job]]) -> tuple[torch.Tensor, ...]:
         """Run the tower once. Returns for each part its rows, bfloat16 [tiles * tokens, llm_hidden]."""

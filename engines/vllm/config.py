@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from vllm.config import VllmConfig
+from vllm.config import StructuredOutputsConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 
@@ -15,6 +15,8 @@ from engines.vllm import gemma3
 
 KNOWN_OPTIONS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs)) - {"model"}
 CPU_WORKER = "vllm.v1.worker.cpu_worker.CPUWorker"
+# The backend of structured outputs, and vLLM's name for no fixed one.
+BACKEND, AUTO = "xgrammar", "auto"
 # Ours, by the names under which vLLM's processes import them.
 GEMMA3_EXTENSION = "engines.vllm.gemma3_worker.Extension"
 IMAGE_CPU_WORKER = "engines.vllm.cpu_worker.ImageWorker"
@@ -25,7 +27,9 @@ ASYNC_SCHEDULER = "engines.vllm.scheduler.AsyncWholeImageScheduler"
 def engine_args(options: EngineOptions) -> AsyncEngineArgs:
     """Build vLLM's arguments; raises ValueError naming an option that vLLM does not have."""
     refuse_unknown(options.passed, KNOWN_OPTIONS)
-    return AsyncEngineArgs(model=options.model_path, **{**_defaults(Path(options.model_path)), **options.passed})
+    given = {**_defaults(Path(options.model_path)), **options.passed}
+    given["structured_outputs_config"] = _structured_outputs(given.get("structured_outputs_config"))
+    return AsyncEngineArgs(model=options.model_path, **given)
 
 
 def engine_config(args: AsyncEngineArgs) -> VllmConfig:
@@ -38,6 +42,18 @@ def engine_config(args: AsyncEngineArgs) -> VllmConfig:
     if config.model_config.is_multimodal_model and config.model_config.is_mm_prefix_lm:
         _keep_images_whole(config)
     return config
+
+
+def _structured_outputs(given: Any) -> StructuredOutputsConfig:
+    """The option structured_outputs_config with one backend for all requests.
+
+    vLLM's "auto" keeps for its lifetime the backend that suited the first constrained request.
+    """
+    if given is not None and not isinstance(given, dict):
+        raise ValueError(f"engine option 'structured_outputs_config' must be an object, not {type(given).__name__}")
+    config = {} if given is None else given
+    own = {"backend": BACKEND} if config.get("backend", AUTO) == AUTO else {}
+    return StructuredOutputsConfig(**{**config, **own})
 
 
 def _defaults(checkpoint: Path) -> dict[str, Any]:

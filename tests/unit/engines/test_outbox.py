@@ -129,10 +129,11 @@ def test_an_error_follows_the_tokens_before_it(sending: Sending) -> None:
     assert sending.all() == [("a", [1], False), ("b", "never began", True), ("a", [2], False), ("a", "broken", True)]
 
 
-def test_a_response_that_cannot_be_sent_delays_no_other(sending: Sending) -> None:
+def test_a_response_that_cannot_be_sent_ends_its_request_and_delays_no_other(sending: Sending) -> None:
     sending.outbox.put(sending.stream("bad", broken=True), Tokens([1]))
     sending.put("a", 1)
-    assert sending.all() == [("a", [1], False)]
+    sending.outbox.put(sending.stream("bad"), Tokens([2]))
+    assert sending.all() == [("bad", "the engine failed on this request", True), ("a", [1], False)]
 
 
 def test_calls_run_between_responses(sending: Sending) -> None:

@@ -20,11 +20,12 @@ from engines.service import EngineService
 from python_backend.api import FINAL
 
 WAIT = 30.0
+ENDLESS = 10**9
 OUTPUTS = ("output_ids", "sequence_length", "stream_id", "finish_reason", "error", "reasoning_open")
 
 
 class FakeEngine:
-    """Gives one id a step. With max_tokens 0 it never ends, with 13 it refuses, with 14 it fails."""
+    """Gives one id a step. With max_tokens 13 it refuses, with 14 it fails, with 15 it gives up."""
 
     def __init__(self) -> None:
         self.left: list[list[int]] = []
@@ -37,6 +38,8 @@ class FakeEngine:
             raise RequestError("no such ids", param="input_ids")
         if generation.max_tokens == 14:
             raise ZeroDivisionError
+        if generation.max_tokens == 15:
+            return
         try:
             step = 0
             while True:
@@ -63,7 +66,8 @@ class FakeRequest:
     def __init__(self, request_id: str, max_tokens: int, parameters: Mapping[str, Any] | None = None, **more: Any):
         numbers = {"input_lengths": 2, "request_output_len": max_tokens} | more
         self._inputs = [Tensor(name, np.array([[value]])) for name, value in numbers.items()]
-        self._inputs.append(Tensor("input_ids", np.array([[5, 6]], np.int32)))
+        if "input_ids" not in numbers:
+            self._inputs.append(Tensor("input_ids", np.array([[5, 6]], np.int32)))
         self._request_id, self._parameters = request_id, dict(parameters or {})
         self.responses: list[InferenceResponse | None] = []
         self.first, self.ended, self.cancelled = threading.Event(), threading.Event(), False
@@ -157,7 +161,7 @@ def test_several_sequences_end_their_request_once_and_have_streams_of_their_own(
 def test_a_stop_cancels_by_request_by_stream_and_by_client(
     service: EngineService, engine: FakeEngine, parameters: dict[str, Any]
 ) -> None:
-    request, other = accept(service, "r", 0, {"owner": "o"}), accept(service, "s", 0, {"owner": "p"})
+    request, other = accept(service, "r", ENDLESS, {"owner": "o"}), accept(service, "s", ENDLESS, {"owner": "p"})
     assert request.first.wait(WAIT) and other.first.wait(WAIT)
     stop = accept(service, "" if "owner" in parameters else "r", 1, parameters, stop=True)
     assert stop.wait() == [] and stop.responses == [None]
@@ -166,14 +170,14 @@ def test_a_stop_cancels_by_request_by_stream_and_by_client(
 
 
 def test_a_stop_of_another_stream_cancels_nothing(service: EngineService) -> None:
-    request = accept(service, "r", 0)
+    request = accept(service, "r", ENDLESS)
     assert request.first.wait(WAIT)
     accept(service, "r", 1, {"stream_id": 2}, stop=True).wait()
     assert not request.ended.wait(0.05)
 
 
 def test_a_stop_before_the_first_step_is_answered_as_well(service: EngineService, engine: FakeEngine) -> None:
-    request, stop = FakeRequest("r", 0), FakeRequest("r", 1, stop=True)
+    request, stop = FakeRequest("r", ENDLESS), FakeRequest("r", 1, stop=True)
     # Both in one turn of the loop, so that the task of the first has not begun.
     service._loop.call_soon_threadsafe(lambda: [service._accept(each, each) for each in (request, stop)])
     assert request.finish() is FinishReason.CANCELLED
@@ -181,14 +185,14 @@ def test_a_stop_before_the_first_step_is_answered_as_well(service: EngineService
 
 
 def test_a_client_that_disconnects_cancels_its_generation(service: EngineService) -> None:
-    request = accept(service, "r", 0)
+    request = accept(service, "r", ENDLESS)
     assert request.first.wait(WAIT)
     request.cancelled = True
     assert request.finish() is FinishReason.CANCELLED
 
 
 def test_more_requests_than_allowed_are_refused(service: EngineService) -> None:
-    running = [accept(service, str(number), 0) for number in range(3)]
+    running = [accept(service, str(number), ENDLESS) for number in range(3)]
     assert all(request.first.wait(WAIT) for request in running)
     refused = accept(service, "r", 1)
     assert refused.wait() == [{}]
@@ -196,7 +200,7 @@ def test_more_requests_than_allowed_are_refused(service: EngineService) -> None:
     assert error is not None and error.kind == "unavailable"
 
 
-@pytest.mark.parametrize(("max_tokens", "kind"), [(13, "invalid_request"), (14, "internal")])
+@pytest.mark.parametrize(("max_tokens", "kind"), [(13, "invalid_request"), (14, "internal"), (15, "internal")])
 @pytest.mark.parametrize("as_output", [True, False])
 def test_a_failure_is_an_error_or_an_output(
     service: EngineService, max_tokens: int, kind: str, as_output: bool
@@ -208,11 +212,76 @@ def test_a_failure_is_an_error_or_an_output(
     assert error is not None and error.kind == kind
 
 
+ODD: list[dict[str, Any]] = [
+    *({"num_return_sequences": count} for count in (0, -1, 129, 2**31 - 1, -(2**31))),
+    *({"beam_width": width} for width in (0, -1, 2)),
+    *({"input_lengths": length} for length in (0, -1, 3)),
+    *({"max_tokens": count} for count in (0, -1, -(2**31))),
+    {"decoder_input_ids": 1},
+    {"guided_decoding_guide_type": b"\xff"},
+    {"guided_decoding_guide_type": b"json", "guided_decoding_guide": b"\xff"},
+    {"temperature": -1.0},
+    {"min_tokens": 9},
+    {"parameters": {"min_p": 5}},
+    {"parameters": {"top_logprobs": 1e999}},
+    {"parameters": {"traceparent": ["?"]}},
+]
+
+
+async def all_ended(service: EngineService) -> None:
+    """Return when no generation is left; their tasks end just after their last response."""
+    while len(service._running):
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("as_output", [True, False])
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_every_request_ends_once(service: EngineService, odd: dict[str, Any], as_output: bool) -> None:
+    fields = {"max_tokens": 2, "parameters": {}} | odd
+    parameters = fields.pop("parameters") | {"error_output": as_output}
+    request = FakeRequest("r", fields.pop("max_tokens"), parameters, **fields)
+    service.accept(request)
+    responses = request.wait()
+    if "finish_reason" not in responses[-1]:
+        text = responses[-1]["error"][0][0].decode() if as_output else request.responses[-1].error.message()
+        error = RequestError.decode(text)
+        assert error is not None and error.kind == "invalid_request" and error.param, error
+    assert accept(service, "next", 1).finish() is FinishReason.LENGTH
+    service._in_loop(all_ended(service))
+
+
+@pytest.mark.parametrize("as_output", [True, False])
+def test_a_request_that_cannot_be_read_ends_as_well(service: EngineService, as_output: bool) -> None:
+    request = FakeRequest("r", 2, {"error_output": as_output})
+    request._inputs.append(Tensor("stop_words_list", np.array([[1]])))
+    service.accept(request)
+    (outputs,) = request.wait()
+    text = outputs["error"][0][0].decode() if as_output else request.responses[0].error.message()
+    error = RequestError.decode(text)
+    assert error is not None and error.kind == "internal"
+
+
+def test_a_response_that_cannot_be_built_ends_its_request(
+    service: EngineService, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ragged(generation: Generation) -> AsyncGenerator[Tokens, None]:
+        yield Tokens([1])
+        yield Tokens([2], logprobs=[0.0], top_ids=[[1], [1, 2]], top_logprobs=[[0.0], [0.0, 0.0]])
+        yield Tokens([3], finish=FinishReason.LENGTH)
+
+    monkeypatch.setattr(engine, "generate", ragged)
+    monkeypatch.setattr(sys.modules[__name__], "OUTPUTS", (*OUTPUTS, "top_log_probs"))
+    request = accept(service, "r", 3)
+    request.wait()
+    error = RequestError.decode(request.responses[-1].error.message())
+    assert error is not None and error.kind == "internal"
+
+
 def test_closing_ends_what_is_running(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MetricFamily, "made", {})
     service = EngineService(engine)
     service.start()
-    request = accept(service, "r", 0)
+    request = accept(service, "r", ENDLESS)
     assert request.first.wait(WAIT)
     service.close()
     assert request.finish() is FinishReason.CANCELLED and engine.is_shut_down

@@ -92,6 +92,21 @@ def test_a_failed_answer_stops_the_engine(model: Postprocessor, calls: ModelCall
     assert len(calls.sent) == 1
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [{"engine_error": b"\xff"}, {"output_ids": [[1]], "stream_id": 1, "prompt_log_probs": [[0.0]], "prompt_log_probs_ids": [1]}],
+    ids=["no text", "no rows"],
+)  # fmt: skip
+def test_a_broken_response_fails_no_other(
+    model: Postprocessor, qwen3: Tokenizer, calls: ModelCalls, broken: dict[str, Any]
+) -> None:
+    fine = ModelRequest(output_ids=[ids_of(qwen3, "a")], stream_id=2)
+    failed, other = send(model, ModelRequest(**broken), fine)
+    assert RequestError.decode(failed["error"][0]) is not None
+    assert other == {"text_output": ["a"]}
+    assert len(calls.sent) == 1
+
+
 def test_logprobs_are_those_of_the_new_ids(model: Postprocessor, qwen3: Tokenizer) -> None:
     """The C++ backend repeats the log-probabilities of earlier tokens."""
     ids = ids_of(qwen3, "a b")

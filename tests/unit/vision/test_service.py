@@ -102,3 +102,10 @@ def test_without_a_tower_images_are_refused_and_text_is_not(tmp_path: Path) -> N
     assert text.response().output_tensors == []
     assert (image.error().param, "no vision tower" in str(image.error())) == ("messages", True)
     service.close()
+
+
+def test_a_request_that_cannot_be_read_ends_and_fails_no_other(service: VisionService) -> None:
+    broken, fine = Request(object()), Request(random_tiles(1)[None])
+    assert service.execute([broken, fine]) is None
+    assert broken.error().kind == "internal"
+    assert fine.response().output_tensors

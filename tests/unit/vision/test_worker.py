@@ -123,3 +123,22 @@ def test_closing_answers_what_is_queued():
         worker.submit(answers.job(number, tiles_of([number])))
     worker.close()
     assert all(len(got) == 1 for got in answers.got.values())
+
+
+def test_a_result_that_cannot_be_sent_fails_its_job_only() -> None:
+    tower, answers = NumberTower(), Answers(2)
+    tower.gate.set()
+
+    def unsendable(_: object) -> None:
+        raise RuntimeError("no such request")
+
+    worker = TileWorker(tower, tile_budget=6)
+    bad = answers.job(0, tiles_of([1]))
+    bad.done = unsendable
+    worker.submit(bad)
+    worker.submit(answers.job(1, tiles_of([2])))
+    answers.wait()
+    worker.close()
+    (error,), (rows,) = answers.got.values()
+    assert isinstance(error, RequestError) and error.kind == "internal"
+    assert isinstance(rows, torch.Tensor) and rows.shape == (2, 3)

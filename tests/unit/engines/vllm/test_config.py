@@ -41,6 +41,26 @@ def test_a_split_checkpoint_takes_prompt_embeddings_by_default(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("given", "backend"),
+    [
+        ({}, "xgrammar"),
+        ({"structured_outputs_config": {"disable_any_whitespace": True}}, "xgrammar"),
+        ({"structured_outputs_config": {"backend": "auto"}}, "xgrammar"),
+        ({"structured_outputs_config": {"backend": "guidance"}}, "guidance"),
+    ],
+)
+def test_the_first_request_does_not_choose_the_backend_of_guides(
+    tmp_path: Path, given: dict[str, object], backend: str
+) -> None:
+    config = engine_args(EngineOptions("vllm", str(tmp_path), given)).structured_outputs_config
+    assert config.backend == backend
+    assert config.disable_any_whitespace == ("disable_any_whitespace" in str(given))
+    for wrong in ("xgrammar", {"backend": "other"}, {"bakend": "xgrammar"}):
+        with pytest.raises(ValueError, match=r"structured_outputs_config|backend|bakend"):
+            engine_args(EngineOptions("vllm", str(tmp_path), {"structured_outputs_config": wrong}))
+
+
+@pytest.mark.parametrize(
     ("name", "base"),
     [
         (config.SCHEDULER, Scheduler),
