@@ -21,7 +21,9 @@ class AnswerOptions:
 
     chat: parse the text as a chat answer (reasoning, tool calls); if False, `text_output` is the raw text.
     stop: strings that end the answer; a JSON array as a parameter.
-    include_stop: keep the matched stop string in the text.
+    stop_token_ids: ids that end the answer, besides the model's own; a JSON array as a parameter.
+    include_stop: keep what ended the answer in the text, the stop string or the text of the stop token.
+    min_tokens: stop strings that begin within the first tokens, as many as this, do not end the answer.
     skip_special_tokens: omit special tokens from the text.
     inline_reasoning: keep the reasoning and its tags in the content instead of `reasoning_output`.
     enable_thinking: the chat template's variable; None is the family's default.
@@ -34,7 +36,9 @@ class AnswerOptions:
 
     chat: bool = False
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
     include_stop: bool = False
+    min_tokens: int = 0
     skip_special_tokens: bool = True
     inline_reasoning: bool = False
     enable_thinking: bool | None = None
@@ -50,7 +54,7 @@ class AnswerOptions:
         for field in fields(self):
             value = getattr(self, field.name)
             if value != field.default:
-                parameters[field.name] = json.dumps(list(value)) if field.name == "stop" else value
+                parameters[field.name] = json.dumps(list(value)) if isinstance(value, tuple) else value
         return parameters
 
     @classmethod
@@ -69,6 +73,8 @@ class AnswerOptions:
 def _read(name: str, value: Any, default: Any) -> Any:
     if name == "stop":
         return _read_stop(value)
+    if name == "stop_token_ids":
+        return _read_ids(value)
     expected = bool if default is None else type(default)
     # bool is a subclass of int, but `top_logprobs: true` is a mistake of the caller.
     if type(value) is not expected:
@@ -87,3 +93,13 @@ def _read_stop(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise RequestError("parameter 'stop' must be a JSON array of strings", param="stop")
     return tuple(item for item in value if item)
+
+
+def _read_ids(value: Any) -> tuple[int, ...]:
+    try:
+        decoded = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        decoded = None
+    if not isinstance(decoded, list) or not all(type(item) is int for item in decoded):
+        raise RequestError("parameter 'stop_token_ids' must be a JSON array of ids", param="stop_token_ids")
+    return tuple(decoded)

@@ -48,14 +48,15 @@ class StreamDelta(AnswerDelta):
 class AnswerStream:
     """Turns the ids of one answer into deltas: detokenize, match stop strings, parse.
 
-    end_ids: ids that end an answer; the one that does has no text.
+    end_ids: ids that end an answer; the one that does has no text. The request's own stop tokens have theirs only if
+    the request includes it.
     """
 
     def __init__(
         self, tokenizer: Tokenizer, answer_format: AnswerFormat, options: AnswerOptions, end_ids: frozenset[int]
     ) -> None:
         self._options = options
-        self._end_ids = end_ids
+        self._silent_ids = end_ids if options.include_stop else end_ids.union(options.stop_token_ids)
         self._tokens = token_table(tokenizer)
         self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=options.skip_special_tokens)
         self._stop = StopMatcher(options.stop, include_stop=options.include_stop)
@@ -85,7 +86,7 @@ class AnswerStream:
             raise ValueError(f"unknown engine finish reason {engine_finish}; known: {sorted(map(int, FinishReason))}")
         if self._finished:
             return StreamDelta()
-        ended_by_id = engine_finish in _STOPPED and len(ids) > 0 and ids[-1] in self._end_ids
+        ended_by_id = engine_finish in _STOPPED and len(ids) > 0 and ids[-1] in self._silent_ids
         events: list[Event] = []
         consumed = 0
         for consumed, token_id in enumerate(ids, 1):
@@ -128,7 +129,11 @@ class AnswerStream:
         return self._parser is not None and self._parser.in_reasoning
 
     def _read(self, text: str) -> list[Event]:
-        return self._parse(self._stop.feed(text)) if text else []
+        if not text:
+            return []
+        # As in vLLM, what the first tokens complete ends nothing.
+        early = self._completion_tokens <= self._options.min_tokens
+        return self._parse(text if early else self._stop.feed(text))
 
     def _parse(self, text: str) -> list[Event]:
         if not text:

@@ -87,7 +87,10 @@ def _options(body: ChatBody, thinking: bool | None, inline_reasoning: bool) -> A
     return AnswerOptions(
         chat=True,
         stop=tuple(body.stop or ()),
+        stop_token_ids=tuple(body.stop_token_ids or ()),
         include_stop=bool(body.include_stop_str_in_output),
+        # Only stop strings need it here; stop tokens wait for it in the engine.
+        min_tokens=(body.min_tokens or 0) if body.stop else 0,
         skip_special_tokens=body.skip_special_tokens is not False,
         inline_reasoning=inline_reasoning if body.separate_reasoning is None else not body.separate_reasoning,
         enable_thinking=thinking,

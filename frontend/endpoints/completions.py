@@ -54,7 +54,10 @@ async def _echo(service: Service, body: CompletionBody, prompt: Prompt) -> str:
 def _parameters(body: CompletionBody) -> dict[str, Parameter]:
     options = AnswerOptions(
         stop=tuple(body.stop or ()),
+        stop_token_ids=tuple(body.stop_token_ids or ()),
         include_stop=bool(body.include_stop_str_in_output),
+        # Only stop strings need it here; stop tokens wait for it in the engine.
+        min_tokens=(body.min_tokens or 0) if body.stop else 0,
         skip_special_tokens=body.skip_special_tokens is not False,
         logprobs=body.logprobs is not None,
         top_logprobs=body.logprobs or 0,

@@ -71,6 +71,15 @@ async def test_the_engine(engine_options):
             await run(prompt_ids=PROMPT, priority=1)
         with pytest.raises(RequestError):
             await run(prompt_ids=PROMPT, guide_type="regex", guide="(unclosed")
+        # A schema that the backend cannot do chooses no other backend for later requests.
+        with pytest.raises(RequestError):
+            await run(prompt_ids=PROMPT, guide_type="json_schema", guide='{"type": "integer", "multipleOf": 7}')
+        choice = '{"type": "structural_tag", "format": {"type": "const_string", "value": "yes"}}'
+        yes, _ = await run(prompt_ids=PROMPT, guide_type="structural_tag", guide=choice, end_id=151645)
+        assert yes[-1] == 151645
+        with pytest.raises(RequestError) as refused:
+            await run(prompt_ids=PROMPT, min_tokens=13)
+        assert (refused.value.kind, refused.value.param) == ("invalid_request", "min_tokens")
         statistics = engine.statistics()
         assert (statistics["running"], statistics["waiting"], statistics["kv_cache_usage"]) == (0, 0, 0)
         assert statistics["generated_tokens_total"] >= 12 and statistics["looked_up_prompt_tokens_total"] >= len(PROMPT)

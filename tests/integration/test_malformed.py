@@ -17,7 +17,9 @@ WRONG = [
     (HELLO | {"max_tokens": 10_000_000}, 400, None),
     (HELLO | {"temperature": -1}, 400, "temperature"),
     (HELLO | {"temperature": "warm"}, 400, "temperature"),
+    (HELLO | {"temperature": 2.5}, 400, "temperature"),
     (HELLO | {"top_p": 1.5}, 400, "top_p"),
+    (HELLO | {"repetition_penalty": 1e-30}, 400, "repetition_penalty"),
     (HELLO | {"n": 0}, 400, "n"),
     (HELLO | {"stop": ["x"] * 17}, 400, "stop"),
     (HELLO | {"logit_bias": {"999999999": 1}}, 400, "logit_bias"),
@@ -45,6 +47,15 @@ def test_the_error_says_what_is_wrong(http, body, status, param, stream):
     assert error["code"] is None or isinstance(error["code"], str)
     if param is not None:
         assert (error["param"] or "").startswith(param), error
+
+
+@pytest.mark.python_engine("the backend knows no such error")
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_more_min_tokens_than_are_left(http, stream):
+    response = http.post(
+        "/v1/chat/completions", json={**HELLO, "max_tokens": None, "min_tokens": 2**31 - 1, "stream": stream}
+    )
+    assert response.status_code == 400 and response.json()["error"]["param"] == "min_tokens", response.text
 
 
 def test_the_context_is_named(http):

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import tritonclient.grpc.aio as grpc
 from transformers import AutoTokenizer
+from tritonclient.utils import InferenceServerException
 
+from common.errors import RequestError
 from tests.support.triton_requests import infer, tensor, text_of
 from tests.support.waiting import PATIENCE_S
 
@@ -93,6 +95,32 @@ async def test_ids_on_tensorrt_llm(stack, smollm2_dir):
     assert output[-1] == 2 and responses[-1]["finish_reason"].item() == 1
     assert responses[-1]["sequence_length"].item() == len(output)
     assert all(r["output_log_probs"].shape == r["output_ids"].shape for r in responses)
+
+
+@pytest.mark.python_engine("the C++ backend has limits of its own")
+@pytest.mark.parametrize(
+    ("name", "value", "dtype", "param"),
+    [
+        ("num_return_sequences", 0, np.int32, "num_return_sequences"),
+        ("num_return_sequences", -1, np.int32, "num_return_sequences"),
+        ("temperature", -1.0, np.float32, "temperature"),
+        ("temperature", float("nan"), np.float32, "temperature"),
+        ("min_tokens", 9, np.int32, "min_tokens"),
+        ("min_p", "5", None, "min_p"),
+        ("prompt_logprobs", -5, None, "prompt_logprobs"),
+    ],
+)
+async def test_values_beyond_their_limits_on_tensorrt_llm(stack, name, value, dtype, param):
+    inputs = [
+        tensor("input_ids", [504, 3575, 282], np.int32),
+        tensor("input_lengths", 3, np.int32),
+        tensor("request_output_len", 4, np.int32),
+    ]
+    parameters = {} if dtype else {name: value}
+    with pytest.raises(InferenceServerException) as refused:
+        await infer(stack, "tensorrt_llm", [*inputs, *([tensor(name, value, dtype)] if dtype else [])], parameters)
+    error = RequestError.decode(str(refused.value))
+    assert error is not None and (error.kind, error.param) == ("invalid_request", param)
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["mid-stream", "at-once"])

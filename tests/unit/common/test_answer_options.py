@@ -14,7 +14,9 @@ def test_every_field_survives_the_trip() -> None:
     options = AnswerOptions(
         chat=True,
         stop=("\n\n", "结束", '"quoted"'),
+        stop_token_ids=(5, 6),
         include_stop=True,
+        min_tokens=3,
         skip_special_tokens=False,
         inline_reasoning=True,
         enable_thinking=False,
@@ -56,6 +58,11 @@ def test_stop_may_be_an_array_or_one_string(value: object, stops: tuple[str, ...
         ("tool_choice", 3),
         ("stop", 3),
         ("stop", "[1]"),
+        ("stop_token_ids", "[1.5]"),
+        ("stop_token_ids", "[true]"),
+        ("stop_token_ids", "5"),
+        ("stop_token_ids", "five"),
+        ("min_tokens", "5"),
     ],
 )
 def test_wrong_types_name_the_parameter(name: str, value: object) -> None:

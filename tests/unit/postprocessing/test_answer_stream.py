@@ -188,3 +188,26 @@ def test_a_long_answer_in_one_delta(qwen3: Tokenizer) -> None:
     arguments = '{"text": "' + "words and words, " * 4_000 + '"}'
     text = f'<tool_call>{{"name": "f", "arguments": {arguments}}}</tool_call>'
     assert add_up(stream(qwen3, [encode(qwen3, text)], QWEN3, CHAT)).calls == [["f", arguments]]
+
+
+@pytest.mark.parametrize(
+    ("include_stop", "engine_finish", "text"),
+    [(False, 2, "a b"), (True, 2, "a b c"), (False, 3, "a b c"), (False, 1, "a b")],
+)
+def test_the_text_of_a_stop_token(qwen3: Tokenizer, include_stop: bool, engine_finish: int, text: str) -> None:
+    """It is left out like a stop string, unless the request includes it or something else ended the answer."""
+    ids = encode(qwen3, "a b c")
+    options = replace(RAW, stop_token_ids=(ids[-1],), include_stop=include_stop)
+    answer = AnswerStream(qwen3, PLAIN, options, END)
+    first, last = answer.feed(ids[:-1]), answer.feed(ids[-1:], engine_finish=engine_finish)
+    assert first.text + last.text == text
+    assert last.completion_tokens == len(ids)
+
+
+def test_a_stop_string_within_the_first_tokens_ends_nothing(qwen3: Tokenizer) -> None:
+    ids = encode(qwen3, "a b c b d")
+    assert len(ids) == 5
+    for min_tokens, text in ((0, "a"), (1, "a"), (2, "a b c"), (3, "a b c"), (4, "a b c b d")):
+        answer = AnswerStream(qwen3, PLAIN, replace(RAW, stop=(" b",), min_tokens=min_tokens), END)
+        deltas = [answer.feed([token], engine_finish=3 if n == 4 else None) for n, token in enumerate(ids)]
+        assert "".join(delta.text for delta in deltas) == text

@@ -265,7 +265,9 @@ async def test_every_parameter_reaches_triton(served: Serving) -> None:
     assert call.parameters == {
         "chat": True,
         "stop": '["a", "\\""]',
+        "stop_token_ids": "[4, 5]",
         "include_stop": True,
+        "min_tokens": 2,
         "skip_special_tokens": False,
         "min_p": "0.1",
         "request_priority": 3,
