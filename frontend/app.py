@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -48,13 +49,14 @@ def create_app(settings: Settings) -> FastAPI:
                 await tracing.close()
 
     # The routes parse bodies themselves, so FastAPI cannot derive the OpenAPI document; endpoints/openapi.py has it.
-    app = FastAPI(title="Triton Chat", version=__version__, lifespan=lifespan, openapi_url=None)
+    app = FastAPI(title="Triton Chat", version=__version__, lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.state.settings = settings
     app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
     app.add_api_route("/v1/completions", completions, methods=["POST"])
     app.add_api_route("/v1/responses", responses, methods=["POST"])
     for router in (models.router, tokenization.router, health.router, openapi.router):
         app.include_router(router)
+    _add_head(app)
     for kind in (RequestError, ApiError, ClientGone, ValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _error_response)
     app.add_middleware(Gate, max_body_bytes=settings.max_body_bytes, authenticator=Authenticator(settings))
@@ -86,9 +88,18 @@ async def responses(request: Request) -> Response:
     return await answer(request, "responses", plan_response)
 
 
+def _add_head(app: FastAPI) -> None:
+    """Let each path that takes GET take HEAD too, whose body uvicorn leaves out. FastAPI does not."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and "GET" in route.methods:
+            route.methods.add("HEAD")
+
+
 async def _error_response(request: Request, error: Exception) -> Response:
     """Note why the request failed, log what is our fault, and make the response."""
     if isinstance(error, HTTPException):
+        if request.method == "OPTIONS" and error.status_code == 405:
+            return Response(status_code=204, headers={"Allow": _allowed(error)})
         error = _routing_error(error)
     current().fail(error)
     response = error_response(error)
@@ -103,5 +114,11 @@ def _routing_error(error: HTTPException) -> Exception:
     if error.status_code == 404:
         return ApiError("unknown_path", "There is nothing at this path")
     if error.status_code == 405:
-        return ApiError("method", "This path does not take this method")
+        return ApiError("method", "This path does not take this method", allow=_allowed(error))
     return RequestError("The request could not be read")
+
+
+def _allowed(error: HTTPException) -> str:
+    """Return the value of Allow: the path's methods, which the router has noted in its error."""
+    methods = (error.headers or {})["Allow"].split(", ")
+    return ", ".join(sorted({*methods, "OPTIONS"}))

@@ -36,6 +36,7 @@ KINDS: dict[Kind, Shape] = {
 }
 
 REFUSALS: dict[str, Shape] = {
+    "bad_http": Shape(400, "invalid_request_error", "invalid_http", {"Connection": "close"}),
     "bad_key": Shape(401, "authentication_error", "invalid_api_key", {"WWW-Authenticate": "Bearer"}),
     "unknown_model": Shape(404, "invalid_request_error", "model_not_found"),
     "unknown_path": Shape(404, "invalid_request_error", "not_found"),
@@ -44,6 +45,9 @@ REFUSALS: dict[str, Shape] = {
     "slow_request": Shape(408, "timeout_error", "request_timeout", {"Connection": "close"}),
     "rate_limited": Shape(429, "rate_limit_error", "rate_limit_exceeded"),
     "too_large": Shape(413, "invalid_request_error", "request_too_large"),
+    "content_encoding": Shape(
+        415, "invalid_request_error", "unsupported_content_encoding", {"Accept-Encoding": "identity"}
+    ),
     "large_head": Shape(431, "invalid_request_error", "headers_too_large", {"Connection": "close"}),
     "overloaded": Shape(503, "overloaded_error", "overloaded", _RETRY),
 }
@@ -62,13 +66,24 @@ class ApiError(Exception):
     """An error that only the HTTP side knows.
 
     kind: a key of REFUSALS. param: the request's field at fault. retry_after: seconds for the header Retry-After.
+    allow: the methods of the path, for the header Allow.
     """
 
-    def __init__(self, kind: str, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        allow: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.shape = REFUSALS[kind]
         if retry_after is not None:
             self.shape = replace(self.shape, headers=self.shape.headers | {"Retry-After": str(retry_after)})
+        if allow is not None:
+            self.shape = replace(self.shape, headers=self.shape.headers | {"Allow": allow})
         self.message = message
         self.param = param
 

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN_POLL = 0.05  # seconds between two checks whether the last request has ended
 PEER_TIMEOUT = 60  # seconds that a client's system may acknowledge no data, or have no room for it
+# Seconds that a connection may be idle between two requests. A proxy that waits longer than its server sends a request
+# into a connection that is being closed, and must not repeat a POST. nginx and AWS's load balancers wait 60 s.
+KEEP_ALIVE = 75
 FLUSH = 5.0  # seconds after the grace period for the last error events to reach clients
 
 
@@ -46,6 +49,9 @@ class Server(uvicorn.Server):
                 log_level=settings.log_level,
                 access_log=False,
                 server_header=False,
+                # Nothing here reads the client's address or scheme, so X-Forwarded-* are ignored.
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE,
                 ssl_certfile=settings.tls_certificate,
                 ssl_keyfile=settings.tls_key,
                 timeout_graceful_shutdown=int(settings.grace_period + FLUSH),

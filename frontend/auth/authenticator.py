@@ -44,7 +44,9 @@ class Authenticator:
             self._reload(self._path)
         elif not self._fixed:
             return None
-        scheme, _, given = headers.get("authorization", "").partition(" ")
+        # Of two keys a proxy may have checked the other one.
+        sent = headers.getlist("authorization")
+        scheme, _, given = (sent[0] if len(sent) == 1 else "").partition(" ")
         key = self._index.find(given.strip()) if scheme.lower() == "bearer" else None
         if key is None:
             raise ApiError("bad_key", "A valid API key is required: Authorization: Bearer <key>")

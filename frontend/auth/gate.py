@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ASGI middleware before the routes: path, API key, quota and the size of the body.
+"""ASGI middleware before the routes: path, Host, API key, quota, and the encoding and size of the body.
 
 It is pure ASGI because Starlette's BaseHTTPMiddleware hides a client's disconnect from the routes.
 """
@@ -14,9 +14,12 @@ from frontend.auth.authenticator import PROTECTED, Authenticator
 from frontend.errors import ApiError, error_response
 from frontend.telemetry.request_record import current
 
+# The characters of a host and a port (RFC 3986); the names are nobody's concern here.
+_HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+,;=%-]*")
+
 
 class Gate:
-    """Normalises the path, checks the API key and its quota, and limits the body's size."""
+    """Normalises the path, checks the headers, the API key and its quota, and limits the body's size."""
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, authenticator: Authenticator) -> None:
         self._app = app
@@ -28,11 +31,14 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        # Many clients join the base URL and the path with one slash too many.
-        scope["path"] = re.sub("/{2,}", "/", scope["path"])
+        # Many clients join the base URL and the path with one slash too many, or end with one. No redirect: its address
+        # would have the scheme and the host of this side of a proxy.
+        scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
         with ExitStack() as held:
             try:
+                _check_host(scope["http_version"], headers.getlist("host"))
                 self._authorize(scope["path"], scope["method"], headers, held)
+                _check_codings(headers)
                 self._check_length(headers.get("content-length"))
             except ApiError as error:
                 current().fail(error)
@@ -73,3 +79,20 @@ class Gate:
 
     def _too_large(self) -> ApiError:
         return ApiError("too_large", f"The request body is larger than {self._max_body_bytes} bytes")
+
+
+def _check_host(http_version: str, hosts: list[str]) -> None:
+    """Raise ApiError unless there is one valid Host; HTTP/1.0 needs none."""
+    if len(hosts) != 1 and (hosts or http_version != "1.0"):
+        raise ApiError("bad_http", "A request has exactly one Host header", param="Host")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise ApiError("bad_http", "The Host header is not valid", param="Host")
+
+
+def _check_codings(headers: Headers) -> None:
+    """Raise ApiError for a body that is compressed: no coding is undone here."""
+    for coding in headers.getlist("content-encoding"):
+        if coding.strip().lower() not in ("", "identity"):
+            raise ApiError("content_encoding", "Compressed request bodies are not supported", param="Content-Encoding")
+    if headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
+        raise ApiError("bad_http", "The only supported transfer coding is chunked", param="Transfer-Encoding")

@@ -11,11 +11,14 @@ from frontend.telemetry.metrics import exposition
 
 router = APIRouter()
 
+# A cache between a client and this server may otherwise keep an answer as long as it sees fit.
+_NO_STORE = {"Cache-Control": "no-store"}
+
 
 @router.get("/health/live")
 async def live() -> JSONResponse:
     """Return 200: this process serves HTTP, whatever the state of Triton."""
-    return JSONResponse({"status": "live"})
+    return JSONResponse({"status": "live"}, headers=_NO_STORE)
 
 
 @router.get("/health")
@@ -28,7 +31,8 @@ async def ready(request: Request) -> JSONResponse:
     if service.admission.draining:
         missing.append("frontend")
     status = "not ready" if missing else "ready"
-    return JSONResponse({"status": status, "not_ready": missing, "parts": parts}, status_code=503 if missing else 200)
+    body = {"status": status, "not_ready": missing, "parts": parts}
+    return JSONResponse(body, status_code=503 if missing else 200, headers=_NO_STORE)
 
 
 @router.get("/version")
@@ -38,4 +42,4 @@ async def version() -> JSONResponse:
 
 @router.get("/metrics")
 async def metrics() -> Response:
-    return Response(exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST} | _NO_STORE)

@@ -15,6 +15,7 @@ So no request waits longer than queue_timeout for an engine that is given no mor
 
 import asyncio
 import math
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -118,7 +119,7 @@ async def _read_json(request: Request, timeout: float) -> dict[str, Any]:
     except TimeoutError:
         raise ApiError("slow_request", f"The request's body did not come in within {timeout:g} s") from None
     try:
-        body = orjson.loads(data)
+        body = orjson.loads(data.removeprefix(BOM_UTF8))
     except orjson.JSONDecodeError:
         raise RequestError("The request body is not valid JSON") from None
     if not isinstance(body, dict):

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""uvicorn's HTTP protocol with limits on the size of a request's headers and on the time that they may take.
+"""uvicorn's HTTP protocol with limits, and with the rules of RFC 9112 that it does not keep (docs/http.md).
 
-Without them a client that sends a byte now and then holds a connection and memory for ever. The application limits the
-body.
+Without limits on the size of a request's headers and on the time that they may take, a client that sends a byte now and
+then holds a connection and memory for ever. The application limits the body.
 """
 
 import asyncio
 from http import HTTPStatus
+from typing import Any
 
+import httptools
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from frontend.errors import ApiError, error_response
@@ -17,13 +20,17 @@ MAX_HEAD = 64 * 2**10  # bytes of request line and headers; large cookies and a 
 HEAD_TIMEOUT = 15.0  # seconds from a connection, or from a request's first byte, to the end of its headers
 DISCARD_TIMEOUT = 5.0  # seconds for the rest of a body after its request has been answered
 
+_VERSIONS = ("1.0", "1.1")
+
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. If a request exceeds a limit, an error is sent and the connection is closed."""
+    """One connection. A request that exceeds a limit, or is no HTTP, gets an error, and the connection is closed."""
 
     _timer: asyncio.TimerHandle | None = None
     _in_body = False
     _head_bytes = 0
+    _upgrade_offered = False
+    _refused = False
 
     # uvicorn narrows the parameter of asyncio.Protocol too.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -35,24 +42,47 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if not self._in_body:
             # These bytes may hold a part of the body too, so only the pieces before them are counted.
             if self._head_bytes > MAX_HEAD:
                 self._refuse(ApiError("large_head", f"The request's headers are larger than {MAX_HEAD} bytes"))
                 return
             self._head_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self._refuse(ApiError("bad_http", "The request is not valid HTTP/1.1"))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._start_timer(HEAD_TIMEOUT)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Fields after a chunked body are trailers. They may not act as headers, which a proxy has checked.
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        # An exception here is a parser's error to `data_received`.
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            raise ValueError(f"HTTP/{version}")
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._upgrade_offered = True
+            return
+        if version == "1.0":
+            self.expect_100_continue = False
+        super().on_headers_complete()
         self._in_body, self._head_bytes = True, 0
         self._stop_timer()
-        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self._upgrade_offered:
+            return
         self._in_body = False
         self._stop_timer()
         super().on_message_complete()
@@ -61,6 +91,31 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._in_body:
             self._start_timer(DISCARD_TIMEOUT)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.scope["http_version"] == "1.0":
+            app = _without_chunks(cycle, app)
+        super()._start_asgi_task(cycle, app)
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._upgrade_offered:
+                self._decline_upgrade(data[upgrade.args[0] :])
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Read a request that offers another protocol, as Java's HttpClient offers h2c, as if it did not.
+
+        The parser takes all that follows such headers for the other protocol: the body would be lost. So a new parser
+        gets the same headers without the offer. rest: the bytes after the headers.
+        """
+        self._upgrade_offered = False
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse(b"\r\n".join((*lines, b"", rest)))
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()
@@ -78,20 +133,48 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(ApiError("slow_request", f"The request did not arrive within {seconds:g} seconds"))
 
     def _refuse(self, error: ApiError) -> None:
+        """Read nothing more, and close the connection: with the error, or with the response that is under way."""
         self._stop_timer()
+        self._refused = True
         waiting: RequestResponseCycle | None = self.cycle
         if waiting is None or waiting.response_complete:
             may_respond = self._head_bytes > 0  # No response to a connection that never sent a byte.
-        else:
+        elif self._in_body:
             may_respond = not waiting.response_started
+        else:
+            # The error is that of a later request; a response to it would be taken for that of an earlier one.
+            waiting.keep_alive = False
+            return
         if may_respond:
-            self.transport.write(_raw(error_response(error)))
+            self.transport.write(_raw(error_response(error), self.server_state.default_headers))
         self.transport.close()
 
 
-def _raw(response: Response) -> bytes:
-    """Return a response as HTTP/1.1 text."""
+def _without_chunks(cycle: RequestResponseCycle, app: ASGIApp) -> ASGIApp:
+    """Let a response of unknown length to HTTP/1.0 end with the connection: HTTP/1.0 knows no chunks."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        until_close = False
+
+        async def send_plain(message: Message) -> None:
+            nonlocal until_close
+            if message["type"] == "http.response.start":
+                until_close = all(name.lower() != b"content-length" for name, _ in message["headers"])
+                if until_close:
+                    cycle.chunked_encoding = False
+            elif until_close:
+                # uvicorn counts down to the end of a body without chunks.
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_plain)
+
+    return wrapped
+
+
+def _raw(response: Response, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return a response as HTTP/1.1 text. default_headers: uvicorn's, with the date."""
     status = HTTPStatus(response.status_code)
     lines = [b"HTTP/1.1 %d %b" % (status, status.phrase.encode())]
-    lines += [name + b": " + value for name, value in response.raw_headers]
+    lines += [name + b": " + value for name, value in (*default_headers, *response.raw_headers)]
     return b"\r\n".join((*lines, b"", response.body))
