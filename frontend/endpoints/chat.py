@@ -12,6 +12,7 @@ from common.answer_options import AnswerOptions
 from common.errors import RequestError
 from frontend.endpoints.sampling import engine_parameters, sampling_inputs
 from frontend.protocol.chat import ChatBody, ChatPrompt
+from frontend.protocol.common import too_deep
 from frontend.protocol.messages import clean_messages
 from frontend.protocol.refused import REFUSED_IN_CHAT, refuse
 from frontend.serving.answer import Plan, head, new_id
@@ -38,7 +39,7 @@ async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
         **sampling_inputs(body),
     )
     if body.constraints():
-        await service.require_input("guided_decoding_guide", _constraint_field(raw))
+        await service.require_input("guided_decoding_guide", body.constraint_field)
     return ChatPlan(body, model, request, urls)
 
 
@@ -67,7 +68,10 @@ def prompt_json(
     try:
         return orjson.dumps(prompt)
     except orjson.JSONEncodeError:
-        raise RequestError("The request is nested too deeply", param="messages") from None
+        param = too_deep(prompt)
+        if param == "structured_outputs" and isinstance(body, ChatBody):
+            param = body.constraint_field
+        raise RequestError("The request is nested too deeply", param=param) from None
 
 
 def _structured_outputs(body: ChatBody) -> dict[str, Any] | None:
@@ -76,11 +80,6 @@ def _structured_outputs(body: ChatBody) -> dict[str, Any] | None:
     if not constraints or (body.response_format is not None and body.response_format.type != "text"):
         return None
     return constraints[0]
-
-
-def _constraint_field(raw: Mapping[str, Any]) -> str:
-    names = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
-    return next((name for name in names if raw.get(name) is not None), "response_format")
 
 
 def _options(body: ChatBody, thinking: bool | None, inline_reasoning: bool) -> AnswerOptions:

@@ -17,17 +17,17 @@ def guide_inputs(body: GenerationBody) -> dict[str, Any]:
     if not constraints:
         return {}
     ((kind, value),) = constraints[0].items()
-    guide_type, guide = _GUIDES[kind](value)
+    try:
+        guide_type, guide = _GUIDES[kind](value)
+    except orjson.JSONEncodeError:
+        raise RequestError("The JSON schema is nested too deeply", param=body.constraint_field) from None
     return {"guided_decoding_guide_type": guide_type, "guided_decoding_guide": guide}
 
 
 def _schema(value: Any) -> tuple[str, str]:
     if isinstance(value, str):
         return "json_schema", value
-    try:
-        return "json_schema", orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:
-        raise RequestError("The JSON schema is nested too deeply", param="structured_outputs") from None
+    return "json_schema", orjson.dumps(value).decode()
 
 
 def _choice(values: list[str]) -> tuple[str, str]:

@@ -5,10 +5,12 @@ import time
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
-from frontend.endpoints.responses_input import chat_body
+from frontend.endpoints.responses_input import chat_body, response_error
+from frontend.protocol.common import too_deep
 from frontend.serving.answer import Plan, new_id
 from frontend.serving.service import Service
 from frontend.triton.tensors import Delta
@@ -18,7 +20,11 @@ Event = dict[str, Any]
 
 async def plan_response(service: Service, raw: dict[str, Any]) -> "ResponsePlan":
     """Validate the body and map it to tensors; `chat_body` lists the refused fields."""
-    return ResponsePlan(await plan_chat(service, chat_body(raw)), raw)
+    try:
+        chat = await plan_chat(service, chat_body(raw))
+    except (RequestError, ValidationError) as error:
+        raise response_error(error) from None
+    return ResponsePlan(chat, raw)
 
 
 class ResponsePlan(Plan):
@@ -57,8 +63,8 @@ class ResponsePlan(Plan):
         try:
             orjson.dumps(self._about)
         except orjson.JSONEncodeError:
-            # The answer repeats fields of the request, and orjson reads deeper nesting than it writes.
-            raise RequestError("The request is nested too deeply") from None
+            # The answer repeats fields of the request.
+            raise RequestError("The request is nested too deeply", param=too_deep(self._about)) from None
 
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)

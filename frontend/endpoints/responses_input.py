@@ -1,14 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bodies of `/v1/responses`, converted to equivalent chat bodies."""
 
+import re
 from typing import Any
+
+from pydantic import ValidationError
 
 from common.chat.messages import DETAILS
 from common.errors import RequestError
+from frontend.errors import describe
 
 # Fields that would change the answer and are not supported: no responses are stored and no tools are run.
 REFUSED = ("previous_response_id", "conversation", "prompt", "background", "max_tool_calls", "top_logprobs")
 SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "chat_template_kwargs", "enable_thinking")
+# Field of a chat -> the field of a response that it is made from.
+_FIELDS = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
 TEXT_PARTS = ("input_text", "output_text", "text")
 
 
@@ -21,7 +32,7 @@ def chat_body(raw: dict[str, Any]) -> dict[str, Any]:
     body["messages"] = _messages(raw)
     if raw.get("max_output_tokens") is not None:
         body["max_tokens"] = raw["max_output_tokens"]
-    if raw.get("tools"):
+    if raw.get("tools") not in (None, []):
         body["tools"] = [_tool(tool, index) for index, tool in enumerate(_list(raw["tools"], "tools"))]
     if raw.get("tool_choice") is not None:
         body["tool_choice"] = _tool_choice(raw["tool_choice"])
@@ -34,10 +45,25 @@ def chat_body(raw: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+def response_error(error: RequestError | ValidationError) -> RequestError:
+    """Return the error of a chat body with the names that the fields have in a response."""
+    _, message, param = describe(error)
+    kind = error.kind if isinstance(error, RequestError) else "invalid_request"
+    for chat, response in _FIELDS.items():
+        if param is not None and re.split(r"[.\[]", param, maxsplit=1)[0] == chat:
+            # The positions in `messages` are not those in `input`.
+            name = re.compile(rf"\b{chat}(\[\d+\])?")
+            return RequestError(name.sub(response, message), kind=kind, param=name.sub(response, param))
+    return RequestError(message, kind=kind, param=param)
+
+
 def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
-    if raw.get("instructions"):
-        messages.append({"role": "system", "content": raw["instructions"]})
+    instructions = raw.get("instructions")
+    if not isinstance(instructions, str | None):
+        raise RequestError("instructions must be a text", param="instructions")
+    if instructions:
+        messages.append({"role": "system", "content": instructions})
     given = raw.get("input")
     if isinstance(given, str):
         return [*messages, {"role": "user", "content": given}]

@@ -7,8 +7,11 @@ from common.sampling import SAMPLING
 from frontend.protocol.common import GenerationBody
 from frontend.triton.tensors import Parameter
 
-# Smaller fractions may be 0 in single precision, in which they travel.
-_LEAST = 2.0**-126
+# Below these both fields request the most likely token. Sent as they are, they would become 0 in FP32, or a divisor
+# that overflows, which engines refuse or turn into NaN. vLLM's limit of greedy decoding is the same temperature; no
+# vocabulary has a million tokens, so its most likely token alone has more than TINY_TOP_P.
+TINY_TEMPERATURE = 1e-5
+TINY_TOP_P = 1e-6
 
 
 def sampling_inputs(body: GenerationBody) -> dict[str, Any]:
@@ -16,13 +19,14 @@ def sampling_inputs(body: GenerationBody) -> dict[str, Any]:
     sampling = {name: getattr(body, name) for name in SAMPLING}
     top_p = body.top_p
     top_k = body.top_k if body.top_k and body.top_k > 0 else None
-    if any(value is not None and value < _LEAST for value in (body.temperature, top_p)):
-        # Both request the most likely token. Engines differ in their handling of 0, but not of top_k 1.
+    cold = body.temperature is not None and body.temperature < TINY_TEMPERATURE
+    if cold or (top_p is not None and top_p < TINY_TOP_P):
+        # Engines differ in their handling of 0, but not of top_k 1.
         top_k, top_p = 1, 1.0
     bias = sorted((int(token), value) for token, value in (body.logit_bias or {}).items())
     return {
         **sampling,
-        "temperature": 0.0 if body.temperature is not None and body.temperature < _LEAST else body.temperature,
+        "temperature": 0.0 if cold else body.temperature,
         "top_p": top_p,
         "top_k": top_k,
         "min_p": body.min_p or None,

@@ -4,6 +4,7 @@
 import math
 from typing import Annotated, Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, field_validator, model_validator
 
 from common.errors import RequestError
@@ -11,6 +12,8 @@ from common.sampling import INT32_MAX, PRIORITY, SAMPLING, Limits
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
+
+_CONSTRAINTS = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -154,6 +157,11 @@ class GenerationBody(Body):
         """Whether a stream ends with a chunk that holds the usage."""
         return self.stream_options is not None and self.stream_options.include_usage is True
 
+    @property
+    def constraint_field(self) -> str:
+        """The field that the constraint is in; response_format if there is none."""
+        return next((name for name in _CONSTRAINTS if getattr(self, name) is not None), "response_format")
+
     def constraints(self) -> list[dict[str, Any]]:
         """The constraints on the form of the answer, each as a field of `structured_outputs`."""
         given: list[dict[str, Any]] = []
@@ -171,3 +179,13 @@ class GenerationBody(Body):
         }
         given += [{name: value} for name, value in guided.items() if value is not None]
         return given
+
+
+def too_deep(fields: dict[str, Any]) -> str | None:
+    """Return the name of a field that cannot be written as JSON: orjson reads deeper nesting than it writes."""
+    for name, value in fields.items():
+        try:
+            orjson.dumps({name: value})
+        except orjson.JSONEncodeError:
+            return name
+    return None

@@ -14,11 +14,13 @@ So no request waits longer than queue_timeout for an engine that is given no mor
 """
 
 import asyncio
+import json
 import math
+import sys
 from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,8 @@ from frontend.errors import ApiError, ClientGone, ShuttingDown
 from frontend.serving.cancel_scope import CancelScope
 from frontend.settings import Settings
 from frontend.telemetry.metrics import QUEUED, RequestMetrics
+
+MAX_EXAMINED = 2**20  # bytes of a body that is not JSON in which the reason is looked for; it blocks the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +125,34 @@ async def _read_json(request: Request, timeout: float) -> dict[str, Any]:
     try:
         body = orjson.loads(data.removeprefix(BOM_UTF8))
     except orjson.JSONDecodeError:
-        raise RequestError("The request body is not valid JSON") from None
+        raise _not_json(data) from None
     if not isinstance(body, dict):
         raise RequestError("The request body must be a JSON object")
     return body
+
+
+def _not_json(data: bytes) -> RequestError:
+    """Return the error of a body that is not JSON. It names the field if a number is all that is wrong.
+
+    Python's json writes NaN and Infinity as these words, and integers of any length.
+    """
+    message = "The request body is not valid JSON"
+    if len(data) <= MAX_EXAMINED:
+        with suppress(ValueError, RecursionError):
+            body = json.loads(data)
+            for name, value in body.items() if isinstance(body, dict) else ():
+                if name.isidentifier() and name.isascii() and len(name) <= 40 and not _finite(value):
+                    return RequestError(f"{message}: {name} has NaN, Infinity or too large a number", param=name)
+    return RequestError(message)
+
+
+def _finite(value: Any) -> bool:
+    """Return whether every number in parsed JSON fits a float. Raises RecursionError if it is nested too deeply."""
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, int | float) or -sys.float_info.max <= value <= sys.float_info.max
 
 
 class Slots:

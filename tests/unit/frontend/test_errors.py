@@ -220,9 +220,10 @@ async def test_parameters_that_only_python_engines_read(path: str, fields: dict,
         (CHAT, {"ignore_eos": True}, "ignore_eos"),
         (CHAT, {"min_p": 0.1}, "min_p"),
         (CHAT, {"response_format": {"type": "json_object"}}, "response_format"),
-        (CHAT, {"chat_template_kwargs": DEEP(300)}, "messages"),
-        ("/v1/responses", {"text": {"format": {"type": "json_object"}}}, "response_format"),
-        ("/v1/responses", {"metadata": DEEP(300)}, None),
+        (CHAT, {"chat_template_kwargs": DEEP(300)}, "chat_template_kwargs"),
+        (CHAT, {"guided_json": DEEP(300)}, "guided_json"),
+        ("/v1/responses", {"text": {"format": {"type": "json_object"}}}, "text.format"),
+        ("/v1/responses", {"metadata": DEEP(300)}, "metadata"),
     ],
 )
 async def test_a_request_that_is_refused_for_another_reason_fetches_no_image(

@@ -168,7 +168,7 @@ async def test_format_choice_and_effort(served: Serving) -> None:
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input"),
         ({"input": "Hi", "text": "plain"}, "text"),
-        ({"input": "Hi", "max_output_tokens": 0}, "max_tokens"),
+        ({"input": "Hi", "max_output_tokens": 0}, "max_output_tokens"),
     ],
 )
 async def test_refused(served: Serving, fields: dict, param: str) -> None:
