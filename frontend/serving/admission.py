@@ -105,7 +105,7 @@ def _timeout(request: Request, longest: float) -> float:
     if header is None:
         return longest
     try:
-        asked = float(header)
+        asked = float(header.replace("_", "x"))  # Python reads 1_0 as 10.
     except ValueError:
         asked = math.nan
     if not 0 < asked < math.inf:

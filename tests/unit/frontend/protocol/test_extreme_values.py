@@ -15,12 +15,20 @@ from frontend.protocol.chat import ChatBody
 from frontend.protocol.common import INT32_MAX, MIN_REPETITION_PENALTY
 from frontend.protocol.completions import CompletionBody
 from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS
+from frontend.protocol.tokenize import DetokenizeBody, TokenizeTextBody
 from tests.fakes.frontend_server import CHAT, HELLO, Serving, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 COMPLETIONS, RESPONSES = "/v1/completions", "/v1/responses"
-SOUND: dict[str, dict[str, Any]] = {CHAT: HELLO, COMPLETIONS: {"prompt": "Hi"}, RESPONSES: {"input": "Hi"}}
+TOKENIZE, DETOKENIZE = "/tokenize", "/detokenize"
+SOUND: dict[str, dict[str, Any]] = {
+    CHAT: HELLO,
+    COMPLETIONS: {"prompt": "Hi"},
+    RESPONSES: {"input": "Hi"},
+    TOKENIZE: {"prompt": "Hi"},
+    DETOKENIZE: {"tokens": [1]},
+}
 
 # As JSON text, because Python has no value for some of them. The largest and smallest floats of 32 bits are among them.
 NUMBERS = [
@@ -151,6 +159,8 @@ FIELDS = [
     *((CHAT, name) for name in sorted({*ChatBody.model_fields, *REFUSED_IN_CHAT})),
     *((COMPLETIONS, name) for name in sorted({*CompletionBody.model_fields, *REFUSED_IN_COMPLETIONS})),
     *((RESPONSES, name) for name in sorted(RESPONSE_FIELDS)),
+    *((TOKENIZE, name) for name in TokenizeTextBody.model_fields),
+    *((DETOKENIZE, name) for name in DetokenizeBody.model_fields),
 ]
 
 
