@@ -20,6 +20,7 @@ from frontend.endpoints import health, models, openapi, tokenization
 from frontend.endpoints.chat import plan_chat
 from frontend.endpoints.completions import plan_completion
 from frontend.endpoints.responses import plan_response
+from frontend.endpoints.responses_input import response_error
 from frontend.errors import ApiError, ClientGone, error_response
 from frontend.serving.answer import answer
 from frontend.serving.service import Service
@@ -85,7 +86,10 @@ async def completions(request: Request) -> Response:
 
 async def responses(request: Request) -> Response:
     """POST /v1/responses."""
-    return await answer(request, "responses", plan_response)
+    try:
+        return await answer(request, "responses", plan_response)
+    except (RequestError, ValidationError) as error:
+        raise response_error(error) from None
 
 
 def _add_head(app: FastAPI) -> None:

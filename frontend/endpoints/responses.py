@@ -5,11 +5,10 @@ import time
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
 
 from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
-from frontend.endpoints.responses_input import chat_body, response_error
+from frontend.endpoints.responses_input import chat_body
 from frontend.protocol.common import too_deep
 from frontend.serving.answer import Plan, new_id
 from frontend.serving.service import Service
@@ -20,11 +19,7 @@ Event = dict[str, Any]
 
 async def plan_response(service: Service, raw: dict[str, Any]) -> "ResponsePlan":
     """Validate the body and map it to tensors; `chat_body` lists the refused fields."""
-    try:
-        chat = await plan_chat(service, chat_body(raw))
-    except (RequestError, ValidationError) as error:
-        raise response_error(error) from None
-    return ResponsePlan(chat, raw)
+    return ResponsePlan(await plan_chat(service, chat_body(raw)), raw)
 
 
 class ResponsePlan(Plan):

@@ -45,16 +45,16 @@ def chat_body(raw: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def response_error(error: RequestError | ValidationError) -> RequestError:
-    """Return the error of a chat body with the names that the fields have in a response."""
+def response_error(error: RequestError | ValidationError) -> RequestError | ValidationError:
+    """Return the error of a chat with the name that the field has in a response."""
     _, message, param = describe(error)
+    chat = re.split(r"[.\[]", param or "", maxsplit=1)[0]
+    if chat not in _FIELDS:
+        return error
+    # The positions in `messages` are not those in `input`.
+    name = re.compile(rf"\b{chat}(\[\d+\])?")
     kind = error.kind if isinstance(error, RequestError) else "invalid_request"
-    for chat, response in _FIELDS.items():
-        if param is not None and re.split(r"[.\[]", param, maxsplit=1)[0] == chat:
-            # The positions in `messages` are not those in `input`.
-            name = re.compile(rf"\b{chat}(\[\d+\])?")
-            return RequestError(name.sub(response, message), kind=kind, param=name.sub(response, param))
-    return RequestError(message, kind=kind, param=param)
+    return RequestError(name.sub(_FIELDS[chat], message), kind=kind, param=name.sub(_FIELDS[chat], param or ""))
 
 
 def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:

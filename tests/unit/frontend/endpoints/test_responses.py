@@ -3,12 +3,13 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from common.chat.request import ChatRequest
-from tests.fakes.fake_triton import Call, finish, reply
+from tests.fakes.fake_triton import REFUSAL, Call, failure, finish, reply
 from tests.fakes.frontend_server import Serving, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -175,3 +176,13 @@ async def test_refused(served: Serving, fields: dict, param: str) -> None:
     response = await served.http.post("/v1/responses", json=fields)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param
+
+
+async def test_an_error_of_triton_names_the_field_of_a_response(served: Serving, streamed: bool) -> None:
+    async def too_long(call: Call) -> AsyncIterator[Any]:
+        yield failure(REFUSAL)
+
+    served.triton.script = too_long
+    response = await served.http.post("/v1/responses", json={"input": "Hi", "stream": streamed})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, "input", "context_length_exceeded")
