@@ -81,3 +81,34 @@ def test_odd_text_is_not_a_server_error(http, text):
 
 def test_the_server_still_answers(http):
     assert http.post("/v1/chat/completions", json=HELLO).status_code == 200
+
+
+@pytest.mark.parametrize("fields", [{"temperature": 1e-50}, {"temperature": 9e-6}, {"top_p": 1e-50}, {"top_p": 9e-7}])
+def test_a_tiny_value_means_the_most_likely_token(http, fields):
+    """In FP32 some of these are 0, which engines refuse or read as another meaning."""
+
+    def text(fields):
+        response = http.post("/v1/chat/completions", json=HELLO | {"max_tokens": 8} | fields)
+        assert response.status_code == 200, response.text
+        return response.json()["choices"][0]["message"]["content"]
+
+    assert text(fields) == text({"temperature": 0})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 1e-5},
+        {"top_p": 1e-6},
+        {"min_p": 1e-50},
+        {"min_p": 1},
+        {"repetition_penalty": 1e-6},
+        {"repetition_penalty": 10},
+        {"top_k": 2**31 - 1},
+        {"seed": 2**64 - 1},
+        {"seed": -(2**63)},
+    ],
+)
+def test_the_ends_of_a_range_are_answered(http, fields):
+    response = http.post("/v1/chat/completions", json=HELLO | {"max_tokens": 8} | fields)
+    assert response.status_code == 200, response.text
