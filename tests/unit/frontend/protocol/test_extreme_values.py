@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from common.sampling import INT32_MAX, SAMPLING
 from frontend.endpoints.responses_input import SAME
 from frontend.protocol.chat import ChatBody
-from frontend.protocol.common import INT32_MAX, MIN_REPETITION_PENALTY
 from frontend.protocol.completions import CompletionBody
 from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS
 from frontend.protocol.tokenize import DetokenizeBody, TokenizeTextBody
@@ -212,7 +212,7 @@ def check_inputs(inputs: dict[str, list[Any]], sent: str) -> None:
     if temperature < 1e-6:
         assert temperature == 0 and inputs["top_k"] == [1], sent
     assert 1e-7 < top_p <= 1, sent
-    assert inputs.get("repetition_penalty", [1.0])[0] >= fp32(MIN_REPETITION_PENALTY), sent
+    assert inputs.get("repetition_penalty", [1.0])[0] >= fp32(SAMPLING["repetition_penalty"].limits.low), sent
     assert all(0 <= value <= INT32_MAX for name in ("max_tokens", "min_tokens") for value in inputs.get(name, [1])), (
         sent
     )
