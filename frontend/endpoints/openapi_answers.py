@@ -118,14 +118,14 @@ ANSWERS: Schema = {
             "object": {"const": "response"},
             "created_at": COUNT,
             "model": TEXT,
-            "status": {"enum": ["in_progress", "completed", "incomplete"]},
+            "status": {"enum": ["in_progress", "completed", "incomplete", "failed"]},
             "incomplete_details": _or_null(_object({"reason": TEXT})),
             "output": _list(_object({"id": TEXT, "type": {"enum": ["message", "reasoning", "function_call"]}})),
             "usage": _or_null(
                 _object(
                     {
                         "input_tokens": COUNT,
-                        "input_tokens_details": _object({"cached_tokens": COUNT}),
+                        "input_tokens_details": _object({"cached_tokens": COUNT, "cache_write_tokens": COUNT}),
                         "output_tokens": COUNT,
                         "output_tokens_details": _object({"reasoning_tokens": COUNT}),
                         "total_tokens": COUNT,

@@ -8,13 +8,13 @@ import orjson
 
 from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
+from frontend.endpoints.response_items import Event, Items
 from frontend.endpoints.responses_input import chat_body
+from frontend.errors import error_json
 from frontend.protocol.common import too_deep
 from frontend.serving.answer import Plan, new_id
 from frontend.serving.service import Service
 from frontend.triton.tensors import Delta
-
-Event = dict[str, Any]
 
 
 async def plan_response(service: Service, raw: dict[str, Any]) -> "ResponsePlan":
@@ -76,6 +76,15 @@ class ResponsePlan(Plan):
         status = self._status()
         return self._frames([{"type": f"response.{status}", "response": self._body(status)}])
 
+    def failure(self, error: BaseException) -> bytes:
+        """End the open item and the response; the last event has the error object, on which clients raise."""
+        events = self._items.close(cut=True)
+        about = orjson.loads(error_json(error))["error"]
+        body = self._body("failed") | {"error": {"code": "server_error", "message": about["message"]}}
+        events.append({"type": "response.failed", "response": body})
+        named = {name: about[name] for name in ("code", "message", "param")}
+        return self._frames([*events, {"type": "error", **named, "error": about}])
+
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         self._feed(answers[0])
         return self._body(self._status())
@@ -84,7 +93,7 @@ class ResponsePlan(Plan):
         events = self._items.feed(delta)
         if delta.finish_reason is not None:
             self._finish = delta.finish_reason
-            events += self._items.close()
+            events += self._items.close(cut=self._status() == "incomplete")
         return events
 
     def _status(self) -> str:
@@ -92,7 +101,7 @@ class ResponsePlan(Plan):
 
     def _body(self, status: str) -> dict[str, Any]:
         incomplete = {"reason": "max_output_tokens"} if status == "incomplete" else None
-        usage = None if status == "in_progress" else _usage(self.usage.body())
+        usage = None if status in ("in_progress", "failed") else _usage(self.usage.body())
         output = self._items.done
         return self._about | {"status": status, "incomplete_details": incomplete, "output": output, "usage": usage}
 
@@ -105,101 +114,14 @@ class ResponsePlan(Plan):
         return b"".join(frames)
 
 
-class Items:
-    """The output items: reasoning, message and function calls. Each is open until another begins."""
-
-    def __init__(self) -> None:
-        self.done: list[dict[str, Any]] = []
-        self._open: dict[str, Any] | None = None
-        self._text = ""
-
-    def feed(self, delta: Delta) -> list[Event]:
-        """Add a delta and return its events."""
-        events: list[Event] = []
-        if delta.reasoning:
-            events += self._add_text("reasoning", delta.reasoning)
-        if delta.text:
-            events += self._add_text("message", delta.text)
-        for call in delta.tool_calls:
-            events += self._add_call(call)
-        return events
-
-    def close(self) -> list[Event]:
-        """End the open item, if there is one, and return its events."""
-        item, self._open = self._open, None
-        if item is None:
-            return []
-        text, self._text = self._text, ""
-        at = self._at(item)
-        if item["type"] == "message":
-            part = _text_part(text)
-            item |= {"status": "completed", "content": [part]}
-            ends: list[Event] = [
-                {"type": "response.output_text.done", "content_index": 0, "text": text, "logprobs": [], **at},
-                {"type": "response.content_part.done", "content_index": 0, "part": part, **at},
-            ]
-        elif item["type"] == "reasoning":
-            item |= {"status": "completed", "content": [{"type": "reasoning_text", "text": text}]}
-            ends = [{"type": "response.reasoning_text.done", "content_index": 0, "text": text, **at}]
-        else:
-            item |= {"status": "completed", "arguments": text}
-            end = {"type": "response.function_call_arguments.done", "arguments": text, "name": item["name"], **at}
-            ends = [end]
-        self.done.append(item)
-        index = at["output_index"]
-        return [*ends, {"type": "response.output_item.done", "output_index": index, "item": item}]
-
-    def _add_text(self, kind: str, text: str) -> list[Event]:
-        events: list[Event] = []
-        if self._open is None or self._open["type"] != kind:
-            events = self.close()
-            item: dict[str, Any] = {"id": new_id("rs" if kind == "reasoning" else "msg"), "type": kind}
-            item |= {"summary": []} if kind == "reasoning" else {"role": "assistant", "content": []}
-            events += self._begin(item)
-            if kind == "message":
-                part = {"type": "response.content_part.added", "content_index": 0, "part": _text_part("")}
-                events.append(part | self._at(item))
-        assert self._open is not None  # nosec B101 # narrows a type, checks no input
-        self._text += text
-        delta: Event = {"content_index": 0, "delta": text, **self._at(self._open)}
-        if kind == "message":
-            return [*events, delta | {"type": "response.output_text.delta", "logprobs": []}]
-        return [*events, delta | {"type": "response.reasoning_text.delta"}]
-
-    def _add_call(self, call: dict[str, Any]) -> list[Event]:
-        events: list[Event] = []
-        function = call["function"]
-        if "id" in call:
-            item = {"id": new_id("fc"), "type": "function_call", "call_id": call["id"]}
-            events = self.close() + self._begin(item | {"name": function["name"], "arguments": ""})
-        assert self._open is not None  # nosec B101 # narrows a type, checks no input
-        arguments = function.get("arguments", "")
-        if arguments:
-            self._text += arguments
-            delta = {"type": "response.function_call_arguments.delta", "delta": arguments}
-            events.append(delta | self._at(self._open))
-        return events
-
-    def _begin(self, item: dict[str, Any]) -> list[Event]:
-        self._open = item | {"status": "in_progress"}
-        index = len(self.done)
-        return [{"type": "response.output_item.added", "output_index": index, "item": dict(self._open)}]
-
-    def _at(self, item: dict[str, Any]) -> Event:
-        return {"item_id": item["id"], "output_index": len(self.done)}
-
-
-def _text_part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
 def _usage(chat: dict[str, Any]) -> dict[str, Any]:
     """Return a chat's usage under the names of this endpoint."""
     cached = chat.get("prompt_tokens_details", {}).get("cached_tokens", 0)
     reasoning = chat.get("completion_tokens_details", {}).get("reasoning_tokens", 0)
     return {
         "input_tokens": chat["prompt_tokens"],
-        "input_tokens_details": {"cached_tokens": cached},
+        # Required by clients; the cache is written without a charge or a count.
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
         "output_tokens": chat["completion_tokens"],
         "output_tokens_details": {"reasoning_tokens": reasoning},
         "total_tokens": chat["total_tokens"],

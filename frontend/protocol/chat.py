@@ -104,9 +104,9 @@ class ChatBody(GenerationBody, ChatPrompt):
             raise RequestError("tool_choice is only allowed with tools", param="tool_choice")
         if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in self.tool_names():
             raise RequestError("tool_choice names a function that is not among tools", param="tool_choice")
-        if self.constraints():
+        if self.structured():
             raise RequestError(
-                "tool_choice that forces a call excludes response_format and structured outputs", param="tool_choice"
+                "tool_choice that forces a call excludes structured_outputs and guided_*", param="tool_choice"
             )
         return self
 

@@ -169,6 +169,11 @@ class GenerationBody(Body):
             given.append({"json_object": True})
         if self.response_format is not None and self.response_format.json_schema is not None:
             given.append({"json": self.response_format.json_schema.schema_})
+        return given + self.structured()
+
+    def structured(self) -> list[dict[str, Any]]:
+        """The constraints that `structured_outputs` and the fields `guided_*` give."""
+        given: list[dict[str, Any]] = []
         if self.structured_outputs is not None:
             given.append(self.structured_outputs.given())
         guided = {

@@ -58,6 +58,10 @@ class Plan(ABC):
     def usage_chunk(self) -> bytes:
         """Write the event with the token counts."""
 
+    def failure(self, error: BaseException) -> bytes:
+        """Write the events that end a stream with an error."""
+        return error_event(error_json(error))
+
     @abstractmethod
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         """Return the body of an answer that is not streamed. answers: one merged delta for each choice."""
@@ -173,7 +177,7 @@ class EventStream(Response):
             self._answer.metrics.fail(error)
             if describe(error)[0].status == 500:
                 logger.exception("request %s failed", self._answer.plan.id)
-            await writer.write(error_event(error_json(error)) + DONE, more=False)
+            await writer.write(self._answer.plan.failure(error) + DONE, more=False)
 
     async def _write_events(self, writer: StreamWriter) -> None:
         answer, plan = self._answer, self._answer.plan

@@ -322,6 +322,20 @@ async def test_tool_choice_is_sent(served: Serving, choice: object, wanted: str 
     assert call.messages.get("tool_choice") == choice
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+async def test_a_forced_call_may_come_with_a_response_format(served: Serving, choice: object) -> None:
+    """Some clients send both with every request; preprocessing lets the call win."""
+    format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    response = await served.chat(tools=TOOLS, tool_choice=choice, response_format=format_)
+    assert response.status_code == 200, response.text
+    sent = served.triton.calls[0]
+    assert (sent.messages["tool_choice"], sent.messages["response_format"]) == (choice, format_)
+    text = {"format": {"type": "json_object"}}
+    tool = {"type": "function"} | TOOLS[0]["function"]
+    body = {"input": "Hi", "tools": [tool], "tool_choice": "required", "text": text}
+    assert (await served.http.post("/v1/responses", json=body)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("fields", "wanted"),
     [

@@ -79,7 +79,7 @@ async def test_every_kind_of_item(served: Serving, streamed: bool) -> None:
     assert [item.call_id for item in answer.output[2:]] == ["call_0", "call_1"]
     assert {item.arguments for item in answer.output[2:]} == {'{"city": "Boston, MA"}'}
     assert answer.usage.output_tokens_details.reasoning_tokens == 2
-    assert answer.usage.input_tokens_details.cached_tokens == 4
+    assert answer.usage.input_tokens_details.to_dict() == {"cached_tokens": 4, "cache_write_tokens": 0}
     assert served.triton.calls[0].messages["tools"][0]["function"]["name"] == "get_weather"
 
 
@@ -107,6 +107,66 @@ async def test_length_is_incomplete(served: Serving) -> None:
     assert answer.status == "incomplete" and answer.incomplete_details.reason == "max_output_tokens"
     events = [event async for event in await served.openai.responses.create(model="model", input="Hi", stream=True)]
     assert events[-1].type == "response.incomplete" and events[-1].response.output_text == "Hel"
+
+
+def cut_after(*replies):
+    async def script(call: Call) -> AsyncIterator:
+        for one in replies:
+            yield one
+        yield finish("length", completion=1)
+
+    return script
+
+
+def calling(index: int, *pieces: str) -> list:
+    first = {"index": index, "id": f"call_{index}", "type": "function"}
+    start = reply(tool_calls=[first | {"function": {"name": "get_weather", "arguments": ""}}])
+    return [start, *(reply(tool_calls=[{"index": index, "function": {"arguments": piece}}]) for piece in pieces)]
+
+
+@pytest.mark.parametrize(
+    ("replies", "statuses"),
+    [
+        ([reply("Hel")], ["incomplete"]),
+        ([reply(reasoning_output="Let me")], ["incomplete"]),
+        ([reply(reasoning_output="Let me"), reply("Hel")], ["completed", "incomplete"]),
+        ([*calling(0, "{}"), *calling(1, '{"city": ', '"Bos')], ["completed", "incomplete"]),
+        (calling(0), ["incomplete"]),
+        # Nothing can follow a whole object, so the client may run this call.
+        ([reply("Hi"), *calling(0, '{"city": ', '"Boston"}')], ["completed", "completed"]),
+    ],
+)
+async def test_the_item_that_was_cut_is_incomplete(
+    served: Serving, streamed: bool, replies: list, statuses: list
+) -> None:
+    served.triton.script = cut_after(*replies)
+    if not streamed:
+        answer = await served.openai.responses.create(model="model", input="Hi", tools=[TOOL])
+    else:
+        stream = await served.openai.responses.create(model="model", input="Hi", tools=[TOOL], stream=True)
+        events = [event async for event in stream]
+        assert [event.item.status for event in events if event.type == "response.output_item.done"] == statuses
+        answer = events[-1].response
+    assert answer.status == "incomplete"
+    assert [item.status for item in answer.output] == statuses
+
+
+async def test_reasoning_is_in_a_content_part(served: Serving) -> None:
+    served.triton.script = everything
+    stream = await served.openai.responses.create(model="model", input="Hi", tools=[TOOL], stream=True)
+    events = [event async for event in stream]
+    of_reasoning = [e for e in events if getattr(e, "output_index", None) == 0]
+    assert [event.type.removeprefix("response.") for event in of_reasoning] == [
+        "output_item.added",
+        "content_part.added",
+        "reasoning_text.delta",
+        "reasoning_text.delta",
+        "reasoning_text.done",
+        "content_part.done",
+        "output_item.done",
+    ]
+    assert of_reasoning[1].part.to_dict() == {"type": "reasoning_text", "text": ""}
+    assert of_reasoning[-2].part.to_dict() == {"type": "reasoning_text", "text": "Let me think"}
 
 
 async def test_a_dialogue_with_tools(served: Serving) -> None:

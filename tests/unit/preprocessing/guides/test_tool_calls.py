@@ -74,7 +74,10 @@ class TestForcedCalls:
 
     def test_forced_calls_leave_no_room_for_another_form(self, accepts: Accepts) -> None:
         fields = {"tools": TOOLS, "response_format": {"type": "json_object"}}
-        assert not accepts(guide_of(QWEN3, tool_choice="required", **fields), "{}")
+        for choice in ("required", NAMED):
+            guide = guide_of(QWEN3, tool_choice=choice, **fields)
+            assert accepts(guide, WEATHER_CALL)
+            assert not accepts(guide, "{}")
 
     def test_a_model_without_tool_format(self) -> None:
         assert refused(AnswerFormat(), tools=TOOLS, tool_choice="required").param == "tools"
