@@ -20,7 +20,6 @@ from frontend.endpoints import health, models, openapi, tokenization
 from frontend.endpoints.chat import plan_chat
 from frontend.endpoints.completions import plan_completion
 from frontend.endpoints.responses import plan_response
-from frontend.endpoints.responses_input import response_error
 from frontend.errors import ApiError, ClientGone, error_response
 from frontend.serving.answer import answer
 from frontend.serving.service import Service
@@ -86,10 +85,7 @@ async def completions(request: Request) -> Response:
 
 async def responses(request: Request) -> Response:
     """POST /v1/responses."""
-    try:
-        return await answer(request, "responses", plan_response)
-    except (RequestError, ValidationError) as error:
-        raise response_error(error) from None
+    return await answer(request, "responses", plan_response)
 
 
 def _add_head(app: FastAPI) -> None:

@@ -11,7 +11,7 @@ import orjson
 from common.answer_options import AnswerOptions
 from common.errors import RequestError
 from frontend.endpoints.sampling import engine_parameters, sampling_inputs
-from frontend.protocol.chat import ChatBody, ChatPrompt
+from frontend.protocol.chat import AllowedToolsChoice, ChatBody, ChatPrompt
 from frontend.protocol.common import too_deep
 from frontend.protocol.messages import clean_messages
 from frontend.protocol.refused import REFUSED_IN_CHAT, refuse
@@ -51,6 +51,8 @@ def prompt_json(
     for name in ("tools", "tool_choice", "parallel_tool_calls") if body.tools else ():
         if raw.get(name) is not None:
             prompt[name] = raw[name]
+    if isinstance(body.tool_choice, AllowedToolsChoice):
+        prompt |= body.tool_choice.narrow(raw["tools"])
     if raw.get("response_format"):
         prompt["response_format"] = raw["response_format"]
     template = dict(body.chat_template_kwargs or {})

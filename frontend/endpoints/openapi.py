@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from common.chat.messages import DETAILS, ROLES
 from frontend import __version__
 from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
+from frontend.endpoints.responses_input import SAME, VERBOSITIES
 from frontend.errors import KINDS, REFUSALS
 from frontend.protocol.chat import MAX_MESSAGES, ChatBody
 from frontend.protocol.completions import CompletionBody
@@ -129,20 +130,25 @@ def _schemas() -> Schema:
 
 def _response_body(chat: Schema) -> Schema:
     """Describe the body that `frontend.endpoints.responses_input` reads; the fields that it passes on are a chat's."""
-    same = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "chat_template_kwargs", "enable_thinking")
-    named_tool = {"type": "object", "required": ["name"], "properties": {"type": {"const": "function"}, "name": TEXT}}
+    named_tool = {"type": "object", "required": ["type", "name"], "properties": {"type": {"const": "function"}}}
+    allowed = {"type": {"const": "allowed_tools"}, "mode": {"enum": ["auto", "required"]}}
+    allowed_tools = {"type": "object", "required": ["type", "mode", "tools"], "properties": allowed}
     text_format = {"type": "object", "required": ["type"], "properties": {"type": {"enum": list(_TEXT_FORMATS)}}}
+    verbosity = _or_null({"enum": list(VERBOSITIES)})
     return {
         "type": "object",
         "required": ["input"],
         "properties": {
-            **{name: chat[name] for name in same},
+            **{name: chat[name] for name in SAME},
             "input": {"anyOf": [TEXT, {"type": "array", "items": {"type": "object"}}]},
             "instructions": _or_null(TEXT),
             "max_output_tokens": chat["max_tokens"],
             "tools": _or_null({"type": "array", "items": {"type": "object", "required": ["type", "name"]}}),
-            "tool_choice": _or_null({"anyOf": [{"enum": ["auto", "none", "required"]}, named_tool]}),
-            "text": _or_null({"type": "object", "properties": {"format": text_format}}),
+            "tool_choice": _or_null({"anyOf": [{"enum": ["auto", "none", "required"]}, named_tool, allowed_tools]}),
+            "text": _or_null({"type": "object", "properties": {"format": text_format, "verbosity": verbosity}}),
+            "include": _or_null({"type": "array", "items": TEXT}),
+            "top_logprobs": chat["top_logprobs"],
+            "metadata": _or_null({"type": "object", "additionalProperties": TEXT}),
             "reasoning": _or_null({"type": "object", "properties": {"effort": chat["reasoning_effort"]}}),
         },
     }

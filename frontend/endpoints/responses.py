@@ -5,11 +5,12 @@ import time
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
 from frontend.endpoints.response_items import Event, Items
-from frontend.endpoints.responses_input import chat_body
+from frontend.endpoints.responses_input import chat_body, own_names
 from frontend.errors import error_json
 from frontend.protocol.common import too_deep
 from frontend.serving.answer import Plan, new_id
@@ -18,8 +19,13 @@ from frontend.triton.tensors import Delta
 
 
 async def plan_response(service: Service, raw: dict[str, Any]) -> "ResponsePlan":
-    """Validate the body and map it to tensors; `chat_body` lists the refused fields."""
-    return ResponsePlan(await plan_chat(service, chat_body(raw)), raw)
+    """Validate the body and map it to tensors; errors name the fields of this body."""
+    body = chat_body(raw)
+    try:
+        chat = await plan_chat(service, body)
+    except (RequestError, ValidationError) as error:
+        raise own_names(error, raw) from None
+    return ResponsePlan(chat, raw)
 
 
 class ResponsePlan(Plan):
@@ -34,6 +40,7 @@ class ResponsePlan(Plan):
         self.include_usage = True
         self.usage = chat.usage
         self._chat = chat
+        self._raw = raw
         self._items = Items()
         self._finish: str | None = None
         self._sequence = 0
@@ -48,11 +55,14 @@ class ResponsePlan(Plan):
             "parallel_tool_calls": raw.get("parallel_tool_calls") is not False,
             "previous_response_id": None,
             "store": False,
+            "reasoning": {"effort": (raw.get("reasoning") or {}).get("effort"), "summary": None},
             "temperature": raw.get("temperature"),
             "text": raw.get("text") or {"format": {"type": "text"}},
             "tool_choice": raw.get("tool_choice") or "auto",
             "tools": raw.get("tools") or [],
+            "top_logprobs": raw.get("top_logprobs") or 0,
             "top_p": raw.get("top_p"),
+            "truncation": "disabled",
             "error": None,
         }
         try:
@@ -60,6 +70,9 @@ class ResponsePlan(Plan):
         except orjson.JSONEncodeError:
             # The answer repeats fields of the request.
             raise RequestError("The request is nested too deeply", param=too_deep(self._about)) from None
+
+    def own_error(self, error: RequestError) -> RequestError:
+        return own_names(error, self._raw)
 
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)

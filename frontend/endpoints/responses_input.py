@@ -9,25 +9,33 @@ from pydantic import ValidationError
 from common.chat.messages import DETAILS
 from common.errors import RequestError
 from frontend.errors import describe
+from frontend.protocol.refused import REFUSED_IN_RESPONSES, refuse
 
-# Fields that would change the answer and are not supported: no responses are stored and no tools are run.
-REFUSED = ("previous_response_id", "conversation", "prompt", "background", "max_tool_calls", "top_logprobs")
-SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "chat_template_kwargs", "enable_thinking")
-# Field of a chat -> the field of a response that it is made from.
-_FIELDS = {
-    "messages": "input",
+# Fields of a chat that are taken unchanged.
+SAME = (
+    *("model", "stream", "temperature", "top_p", "top_k", "min_p", "seed", "logit_bias", "priority"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+    *("min_tokens", "ignore_eos", "stop", "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens"),
+    *("bad_words", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+    *("response_format", "parallel_tool_calls", "chat_template_kwargs", "enable_thinking", "reasoning_effort"),
+    *("separate_reasoning", "include_reasoning", "add_generation_prompt", "continue_final_message"),
+)
+# Field of a chat -> the field of a response that sets it, under which errors name it.
+RENAMED = {
     "max_tokens": "max_output_tokens",
-    "response_format": "text.format",
+    "messages": "input",
     "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
 }
+LOGPROBS = "message.output_text.logprobs"
+ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 TEXT_PARTS = ("input_text", "output_text", "text")
+VERBOSITIES = ("low", "medium", "high")
 
 
 def chat_body(raw: dict[str, Any]) -> dict[str, Any]:
     """Convert a body; it is then checked as a chat body. Raises RequestError naming a field that is not supported."""
-    for name in REFUSED:
-        if raw.get(name):
-            raise RequestError(f"'{name}' is not supported", param=name)
+    refuse(raw, REFUSED_IN_RESPONSES)
     body = {name: raw[name] for name in SAME if raw.get(name) is not None}
     body["messages"] = _messages(raw)
     if raw.get("max_output_tokens") is not None:
@@ -36,25 +44,59 @@ def chat_body(raw: dict[str, Any]) -> dict[str, Any]:
         body["tools"] = [_tool(tool, index) for index, tool in enumerate(_list(raw["tools"], "tools"))]
     if raw.get("tool_choice") is not None:
         body["tool_choice"] = _tool_choice(raw["tool_choice"])
-    text_format = _object(raw.get("text"), "text").get("format")
-    if text_format is not None:
-        body["response_format"] = _response_format(_object(text_format, "text.format"))
     effort = _object(raw.get("reasoning"), "reasoning").get("effort")
     if effort is not None:
         body["reasoning_effort"] = effort
-    return body
+    _read_metadata(raw)
+    return body | _text(raw) | _logprobs(raw)
 
 
-def response_error(error: RequestError | ValidationError) -> RequestError | ValidationError:
-    """Return the error of a chat with the name that the field has in a response."""
-    _, message, param = describe(error)
-    chat = re.split(r"[.\[]", param or "", maxsplit=1)[0]
-    if chat not in _FIELDS:
-        return error
-    # The positions in `messages` are not those in `input`.
-    name = re.compile(rf"\b{chat}(\[\d+\])?")
+def own_names(error: RequestError | ValidationError, raw: dict[str, Any]) -> RequestError:
+    """Return an error of the converted chat body with the names of the fields of `raw`, the body that was converted."""
+    _, message, given = describe(error)
+    param, own = given or "", given
+    chat_name = re.split(r"[.\[]", param)[0]
+    if chat_name == "tools":
+        own = re.sub(r"^(tools\[\d+\])\.function\b", r"\1", param)
+    elif chat_name in RENAMED and raw.get(chat_name) is None:
+        # The items are not numbered as the messages are.
+        own = "input" if chat_name == "messages" else RENAMED[chat_name] + param.removeprefix(chat_name)
+    if param and own:
+        message = message.replace(param, own, 1)
     kind = error.kind if isinstance(error, RequestError) else "invalid_request"
-    return RequestError(name.sub(_FIELDS[chat], message), kind=kind, param=name.sub(_FIELDS[chat], param or ""))
+    return RequestError(message, kind=kind, param=own)
+
+
+def _text(raw: dict[str, Any]) -> dict[str, Any]:
+    """Read `text`: the format as that of a chat. The verbosity is a hint, which is not followed."""
+    text = _object(raw.get("text"), "text")
+    if text.get("verbosity") is not None and text["verbosity"] not in VERBOSITIES:
+        raise RequestError(f"text.verbosity must be one of {', '.join(VERBOSITIES)}", param="text.verbosity")
+    if text.get("format") is None:
+        return {}
+    if raw.get("response_format") is not None:
+        raise RequestError("give only one of text.format and response_format", param="text.format")
+    return {"response_format": _response_format(_object(text["format"], "text.format"))}
+
+
+def _logprobs(raw: dict[str, Any]) -> dict[str, Any]:
+    include = _list(raw["include"], "include") if raw.get("include") is not None else []
+    if not all(isinstance(one, str) for one in include):
+        raise RequestError("include must be a list of texts", param="include")
+    if LOGPROBS in include:
+        return {"logprobs": True, "top_logprobs": raw.get("top_logprobs")}
+    if raw.get("top_logprobs"):
+        raise RequestError(f"top_logprobs is only allowed with {LOGPROBS} in include", param="top_logprobs")
+    return {}
+
+
+def _read_metadata(raw: dict[str, Any]) -> None:
+    """Check the fields that the answer repeats and nothing else reads."""
+    metadata = _object(raw.get("metadata"), "metadata")
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise RequestError("the values of metadata must be texts", param="metadata")
+    if not isinstance(raw.get("instructions"), str | None):
+        raise RequestError("instructions must be a text", param="instructions")
 
 
 def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,7 +115,7 @@ def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], where: str) -> None:
-    kind = item.get("type", "message")
+    kind = item.get("type") or ("item_reference" if "id" in item and "role" not in item else "message")
     if kind == "message":
         messages.append({"role": item.get("role"), "content": _content(item.get("content"), where)})
     elif kind == "function_call":
@@ -87,8 +129,14 @@ def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], where: str) 
     elif kind == "function_call_output":
         content = _content(item.get("output"), where)
         messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
+    elif kind == "item_reference":
+        raise RequestError(
+            f"{where} is an item_reference, but no responses are stored: send the item itself. Clients do so with "
+            "the option store: false",
+            param="input",
+        )
     elif kind != "reasoning":  # reasoning of earlier turns is dropped, as the chat templates do
-        raise RequestError(f"{where}: items of this type are not supported", param="input")
+        raise RequestError(f"{where}.type must be one of {', '.join(ITEMS)}", param="input")
 
 
 def _content(content: Any, where: str) -> Any:
@@ -99,10 +147,10 @@ def _content(content: Any, where: str) -> Any:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind in TEXT_PARTS:
             parts.append({"type": "text", "text": part.get("text")})
+        elif kind == "refusal":  # a part of an earlier answer
+            parts.append({"type": "refusal", "refusal": part.get("refusal")})
         elif kind == "input_image":
             parts.append({"type": "image_url", "image_url": _image(part, where)})
-        elif kind == "refusal":  # A part of an earlier answer.
-            parts.append({"type": "refusal", "refusal": part.get("refusal")})
         else:
             raise RequestError(f"{where}.content: only text and image parts are supported", param="input")
     return parts
@@ -127,8 +175,15 @@ def _tool(tool: Any, index: int) -> dict[str, Any]:
 
 def _tool_choice(choice: Any) -> Any:
     if isinstance(choice, dict) and choice.get("type") == "function":
-        return {"type": "function", "function": {"name": choice.get("name")}}
+        return _named(choice)
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        tools = [_named(tool) if isinstance(tool, dict) else tool for tool in _list(choice.get("tools"), "tool_choice")]
+        return {"type": "allowed_tools", "allowed_tools": {"mode": choice.get("mode"), "tools": tools}}
     return choice
+
+
+def _named(function: dict[str, Any]) -> dict[str, Any]:
+    return {"type": function.get("type"), "function": {"name": function.get("name")}}
 
 
 def _response_format(text_format: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from common.errors import RequestError
 from frontend.endpoints.chat import prompt_json
 from frontend.protocol.messages import clean_messages
+from frontend.protocol.refused import REFUSED_IN_TOKENIZE, refuse
 from frontend.protocol.tokenize import DetokenizeBody, TokenizeChatBody, TokenizeTextBody
 from frontend.serving.service import Service
 
@@ -43,6 +44,7 @@ async def _tokenize_text(service: Service, raw: dict[str, Any]) -> list[int]:
 
 
 async def _tokenize_chat(service: Service, raw: dict[str, Any]) -> list[int]:
+    refuse(raw, REFUSED_IN_TOKENIZE)
     body = TokenizeChatBody.model_validate(raw)
     service.model_name(body.model)
     messages, urls = clean_messages(body.messages)

@@ -43,17 +43,62 @@ class NamedTool(Body):
     function: NamedFunction
 
 
+class AllowedTools(Body):
+    """Some of the request's tools, and whether one of them must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MAX_TOOLS)]
+
+
+class AllowedToolsChoice(Body):
+    """A `tool_choice` that allows some of the request's tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+    def narrow(self, tools: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the allowed ones of a request's `tools`, and the `tool_choice` that says the same with them."""
+        names = {tool.function.name for tool in self.allowed_tools.tools}
+        allowed = [tool for tool in tools if tool["function"]["name"] in names]
+        return {"tools": allowed, "tool_choice": self.allowed_tools.mode}
+
+
 class ChatPrompt(Body):
     """The fields that determine the prompt, which /tokenize has too."""
 
     model: str | None = None
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | AllowedToolsChoice | None = None
+    parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+
+    @field_validator("tool_choice", mode="wrap")
+    @classmethod
+    def _known_choice(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValueError:
+            raise ValueError("must be auto, none, required, a function by name or allowed_tools") from None
+
+    @model_validator(mode="after")
+    def _tools_agree(self) -> "ChatPrompt":
+        if self.tool_choice in (None, "none", "auto"):
+            return self
+        if not self.tools:
+            raise RequestError("tool_choice is only allowed with tools", param="tool_choice")
+        named: list[NamedTool] = []
+        if isinstance(self.tool_choice, NamedTool):
+            named = [self.tool_choice]
+        elif isinstance(self.tool_choice, AllowedToolsChoice):
+            named = self.tool_choice.allowed_tools.tools
+        if not {tool.function.name for tool in named} <= {tool.function.name for tool in self.tools}:
+            raise RequestError("tool_choice names a function that is not among tools", param="tool_choice")
+        return self
 
     @model_validator(mode="after")
     def _one_ending(self) -> "ChatPrompt":
@@ -72,6 +117,14 @@ class ChatPrompt(Body):
             return asked
         return False if self.reasoning_effort == "none" else default
 
+    def tool_choice_name(self) -> str:
+        """`tool_choice` in the form of AnswerOptions."""
+        if isinstance(self.tool_choice, AllowedToolsChoice):
+            return self.tool_choice.allowed_tools.mode
+        if isinstance(self.tool_choice, NamedTool):
+            return f"function:{self.tool_choice.function.name}"
+        return self.tool_choice or "auto"
+
 
 class ChatBody(GenerationBody, ChatPrompt):
     """The whole body of a chat completion."""
@@ -80,31 +133,15 @@ class ChatBody(GenerationBody, ChatPrompt):
     max_completion_tokens: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
     separate_reasoning: bool | None = None
     include_reasoning: bool | None = None
     echo: bool | None = None
 
-    @field_validator("tool_choice", mode="wrap")
-    @classmethod
-    def _known_choice(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return validate(value)
-        except ValueError:
-            raise ValueError("must be auto, none, required or a function by name") from None
-
     @model_validator(mode="after")
-    def _tools_agree(self) -> "ChatBody":
+    def _constraints_agree(self) -> "ChatBody":
         if self.top_logprobs and not self.logprobs:
             raise RequestError("top_logprobs is only allowed with logprobs", param="top_logprobs")
-        if self.tool_choice in (None, "none", "auto"):
-            return self
-        if not self.tools:
-            raise RequestError("tool_choice is only allowed with tools", param="tool_choice")
-        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in self.tool_names():
-            raise RequestError("tool_choice names a function that is not among tools", param="tool_choice")
-        if self.structured():
+        if self.tool_choice_name() not in ("none", "auto") and self.structured():
             raise RequestError(
                 "tool_choice that forces a call excludes structured_outputs and guided_*", param="tool_choice"
             )
@@ -120,13 +157,3 @@ class ChatBody(GenerationBody, ChatPrompt):
     def length(self) -> int | None:
         """Maximum number of tokens to generate; None for the rest of the context."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
-
-    def tool_names(self) -> set[str]:
-        """The names of the functions in `tools`."""
-        return {tool.function.name for tool in self.tools or ()}
-
-    def tool_choice_name(self) -> str:
-        """`tool_choice` in the form of AnswerOptions."""
-        if isinstance(self.tool_choice, NamedTool):
-            return f"function:{self.tool_choice.function.name}"
-        return self.tool_choice or "auto"

@@ -42,9 +42,8 @@ REFUSED_IN_CHAT: dict[str, tuple[Any, ...]] = _COMMON | {
     "guided_decoding_disable_any_whitespace": (False,),
     "mm_processor_kwargs": ({},),
     "modalities": (["text"],),
-    "prediction": (),
     "suffix": ("",),
-    "verbosity": ("medium",),
+    "verbosity": ("low", "medium", "high"),  # a hint, which need not be followed
     "web_search_options": (),
 }
 
@@ -54,7 +53,43 @@ REFUSED_IN_COMPLETIONS: dict[str, tuple[Any, ...]] = _COMMON | {
     "suffix": ("",),
 }
 
-_HINTS = {"functions": "use 'tools'", "function_call": "use 'tool_choice'", "best_of": "use 'n'"}
+# Fields of chats that responses name differently or do not have, and those that need stored responses.
+REFUSED_IN_RESPONSES: dict[str, tuple[Any, ...]] = REFUSED_IN_CHAT | {
+    "background": (False,),
+    "conversation": ("", {}),
+    "echo": (False,),
+    "logprobs": (False,),
+    "max_completion_tokens": (),
+    "max_tokens": (),
+    "messages": (),
+    "n": (1,),
+    "previous_response_id": ("",),
+    "prompt": ("", {}),
+}
+
+# Fields of chats that change the prompt; /tokenize has no use for the others.
+REFUSED_IN_TOKENIZE: dict[str, tuple[Any, ...]] = {
+    name: REFUSED_IN_CHAT[name]
+    for name in (
+        "chat_template",
+        "documents",
+        "function_call",
+        "functions",
+        "mm_processor_kwargs",
+        "truncate_prompt_tokens",
+    )
+}
+
+_HINTS = {
+    "best_of": "use 'n'",
+    "function_call": "use 'tool_choice'",
+    "functions": "use 'tools'",
+    "logprobs": "use 'include' with message.output_text.logprobs",
+    "max_completion_tokens": "use 'max_output_tokens'",
+    "max_tokens": "use 'max_output_tokens'",
+    "messages": "use 'input'",
+    "previous_response_id": "no responses are stored, send the earlier items in 'input'",
+}
 
 
 def refuse(body: Mapping[str, Any], table: Mapping[str, tuple[Any, ...]]) -> None:

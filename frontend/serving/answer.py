@@ -7,14 +7,15 @@
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import orjson
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
+from common.errors import RequestError
 from frontend import __version__
 from frontend.errors import ClientGone, SlowReader, describe, error_json
 from frontend.serving.admission import AdmittedRequest
@@ -62,6 +63,10 @@ class Plan(ABC):
         """Write the events that end a stream with an error."""
         return error_event(error_json(error))
 
+    def own_error(self, error: RequestError) -> RequestError:
+        """Return an error from behind the plan with the names that the request's fields have at this endpoint."""
+        return error
+
     @abstractmethod
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         """Return the body of an answer that is not streamed. answers: one merged delta for each choice."""
@@ -90,16 +95,30 @@ async def answer(
         admitted = await stack.enter_async_context(service.admission.admit(request, endpoint))
         async with admitted.cancel_scope.cancellable():
             plan = await make_plan(service, admitted.body)
-            generation = await service.generate(plan.requests, plan.id, plan.image_urls)
+            with _own_errors(plan):
+                generation = await service.generate(plan.requests, plan.id, plan.image_urls)
             stack.callback(generation.close)
             await generation.start()
         admitted.cancel_scope.attach(generation)
         admitted.metrics.usage = plan.usage
-        started = _Answer(plan, generation, await generation.next(), admitted)
+        with _own_errors(plan):
+            first = await generation.next()
+        started = _Answer(plan, generation, first, admitted)
         if plan.stream:
             stack.enter_context(service.write_throttle)
             return EventStream(started, service, stack.pop_all())
         return Response(orjson.dumps(await started.whole()), media_type="application/json")
+
+
+@contextmanager
+def _own_errors(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except RequestError as error:
+        own = plan.own_error(error)
+        if own is error:
+            raise
+        raise own from error
 
 
 class _Answer:

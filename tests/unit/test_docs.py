@@ -16,12 +16,12 @@ from engines.engine import STATISTICS
 from families.detection import FAMILIES
 from families.stylers.base import Styler
 from frontend.endpoints import openapi
-from frontend.endpoints.responses_input import REFUSED, SAME
+from frontend.endpoints.responses_input import RENAMED, SAME
 from frontend.errors import KINDS, REFUSALS
 from frontend.protocol.chat import ChatBody
 from frontend.protocol.common import GenerationBody
 from frontend.protocol.completions import CompletionBody
-from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS
+from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS, REFUSED_IN_RESPONSES
 from frontend.settings import ENV_PREFIX, Settings
 from frontend.telemetry import metrics
 from scripts.cli import build
@@ -192,13 +192,18 @@ def test_the_fields_of_requests() -> None:
     assert chat == set(ChatBody.model_fields)
     own = {code for cells in rows(section("api.md", "Completions")) for code in codes(cells[0])}
     assert own == set(CompletionBody.model_fields) - set(GenerationBody.model_fields)
-    assert {*SAME, *REFUSED} <= set(codes(section("api.md", "Responses")))
+    responses = section("api.md", "Responses")
+    unchanged = responses.partition("taken as they are:")[2].partition("\n\n")[0]
+    assert codes(unchanged) == list(SAME)
+    assert set(RENAMED.values()) <= {code for cells in rows(responses) for code in codes(cells[0])}
 
 
 def test_the_refused_fields() -> None:
-    both, chat = section("api.md", "Refused fields").split("Only in chat:")
+    both, others = section("api.md", "Refused fields").split("Only in chat:")
+    chat, responses = others.split("In responses those of chat, and:")
     assert set(codes(both)) == set(REFUSED_IN_COMPLETIONS)
     assert set(codes(chat)) == set(REFUSED_IN_CHAT) - set(REFUSED_IN_COMPLETIONS)
+    assert set(codes(responses)) == set(REFUSED_IN_RESPONSES) - set(REFUSED_IN_CHAT)
 
 
 def test_the_errors() -> None:

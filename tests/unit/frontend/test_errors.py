@@ -90,6 +90,17 @@ REFUSED_CHATS = [
     ({"tool_choice": "required"}, "tool_choice", "tools"),
     ({"tools": [TOOL], "tool_choice": "sometimes"}, "tool_choice", "auto"),
     ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice", "among tools"),
+    (
+        {
+            "tools": [TOOL],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "g"}}]},
+            },
+        },
+        "tool_choice",
+        "among tools",
+    ),
     ({"tools": [TOOL], "tool_choice": "required", "guided_regex": "a"}, "tool_choice", "excludes"),
     ({"response_format": {"type": "yaml"}}, "response_format", "json_object"),
     ({"response_format": {"type": "json_schema"}}, "response_format", "json_schema"),
@@ -104,7 +115,7 @@ REFUSED_CHATS = [
     ({"logits_processors": ["x"]}, "logits_processors", ""),
     ({"modalities": ["text", "audio"]}, "modalities", ""),
     ({"audio": {"voice": "a"}}, "audio", ""),
-    ({"prediction": {"type": "content"}}, "prediction", ""),
+    ({"verbosity": "loud"}, "verbosity", ""),
     ({"web_search_options": {}}, "web_search_options", ""),
     ({"chat_template": "{{ x }}"}, "chat_template", ""),
     ({"prompt_logprobs": 1}, "prompt_logprobs", ""),
@@ -224,6 +235,7 @@ async def test_parameters_that_only_python_engines_read(path: str, fields: dict,
         (CHAT, {"guided_json": DEEP(300)}, "guided_json"),
         ("/v1/responses", {"text": {"format": {"type": "json_object"}}}, "text.format"),
         ("/v1/responses", {"metadata": DEEP(300)}, "metadata"),
+        ("/v1/responses", {"tools": [{"type": "function", "name": "f", "more": DEEP(300)}]}, None),
     ],
 )
 async def test_a_request_that_is_refused_for_another_reason_fetches_no_image(

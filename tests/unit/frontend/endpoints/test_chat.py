@@ -322,6 +322,18 @@ async def test_tool_choice_is_sent(served: Serving, choice: object, wanted: str 
     assert call.messages.get("tool_choice") == choice
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+async def test_allowed_tools(served: Serving, mode: str) -> None:
+    allowed = [{"type": "function", "function": {"name": "get_postcode"}}]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": allowed}}
+    for path in (CHAT, "/tokenize"):
+        response = await served.http.post(path, json=HELLO | {"tools": TOOLS, "tool_choice": choice})
+        assert response.status_code == 200, response.text
+    for call in served.triton.calls:
+        assert (call.messages["tools"], call.messages["tool_choice"]) == (TOOLS[1:], mode)
+    assert served.triton.calls[0].parameters.get("tool_choice", "auto") == mode
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
 async def test_a_forced_call_may_come_with_a_response_format(served: Serving, choice: object) -> None:
     """Some clients send both with every request; preprocessing lets the call win."""

@@ -2,15 +2,19 @@
 """`/v1/responses` with the official client, whole and streamed."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from common.chat.request import ChatRequest
+from frontend.endpoints.responses_input import LOGPROBS, RENAMED, SAME
+from frontend.protocol.chat import ChatBody
+from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_RESPONSES
 from tests.fakes.fake_triton import REFUSAL, Call, failure, finish, reply
 from tests.fakes.frontend_server import Serving, serving
+from tests.support.doc_blocks import codes, rows, section
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -230,6 +234,26 @@ async def test_format_choice_and_effort(served: Serving) -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input"),
         ({"input": "Hi", "text": "plain"}, "text"),
         ({"input": "Hi", "max_output_tokens": 0}, "max_output_tokens"),
+        ({"input": "Hi", "max_tokens": 5}, "max_tokens"),
+        ({"input": "Hi", "messages": []}, "messages"),
+        ({"input": "Hi", "n": 2}, "n"),
+        ({"input": "Hi", "logprobs": True}, "logprobs"),
+        ({"input": "Hi", "prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"input": "Hi", "top_logprobs": 2}, "top_logprobs"),
+        ({"input": "Hi", "include": [LOGPROBS], "top_logprobs": 21}, "top_logprobs"),
+        ({"input": "Hi", "include": "x"}, "include"),
+        ({"input": "Hi", "metadata": {"a": 1}}, "metadata"),
+        ({"input": "Hi", "instructions": ["x"]}, "instructions"),
+        ({"input": "Hi", "text": {"verbosity": "loud"}}, "text.verbosity"),
+        ({"input": "Hi", "text": {"format": {"type": "yaml"}}}, "text.format"),
+        ({"input": "Hi", "text": {"format": {"type": "text"}}, "response_format": {"type": "text"}}, "text.format"),
+        ({"input": "Hi", "response_format": {"type": "yaml"}}, "response_format"),
+        ({"input": "Hi", "reasoning": {"effort": "colossal"}}, "reasoning.effort"),
+        ({"input": [{"role": "user"}]}, "input"),
+        ({"input": [{"type": "web_search_call"}]}, "input"),
+        ({"input": "Hi", "tools": [TOOL | {"name": "a b"}]}, "tools[0].name"),
+        ({"input": "Hi", "stop": ["a"] * 17}, "stop"),
+        ({"input": "Hi", "guided_choice": []}, "guided_choice"),
     ],
 )
 async def test_refused(served: Serving, fields: dict, param: str) -> None:
@@ -246,3 +270,130 @@ async def test_an_error_of_triton_names_the_field_of_a_response(served: Serving,
     response = await served.http.post("/v1/responses", json={"input": "Hi", "stream": streamed})
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (400, "input", "context_length_exceeded")
+
+
+@pytest.mark.parametrize("item", [{"type": "item_reference", "id": "msg-1"}, {"id": "msg-1"}])
+async def test_a_reference_to_an_item_is_told_the_remedy(served: Serving, item: dict) -> None:
+    response = await served.http.post("/v1/responses", json={"input": [item]})
+    assert response.status_code == 400
+    message = response.json()["error"]["message"]
+    assert "input[0] is an item_reference" in message and "store: false" in message
+
+
+ENDPOINTS = {
+    "chat": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+    "completions": ("/v1/completions", {"prompt": "Hi"}),
+    "responses": ("/v1/responses", {"input": "Hi"}),
+}
+
+
+@pytest.mark.parametrize("cells", rows(section("api.md", "Hints")), ids=lambda cells: cells[0].strip("`"))
+async def test_the_hints_of_the_documentation_are_accepted(served: Serving, cells: list[str]) -> None:
+    [name] = codes(cells[0])
+    for endpoint in cells[1].split(", "):
+        path, body = ENDPOINTS[endpoint]
+        for value in codes(cells[2]):
+            response = await served.http.post(path, json=body | {name: json.loads(value)})
+            assert response.status_code == 200, response.text
+
+
+async def test_every_field_of_a_chat_is_taken_or_refused() -> None:
+    """None is ignored, because an answer without it would be another answer."""
+    given_otherwise = {"tools", "tool_choice", "top_logprobs", *RENAMED}
+    # Both only concern what a stream tells of its usage, which the last event always has.
+    assert set(ChatBody.model_fields) == {*SAME, *given_otherwise, "stream_options"} | (
+        set(REFUSED_IN_RESPONSES) & set(ChatBody.model_fields)
+    )
+    assert set(REFUSED_IN_CHAT) <= set(REFUSED_IN_RESPONSES)
+
+
+@pytest.mark.parametrize(
+    ("fields", "inputs", "parameters"),
+    [
+        ({"ignore_eos": True, "min_tokens": 3}, {"end_id": [-1], "min_tokens": [3]}, {}),
+        ({"stop": ["x"], "bad_words": ["y"]}, {"bad_words": [b"y"]}, {"stop": '["x"]'}),
+        ({"seed": 5, "top_k": 3, "logit_bias": {"7": -1}}, {"seed": [5], "top_k": [3], "logit_bias_ids": [7]}, {}),
+        (
+            {"include": [LOGPROBS], "top_logprobs": 2},
+            {"return_log_probs": [True]},
+            {"logprobs": True, "top_logprobs": 2},
+        ),
+    ],
+)
+async def test_fields_of_a_chat_reach_triton(served: Serving, fields: dict, inputs: dict, parameters: dict) -> None:
+    response = await served.http.post("/v1/responses", json={"input": "Hi"} | fields)
+    assert response.status_code == 200, response.text
+    call = served.triton.calls[0]
+    assert {name: call.inputs[name] for name in inputs} == inputs
+    assert {name: call.parameters[name] for name in parameters} == parameters
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"guided_choice": ["Rome"]},
+        {"structured_outputs": {"choice": ["Rome"]}},
+        {"response_format": {"type": "json_object"}},
+    ],
+)
+async def test_constraints_of_a_chat_are_kept(served: Serving, fields: dict) -> None:
+    response = await served.http.post("/v1/responses", json={"input": "Hi"} | fields)
+    assert response.status_code == 200, response.text
+    sent = served.triton.calls[0].messages
+    wanted = fields if "guided_choice" not in fields else {"structured_outputs": {"choice": ["Rome"]}}
+    assert {name: sent[name] for name in wanted} == wanted
+
+
+def entry(text: str) -> dict:
+    return {"token": text, "logprob": -0.5, "bytes": list(text.encode()), "top_logprobs": []}
+
+
+def thinking_in(*groups: tuple[str, ...]) -> Callable[[Call], AsyncIterator]:
+    """A script of an answer with reasoning, in groups of tokens per response."""
+
+    async def script(call: Call) -> AsyncIterator:
+        place = "reasoning_output"
+        for group in groups:
+            texts = {"reasoning_output": "", "text": ""}
+            for token in group:
+                if token == "</think>":
+                    place = "text"
+                elif token != "<end>":
+                    texts[place] += token
+            yield reply(texts.pop("text"), **texts, logprobs=[entry(token) for token in group])
+        yield finish()
+
+    return script
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
+async def test_log_probabilities_are_those_of_the_message(served: Serving, streamed: bool, together: bool) -> None:
+    tokens = ("Paris", " is", " it", "</think>", "Paris", " is", " 世", "界", "<end>")
+    served.triton.script = thinking_in(*([tokens] if together else [(token,) for token in tokens]))
+    answer = await ask(served, streamed, input="Hi", include=[LOGPROBS])
+    [part] = answer.output[1].content
+    assert part.text == "Paris is 世界"
+    assert [one.token for one in part.logprobs] == ["Paris", " is", " 世", "界"]
+
+
+async def test_an_earlier_refusal_may_be_sent_back(served: Serving) -> None:
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]},
+        {"role": "user", "content": "Why?"},
+    ]
+    response = await served.http.post("/v1/responses", json={"input": turns})
+    assert response.status_code == 200, response.text
+    assert "I cannot." in str(served.triton.calls[0].messages["messages"][1]["content"])
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+async def test_allowed_tools(served: Serving, mode: str) -> None:
+    tools = [TOOL, TOOL | {"name": "get_postcode"}, TOOL | {"name": "get_time"}]
+    allowed = [{"type": "function", "name": name} for name in ("get_time", "get_weather")]
+    choice = {"type": "allowed_tools", "mode": mode, "tools": allowed}
+    answer = await served.openai.responses.create(model="model", input="Hi", tools=tools, tool_choice=choice)
+    assert len(answer.tools) == 3 and answer.tool_choice.mode == mode
+    call = served.triton.calls[0]
+    assert [tool["function"]["name"] for tool in call.messages["tools"]] == ["get_weather", "get_time"]
+    assert call.messages["tool_choice"] == mode and call.parameters.get("tool_choice", "auto") == mode
