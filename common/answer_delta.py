@@ -27,13 +27,13 @@ def _output(name: str, encoding: Encoding, default: Any = None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class AnswerDelta:
-    """The addition to one answer. Several are merged by joining texts and lists; of other fields the first is kept.
+    """The addition to one answer. Several are merged by joining texts and lists; of counts the last is kept.
 
     tool_calls: OpenAI tool-call deltas; the first of a call has id, type and name, the others arguments.
     logprobs: one OpenAI chat logprob entry per id. prompt_logprobs: one per id of the prompt.
     finish_reason: with the last delta "stop", "length", "tool_calls", "cancelled" or "timeout".
     completion_tokens: ids consumed, the end id included. reasoning_tokens: those inside the reasoning, without its
-    tags. Both only with finish_reason.
+    tags. Both with finish_reason, and before it only if `AnswerOptions.continuous_usage` asks for the counts so far.
     prompt_tokens, cached_tokens: of the prompt, and those found in the KV cache; sent by the engine itself.
     error: a failed answer, as `RequestError.encode` writes it.
     """

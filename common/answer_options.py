@@ -31,6 +31,7 @@ class AnswerOptions:
         chat through the ensemble `preprocessing` sets it from the rendered prompt.
     tools: the request offered tools, so tool calls are parsed.
     tool_choice: "auto", "none", "required" or "function:<name>".
+    continuous_usage: send the counts of tokens so far with every delta, not only with the last.
     logprobs: send the output `logprobs`, with `top_logprobs` alternatives per token.
     """
 
@@ -47,6 +48,7 @@ class AnswerOptions:
     tool_choice: str = "auto"
     logprobs: bool = False
     top_logprobs: int = 0
+    continuous_usage: bool = False
 
     def to_parameters(self) -> dict[str, Parameter]:
         """The fields that differ from their defaults as Triton request parameters."""

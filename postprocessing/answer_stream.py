@@ -101,18 +101,18 @@ class AnswerStream:
             events += self._flush()
         text, reasoning, tool_calls = _fields(events)
         self._called = self._called or bool(tool_calls)
-        if not matched and engine_finish is None:
+        self._finished = matched or engine_finish is not None
+        if not self._finished and not self._options.continuous_usage:
             return StreamDelta(text, reasoning, tool_calls, entries)
-        self._finished = True
         return StreamDelta(
             text,
             reasoning,
             tool_calls,
             entries,
-            finish_reason=self._finish_reason(engine_finish),
+            finish_reason=self._finish_reason(engine_finish) if self._finished else None,
             completion_tokens=self._completion_tokens,
             reasoning_tokens=self._reasoning_tokens,
-            stop_engine=engine_finish is None,
+            stop_engine=self._finished and engine_finish is None,
         )
 
     def _consume(self, token_id: int, events: list[Event], *, end: bool) -> None:

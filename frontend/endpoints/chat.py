@@ -99,6 +99,7 @@ def _options(body: ChatBody, thinking: bool | None, inline_reasoning: bool) -> A
         tool_choice=body.tool_choice_name() if body.tools else "auto",
         logprobs=bool(body.logprobs),
         top_logprobs=body.top_logprobs or 0,
+        continuous_usage=body.continuous_usage,
     )
 
 
@@ -128,6 +129,8 @@ class ChatPlan(Plan):
 
     def first_chunks(self) -> bytes:
         role = orjson.dumps({"role": "assistant", "content": ""})
+        if self._body.continuous_usage:
+            self._frames.set_usage(self.usage.so_far(0, begun=False))
         frames = [self._frames.chunk(choice, b'"delta"', role) for choice in range(len(self.requests))]
         if self._echo:
             echo = b'{"content":' + orjson.dumps(self._echo) + b"}"
@@ -136,6 +139,8 @@ class ChatPlan(Plan):
 
     def chunks(self, choice: int, delta: Delta) -> bytes:
         """Write reasoning, content and each tool call as separate chunks, because clients read one kind per chunk."""
+        if self._body.continuous_usage:
+            self._frames.set_usage(self.usage.so_far(choice))
         logprobs = _logprobs_json(delta)
         values: list[bytes] = []
         if delta.reasoning:

@@ -61,6 +61,7 @@ def _parameters(body: CompletionBody) -> dict[str, Parameter]:
         skip_special_tokens=body.skip_special_tokens is not False,
         logprobs=body.logprobs is not None,
         top_logprobs=body.logprobs or 0,
+        continuous_usage=body.continuous_usage,
     )
     parameters = engine_parameters(body) | options.to_parameters()
     if body.echo and body.logprobs is not None:
@@ -98,9 +99,16 @@ class CompletionPlan(Plan):
 
     def first_chunks(self) -> bytes:
         echoes = [(choice, echo) for choice, echo in enumerate(self._echoes) if echo]
-        return b"".join(self._frames.chunk(choice, b'"text"', orjson.dumps(echo)) for choice, echo in echoes)
+        frames: list[bytes] = []
+        for choice, echo in echoes:
+            if self._body.continuous_usage:
+                self._frames.set_usage(self.usage.so_far(choice, begun=False))
+            frames.append(self._frames.chunk(choice, b'"text"', orjson.dumps(echo)))
+        return b"".join(frames)
 
     def chunks(self, choice: int, delta: Delta) -> bytes:
+        if self._body.continuous_usage:
+            self._frames.set_usage(self.usage.so_far(choice))
         frames: list[bytes] = []
         if delta.text or delta.logprobs:
             logprobs = b"null"

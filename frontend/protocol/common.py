@@ -44,6 +44,7 @@ class StreamOptions(Body):
     """`stream_options`."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 class StructuredOutputs(Body):
@@ -161,6 +162,13 @@ class GenerationBody(Body):
     def constraint_field(self) -> str:
         """The field that the constraint is in; response_format if there is none."""
         return next((name for name in _CONSTRAINTS if getattr(self, name) is not None), "response_format")
+
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether every chunk of a stream holds the usage so far; as in vLLM, only together with `include_usage`."""
+        return (
+            self.include_usage and self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
+        )
 
     def constraints(self) -> list[dict[str, Any]]:
         """The constraints on the form of the answer, each as a field of `structured_outputs`."""

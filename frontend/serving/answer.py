@@ -200,11 +200,13 @@ class EventStream(Response):
 
     async def _write_events(self, writer: StreamWriter) -> None:
         answer, plan = self._answer, self._answer.plan
+        deltas = await answer.deltas()  # received before the response began, with the prompt's count
         waiting = plan.first_chunks()
-        while (deltas := await answer.deltas()) is not None:
+        while deltas is not None:
             waiting += b"".join([plan.chunks(choice, delta) for choice, delta in deltas.items()])
             if waiting and answer.running:
                 await writer.write(waiting)
                 waiting = b""
                 await self._write_throttle.wait()
+            deltas = await answer.deltas()
         await writer.write(waiting + (plan.usage_chunk() if plan.include_usage else b"") + DONE, more=False)

@@ -26,6 +26,10 @@ class ChunkFrames:
         self._prefixes = [start + b'{"index":%d,' % choice for choice in range(choices)]
         self._suffix = b'}],"usage":null}\n\n' if with_usage else b"}]}\n\n"
 
+    def set_usage(self, usage: dict[str, Any]) -> None:
+        """Give the following chunks this usage instead of null."""
+        self._suffix = b'}],"usage":' + orjson.dumps(usage) + b"}\n\n"
+
     def chunk(self, choice: int, key: bytes, value: bytes, logprobs: bytes = b"null", finish: bytes = b"null") -> bytes:
         """Write one chunk. key: "delta" or "text" with quotes; value, logprobs, finish: JSON."""
         return b"".join(

@@ -6,7 +6,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from common.answer_delta import OUTPUTS
+from common.answer_delta import OUTPUTS, Encoding
 from frontend.triton.tensors import Delta
 
 
@@ -29,6 +29,10 @@ def _first(values: Iterable[Any]) -> Any:
         if value is not None:
             return value
     return None
+
+
+def _last(values: tuple[Any, ...]) -> Any:
+    return _first(reversed(values))
 
 
 def _merge_calls(values: Iterable[tuple[dict[str, Any], ...]]) -> tuple[dict[str, Any], ...]:
@@ -55,17 +59,19 @@ def _merge_calls(values: Iterable[tuple[dict[str, Any], ...]]) -> tuple[dict[str
     return tuple(merged)
 
 
-def _join_of(name: str, default: Any) -> Callable[[tuple[Any, ...]], Any]:
+def _join_of(name: str, encoding: Encoding, default: Any) -> Callable[[tuple[Any, ...]], Any]:
     if name == "tool_calls":
         return _merge_calls
     if default == "":
         return "".join
+    if encoding == "int":
+        return _last
     return _chain if default == () else _first
 
 
 # Getter of the fields of a delta that outputs fill; for each, how the values of several deltas become one.
 _outputs = attrgetter(*OUTPUTS)
-_JOINS = tuple(_join_of(name, output.default) for name, output in OUTPUTS.items())
+_JOINS = tuple(_join_of(name, output.encoding, output.default) for name, output in OUTPUTS.items())
 
 
 def complete_tool_calls(calls: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,13 +11,13 @@ class Usage:
 
     def __init__(self, per_prompt: int) -> None:
         self._per_prompt = per_prompt
-        self.completion_tokens = 0
-        self._reasoning_tokens: int | None = None
+        self._completion_tokens: dict[int, int] = {}
+        self._reasoning_tokens: dict[int, int] = {}
         self._prompt_tokens: dict[int, int] = {}
         self._cached_tokens: dict[int, int] = {}
 
     def add(self, choice: int, delta: Delta) -> None:
-        """Add the counts of a delta."""
+        """Take the counts of a delta, which are those of the answer so far."""
         prompt = choice // self._per_prompt
         if delta.prompt_tokens is not None:
             self._prompt_tokens[prompt] = delta.prompt_tokens
@@ -25,9 +25,14 @@ class Usage:
             # Take the least: later choices of a prompt find it cached, which saves the client nothing.
             self._cached_tokens[prompt] = min(delta.cached_tokens, self._cached_tokens.get(prompt, 2**31))
         if delta.completion_tokens is not None:
-            self.completion_tokens += delta.completion_tokens
+            self._completion_tokens[choice] = delta.completion_tokens
         if delta.reasoning_tokens is not None:
-            self._reasoning_tokens = (self._reasoning_tokens or 0) + delta.reasoning_tokens
+            self._reasoning_tokens[choice] = delta.reasoning_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of all answers."""
+        return sum(self._completion_tokens.values())
 
     @property
     def prompt_tokens(self) -> int:
@@ -48,6 +53,12 @@ class Usage:
         }
         if self.cached_tokens is not None:
             body["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
-        if self._reasoning_tokens is not None:
-            body["completion_tokens_details"] = {"reasoning_tokens": self._reasoning_tokens}
+        if self._reasoning_tokens:
+            body["completion_tokens_details"] = {"reasoning_tokens": sum(self._reasoning_tokens.values())}
         return body
+
+    def so_far(self, choice: int, *, begun: bool = True) -> dict[str, int]:
+        """Return the counts of one choice and its prompt. begun: False before the first chunk with tokens."""
+        prompt = self._prompt_tokens.get(choice // self._per_prompt, 0)
+        completion = self._completion_tokens.get(choice, 0) if begun else 0
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

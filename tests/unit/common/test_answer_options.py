@@ -25,6 +25,7 @@ def test_every_field_survives_the_trip() -> None:
         tool_choice="function:f",
         logprobs=True,
         top_logprobs=5,
+        continuous_usage=True,
     )
     parameters = options.to_parameters()
     assert all(isinstance(value, str | int | bool) for value in parameters.values())

@@ -142,6 +142,16 @@ def test_without_chat_text_is_raw(qwen3: Tokenizer) -> None:
     assert deltas[-1].reasoning_tokens == 0
 
 
+def test_counts_so_far_if_they_are_asked_for(qwen3: Tokenizer) -> None:
+    groups = one_by_one(qwen3, "<think>\nso far</think>\n\nHello")
+    plain = stream(qwen3, groups, QWEN3, CHAT)
+    assert {(delta.completion_tokens, delta.reasoning_tokens) for delta in plain[:-1]} == {(None, None)}
+    counted = stream(qwen3, groups, QWEN3, replace(CHAT, continuous_usage=True))
+    assert [delta.completion_tokens for delta in counted] == list(range(1, len(groups) + 1))
+    assert [delta.reasoning_tokens for delta in counted] == sorted(delta.reasoning_tokens for delta in counted)
+    assert counted[-1] == plain[-1]
+
+
 def test_reasoning_that_never_ends(qwen3: Tokenizer) -> None:
     deltas = stream(qwen3, one_by_one(qwen3, "<think>\nso far"), QWEN3, CHAT, finish=3)
     assert add_up(deltas) == Answer("", "so far")

@@ -90,6 +90,36 @@ async def test_streamed_chunks_in_order(served: Serving) -> None:
     assert served.triton.calls[0].inputs["stream"] == [True]
 
 
+async def counting(call: Call) -> AsyncIterator:
+    """An answer with the counts so far, as postprocessing sends them if asked."""
+    yield reply("Hel", completion_tokens=2, reasoning_tokens=0, num_input_tokens=5)
+    yield reply("lo", completion_tokens=3, reasoning_tokens=0)
+    yield finish(completion=4)
+
+
+@pytest.mark.parametrize(("path", "fields"), [(CHAT, {}), ("/v1/completions", {"prompt": "Hi"})])
+@pytest.mark.parametrize("n", [1, 2])
+async def test_continuous_usage(served: Serving, path: str, fields: dict, n: int) -> None:
+    served.triton.script = counting
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    *chunks, last = await served.chunks(path, n=n, stream_options=options, **fields)
+    assert all(call.parameters["continuous_usage"] is True for call in served.triton.calls)
+    for choice in range(n):
+        usages = [chunk["usage"] for chunk in chunks if chunk["choices"][0]["index"] == choice]
+        counts = [usage["completion_tokens"] for usage in usages]
+        # Responses that wait for the reader are merged, so that not every count need be seen.
+        assert counts == sorted(counts) and set(counts) <= {0, 2, 3, 4} and counts[-1] == 4
+        assert counts[0] == 0 or path != CHAT
+        assert all(usage["prompt_tokens"] == 5 for usage in usages)
+        assert all(usage["total_tokens"] == 5 + usage["completion_tokens"] for usage in usages)
+    assert (last["choices"], last["usage"]["completion_tokens"]) == ([], 4 * n)
+
+
+async def test_continuous_usage_only_with_usage(served: Serving) -> None:
+    chunks = await served.chunks(stream_options={"continuous_usage_stats": True})
+    assert not any("usage" in chunk for chunk in chunks)
+
+
 async def test_no_usage_unless_requested(served: Serving) -> None:
     assert not any("usage" in chunk for chunk in await served.chunks())
 

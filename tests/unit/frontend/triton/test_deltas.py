@@ -19,7 +19,7 @@ def arguments(index: int, text: str) -> dict[str, Any]:
 
 DELTAS = [
     Delta(reasoning="be"),
-    Delta(text="a", logprobs=({"token": "a"},)),
+    Delta(text="a", logprobs=({"token": "a"},), completion_tokens=1),
     Delta(tool_calls=(start(0), arguments(0, '{"'))),
     Delta(tool_calls=(arguments(0, 'x":'), arguments(0, "1}"))),
     Delta(tool_calls=(start(1), arguments(1, "{}"))),
@@ -30,6 +30,7 @@ DELTAS = [
 def test_merging_in_any_groups_says_the_same() -> None:
     whole = merge(DELTAS)
     wanted = complete_tool_calls(call for delta in DELTAS for call in delta.tool_calls)
+    assert whole.completion_tokens == 3
     assert [call["function"]["arguments"] for call in wanted] == ['{"x":1}', "{}"]
     for cuts in itertools.product((False, True), repeat=len(DELTAS) - 1):
         groups: list[list[Delta]] = [[DELTAS[0]]]
