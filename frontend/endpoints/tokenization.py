@@ -48,12 +48,10 @@ async def _tokenize_chat(service: Service, raw: dict[str, Any]) -> list[int]:
     body = TokenizeChatBody.model_validate(raw)
     service.model_name(body.model)
     messages, urls = clean_messages(body.messages)
-    if urls:
-        raise RequestError("messages: images cannot be tokenized", param="messages")
     thinking = body.thinking(service.settings.enable_thinking)
     prompt = prompt_json(body, messages, thinking, raw)
     _check_special_tokens(body.add_special_tokens, always=False)
-    return await service.tokenize(messages=prompt)
+    return await service.tokenize(messages=prompt, image_urls=urls)
 
 
 def _check_special_tokens(asked: bool | None, *, always: bool) -> None:

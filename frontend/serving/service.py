@@ -87,10 +87,7 @@ class Service:
         capabilities, answer_id = await self.triton.capabilities(), triton_request_id(answer_id)
         for request in requests:
             capabilities.check(request)
-        images: tuple[bytes, ...] = ()
-        if image_urls:
-            await self.require_input("images", "messages")
-            images = await self.images.fetch(image_urls)
+        images = await self._fetch(image_urls)
 
         def encode(choice: int) -> pb.ModelInferRequest:
             request = replace(requests[choice], images=images) if images else requests[choice]
@@ -103,11 +100,23 @@ class Service:
         encoded += [encode(choice) for choice in range(1, len(requests))]
         return Generation(self.triton.stream, encoded)
 
-    async def tokenize(self, *, text: str | None = None, messages: bytes | None = None) -> list[int]:
-        """Return the token ids of a text, or of a chat as the `messages` tensor; `preprocessing` computes them."""
+    async def tokenize(
+        self, *, text: str | None = None, messages: bytes | None = None, image_urls: Sequence[str] = ()
+    ) -> list[int]:
+        """Return the token ids of a text, or of a chat as the `messages` tensor; `preprocessing` computes them.
+
+        image_urls: the images of the chat, which are fetched.
+        """
         request_id = triton_request_id(f"tokenize-{uuid.uuid4().hex}")
-        request = encode_tokenize(text=text, messages=messages, request_id=request_id)
+        images = await self._fetch(image_urls)
+        request = encode_tokenize(text=text, messages=messages, images=images, request_id=request_id)
         return decode_ids(await self.triton.infer(request, UNARY_TIMEOUT))
+
+    async def _fetch(self, image_urls: Sequence[str]) -> tuple[bytes, ...]:
+        if not image_urls:
+            return ()
+        await self.require_input("images", "messages")
+        return await self.images.fetch(image_urls)
 
     async def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of token ids; `postprocessing` computes it."""

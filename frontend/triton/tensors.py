@@ -177,7 +177,9 @@ def encode_stop(request_id: str) -> pb.ModelInferRequest:
     return message
 
 
-def encode_tokenize(*, text: str | None, messages: bytes | None, request_id: str) -> pb.ModelInferRequest:
+def encode_tokenize(
+    *, text: str | None, messages: bytes | None, images: tuple[bytes, ...] = (), request_id: str
+) -> pb.ModelInferRequest:
     """Encode a request to the model `preprocessing` for the token ids of a text or chat.
 
     Only `input_ids` is requested: a request for all outputs announces an answer.
@@ -188,6 +190,8 @@ def encode_tokenize(*, text: str | None, messages: bytes | None, request_id: str
         _add(message, "text_input", "BYTES", (text,))
     if messages is not None:
         _add(message, "messages", "BYTES", (messages,))
+    if images:
+        _add(message, "images", "BYTES", images)
     return message
 
 

@@ -192,6 +192,28 @@ def test_reasoning_tokens_are_counted(qwen3, client, stream):
     assert 0 < usage.completion_tokens_details.reasoning_tokens < usage.completion_tokens
 
 
+def test_counts_so_far_in_every_chunk(qwen3, client):
+    qwen3.play({"text": "alpha beta gamma", "sizes": [1]})
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    *chunks, last = client.chat.completions.create(model="", messages=HELLO, stream=True, stream_options=options)
+    counts = [chunk.usage.completion_tokens for chunk in chunks]
+    assert counts == sorted(counts) and counts[0] == 0 and counts[-1] == last.usage.completion_tokens
+    assert {chunk.usage.prompt_tokens for chunk in chunks} == {last.usage.prompt_tokens}
+
+
+def test_a_cut_call_is_an_incomplete_item(qwen3, client):
+    qwen3.play({"text": call_text("get_postcode", POSTCODE_ARGUMENTS), "sizes": [1]})
+    tool = {"type": "function", "strict": False, **POSTCODE_TOOL["function"]}
+    fields = {"model": "", "input": "Hi", "tools": [tool], "max_output_tokens": 14}
+    whole = client.responses.create(**fields)
+    *_, last = client.responses.create(**fields, stream=True)
+    for response in (whole, last.response):
+        assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+        [item] = response.output
+        assert (item.type, item.status) == ("function_call", "incomplete")
+        assert POSTCODE_ARGUMENTS.startswith(item.arguments) and item.arguments != POSTCODE_ARGUMENTS
+
+
 def test_a_mid_stream_failure_is_an_event_then_done(qwen3, client):
     qwen3.play({"text": "one two three four five", "error_after": 3, "delay_s": 0.05})
     with pytest.raises(APIError):

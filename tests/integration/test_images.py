@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -92,9 +93,12 @@ class Seeing:
 
     def check(self, dialogue: Dialogue) -> str:
         """Compare the answer and its token counts with the reference; returns its text."""
-        answer = self.answer(messages_of(dialogue, self.marker))
+        messages = messages_of(dialogue, self.marker)
+        answer = self.answer(messages)
         text, prompt_tokens, completion_tokens = self.reference.answer(dialogue)
         assert answer.usage.prompt_tokens == prompt_tokens
+        tokenized = httpx.post(f"{self.stack.url}/tokenize", json={"messages": messages}, timeout=60).json()
+        assert tokenized["count"] == len(tokenized["tokens"]) == prompt_tokens
         assert answer.choices[0].message.content == text
         assert answer.usage.completion_tokens == completion_tokens
         return text

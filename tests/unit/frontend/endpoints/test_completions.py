@@ -155,6 +155,33 @@ async def test_tokenize_a_chat(served: Serving) -> None:
     assert sent == {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}
 
 
+async def test_tokenize_a_chat_with_an_image(served: Serving) -> None:
+    parts = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,cGl4ZWxz", "detail": "low"}},
+    ]
+    chat = {"messages": [{"role": "user", "content": parts}]}
+    for path in ("/tokenize", "/v1/chat/completions"):
+        assert (await served.http.post(path, json=chat)).status_code == 200
+    tokenized, answered = served.triton.calls
+    assert tokenized.inputs == {name: answered.inputs[name] for name in ("messages", "images")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "sometimes"}, "tool_choice"),
+        ({"chat_template": "{{ x }}"}, "chat_template"),
+        ({"documents": [{"text": "x"}]}, "documents"),
+    ],
+)
+async def test_tokenize_refuses_what_a_chat_refuses(served: Serving, fields: dict, param: str) -> None:
+    for path in ("/tokenize", "/v1/chat/completions"):
+        response = await served.http.post(path, json={"messages": [{"role": "user", "content": "Hi"}]} | fields)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
 async def test_errors_of_unary_calls_keep_their_kind(served: Serving) -> None:
     response = await served.http.post("/tokenize", json={"prompt": "<<refuse>>"})
     assert response.status_code == 400
