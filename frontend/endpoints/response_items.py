@@ -53,7 +53,7 @@ class Items:
             item["content"] = [part]
             end = {"type": f"response.{part['type']}.done", "content_index": 0, "text": text, **at}
             if item["type"] == "message":
-                end["logprobs"] = logprobs
+                end["logprobs"] = _for_event(logprobs)
             ends = [end, {"type": "response.content_part.done", "content_index": 0, "part": part, **at}]
         self.done.append(item)
         index = at["output_index"]
@@ -74,7 +74,7 @@ class Items:
         if kind == "message":
             logprobs = logprobs or []
             self._logprobs += logprobs
-            return [*events, delta | {"type": "response.output_text.delta", "logprobs": logprobs}]
+            return [*events, delta | {"type": "response.output_text.delta", "logprobs": _for_event(logprobs)}]
         return [*events, delta | {"type": "response.reasoning_text.delta"}]
 
     def _add_call(self, call: dict[str, Any]) -> list[Event]:
@@ -141,6 +141,15 @@ def _is_whole_call(item: dict[str, Any], arguments: str) -> bool:
         return isinstance(orjson.loads(arguments), dict)
     except orjson.JSONDecodeError:
         return False
+
+
+def _for_event(logprobs: list[Entry]) -> list[Entry]:
+    """Return entries in the form of events, which, unlike a part's, are without bytes."""
+
+    def short(entry: Entry) -> Entry:
+        return {name: value for name, value in entry.items() if name != "bytes"}
+
+    return [short(entry) | {"top_logprobs": [short(one) for one in entry["top_logprobs"]]} for entry in logprobs]
 
 
 def _part(item: dict[str, Any], text: str, logprobs: list[Entry]) -> dict[str, Any]:

@@ -374,6 +374,7 @@ async def test_log_probabilities_are_those_of_the_message(served: Serving, strea
     [part] = answer.output[1].content
     assert part.text == "Paris is 世界"
     assert [one.token for one in part.logprobs] == ["Paris", " is", " 世", "界"]
+    assert part.logprobs[0].bytes == list(b"Paris")
 
 
 async def test_an_earlier_refusal_may_be_sent_back(served: Serving) -> None:

@@ -82,6 +82,22 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "completion": (COMPLETIONS, {"prompt": "Hi"}),
     "two prompts": (COMPLETIONS, {"prompt": ["Hi", "Ho"], "echo": True}),
     "response": (RESPONSES, {"input": "Hi"}),
+    "response with log-probabilities": (
+        RESPONSES,
+        {"input": "Hi", "include": ["message.output_text.logprobs"], "top_logprobs": 1},
+    ),
+    "response with allowed tools": (
+        RESPONSES,
+        {
+            "input": "Hi",
+            "tools": [{"type": "function", **FUNCTION}],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "mode": "auto",
+                "tools": [{"type": "function", "name": "get_weather"}],
+            },
+        },
+    ),
     "response with every field": (
         RESPONSES,
         {
@@ -163,8 +179,8 @@ async def test_whole_answers(served: Serving, form: str, dialogue: str) -> None:
 async def test_events(served: Serving, form: str, dialogue: str) -> None:
     served.triton.script = DIALOGUES[dialogue]
     path, body = FORMS[form]
-    usage = {} if path == RESPONSES else {"stream_options": {"include_usage": True}}
-    events = await stream(served, path, body | usage)
+    options = {"include_usage": True, "continuous_usage_stats": "two" in form}
+    events = await stream(served, path, body if path == RESPONSES else body | {"stream_options": options})
     for event in events:
         EVENT[path](event)
     if path == RESPONSES:
