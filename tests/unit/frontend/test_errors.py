@@ -235,7 +235,7 @@ async def test_parameters_that_only_python_engines_read(path: str, fields: dict,
         (CHAT, {"guided_json": DEEP(300)}, "guided_json"),
         ("/v1/responses", {"text": {"format": {"type": "json_object"}}}, "text.format"),
         ("/v1/responses", {"metadata": DEEP(300)}, "metadata"),
-        ("/v1/responses", {"tools": [{"type": "function", "name": "f", "more": DEEP(300)}]}, None),
+        ("/v1/responses", {"tools": [{"type": "function", "name": "f", "more": DEEP(300)}]}, "tools"),
     ],
 )
 async def test_a_request_that_is_refused_for_another_reason_fetches_no_image(
