@@ -102,7 +102,7 @@ def test_a_tiny_value_means_the_most_likely_token(http, fields):
         {"top_p": 1e-6},
         {"min_p": 1e-50},
         {"min_p": 1},
-        {"repetition_penalty": 1e-6},
+        {"repetition_penalty": 0.01},
         {"repetition_penalty": 10},
         {"top_k": 2**31 - 1},
         {"seed": 2**64 - 1},
