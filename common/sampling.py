@@ -5,6 +5,7 @@
 """
 
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -26,8 +27,15 @@ class Limits:
 
     def check(self, value: float, name: str) -> None:
         """Raise RequestError with param `name` if the value is outside, or is not a number."""
-        if not self.low <= value <= self.high:
+        # A fraction travels in single precision, which has its own nearest values for limits such as 0.01.
+        at_a_limit = isinstance(value, float) and value in (_single(self.low), _single(self.high))
+        if not (self.low <= value <= self.high or at_a_limit):
             raise RequestError(f"{name} must be from {self.low} to {self.high}, not {value}", param=name)
+
+
+def _single(value: float) -> float:
+    rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    return rounded
 
 
 @dataclass(frozen=True, slots=True)
