@@ -27,9 +27,10 @@ class Limits:
 
     def check(self, value: float, name: str) -> None:
         """Raise RequestError with param `name` if the value is outside, or is not a number."""
+        if self.low <= value <= self.high:
+            return
         # A fraction travels in single precision, which has its own nearest values for limits such as 0.01.
-        at_a_limit = isinstance(value, float) and value in (_single(self.low), _single(self.high))
-        if not (self.low <= value <= self.high or at_a_limit):
+        if not isinstance(value, float) or value not in (_single(self.low), _single(self.high)):
             raise RequestError(f"{name} must be from {self.low} to {self.high}, not {value}", param=name)
 
 

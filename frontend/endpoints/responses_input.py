@@ -91,12 +91,10 @@ def _logprobs(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_metadata(raw: dict[str, Any]) -> None:
-    """Check the fields that the answer repeats and nothing else reads."""
+    """Check `metadata`, which the answer repeats and nothing else reads."""
     metadata = _object(raw.get("metadata"), "metadata")
     if not all(isinstance(value, str) for value in metadata.values()):
         raise RequestError("the values of metadata must be texts", param="metadata")
-    if not isinstance(raw.get("instructions"), str | None):
-        raise RequestError("instructions must be a text", param="instructions")
 
 
 def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
