@@ -104,7 +104,7 @@ def _template_text(template: Any) -> str | None:
 
 def _refusal(error: Exception, continued: bool) -> str:
     if type(error) is jinja2.TemplateError:  # raise_exception() in the template: a message for the caller.
-        return f"the chat template refuses these messages: {shorten(str(error), 300)}"
+        return f"the chat template refuses this chat: {shorten(str(error), 300)}"
     if continued and isinstance(error, ValueError):  # transformers' message repeats the whole chat.
         return "the chat template does not let the last message be continued"
-    return f"the chat template cannot render these messages: {shorten(str(error), 300)}"
+    return f"the chat template cannot render this chat: {shorten(str(error), 300)}"

@@ -10,6 +10,7 @@ import orjson
 
 from common.answer_options import AnswerOptions
 from common.errors import RequestError
+from frontend.endpoints.own_names import OwnNames, generation_names
 from frontend.endpoints.sampling import engine_parameters, sampling_inputs
 from frontend.protocol.chat import AllowedToolsChoice, ChatBody, ChatPrompt
 from frontend.protocol.common import too_deep
@@ -126,6 +127,12 @@ class ChatPlan(Plan):
         if self._body.include_reasoning is False and delta.reasoning:
             delta = replace(delta, reasoning="")
         return delta
+
+    def own_error(self, error: RequestError) -> RequestError:
+        names = generation_names(self._body, "messages")
+        if self._body.max_completion_tokens is not None:
+            names["max_tokens"] = "max_completion_tokens"
+        return OwnNames(names).own(error)
 
     def first_chunks(self) -> bytes:
         role = orjson.dumps({"role": "assistant", "content": ""})

@@ -10,8 +10,10 @@ from typing import Any
 import orjson
 
 from common.answer_options import AnswerOptions
+from common.errors import RequestError
 from frontend.endpoints.completion_logprobs import CompletionLogprobs
 from frontend.endpoints.guides import guide_inputs
+from frontend.endpoints.own_names import OwnNames, generation_names
 from frontend.endpoints.sampling import engine_parameters, sampling_inputs
 from frontend.protocol.completions import CompletionBody, Prompt
 from frontend.protocol.refused import REFUSED_IN_COMPLETIONS, refuse
@@ -96,6 +98,9 @@ class CompletionPlan(Plan):
             none_made = None if delta.completion_tokens is None else 0
             return replace(delta, text="", logprobs=(), finish_reason=finish, completion_tokens=none_made)
         return delta
+
+    def own_error(self, error: RequestError) -> RequestError:
+        return OwnNames(generation_names(self._body, "prompt")).own(error)
 
     def first_chunks(self) -> bytes:
         echoes = [(choice, echo) for choice, echo in enumerate(self._echoes) if echo]

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
+from frontend.endpoints.own_names import OwnNames
 from frontend.endpoints.response_items import Event, Items
-from frontend.endpoints.responses_input import chat_body, own_names
+from frontend.endpoints.responses_input import chat_body
 from frontend.errors import error_json
 from frontend.protocol.common import too_deep
 from frontend.serving.answer import Plan, new_id
@@ -20,18 +21,18 @@ from frontend.triton.tensors import Delta
 
 async def plan_response(service: Service, raw: dict[str, Any]) -> "ResponsePlan":
     """Validate the body and map it to tensors; errors name the fields of this body."""
-    body = chat_body(raw)
+    body, names = chat_body(raw)
     try:
         chat = await plan_chat(service, body)
     except (RequestError, ValidationError) as error:
-        raise own_names(error, raw) from None
-    return ResponsePlan(chat, raw)
+        raise names.own(error) from None
+    return ResponsePlan(chat, raw, names)
 
 
 class ResponsePlan(Plan):
     """Writes streamed and whole answers with one state machine: a whole answer is its items without the events."""
 
-    def __init__(self, chat: ChatPlan, raw: dict[str, Any]) -> None:
+    def __init__(self, chat: ChatPlan, raw: dict[str, Any], names: OwnNames) -> None:
         self.id = new_id("resp")
         self.requests = chat.requests
         self.image_urls = chat.image_urls
@@ -40,7 +41,7 @@ class ResponsePlan(Plan):
         self.include_usage = True
         self.usage = chat.usage
         self._chat = chat
-        self._raw = raw
+        self._names = names
         self._items = Items()
         self._finish: str | None = None
         self._sequence = 0
@@ -72,7 +73,7 @@ class ResponsePlan(Plan):
             raise RequestError("The request is nested too deeply", param=too_deep(self._about)) from None
 
     def own_error(self, error: RequestError) -> RequestError:
-        return own_names(error, self._raw)
+        return self._names.own(self._chat.own_error(error))
 
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bodies of `/v1/responses`, converted to equivalent chat bodies."""
 
-import re
 from typing import Any
-
-from pydantic import ValidationError
 
 from common.chat.messages import DETAILS
 from common.errors import RequestError
-from frontend.errors import describe
+from frontend.endpoints.own_names import OwnNames
 from frontend.protocol.refused import REFUSED_IN_RESPONSES, refuse
 
 # Fields of a chat that are taken unchanged.
@@ -20,12 +17,18 @@ SAME = (
     *("response_format", "parallel_tool_calls", "chat_template_kwargs", "enable_thinking", "reasoning_effort"),
     *("separate_reasoning", "include_reasoning", "add_generation_prompt", "continue_final_message"),
 )
-# Field of a chat -> the field of a response that sets it, under which errors name it.
+# Field of a chat -> the field of a response that sets it, under which errors name it, unless the chat's is given.
 RENAMED = {
     "max_tokens": "max_output_tokens",
     "messages": "input",
     "reasoning_effort": "reasoning.effort",
     "response_format": "text.format",
+}
+# The same for parts of these fields, and of those that have one name.
+PARTS = {
+    "response_format.json_schema": "text.format",
+    "tool_choice.function": "tool_choice",
+    "tool_choice.allowed_tools": "tool_choice",
 }
 LOGPROBS = "message.output_text.logprobs"
 ITEMS = ("message", "function_call", "function_call_output", "reasoning")
@@ -33,38 +36,31 @@ TEXT_PARTS = ("input_text", "output_text", "text")
 VERBOSITIES = ("low", "medium", "high")
 
 
-def chat_body(raw: dict[str, Any]) -> dict[str, Any]:
-    """Convert a body; it is then checked as a chat body. Raises RequestError naming a field that is not supported."""
+def chat_body(raw: dict[str, Any]) -> tuple[dict[str, Any], OwnNames]:
+    """Convert a body, and return the names of its parts for errors; it is then checked as a chat body.
+
+    Raises RequestError naming a field that is not supported.
+    """
     refuse(raw, REFUSED_IN_RESPONSES)
     body = {name: raw[name] for name in SAME if raw.get(name) is not None}
-    body["messages"] = _messages(raw)
+    # A name of the chat stays if the client has used it.
+    names = {name: own for name, own in (RENAMED | PARTS).items() if name.partition(".")[0] not in body}
+    turns = _Turns()
+    turns.add_all(raw)
+    body["messages"] = turns.messages
+    names |= turns.names
     if raw.get("max_output_tokens") is not None:
         body["max_tokens"] = raw["max_output_tokens"]
     if raw.get("tools") not in (None, []):
         body["tools"] = [_tool(tool, index) for index, tool in enumerate(_list(raw["tools"], "tools"))]
+        names |= {f"tools[{index}].function": f"tools[{index}]" for index in range(len(body["tools"]))}
     if raw.get("tool_choice") is not None:
         body["tool_choice"] = _tool_choice(raw["tool_choice"])
     effort = _object(raw.get("reasoning"), "reasoning").get("effort")
     if effort is not None:
         body["reasoning_effort"] = effort
     _read_metadata(raw)
-    return body | _text(raw) | _logprobs(raw)
-
-
-def own_names(error: RequestError | ValidationError, raw: dict[str, Any]) -> RequestError:
-    """Return an error of the converted chat body with the names of the fields of `raw`, the body that was converted."""
-    _, message, given = describe(error)
-    param, own = given or "", given
-    chat_name = re.split(r"[.\[]", param)[0]
-    if chat_name == "tools":
-        own = re.sub(r"^(tools\[\d+\])\.function\b", r"\1", param)
-    elif chat_name in RENAMED and raw.get(chat_name) is None:
-        # The items are not numbered as the messages are.
-        own = "input" if chat_name == "messages" else RENAMED[chat_name] + param.removeprefix(chat_name)
-    if param and own:
-        message = message.replace(param, own, 1)
-    kind = error.kind if isinstance(error, RequestError) else "invalid_request"
-    return RequestError(message, kind=kind, param=own)
+    return body | _text(raw) | _logprobs(raw), OwnNames(names)
 
 
 def _text(raw: dict[str, Any]) -> dict[str, Any]:
@@ -97,51 +93,108 @@ def _read_metadata(raw: dict[str, Any]) -> None:
         raise RequestError("the values of metadata must be texts", param="metadata")
 
 
-def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    instructions = raw.get("instructions")
-    if not isinstance(instructions, str | None):
-        raise RequestError("instructions must be a text", param="instructions")
-    if instructions:
-        messages.append({"role": "system", "content": instructions})
-    given = raw.get("input")
-    if isinstance(given, str):
-        return [*messages, {"role": "user", "content": given}]
-    for index, item in enumerate(_list(given, "input")):
-        _add_item(messages, _object(item, f"input[{index}]"), f"input[{index}]")
-    return messages
+class _Turns:
+    """The messages of a chat, and the places that their parts have in the body of a response."""
 
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.names: dict[str, str] = {}
 
-def _add_item(messages: list[dict[str, Any]], item: dict[str, Any], where: str) -> None:
-    kind = item.get("type") or ("item_reference" if "id" in item and "role" not in item else "message")
-    if kind == "message":
-        messages.append({"role": item.get("role"), "content": _content(item.get("content"), where)})
-    elif kind == "function_call":
-        function = {"name": item.get("name"), "arguments": item.get("arguments")}
-        call = {"id": item.get("call_id"), "type": "function", "function": function}
-        # Successive calls, and the text before them, are one turn of the model.
-        if messages and messages[-1]["role"] == "assistant":
-            messages[-1].setdefault("tool_calls", []).append(call)
+    def add_all(self, raw: dict[str, Any]) -> None:
+        """Add the instructions and the input of a body."""
+        instructions, given = raw.get("instructions"), raw.get("input")
+        if not isinstance(instructions, str | None):
+            raise RequestError("instructions must be a text", param="instructions")
+        if instructions:
+            self._add({"role": "system", "content": instructions}, "instructions", "instructions")
+        if isinstance(given, str):
+            self._add({"role": "user", "content": given}, "input", "input")
+            return
+        for index, item in enumerate(_list(given, "input")):
+            self._add_item(_object(item, f"input[{index}]"), f"input[{index}]")
+
+    def _add_item(self, item: dict[str, Any], where: str) -> None:
+        kind = item.get("type") or ("item_reference" if "id" in item and "role" not in item else "message")
+        if kind == "message":
+            message = {"role": item.get("role"), "content": _content(item.get("content"), where)}
+            if message["role"] == "assistant" and self._ends_with_reasoning():
+                self.messages[-1] |= message
+                self.names[f"messages[{len(self.messages) - 1}]"] = where
+            else:
+                self._add(message, where)
+        elif kind == "function_call":
+            self._add_call(item, where)
+        elif kind == "function_call_output":
+            content = _content(item.get("output"), where, "output")
+            message = {"role": "tool", "tool_call_id": item.get("call_id"), "content": content}
+            self._add(message, where, f"{where}.output")
+            self.names[f"messages[{len(self.messages) - 1}].tool_call_id"] = f"{where}.call_id"
+        elif kind == "reasoning":
+            self._add_reasoning(item, where)
+        elif kind == "item_reference":
+            raise RequestError(
+                f"{where} is an item_reference, but no responses are stored: send the item itself. Clients do so with "
+                "the option store: false",
+                param=where,
+            )
         else:
-            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
-    elif kind == "function_call_output":
-        content = _content(item.get("output"), where)
-        messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
-    elif kind == "item_reference":
-        raise RequestError(
-            f"{where} is an item_reference, but no responses are stored: send the item itself. Clients do so with "
-            "the option store: false",
-            param="input",
-        )
-    elif kind != "reasoning":  # reasoning of earlier turns is dropped, as the chat templates do
-        raise RequestError(f"{where}.type must be one of {', '.join(ITEMS)}", param="input")
+            raise RequestError(f"{where}.type must be one of {', '.join(ITEMS)}", param=f"{where}.type")
+
+    def _add(self, message: dict[str, Any], where: str, content: str | None = None) -> None:
+        """Add a message. where, content: the places of its item and of its content."""
+        at = f"messages[{len(self.messages)}]"
+        self.names[at] = where
+        if content is not None:
+            self.names[f"{at}.content"] = content
+        self.messages.append(message)
+
+    def _add_call(self, item: dict[str, Any], where: str) -> None:
+        # Successive calls, and the text and the reasoning before them, are one turn of the model.
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            self._add({"role": "assistant", "content": None}, where)
+        calls = self.messages[-1].setdefault("tool_calls", [])
+        at = f"messages[{len(self.messages) - 1}].tool_calls"
+        self.names.setdefault(at, where)
+        at += f"[{len(calls)}]"
+        self.names |= {at: where, f"{at}.function": where, f"{at}.id": f"{where}.call_id"}
+        function = {"name": item.get("name"), "arguments": item.get("arguments")}
+        calls.append({"id": item.get("call_id"), "type": "function", "function": function})
+
+    def _add_reasoning(self, item: dict[str, Any], where: str) -> None:
+        """Begin a turn of the model with its reasoning. An item with only encrypted reasoning adds nothing."""
+        text = _reasoning(item, "content", where) or _reasoning(item, "summary", where)
+        if not text:
+            return
+        if self._ends_with_reasoning():
+            self.messages[-1]["reasoning_content"] += f"\n\n{text}"
+        else:
+            self._add({"role": "assistant", "content": None, "reasoning_content": text}, where)
+            self.names[f"messages[{len(self.messages) - 1}].reasoning_content"] = where
+
+    def _ends_with_reasoning(self) -> bool:
+        """Whether the last turn is only reasoning, which the next item of the model belongs to."""
+        last = self.messages[-1] if self.messages else {}
+        return "reasoning_content" in last and last["content"] is None and "tool_calls" not in last
 
 
-def _content(content: Any, where: str) -> Any:
+def _reasoning(item: dict[str, Any], name: str, where: str) -> str:
+    parts = [] if item.get(name) is None else _list(item[name], f"{where}.{name}")
+    texts: list[str] = []
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) else None
+        if not isinstance(text, str):
+            raise RequestError(f"{where}.{name} must be a list of parts with a text", param=f"{where}.{name}")
+        texts.append(text)
+    return "\n\n".join(texts)
+
+
+def _content(content: Any, item: str, name: str = "content") -> Any:
+    """Convert the content of a message, or the output of a function. item: its place. name: its field there."""
     if not isinstance(content, list):
         return content
     parts = []
-    for part in content:
+    for index, part in enumerate(content):
+        where = f"{item}.{name}[{index}]"
         kind = part.get("type") if isinstance(part, dict) else None
         if kind in TEXT_PARTS:
             parts.append({"type": "text", "text": part.get("text")})
@@ -150,23 +203,23 @@ def _content(content: Any, where: str) -> Any:
         elif kind == "input_image":
             parts.append({"type": "image_url", "image_url": _image(part, where)})
         else:
-            raise RequestError(f"{where}.content: only text and image parts are supported", param="input")
+            raise RequestError(f"{where}: only text and image parts are supported", param=where)
     return parts
 
 
 def _image(part: dict[str, Any], where: str) -> dict[str, Any]:
     url, detail = part.get("image_url"), part.get("detail")
     if not isinstance(url, str):
-        raise RequestError(f"{where}.content: an input_image must have an image_url; files are not kept", param="input")
+        raise RequestError(f"{where}: an input_image must have an image_url; files are not kept", param=where)
     if detail is not None and detail not in DETAILS:
-        raise RequestError(f"{where}.content: detail must be one of {', '.join(DETAILS)}", param="input")
+        raise RequestError(f"{where}.detail must be one of {', '.join(DETAILS)}", param=f"{where}.detail")
     return {"url": url, "detail": detail}
 
 
 def _tool(tool: Any, index: int) -> dict[str, Any]:
     tool = _object(tool, f"tools[{index}]")
     if tool.get("type") != "function":
-        raise RequestError(f"tools[{index}].type must be function", param="tools")
+        raise RequestError(f"tools[{index}].type must be function", param=f"tools[{index}].type")
     names = ("name", "description", "parameters", "strict")
     return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
 
@@ -195,7 +248,7 @@ def _object(value: Any, param: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise RequestError(f"{param} must be an object", param=param.partition("[")[0])
+        raise RequestError(f"{param} must be an object", param=param)
     return value
 
 

@@ -67,6 +67,14 @@ class Plan(ABC):
         """Return an error from behind the plan with the names that the request's fields have at this endpoint."""
         return error
 
+    @contextmanager
+    def own_errors(self) -> Iterator[None]:
+        """Raise `own_error` of an error in the block."""
+        try:
+            yield
+        except RequestError as error:
+            raise self.own_error(error) from error
+
     @abstractmethod
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         """Return the body of an answer that is not streamed. answers: one merged delta for each choice."""
@@ -95,30 +103,19 @@ async def answer(
         admitted = await stack.enter_async_context(service.admission.admit(request, endpoint))
         async with admitted.cancel_scope.cancellable():
             plan = await make_plan(service, admitted.body)
-            with _own_errors(plan):
+            with plan.own_errors():
                 generation = await service.generate(plan.requests, plan.id, plan.image_urls)
             stack.callback(generation.close)
             await generation.start()
         admitted.cancel_scope.attach(generation)
         admitted.metrics.usage = plan.usage
-        with _own_errors(plan):
+        with plan.own_errors():
             first = await generation.next()
         started = _Answer(plan, generation, first, admitted)
         if plan.stream:
             stack.enter_context(service.write_throttle)
             return EventStream(started, service, stack.pop_all())
         return Response(orjson.dumps(await started.whole()), media_type="application/json")
-
-
-@contextmanager
-def _own_errors(plan: Plan) -> Iterator[None]:
-    try:
-        yield
-    except RequestError as error:
-        own = plan.own_error(error)
-        if own is error:
-            raise
-        raise own from error
 
 
 class _Answer:
@@ -142,7 +139,10 @@ class _Answer:
         if got is None:
             if not self.generation.running:
                 return None
-            got = await self.generation.next()
+            try:
+                got = await self.generation.next()
+            except RequestError as error:
+                raise self.plan.own_error(error) from error
         adapted = {choice: self.plan.adapt(delta) for choice, delta in got.items()}
         for choice, delta in adapted.items():
             self.plan.usage.add(choice, delta)

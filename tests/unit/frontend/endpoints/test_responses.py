@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from common.chat.request import ChatRequest
+from common.errors import RequestError
 from frontend.endpoints.responses_input import LOGPROBS, RENAMED, SAME
 from frontend.protocol.chat import ChatBody
 from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_RESPONSES
@@ -227,11 +228,11 @@ async def test_format_choice_and_effort(served: Serving) -> None:
     [
         ({"input": "Hi", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "Hi", "background": True}, "background"),
-        ({"input": "Hi", "tools": [{"type": "web_search"}]}, "tools"),
+        ({"input": "Hi", "tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": 5}, "input"),
         ({}, "input"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input[0].content[0]"),
         ({"input": "Hi", "text": "plain"}, "text"),
         ({"input": "Hi", "max_output_tokens": 0}, "max_output_tokens"),
         ({"input": "Hi", "max_tokens": 5}, "max_tokens"),
@@ -249,8 +250,11 @@ async def test_format_choice_and_effort(served: Serving) -> None:
         ({"input": "Hi", "text": {"format": {"type": "text"}}, "response_format": {"type": "text"}}, "text.format"),
         ({"input": "Hi", "response_format": {"type": "yaml"}}, "response_format"),
         ({"input": "Hi", "reasoning": {"effort": "colossal"}}, "reasoning.effort"),
-        ({"input": [{"role": "user"}]}, "input"),
-        ({"input": [{"type": "web_search_call"}]}, "input"),
+        ({"input": [{"role": "user"}]}, "input[0].content"),
+        ({"input": [{"type": "web_search_call"}]}, "input[0].type"),
+        ({"input": [{"type": "reasoning", "summary": [{"type": "summary_text"}]}]}, "input[0].summary"),
+        ({"input": [{"type": "reasoning", "content": "thought"}]}, "input[0].content"),
+        ({"input": [{"role": "user", "content": "a"}, {"role": "narrator", "content": "b"}]}, "input[1].role"),
         ({"input": "Hi", "tools": [TOOL | {"name": "a b"}]}, "tools[0].name"),
         ({"input": "Hi", "stop": ["a"] * 17}, "stop"),
         ({"input": "Hi", "guided_choice": []}, "guided_choice"),
@@ -270,6 +274,133 @@ async def test_an_error_of_triton_names_the_field_of_a_response(served: Serving,
     response = await served.http.post("/v1/responses", json={"input": "Hi", "stream": streamed})
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (400, "input", "context_length_exceeded")
+
+
+ITEMS = [
+    {"role": "user", "content": "Weather?"},
+    {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Look it up."}]},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]},
+    {"type": "function_call", "call_id": "c1", "name": "get_weather", "arguments": "{}"},
+    {"type": "function_call", "call_id": "c2", "name": "get_weather", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "c1", "output": "59.0"},
+]
+SCHEMA = {"type": "json_schema", "name": "x", "schema": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent", "own"),
+    [
+        ({"instructions": "Be short."}, "messages[0].content", "instructions"),
+        ({"instructions": "Be short."}, "messages[1].content", "input[0].content"),
+        ({"instructions": "Be short.", "input": "Hi"}, "messages[1].content", "input"),
+        ({}, "messages[0].content[1].type", "input[0].content[1].type"),
+        ({}, "messages[1].reasoning_content", "input[1]"),
+        ({}, "messages[1].content", "input[2].content"),
+        ({}, "messages[1].tool_calls[0].function.arguments", "input[3].arguments"),
+        ({}, "messages[1].tool_calls[1].id", "input[4].call_id"),
+        ({}, "messages[2].content", "input[5].output"),
+        ({}, "messages[2].tool_call_id", "input[5].call_id"),
+        ({}, "messages", "input"),
+        ({}, "max_tokens", "max_output_tokens"),
+        ({"tools": [TOOL]}, "tools[0].function.parameters", "tools[0].parameters"),
+        ({"tools": [TOOL]}, "tool_choice.function.name", "tool_choice.name"),
+        (
+            {"text": {"format": SCHEMA}},
+            "response_format.json_schema.schema.properties.a",
+            "text.format.schema.properties.a",
+        ),
+        ({"text": {"format": SCHEMA}}, "response_format", "text.format"),
+        ({"response_format": {"type": "json_object"}}, "response_format.type", "response_format.type"),
+        ({"guided_regex": "a+"}, "structured_outputs.regex", "guided_regex"),
+        ({"reasoning": {"effort": "low"}}, "reasoning_effort", "reasoning.effort"),
+        ({}, "temperature", "temperature"),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True], ids=["first", "later"])
+async def test_an_error_behind_the_frontend_names_the_own_field(
+    served: Serving, streamed: bool, late: bool, fields: dict, sent: str, own: str
+) -> None:
+    """Preprocessing knows only the chat that a response was made into."""
+    first = sent if sent.startswith("messages") and sent != "messages" else sent.partition(".")[0]
+
+    async def refusing(call: Call) -> AsyncIterator[Any]:
+        if late:
+            yield reply("Hel")
+        error = RequestError(
+            f"{sent} is wrong, unlike 'messages[0]'; max_tokens are fine", param=first.partition("[")[0]
+        )
+        yield failure(error.encode())
+
+    served.triton.script = refusing
+    response = await served.http.post("/v1/responses", json={"input": ITEMS, "stream": streamed} | fields)
+    if streamed and late:
+        data = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: {")]
+        error = json.loads(data[-1])["error"]
+    else:
+        assert response.status_code == 400, response.text
+        error = response.json()["error"]
+    assert error["message"] == f"{own} is wrong, unlike 'messages[0]'; max_output_tokens are fine"
+    assert own.startswith(error["param"])
+    assert error["param"] == own or sent.partition(".")[0] == sent.partition("[")[0] or not sent.startswith("messages")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sent", "own"),
+    [
+        ("/v1/completions", {"prompt": [5]}, "input_ids", "prompt"),
+        ("/v1/completions", {"prompt": "a", "guided_regex": "a"}, "guided_decoding_guide", "guided_regex"),
+        (
+            "/v1/completions",
+            {"prompt": "a", "structured_outputs": {"regex": "a"}},
+            "guided_decoding_guide",
+            "structured_outputs.regex",
+        ),
+        (
+            "/v1/completions",
+            {"prompt": "a", "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}},
+            "guided_decoding_guide",
+            "response_format.json_schema.schema",
+        ),
+        ("/v1/chat/completions", {"guided_regex": "a"}, "structured_outputs.regex", "guided_regex"),
+        ("/v1/chat/completions", {"max_completion_tokens": 9}, "max_tokens", "max_completion_tokens"),
+        ("/v1/chat/completions", {}, "messages[0].content", "messages[0].content"),
+    ],
+)
+async def test_so_do_those_of_other_endpoints(served: Serving, path: str, body: dict, sent: str, own: str) -> None:
+    async def refusing(call: Call) -> AsyncIterator[Any]:
+        yield failure(RequestError(f"{sent} is wrong", param=sent).encode())
+
+    served.triton.script = refusing
+    given = {"messages": [{"role": "user", "content": "Hi"}]} if path.startswith("/v1/chat") else {}
+    response = await served.http.post(path, json=given | body)
+    error = response.json()["error"]
+    assert (error["message"], error["param"]) == (f"{own} is wrong", own)
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        (ITEMS[:4], {"content": "Let me see.", "reasoning_content": "Look it up.", "calls": 1}),
+        ([*ITEMS[:2], *ITEMS[3:5]], {"reasoning_content": "Look it up.", "calls": 2}),
+        (ITEMS[:2], {"reasoning_content": "Look it up."}),
+        ([ITEMS[0], ITEMS[1], ITEMS[1], ITEMS[2]], {"reasoning_content": "Look it up.\n\nLook it up."}),
+        (
+            [ITEMS[0], {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}, ITEMS[3]],
+            {"reasoning_content": "Hm.", "calls": 1},
+        ),
+        (
+            [ITEMS[0], {"type": "reasoning", "summary": [], "encrypted_content": "xyz"}, ITEMS[2]],
+            {"content": "Let me see.", "reasoning_content": None},
+        ),
+    ],
+)
+async def test_reasoning_of_earlier_turns_reaches_the_template(served: Serving, items: list, expected: dict) -> None:
+    response = await served.http.post("/v1/responses", json={"input": items})
+    assert response.status_code == 200, response.text
+    chat = ChatRequest.parse(json.dumps(served.triton.calls[0].messages))
+    assert [message["role"] for message in chat.messages] == ["user", "assistant"]
+    turn = chat.messages[1] | {"calls": len(chat.messages[1].get("tool_calls", ()))}
+    assert {name: turn.get(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("item", [{"type": "item_reference", "id": "msg-1"}, {"id": "msg-1"}])
