@@ -56,6 +56,10 @@ class ChatTokenizer:
         """Id of a token of the vocabulary, or None."""
         return self.backend.token_to_id(token)
 
+    def token_strs(self, ids: Sequence[int]) -> list[str]:
+        """The vocabulary's text of each id; "" of those past the vocabulary, which stand for images."""
+        return [self.backend.id_to_token(token_id) or "" for token_id in ids]
+
     def bos_text(self) -> str:
         """The text of the BOS token if the tokenizer puts it before a text, else ""."""
         bos = self._tokenizer.bos_token

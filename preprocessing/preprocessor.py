@@ -24,6 +24,7 @@ from preprocessing.tensors import (
     write_prompt,
     write_reasoning_open,
     write_return_perf_metrics,
+    write_token_strs,
 )
 from python_backend.api import InferenceRequest, InferenceResponse, Tensor, pb_utils
 from python_backend.config import ModelParameters
@@ -78,6 +79,8 @@ class Preprocessor:
         outputs = write_prompt(prompt, self._builder.checkpoint.vocab_size)
         if images_tensor is not None:
             outputs += write_pictures(images_tensor, prompt.pictures, prompt.extra_ids or [])
+        if parameters.get("return_token_strs"):
+            outputs.append(write_token_strs(self._builder.tokenizer.token_strs(prompt.input_ids)))
         outputs += self._timing(inputs)
         expected = starts_in_reasoning(self._builder.answer_format, options)
         if options.chat and prompt.reasoning_open not in (None, expected):

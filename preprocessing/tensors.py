@@ -85,6 +85,11 @@ def write_reasoning_open(is_open: bool) -> Tensor:
     return ints("reasoning_open", [is_open])
 
 
+def write_token_strs(tokens: Sequence[str]) -> Tensor:
+    """The vocabulary's text of each id of the prompt."""
+    return pb_utils.Tensor("token_strs", np.array([[token.encode() for token in tokens]], dtype=object))
+
+
 def _words(name: str, words: list[list[int]]) -> Tensor:
     """An output of shape [2, n]: the words' ids in sequence, and the end offsets of the words, padded with -1."""
     ids = [token for word in words for token in word]

@@ -146,7 +146,9 @@ ANSWERS: Schema = {
         }
     ),
     "ModelList": _object({"object": {"const": "list"}, "data": _list(ref("Model"))}),
-    "Tokens": _object({"count": COUNT, "max_model_len": _or_null(COUNT), "tokens": _list(COUNT)}),
+    "Tokens": _object(
+        {"count": COUNT, "max_model_len": _or_null(COUNT), "tokens": _list(COUNT)}, {"token_strs": _list(TEXT)}
+    ),
     "Text": _object({"prompt": TEXT}),
     "Readiness": _object(
         {

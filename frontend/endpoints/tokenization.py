@@ -15,14 +15,19 @@ from frontend.serving.service import Service
 
 router = APIRouter()
 
+# Ids, and their texts if these are requested.
+_Tokens = tuple[list[int], list[str] | None]
+
 
 @router.post("/tokenize")
 async def tokenize(request: Request) -> Response:
     service: Service = request.app.state.service
     async with service.admission.admit(request, "tokenize") as admitted, admitted.cancel_scope.cancellable():
         raw = admitted.body
-        ids = await (_tokenize_chat(service, raw) if "messages" in raw else _tokenize_text(service, raw))
-        body = {"count": len(ids), "max_model_len": service.settings.max_model_len, "tokens": ids}
+        ids, token_strs = await (_tokenize_chat(service, raw) if "messages" in raw else _tokenize_text(service, raw))
+        body: dict[str, Any] = {"count": len(ids), "max_model_len": service.settings.max_model_len, "tokens": ids}
+        if token_strs is not None:
+            body["token_strs"] = token_strs
         return Response(orjson.dumps(body), media_type="application/json")
 
 
@@ -36,14 +41,14 @@ async def detokenize(request: Request) -> Response:
         return Response(orjson.dumps({"prompt": text}), media_type="application/json")
 
 
-async def _tokenize_text(service: Service, raw: dict[str, Any]) -> list[int]:
+async def _tokenize_text(service: Service, raw: dict[str, Any]) -> _Tokens:
     body = TokenizeTextBody.model_validate(raw)
     service.model_name(body.model)
     _check_special_tokens(body.add_special_tokens, always=True)
-    return await service.tokenize(text=body.prompt)
+    return await service.tokenize(text=body.prompt, token_strs=body.return_token_strs is True)
 
 
-async def _tokenize_chat(service: Service, raw: dict[str, Any]) -> list[int]:
+async def _tokenize_chat(service: Service, raw: dict[str, Any]) -> _Tokens:
     refuse(raw, REFUSED_IN_TOKENIZE)
     body = TokenizeChatBody.model_validate(raw)
     service.model_name(body.model)
@@ -51,7 +56,8 @@ async def _tokenize_chat(service: Service, raw: dict[str, Any]) -> list[int]:
     thinking = body.thinking(service.settings.enable_thinking)
     prompt = prompt_json(body, messages, thinking, raw)
     _check_special_tokens(body.add_special_tokens, always=False)
-    return await service.tokenize(messages=prompt, image_urls=urls)
+    token_strs = body.return_token_strs is True
+    return await service.tokenize(messages=prompt, image_urls=urls, token_strs=token_strs)
 
 
 def _check_special_tokens(asked: bool | None, *, always: bool) -> None:

@@ -15,12 +15,14 @@ class TokenizeTextBody(Body):
     model: str | None = None
     prompt: str
     add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
 
 
 class TokenizeChatBody(ChatPrompt):
     """A chat to tokenize."""
 
     add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
 
 
 class DetokenizeBody(Body):

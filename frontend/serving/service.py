@@ -23,6 +23,7 @@ from frontend.triton.tensors import (
     EnsembleRequest,
     decode_ids,
     decode_text,
+    decode_token_strs,
     encode_detokenize,
     encode_request,
     encode_tokenize,
@@ -101,16 +102,24 @@ class Service:
         return Generation(self.triton.stream, encoded)
 
     async def tokenize(
-        self, *, text: str | None = None, messages: bytes | None = None, image_urls: Sequence[str] = ()
-    ) -> list[int]:
+        self,
+        *,
+        text: str | None = None,
+        messages: bytes | None = None,
+        image_urls: Sequence[str] = (),
+        token_strs: bool = False,
+    ) -> tuple[list[int], list[str] | None]:
         """Return the token ids of a text, or of a chat as the `messages` tensor; `preprocessing` computes them.
 
-        image_urls: the images of the chat, which are fetched.
+        image_urls: the images of the chat, which are fetched. token_strs: also return the vocabulary's text of each id.
         """
         request_id = triton_request_id(f"tokenize-{uuid.uuid4().hex}")
         images = await self._fetch(image_urls)
-        request = encode_tokenize(text=text, messages=messages, images=images, request_id=request_id)
-        return decode_ids(await self.triton.infer(request, UNARY_TIMEOUT))
+        request = encode_tokenize(
+            text=text, messages=messages, images=images, token_strs=token_strs, request_id=request_id
+        )
+        response = await self.triton.infer(request, UNARY_TIMEOUT)
+        return decode_ids(response), decode_token_strs(response) if token_strs else None
 
     async def _fetch(self, image_urls: Sequence[str]) -> tuple[bytes, ...]:
         if not image_urls:

@@ -178,14 +178,22 @@ def encode_stop(request_id: str) -> pb.ModelInferRequest:
 
 
 def encode_tokenize(
-    *, text: str | None, messages: bytes | None, images: tuple[bytes, ...] = (), request_id: str
+    *,
+    text: str | None,
+    messages: bytes | None,
+    images: tuple[bytes, ...] = (),
+    token_strs: bool = False,
+    request_id: str,
 ) -> pb.ModelInferRequest:
     """Encode a request to the model `preprocessing` for the token ids of a text or chat.
 
-    Only `input_ids` is requested: a request for all outputs announces an answer.
+    token_strs: request the vocabulary's text of each id too. A request for all outputs would announce an answer.
     """
     message = pb.ModelInferRequest(model_name=PREPROCESSING, id=request_id)
     message.outputs.add(name="input_ids")
+    if token_strs:
+        message.outputs.add(name="token_strs")
+        _add_parameters(message, {"return_token_strs": True})
     if text is not None:
         _add(message, "text_input", "BYTES", (text,))
     if messages is not None:
@@ -225,6 +233,16 @@ def decode_ids(response: pb.ModelInferResponse) -> list[int]:
     """Decode the token ids of a response of `preprocessing`."""
     raw = _raw(response, "input_ids")
     return list(struct.unpack(f"<{len(raw) // 4}i", raw))
+
+
+def decode_token_strs(response: pb.ModelInferResponse) -> list[str]:
+    """Decode the vocabulary's texts of a response of `preprocessing`."""
+    raw, texts, at = _raw(response, "token_strs"), [], 0
+    while at < len(raw):
+        (length,) = struct.unpack_from("<I", raw, at)
+        texts.append(raw[at + 4 : at + 4 + length].decode("utf-8", "replace"))
+        at += 4 + length
+    return texts
 
 
 def decode_text(response: pb.ModelInferResponse) -> str:

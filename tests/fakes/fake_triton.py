@@ -165,6 +165,10 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                 await context.abort(grpc.StatusCode.INTERNAL, "in model 'preprocessing': " + REFUSAL)
             ids = [2, *map(ord, text)]
             _add(response, "input_ids", "INT32", struct.pack(f"<{len(ids)}i", *ids))
+            if call.parameters.get("return_token_strs"):
+                texts = [b"<bos>", *(char.encode() for char in text)]
+                data = b"".join(struct.pack("<I", len(one)) + one for one in texts)
+                _add(response, "token_strs", "BYTES", data)
         else:
             data = "".join(chr(one) if one < 0xD800 else "?" for one in call.inputs["output_ids"]).encode()
             _add(response, "text_output", "BYTES", struct.pack("<I", len(data)) + data)

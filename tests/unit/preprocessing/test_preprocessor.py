@@ -63,6 +63,14 @@ def test_a_chat(model: Preprocessor) -> None:
     assert found["stop_words_list"] == [[ENDOFTEXT], [1]]
 
 
+def test_texts_of_the_tokens(model: Preprocessor) -> None:
+    parameters = {"return_token_strs": True}
+    found = answer(model, ModelRequest(text_input="Hi 世<|im_end|>", parameters=parameters))
+    assert found["token_strs"] == ["Hi", "Ġ", "ä¸ĸ", "<|im_end|>"]
+    past = answer(model, ModelRequest(prompt_ids=[1, IM_END], parameters=parameters))
+    assert past["token_strs"] == ['"', "<|im_end|>"]
+
+
 def test_words_have_their_ends_below(model: Preprocessor) -> None:
     found = answer(model, ModelRequest(prompt_ids=[1], stop_token_ids=[5, 6], end_id=7))
     assert found["stop_words_list"] == [[5, 6], [1, 2]]

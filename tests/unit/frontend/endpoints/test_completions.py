@@ -147,6 +147,16 @@ async def test_tokenize_and_detokenize(served: Serving) -> None:
     assert (await served.http.post("/detokenize", json={"tokens": []})).json() == {"prompt": ""}
 
 
+@pytest.mark.parametrize("body", [{"prompt": "a世"}, {"messages": [{"role": "user", "content": "a世"}]}])
+async def test_tokenize_with_the_texts_of_the_tokens(served: Serving, body: dict) -> None:
+    answer = (await served.http.post("/tokenize", json=body | {"return_token_strs": True})).json()
+    assert len(answer["token_strs"]) == answer["count"] == len(answer["tokens"])
+    assert answer["token_strs"][0] == "<bos>" and {"a", "世"} <= set(answer["token_strs"])
+    assert "token_strs" not in (await served.http.post("/tokenize", json=body | {"return_token_strs": False})).json()
+    wrong = await served.http.post("/tokenize", json=body | {"return_token_strs": "yes"})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "return_token_strs")
+
+
 async def test_tokenize_a_chat(served: Serving) -> None:
     messages = [{"role": "user", "content": "Hi"}]
     response = await served.http.post("/tokenize", json={"messages": messages, "enable_thinking": False})
