@@ -146,19 +146,22 @@ def _normalize(value: Any, where: str, place: Place, escape: Escape, parts: list
     placed = (place if role in MEDIA_ROLES else place_nothing)(content, f"{where}.content")
     parts += placed.parts
     fields: Message = {}
+    reasoning = None
     if "name" in message:
         fields["name"] = message["name"]
     if role == "assistant":
         reasoning = next((message[name] for name in REASONING if name in message), None)
-        if reasoning is not None:
-            fields["reasoning_content"] = reasoning
         if calls := message.get("tool_calls"):
             fields["tool_calls"] = [
                 _normalize_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(calls)
             ]
     elif role == "tool" and "tool_call_id" in message:
         fields["tool_call_id"] = message["tool_call_id"]
-    return {"role": role, "content": placed.text, **escape(fields, role)}
+    # Only the text and the thoughts of an answer may hold its markup; a name or an argument that spells it is text.
+    fields = escape(fields, "system")
+    if reasoning is not None:
+        fields["reasoning_content"] = escape(reasoning, role)
+    return {"role": role, "content": placed.text, **fields}
 
 
 def _normalize_call(call: Message, where: str) -> Message:
