@@ -5,9 +5,13 @@ from collections import deque
 
 
 class StopWordsMatcher:
-    """Finds the first of several id sequences in a stream of ids. Single ids are left to the engine."""
+    """Finds the first of several id sequences in a stream of ids. Single ids are left to the engine.
 
-    def __init__(self, stop_words: list[list[int]]) -> None:
+    min_tokens: a sequence that ends within so many ids is passed over, as engines pass over single ids.
+    """
+
+    def __init__(self, stop_words: list[list[int]], min_tokens: int = 0) -> None:
+        self._early = min_tokens
         self._words = [tuple(words) for words in stop_words if len(words) > 1]
         self._recent: deque[int] = deque(maxlen=max((len(words) for words in self._words), default=1))
 
@@ -18,6 +22,7 @@ class StopWordsMatcher:
         for count, token in enumerate(ids, 1):
             self._recent.append(token)
             recent = tuple(self._recent)
-            if any(recent[-len(words) :] == words for words in self._words):
+            self._early -= 1
+            if self._early < 0 and any(recent[-len(words) :] == words for words in self._words):
                 return count
         return None

@@ -53,7 +53,7 @@ class LlmApiEngine:
         """Stream one continuation; see `Engine.generate`."""
         params = sampling_params(generation, self._defaults, self._penalising)
         inputs = await self._inputs(generation)
-        matcher = StopWordsMatcher(generation.stop_words)
+        matcher = StopWordsMatcher(generation.stop_words, generation.min_tokens or 0)
         result = self._submit(inputs, params, generation.streaming)
         self._running += 1
         first = True

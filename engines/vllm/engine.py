@@ -58,7 +58,7 @@ class VllmEngine:
     async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
         """Stream one continuation; see `Engine.generate`."""
         params, prompt = sampling_params(generation, self._defaults), await self._prompts.build(generation)
-        matcher = StopWordsMatcher(generation.stop_words)
+        matcher = StopWordsMatcher(generation.stop_words, generation.min_tokens or 0)
         self._running += 1
         outputs = self._llm.generate(
             prompt,

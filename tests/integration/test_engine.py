@@ -62,6 +62,8 @@ async def test_the_engine(engine_options):
             await run(prompt_ids=[*PROMPT, VOCAB_SIZE + 3], prompt_table=table)
 
         assert await run(prompt_ids=PROMPT, stop_words=[plain[3:6]]) == (plain[:6], FinishReason.STOP_WORDS)
+        late, _ = await run(prompt_ids=PROMPT, stop_words=[plain[3:6]], min_tokens=8)
+        assert late[:8] == plain[:8], "several ids wait for min_tokens, as single ids do"
         assert await run(prompt_ids=PROMPT, end_id=plain[4]) == (
             plain[: plain.index(plain[4]) + 1],
             FinishReason.END_ID,

@@ -20,3 +20,16 @@ from engines.stop_words import StopWordsMatcher
 def test_stop_words_of_several_ids(words: list[list[int]], pieces: list[list[int]], matched: list[int | None]) -> None:
     matcher = StopWordsMatcher(words)
     assert [matcher.feed(piece) for piece in pieces] == matched
+
+
+@pytest.mark.parametrize("sizes", [(1,) * 6, (6,), (2, 4), (3, 3)])
+@pytest.mark.parametrize(("min_tokens", "end"), [(0, 2), (1, 2), (2, 4), (3, 4), (4, 6), (5, 6), (6, None)])
+def test_they_wait_for_min_tokens(sizes: tuple[int, ...], min_tokens: int, end: int | None) -> None:
+    matcher, ids, read = StopWordsMatcher([[1, 2]], min_tokens), [1, 2] * 3, 0
+    for size in sizes:
+        matched = matcher.feed(ids[read : read + size])
+        if matched is not None:
+            assert read + matched == end
+            return
+        read += size
+    assert end is None

@@ -87,6 +87,10 @@ async def test_stop_words_of_one_id_and_of_several(qwen, script):
     assert [piece.ids for piece in pieces] == [[11], [12]]
     assert pieces[-1].finish is FinishReason.STOP_WORDS
     assert llm.aborted == 1
+    # Several ids wait for min_tokens, as the engine lets single ids wait.
+    late = await collect(engine, generation(stop_words=[[11, 12]], min_tokens=2))
+    assert len(late) > 2 and late[-1].finish is not FinishReason.STOP_WORDS
+    assert llm.aborted == 1
     engine.shutdown()
 
 
