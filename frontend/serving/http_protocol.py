@@ -75,6 +75,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._upgrade_offered = True
             return
         if version == "1.0":
+            if any(name == b"transfer-encoding" for name, _ in self.headers):
+                # HTTP/1.0 has no chunks, so a proxy of that version may have read the body in another way.
+                raise ValueError("HTTP/1.0 with Transfer-Encoding")
             self.expect_100_continue = False
         super().on_headers_complete()
         self._in_body, self._head_bytes = True, 0
