@@ -54,7 +54,11 @@ class Postprocessor:
         to_stop: list[StreamKey] = []
         responses = [self._respond(request, to_stop) for request in requests]
         for key in to_stop:
-            engine.stop(key)
+            try:
+                engine.stop(key)
+            except Exception:
+                # An engine that is gone needs no stop, and the answers of the whole batch are ready.
+                log.exception("stopping a request failed", extra=about(key[0]))
         return responses
 
     def _respond(self, request: InferenceRequest, to_stop: list[StreamKey]) -> InferenceResponse:

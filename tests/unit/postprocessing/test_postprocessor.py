@@ -107,6 +107,67 @@ def test_a_broken_response_fails_no_other(
     assert len(calls.sent) == 1
 
 
+def test_a_stop_that_fails_costs_no_answer(
+    model: Postprocessor, qwen3: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(**_: Any) -> None:
+        raise RuntimeError("Stub process 'tensorrt_llm_0_0' is not healthy.")
+
+    monkeypatch.setattr(pb_utils, "InferenceRequest", lost)
+    stopped = ModelRequest("a", {"stop": '["b"]'}, output_ids=[ids_of(qwen3, "a b c")], stream_id=7)
+    fine = ModelRequest("b", output_ids=[ids_of(qwen3, "a")], stream_id=8)
+    assert [answer["text_output"] for answer in send(model, stopped, fine)] == [["a "], ["a"]]
+
+
+class Unreadable:
+    """A tensor that cannot be read, such as one of a type that numpy does not know."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def name(self) -> str:
+        return self._name
+
+    def as_numpy(self) -> Any:
+        raise ValueError("unknown type")
+
+
+ODD: list[dict[str, Any]] = [
+    {},
+    {"output_ids": [[-1]], "stream_id": 1},
+    {"output_ids": [[2**31 - 1]], "stream_id": 2},
+    {"output_ids": [[]], "stream_id": 3},
+    {"output_ids": [[1], [2]], "sequence_length": [9, -1], "stream_id": 4},
+    {"output_ids": [[1]], "stream_id": -(2**31)},
+    {"output_ids": [[1]], "stream_id": 5, "engine_finish_reason": -1},
+    {"output_ids": [[1]], "stream_id": 6, "output_log_probs": [[float("nan")]]},
+    {"output_ids": [[1]], "stream_id": 7, "top_log_probs_ids": [[1]], "top_log_probs": [[0.5, 0.5]]},
+    {"output_ids": [[1]], "request_output_len": -1, "end_id": -1},
+    {"output_ids": [[1]], "stream_id": 8, "reasoning_open": 9},
+    {"engine_error": b"\xff"},
+    {"engine_error": b""},
+]
+ODD_PARAMETERS: list[dict[str, Any]] = [
+    {"stop": "no json"},
+    {"stop": "[1]"},
+    {"stop_token_ids": "{}"},
+    {"top_logprobs": "many"},
+    {"logprobs": [1]},
+    {"tool_choice": {}},
+]
+
+
+def test_every_request_gets_one_response(model: Postprocessor, calls: ModelCalls) -> None:
+    """Triton waits for ever for a request without one, and an exception of `execute` fails the whole batch."""
+    requests = [ModelRequest(f"r{number}", **each) for number, each in enumerate(ODD)]
+    requests += [ModelRequest(f"p{n}", each, output_ids=[[1]], stream_id=9) for n, each in enumerate(ODD_PARAMETERS)]
+    unreadable = ModelRequest("u", output_ids=[[1]])
+    unreadable._inputs.append(Unreadable("stream_id"))
+    for request in [*requests, unreadable]:
+        assert len(model.execute([request])) == 1  # type: ignore[list-item] # fakes
+    assert len(model.execute([*requests, unreadable])) == len(requests) + 1  # type: ignore[arg-type] # fakes
+
+
 def test_logprobs_are_those_of_the_new_ids(model: Postprocessor, qwen3: Tokenizer) -> None:
     """The C++ backend repeats the log-probabilities of earlier tokens."""
     ids = ids_of(qwen3, "a b")

@@ -106,6 +106,53 @@ def test_wrong_answer_options_are_found_first(model: Preprocessor) -> None:
     assert refusal(model, ModelRequest(parameters={"logprobs": 1}, prompt_ids=[1])).param == "logprobs"
 
 
+ODD: list[dict[str, Any]] = [
+    {},
+    {"text_input": ""},
+    {"text_input": b"\xff"},
+    {"text_input": "a", "messages": "{}"},
+    *({"messages": text} for text in ("", "{", "[]", "null", '{"messages": 5}', '{"messages": [{}]}', "[" * 100_000)),
+    {"messages": '{"messages": [{"role": "user", "content": "\\ud800"}]}'},
+    {"prompt_ids": []},
+    {"prompt_ids": [-1]},
+    {"prompt_ids": [1], "max_tokens": -(2**31)},
+    {"prompt_ids": [1], "end_id": -7},
+    {"prompt_ids": [1], "pad_id": 2**31 - 1},
+    {"prompt_ids": [1], "stop_token_ids": [-1]},
+    {"prompt_ids": [1], "images": [b"no image"]},
+    {"messages": HELLO, "images": [b"no image"]},
+    {"prompt_ids": [1], "logit_bias_ids": [3], "logit_bias_values": [float("nan")]},
+    {"prompt_ids": [1], "logit_bias_ids": [3], "logit_bias_values": [0.5, 0.5]},
+    {"prompt_ids": [1], "embedding_bias_words": [b"a"], "embedding_bias_weights": [float("inf")]},
+    {"prompt_ids": [1], "guided_decoding_guide_type": "poem"},
+    {"prompt_ids": [1], "guided_decoding_guide": "a"},
+    {"prompt_ids": [1], "guided_decoding_guide_type": "json_schema", "guided_decoding_guide": "{" * 10_000},
+    {"prompt_ids": [1], "stop_words": [b"\xff"]},
+    {"prompt_ids": [1], "bad_words": [b"", b" "]},
+    {"prompt_ids": [1], "parameters": {"stop": "no json"}},
+    {"prompt_ids": [1], "parameters": {"top_logprobs": "many"}},
+    {"prompt_ids": [1], "parameters": {"return_token_strs": "yes"}},
+]
+
+
+@pytest.mark.parametrize("engine", ["model", "trtllm"])
+def test_every_request_gets_one_response(
+    engine: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton waits for ever for a request without one, and an exception of `execute` fails the whole batch."""
+    monkeypatch.setattr(pb_utils, "InferenceRequest", ModelCalls(), raising=False)
+    preprocessor: Preprocessor = request.getfixturevalue(engine)
+    requests = [ModelRequest(requested=["input_ids", "request_output_len"], **odd) for odd in ODD]
+    unreadable = ModelRequest(prompt_ids=[1])
+    unreadable._inputs.append(object())  # type: ignore[arg-type] # no tensor
+    requests.append(unreadable)
+    responses = preprocessor.execute(requests)  # type: ignore[arg-type] # fakes
+    assert len(responses) == len(requests)
+    errors = [response.error for response in responses]  # type: ignore[attr-defined]
+    assert all(error is None or RequestError.decode(error.message()) is not None for error in errors)
+    assert sum(error is not None for error in errors) > len(requests) / 2
+
+
 def test_a_fault_is_an_internal_error(model: Preprocessor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(model, "_builder")
     assert refusal(model, ModelRequest(prompt_ids=[1])).kind == "internal"
