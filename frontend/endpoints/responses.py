@@ -2,6 +2,7 @@
 """`/v1/responses`: a chat completion, written as response items and their events. Nothing is stored."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -25,14 +26,14 @@ async def plan_response(service: Service, raw: dict[str, Any]) -> "ResponsePlan"
     try:
         chat = await plan_chat(service, body)
     except (RequestError, ValidationError) as error:
-        raise names.own(error) from None
+        raise names().own(error) from None
     return ResponsePlan(chat, raw, names)
 
 
 class ResponsePlan(Plan):
     """Writes streamed and whole answers with one state machine: a whole answer is its items without the events."""
 
-    def __init__(self, chat: ChatPlan, raw: dict[str, Any], names: OwnNames) -> None:
+    def __init__(self, chat: ChatPlan, raw: dict[str, Any], names: Callable[[], OwnNames]) -> None:
         self.id = new_id("resp")
         self.requests = chat.requests
         self.image_urls = chat.image_urls
@@ -73,7 +74,7 @@ class ResponsePlan(Plan):
             raise RequestError("The request is nested too deeply", param=too_deep(self._about)) from None
 
     def own_error(self, error: RequestError) -> RequestError:
-        return self._names.own(self._chat.own_error(error))
+        return self._names().own(self._chat.own_error(error))
 
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)

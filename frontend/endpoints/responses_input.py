@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bodies of `/v1/responses`, converted to equivalent chat bodies."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from common.chat.messages import DETAILS
@@ -36,31 +38,36 @@ TEXT_PARTS = ("input_text", "output_text", "text")
 VERBOSITIES = ("low", "medium", "high")
 
 
-def chat_body(raw: dict[str, Any]) -> tuple[dict[str, Any], OwnNames]:
-    """Convert a body, and return the names of its parts for errors; it is then checked as a chat body.
+def chat_body(raw: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], OwnNames]]:
+    """Convert a body; it is then checked as a chat body. Raises RequestError naming a field that is not supported.
 
-    Raises RequestError naming a field that is not supported.
+    The second value makes the names of the body's parts for an error. A body may have thousands, so not at once.
     """
     refuse(raw, REFUSED_IN_RESPONSES)
     body = {name: raw[name] for name in SAME if raw.get(name) is not None}
-    # A name of the chat stays if the client has used it.
-    names = {name: own for name, own in (RENAMED | PARTS).items() if name.partition(".")[0] not in body}
     turns = _Turns()
+    names = partial(_own_names, raw, turns)
     turns.add_all(raw)
     body["messages"] = turns.messages
-    names |= turns.names
     if raw.get("max_output_tokens") is not None:
         body["max_tokens"] = raw["max_output_tokens"]
     if raw.get("tools") not in (None, []):
         body["tools"] = [_tool(tool, index) for index, tool in enumerate(_list(raw["tools"], "tools"))]
-        names |= {f"tools[{index}].function": f"tools[{index}]" for index in range(len(body["tools"]))}
     if raw.get("tool_choice") is not None:
         body["tool_choice"] = _tool_choice(raw["tool_choice"])
     effort = _object(raw.get("reasoning"), "reasoning").get("effort")
     if effort is not None:
         body["reasoning_effort"] = effort
     _read_metadata(raw)
-    return body | _text(raw) | _logprobs(raw), OwnNames(names)
+    return body | _text(raw) | _logprobs(raw), names
+
+
+def _own_names(raw: dict[str, Any], turns: "_Turns") -> OwnNames:
+    # A name of the chat stays if the client has used it.
+    given = {name for name in SAME if raw.get(name) is not None}
+    names = {name: own for name, own in (RENAMED | PARTS).items() if name.partition(".")[0] not in given}
+    tools = {f"tools[{index}].function": f"tools[{index}]" for index in range(len(raw.get("tools") or ()))}
+    return OwnNames(names | tools | turns.names())
 
 
 def _text(raw: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +105,8 @@ class _Turns:
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
-        self.names: dict[str, str] = {}
+        # The kind of each item, its place, the index of its message, and the number of that message's calls then.
+        self._items: list[tuple[str, str, int, int]] = []
 
     def add_all(self, raw: dict[str, Any]) -> None:
         """Add the instructions and the input of a body."""
@@ -106,12 +114,39 @@ class _Turns:
         if not isinstance(instructions, str | None):
             raise RequestError("instructions must be a text", param="instructions")
         if instructions:
-            self._add({"role": "system", "content": instructions}, "instructions", "instructions")
+            self.messages.append({"role": "system", "content": instructions})
+            self._note("text", "instructions")
         if isinstance(given, str):
-            self._add({"role": "user", "content": given}, "input", "input")
+            self.messages.append({"role": "user", "content": given})
+            self._note("text", "input")
             return
         for index, item in enumerate(_list(given, "input")):
-            self._add_item(_object(item, f"input[{index}]"), f"input[{index}]")
+            where = f"input[{index}]"
+            self._add_item(_object(item, where), where)
+
+    def names(self) -> dict[str, str]:
+        """Positions in the messages -> the same in the body."""
+        names: dict[str, str] = {}
+        for kind, where, message, calls in self._items:
+            at = f"messages[{message}]"
+            names.setdefault(at, where)
+            if kind == "message":
+                names[at] = where
+            elif kind == "text":
+                names[f"{at}.content"] = where
+            elif kind == "reasoning":
+                names.setdefault(f"{at}.reasoning_content", where)
+            elif kind == "function_call":
+                names.setdefault(f"{at}.tool_calls", where)
+                call = f"{at}.tool_calls[{calls - 1}]"
+                names |= {call: where, f"{call}.function": where, f"{call}.id": f"{where}.call_id"}
+            else:
+                names |= {f"{at}.content": f"{where}.output", f"{at}.tool_call_id": f"{where}.call_id"}
+        return names
+
+    def _note(self, kind: str, where: str) -> None:
+        """Note where the last message, or its last part, comes from."""
+        self._items.append((kind, where, len(self.messages) - 1, len(self.messages[-1].get("tool_calls", ()))))
 
     def _add_item(self, item: dict[str, Any], where: str) -> None:
         kind = item.get("type") or ("item_reference" if "id" in item and "role" not in item else "message")
@@ -119,18 +154,19 @@ class _Turns:
             message = {"role": item.get("role"), "content": _content(item.get("content"), where)}
             if message["role"] == "assistant" and self._ends_with_reasoning():
                 self.messages[-1] |= message
-                self.names[f"messages[{len(self.messages) - 1}]"] = where
             else:
-                self._add(message, where)
+                self.messages.append(message)
         elif kind == "function_call":
-            self._add_call(item, where)
+            self._add_call(item)
         elif kind == "function_call_output":
             content = _content(item.get("output"), where, "output")
-            message = {"role": "tool", "tool_call_id": item.get("call_id"), "content": content}
-            self._add(message, where, f"{where}.output")
-            self.names[f"messages[{len(self.messages) - 1}].tool_call_id"] = f"{where}.call_id"
+            self.messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
         elif kind == "reasoning":
-            self._add_reasoning(item, where)
+            # An item with only encrypted reasoning adds nothing.
+            text = _reasoning(item, "content", where) or _reasoning(item, "summary", where)
+            if not text:
+                return
+            self._add_reasoning(text)
         elif kind == "item_reference":
             raise RequestError(
                 f"{where} is an item_reference, but no responses are stored: send the item itself. Clients do so with "
@@ -139,37 +175,22 @@ class _Turns:
             )
         else:
             raise RequestError(f"{where}.type must be one of {', '.join(ITEMS)}", param=f"{where}.type")
+        self._note(kind, where)
 
-    def _add(self, message: dict[str, Any], where: str, content: str | None = None) -> None:
-        """Add a message. where, content: the places of its item and of its content."""
-        at = f"messages[{len(self.messages)}]"
-        self.names[at] = where
-        if content is not None:
-            self.names[f"{at}.content"] = content
-        self.messages.append(message)
-
-    def _add_call(self, item: dict[str, Any], where: str) -> None:
+    def _add_call(self, item: dict[str, Any]) -> None:
         # Successive calls, and the text and the reasoning before them, are one turn of the model.
         if not self.messages or self.messages[-1]["role"] != "assistant":
-            self._add({"role": "assistant", "content": None}, where)
-        calls = self.messages[-1].setdefault("tool_calls", [])
-        at = f"messages[{len(self.messages) - 1}].tool_calls"
-        self.names.setdefault(at, where)
-        at += f"[{len(calls)}]"
-        self.names |= {at: where, f"{at}.function": where, f"{at}.id": f"{where}.call_id"}
+            self.messages.append({"role": "assistant", "content": None})
         function = {"name": item.get("name"), "arguments": item.get("arguments")}
-        calls.append({"id": item.get("call_id"), "type": "function", "function": function})
+        call = {"id": item.get("call_id"), "type": "function", "function": function}
+        self.messages[-1].setdefault("tool_calls", []).append(call)
 
-    def _add_reasoning(self, item: dict[str, Any], where: str) -> None:
-        """Begin a turn of the model with its reasoning. An item with only encrypted reasoning adds nothing."""
-        text = _reasoning(item, "content", where) or _reasoning(item, "summary", where)
-        if not text:
-            return
+    def _add_reasoning(self, text: str) -> None:
+        """Begin a turn of the model with its reasoning, which the next item of the model continues."""
         if self._ends_with_reasoning():
             self.messages[-1]["reasoning_content"] += f"\n\n{text}"
         else:
-            self._add({"role": "assistant", "content": None, "reasoning_content": text}, where)
-            self.names[f"messages[{len(self.messages) - 1}].reasoning_content"] = where
+            self.messages.append({"role": "assistant", "content": None, "reasoning_content": text})
 
     def _ends_with_reasoning(self) -> bool:
         """Whether the last turn is only reasoning, which the next item of the model belongs to."""
