@@ -193,7 +193,7 @@ def encode_tokenize(
     message.outputs.add(name="input_ids")
     if token_strs:
         message.outputs.add(name="token_strs")
-        _add_parameters(message, {"return_token_strs": True})
+        message.parameters["return_token_strs"].bool_param = True
     if text is not None:
         _add(message, "text_input", "BYTES", (text,))
     if messages is not None:
