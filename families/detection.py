@@ -47,11 +47,16 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def find_styler(
-    checkpoint: Checkpoint, name: str | None = None, template_defaults: Mapping[str, Any] | None = None
+    checkpoint: Checkpoint,
+    name: str | None = None,
+    template_defaults: Mapping[str, Any] | None = None,
+    *,
+    describe_tools: bool = True,
 ) -> Styler:
     """The styler called `name`, or without a name that of the checkpoint's family.
 
     template_defaults: the server's own `chat_template_kwargs`, such as `{"enable_thinking": False}`.
+    describe_tools: describe tools in the prompt if the family has no form of its own for them.
     Raises ValueError for an unknown name, listing the known ones.
     """
     vision = vision_config(checkpoint.path)
@@ -60,7 +65,7 @@ def find_styler(
         raise ValueError(f"unknown styler '{name}'; known: {', '.join(sorted(FAMILIES))}")
     if "system_prompt" in vision:
         template_defaults = {"default_system": vision["system_prompt"], **(template_defaults or {})}
-    return FAMILIES[name].styler(template_defaults)
+    return FAMILIES[name].styler(template_defaults, describe_tools=describe_tools)
 
 
 def detect(checkpoint: Checkpoint) -> str:

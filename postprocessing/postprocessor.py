@@ -41,7 +41,8 @@ class Postprocessor:
         """Load the tokenizer and the family's answer format; raises ValueError for a wrong path or option."""
         checkpoint = Checkpoint.load(parameters.required("model_path"))
         tokenizer = ChatTokenizer.load(checkpoint.path)
-        styler = find_styler(checkpoint, parameters.text("styler"), parameters.given("enable_thinking"))
+        thinking, tools = parameters.given("enable_thinking"), parameters.given("describe_tools")
+        styler = find_styler(checkpoint, parameters.text("styler"), thinking, **tools)
         end_ids = frozenset((*checkpoint.end_ids, *styler.stop_ids(tokenizer)))
         return cls(tokenizer.backend, styler.answer_format(tokenizer), end_ids)
 

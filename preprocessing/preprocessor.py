@@ -48,7 +48,8 @@ class Preprocessor:
     def load(cls, parameters: ModelParameters) -> "Preprocessor":
         """Load the checkpoint's tokenizer and styler; raises ValueError for a wrong path or option."""
         checkpoint = Checkpoint.load(parameters.required("model_path"))
-        styler = find_styler(checkpoint, parameters.text("styler"), parameters.given("enable_thinking"))
+        thinking, tools = parameters.given("enable_thinking"), parameters.given("describe_tools")
+        styler = find_styler(checkpoint, parameters.text("styler"), thinking, **tools)
         tokenizer = ChatTokenizer.load(checkpoint.path)
         guided_decoding = bool(parameters.boolean("guided_decoding"))
         engine = engine_traits(parameters.text("engine"), guided_decoding=guided_decoding)

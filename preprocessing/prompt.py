@@ -210,7 +210,8 @@ class PromptBuilder:
 
     def _render(self, chat: ChatRequest) -> tuple[str, Guide | None, Reasoning]:
         if chat.tools:
-            call_form(self.answer_format.tool_parser)  # Refuses tools if the model's calls could not be parsed.
+            # Refuses tools if the model's calls could not be parsed.
+            call_form(self.answer_format.tool_parser, chat.tool_choice)
         prompt = self.styler.render(self.tokenizer, chat)
         kwargs = self.styler.template_kwargs(chat)
         thinking = kwargs.get("enable_thinking", self.answer_format.thinking_default) is not False

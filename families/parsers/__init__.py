@@ -10,9 +10,10 @@ from families.parsers.events import (
     ToolArgumentsDelta,
     ToolCallStart,
 )
-from families.parsers.registry import TOOL_PARSERS, find_tool_parser
+from families.parsers.registry import GENERIC, TOOL_PARSERS, find_tool_parser
 
 __all__ = [
+    "GENERIC",
     "TOOL_PARSERS",
     "AnswerFormat",
     "ChatParser",

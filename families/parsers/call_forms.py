@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.checks import PositionError
+from families.parsers.registry import GENERIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,14 @@ CALL_FORMS: Mapping[str, CallForm] = {
 }
 
 
-def call_form(tool_parser: str | None) -> CallForm:
-    """The form of a tool parser's calls; raises RequestError (param "tools") if the model has none."""
-    if tool_parser is None:
+def call_form(tool_parser: str | None, tool_choice: str) -> CallForm:
+    """The form of a tool parser's calls, or without one that of forced calls, which need no prompt that asks for it.
+
+    Raises RequestError (param "tools") for a `tool_choice` of "auto" without a parser.
+    """
+    if tool_parser is None and tool_choice == "auto":
         raise PositionError(
-            "tools", "cannot be used: the served model's chat template has no tool-call format known here"
+            "tools",
+            "need a tool_choice that forces a call: the served model's template has no tool-call format known here",
         )
-    return CALL_FORMS[tool_parser]
+    return CALL_FORMS[tool_parser or GENERIC]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from common.answer_options import AnswerOptions
 from families.parsers.events import ContentDelta, Event, Parser, ReasoningDelta
 from families.parsers.reasoning import ReasoningParser
-from families.parsers.registry import find_tool_parser
+from families.parsers.registry import GENERIC, find_tool_parser
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,8 @@ class AnswerFormat:
     reasoning_tags: the tags around the reasoning, such as ("<think>", "</think>"); None for models without.
     reasoning_starts_open: the generation prompt ends with the opening tag if thinking is on.
     thinking_default: whether the family thinks if the request does not set `enable_thinking`.
-    tool_parser: a name of `TOOL_PARSERS`; None if tool calls cannot be read. Raises ValueError for other names.
+    tool_parser: a name of `TOOL_PARSERS`; None if only forced calls can be read, which then have the form `GENERIC`.
+        Raises ValueError for other names.
     """
 
     reasoning_tags: tuple[str, str] | None = None
@@ -40,10 +41,11 @@ class ChatParser:
     def __init__(self, answer_format: AnswerFormat, options: AnswerOptions) -> None:
         self._inline = options.inline_reasoning
         self._reasoning = _reasoning_parser(answer_format, options)
-        parse_tools = options.tools and options.tool_choice != "none"
         self._tools: Parser | None = None
-        if answer_format.tool_parser is not None and parse_tools:
-            self._tools = find_tool_parser(answer_format.tool_parser)()
+        if options.tools and options.tool_choice != "none":
+            forced = None if options.tool_choice == "auto" else GENERIC
+            if name := answer_format.tool_parser or forced:
+                self._tools = find_tool_parser(name)()
 
     @property
     def in_reasoning(self) -> bool:

@@ -14,6 +14,9 @@ TOOL_PARSERS: Mapping[str, Callable[[], Parser]] = {
     "llama3_json": Llama3JsonParser,
 }
 
+# The form of calls for families that have none of their own.
+GENERIC = "hermes"
+
 
 def find_tool_parser(name: str) -> Callable[[], Parser]:
     """The class of a tool parser; raises ValueError for an unknown name, listing the known ones."""

@@ -2,13 +2,15 @@
 """The base of all prompt formatters: render the checkpoint's chat template, and infer the answer format from it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from common.chat.messages import Message
 from common.chat.request import ChatRequest
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
-from families.parsers import AnswerFormat
+from families.parsers import GENERIC, AnswerFormat
+from families.stylers import generic_tools
 
 THINK_TAGS = ("<think>", "</think>")
 
@@ -23,15 +25,35 @@ class Styler:
     # Tokens that end a turn of this family, added to the end ids if a checkpoint's configuration lacks them.
     turn_ends: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, template_defaults: Mapping[str, Any] | None = None) -> None:
-        """Create the styler with the server's own `chat_template_kwargs`; a request's values override them."""
+    def __init__(self, template_defaults: Mapping[str, Any] | None = None, *, describe_tools: bool = True) -> None:
+        """Create the styler of one server.
+
+        template_defaults: the server's own `chat_template_kwargs`; a request's values override them.
+        describe_tools: describe tools in the prompt if the family has no form of its own for them.
+        """
         self.template_defaults: Mapping[str, Any] = dict(template_defaults or {})
+        self.describe_tools = describe_tools
 
     def render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
         """The prompt text of a chat, with BOS if the template writes one.
 
         Raises RequestError if the family cannot express the chat.
         """
+        if self.renders_tools(tokenizer) or not generic_tools.in_use(chat):
+            return self._render(tokenizer, chat)
+        as_text = generic_tools.write_as_text(chat)
+        if not chat.tools or not self.describe_tools:
+            return self._render(tokenizer, as_text)
+        description = generic_tools.describe(chat)
+        with suppress(RequestError):  # Some templates refuse a system message, some leave it out.
+            prompt = self._render(
+                tokenizer, generic_tools.in_system_turn(as_text, description, self.template_kwargs(chat))
+            )
+            if description in prompt:
+                return prompt
+        return self._render(tokenizer, generic_tools.in_first_turn(as_text, description))
+
+    def _render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
         prompt = tokenizer.render(
             self.arrange(chat),
             self.rendered_tools(chat),
@@ -50,7 +72,7 @@ class Styler:
         """How the family writes reasoning and tool calls, inferred from what its template renders."""
         tags = self.reasoning_tags(tokenizer)
         if tags is None:
-            return AnswerFormat(tool_parser=self.tool_parser(tokenizer))
+            return AnswerFormat(tool_parser=self._tool_parser(tokenizer))
         opening, closing = tags
         by_default = self._generation_prompt(tokenizer, {})
         switched_on = self._generation_prompt(tokenizer, {"enable_thinking": True})
@@ -60,7 +82,7 @@ class Styler:
             reasoning_starts_open=switched_on.endswith(opening),
             # A template that opens the tag in spite of `enable_thinking` false belongs to a model that always thinks.
             thinking_default=by_default.endswith(opening) or not switched_off,
-            tool_parser=self.tool_parser(tokenizer),
+            tool_parser=self._tool_parser(tokenizer),
         )
 
     def stop_ids(self, tokenizer: ChatTokenizer) -> tuple[int, ...]:
@@ -88,9 +110,18 @@ class Styler:
         """The tags around reasoning, or None; by default inferred from a template that handles the closing tag."""
         return THINK_TAGS if THINK_TAGS[1] in (tokenizer.template or "") else None
 
+    def renders_tools(self, tokenizer: ChatTokenizer) -> bool:
+        """Whether the prompt has tools in a form of the family's own, by default if its template reads `tools`."""
+        return "tools" in (self.template(tokenizer) or tokenizer.template or "")
+
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
-        """A key of families.parsers.TOOL_PARSERS, or None if the family has no tools."""
+        """The key in families.parsers.TOOL_PARSERS of the form that the prompt asks for; None if it is not known."""
         return None
+
+    def _tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
+        if self.renders_tools(tokenizer):
+            return self.tool_parser(tokenizer)
+        return GENERIC if self.describe_tools else None
 
     def _generation_prompt(self, tokenizer: ChatTokenizer, kwargs: Mapping[str, Any]) -> str:
         chat = ChatRequest(messages=[{"role": "user", "content": "?"}], template_kwargs=kwargs)

@@ -9,9 +9,6 @@ TEMPLATE = """\
     {{- '<|im_start|>system\\n' + default_system + '<|im_end|>\\n' }}
 {%- endif %}
 {%- for message in messages %}
-    {%- if message.role == 'tool' or message.tool_calls %}
-        {{- raise_exception('the served model has no format for tool calls') }}
-    {%- endif %}
     {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}

@@ -26,8 +26,6 @@ class DefaultStyler(Styler):
 
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
         template = tokenizer.template or ""
-        if "tools" not in template:
-            return None
         # "<function=" marks the XML calls of Qwen3-Coder, which have the same outer tag.
         if "<tool_call>" in template and "<function=" not in template:
             return "hermes"

@@ -43,6 +43,9 @@ class Gemma3Styler(Styler):
     def rendered_tools(self, chat: ChatRequest) -> list[dict[str, Any]]:
         return []  # `arrange` describes them in the system text.
 
+    def renders_tools(self, tokenizer: ChatTokenizer) -> bool:
+        return True  # `arrange` does.
+
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
         return "gemma"
 

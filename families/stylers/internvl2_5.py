@@ -18,7 +18,7 @@ SYSTEM_PROMPT = (
 
 
 class InternVLStyler(Styler):
-    """InternVL2.5 in ChatML, without tools or reasoning."""
+    """InternVL2.5 in ChatML, without reasoning."""
 
     name = "internvl2_5"
     turn_ends = (chatml.TURN_END,)

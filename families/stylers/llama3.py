@@ -14,5 +14,4 @@ class Llama3Styler(Styler):
     turn_ends = ("<|eot_id|>", "<|eom_id|>")
 
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
-        # Llama 3.0's template has no tools.
-        return "llama3_json" if "tools" in (tokenizer.template or "") else None
+        return "llama3_json"

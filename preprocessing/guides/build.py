@@ -112,7 +112,7 @@ def _check_limits(guide_type: str, guide: str, where: str) -> None:
 
 
 def _with_tools(chat: ChatRequest, answer_format: AnswerFormat, answer: _Constraint | None) -> _Constraint | None:
-    form = call_form(answer_format.tool_parser)
+    form = call_form(answer_format.tool_parser, chat.tool_choice)
     for index, tool in enumerate(chat.tools):
         if tool.strict or chat.tool_choice != "auto":
             check_schema(tool.parameters, f"tools[{index}].function.parameters")

@@ -21,6 +21,7 @@ DEMO_MODEL = "demo-vlm"
 # Flags that set variables of the model repository's configs (`parameters` in config.pbtxt), the same for every engine.
 MODEL_SETTINGS = frozenset(
     {
+        "describe_tools",
         "engine_max_requests",
         "image_max_pixels",
         "max_tiles",

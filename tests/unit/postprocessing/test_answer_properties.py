@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from common.answer_options import AnswerOptions
-from families.parsers import TOOL_PARSERS, AnswerFormat, ChatParser
+from families.parsers import GENERIC, TOOL_PARSERS, AnswerFormat, ChatParser
 from postprocessing.answer_stream import StreamDelta
 from tests.support.answers import THINK, add_up, cut, parse, stream
 
@@ -116,7 +116,8 @@ formats = st.builds(
     AnswerFormat,
     reasoning_tags=st.sampled_from([None, THINK]),
     reasoning_starts_open=st.booleans(),
-    tool_parser=st.sampled_from(sorted(TOOL_PARSERS)),
+    # None: a family without a form of its own, whose forced calls are read.
+    tool_parser=st.sampled_from([None, *sorted(TOOL_PARSERS)]),
 )
 
 
@@ -127,7 +128,9 @@ formats = st.builds(
 def test_any_cut_gives_the_whole_answer(
     text: str, places: list[int], answer_format: AnswerFormat, inline: bool, thinking: bool | None
 ) -> None:
-    options = AnswerOptions(chat=True, tools=True, inline_reasoning=inline, enable_thinking=thinking)
+    options = AnswerOptions(
+        chat=True, tools=True, tool_choice="required", inline_reasoning=inline, enable_thinking=thinking
+    )
     whole = parse(ChatParser(answer_format, options), [text])
     assert parse(ChatParser(answer_format, options), cut(text, places)) == whole
     assert parse(ChatParser(answer_format, options), text) == whole
@@ -141,6 +144,16 @@ def test_every_answer_cut_in_two_at_every_place(family: str) -> None:
         whole = parse(ChatParser(answer_format, options), [text])
         for place in range(len(text) + 1):
             assert parse(ChatParser(answer_format, options), [text[:place], text[place:]]) == whole
+
+
+def test_forced_calls_of_a_family_without_a_form_are_read_as_those_of_the_generic_one() -> None:
+    for text in ANSWERS[GENERIC]:
+        for choice in ("required", "function:f"):
+            options = AnswerOptions(chat=True, tools=True, tool_choice=choice)
+            generic = parse(ChatParser(AnswerFormat(THINK, tool_parser=GENERIC), options), text)
+            assert parse(ChatParser(AnswerFormat(THINK), options), text) == generic
+        free = parse(ChatParser(AnswerFormat(), AnswerOptions(chat=True, tools=True)), text)
+        assert (free.content, free.calls) == (text, [])
 
 
 @pytest.mark.parametrize("family", sorted(TOOL_PARSERS))
@@ -198,7 +211,7 @@ def test_any_grouping_of_tokens_gives_the_whole_answer(
     tokenizer: Tokenizer = request.getfixturevalue(name)
     # Encoded in pieces, the text is spelled with other tokens than a tokenizer would choose, as models do.
     ids = [i for piece in cut(text, spellings) for i in tokenizer.encode(piece, add_special_tokens=False).ids]
-    options = AnswerOptions(chat=True, tools=True, skip_special_tokens=False)
+    options = AnswerOptions(chat=True, tools=True, tool_choice="required", skip_special_tokens=False)
     spelled = tokenizer.decode(ids, skip_special_tokens=False)
     whole = parse(ChatParser(answer_format, options), [spelled])
     together = stream(tokenizer, [ids], answer_format, options)

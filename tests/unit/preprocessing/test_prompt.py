@@ -220,7 +220,12 @@ class TestGuides:
 
     def test_tools_that_could_not_be_called(self, qwen3_tokenizer: ChatTokenizer) -> None:
         checkpoint = qwen3_checkpoint(IM_END)
-        builder = PromptBuilder(checkpoint, qwen3_tokenizer, find_styler(checkpoint, "internvl2_5"))
+        builder = PromptBuilder(
+            checkpoint, qwen3_tokenizer, find_styler(checkpoint, "internvl2_5", describe_tools=False)
+        )
         tools = [{"type": "function", "function": {"name": "f"}}]
         assert refused(builder, messages=chat(tools=tools)).param == "tools"
-        assert builder.build(PromptRequest(messages=chat(tools=tools, tool_choice="none"))).input_ids
+        hidden = builder.build(PromptRequest(messages=chat(tools=tools, tool_choice="none")))
+        forced = builder.build(PromptRequest(messages=chat(tools=tools, tool_choice="required")))
+        assert forced.input_ids == hidden.input_ids
+        assert hidden.guide is None and '"begin": "<tool_call>' in (forced.guide or "")

@@ -17,10 +17,10 @@ class TestDefault:
             "<|im_start|>user\n你好，你是谁？<|im_end|>\n<|im_start|>assistant\n"
         )
         assert self.styler.stop_ids(tokenizer) == (tokenizer.token_id("<|im_end|>"),)
-        assert self.styler.answer_format(tokenizer) == AnswerFormat()
+        assert self.styler.answer_format(tokenizer) == AnswerFormat(tool_parser="hermes")
 
     def test_neither_template_nor_chatml(self) -> None:
-        assert self.styler.answer_format(tiny()) == AnswerFormat()
+        assert self.styler.answer_format(tiny()) == AnswerFormat(tool_parser="hermes")
         with pytest.raises(RequestError, match="has no chat template"):
             self.styler.render(tiny(), chat(HELLO))
 
@@ -31,7 +31,9 @@ class TestDefault:
             ("{{ tools }}<tool_call><function=", None),
             ("{{ tools }}<|start_header_id|>", "llama3_json"),
             ("{{ tools }}", None),
-            ("<tool_call>", None),
+            # Described in the prompt.
+            ("<tool_call>", "hermes"),
+            ("{{ messages }}", "hermes"),
         ],
     )
     def test_the_tool_parser_is_read_off_the_template(self, template: str, parser: str | None) -> None:
@@ -39,10 +41,10 @@ class TestDefault:
 
     def test_reasoning_is_read_off_the_template(self) -> None:
         switch = "{% if enable_thinking %}<think>\n{% else %}<think>\n</think>\n{% endif %}"
-        assert self.styler.answer_format(tiny(template=switch)) == AnswerFormat(THINK, True, False)
+        assert self.styler.answer_format(tiny(template=switch)) == AnswerFormat(THINK, True, False, "hermes")
         always = "{# </think> #}<think>\n"
         styler = find_styler(checkpoint("mistral"), template_defaults={"enable_thinking": False})
-        assert styler.answer_format(tiny(template=always)) == AnswerFormat(THINK, True, True)
+        assert styler.answer_format(tiny(template=always)) == AnswerFormat(THINK, True, True, "hermes")
 
     def test_a_token_ends_turns_only_where_the_template_writes_it(self) -> None:
         assert self.styler.stop_ids(tiny("<|im_end|>", template="x")) == ()

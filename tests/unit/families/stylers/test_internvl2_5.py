@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
-import pytest
-
-from common.errors import RequestError
 from families.detection import find_styler
 from families.parsers import AnswerFormat
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
@@ -19,7 +16,7 @@ class TestInternVL:
             f"<|im_start|>system\n{SYSTEM_PROMPT}<|im_end|>\n"
             "<|im_start|>user\n你好，你是谁？<|im_end|>\n<|im_start|>assistant\n"
         )
-        assert self.styler.answer_format(tokenizer) == AnswerFormat()
+        assert self.styler.answer_format(tokenizer) == AnswerFormat(tool_parser="hermes")
         assert self.styler.stop_ids(tokenizer) == (tokenizer.token_id("<|im_end|>"),)
 
     def test_bos_where_the_tokenizer_writes_one(self) -> None:
@@ -33,6 +30,7 @@ class TestInternVL:
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n你好，你是谁？<|im_end|>\n<|im_start|>assistant\nA"
         )
 
-    def test_tool_history_is_refused(self) -> None:
-        with pytest.raises(RequestError, match="no format for tool calls"):
-            self.styler.render(tiny(), chat(dialogue(json.dumps)))
+    def test_tool_history(self) -> None:
+        prompt = self.styler.render(tiny(), chat(dialogue(json.dumps)))
+        assert "<|im_start|>assistant\n<tool_call>\n{" in prompt
+        assert prompt.endswith("59.0\n</tool_response><|im_end|>\n<|im_start|>assistant\n")

@@ -15,6 +15,7 @@ from tests.support.guides import (
     ADD_CALL,
     CITY,
     GEMMA3,
+    PLAIN,
     QWEN3,
     TOOLS,
     WEATHER_CALL,
@@ -142,6 +143,7 @@ class TestAnswers:
     ("answer_format", "text"),
     [
         (QWEN3, f"{WEATHER_CALL}\n{ADD_CALL}"),
+        (PLAIN, f"{WEATHER_CALL}\n{ADD_CALL}"),
         (
             GEMMA3,
             '[{"name": "get_weather", "parameters": {"city": "北京"}}, {"name": "add", "parameters": {"n": 1}}]',

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from families.parsers import AnswerFormat
 from tests.support.guides import (
     ADD_CALL,
     CITY,
     GEMMA3,
     LLAMA3,
     NAMED,
+    PLAIN,
     QWEN3,
     STRICT_TOOLS,
     TOOLS,
@@ -79,8 +79,13 @@ class TestForcedCalls:
             assert accepts(guide, WEATHER_CALL)
             assert not accepts(guide, "{}")
 
-    def test_a_model_without_tool_format(self) -> None:
-        assert refused(AnswerFormat(), tools=TOOLS, tool_choice="required").param == "tools"
+    def test_a_model_without_tool_format(self, accepts: Accepts) -> None:
+        guide = guide_of(PLAIN, tools=TOOLS, tool_choice="required")
+        assert accepts(guide, f"{ADD_CALL}\n{WEATHER_CALL}")
+        assert not any(accepts(guide, text) for text in WRONG_CALLS)
+        assert accepts(guide_of(PLAIN, tools=TOOLS, tool_choice=NAMED), WEATHER_CALL)
+        for fields in ({}, {"tool_choice": "auto"}, {"response_format": {"type": "json_object"}}):
+            assert refused(PLAIN, tools=TOOLS, **fields).param == "tools"
 
 
 class TestOptionalCalls:
