@@ -54,7 +54,9 @@ class Preprocessor:
         guided_decoding = bool(parameters.boolean("guided_decoding"))
         engine = engine_traits(parameters.text("engine"), guided_decoding=guided_decoding)
         images = find_images(checkpoint, tokenizer, media_options(parameters))
-        return cls(PromptBuilder(checkpoint, tokenizer, styler, parameters.integer("max_model_len"), images), engine)
+        max_model_len, structural_tags = parameters.integer("max_model_len"), "structural_tag" in engine.guides
+        builder = PromptBuilder(checkpoint, tokenizer, styler, max_model_len, images, structural_tags=structural_tags)
+        return cls(builder, engine)
 
     def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:
         """One response per request, an error response if its input is wrong."""

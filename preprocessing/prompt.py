@@ -108,16 +108,20 @@ class PromptBuilder:
         styler: Styler,
         max_model_len: int | None = None,
         images: ImageFamily | None = None,
+        *,
+        structural_tags: bool = True,
     ) -> None:
         """Prepare for one checkpoint.
 
         max_model_len: tokens of prompt and answer together; None for the checkpoint's maximum.
         images: the model's image family; None for a text model.
+        structural_tags: whether the engine enforces guides of this type.
         """
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer
         self.styler = styler
         self.images = images
+        self._structural_tags = structural_tags
         self.max_model_len = max_model_len or checkpoint.max_position_embeddings
         self.answer_format = styler.answer_format(tokenizer)
         # The first is the checkpoint's main end id.
@@ -216,7 +220,8 @@ class PromptBuilder:
         kwargs = self.styler.template_kwargs(chat)
         thinking = kwargs.get("enable_thinking", self.answer_format.thinking_default) is not False
         reasoning = reasoning_state(chat, self.answer_format, self._judged(chat, prompt), thinking)
-        return prompt, build_guide(chat, self.answer_format, reasoning), reasoning
+        guide = build_guide(chat, self.answer_format, reasoning, structural_tags=self._structural_tags)
+        return prompt, guide, reasoning
 
     def _judged(self, chat: ChatRequest, prompt: str) -> str:
         """The prompt by whose tags the state of the reasoning is judged: without those that earlier messages spell."""

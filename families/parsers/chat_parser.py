@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from common.answer_options import AnswerOptions
 from families.parsers.events import ContentDelta, Event, Parser, ReasoningDelta
+from families.parsers.forced_calls import ForcedCallsParser
 from families.parsers.reasoning import ReasoningParser
 from families.parsers.registry import GENERIC, find_tool_parser
 
@@ -43,9 +44,10 @@ class ChatParser:
         self._reasoning = _reasoning_parser(answer_format, options)
         self._tools: Parser | None = None
         if options.tools and options.tool_choice != "none":
-            forced = None if options.tool_choice == "auto" else GENERIC
-            if name := answer_format.tool_parser or forced:
-                self._tools = find_tool_parser(name)()
+            forced = options.tool_choice != "auto"
+            if name := answer_format.tool_parser or (GENERIC if forced else None):
+                parser = find_tool_parser(name)()
+                self._tools = ForcedCallsParser(parser) if forced and name == GENERIC else parser
 
     @property
     def in_reasoning(self) -> bool:

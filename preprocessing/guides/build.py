@@ -7,7 +7,7 @@ family reasons first, the constraint begins after the reasoning.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from common.chat.request import ChatRequest
@@ -25,7 +25,7 @@ from preprocessing.guides.structural_tags import (
     regex,
     sequence,
 )
-from preprocessing.guides.tool_calls import calls_or, forced_calls, strict_calls
+from preprocessing.guides.tool_calls import calls_or, forced_calls, forced_calls_schema, strict_calls
 
 # Guide types of the contract -> whether they need a guide text.
 GUIDE_TYPES = {"json": False, "json_schema": True, "regex": True, "ebnf_grammar": True, "structural_tag": True}
@@ -49,15 +49,18 @@ class _Constraint:
     part: Format
 
 
-def build_guide(chat: ChatRequest, answer_format: AnswerFormat, reasoning: Reasoning) -> Guide | None:
+def build_guide(
+    chat: ChatRequest, answer_format: AnswerFormat, reasoning: Reasoning, *, structural_tags: bool = True
+) -> Guide | None:
     """The guide of a chat request, or None if the answer is not constrained.
 
     reasoning: whether reasoning precedes the answer, see `reasoning_state`.
+    structural_tags: whether the engine enforces them; without, forced calls are JSON only, which all parsers read.
     Raises RequestError with the invalid OpenAI field as its param.
     """
     constraint = _answer_constraint(chat)
     if chat.tools:
-        constraint = _with_tools(chat, answer_format, constraint)
+        constraint = _with_tools(chat, answer_format, constraint, structural_tags=structural_tags)
     if constraint and constraint.guide.guide:
         check_size(constraint.guide.guide, "tools" if chat.tools else "response_format")
     if constraint is None or reasoning == "none" or answer_format.reasoning_tags is None:
@@ -111,14 +114,21 @@ def _check_limits(guide_type: str, guide: str, where: str) -> None:
         check_structure(_parsed(guide, where), where)
 
 
-def _with_tools(chat: ChatRequest, answer_format: AnswerFormat, answer: _Constraint | None) -> _Constraint | None:
+def _with_tools(
+    chat: ChatRequest, answer_format: AnswerFormat, answer: _Constraint | None, *, structural_tags: bool
+) -> _Constraint | None:
     form = call_form(answer_format.tool_parser, chat.tool_choice)
     for index, tool in enumerate(chat.tools):
         if tool.strict or chat.tool_choice != "auto":
             check_schema(tool.parameters, f"tools[{index}].function.parameters")
     parallel = chat.parallel_tool_calls
     if chat.tool_choice != "auto":
-        return _structural(forced_calls(form, chat.tools, chat.tool_choice, parallel=parallel))
+        forced = _structural(forced_calls(form, chat.tools, chat.tool_choice, parallel=parallel))
+        if structural_tags:
+            return forced
+        several = parallel and form.separator is not None
+        schema = forced_calls_schema(chat.tools, chat.tool_choice, parallel=several)
+        return replace(forced, guide=Guide("json_schema", _dump(schema)))
     if answer:
         return _structural(calls_or(answer.part, form, chat.tools, parallel=parallel))
     strict = strict_calls(form, chat.tools, parallel=parallel)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tool calls as structural tags, for each `tool_choice`."""
+"""Tool calls as structural tags, for each `tool_choice`, and forced ones as a JSON schema."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from common.chat.tools import FUNCTION_CHOICE, Tool
 from families.parsers.call_forms import CallForm
@@ -21,10 +22,47 @@ _ANY_ARGUMENTS = {"type": "object"}
 
 def forced_calls(form: CallForm, tools: Sequence[Tool], tool_choice: str, *, parallel: bool) -> Format:
     """The calls that `tool_choice` "required" (one or more) or "function:<name>" (one) asks for; all schemas bind."""
-    if tool_choice.startswith(FUNCTION_CHOICE):
-        name = tool_choice.removeprefix(FUNCTION_CHOICE)
-        return next(_call(form, tool, strict=True) for tool in tools if tool.name == name)
-    return _calls(form, [_call(form, tool, strict=True) for tool in tools], parallel=parallel)
+    calls = [_call(form, tool, strict=True) for tool in _forced(tools, tool_choice)]
+    return calls[0] if tool_choice.startswith(FUNCTION_CHOICE) else _calls(form, calls, parallel=parallel)
+
+
+def forced_calls_schema(tools: Sequence[Tool], tool_choice: str, *, parallel: bool) -> dict[str, Any]:
+    """The schema of the same calls as JSON, for engines without structural tags: one object, or an array of several."""
+    calls, definitions = [], {}
+    for number, tool in enumerate(_forced(tools, tool_choice)):
+        place = f"#/$defs/{number}"
+        definitions[str(number)] = _moved(tool.parameters, place)
+        properties = {"name": {"const": tool.name}, "arguments": {"$ref": place}}
+        calls.append(
+            {
+                "type": "object",
+                "properties": properties,
+                "required": list(properties),
+                "additionalProperties": False,
+            }
+        )
+    one = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    several = parallel and not tool_choice.startswith(FUNCTION_CHOICE)
+    schema = {"type": "array", "items": one, "minItems": 1} if several else one
+    return {**schema, "$defs": definitions}
+
+
+def _forced(tools: Sequence[Tool], tool_choice: str) -> list[Tool]:
+    """The tools that a forced call may call."""
+    name = tool_choice.removeprefix(FUNCTION_CHOICE) if tool_choice.startswith(FUNCTION_CHOICE) else None
+    return [tool for tool in tools if name in (None, tool.name)]
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema inside another one, at `place`, with its references to parts of its own."""
+    if isinstance(schema, dict):
+        return {
+            key: place + value[1:]
+            if key == "$ref" and isinstance(value, str) and value.startswith("#")
+            else _moved(value, place)
+            for key, value in schema.items()
+        }
+    return [_moved(item, place) for item in schema] if isinstance(schema, list) else schema
 
 
 def strict_calls(form: CallForm, tools: Sequence[Tool], *, parallel: bool) -> Format | None:

@@ -47,9 +47,11 @@ WRONG_CALLS = [
 ]
 
 
-def guide_of(answer_format: AnswerFormat = PLAIN, reasoning: Reasoning = "none", **fields: Any) -> Guide | None:
+def guide_of(
+    answer_format: AnswerFormat = PLAIN, reasoning: Reasoning = "none", *, structural_tags: bool = True, **fields: Any
+) -> Guide | None:
     chat = ChatRequest.parse(json.dumps({"messages": [{"role": "user", "content": "hi"}], **fields}))
-    return build_guide(chat, answer_format, reasoning)
+    return build_guide(chat, answer_format, reasoning, structural_tags=structural_tags)
 
 
 def refused(answer_format: AnswerFormat = PLAIN, **fields: Any) -> RequestError:

@@ -120,16 +120,18 @@ formats = st.builds(
     tool_parser=st.sampled_from([None, *sorted(TOOL_PARSERS)]),
 )
 
+choices = st.sampled_from(["auto", "required"])
+
 
 @pytest.mark.parametrize("inline", [False, True])
 @pytest.mark.parametrize("thinking", [None, False])
 @BOUNDED
-@given(text=answers, places=places, answer_format=formats)
+@given(text=answers, places=places, answer_format=formats, tool_choice=choices)
 def test_any_cut_gives_the_whole_answer(
-    text: str, places: list[int], answer_format: AnswerFormat, inline: bool, thinking: bool | None
+    text: str, places: list[int], answer_format: AnswerFormat, tool_choice: str, inline: bool, thinking: bool | None
 ) -> None:
     options = AnswerOptions(
-        chat=True, tools=True, tool_choice="required", inline_reasoning=inline, enable_thinking=thinking
+        chat=True, tools=True, tool_choice=tool_choice, inline_reasoning=inline, enable_thinking=thinking
     )
     whole = parse(ChatParser(answer_format, options), [text])
     assert parse(ChatParser(answer_format, options), cut(text, places)) == whole
@@ -199,19 +201,20 @@ def _finish(deltas: list[StreamDelta]) -> tuple[str | None, int | None, int | No
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma3"])
 @BOUNDED
-@given(text=answers, spellings=places, groups=places, answer_format=formats)
+@given(text=answers, spellings=places, groups=places, answer_format=formats, tool_choice=choices)
 def test_any_grouping_of_tokens_gives_the_whole_answer(
     name: str,
     text: str,
     spellings: list[int],
     groups: list[int],
     answer_format: AnswerFormat,
+    tool_choice: str,
     request: pytest.FixtureRequest,
 ) -> None:
     tokenizer: Tokenizer = request.getfixturevalue(name)
     # Encoded in pieces, the text is spelled with other tokens than a tokenizer would choose, as models do.
     ids = [i for piece in cut(text, spellings) for i in tokenizer.encode(piece, add_special_tokens=False).ids]
-    options = AnswerOptions(chat=True, tools=True, tool_choice="required", skip_special_tokens=False)
+    options = AnswerOptions(chat=True, tools=True, tool_choice=tool_choice, skip_special_tokens=False)
     spelled = tokenizer.decode(ids, skip_special_tokens=False)
     whole = parse(ChatParser(answer_format, options), [spelled])
     together = stream(tokenizer, [ids], answer_format, options)

@@ -13,12 +13,13 @@ from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from families.parsers import starts_in_reasoning
+from postprocessing.postprocessor import Postprocessor
 from preprocessing.engine_traits import TRTLLM, engine_traits
 from preprocessing.preprocessor import Preprocessor, media_options
 from preprocessing.prompt import PromptBuilder
 from python_backend.api import pb_utils
 from python_backend.config import ModelParameters
-from tests.support.chats import with_template
+from tests.support.chats import tiny, with_template
 from tests.support.model_requests import ModelCalls, ModelRequest, outputs
 
 IM_END, ENDOFTEXT = 151645, 151643
@@ -163,6 +164,47 @@ def test_a_guide(model: Preprocessor, trtllm: Preprocessor) -> None:
     found = answer(model, request)
     assert (found["out_guide_type"], found["out_guide"]) == (["regex"], ["a+"])
     assert "cannot enforce a guide of type 'regex'" in refusal(trtllm, request).message
+
+
+@pytest.fixture
+def toolless(tmp_path: Path) -> Path:
+    """A checkpoint whose chat template knows no tools."""
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    tiny("<eos>", template=template)._tokenizer.save_pretrained(tmp_path)
+    config = {"model_type": "mistral", "vocab_size": 1000, "max_position_embeddings": 4096, "eos_token_id": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def loaded(folder: Path, **parameters: str) -> Preprocessor:
+    return Preprocessor.load(ModelParameters("m", {"model_path": str(folder), **parameters}))
+
+
+def asked_for_tools(**fields: Any) -> ModelRequest:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    chat = {"messages": [{"role": "user", "content": "Hello"}], "tools": tools, **fields}
+    return ModelRequest(messages=[json.dumps(chat).encode()], max_tokens=9)
+
+
+def test_the_option_to_describe_tools_reaches_both_steps(toolless: Path) -> None:
+    for value, described in (("", True), ("true", True), ("false", False)):
+        model = loaded(toolless, describe_tools=value)
+        postprocessor = Postprocessor.load(ModelParameters("m", {"model_path": str(toolless), "describe_tools": value}))
+        postprocessor.close()
+        assert model._builder.answer_format == postprocessor._answers._format
+        if described:
+            assert "out_guide" not in answer(model, asked_for_tools())
+        else:
+            assert refusal(model, asked_for_tools()).param == "tools"
+        assert answer(model, asked_for_tools(tool_choice="required"))["out_guide_type"] == ["structural_tag"]
+
+
+def test_forced_calls_on_an_engine_without_structural_tags(toolless: Path) -> None:
+    model = loaded(toolless, engine=TRTLLM, guided_decoding="true")
+    assert answer(model, asked_for_tools(tool_choice="required"))["out_guide_type"] == ["json_schema"]
+    assert "out_guide" not in answer(model, asked_for_tools())
+    without = loaded(toolless, engine=TRTLLM)
+    assert "cannot enforce" in refusal(without, asked_for_tools(tool_choice="required")).message
 
 
 @pytest.mark.parametrize("requested", [True, False])

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from common.answer_options import AnswerOptions
+from families.parsers import ChatParser
+from tests.support.answers import Answer, parse
 from tests.support.guides import (
     ADD_CALL,
     CITY,
@@ -20,6 +23,7 @@ from tests.support.guides import (
     Accepts,
     guide_of,
     refused,
+    tool,
 )
 
 
@@ -86,6 +90,50 @@ class TestForcedCalls:
         assert accepts(guide_of(PLAIN, tools=TOOLS, tool_choice=NAMED), WEATHER_CALL)
         for fields in ({}, {"tool_choice": "auto"}, {"response_format": {"type": "json_object"}}):
             assert refused(PLAIN, tools=TOOLS, **fields).param == "tools"
+
+
+NODE = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "next": {"$ref": "#"}, "place": {"$ref": "#/$defs/Place"}},
+    "required": ["name", "place"],
+    "additionalProperties": False,
+    "$defs": {"Place": {"enum": ["Boston", "Paris"]}},
+}
+
+
+class TestForcedCallsWithoutStructuralTags:
+    def test_json_only(self, accepts: Accepts) -> None:
+        weather, add = ('{"name": "get_weather", "arguments": {"city": "x"}}', '{"name": "add", "arguments": {"n": 1}}')
+        for answer_format in (PLAIN, QWEN3, GEMMA3, LLAMA3):
+            several = answer_format != LLAMA3
+            guide = guide_of(answer_format, structural_tags=False, tools=TOOLS, tool_choice="required")
+            assert guide is not None and guide.guide_type == "json_schema"
+            assert accepts(guide, f"[{add}, {weather}]") is several
+            assert accepts(guide, weather) is not several
+            assert not any(accepts(guide, text) for text in ("[]", "{}", "[{}]", WEATHER_CALL, add.replace("1", '"1"')))
+
+    def test_one_call(self, accepts: Accepts) -> None:
+        for fields in ({"tool_choice": NAMED}, {"tool_choice": "required", "parallel_tool_calls": False}):
+            guide = guide_of(QWEN3, structural_tags=False, tools=TOOLS, **fields)
+            assert accepts(guide, '{"name": "get_weather", "arguments": {"city": "x"}}')
+            assert accepts(guide, '{"name": "add", "arguments": {"n": 1}}') is ("parallel_tool_calls" in fields)
+
+    def test_references_within_a_schema(self, accepts: Accepts) -> None:
+        guide = guide_of(PLAIN, structural_tags=False, tools=[*TOOLS, tool("f", NODE)], tool_choice="required")
+        node = '{"name": "a", "next": {"name": "b", "place": "Paris"}, "place": "Boston"}'
+        assert accepts(guide, f'[{{"name": "f", "arguments": {node}}}]')
+        assert not accepts(guide, f'[{{"name": "f", "arguments": {node.replace("Paris", "Rome")}}}]')
+
+    def test_after_reasoning_tags_are_needed(self) -> None:
+        fields = {"tools": TOOLS, "tool_choice": "required"}
+        assert guide_of(QWEN3, "open", structural_tags=False, **fields) == guide_of(QWEN3, "open", **fields)
+
+    def test_the_parsers_read_it(self, accepts: Accepts) -> None:
+        text = '[{"name": "get_weather", "arguments": {"city": "北京"}}, {"name": "add", "arguments": {"n": 1}}]'
+        options = AnswerOptions(chat=True, tools=True, tool_choice="required")
+        for answer_format in (PLAIN, QWEN3, GEMMA3, LLAMA3):
+            answer = parse(ChatParser(answer_format, options), text)
+            assert answer == Answer("", "", [["get_weather", '{"city": "北京"}'], ["add", '{"n": 1}']])
 
 
 class TestOptionalCalls:

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parses answers that must be calls: between tags, or as JSON only from engines that cannot enforce tags."""
+
+from families.parsers.events import Event, Parser
+from families.parsers.llama3_json import Llama3JsonParser
+
+
+class ForcedCallsParser:
+    """Reads JSON calls, or what another parser reads if the answer does not begin as JSON."""
+
+    def __init__(self, tagged: Parser) -> None:
+        """Create the parser. tagged: the parser of calls between tags."""
+        self._parser = tagged
+        self._chosen = False
+        self._space = ""
+
+    def feed(self, text: str) -> list[Event]:
+        if not self._chosen:
+            text, self._space = self._space + text, ""
+            start = text.lstrip()[:1]
+            if not start:
+                self._space = text
+                return []
+            self._chosen = True
+            if start in "{[":
+                self._parser = Llama3JsonParser()
+        return self._parser.feed(text)
+
+    def flush(self) -> list[Event]:
+        events = self._parser.feed(self._space) if self._space else []
+        return events + self._parser.flush()
