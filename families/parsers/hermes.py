@@ -14,6 +14,7 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 class HermesParser:
     """Reads tool calls between text, and streams their arguments.
 
+    SmolLM2 was trained to write an array of calls between the tags, which is read too.
     JSON that is invalid before a call has begun, or unfinished at the end, stays in the content with its tags. A call
     that has begun cannot be revoked: if its arguments become invalid, all text up to `</tool_call>` is streamed as
     arguments; invalid text after complete arguments is content, so that the arguments stay valid.
@@ -27,6 +28,8 @@ class HermesParser:
         self._step: Callable[[str, int, list[Event]], int] = self._outside
         self._calls = 0
         self._close_due = False  # a call's object has ended, its closing tag has not arrived
+        self._called = False  # a call has begun since the opening tag
+        self._array = ""  # the text up to the bracket of an array of calls
 
     def feed(self, text: str) -> list[Event]:
         events: list[Event] = []
@@ -53,6 +56,7 @@ class HermesParser:
             events += self._content.text(clear)
         if tag == OPEN:
             self._reader = CallReader()
+            self._array, self._called = "", False
             self._step = self._call
         elif tag and self._close_due:
             self._end_call()
@@ -67,13 +71,34 @@ class HermesParser:
         if reader.begun and not announced:
             events.append(ToolCallStart(self._calls, new_call_id(), reader.name))
             self._calls += 1
+            self._called = True
             self._content.call()
         self._arguments(reader.take(), events)
         if reader.status is Status.BROKEN:
             self._step = self._broken
+        elif reader.status is Status.DONE and self._array:
+            self._step = self._between
+        elif reader.status is Status.FAILED and not self._array and self._opens_array(text, position):
+            self._array = reader.rest + "["
+            self._reader = CallReader()
+            position += 1
         elif reader.status is not Status.READING:
             self._give_up(events)
         return position
+
+    def _opens_array(self, text: str, position: int) -> bool:
+        return text[position : position + 1] == "[" and not self._reader.rest.strip()
+
+    def _between(self, text: str, position: int, events: list[Event]) -> int:
+        """Read what follows a call in an array: another one, or the end."""
+        if text[position].isspace():
+            return position + 1
+        if text[position] == ",":
+            self._reader = CallReader()
+            self._step = self._call
+            return position + 1
+        self._give_up(events)
+        return position + (text[position] == "]")
 
     def _broken(self, text: str, position: int, events: list[Event]) -> int:
         clear, tag, position = self._close.scan(text, position)
@@ -84,9 +109,9 @@ class HermesParser:
 
     def _give_up(self, events: list[Event]) -> None:
         """Leave the object, complete or not; text that was read and not used is content."""
-        unread = self._reader.rest if self._reader.begun else OPEN + self._reader.rest
+        unread = self._reader.rest if self._called else OPEN + self._array + self._reader.rest
         events += self._content.text(unread)
-        self._close_due = self._reader.begun
+        self._close_due = self._called
         self._step = self._outside
 
     def _end_call(self) -> None:

@@ -29,6 +29,8 @@ ANSWERS = {
         '<think>\n\n</think>\n\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}}\n</tool_call>\n',
         '<tool_call>\n{"name": "f", "arguments": {"code": "if a < b:\\n\\tprint(\\"<tool_call>\\")"',
         '<tool_call>\n{name: f}\n</tool_call>\n<tool_call>\n{"name": "f"}\n</tool_call>',
+        'First:\n<tool_call>\n[{"name": "f", "arguments": {"a": [1]}},\n {"name": "g", "arguments": {}}]\n</tool_call>\nDone.',
+        '<tool_call>[{"name": "f", "arguments": {}}, {"city": 1}]</tool_call><tool_call>[1, 2]</tool_call><tool_call>[',
         "The list [1] and <b>bold</b>, <think> and </think>, \0 and <tool_cal",
     ],
     "llama3_json": [
@@ -54,6 +56,7 @@ FRAGMENTS = [
         "</think>",
         "<tool_call>",
         "</tool_call>",
+        "<tool_call>[",
         "<tool_",
         "</",
         "<|python_tag|>",

@@ -30,6 +30,31 @@ def test_calls_between_text(text: str, content: str, calls: list[list[str]]) -> 
     assert read(text) == Answer(content, "", calls)
 
 
+F, G = '{"name": "f", "arguments": {"a": [1]}}', '{"name": "g"}'
+READ = [["f", '{"a": [1]}'], ["g", "{}"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "calls"),
+    [
+        (f"<tool_call>[{F}, {G}]</tool_call>", "", READ),
+        (f"One\n<tool_call>\n[\n{F}\n,{G}\n]\n</tool_call>\nTwo", "One\nTwo", READ),
+        (f"<tool_call>[{F}]</tool_call>\n<tool_call>{G}</tool_call>", "", READ),
+        (f"<tool_call>[{F}, {G}", "", READ),
+        (f"<tool_call>[{F},", "", READ[:1]),
+        (f'<tool_call>[{F}, {{"city": 1}}]</tool_call>', '{"city": 1}]', READ[:1]),
+        (f"<tool_call>[{F} {G}]</tool_call>", f"{G}]", READ[:1]),
+        ("<tool_call> []</tool_call>", "<tool_call> []</tool_call>", []),
+        ("<tool_call>[1, 2]</tool_call>", "<tool_call>[1, 2]</tool_call>", []),
+        (f"<tool_call>[[{F}]]</tool_call>", f"<tool_call>[[{F}]]</tool_call>", []),
+        (f"<tool_call>{F}, {G}</tool_call>", f", {G}", READ[:1]),
+        ("<tool_call>[", "<tool_call>[", []),
+    ],
+)
+def test_an_array_of_calls(text: str, content: str, calls: list[list[str]]) -> None:
+    assert read(text) == Answer(content, "", calls)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
