@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from common.chat.request import ChatRequest
+from common.chat.tools import Tool
 from common.checks import PositionError, check_tree, expect, expect_one_of
 from families.parsers import AnswerFormat
 from families.parsers.call_forms import call_form
+from preprocessing.guides.keywords import prepare_schema
 from preprocessing.guides.limits import check_grammar, check_pattern, check_schema, check_size, check_structure
 from preprocessing.guides.structural_tags import (
     Format,
@@ -98,15 +100,15 @@ def check_guide(guide_type: str | None, guide: str | None) -> Guide | None:
         raise PositionError(where, f"must not be empty for type {guide_type}")
     if guide:
         _check_limits(guide_type, guide, where)
+    if guide and guide_type == "json_schema":
+        return _schema(guide, where).guide
     return Guide(guide_type, guide)
 
 
 def _check_limits(guide_type: str, guide: str, where: str) -> None:
     _text(guide, where)
     check_size(guide, where)
-    if guide_type == "json_schema":
-        _schema(guide, where)
-    elif guide_type == "regex":
+    if guide_type == "regex":
         check_pattern(guide, where)
     elif guide_type == "ebnf_grammar":
         check_grammar(guide, where)
@@ -118,21 +120,28 @@ def _with_tools(
     chat: ChatRequest, answer_format: AnswerFormat, answer: _Constraint | None, *, structural_tags: bool
 ) -> _Constraint | None:
     form = call_form(answer_format.tool_parser, chat.tool_choice)
-    for index, tool in enumerate(chat.tools):
-        if tool.strict or chat.tool_choice != "auto":
-            check_schema(tool.parameters, f"tools[{index}].function.parameters")
+    tools = [
+        _prepared(tool, f"tools[{index}].function.parameters") if tool.strict or chat.tool_choice != "auto" else tool
+        for index, tool in enumerate(chat.tools)
+    ]
     parallel = chat.parallel_tool_calls
     if chat.tool_choice != "auto":
-        forced = _structural(forced_calls(form, chat.tools, chat.tool_choice, parallel=parallel))
+        forced = _structural(forced_calls(form, tools, chat.tool_choice, parallel=parallel))
         if structural_tags:
             return forced
         several = parallel and form.separator is not None
-        schema = forced_calls_schema(chat.tools, chat.tool_choice, parallel=several)
+        schema = forced_calls_schema(tools, chat.tool_choice, parallel=several)
         return replace(forced, guide=Guide("json_schema", _dump(schema)))
     if answer:
-        return _structural(calls_or(answer.part, form, chat.tools, parallel=parallel))
-    strict = strict_calls(form, chat.tools, parallel=parallel)
+        return _structural(calls_or(answer.part, form, tools, parallel=parallel))
+    strict = strict_calls(form, tools, parallel=parallel)
     return _structural(strict) if strict else None
+
+
+def _prepared(tool: Tool, where: str) -> Tool:
+    """The tool with parameters that the grammar engine enforces."""
+    check_schema(tool.parameters, where)
+    return replace(tool, parameters=prepare_schema(tool.parameters, where))
 
 
 def _answer_constraint(chat: ChatRequest) -> _Constraint | None:
@@ -168,13 +177,8 @@ def _structured_outputs(value: Mapping[str, Any]) -> _Constraint:
 
 def _schema(value: Any, where: str) -> _Constraint:
     schema = expect(_parsed(value, where) if isinstance(value, str) else value, dict, where)
-    kinds = schema.get("type", [])
-    for kind in kinds if isinstance(kinds, list) else [kinds]:
-        expect_one_of(kind, _JSON_TYPES, f"{where}.type")
-    for name in ("properties", "$defs", "definitions"):
-        if name in schema:
-            expect(schema[name], dict, f"{where}.{name}")
     check_schema(schema, where)
+    schema = prepare_schema(schema, where)
     return _Constraint(Guide("json_schema", _dump(schema)), json_schema(schema))
 
 
@@ -224,7 +228,6 @@ def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-_JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _STRUCTURED_OUTPUTS: dict[str, Callable[[Any, str], _Constraint]] = {
     "json": _schema,
     "regex": _regex,
