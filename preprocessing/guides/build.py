@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from common.chat.request import ChatRequest
-from common.chat.tools import Tool
-from common.checks import PositionError, check_tree, expect, expect_one_of
+from common.checks import PositionError, check_tree, expect, expect_one_of, shorten
 from families.parsers import AnswerFormat
 from families.parsers.call_forms import call_form
-from preprocessing.guides.keywords import prepare_schema
 from preprocessing.guides.limits import check_grammar, check_pattern, check_schema, check_size, check_structure
+from preprocessing.guides.schemas import prepare_schema
 from preprocessing.guides.structural_tags import (
     Format,
     const,
@@ -102,6 +101,8 @@ def check_guide(guide_type: str | None, guide: str | None) -> Guide | None:
         _check_limits(guide_type, guide, where)
     if guide and guide_type == "json_schema":
         return _schema(guide, where).guide
+    if guide and guide_type == "structural_tag":
+        return Guide(guide_type, _dump(_structure(guide, where)))
     return Guide(guide_type, guide)
 
 
@@ -112,36 +113,39 @@ def _check_limits(guide_type: str, guide: str, where: str) -> None:
         check_pattern(guide, where)
     elif guide_type == "ebnf_grammar":
         check_grammar(guide, where)
-    elif guide_type == "structural_tag":
-        check_structure(_parsed(guide, where), where)
 
 
 def _with_tools(
     chat: ChatRequest, answer_format: AnswerFormat, answer: _Constraint | None, *, structural_tags: bool
 ) -> _Constraint | None:
     form = call_form(answer_format.tool_parser, chat.tool_choice)
+    forced = chat.tool_choice != "auto"
     tools = [
-        _prepared(tool, f"tools[{index}].function.parameters") if tool.strict or chat.tool_choice != "auto" else tool
-        for index, tool in enumerate(chat.tools)
+        replace(tool, parameters=_prepared(tool.parameters, where, best_effort=not tool.strict))
+        if tool.strict or forced
+        else tool
+        for tool, where in ((tool, f"tools[{n}].function.parameters") for n, tool in enumerate(chat.tools))
     ]
     parallel = chat.parallel_tool_calls
-    if chat.tool_choice != "auto":
-        forced = _structural(forced_calls(form, tools, chat.tool_choice, parallel=parallel))
+    if forced:
+        constraint = _structural(forced_calls(form, tools, chat.tool_choice, parallel=parallel))
         if structural_tags:
-            return forced
+            return constraint
         several = parallel and form.separator is not None
         schema = forced_calls_schema(tools, chat.tool_choice, parallel=several)
-        return replace(forced, guide=Guide("json_schema", _dump(schema)))
+        return replace(constraint, guide=Guide("json_schema", _dump(schema)))
     if answer:
         return _structural(calls_or(answer.part, form, tools, parallel=parallel))
     strict = strict_calls(form, tools, parallel=parallel)
     return _structural(strict) if strict else None
 
 
-def _prepared(tool: Tool, where: str) -> Tool:
-    """The tool with parameters that the grammar engine enforces."""
-    check_schema(tool.parameters, where)
-    return replace(tool, parameters=prepare_schema(tool.parameters, where))
+def _prepared(schema: dict[str, Any], where: str, *, best_effort: bool) -> dict[str, Any]:
+    """The schema as the grammar engine enforces it, within the limits."""
+    check_schema(schema, where)
+    prepared = prepare_schema(schema, where, best_effort=best_effort)
+    check_schema(prepared, where)
+    return prepared
 
 
 def _answer_constraint(chat: ChatRequest) -> _Constraint | None:
@@ -162,9 +166,10 @@ def _response_format(value: Mapping[str, Any]) -> _Constraint | None:
     wrapper = expect(value.get("json_schema"), dict, "response_format.json_schema")
     if wrapper.get("name") is not None:
         expect(wrapper["name"], str, "response_format.json_schema.name")
-    if wrapper.get("strict") is not None:
-        expect(wrapper["strict"], bool, "response_format.json_schema.strict")
-    return _schema(wrapper.get("schema"), "response_format.json_schema.schema")
+    strict = wrapper.get("strict")
+    if strict is not None:
+        expect(strict, bool, "response_format.json_schema.strict")
+    return _schema(wrapper.get("schema"), "response_format.json_schema.schema", best_effort=strict is False)
 
 
 def _structured_outputs(value: Mapping[str, Any]) -> _Constraint:
@@ -175,11 +180,27 @@ def _structured_outputs(value: Mapping[str, Any]) -> _Constraint:
     return _STRUCTURED_OUTPUTS[name](value[name], f"structured_outputs.{name}")
 
 
-def _schema(value: Any, where: str) -> _Constraint:
+def _schema(value: Any, where: str, *, best_effort: bool = False) -> _Constraint:
     schema = expect(_parsed(value, where) if isinstance(value, str) else value, dict, where)
-    check_schema(schema, where)
-    schema = prepare_schema(schema, where)
+    schema = _prepared(schema, where, best_effort=best_effort)
     return _Constraint(Guide("json_schema", _dump(schema)), json_schema(schema))
+
+
+def _structure(value: Any, where: str) -> dict[str, Any]:
+    """A structural tag with the schemas in it prepared."""
+    structure = expect(_parsed(value, where) if isinstance(value, str) else value, dict, where)
+    check_structure(structure, where)
+    return {name: _with_schemas(item, f"{where}.{name}", name) for name, item in structure.items()}
+
+
+def _with_schemas(value: Any, where: str, name: str) -> Any:
+    if name in ("json_schema", "schema") and isinstance(value, dict):
+        return _prepared(value, where, best_effort=False)
+    if isinstance(value, dict):
+        return {key: _with_schemas(item, f"{where}.{shorten(key, 40)}", key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_schemas(item, f"{where}[{n}]", "") for n, item in enumerate(value)]
+    return value
 
 
 def _parsed(text: str, where: str) -> Any:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON values as JSON Schema sees them, and the values of keywords for what follows two schemas."""
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any
+
+
+def distinct_types(kinds: Any) -> list[str]:
+    """The value of `type` as a list without one that another includes."""
+    found = list(dict.fromkeys(kinds if isinstance(kinds, list) else [kinds]))
+    return [kind for kind in found if kind != "integer" or "number" not in found]
+
+
+def _common_types(first: list[str], second: list[str]) -> list[str]:
+    both = [kind for kind in first if kind in second]
+    integers = "integer" not in both and {"integer", "number"} <= {*first, *second}
+    return [*both, "integer"] if integers and "number" not in both else both
+
+
+def _common_values(first: list[Any], second: list[Any]) -> list[Any]:
+    return [one for one in first if any(equal(one, other) for other in second)]
+
+
+def _all_names(first: list[str], second: list[str]) -> list[str]:
+    return list(dict.fromkeys([*first, *second]))
+
+
+# Keywords -> their value for what follows both of two schemas.
+MERGE_VALUES: Mapping[str, Callable[[Any, Any], Any]] = {
+    **dict.fromkeys(("minLength", "minItems", "minProperties", "minimum", "exclusiveMinimum"), max),
+    **dict.fromkeys(("maxLength", "maxItems", "maxProperties", "maximum", "exclusiveMaximum"), min),
+    "type": _common_types,
+    "enum": _common_values,
+    "required": _all_names,
+}
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Whether two JSON values are equal: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(first, bool) or isinstance(second, bool):
+        return first is second
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(equal, first, second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(equal(first[name], second[name]) for name in first)
+    return bool(first == second)
+
+
+def is_of_type(value: Any, kind: str) -> bool:
+    if isinstance(value, bool) or value is None:
+        return kind == ("null" if value is None else "boolean")
+    if isinstance(value, int | float):
+        return kind == "number" or (kind == "integer" and float(value).is_integer())
+    if isinstance(value, str):
+        return kind == "string"
+    return kind == ("array" if isinstance(value, list) else "object")
+
+
+def within(value: float, schema: Mapping[str, Any], low: str, high: str) -> bool:
+    if low == "minimum" and not schema.get("exclusiveMinimum", -inf) < value < schema.get("exclusiveMaximum", inf):
+        return False
+    return bool(schema.get(low, -inf) <= value <= schema.get(high, inf))
+
+
+def needs_range(value: Any) -> bool:
+    if not isinstance(value, float) or value.is_integer():
+        return False
+    return format(value, ".17g") != repr(value) and round(value, 6) == value and abs(value) < 2**31
