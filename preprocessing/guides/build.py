@@ -8,6 +8,7 @@ family reasons first, the constraint begins after the reasoning.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from common.chat.request import ChatRequest
@@ -30,6 +31,8 @@ from preprocessing.guides.tool_calls import calls_or, forced_calls, forced_calls
 
 # Guide types of the contract -> whether they need a guide text.
 GUIDE_TYPES = {"json": False, "json_schema": True, "regex": True, "ebnf_grammar": True, "structural_tag": True}
+
+_MAX_KEPT = 16_384  # characters of a schema that is kept prepared
 
 Reasoning = Literal["none", "may_open", "open"]
 
@@ -141,7 +144,15 @@ def _with_tools(
 
 
 def _prepared(schema: dict[str, Any], where: str, *, best_effort: bool) -> dict[str, Any]:
-    """The schema as the grammar engine enforces it, within the limits."""
+    """The schema as the grammar engine enforces it, within the limits; not to be changed, because it is kept."""
+    text = json.dumps(schema)
+    # Clients send the same tools with every turn of a chat.
+    return (_prepared_text if len(text) <= _MAX_KEPT else _prepared_text.__wrapped__)(text, where, best_effort)
+
+
+@lru_cache(maxsize=256)
+def _prepared_text(text: str, where: str, best_effort: bool) -> dict[str, Any]:
+    schema = json.loads(text)
     check_schema(schema, where)
     prepared = prepare_schema(schema, where, best_effort=best_effort)
     check_schema(prepared, where)

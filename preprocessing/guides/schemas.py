@@ -7,6 +7,7 @@ The same for response formats, structured outputs, structural tags and the param
 import json
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from math import ceil, floor, inf, isfinite
 from typing import Any
@@ -165,17 +166,17 @@ class _Preparation:
                 own[name] = self._located(name, value, where)
             elif name in REFUSED and not says_nothing(name, schema):
                 own[name] = value
+        own = {name: int(value) if name in COUNTS else value for name, value in own.items()}
+        if isinstance(own.get("items"), list):  # Up to draft 2019-09.
+            own["prefixItems"] = own.pop("items")
+            if "additionalItems" in schema:
+                own["items"] = schema["additionalItems"]
         for name in ("unevaluatedProperties", "unevaluatedItems"):
             other = {"unevaluatedProperties": "additionalProperties", "unevaluatedItems": "items"}[name]
             # The same as the other keyword, if nothing else looks at properties or items.
             if name in own and not any(one in schema for one in ("$ref", "allOf", "anyOf", "oneOf", "if", "contains")):
                 own.setdefault(other, own.pop(name))
                 own.pop(name, None)
-        own = {name: int(value) if name in COUNTS else value for name, value in own.items()}
-        if isinstance(own.get("items"), list):  # Up to draft 2019-09.
-            own["prefixItems"] = own.pop("items")
-            if "additionalItems" in schema:
-                own["items"] = schema["additionalItems"]
         if "const" in own:
             value = own.pop("const")
             values = [one for one in own.get("enum", [value]) if equal(one, value)]
@@ -441,7 +442,7 @@ class _Preparation:
         pattern = self._pattern(found, f"{where}.pattern") if found is not None else None
         # A format is an annotation, a pattern and a length are not, and only one of them can be enforced.
         if pattern is None and named in FORMATS and (least, most) == (0, None):
-            pattern = Pattern(FORMATS[named])
+            return _of_format(named)
         if pattern is not None:
             text = self._text(pattern, least, most, f"{where}.pattern")
             if text:
@@ -622,6 +623,11 @@ class _Preparation:
             properties[name] = True if rest is None else rest
         if properties[name] is False:
             raise _Contradiction(f"{where}.required", f"names '{shorten(name, 40)}', which the object may not have")
+
+
+@cache
+def _of_format(name: str) -> Schema:
+    return {"type": "string", "pattern": Pattern(FORMATS[name]).rewritten()}
 
 
 def _applies(kind: str | None, kinds: list[str] | None) -> bool:
