@@ -39,6 +39,10 @@ _SETS: dict[str, _Ranges] = {
 _CONTROLS = {"n": 10, "t": 9, "r": 13, "f": 12, "v": 11, "0": 0}
 _GROUP = re.compile(r"\(\?P?<([A-Za-z_]\w*)>|\(\?:")
 _QUANTIFIER = re.compile(r"([*+?])|\{(\d+)(,?)(\d*)\}")
+# pydantic's pattern of a Decimal, whose lookahead says that there is a digit.
+_DECIMAL = re.compile(
+    r"\^\(\?!\^\[-\+\.\]\*\$\)\[\+-\]\?0\*(\\d\*|\\d\{0,(\d{1,4})\})\\\.\?(\\d\*|\\d\{0,(\d{1,4})\}0\*)\$"
+)
 _CODE = re.compile(r"x([0-9A-Fa-f]{2})|u\{([0-9A-Fa-f]{1,6})\}|u([0-9A-Fa-f]{4})(?:\\u([0-9A-Fa-f]{4}))?|c([A-Za-z])")
 
 
@@ -139,7 +143,9 @@ class Pattern:
 
     def __init__(self, pattern: str) -> None:
         """Read the pattern."""
-        self._branches = [_anchored(branch) for branch in _Reader(pattern).read()]
+        decimal = _DECIMAL.fullmatch(pattern)
+        text = _without_lookahead(*decimal.groups()) if decimal else pattern
+        self._branches = [_anchored(branch) for branch in _Reader(text).read()]
 
     def matches(self, text: str) -> bool:
         """Whether the pattern is found in the text; takes polynomial time."""
@@ -161,6 +167,13 @@ class Pattern:
 
 _ANY = _Item(chars=((0, _LAST),), least=0, most=None)
 _DOT = _Item(chars=((0, 9), (11, 12), (14, 0x2027), (0x202A, _LAST)))
+
+
+def _without_lookahead(whole: str, places: str | None, fraction: str, decimals: str | None) -> str:
+    """The pattern of a Decimal with the parts `whole` and `fraction`, of which one has a digit."""
+    some_whole = "0+" if places == "0" else r"\d+" if places is None else rf"(?:0+\d{{0,{places}}}|\d{{1,{places}}})"
+    some_fraction = "0+" if decimals == "0" else r"\d+" if decimals is None else rf"(?:\d{{1,{decimals}}}0*|0+)"
+    return rf"^[+-]?(?:{some_whole}\.?{fraction}|\.?{some_fraction})$"
 
 
 def _anchored(branch: _Branch) -> _Branch:

@@ -7,7 +7,7 @@ The same for response formats, structured outputs, structural tags and the param
 import json
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from math import ceil, floor, inf, isfinite
 from typing import Any
@@ -35,6 +35,7 @@ MAX_OPEN = 100  # Subschemas in each other, those of references included.
 MAX_ALTERNATIVES = 256  # Of two lists of alternatives that both hold.
 MAX_MULTIPLE = 1024  # xgrammar enforces multipleOf of integers up to this, without bounds or within a range of
 MAX_MULTIPLE_RANGE = 10_000  # this width.
+LONG_TEXT = 1000  # Texts of a format are not limited to this length or more.
 
 _INT64 = 2**63
 # xgrammar takes two parts that differ only in these for the same, even if they are names of properties.
@@ -440,9 +441,9 @@ class _Preparation:
         found = schema.pop("pattern", None)
         named = schema.pop("format", None)
         pattern = self._pattern(found, f"{where}.pattern") if found is not None else None
-        # A format is an annotation, a pattern and a length are not, and only one of them can be enforced.
-        if pattern is None and named in FORMATS and (least, most) == (0, None):
-            return _of_format(named)
+        # A format is an annotation, a pattern and a length are not.
+        if pattern is None and named in FORMATS and (text := _format_text(named, least, most)):
+            return {**schema, "pattern": text}
         if pattern is not None:
             text = self._text(pattern, least, most, f"{where}.pattern")
             if text:
@@ -625,9 +626,15 @@ class _Preparation:
             raise _Contradiction(f"{where}.required", f"names '{shorten(name, 40)}', which the object may not have")
 
 
-@cache
-def _of_format(name: str) -> Schema:
-    return {"type": "string", "pattern": Pattern(FORMATS[name]).rewritten()}
+@lru_cache(maxsize=256)
+def _format_text(name: str, least: int, most: int | None) -> str:
+    """The pattern of a format with a length; empty if the length cannot be built in."""
+    # HttpUrl of pydantic has a maxLength of 2083.
+    limit = None if most is not None and most >= LONG_TEXT else most
+    try:
+        return Pattern(FORMATS[name]).rewritten(least, limit)
+    except PatternError:
+        return ""
 
 
 def _applies(kind: str | None, kinds: list[str] | None) -> bool:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Patterns of JSON schemas as xgrammar gets them, against Python's `re`."""
 
+import itertools
 import json
 import random
 import re
@@ -127,6 +128,21 @@ def test_patterns_that_are_refused(pattern: str, invalid: bool) -> None:
     with pytest.raises(PatternError) as error:
         Pattern(pattern).rewritten()
     assert error.value.invalid is invalid
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$",
+        r"^(?!^[-+.]*$)[+-]?0*\d{0,2}\.?\d{0,1}0*$",
+        r"^(?!^[-+.]*$)[+-]?0*\d{0,0}\.?\d{0,2}0*$",
+        r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d{0,0}0*$",
+    ],
+)
+def test_decimals_of_pydantic(pattern: str) -> None:
+    texts = ["".join(part) for n in range(6) for part in itertools.product("+.01", repeat=n)]
+    found = Pattern(pattern)
+    assert [text for text in texts if found.matches(text)] == [text for text in texts if re.search(pattern, text)]
 
 
 def test_matching_takes_polynomial_time() -> None:
