@@ -444,15 +444,9 @@ class _Preparation:
         # A format is an annotation, a pattern and a length are not.
         if pattern is None and named in FORMATS and (text := _format_text(named, least, most)):
             return {**schema, "pattern": text}
-        if pattern is not None:
-            text = self._text(pattern, least, most, f"{where}.pattern")
-            if text:
-                return {**schema, "pattern": text}
-        if least:
-            schema["minLength"] = least
-        if most is not None:
-            schema["maxLength"] = most
-        return schema
+        # Lengths are patterns too: xgrammar's own allow control characters, which JSON does not.
+        text = self._text(pattern or Pattern(""), least, most, f"{where}.pattern")
+        return {**schema, "pattern": text} if text else schema
 
     def _text(self, pattern: Pattern, least: int, most: int | None, where: str) -> str:
         for bounds in ((least, most), (0, None)):
@@ -608,10 +602,8 @@ class _Preparation:
         if isinstance(allowed, dict) and not patterns:
             if "enum" in allowed:
                 return {name: properties.get(name, value) for name in allowed["enum"]}, {}, False
-            bounds = allowed.get("minLength", 0), allowed.get("maxLength")
-            text = allowed.get("pattern") or (Pattern("").rewritten(*bounds) if bounds != (0, None) else "")
-            if text and not properties:
-                return {}, {text: value}, None
+            if "pattern" in allowed and not properties:
+                return {}, {allowed["pattern"]: value}, None
         self._refuse(position, "cannot be enforced beside properties or patterns, or with these keywords")
         return properties, patterns, rest
 

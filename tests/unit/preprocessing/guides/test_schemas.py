@@ -59,6 +59,7 @@ WORKING: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ({"type": "object", "properties": {"a": False}}, ["{}"], ['{"a": 1}']),
     ({"minimum": 5}, ["6"], ["2"]),
     ({"maxLength": 2}, ['"aa"'], ['"aaa"']),
+    ({"type": "string", "minLength": 1, "maxLength": 3}, ['"a"', '"a/é"'], ['""', '"abcd"', '"\t"']),
     ({"pattern": "^a$"}, ['"a"'], ['"aaa"']),
     ({"type": "string", "format": "weird"}, ['"x"'], ["5"]),
     ({"type": "string", "format": "date"}, ['"2024-01-01"'], ['"x"']),
