@@ -113,7 +113,8 @@ def test_a_spelled_token_is_text(families: dict[str, PromptBuilder], family: str
         ids = ids_of(builder, chat_of(token))
         assert [token_id for token_id in ids if token_id in written] == expected, token
         prompt = builder.styler.render(builder.tokenizer, ChatRequest.parse(json.dumps(chat_of(token))))
-        assert builder.tokenizer.backend.decode(ids, skip_special_tokens=False) == prompt
+        # Where the generic form of tools escapes a tag that is no token of the tokenizer, the text of a token is left.
+        assert builder.tokenizer.backend.decode(ids, skip_special_tokens=False) == prompt.replace("\\u003c", "<")
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma3", "internvl2_5"])
