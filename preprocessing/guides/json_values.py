@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON values as JSON Schema sees them, and the values of keywords for what follows two schemas."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from math import inf
 from typing import Any
 
@@ -18,8 +18,10 @@ def _common_types(first: list[str], second: list[str]) -> list[str]:
     return [*both, "integer"] if integers and "number" not in both else both
 
 
-def _common_values(first: list[Any], second: list[Any]) -> list[Any]:
-    return [one for one in first if any(equal(one, other) for other in second)]
+def common_values(first: list[Any], second: list[Any]) -> list[Any]:
+    """The values of the first list that are in the second too."""
+    known = set(map(key, second))
+    return [one for one in first if key(one) in known]
 
 
 def _all_names(first: list[str], second: list[str]) -> list[str]:
@@ -31,20 +33,18 @@ MERGE_VALUES: Mapping[str, Callable[[Any, Any], Any]] = {
     **dict.fromkeys(("minLength", "minItems", "minProperties", "minimum", "exclusiveMinimum"), max),
     **dict.fromkeys(("maxLength", "maxItems", "maxProperties", "maximum", "exclusiveMaximum"), min),
     "type": _common_types,
-    "enum": _common_values,
+    "enum": common_values,
     "required": _all_names,
 }
 
 
-def equal(first: Any, second: Any) -> bool:
-    """Whether two JSON values are equal: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(first, bool) or isinstance(second, bool):
-        return first is second
-    if isinstance(first, list) and isinstance(second, list):
-        return len(first) == len(second) and all(map(equal, first, second))
-    if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(equal(first[name], second[name]) for name in first)
-    return bool(first == second)
+def key(value: Any) -> Hashable:
+    """What is the same for equal JSON values only: 1 and 1.0 are equal, 1 and true are not."""
+    if isinstance(value, list):
+        return "array", tuple(map(key, value))
+    if isinstance(value, dict):
+        return "object", frozenset((name, key(part)) for name, part in value.items())
+    return "boolean" if isinstance(value, bool) else "scalar", value
 
 
 def is_of_type(value: Any, kind: str) -> bool:

@@ -50,6 +50,8 @@ def _check_count(value: Any, where: str) -> None:
     _check_number(value, where)
     if value < 0 or value != int(value):
         raise PositionError(where, "must be a whole number that is not negative")
+    if value >= 2**31:
+        raise PositionError(where, "is too large")
 
 
 def _check_number(value: Any, where: str) -> None:

@@ -7,7 +7,7 @@ The same for response formats, structured outputs, structural tags and the param
 import json
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from graphlib import CycleError, TopologicalSorter
 from math import ceil, floor, inf, isfinite
 from typing import Any
@@ -15,7 +15,14 @@ from urllib.parse import unquote
 
 from common.checks import PositionError, expect, shorten
 from preprocessing.guides.formats import FORMATS
-from preprocessing.guides.json_values import MERGE_VALUES, distinct_types, equal, is_of_type, needs_range, within
+from preprocessing.guides.json_values import (
+    MERGE_VALUES,
+    common_values,
+    distinct_types,
+    is_of_type,
+    needs_range,
+    within,
+)
 from preprocessing.guides.keywords import (
     COUNTS,
     ENFORCED,
@@ -30,7 +37,8 @@ from preprocessing.guides.keywords import (
 )
 from preprocessing.guides.patterns import Pattern, PatternError
 
-MAX_NODES = 20_000  # Subschemas of a prepared schema; alternatives repeat what stands beside them.
+MAX_NODES = 10_000  # Subschemas of a prepared schema; alternatives repeat what stands beside them.
+MAX_MATCHING = 500_000  # Characters of values times those of a pattern that they must have, about 0.5 s.
 MAX_OPEN = 100  # Subschemas in each other, those of references included.
 MAX_ALTERNATIVES = 256  # Of two lists of alternatives that both hold.
 MAX_MULTIPLE = 1024  # xgrammar enforces multipleOf of integers up to this, without bounds or within a range of
@@ -38,6 +46,7 @@ MAX_MULTIPLE_RANGE = 10_000  # this width.
 LONG_TEXT = 1000  # Texts of a format are not limited to this length or more.
 
 _INT64 = 2**63
+_PREFIX = "#/$defs/"
 # xgrammar takes two parts that differ only in these for the same, even if they are names of properties.
 _OVERLOOKED = frozenset(
     ("title", "default", "description", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema")
@@ -77,7 +86,9 @@ class _Preparation:
     def whole(self) -> Schema:
         for one in _dicts(self._root):
             own = one.get("$id")
-            if one is not self._root and isinstance(own, str) and not own.startswith("#") and "$ref" in json.dumps(one):
+            if one is self._root or not isinstance(own, str) or _is_fragment(own):
+                continue
+            if "$ref" in json.dumps(one):
                 raise PositionError(self._where, f"has references in a part with an $id: '{shorten(own)}'")
         prepared = self._given(self._prepared(self._root, self._where), self._where)
         definitions: Schema = {}
@@ -154,7 +165,7 @@ class _Preparation:
         self._inlined.append(id(value))
         normal = self._prepared_normal(value, where)
         while isinstance(normal, dict) and "$ref" in normal:
-            _, target, position = next(one for one in self._targets.values() if f"#/$defs/{one[0]}" == normal["$ref"])
+            _, target, position = next(one for one in self._targets.values() if _PREFIX + one[0] == normal["$ref"])
             normal = self._inline(target, position)
         self._inlined.pop()
         return normal
@@ -180,7 +191,7 @@ class _Preparation:
                 own.pop(name, None)
         if "const" in own:
             value = own.pop("const")
-            values = [one for one in own.get("enum", [value]) if equal(one, value)]
+            values = common_values([value], own.get("enum", [value]))
             if not values:
                 raise _Contradiction(f"{where}.const", "is not among the values of enum")
             own["enum"] = values
@@ -245,10 +256,9 @@ class _Preparation:
             raise PositionError(where, f"has a $ref to outside of the schema: '{shorten(reference)}'")
         target, position = self._root, self._where
         if fragment and not fragment.startswith("/"):
-            found = [one for one in _dicts(self._root) if fragment in (one.get("$anchor"), one.get("$id", "#")[1:])]
-            if not found:
+            if fragment not in self._anchors:
                 raise PositionError(where, f"has a $ref to nothing: '{shorten(reference)}'")
-            return found[0], f"{self._where}#{shorten(fragment, 40)}"
+            return self._anchors[fragment], f"{self._where}#{shorten(fragment, 40)}"
         for part in fragment.split("/")[1:]:
             name = unquote(part).replace("~1", "/").replace("~0", "~")
             if isinstance(target, list) and name.isdecimal() and int(name[:9]) < len(target):
@@ -259,13 +269,22 @@ class _Preparation:
                 raise PositionError(where, f"has a $ref to nothing: '{shorten(reference)}'")
         return target, position
 
+    @cached_property
+    def _anchors(self) -> dict[str, Schema]:
+        """Subschemas by their `$anchor`, or their `$id` of "#" and a name, as it was up to draft 7."""
+        found = [(one.get("$anchor"), one) for one in _dicts(self._root)]
+        found += [
+            (one.get("$id", "").removeprefix("#"), one) for one in _dicts(self._root) if _is_fragment(one.get("$id"))
+        ]
+        return {name: one for name, one in found if isinstance(name, str)}
+
     def _reference(self, target: Any, where: str) -> Schema | bool:
         if isinstance(target, bool):
             return target
         expect(target, dict, where)
         if id(target) not in self._targets:
             self._targets[id(target)] = f"d{len(self._targets)}", target, where
-        return {"$ref": f"#/$defs/{self._targets[id(target)][0]}"}
+        return {"$ref": _PREFIX + self._targets[id(target)][0]}
 
     def _check_recursion(self, definitions: Schema) -> None:
         """Raise RequestError for definitions that are their own alternatives, or have no finite value."""
@@ -274,15 +293,19 @@ class _Preparation:
             TopologicalSorter({name: set(_alternatives_of(part)) for name, part in definitions.items()}).prepare()
         except CycleError as error:
             raise PositionError(positions[error.args[1][0]], "is one of its own alternatives") from None
+        users: dict[str, list[str]] = {name: [] for name in definitions}
+        for name, part in definitions.items():
+            for target in {
+                one["$ref"].removeprefix(_PREFIX) for one in _dicts(part) if isinstance(one.get("$ref"), str)
+            }:
+                users.get(target, []).append(name)
         finite: set[str] = set()
-        while True:
-            # Later definitions first, because references mostly lead to later ones.
-            found = {
-                name for name in reversed(definitions) if name not in finite and _finite(definitions[name], finite)
-            }
-            if not found:
-                break
-            finite |= found
+        waiting = list(definitions)
+        while waiting:
+            name = waiting.pop()
+            if name not in finite and _finite(definitions[name], finite):
+                finite.add(name)
+                waiting += users[name]
         endless = [name for name in definitions if name not in finite]
         if endless:
             raise PositionError(positions[endless[0]], "must have itself as a part, so that no value ends")
@@ -361,7 +384,7 @@ class _Preparation:
                 one = False
             if one is True:
                 return True
-            if one is not False and one not in prepared:
+            if one is not False:
                 prepared.append(one)
         if not prepared:
             return False
@@ -394,6 +417,10 @@ class _Preparation:
 
     def _values(self, schema: Schema, where: str) -> Schema:
         """An enum of the values that follow the other keywords."""
+        if "pattern" in schema:
+            texts = sum(len(value) for value in schema["enum"] if isinstance(value, str))
+            if texts * len(schema["pattern"]) > MAX_MATCHING:
+                raise PositionError(f"{where}.pattern", "is too long beside so many values")
         values = [value for value in schema["enum"] if self._follows(value, schema, where)]
         if not values:
             raise _Contradiction(where, "has an enum or const without a value that follows the other keywords")
@@ -647,6 +674,10 @@ def _whole_bounds(schema: Schema) -> None:
         schema["maximum"] = min(highs)
 
 
+def _is_fragment(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("#")
+
+
 def _dicts(value: Any) -> Iterator[Schema]:
     """All objects in a JSON value, itself included."""
     waiting = [value]
@@ -663,7 +694,7 @@ def _alternatives_of(schema: Schema | bool) -> Iterator[str]:
     """Names of the definitions that are alternatives of a prepared schema, or it as a whole."""
     if isinstance(schema, dict):
         if "$ref" in schema:
-            yield schema["$ref"].removeprefix("#/$defs/")
+            yield schema["$ref"].removeprefix(_PREFIX)
         for option in schema.get("anyOf", ()):
             yield from _alternatives_of(option)
 
@@ -673,7 +704,7 @@ def _finite(schema: Schema | bool, known: set[str]) -> bool:
     if isinstance(schema, bool):
         return schema
     if "$ref" in schema:
-        return schema["$ref"].removeprefix("#/$defs/") in known
+        return schema["$ref"].removeprefix(_PREFIX) in known
     if "anyOf" in schema:
         return any(_finite(option, known) for option in schema["anyOf"])
     if not all(_finite(schema.get("properties", {})[name], known) for name in schema.get("required", ())):
