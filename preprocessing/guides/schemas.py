@@ -20,6 +20,7 @@ from preprocessing.guides.json_values import (
     common_values,
     distinct_types,
     is_of_type,
+    key,
     needs_range,
     within,
 )
@@ -118,10 +119,12 @@ class _Preparation:
         if len(self._open) > MAX_OPEN:
             raise PositionError(where, "is nested too deeply, or part of itself")
         self._open.append(id(value))
-        schema = self._normal(expect(value, dict, where), where)
-        if isinstance(schema, dict) and "$ref" not in schema:
-            schema = self._alternatives(schema, where) if "anyOf" in schema else self._typed(schema, where)
-        self._open.pop()
+        try:
+            schema = self._normal(expect(value, dict, where), where)
+            if isinstance(schema, dict) and "$ref" not in schema:
+                schema = self._alternatives(schema, where) if "anyOf" in schema else self._typed(schema, where)
+        finally:
+            self._open.pop()
         return schema
 
     # A schema with its own keywords, without allOf, and with anyOf for oneOf.
@@ -163,11 +166,13 @@ class _Preparation:
         if len(self._inlined) > 32:
             raise PositionError(where, "has too many references to references")
         self._inlined.append(id(value))
-        normal = self._prepared_normal(value, where)
-        while isinstance(normal, dict) and "$ref" in normal:
-            _, target, position = next(one for one in self._targets.values() if _PREFIX + one[0] == normal["$ref"])
-            normal = self._inline(target, position)
-        self._inlined.pop()
+        try:
+            normal = self._prepared_normal(value, where)
+            while isinstance(normal, dict) and "$ref" in normal:
+                _, target, position = next(one for one in self._targets.values() if _PREFIX + one[0] == normal["$ref"])
+                normal = self._inline(target, position)
+        finally:
+            self._inlined.pop()
         return normal
 
     def _own(self, schema: Schema, where: str) -> Schema:
@@ -220,7 +225,7 @@ class _Preparation:
 
     def _both(self, first: Any, second: Any, where: str) -> Any:
         """A schema for what follows two schemas."""
-        if first is True or first == second:
+        if first is True or key(first) == key(second):
             return second
         if second is True:
             return first
@@ -397,23 +402,15 @@ class _Preparation:
         kinds = schema.get("type") or [kind for kind in JSON_TYPES if kind in about]
         if not kinds:
             return True
-        parts = [self._one_type(schema, kind, where, alone=len(kinds) == 1) for kind in kinds]
-        given = [part for part in parts if part is not None]
-        if not given:
-            return False
-        return given[0] if len(given) == 1 else {"anyOf": given}
+        parts = [self._one_type(schema, kind, where) for kind in kinds]
+        return parts[0] if len(parts) == 1 else {"anyOf": parts}
 
-    def _one_type(self, schema: Schema, kind: str, where: str, *, alone: bool) -> Schema | None:
-        """The part of a schema that is about one type; None if no value follows it."""
+    def _one_type(self, schema: Schema, kind: str, where: str) -> Schema:
+        """The part of a schema that is about one type."""
         about = "number" if kind == "integer" else kind
         own = {name: value for name, value in schema.items() if ENFORCED.get(name) == about}
         prepare = {"string": self._string, "array": self._array, "object": self._object, "number": self._number}
-        try:
-            return {"type": kind} if about not in prepare else prepare[about]({"type": kind, **own}, where)
-        except _Contradiction:
-            if alone:
-                raise
-            return None
+        return prepare[about]({"type": kind, **own}, where) if about in prepare else {"type": kind}
 
     def _values(self, schema: Schema, where: str) -> Schema:
         """An enum of the values that follow the other keywords."""
@@ -441,7 +438,8 @@ class _Preparation:
             return True
         if isinstance(value, int | float):
             multiple = schema.get("multipleOf")
-            return within(value, schema, "minimum", "maximum") and not (multiple and value % multiple)
+            whole = multiple is None or Fraction(str(value)) % Fraction(str(multiple)) == 0
+            return whole and within(value, schema, "minimum", "maximum")
         if isinstance(value, str):
             pattern = self._pattern(schema["pattern"], f"{where}.pattern") if "pattern" in schema else None
             return within(len(value), schema, "minLength", "maxLength") and (not pattern or pattern.matches(value))

@@ -89,6 +89,12 @@ WORKING: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ({"const": 1, "enum": [1.0, 2]}, ["1"], ["2"]),
     ({"type": "integer", "enum": [1, 2, 30, "x"], "maximum": 9, "exclusiveMinimum": 1}, ["2"], ["1", "30", '"x"']),
     ({"enum": ["a", "bcd", 5], "pattern": "^b", "minLength": 2}, ['"bcd"', "5"], ['"a"']),
+    ({"enum": [0.3, 0.25], "multipleOf": 0.1}, ["0.3"], ["0.25"]),
+    (
+        {"allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"a": {"enum": [1, True]}}}]},
+        ['{"a": 1}'],
+        ['{"a": true}'],
+    ),
     ({"enum": [0.1, 2.5, "x"]}, ["0.1", "2.5", '"x"'], ["0.2", "2"]),
     ({"enum": [{"title": 1}, [1, 2], []], "minItems": 1}, ['{"title":1}', "[1,2]"], ["[]"]),
     ({"$ref": "#/$defs/a", "type": "integer", "maximum": 3, "$defs": A}, ["2"], ["5", '"a"']),
@@ -369,6 +375,29 @@ def test_invalid_schemas(schema: dict[str, Any], path: str, words: str) -> None:
 def test_schemas_that_allow_nothing(schema: dict[str, Any]) -> None:
     check_refused(refused(structured_outputs={"json": schema}), "structured_outputs.json", "no value")
     assert allows({"properties": {"a": {"anyOf": [False]}, "b": {}}}, '{"b": 1}')
+
+
+def test_contradicting_alternatives_are_left_out() -> None:
+    again = {"type": "object", "properties": {"n": {"$ref": "#/$defs/again"}}}
+    schema = {
+        "properties": {"kind": {"enum": ["a", "b"]}, "again": {"$ref": "#/$defs/again"}},
+        "required": ["kind"],
+        "anyOf": [{"properties": {"kind": {"const": kind}}} for kind in ("c", "a", "d")],
+        "$defs": {"again": again},
+    }
+    found = prepared(schema)
+    assert list(found["$defs"]) == ["d0"] and found["properties"]["kind"] == {"enum": ["a"]}
+    assert allows(schema, '{"kind": "a", "again": {"n": {}}}') and not allows(schema, '{"kind": "b"}')
+
+
+def test_the_same_schema_at_several_places() -> None:
+    """Prepared schemas are kept; their errors name each place."""
+    good, bad = {"type": "object", "minProperties": 1}, {"type": "object", "not": {}}
+    first = guide_of(QWEN3, tools=[tool("f", good, strict=True)])
+    assert guide_of(QWEN3, tools=[tool("f", good, strict=True)]) == first
+    for n in (0, 1, 1):
+        tools = [tool(name, bad if m == n else good, strict=True) for m, name in enumerate("fg")]
+        check_refused(refused(QWEN3, tools=tools), f"tools[{n}].function.parameters.not", "cannot be enforced")
 
 
 def test_best_effort_enforces_the_rest() -> None:
