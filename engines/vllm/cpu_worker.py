@@ -15,6 +15,8 @@ from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend, CPUAttentio
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from engines.vllm.versions import CAUSAL_DTYPE
+
 
 class ImageWorker(CPUWorker):
     """vLLM's CPU worker; importing this module registers the attention backend below."""
@@ -67,7 +69,7 @@ def in_parts(step: CommonAttentionMetadata) -> CommonAttentionMetadata:
         seq_lens=torch.tensor(lasts, dtype=step.seq_lens.dtype),
         max_query_len=int(lengths.max()),
         block_table_tensor=step.block_table_tensor[rows],
-        causal=torch.tensor(causal),
+        causal=torch.tensor(causal, dtype=CAUSAL_DTYPE),
     )
 
 

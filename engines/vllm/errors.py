@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tell vLLM's refusals of a request from faults of the engine."""
 
-from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from common.errors import RequestError
 from engines.sampling import refused
+from engines.vllm.versions import CLIENT_ERROR
 
 # Beginnings of refusals that name no parameter.
 _PROMPT = ("The decoder prompt", "Token id")
@@ -21,7 +21,7 @@ def request_error(error: Exception) -> RequestError | None:
     if isinstance(error, EngineDeadError):
         return RequestError("the engine has stopped", kind="unavailable")
     for cause in (error, error.__cause__):
-        if isinstance(cause, VLLMClientError | ValueError):
+        if isinstance(cause, CLIENT_ERROR | ValueError):
             message = str(cause.args[0]) if cause.args else str(cause)
             if message.startswith(_PROMPT):
                 return RequestError(message, param="input_ids")

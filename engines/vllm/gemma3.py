@@ -45,10 +45,14 @@ def _register() -> None:
             return {"image": self.get_hf_config().mm_tokens_per_image}  # type: ignore[no-untyped-call] # vLLM's
 
     class Dummies(gemma3_mm.Gemma3DummyInputsBuilder):
+        # vLLM calls this until 0.30, and the processor's get_dummy_inputs since.
         def get_dummy_processor_inputs(self, *args: Any, **kwargs: Any) -> Any:
             return None
 
     class Processor(gemma3_mm.Gemma3MultiModalProcessor):
+        def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
+            return types.SimpleNamespace()
+
         def apply(self, *args: Any, **kwargs: Any) -> Any:
             images = image_model(self.info.ctx.model_config)
             return images.blank() if images is not None else {"prompt_token_ids": []}

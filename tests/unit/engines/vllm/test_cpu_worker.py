@@ -54,7 +54,7 @@ def test_a_step_is_split_into_parts():
     assert parts.num_reqs == 5
     assert parts.query_start_loc.tolist() == [0, 1, 5, 6, 10, 11]
     assert parts.seq_lens.tolist() == [20, 6, 7, 11, 12]
-    assert parts.causal.tolist() == [True, False, True, False, True]
+    assert parts.causal.bool().tolist() == [True, False, True, False, True]
     assert parts.block_table_tensor.tolist() == [[1, 2], *[[3, 4]] * 4]
     assert parts.max_query_len == 4
     decoding = step_of([0, 1, 2], [20, 13], {0: [], 1: images})
