@@ -85,8 +85,10 @@ def machine() -> str:
 def main() -> int:
     """Run the groups; returns 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *GROUPS], metavar="NAME", help=", ".join(GROUPS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(GROUPS))
     names = parser.parse_args().names or list(GROUPS)
+    if unknown := [name for name in names if name not in GROUPS]:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     if not torch.cuda.is_available():
         print("test-gpu: PyTorch sees no GPU")
         return 1
