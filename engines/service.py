@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -18,13 +19,14 @@ import torch
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.logs import about
+from common.versions import Versions
 from engines.engine import STATISTICS, Engine, Generation, Tokens
 from engines.options import read_options
 from engines.outbox import Outbox, Outgoing
 from engines.registry import build_engine
 from engines.reply import Reply
 from engines.running import RunningGenerations
-from engines.tensors import Inputs, Outputs, read_generations
+from engines.tensors import BUILD_INFO, Inputs, Outputs, build_info_tensors, read_generations
 from python_backend.api import InferenceRequest, ResponseSender
 from python_backend.config import ModelParameters
 from python_backend.metrics import PERIOD_S, Published
@@ -42,11 +44,12 @@ log = logging.getLogger("tensorrt_llm")
 class EngineService:
     """An engine and its running generations, on an event loop with a thread of its own.
 
-    max_requests: generations at once; more are refused as "unavailable".
+    max_requests: generations at once; more are refused as "unavailable". versions: told to clients that ask.
     """
 
-    def __init__(self, engine: Engine, max_requests: int | None = None) -> None:
+    def __init__(self, engine: Engine, max_requests: int | None = None, versions: Versions | None = None) -> None:
         self._engine = engine
+        self._versions = versions or Versions()
         self._max_requests = max_requests or math.inf
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True)
@@ -57,10 +60,13 @@ class EngineService:
         """Build the engine that the model's config names; raises ValueError for a wrong option."""
         # The engine computes in other processes. The tensor operations of this one are too small for several threads.
         torch.set_num_threads(1)
-        return cls(build_engine(read_options(parameters)), parameters.integer("max_requests"))
+        options = read_options(parameters)
+        engine = build_engine(options)
+        return cls(engine, parameters.integer("max_requests"), Versions.find(options.engine))
 
     def start(self) -> None:
         """Load the engine and return when it is ready; raises the engine's error if it cannot start."""
+        log.info("%s", self._versions)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._thread.start()
         self._outbox = Outbox()
@@ -106,7 +112,10 @@ class EngineService:
         inputs = Inputs(request)
         if inputs.scalar("stop", 0, False):
             self._stop(request.request_id(), parameters)
-            Reply(sender).end_empty()
+            if request.requested_output_names() == [BUILD_INFO]:
+                Reply(sender).end(build_info_tensors(json.dumps(asdict(self._versions))))
+            else:
+                Reply(sender).end_empty()
             return
         generations = list(read_generations(inputs, parameters, request.request_id()))
         self._check_room(len(generations))

@@ -231,6 +231,15 @@ class Outputs:
         return values
 
 
+# The output by which the engine tells its versions. It is sent only if it is the one requested output of a stop.
+BUILD_INFO = "build_info"
+
+
+def build_info_tensors(versions: str) -> list[Tensor]:
+    """Build the response that tells the versions, as JSON."""
+    return [pb_utils.Tensor(BUILD_INFO, np.array([[versions.encode()]], dtype=object))]
+
+
 def error_tensors(error: str, stream_id: int | None) -> list[Tensor]:
     """Build the response of a failed generation as data: no ids, and the error's text.
 

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Liveness, readiness, version and metrics."""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from common.versions import Versions
 from frontend import __version__
 from frontend.serving.service import Service
 from frontend.telemetry.metrics import exposition
@@ -36,10 +39,16 @@ async def ready(request: Request) -> JSONResponse:
 
 
 @router.get("/version")
-async def version() -> JSONResponse:
-    return JSONResponse({"version": __version__})
+async def version(request: Request) -> JSONResponse:
+    """Return this server's version, and what is known of the engine, Triton, CUDA and the GPUs."""
+    return JSONResponse({"version": __version__, **asdict(await _versions(request))}, headers=_NO_STORE)
 
 
 @router.get("/metrics")
-async def metrics() -> Response:
-    return Response(exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST} | _NO_STORE)
+async def metrics(request: Request) -> Response:
+    return Response(exposition(await _versions(request)), headers={"Content-Type": CONTENT_TYPE_LATEST} | _NO_STORE)
+
+
+async def _versions(request: Request) -> Versions:
+    service: Service = request.app.state.service
+    return await service.triton.versions()

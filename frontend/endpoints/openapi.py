@@ -68,7 +68,7 @@ def _paths() -> Schema:
         "/health": _health("The same as /health/ready"),
         "/health/ready": _health("Whether Triton and each of its models can serve"),
         "/health/live": _get("Whether this process serves HTTP", HEALTH),
-        "/version": _get("The version of this server", ref("Version")),
+        "/version": _get("The versions of this server, the engine, Triton, CUDA and the GPUs", ref("Version")),
         "/metrics": _get("Metrics for Prometheus", {"type": "string"}, METRICS),
         "/openapi.json": _get("This document", {"type": "object"}),
     }

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON schemas of the frontend's answers, for its OpenAPI document."""
 
+from dataclasses import fields
 from typing import Any
+
+from common.versions import Versions
 
 Schema = dict[str, Any]
 
@@ -157,5 +160,5 @@ ANSWERS: Schema = {
             "parts": {"type": "object", "additionalProperties": {"type": "boolean"}},
         }
     ),
-    "Version": _object({"version": TEXT}),
+    "Version": _object({"version": TEXT} | {field.name: _or_null(TEXT) for field in fields(Versions)}),
 }

@@ -5,12 +5,17 @@ import asyncio
 import os
 import re
 import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily
 
 from common.errors import RequestError
+from common.versions import Versions
+from frontend import __version__
 from frontend.errors import REFUSALS, ApiError, ClientGone, ShuttingDown, SlowReader
 from frontend.telemetry.request_record import RequestRecord, current
 from frontend.triton.tensors import Delta
@@ -196,8 +201,27 @@ def cancellation(error: BaseException | None) -> str | None:
     return None
 
 
-def exposition() -> bytes:
-    """Return all metrics in Prometheus' text format."""
+class BuildInfo:
+    """The metric `triton_chat_build_info`, whose labels are the versions. Every process knows them by itself."""
+
+    def __init__(self, versions: Versions) -> None:
+        self._labels = {"version": __version__} | {name: value or "" for name, value in asdict(versions).items()}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Make the metric; called by prometheus_client."""
+        family = GaugeMetricFamily("triton_chat_build_info", "Versions; the value is always 1", labels=[*self._labels])
+        family.add_metric([*self._labels.values()], 1)
+        yield family
+
+
+def exposition(versions: Versions) -> bytes:
+    """Return all metrics in Prometheus' text format. versions: what runs behind this process."""
+    built = CollectorRegistry()
+    built.register(BuildInfo(versions))
+    return _counted() + generate_latest(built)
+
+
+def _counted() -> bytes:
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder is None:
         return generate_latest()

@@ -6,16 +6,30 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
+from common.errors import RequestError
+from common.versions import Versions
 from frontend.errors import rpc_error
-from frontend.triton.model_health import PROBE_TIMEOUT, ModelHealth, lost_model
+from frontend.triton.model_health import PERIOD, PROBE_TIMEOUT, ModelHealth, lost_model
 from frontend.triton.stream import TritonStream
-from frontend.triton.tensors import CPP_PARAMETER, ENGINE, ENSEMBLE, MODELS, POSTPROCESSING, Capabilities, encode_probe
+from frontend.triton.tensors import (
+    BUILD_INFO,
+    CPP_PARAMETER,
+    ENGINE,
+    ENSEMBLE,
+    MODELS,
+    POSTPROCESSING,
+    Capabilities,
+    decode_versions,
+    encode_probe,
+    encode_versions,
+)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -49,12 +63,18 @@ class TritonClient:
         steps = tuple(model for model in MODELS if model != ENSEMBLE)
         self._health = ModelHealth(steps, self._probe, self._overdue, self._model_died)
         self._asking: asyncio.Task[None] | None = None
+        self._versions = Versions()
+        self._versions_of = 0
         self.stream = TritonStream(self._channel, self._health, client_id)
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Open the stream and begin to monitor the models."""
-        self._running = [asyncio.create_task(self.stream.run()), asyncio.create_task(self._health.run())]
+        self._running = [
+            asyncio.create_task(self.stream.run()),
+            asyncio.create_task(self._health.run()),
+            asyncio.create_task(self._log_versions()),
+        ]
 
     async def close(self, patience: float) -> None:
         """Send the last stops, wait at most `patience` seconds for their answers, and disconnect."""
@@ -73,10 +93,26 @@ class TritonClient:
             ensemble, engine = await asyncio.gather(self._config(ENSEMBLE), self._config(ENGINE))
             self._capabilities = Capabilities(
                 inputs=frozenset(tensor.name for tensor in ensemble.input),
-                python_engine=engine.backend == "python" and CPP_PARAMETER not in engine.parameters,
+                python_engine=_is_python(engine),
             )
             self._capabilities_of = connections
         return self._capabilities
+
+    async def versions(self) -> Versions:
+        """Return what runs behind this process, read once per connection to Triton; nothing is known without one."""
+        if not self.stream.is_open:
+            return Versions()
+        connections = self.stream.connections
+        if self._versions_of != connections:
+            try:
+                async with asyncio.timeout(READINESS_PATIENCE):
+                    self._versions = await self._read_versions()
+            except (TimeoutError, RequestError) as error:
+                logger.debug("the versions are not known: %s", error)
+                return Versions()
+            self._versions_of = connections
+            logger.info("connected to Triton: %s", self._versions)
+        return self._versions
 
     async def infer(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
         """Send one request and return its one response."""
@@ -97,6 +133,22 @@ class TritonClient:
             self._asking = asyncio.create_task(self._health.ask())
             await asyncio.wait({self._asking}, timeout=READINESS_PATIENCE)
         return {name: is_ready and name not in self._health.dead for name, is_ready in parts.items()}
+
+    async def _read_versions(self) -> Versions:
+        server, engine = await asyncio.gather(
+            self._call(self._stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=CALL_TIMEOUT)),
+            self._config(ENGINE),
+        )
+        versions = Versions(engine=None if engine.backend == "python" else engine.backend)
+        if _is_python(engine) and any(output.name == BUILD_INFO for output in engine.output):
+            versions = decode_versions(await self.stream.probe_engine(encode_versions))
+        return replace(versions, triton=server.version or None)
+
+    async def _log_versions(self) -> None:
+        """Read the versions after each connection, which logs them."""
+        while True:
+            await asyncio.sleep(PERIOD)
+            await self.versions()
 
     async def _probe(self, model: str) -> None:
         if model == ENGINE:
@@ -124,3 +176,8 @@ class TritonClient:
             logger.warning("a call to Triton failed: %s %s", error.code().name, error.details())
             self._health.note_error(error.details() or "")
             raise rpc_error(error) from error
+
+
+def _is_python(engine: Any) -> bool:
+    """Whether a model config is that of a Python engine, not of the C++ backend or its double."""
+    return engine.backend == "python" and CPP_PARAMETER not in engine.parameters

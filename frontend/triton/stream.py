@@ -6,8 +6,9 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
@@ -23,6 +24,7 @@ from frontend.triton.tensors import ENGINE, encode_probe, encode_stop, encode_st
 
 logger = logging.getLogger(__name__)
 
+_ENCODE_PROBE = partial(encode_probe, ENGINE)
 CONNECT_WAIT = 1.0  # seconds that a request waits for a stream that is being reopened
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 0.5  # seconds between attempts to reopen the stream
 
@@ -48,12 +50,17 @@ class TritonStream:
         self._health = health
         self._client_id = client_id
         self._receivers: dict[str, _Receiver] = {}
-        self._probes: dict[str, asyncio.Future[None]] = {}
+        self._probes: dict[str, asyncio.Future[pb.ModelInferResponse]] = {}
         self._cancellations = Cancellations(self._send_stop)
         self._outgoing: asyncio.Queue[pb.ModelInferRequest] = asyncio.Queue()
         self._open = asyncio.Event()
         self._traced: set[asyncio.Task[None]] = set()
         self.connections = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be sent now."""
+        return self._open.is_set()
 
     async def connected(self) -> None:
         """Wait until the stream is open; raises RequestError (unavailable) after CONNECT_WAIT."""
@@ -104,15 +111,20 @@ class TritonStream:
             if stop:
                 self._cancellations.add(request_id)
 
-    async def probe_engine(self) -> None:
-        """Wait until the engine has answered a small request; raises RequestError if it failed."""
+    async def probe_engine(
+        self, encode: Callable[[str], pb.ModelInferRequest] = _ENCODE_PROBE
+    ) -> pb.ModelInferResponse:
+        """Return the engine's answer to the request that `encode` makes of an id; raises RequestError if it failed.
+
+        The request is one that the engine answers at once, a stop.
+        """
         if not self._open.is_set():
             raise RequestError("Triton cannot be reached at the moment", kind="unavailable")
         request_id = f"probe-{uuid.uuid4().hex}"
         self._probes[request_id] = answered = asyncio.get_running_loop().create_future()
-        self._outgoing.put_nowait(encode_probe(ENGINE, request_id))
+        self._outgoing.put_nowait(encode(request_id))
         try:
-            await answered
+            return await answered
         finally:
             del self._probes[request_id]
 
@@ -195,7 +207,7 @@ class TritonStream:
             return
         if response.model_name == ENGINE:  # the answer to a stop or a probe
             if request_id in self._probes and not self._probes[request_id].done():
-                self._probes[request_id].set_result(None)
+                self._probes[request_id].set_result(response)
             return
         receiver = self._receivers.get(request_id)
         if receiver is not None:

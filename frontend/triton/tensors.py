@@ -18,6 +18,7 @@ from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.sampling import ENGINE_PARAMETERS, SAMPLING, Datatype, SamplingFields
+from common.versions import Versions
 
 ENSEMBLE, ENGINE, PREPROCESSING, POSTPROCESSING = "ensemble", "tensorrt_llm", "preprocessing", "postprocessing"
 VIT = "vit"
@@ -32,6 +33,9 @@ _DEFAULT_TEMPERATURE = _DEFAULT_TOP_P = 1.0
 
 # Only the config of TensorRT-LLM's C++ backend has this parameter. A Python model with it is a double of that backend.
 CPP_PARAMETER = "gpt_model_path"
+
+# The output of a Python engine with its versions.
+BUILD_INFO = "build_info"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,19 @@ def encode_probe(model: str, request_id: str) -> pb.ModelInferRequest:
     message = pb.ModelInferRequest(model_name=model, id=request_id)
     _add(message, "input_lengths", "INT32", (1,))
     return message
+
+
+def encode_versions(request_id: str) -> pb.ModelInferRequest:
+    """Encode the request to a Python engine for its versions: a stop that asks for BUILD_INFO only."""
+    message = encode_probe(ENGINE, request_id)
+    message.outputs.add(name=BUILD_INFO)
+    return message
+
+
+def decode_versions(response: pb.ModelInferResponse) -> Versions:
+    """Decode the versions; all of them are None if the engine has not told them."""
+    found: Any = orjson.loads(_string(_raw(response, BUILD_INFO)) or "{}")
+    return Versions.from_json(found)
 
 
 def decode_ids(response: pb.ModelInferResponse) -> list[int]:

@@ -53,6 +53,8 @@ COMMANDS = {
     ),
     "doctor": Command("scripts.cli.doctor", "check the machine before a start and suggest fixes"),
 }
+# What `--version` prints after this project's own.
+VERSIONS = Command("scripts.cli.versions", "the versions of engine, Triton, CUDA, GPU and Python")
 USAGE = """usage: triton-chat COMMAND ...
 
 An OpenAI API for text and vision-language models on NVIDIA Triton Inference Server.
@@ -65,7 +67,7 @@ First steps:
   triton-chat chat                             from another terminal
   triton-chat serve /models/Qwen3-0.6B --port 8102 --max-model-len 16k
 
-`triton-chat COMMAND --help` shows its options; `triton-chat --version` prints the version."""
+`triton-chat COMMAND --help` shows its options; `triton-chat --version` prints the versions."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if line == ["--version"]:
         print(f"triton-chat {__version__}")
-        return 0
+        return _run("--version", [])
     if not line or line[0] not in COMMANDS:
         print(_complaint(line), file=sys.stderr)
         return 2
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
-    command = COMMANDS[name]
+    command = VERSIONS if name == "--version" else COMMANDS[name]
     try:
         module = import_module(command.module)
     except ModuleNotFoundError as error:

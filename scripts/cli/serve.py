@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from scripts.launcher import LaunchError, Stack
 from scripts.launcher.display import curl
+from scripts.launcher.readiness import served_versions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,6 +54,7 @@ def _announce(stack: Stack, console: Console) -> None:
     if stack.stopping.is_set():
         return
     console.print(f"[green]ready:[/] {stack.url}/v1 serves {', '.join(stack.model_names)}", soft_wrap=True)
+    console.print(f"versions: {escape(str(served_versions(stack.url)))}", soft_wrap=True)
     if stack.ui_url:
         console.print(f"chat page: {stack.ui_url}", soft_wrap=True)
     console.print(

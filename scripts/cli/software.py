@@ -7,7 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from frontend import __version__
 from preprocessing.engine_traits import TRTLLM
+from scripts.cli.versions import installed_versions
 from scripts.launcher.checks import check_server, check_settings
 from scripts.launcher.environment import TritonServer, find_triton
 from scripts.launcher.errors import LaunchError
@@ -21,6 +23,9 @@ from scripts.shared.findings import Finding, check_result
 
 def software_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Check the software. Python and its library matter only to the embedded tritonserver."""
+    engine = engine_name(options, environment)
+    versions = installed_versions(engine, options.triton, environment)
+    yield Finding("versions", "ok", f"triton-chat {__version__}, {versions}")
     try:
         server = find_triton(options.triton)
     except LaunchError as error:
@@ -32,7 +37,6 @@ def software_findings(options: LaunchOptions, environment: Mapping[str, str]) ->
     if server is None or server.embedded:
         yield from _interpreter_findings()
     yield _packages()
-    engine = engine_name(options, environment)
     if engine == TRTLLM:
         problem = _trtllm_problem(server, options, environment)
         yield check_result("engine", problem, f"of TensorRT-LLM, in {options.engine_dir or 'the folder of its config'}")

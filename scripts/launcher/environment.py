@@ -60,6 +60,14 @@ def find_triton(chosen: Path | None) -> TritonServer:
     return TritonServer(binary, home)
 
 
+def triton_version(server: TritonServer) -> str | None:
+    """The version of a tritonserver, as far as its files tell it."""
+    if server.embedded:
+        return fetch_tritonserver.TRITON_VERSION
+    file = server.binary.resolve().parent.parent / "TRITON_VERSION"
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
 def gpu_count(environment: Mapping[str, str]) -> int:
     """Number of NVIDIA GPUs that CUDA_VISIBLE_DEVICES does not hide."""
     found = sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The progress of a start: models by tritonserver's log, the stack by the frontend's health."""
 
+import json
 import re
 import ssl
 from collections.abc import Iterable
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
+
+from common.versions import Versions
 
 _PROBE_TIMEOUT_S = 2.0
 # tritonserver opens its endpoints only after every model is loaded; until then only the log shows progress.
@@ -26,7 +29,20 @@ def model_states(log_lines: Iterable[str]) -> dict[str, str]:
 
 
 def answers_ok(url: str) -> bool:
-    """Whether GET answers 200 within two seconds. Certificates are not checked: the address is our own."""
+    """Whether GET answers 200 within two seconds."""
+    return _get(url) is not None
+
+
+def served_versions(url: str) -> Versions:
+    """The versions that a frontend tells at its base URL; nothing is known if it does not answer."""
+    return Versions.from_json(json.loads(_get(f"{url}/version") or "{}"))
+
+
+def _get(url: str) -> bytes | None:
+    """The body of the answer 200 to a GET, if it comes within two seconds.
+
+    Certificates are not checked: the address is our own.
+    """
     parts = urlsplit(url)
     connection: HTTPConnection
     if parts.scheme == "https":
@@ -36,8 +52,9 @@ def answers_ok(url: str) -> bool:
         connection = HTTPConnection(parts.netloc, timeout=_PROBE_TIMEOUT_S)
     try:
         connection.request("GET", parts.path)
-        return connection.getresponse().status == 200
+        answer = connection.getresponse()
+        return answer.read() if answer.status == 200 else None
     except (OSError, HTTPException):
-        return False
+        return None
     finally:
         connection.close()

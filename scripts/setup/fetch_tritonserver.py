@@ -15,6 +15,8 @@ from scripts.shared.errors import CommandError
 from scripts.shared.report import report
 
 REQUIREMENT = "nvidia-pytriton==0.7.0"
+# Of the tritonserver in that wheel, in none of whose files it stands.
+TRITON_VERSION = "2.51.0"
 WANTED = ("pytriton/tritonserver/", "nvidia_pytriton.libs/")
 _STUB = "triton_python_backend_stub"
 

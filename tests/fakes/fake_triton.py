@@ -103,6 +103,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.script: Script = answer_of("Hello", " world")
         self.inputs = set(INPUTS)
         self.engine_backend = "python"
+        # What the engine tells of itself; None for an engine that lacks the output.
+        self.build_info: dict[str, Any] | None = {"engine": "vllm", "engine_version": "0.32.0"}
         self.unready: set[str] = set()
         # A model whose process is gone: Triton calls it ready, and its requests fail.
         self.lost: str | None = None
@@ -136,6 +138,9 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
     async def ServerReady(self, request: Any, context: Any) -> Any:
         return pb.ServerReadyResponse(ready=True)
 
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:
+        return pb.ServerMetadataResponse(name="triton", version="2.51.0")
+
     async def ModelReady(self, request: Any, context: Any) -> Any:
         return pb.ModelReadyResponse(ready=request.name not in self.unready)
 
@@ -147,6 +152,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         config.config.backend = self.engine_backend
         for name in sorted(self.inputs) if request.name == "ensemble" else ():
             config.config.input.add(name=name)
+        if request.name == "tensorrt_llm" and self.build_info is not None:
+            config.config.output.add(name="build_info")
         return config
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
@@ -193,8 +200,10 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                     lost = failure(f"Stub process '{call.model}_0_0' is not healthy.")
                     outgoing.put_nowait(_named(call.id, lost))
                 elif call.model == "tensorrt_llm":
-                    self._stop(call.id)
-                    outgoing.put_nowait(_named(call.id, reply(model="tensorrt_llm")))
+                    told = {output.name: self.build_info for output in request.outputs}
+                    if not told:
+                        self._stop(call.id)
+                    outgoing.put_nowait(_named(call.id, reply(model="tensorrt_llm", **told)))
                 else:
                     self.calls.append(call)
                     self._running[call.id] = call

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
+from common.versions import Versions
 from engines.engine import STATISTICS
 from families.detection import FAMILIES
 from families.stylers.base import Styler
@@ -233,7 +234,8 @@ def test_the_metrics() -> None:
     table = {codes(cells[0])[0] for cells in rows(section("operating.md", "Health and metrics"))}
     counted = {metric for metric in vars(metrics).values() if isinstance(metric, Counter | Gauge | Histogram)}
     code = {metric._name + ("_total" if isinstance(metric, Counter) else "") for metric in counted}
-    code |= {f"triton_chat_engine_{name}" for name in STATISTICS}
+    (built,) = metrics.BuildInfo(Versions()).collect()
+    code |= {built.name} | {f"triton_chat_engine_{name}" for name in STATISTICS}
     assert table == code | {"triton_chat_postprocessing_streams"}
 
 

@@ -14,6 +14,7 @@ from triton_python_backend_utils import InferenceResponse, MetricFamily, Tensor
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
+from common.versions import Versions
 from engines import service as services
 from engines.engine import Generation, Tokens
 from engines.service import EngineService
@@ -70,6 +71,7 @@ class FakeRequest:
             self._inputs.append(Tensor("input_ids", np.array([[5, 6]], np.int32)))
         self._request_id, self._parameters = request_id, dict(parameters or {})
         self.responses: list[InferenceResponse | None] = []
+        self.outputs = list(OUTPUTS)
         self.first, self.ended, self.cancelled = threading.Event(), threading.Event(), False
 
     def inputs(self) -> list[Tensor]:
@@ -82,7 +84,7 @@ class FakeRequest:
         return json.dumps(self._parameters) if self._parameters else ""
 
     def requested_output_names(self) -> list[str]:
-        return list(OUTPUTS)
+        return self.outputs
 
     def get_response_sender(self) -> "FakeRequest":
         return self
@@ -122,7 +124,7 @@ def engine() -> FakeEngine:
 def service(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineService]:
     monkeypatch.setattr(MetricFamily, "made", {})
     monkeypatch.setattr(services, "CANCEL_PERIOD_S", 0.01)
-    service = EngineService(engine, max_requests=3)
+    service = EngineService(engine, max_requests=3, versions=Versions("fake", "1.2", gpu="1x GPU"))
     service.start()
     yield service
     service.close()
@@ -141,6 +143,16 @@ def test_a_generation_is_streamed_and_its_last_response_ends_the_request(service
     assert [token for each in responses for token in each["output_ids"][0][0]] == [1, 2, 3]
     assert responses[-1]["sequence_length"] == [[3]] and request.finish() is FinishReason.LENGTH
     assert MetricFamily.made["triton_chat_engine_running"].calls == [1.0]
+
+
+def test_the_versions_are_told_only_if_nothing_else_is_asked(service: EngineService) -> None:
+    asking = FakeRequest("probe", 1, stop=True)
+    asking.outputs = ["build_info"]
+    service.accept(asking)
+    ((told,),) = [[response["build_info"] for response in asking.wait()]]
+    assert Versions.from_json(json.loads(told[0][0])) == Versions("fake", "1.2", gpu="1x GPU")
+    stopping = accept(service, "other", 1, stop=True)
+    assert stopping.wait() == []
 
 
 def test_the_end_of_the_prompt_goes_with_the_first_response_of_each_sequence(service: EngineService) -> None:

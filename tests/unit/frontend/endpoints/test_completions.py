@@ -234,8 +234,7 @@ async def test_metrics_count_by_outcome(served: Serving) -> None:
     assert "triton_chat_in_flight 0.0" in (await served.http.get("/metrics")).text
 
 
-async def test_version_and_request_id(served: Serving) -> None:
-    assert (await served.http.get("/version")).json().keys() == {"version"}
+async def test_the_request_id(served: Serving) -> None:
     response = await served.http.get("/version", headers={"X-Request-Id": "abc-1"})
     assert response.headers["x-request-id"] == "abc-1"
     response = await served.http.get("/version", headers={"X-Request-Id": "a b<script>"})

@@ -2,6 +2,7 @@
 """`triton-chat`: the choice of a command, and the output of `prepare`, `build` and `doctor`."""
 
 import json
+import platform
 import re
 import shlex
 import socket
@@ -52,9 +53,23 @@ def test_each_command_has_help_with_an_example(line: str, capsys) -> None:
     assert output.count(f"triton-chat {command} ") > 1
 
 
-def test_the_version(capsys) -> None:
+def test_the_versions(capsys, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRITON_CHAT_ENGINE", "vllm")
+    triton = tmp_path / "bin" / "tritonserver"
+    triton.parent.mkdir()
+    triton.touch()
+    (tmp_path / "TRITON_VERSION").write_text("2.60.0\n")
+    monkeypatch.setattr("scripts.launcher.environment.CONTAINER_BINARY", triton)
     assert exit_status("--version") == 0
-    assert capsys.readouterr().out == f"triton-chat {__version__}\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"triton-chat {__version__}"
+    assert lines[1].startswith("engine vllm")
+    assert "Triton 2.60.0" in lines and f"Python {platform.python_version()}" in lines
+
+
+def test_the_version_is_told_whatever_is_missing(capsys) -> None:
+    done = run_without("yaml", "--version")
+    assert done.stdout.splitlines()[0] == f"triton-chat {__version__}"
 
 
 @pytest.mark.parametrize(
