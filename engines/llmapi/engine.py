@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine TensorRT-LLM through its PyTorch LLM API (1.2.1): ids in, ids out, no text."""
+"""The engine TensorRT-LLM through its PyTorch LLM API (1.2.1 to 1.4): ids in, ids out, no text."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -13,7 +13,7 @@ from common.finish_reason import FinishReason
 from engines.dead_engine import exit_when_dead
 from engines.engine import Generation, Tokens
 from engines.llmapi.images import Gemma3Prompts
-from engines.llmapi.options import PENALISING, has_vision, llm_arguments, own_sampling
+from engines.llmapi.options import has_vision, llm_arguments, own_sampling, penalises
 from engines.llmapi.sampling import sampling_params
 from engines.logprob_rows import add_logprobs, cut
 from engines.options import EngineOptions
@@ -33,7 +33,7 @@ class LlmApiEngine:
 
     def __init__(self, options: EngineOptions) -> None:
         self._arguments = llm_arguments(options)
-        self._penalising = self._arguments.get("sampler_type") in PENALISING
+        self._penalising = penalises(self._arguments)
         self._checkpoint = Path(options.model_path)
         self._images: Gemma3Prompts | None = None
         self._running = self._generated = 0
@@ -67,11 +67,11 @@ class LlmApiEngine:
                     yield cut(tokens, matched)
                     return
                 yield tokens
-        except RuntimeError as error:
+        except Exception as error:
             # The executor's error for a request that it could not run.
             if type(error).__name__ == "RequestError":
                 raise refused(str(error)) from error
-            raise
+            raise self._stopped(error) from error
         finally:
             self._running -= 1
             if not result.finished:
@@ -102,11 +102,18 @@ class LlmApiEngine:
             return self._llm.generate_async(inputs, params, streaming=streaming)
         except ValueError as error:
             raise refused(str(error)) from error
-        except RuntimeError as error:
-            if "shutting down" not in str(error):
-                raise
-            self.errored = True
-            raise RequestError("the engine has stopped", kind="unavailable") from error
+        except Exception as error:
+            raise self._stopped(error) from error
+
+    def _stopped(self, error: Exception) -> Exception:
+        """Note it if an error says that the processes have died; returns the error for the client, else `error`.
+
+        Since 1.3 that is an EngineDeadError, for running requests too.
+        """
+        if type(error).__name__ != "EngineDeadError" and "shutting down" not in str(error):
+            return error
+        self.errored = True
+        return RequestError("the engine has stopped", kind="unavailable")
 
 
 def _tokens(output: Any, generation: Generation, first: bool) -> Tokens:

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn the engine's options into the arguments of TensorRT-LLM's `LLM`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import tensorrt_llm
+from packaging.version import Version
 
 from common.checkpoint import read_json
 from engines.options import EngineOptions
@@ -13,8 +17,9 @@ SYNONYMS = {
     "max_num_seqs": "max_batch_size",
     "max_num_batched_tokens": "max_num_tokens",
 }
-# Samplers with penalties and bad words, which the default sampler silently ignores.
-PENALISING = ("TRTLLMSampler",)
+# Until TensorRT-LLM 1.2 the default sampler silently ignores penalties and bad words; this one knows them. Since 1.3
+# the default one does, and is the only one.
+PENALISING, ONE_SAMPLER = "TRTLLMSampler", Version("1.3")
 
 
 def llm_arguments(options: EngineOptions) -> dict[str, Any]:
@@ -29,6 +34,11 @@ def llm_arguments(options: EngineOptions) -> dict[str, Any]:
             raise ValueError(f"engine option '{own}' is given twice, once by the name of another engine")
         given[own] = value
     return {"model": options.model_path, **_defaults(Path(options.model_path)), **given}
+
+
+def penalises(arguments: Mapping[str, Any]) -> bool:
+    """Whether the sampler of an `LLM` with these arguments knows penalties and bad words."""
+    return arguments.get("sampler_type") == PENALISING or Version(tensorrt_llm.__version__) >= ONE_SAMPLER
 
 
 def own_sampling(checkpoint: Path) -> dict[str, Any]:

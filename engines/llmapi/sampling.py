@@ -79,7 +79,7 @@ def _refuse(generation: Generation, penalising: bool) -> None:
         raise RequestError("this engine takes bad words of one token only", param="bad_words")
     if penalising:
         return
-    hint = "its option sampler_type must be TRTLLMSampler for that"
+    hint = "its option sampler_type must be TRTLLMSampler for that"  # Up to 1.2; later ones are always `penalising`.
     if generation.bad_words:
         raise RequestError(f"this engine's sampler knows no bad words; {hint}", param="bad_words")
     for name, neutral in PENALTIES.items():

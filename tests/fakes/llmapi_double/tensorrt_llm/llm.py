@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+import tensorrt_llm
 from tensorrt_llm.sampling_params import SamplingParams
 
 # Fields of TorchLlmArgs that are not explicit arguments and that deployments set.
@@ -25,6 +26,10 @@ KNOWN = {
 
 class RequestError(RuntimeError):
     """tensorrt_llm.executor.RequestError: the executor could not run a request."""
+
+
+class EngineDeadError(Exception):
+    """tensorrt_llm.executor.EngineDeadError of 1.3: the engine's processes have died; no request can run any more."""
 
 
 @dataclass(slots=True)
@@ -80,6 +85,9 @@ class RequestOutput:
         if self._done:
             raise StopAsyncIteration
         await asyncio.sleep(self._rule.get("delay_s", 0.0))
+        if self._rule.get("dies"):
+            self._done = True
+            raise EngineDeadError(self._rule["dies"])
         if self._rule.get("error"):
             self._done = True
             raise RequestError(self._rule["error"])
@@ -139,6 +147,8 @@ class LLM:
         for key, value in kwargs.items():
             if key not in KNOWN:
                 raise ValueError(f"LLM got invalid argument: {key}")
+            if key == "sampler_type" and value == "TRTLLMSampler" and not tensorrt_llm.__version__.startswith("1.2"):
+                raise ValueError("1 validation error for TorchLlmArgs: sampler_type TRTLLMSampler has been removed")
             if not isinstance(value, KNOWN[key]) or (isinstance(value, bool) and KNOWN[key] is not bool):
                 raise ValueError(f"1 validation error for TorchLlmArgs: {key} must be {KNOWN[key].__name__}")
         if not isinstance(tensor_parallel_size, int) or not isinstance(dtype, str):

@@ -58,6 +58,12 @@ class SamplingParams:
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    # Of 1.3; None stands for their own defaults.
+    prompt_ignore_length: int | None = None
+    logprobs_mode: str | None = None
+    logprobs_simple_format: bool = False
+    prompt_logprobs_simple_format: bool = False
+    thinking_token_budget: int | None = None
     length_penalty: float | None = None
     early_stopping: int | None = None
     no_repeat_ngram_size: int | None = None

@@ -209,6 +209,26 @@ async def test_the_other_sampler_has_penalties_and_bad_words(qwen, script):
     engine.shutdown()
 
 
+async def test_since_1_3_every_sampler_has_penalties_and_bad_words(qwen, script, monkeypatch):
+    monkeypatch.setattr("tensorrt_llm.__version__", "1.4.0rc4")
+    engine, llm = await started(qwen)
+    await collect(engine, generation(presence_penalty=0.5, bad_words=[[4]]))
+    params = llm.submitted[0][1]
+    assert (params.presence_penalty, params.bad_token_ids) == (0.5, [4])
+    engine.shutdown()
+    with pytest.raises(ValueError, match="TRTLLMSampler has been removed"):
+        await started(qwen, sampler_type="TRTLLMSampler")
+
+
+async def test_an_engine_that_dies_ends_its_running_requests(qwen, script):
+    script({"dies": "a worker has died"})
+    engine, _ = await started(qwen)
+    engine._exit_task.cancel()  # It would end this process.
+    with pytest.raises(RequestError, match="the engine has stopped") as caught:
+        await collect(engine, generation())
+    assert caught.value.kind == "unavailable" and engine.errored and engine.statistics()["running"] == 0.0
+
+
 async def test_faults_of_the_engine(qwen, script):
     script({"ids": [11], "error": "no room in the KV cache"})
     engine, llm = await started(qwen, enable_chunked_prefill=False, max_num_tokens=4)
