@@ -112,7 +112,7 @@ class EngineService:
         inputs = Inputs(request)
         if inputs.scalar("stop", 0, False):
             self._stop(request.request_id(), parameters)
-            if request.requested_output_names() == [BUILD_INFO]:
+            if set(request.requested_output_names()) == {BUILD_INFO}:
                 Reply(sender).end(build_info_tensors(json.dumps(asdict(self._versions))))
             else:
                 Reply(sender).end_empty()

@@ -67,7 +67,7 @@ class InferenceRequest(Protocol):
     def parameters(self) -> str:
         """The request's parameters as a JSON object, or an empty string."""
 
-    def requested_output_names(self) -> list[str]:
+    def requested_output_names(self) -> set[str]:
         """The outputs to send."""
 
     def get_response_sender(self) -> ResponseSender:

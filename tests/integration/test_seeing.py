@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from common.versions import cuda_version
+from scripts.setup.fetch_tritonserver import TRITON_VERSION
 from tests.fakes.collector import Collector, collector
 from tests.support.monitoring import expressions, labels_read, metric_names
 from tests.support.scripted import ScriptedStack, scripted_stack
@@ -84,6 +86,18 @@ def test_every_metric_of_dashboard_and_alerts_is_there(seen: Seen) -> None:
         assert names <= set(frontend) | set(triton), expression
         known = set().union(*(frontend.get(name, set()) | triton.get(name, set()) for name in names))
         assert labels_read(expression) - PROMETHEUS_LABELS <= known, expression
+
+
+def test_the_engine_tells_its_versions_through_triton(seen: Seen) -> None:
+    wait_until(lambda: seen.http.get("/version").json()["triton"] is not None, "an answer of Triton")
+    told = seen.http.get("/version").json()
+    assert told["engine"] == "scripted_engine:ScriptedEngine" and told["engine_version"] is None
+    assert told["triton"] == TRITON_VERSION and told["cuda"] == cuda_version()
+    (labels,) = [line for line in seen.http.get("/metrics").text.splitlines() if "triton_chat_build_info{" in line]
+    assert 'engine="scripted_engine:ScriptedEngine"' in labels and f'triton="{TRITON_VERSION}"' in labels
+    for part, logger in (("tritonserver", "tensorrt_llm"), ("frontend-1", "frontend.triton.client")):
+        lines = [line["message"] for line in seen.log(part) if line["logger"] == logger]
+        assert any("engine scripted_engine:ScriptedEngine" in line for line in lines), part
 
 
 def test_any_frontend_reports_the_metrics_of_all(seen: Seen) -> None:

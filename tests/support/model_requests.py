@@ -22,7 +22,7 @@ class ModelRequest:
         requested: Sequence[str] = (),
         **inputs: Value,
     ) -> None:
-        self._id, self._parameters, self._requested = request_id, json.dumps(parameters or {}), list(requested)
+        self._id, self._parameters, self._requested = request_id, json.dumps(parameters or {}), set(requested)
         self._inputs = [pb_utils.Tensor(name, _array(value)) for name, value in inputs.items()]
 
     def inputs(self) -> list[Tensor]:
@@ -34,7 +34,7 @@ class ModelRequest:
     def parameters(self) -> str:
         return self._parameters
 
-    def requested_output_names(self) -> list[str]:
+    def requested_output_names(self) -> set[str]:
         return self._requested
 
 

