@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checks of `make setup`, and the tritonserver that it unpacks."""
 
+import re
 import stat
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from scripts.setup import interpreter
@@ -27,6 +30,14 @@ def test_this_interpreter_is_suitable() -> None:
 def test_another_python_is_refused(version: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", Version(*version, 0))
     assert any("Python 3.11 or 3.12 is needed" in problem for problem in interpreter.problems())
+
+
+def test_the_package_is_for_the_same_pythons() -> None:
+    project = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = SpecifierSet(project["requires-python"])
+    assert [minor for minor in range(8, 16) if f"3.{minor}" in asked] == [minor for _, minor in interpreter.SUPPORTED]
+    named = re.findall(r"Python :: 3\.(\d+)", " ".join(project["classifiers"]))
+    assert [(3, int(minor)) for minor in named] == list(interpreter.SUPPORTED)
 
 
 def test_a_static_interpreter_is_told_how_to_fix_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
