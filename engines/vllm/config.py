@@ -11,7 +11,7 @@ from vllm.usage.usage_lib import UsageContext
 
 from common.checkpoint import read_json
 from engines.options import EngineOptions, refuse_unknown
-from engines.vllm import gemma3
+from engines.vllm import gemma3, table_model
 
 KNOWN_OPTIONS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs)) - {"model"}
 CPU_WORKER = "vllm.v1.worker.cpu_worker.CPUWorker"
@@ -22,6 +22,10 @@ GEMMA3_EXTENSION = "engines.vllm.gemma3_worker.Extension"
 IMAGE_CPU_WORKER = "engines.vllm.cpu_worker.ImageWorker"
 SCHEDULER = "engines.vllm.scheduler.WholeImageScheduler"
 ASYNC_SCHEDULER = "engines.vllm.scheduler.AsyncWholeImageScheduler"
+# The architecture's name follows.
+TABLE_EXTENSION = "engines.vllm.table_worker."
+TABLE_SCHEDULER = "engines.vllm.table_scheduler.TableScheduler"
+ASYNC_TABLE_SCHEDULER = "engines.vllm.table_scheduler.AsyncTableScheduler"
 
 
 def engine_args(options: EngineOptions) -> AsyncEngineArgs:
@@ -33,14 +37,27 @@ def engine_args(options: EngineOptions) -> AsyncEngineArgs:
 
 
 def engine_config(args: AsyncEngineArgs) -> VllmConfig:
-    """Build vLLM's configuration, with our scheduler and worker for bidirectional attention within images."""
-    if gemma3.ARCHITECTURE in read_json(Path(args.model) / "config.json").get("architectures", ()):
+    """Build vLLM's configuration, with our model classes, schedulers and workers for images.
+
+    Raises ValueError if the model takes no prompt embeddings and the options want it to.
+    """
+    architectures = read_json(Path(args.model) / "config.json").get("architectures", ())
+    # Instead of vLLM's own prompt embeddings: see table_model.py.
+    takes_tables, args.enable_prompt_embeds = args.enable_prompt_embeds, False
+    if takes_tables:
+        architecture = next(iter(architectures), "")
+        table_model.install(architecture)
+        args.worker_extension_cls = args.worker_extension_cls or TABLE_EXTENSION + architecture
+    elif gemma3.ARCHITECTURE in architectures:
         gemma3.install()
         args.worker_extension_cls = args.worker_extension_cls or GEMMA3_EXTENSION
     # The usage context sets the defaults of tokens per step and requests per batch: the same as in `vllm serve`.
     config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
     if config.model_config.is_multimodal_model and config.model_config.is_mm_prefix_lm:
         _keep_images_whole(config)
+    scheduler = config.scheduler_config
+    if takes_tables and scheduler.scheduler_cls is None:
+        scheduler.scheduler_cls = ASYNC_TABLE_SCHEDULER if scheduler.async_scheduling else TABLE_SCHEDULER
     return config
 
 
@@ -58,7 +75,7 @@ def _structured_outputs(given: Any) -> StructuredOutputsConfig:
 
 def _defaults(checkpoint: Path) -> dict[str, Any]:
     """Defaults that this project's requests need."""
-    # A language model split from its vision tower gets its images as prompt embeddings.
+    # A language model split from its vision tower gets its images as rows of a table; see engine_config.
     embeds = {"enable_prompt_embeds": True} if (checkpoint / "vision" / "config.json").is_file() else {}
     # Images arrive processed and bypass the cache of vLLM's image processor, whose engine side would copy them all.
     return {"mm_processor_cache_gb": 0, **embeds}

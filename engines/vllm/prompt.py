@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from vllm.config import VllmConfig
-from vllm.inputs.engine import embeds_input, tokens_input
+from vllm.inputs.engine import tokens_input
 
 from common.errors import RequestError
 from engines.engine import Generation
 from engines.vllm.images import ImageModel, image_model
+from engines.vllm.prompt_table import table_prompt
+from engines.vllm.table_model import takes_tables
 
 
 class Prompts:
@@ -18,7 +20,8 @@ class Prompts:
 
     def __init__(self, config: VllmConfig) -> None:
         self._vocab_size = config.model_config.get_vocab_size()
-        self._takes_embeds = config.model_config.enable_prompt_embeds
+        self._hidden_size = config.model_config.get_hidden_size()
+        self._takes_tables = takes_tables(config.model_config)
         self._takes_priority = config.scheduler_config.policy == "priority"
         self._images: ImageModel | None = image_model(config.model_config)
 
@@ -33,9 +36,12 @@ class Prompts:
         if generation.images is not None and self._images is None:
             raise RequestError("this engine takes no images: its model has no vision tower", param="images")
         if generation.prompt_table is not None:
-            if not self._takes_embeds:
-                raise RequestError("this engine takes no prompt embeddings: its option enable_prompt_embeds is off")
-            return _embeds_prompt(generation.prompt_ids, generation.prompt_table, self._vocab_size)
+            if not self._takes_tables:
+                raise RequestError(
+                    "this engine takes no prompt embeddings: its option enable_prompt_embeds is off",
+                    param="prompt_embedding_table",
+                )
+            return await self._table_prompt(generation, generation.prompt_table)
         if generation.images is not None and self._images is not None:
             # Several milliseconds per image, in which the other streams must not wait.
             return await asyncio.to_thread(self._images.prompt, generation)
@@ -43,25 +49,11 @@ class Prompts:
             self._images.check_places(generation.prompt_ids, 0)
         return tokens_input(generation.prompt_ids)
 
-
-def _embeds_prompt(prompt_ids: list[int], table: torch.Tensor, vocab_size: int) -> Any:
-    """Keep ids below the vocabulary size, and replace the others by rows of the table.
-
-    table: [rows, hidden size]. The prompt's embeddings are [prompt length, hidden size].
-    """
-    ids = torch.tensor(prompt_ids)
-    rows = ids - vocab_size
-    is_token = rows < 0
-    if prompt_ids and int(rows.max()) >= table.shape[0]:
-        raise RequestError(f"prompt id {int(ids.max())} is past the table's {table.shape[0]} rows")
-    # One pass over up to tens of megabytes. An empty table has no row for the positions of ids.
-    embeds = table.new_empty(len(prompt_ids), table.shape[1])
-    if len(table):
-        torch.index_select(table, 0, rows.clamp(min=0), out=embeds)
-    # The rows at the positions of ids must not depend on the table: vLLM's prefix cache is keyed by them as well.
-    embeds[is_token] = 0
-    return embeds_input(
-        prompt_embeds=embeds,
-        prompt_token_ids=torch.where(is_token, ids, 0).tolist(),
-        is_token_ids=is_token.tolist(),
-    )
+    async def _table_prompt(self, generation: Generation, table: torch.Tensor) -> Any:
+        if generation.prompt_logprobs is not None:
+            raise RequestError("rows of a prompt embedding table have no log-probabilities", param="prompt_logprobs")
+        inputs = generation.prompt_ids, table, generation.prompt_extra_ids, self._vocab_size, self._hidden_size
+        if generation.prompt_extra_ids is None:
+            # To hash the rows takes tens of milliseconds, in which the other streams must not wait.
+            return await asyncio.to_thread(table_prompt, *inputs)
+        return table_prompt(*inputs)

@@ -168,24 +168,52 @@ async def test_gemma3(tmp_path, gemma3_tokenizer_dir, start):
     assert statistics["cached_prompt_tokens_total"] > 0
 
 
-async def test_tables_share_the_prefix_cache_by_content(tmp_path, qwen3_tokenizer_dir, start):
-    """Images of an InternVL are rows of a table from vit; the folder vision/ turns prompt embeddings on."""
+async def test_tables_share_the_prefix_cache_by_image(tmp_path, qwen3_tokenizer_dir, start):
+    """Images of an InternVL are rows of a table from vit; the folder vision/ lets the language model take them."""
     folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
     (folder / "vision").mkdir()
     (folder / "vision" / "config.json").write_text("{}", encoding="utf-8")
-    running = await start(folder, max_model_len=1024)
+    running = await start(folder, max_model_len=2048, max_num_batched_tokens=600)
+    assert not running.engine._args.enable_prompt_embeds, "vLLM's own prompt embeddings need its older model runner"
     vocab_size = 151936
     text = list(range(1000, 1140))
     prompt = [*text, *range(vocab_size, vocab_size + 256), *range(2000, 2020)]
     torch.manual_seed(1)
     table, other = torch.randn(2, 256, 128) * 0.2
 
-    first = await running.ask(prompt, prompt_table=table)
-    again = await running.ask(prompt, prompt_table=table.clone(), prompt_extra_ids=[9] * len(prompt))
+    def hashes(ids: list[int], first: int) -> list[int]:
+        return [first * (token >= vocab_size) for token in ids]
+
+    first = await running.ask(prompt, prompt_table=table, prompt_extra_ids=hashes(prompt, 9))
+    again = await running.ask(prompt, prompt_table=table.clone(), prompt_extra_ids=hashes(prompt, 9))
     assert again.ids == first.ids
     assert first.cached == 0 and again.cached == math.floor((len(prompt) - 1) / 128) * 128
-    different = await running.ask(prompt, prompt_table=other, prompt_extra_ids=[9] * len(prompt))
+    different = await running.ask(prompt, prompt_table=other, prompt_extra_ids=hashes(prompt, 10))
     assert different.cached == 128, "the text before the image, and nothing of another image"
     assert different.ids != first.ids
+    # Without extra ids the rows are the key.
+    for rows, expected, cached in ((table, first, 128), (other, different, 128), (table, first, again.cached)):
+        answer = await running.ask(prompt, prompt_table=rows)
+        assert (answer.ids, answer.cached) == (expected.ids, cached)
+
+    # A picture of many tiles, longer than a step and than what vLLM takes as one, then another one; all at once.
+    many = [*text, *range(vocab_size, vocab_size + 1280), 7, *range(vocab_size + 1280, vocab_size + 1536), *text]
+    tables = torch.randn(4, 1536, 128) * 0.2
+    alone = [await running.ask(many, prompt_table=rows) for rows in tables]
+    assert len({tuple(answer.ids) for answer in alone}) == 4
+    together = await asyncio.gather(
+        *(
+            running.ask(many, prompt_table=rows, prompt_extra_ids=hashes(many, 100 + number))
+            for number, rows in enumerate(tables)
+        ),
+        running.ask(text),
+        running.ask(prompt, prompt_table=table, prompt_extra_ids=hashes(prompt, 9)),
+    )
+    assert [answer.ids for answer in together[:4]] == [answer.ids for answer in alone]
+    assert together[5].ids == first.ids
+    assert together[4].ids == (await running.ask(text)).ids
+
+    with pytest.raises(RequestError, match="64 values, not 128"):
+        await running.ask(prompt, prompt_table=table[:, :64])
     with pytest.raises(RequestError, match="takes no images"):
         await running.ask(text, images=pictures([1]))

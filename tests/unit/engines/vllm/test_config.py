@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from vllm.utils.import_utils import resolve_obj_by_qualname
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.worker.cpu_worker import CPUWorker
 
@@ -22,7 +23,7 @@ from vllm import ModelRegistry
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
 resolve_obj_by_qualname(sys.argv[1])
-model = ModelRegistry.models["Gemma3ForConditionalGeneration"].load_model_cls()
+model = ModelRegistry.models[sys.argv[2]].load_model_cls()
 print(model._processor_factory.processor.__module__)
 """
 
@@ -64,7 +65,9 @@ def test_the_first_request_does_not_choose_the_backend_of_guides(
     ("name", "base"),
     [
         (config.SCHEDULER, Scheduler),
-        (config.ASYNC_SCHEDULER, Scheduler),
+        (config.ASYNC_SCHEDULER, AsyncScheduler),
+        (config.TABLE_SCHEDULER, Scheduler),
+        (config.ASYNC_TABLE_SCHEDULER, AsyncScheduler),
         (config.CPU_WORKER, CPUWorker),
         (config.IMAGE_CPU_WORKER, CPUWorker),
     ],
@@ -73,8 +76,18 @@ def test_vllm_finds_its_classes_by_name(name: str, base: type) -> None:
     assert issubclass(resolve_obj_by_qualname(name), base)
 
 
-@pytest.mark.parametrize("name", [config.GEMMA3_EXTENSION, config.SCHEDULER])
-def test_a_process_of_vllm_that_imports_a_class_of_ours_knows_gemma_3(name: str) -> None:
-    done = subprocess.run([sys.executable, "-c", WORKER, name], cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("name", "architecture", "module"),
+    [
+        (config.GEMMA3_EXTENSION, "Gemma3ForConditionalGeneration", "engines.vllm.gemma3"),
+        (config.SCHEDULER, "Gemma3ForConditionalGeneration", "engines.vllm.gemma3"),
+        (f"{config.TABLE_EXTENSION}LlamaForCausalLM", "LlamaForCausalLM", "engines.vllm.table_model"),
+    ],
+)
+def test_a_process_of_vllm_that_imports_a_class_of_ours_knows_its_model(
+    name: str, architecture: str, module: str
+) -> None:
+    program = [sys.executable, "-c", WORKER, name, architecture]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "engines.vllm.gemma3"
+    assert done.stdout.splitlines()[-1] == module
