@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM's configuration: defaults, and the classes that vLLM imports by name in its processes."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 from engines.options import EngineOptions
 from engines.vllm import config
 from engines.vllm.config import engine_args
+from tests.support.checkpoints import make_checkpoint
 
 ROOT = Path(__file__).parents[4]
 # As a worker of vLLM does, which has imported nothing else of ours.
@@ -25,6 +27,20 @@ from vllm.utils.import_utils import resolve_obj_by_qualname
 resolve_obj_by_qualname(sys.argv[1])
 model = ModelRegistry.models[sys.argv[2]].load_model_cls()
 print(model._processor_factory.processor.__module__)
+"""
+# In a process of its own, as it changes vLLM's registry of models.
+CONFIGURE = """
+import json, sys
+from engines.options import EngineOptions
+from engines.vllm.config import engine_args, engine_config
+from engines.vllm.table_model import takes_tables
+
+config = engine_config(engine_args(EngineOptions("vllm", sys.argv[1], {"enforce_eager": True, "enable_prompt_embeds": True})))
+model = config.model_config
+print(json.dumps([
+    takes_tables(model), model.is_multimodal_model, model.enable_prompt_embeds, config.scheduler_config.scheduler_cls,
+    config.parallel_config.worker_extension_cls,
+]))
 """
 
 
@@ -39,6 +55,18 @@ def test_a_split_checkpoint_takes_prompt_embeddings_by_default(tmp_path: Path) -
     assert not takes_embeds(enable_prompt_embeds=False)
     with pytest.raises(ValueError, match="unknown engine option 'dtipe'"):
         takes_embeds(dtipe="half")
+
+
+def test_vllm_gets_prompt_embeddings_as_images(tmp_path: Path, qwen3_tokenizer_dir: Path) -> None:
+    """vLLM's own prompt embeddings stay off, which need its older model runner."""
+    folder = make_checkpoint("qwen2", qwen3_tokenizer_dir, tmp_path / "qwen2")
+    program = [sys.executable, "-c", CONFIGURE, str(folder)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *flags, scheduler, extension = json.loads(done.stdout.splitlines()[-1])
+    assert flags == [True, True, False]
+    assert scheduler in (config.TABLE_SCHEDULER, config.ASYNC_TABLE_SCHEDULER)
+    assert extension == f"{config.TABLE_EXTENSION}Qwen2ForCausalLM"
 
 
 @pytest.mark.parametrize(
