@@ -62,7 +62,7 @@ def find_device(driver: Driver | None) -> str:
     if version < CUDA_WANTED:
         found, wanted = ("{}.{}".format(*one) for one in (version, CUDA_WANTED))
         raise DeviceError(
-            f"the NVIDIA driver supports CUDA {found}, but the GPU build needs {wanted}: update the driver to "
+            f"the NVIDIA driver supports CUDA {found}, but the GPU build needs {wanted}: install driver "
             f"{DRIVER_WANTED} or later, use a container image (docs/containers.md), or set DEVICE=cpu"
         )
     return GPU
