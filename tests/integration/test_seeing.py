@@ -96,8 +96,12 @@ def test_the_engine_tells_its_versions_through_triton(seen: Seen) -> None:
     (labels,) = [line for line in seen.http.get("/metrics").text.splitlines() if "triton_chat_build_info{" in line]
     assert 'engine="scripted_engine:ScriptedEngine"' in labels and f'triton="{TRITON_VERSION}"' in labels
     for part, logger in (("tritonserver", "tensorrt_llm"), ("frontend-1", "frontend.triton.client")):
-        lines = [line["message"] for line in seen.log(part) if line["logger"] == logger]
-        assert any("engine scripted_engine:ScriptedEngine" in line for line in lines), part
+
+        def told_by(part: str = part, logger: str = logger) -> bool:
+            lines = [line["message"] for line in seen.log(part) if line["logger"] == logger]
+            return any("engine scripted_engine:ScriptedEngine" in line for line in lines)
+
+        wait_until(told_by, f"the versions in the log of {part}")
 
 
 def test_any_frontend_reports_the_metrics_of_all(seen: Seen) -> None:
