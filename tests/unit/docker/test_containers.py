@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Dockerfiles: hadolint, paths that exist, options that are read; the lists of packages suffice."""
+"""The Dockerfiles: hadolint, paths that exist, options that are read; the lists of packages suffice; the release."""
 
 import ast
 import fnmatch
@@ -15,6 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from frontend import __version__, healthcheck
 from scripts.setup import check_packages
 from tests.support.containers import DOCKER, PORT, ROOT, VARIABLES, check_flags, run_tool
 from tests.support.packages import PACKAGES
@@ -35,8 +36,45 @@ def test_there_is_an_image_for_each_engine_and_the_frontend() -> None:
     assert [file.suffix for file in FILES] == [".cpu", ".frontend", ".trtllm", ".vllm"]
     bases = {file.suffix: [text for word, text in instructions(file) if word == "FROM"][-1] for file in FILES}
     for engine in ("vllm", "trtllm"):
-        assert bases[f".{engine}"] == "nvcr.io/nvidia/tritonserver:${TRITON}-" + f"{engine}-python-py3"
-        assert ("ARG", "TRITON=26.07") in instructions(DOCKER / f"Dockerfile.{engine}")
+        image = "nvcr.io/nvidia/tritonserver:${TRITON}-" + f"{engine}-python-py3"
+        assert bases[f".{engine}"] == "${TRITON_IMAGE}"
+        lines = instructions(DOCKER / f"Dockerfile.{engine}")
+        assert ("ARG", "TRITON=26.07") in lines and ("ARG", f"TRITON_IMAGE={image}") in lines
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_it_can_be_built_on_a_network_of_its_own(file: Path) -> None:
+    """Images and the package index are arguments, and whatever asks the index can have a secret pip.conf."""
+    lines = instructions(file)
+    # A `# syntax=` line would fetch the builder itself from Docker Hub.
+    assert "syntax=" not in file.read_text(encoding="utf-8")
+    for word, text in lines:
+        if word == "FROM":
+            assert re.fullmatch(r"\$\{(PYTHON|TRITON)_IMAGE\}( AS \w+)?", text)
+        if word == "RUN" and re.search(r"pip (install|wheel)|fetch_tritonserver|prepare", text):
+            assert "--mount=type=secret,id=pip,target=/etc/pip.conf" in text or "--no-index" in text, text
+    stages = "\n".join(f"{word} {text}" for word, text in lines).split("FROM ")[1:]
+    for stage in stages:
+        if "type=secret" in stage:
+            assert "ARG PIP_INDEX_URL" in stage and "ARG PIP_EXTRA_INDEX_URL" in stage and "PIP_NO_CACHE_DIR=1" in stage
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_dependencies_are_installed_before_the_sources_are_copied(file: Path) -> None:
+    for stage in file.read_text(encoding="utf-8").split("\nFROM ")[1:]:
+        if "-r requirements/" in stage:
+            installed = stage.index("-r requirements/")
+            assert not re.search(r"^COPY (\.|common|frontend|model_repository) ", stage[:installed], re.MULTILINE)
+    last = file.read_text(encoding="utf-8").rpartition("\nFROM ")[2]
+    assert "COPY . ." not in last, "the sources are in the image twice"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_its_labels(file: Path) -> None:
+    labels = next(text for word, text in instructions(file) if word == "LABEL")
+    named = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", labels))
+    assert named == {"title", "description", "licenses", "version", "revision", "source"}
+    assert ("ARG", f"VERSION={__version__}") in instructions(file)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -64,12 +102,12 @@ def test_it_runs_as_a_user_asks_for_its_health_and_takes_real_options(file: Path
     assert ("USER", "1000:1000") in lines and words.index("USER") < words.index("ENTRYPOINT")
     assert ("EXPOSE", str(PORT)) in lines
     health = next(text for word, text in lines if word == "HEALTHCHECK")
-    assert f"http://127.0.0.1:{PORT}/health/ready" in health
-    compile(json.loads(re.search(r"CMD (\[.*\])", health)[1])[2], "health", "exec")
+    assert json.loads(re.search(r"CMD (\[.*\])", health)[1]) == ["python3", "-P", "-m", healthcheck.__name__]
     for word, text in lines:
         if word == "ENV":
             assert {pair.split("=")[0] for pair in text.split()} - {
-                "PYTHONDONTWRITEBYTECODE"
+                "PYTHONDONTWRITEBYTECODE",
+                "PYTHONPATH",
             } <= FOREIGN | VARIABLES | {name for name in re.findall(r"PIP_\w+", text)}
         if word == "CMD":
             check_flags([part for part in json.loads(text) if part.startswith("--")])
@@ -200,3 +238,22 @@ def test_the_pages_of_the_watching_are_loaded() -> None:
     assert jobs[0] == jobs[1] | {"balancer"}  # The alerts know jobs by their names.
     alerts = (DOCKER / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
     assert all(fnmatch.fnmatch(job, re.search(r'job=~"([^"]+)"', alerts)[1].replace(".*", "*")) for job in jobs[1])
+
+
+def test_the_release_builds_every_image_and_pins_its_actions() -> None:
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    used = re.findall(r"uses: (\S+)", text)
+    assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", action) for action in used)
+    images = json.loads(
+        re.search(r"fromJSON\('(\[.*?\])'\)", workflow["jobs"]["images"]["strategy"]["matrix"]["image"])[1]
+    )
+    assert sorted(images) == [file.suffix[1:] for file in FILES]
+    build = next(step["with"] for step in workflow["jobs"]["images"]["steps"] if "build-push" in step.get("uses", ""))
+    arguments = {line.partition("=")[0] for line in build["build-args"].split("\n") if line}
+    for file in FILES:
+        assert arguments <= {text.partition("=")[0] for word, text in instructions(file) if word == "ARG"}
+    for job in workflow["jobs"].values():
+        for step in job["steps"]:
+            if "run" in step:
+                subprocess.run(["bash", "-n"], input=step["run"], text=True, check=True)
