@@ -42,8 +42,7 @@ MAX_NODES = 10_000  # Subschemas of a prepared schema; alternatives repeat what 
 MAX_MATCHING = 500_000  # Characters of values times those of a pattern that they must have, about 0.5 s.
 MAX_OPEN = 100  # Subschemas in each other, those of references included.
 MAX_ALTERNATIVES = 256  # Of two lists of alternatives that both hold.
-MAX_MULTIPLE = 1024  # xgrammar enforces multipleOf of integers up to this, without bounds or within a range of
-MAX_MULTIPLE_RANGE = 10_000  # this width.
+MAX_MULTIPLES = 1024  # Values that stand for multipleOf between two bounds.
 LONG_TEXT = 1000  # Texts of a format are not limited to this length or more.
 
 _INT64 = 2**63
@@ -500,15 +499,17 @@ class _Preparation:
             self._refuse(f"{where}.multipleOf", "cannot be enforced unless it is that of an integer")
             return schema
         multiple = int(multiple)
-        low, high = schema.get("minimum", -inf), schema.get("maximum", inf)
-        if multiple > MAX_MULTIPLE or (high - low >= MAX_MULTIPLE_RANGE and (isfinite(low) or isfinite(high))):
-            problem = f"cannot be enforced above {MAX_MULTIPLE}, or with bounds on one side or far apart"
-            self._refuse(f"{where}.multipleOf", problem)
+        if low is None or high is None:
+            self._refuse(f"{where}.multipleOf", "cannot be enforced without a minimum and a maximum")
             return schema
-        if isfinite(high) and high // multiple * multiple < low:
+        values = range(-(-low // multiple) * multiple, high + 1, multiple)
+        if not values:
             raise _Contradiction(f"{where}.multipleOf", "has no multiple within the bounds")
-        # As a list of types, because vLLM refuses multipleOf beside a single one.
-        return {**schema, "type": ["integer"], "multipleOf": multiple}
+        if len(values) > MAX_MULTIPLES:
+            self._refuse(f"{where}.multipleOf", f"cannot be enforced with more than {MAX_MULTIPLES} multiples")
+            return schema
+        # As values, because vLLM refuses multipleOf.
+        return {"enum": list(values)}
 
     def _check_range(self, schema: Schema, where: str) -> None:
         """Raise RequestError for a range without a number of 6 decimals; xgrammar writes no others."""

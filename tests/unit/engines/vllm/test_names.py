@@ -57,8 +57,8 @@ def methods(cls: type) -> set[str]:
     return {name for name, value in vars(cls).items() if callable(value) and not name.startswith("__")}
 
 
-# Methods of our subclasses that vLLM does not know.
-OWN: set[str] = {"values"}
+# Methods of our subclasses that the newest vLLM does not know: our own, and one that it called until 0.30.
+OWN = {"values", "get_dummy_processor_inputs"}
 
 
 def test_the_imported_names_exist() -> None:

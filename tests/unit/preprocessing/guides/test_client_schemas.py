@@ -91,7 +91,7 @@ class Times(BaseModel):
 class Numbers(BaseModel):
     whole: int
     positive: PositiveInt
-    fifth: Annotated[int, Field(multiple_of=5)]
+    fifth: Annotated[int, Field(multiple_of=5, ge=0, le=100)]
     share: Annotated[float, Field(gt=0, lt=1)]
     level: Level
     fixed: Literal[1, "a", None]
