@@ -6,7 +6,6 @@ row. As a multimodal input the rows are keyed by the request's hashes, and a pro
 """
 
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -88,10 +87,6 @@ class _Info(BaseProcessingInfo):
 
 
 class _Dummies(BaseDummyInputsBuilder[_Info]):
-    # vLLM calls this until 0.30, and the processor's get_dummy_inputs since.
-    def get_dummy_processor_inputs(self, *args: Any, **kwargs: Any) -> Any:
-        return None
-
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
         return ""
 
@@ -101,9 +96,6 @@ class _Dummies(BaseDummyInputsBuilder[_Info]):
 
 class _Processor(BaseMultiModalProcessor[_Info]):
     """vLLM asks it only for a dummy, to size its caches and to warm up: rows arrive as finished inputs."""
-
-    def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
-        return SimpleNamespace()
 
     def apply(self, *args: Any, **kwargs: Any) -> Any:
         return blank_prompt(self.info.ctx.model_config)
