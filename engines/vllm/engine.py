@@ -9,7 +9,6 @@ from typing import Any
 
 from vllm.envs import enable_envs_cache
 from vllm.outputs import RequestOutput
-from vllm.platforms import current_platform
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from common.errors import RequestError
@@ -42,9 +41,6 @@ class VllmEngine:
         # On GPUs vLLM would fork this process, whose interpreter is a shared library: there torch's small operations,
         # which dominate a small model's steps, took 1.6 times as long as in the program python3.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-        if not current_platform.is_cpu():
-            # What is left for the CPU is small: more threads spend their time waiting for each other.
-            os.environ.setdefault("OMP_NUM_THREADS", "1")
         config = engine_config(self._args)
         self._llm = AsyncLLM.from_vllm_config(
             config,

@@ -16,7 +16,7 @@ from engines.engine import Generation
 from engines.vllm import engine as vllm_engine
 from engines.vllm.errors import request_error
 
-METHOD, THREADS = "VLLM_WORKER_MULTIPROC_METHOD", "OMP_NUM_THREADS"
+METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 
 
 class Started(Exception):
@@ -39,21 +39,6 @@ def test_vllms_processes_are_spawned_unless_the_environment_says_otherwise(given
     with pytest.raises(Started):
         asyncio.run(vllm_engine.VllmEngine(None).start())
     assert os.environ[METHOD] == method
-
-
-@pytest.mark.parametrize(
-    ("is_cpu", "given", "threads"), [(False, None, "1"), (False, "4", "4"), (True, None, None), (True, "4", "4")]
-)
-@pytest.mark.usefixtures("fake_configuration")
-def test_on_a_gpu_vllms_processes_have_one_thread_of_torch(is_cpu, given, threads, monkeypatch):
-    monkeypatch.setenv(THREADS, given or "")
-    if given is None:
-        monkeypatch.delenv(THREADS)
-    monkeypatch.setenv(METHOD, "spawn")
-    monkeypatch.setattr(vllm_engine, "current_platform", SimpleNamespace(is_cpu=lambda: is_cpu))
-    with pytest.raises(Started):
-        asyncio.run(vllm_engine.VllmEngine(None).start())
-    assert os.environ.get(THREADS) == threads
 
 
 @pytest.mark.parametrize(
