@@ -246,10 +246,14 @@ def test_equal_images_share_the_prefix_cache_and_others_never(seeing):
         messages[0]["content"].reverse()
         return seeing.answer(messages).usage.prompt_tokens_details.cached_tokens
 
-    assert cached(same) == 0
+    # What precedes the image, such as a system prompt, fills whole blocks of the KV cache on GPUs, where they are small.
+    words = {"messages": [{"role": "user", "content": "a"}]}
+    before = httpx.post(f"{seeing.stack.url}/tokenize", json=words, timeout=60).json()["count"]
+    assert before < 100
+    assert cached(same) <= before
     hit = cached(same)
     assert hit >= 256
-    assert cached(other) == 0
+    assert cached(other) <= before
     assert cached(same) == hit
 
 
