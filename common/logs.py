@@ -83,8 +83,11 @@ def about(*triton_ids: str) -> dict[str, Any]:
 def redacted_traceback(error: BaseException) -> str:
     """Format the frames and the types of an error and its causes without their messages, which may quote a prompt."""
     chain: list[str] = []
+    seen: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None:
+    # An error may be among its own causes.
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
         frames = "".join(traceback.format_tb(cause.__traceback__))
         chain.append(f"{frames}{type(cause).__module__}.{type(cause).__qualname__}")
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)

@@ -73,7 +73,10 @@ class Plan(ABC):
         try:
             yield
         except RequestError as error:
-            raise self.own_error(error) from error
+            own = self.own_error(error)
+            if own is error:
+                raise
+            raise own from error
 
     @abstractmethod
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
@@ -139,10 +142,8 @@ class _Answer:
         if got is None:
             if not self.generation.running:
                 return None
-            try:
+            with self.plan.own_errors():
                 got = await self.generation.next()
-            except RequestError as error:
-                raise self.plan.own_error(error) from error
         adapted = {choice: self.plan.adapt(delta) for choice, delta in got.items()}
         for choice, delta in adapted.items():
             self.plan.usage.add(choice, delta)

@@ -50,3 +50,13 @@ def test_a_redacted_traceback_has_frames_and_types_only(formatter: type) -> None
     assert "secret" not in quiet
     assert "builtins.KeyError" in quiet and "builtins.ValueError" in quiet and "test_logs.py" in quiet
     assert "my secret prompt" in formatter().format(line("it failed", error=error))
+
+
+def test_an_error_among_its_own_causes_ends() -> None:
+    error = ValueError("secret")
+    text = TextFormatter(verbose=False).format(line("it failed", error=raised(error, error)))
+    assert text.count("builtins.ValueError") == 1
+    first, second = ValueError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    text = TextFormatter(verbose=False).format(line("it failed", error=raised(first)))
+    assert text.count("builtins.ValueError") == text.count("builtins.KeyError") == 1
