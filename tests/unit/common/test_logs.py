@@ -56,7 +56,7 @@ def test_an_error_among_its_own_causes_ends() -> None:
     error = ValueError("secret")
     text = TextFormatter(verbose=False).format(line("it failed", error=raised(error, error)))
     assert text.count("builtins.ValueError") == 1
-    first, second = ValueError(), KeyError()
+    first, second = raised(ValueError()), KeyError()
     first.__cause__, second.__cause__ = second, first
-    text = TextFormatter(verbose=False).format(line("it failed", error=raised(first)))
+    text = TextFormatter(verbose=False).format(line("it failed", error=first))
     assert text.count("builtins.ValueError") == text.count("builtins.KeyError") == 1
