@@ -43,7 +43,7 @@ class LiteralText:
         # client can guess them. The outer characters stay, since some templates look for "<" in a text.
         self._mark, stand_in = secrets.token_hex(6), secrets.token_hex(6)
         self._placeholders = {
-            token: f"{token[:1]}{self._mark}n{number}x{token[-1:]}" for number, token in enumerate(self._tokens)
+            token: f"{token[:1]}{self._mark}n{number}x{token[1:][-1:]}" for number, token in enumerate(self._tokens)
         }
         self._stand_ins = {token: f"{stand_in}n{number}x" for number, token in enumerate(self._tokens)}
         self._placeholder = re.compile(f"{self._mark}n([0-9]+)x")

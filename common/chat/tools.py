@@ -65,10 +65,11 @@ def _parameters(value: Any, where: str) -> dict[str, Any]:
     if value is None:
         return _NO_PARAMETERS
     schema = expect(value, dict, where)
-    if "type" not in schema:
-        return {"type": "object", **schema}
-    expect_one_of(schema["type"], ("object",), f"{where}.type")
-    return schema
+    given = schema.get("type")
+    # A call's arguments are an object, whatever else a schema allows.
+    if given is not None and not (isinstance(given, list) and "object" in given):
+        expect_one_of(given, ("object",), f"{where}.type")
+    return {**schema, "type": "object"} if "type" in schema else {"type": "object", **schema}
 
 
 def read_tool_choice(value: Any, tools: Sequence[Tool]) -> str:

@@ -38,10 +38,16 @@ def table_prompt(
         )
     hashes = np.zeros(len(ids), np.uint64) if extra_ids is None else np.asarray(extra_ids, np.uint64)
     items, keys, places = [], [], []
+    # hash of an image -> its first row in the table, and the row after the last one seen.
+    images: dict[int, tuple[int, int]] = {}
     for start, end in _runs(ids, hashes, vocab_size):
-        row = prompt_ids[start] - vocab_size
+        row, image = prompt_ids[start] - vocab_size, int(hashes[start])
+        # Where the table has an image must not be part of its key: that differs between requests.
+        first, following = images.get(image, (row, row))
+        first = first if following == row else row
+        images[image] = first, row + end - start
         items.append(table[row : row + end - start])
-        keys.append(_key(items[-1], row, int(hashes[start])))
+        keys.append(_key(items[-1], row - first, image))
         places.append(PlaceholderRange(start, end - start))
     if not items:
         return tokens_input(prompt_ids)
@@ -69,7 +75,7 @@ def _runs(ids: NDArray[Any], hashes: NDArray[Any], vocab_size: int) -> list[tupl
 
 
 def _key(rows: torch.Tensor, row: int, image: int) -> str:
-    """The key in vLLM's caches: the image's hash and which of its rows, or else a hash of the rows."""
+    """The key in vLLM's caches: the image's hash with its first row and their number, or else a hash of the rows."""
     if image:
         return f"{image:016x}.{row}.{len(rows)}"
     return hashlib.blake2b(rows.contiguous().view(torch.uint8).numpy().data, digest_size=16).hexdigest()

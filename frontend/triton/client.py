@@ -47,6 +47,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     # Shorter than a request waits for the stream: a Triton that is back serves at once.
     ("grpc.max_reconnect_backoff_ms", 500),
+    # http_proxy, which containers often have set, is not for the way to Triton.
+    ("grpc.enable_http_proxy", 0),
     # Without this, channels of one process to one address share a connection that fails for all of them.
     ("grpc.use_local_subchannel_pool", 1),
 )

@@ -27,7 +27,7 @@ from preprocessing.guides.structural_tags import (
     regex,
     sequence,
 )
-from preprocessing.guides.tool_calls import calls_or, forced_calls, forced_calls_schema, strict_calls
+from preprocessing.guides.tool_calls import calls_or, forced_calls, forced_calls_schema, may_be_called, strict_calls
 
 # Guide types of the contract -> whether they need a guide text.
 GUIDE_TYPES = {"json": False, "json_schema": True, "regex": True, "ebnf_grammar": True, "structural_tag": True}
@@ -125,7 +125,7 @@ def _with_tools(
     forced = chat.tool_choice != "auto"
     tools = [
         replace(tool, parameters=_prepared(tool.parameters, where, best_effort=not tool.strict))
-        if tool.strict or forced
+        if (forced and may_be_called(tool, chat.tool_choice)) or (tool.strict and not forced)
         else tool
         for tool, where in ((tool, f"tools[{n}].function.parameters") for n, tool in enumerate(chat.tools))
     ]

@@ -51,7 +51,7 @@ def is_of_type(value: Any, kind: str) -> bool:
     if isinstance(value, bool) or value is None:
         return kind == ("null" if value is None else "boolean")
     if isinstance(value, int | float):
-        return kind == "number" or (kind == "integer" and float(value).is_integer())
+        return kind == "number" or (kind == "integer" and (isinstance(value, int) or value.is_integer()))
     if isinstance(value, str):
         return kind == "string"
     return kind == ("array" if isinstance(value, list) else "object")

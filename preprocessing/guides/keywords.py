@@ -7,7 +7,6 @@ JSON Schema says.
 
 import json
 from collections.abc import Callable, Mapping
-from math import isfinite
 from typing import Any
 
 from common.checks import PositionError, expect, expect_one_of, shorten
@@ -54,9 +53,15 @@ def _check_count(value: Any, where: str) -> None:
         raise PositionError(where, "is too large")
 
 
+_LARGEST = 1e308
+
+
 def _check_number(value: Any, where: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise PositionError(where, "must be a number")
+    # Compared first, because a larger integer cannot be made a float.
+    if not abs(value) <= _LARGEST:
+        raise PositionError(where, "is too large or not finite")
 
 
 def _check_multiple(value: Any, where: str) -> None:

@@ -22,14 +22,14 @@ _ANY_ARGUMENTS = {"type": "object"}
 
 def forced_calls(form: CallForm, tools: Sequence[Tool], tool_choice: str, *, parallel: bool) -> Format:
     """The calls that `tool_choice` "required" (one or more) or "function:<name>" (one) asks for; all schemas bind."""
-    calls = [_call(form, tool, strict=True) for tool in _forced(tools, tool_choice)]
+    calls = [_call(form, tool, strict=True) for tool in tools if may_be_called(tool, tool_choice)]
     return calls[0] if tool_choice.startswith(FUNCTION_CHOICE) else _calls(form, calls, parallel=parallel)
 
 
 def forced_calls_schema(tools: Sequence[Tool], tool_choice: str, *, parallel: bool) -> dict[str, Any]:
     """The schema of the same calls as JSON, for engines without structural tags: one object, or an array of several."""
     calls, definitions = [], {}
-    for number, tool in enumerate(_forced(tools, tool_choice)):
+    for number, tool in enumerate(tool for tool in tools if may_be_called(tool, tool_choice)):
         place = f"#/$defs/{number}"
         definitions[str(number)] = _moved(tool.parameters, place)
         properties = {"name": {"const": tool.name}, "arguments": {"$ref": place}}
@@ -47,10 +47,9 @@ def forced_calls_schema(tools: Sequence[Tool], tool_choice: str, *, parallel: bo
     return {**schema, "$defs": definitions}
 
 
-def _forced(tools: Sequence[Tool], tool_choice: str) -> list[Tool]:
-    """The tools that a forced call may call."""
-    name = tool_choice.removeprefix(FUNCTION_CHOICE) if tool_choice.startswith(FUNCTION_CHOICE) else None
-    return [tool for tool in tools if name in (None, tool.name)]
+def may_be_called(tool: Tool, tool_choice: str) -> bool:
+    """Whether a forced call may be one of this tool."""
+    return not tool_choice.startswith(FUNCTION_CHOICE) or tool.name == tool_choice.removeprefix(FUNCTION_CHOICE)
 
 
 def _moved(schema: Any, place: str) -> Any:
@@ -59,7 +58,8 @@ def _moved(schema: Any, place: str) -> Any:
         return {
             key: place + value[1:]
             if key == "$ref" and isinstance(value, str) and value.startswith("#")
-            else _moved(value, place)
+            # Values are no schemas; a list under this name is never a property's schema.
+            else (value if key == "enum" and isinstance(value, list) else _moved(value, place))
             for key, value in schema.items()
         }
     return [_moved(item, place) for item in schema] if isinstance(schema, list) else schema

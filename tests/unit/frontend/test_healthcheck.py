@@ -42,6 +42,8 @@ async def test_a_server_that_is_ready_and_one_that_is_not(
     pem = tmp_path / "pem"
     write_certificate(pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    for name in ("http_proxy", "https_proxy"):  # as Docker sets them
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
     settings = {"tls_certificate": str(pem), "tls_key": str(pem)} if tls else {}
     async with serving(**settings) as served:
         monkeypatch.setenv("TRITON_CHAT_PORT", served.url.rpartition(":")[2])

@@ -210,6 +210,13 @@ def test_odd_tools(tool: Any, message: str) -> None:
     assert error.param == "tools"
 
 
+@pytest.mark.parametrize("kind", [["object", "null"], ["object"], None])
+def test_parameters_that_may_be_an_object_are_one(kind: Any) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": kind, "properties": {"a": {}}}}}
+    (read,) = parse(tools=[tool]).tools
+    assert read.parameters == {"type": "object", "properties": {"a": {}}}
+
+
 def test_tool_names_are_unique() -> None:
     assert "tools[1].function.name 'get_weather' is used twice" in refused(tools=[WEATHER, WEATHER]).message
 

@@ -36,7 +36,7 @@ def test_runs_of_rows_are_items_that_share_the_tables_memory():
     assert built["type"] == "multimodal"
     assert built["prompt_token_ids"] == [99, 99, 99, 99, 99, 7, 99], "ids that vLLM knows, in place of rows"
     assert places(built) == [(1, 2), (3, 2), (6, 1)]
-    assert keys(built) == ["0000000000000008.0.2", "ffffffffffffffff.2.2", "0000000000000009.4.1"]
+    assert keys(built) == ["0000000000000008.0.2", "ffffffffffffffff.0.2", "0000000000000009.0.1"]
     assert [item.tolist() for item in rows(built)] == [TABLE[0:2].tolist(), TABLE[2:4].tolist(), TABLE[4:].tolist()]
     assert [item.data_ptr() for item in rows(built)] == [TABLE[row].data_ptr() for row in (0, 2, 4)], "no copies"
 
@@ -79,3 +79,28 @@ def test_wrong_tables_are_refused(ids: list[int], table: torch.Tensor, message: 
     with pytest.raises(RequestError, match=message) as refused:
         build(ids, table)
     assert (refused.value.kind, refused.value.param) == ("invalid_request", "prompt_embedding_table")
+
+
+def test_the_key_of_an_image_does_not_depend_on_the_images_before_it():
+    """Keys are shared by requests: equal ones must stand for equal rows, also of images that take several items."""
+    made = torch.Generator().manual_seed(1)
+    large = torch.randn(3 * ITEM_ROWS + 7, HIDDEN, generator=made).bfloat16()
+    small = torch.randn(ITEM_ROWS, HIDDEN, generator=made).bfloat16()
+    medium = torch.randn(ITEM_ROWS // 2, HIDDEN, generator=made).bfloat16()
+    images = {7: large, 8: small, 9: medium}
+
+    def rows_by_key(*chosen: int) -> list[tuple[str, torch.Tensor]]:
+        ids, hashes, row = [1], [0], VOCAB
+        for image in chosen:
+            count = len(images[image])
+            ids += [*range(row, row + count), 2]
+            hashes += [*[image] * count, 0]
+            row += count
+        built = build(ids, torch.cat([images[image] for image in chosen]), hashes)
+        return list(zip(keys(built), rows(built), strict=True))
+
+    alone, behind = rows_by_key(7), rows_by_key(8, 7)
+    known: dict[str, torch.Tensor] = {}
+    for key, found in (*alone, *behind, *rows_by_key(7, 8, 7), *rows_by_key(7, 9, 7), *rows_by_key(7, 7)):
+        assert torch.equal(known.setdefault(key, found), found), key
+    assert {key for key, _ in alone} <= {key for key, _ in behind}

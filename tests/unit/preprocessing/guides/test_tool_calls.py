@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from common.answer_options import AnswerOptions
+from common.errors import RequestError
 from families.parsers import ChatParser
 from tests.support.answers import Answer, parse
 from tests.support.guides import (
@@ -123,6 +124,17 @@ class TestForcedCallsWithoutStructuralTags:
         node = '{"name": "a", "next": {"name": "b", "place": "Paris"}, "place": "Boston"}'
         assert accepts(guide, f'[{{"name": "f", "arguments": {node}}}]')
         assert not accepts(guide, f'[{{"name": "f", "arguments": {node.replace("Paris", "Rome")}}}]')
+
+    def test_values_are_no_references(self, accepts: Accepts) -> None:
+        schema = {"type": "object", "properties": {"a": {"enum": [{"$ref": "#/q"}]}}, "required": ["a"]}
+        guide = guide_of(PLAIN, structural_tags=False, tools=[tool("f", schema)], tool_choice="required")
+        assert accepts(guide, '[{"name": "f", "arguments": {"a": {"$ref":"#/q"}}}]')
+
+    def test_schemas_of_tools_that_are_not_called_do_not_matter(self) -> None:
+        broken = tool("g", {"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}})
+        guide_of(PLAIN, tools=[*TOOLS, broken], tool_choice=NAMED)
+        with pytest.raises(RequestError):
+            guide_of(PLAIN, tools=[*TOOLS, broken], tool_choice="required")
 
     def test_after_reasoning_tags_are_needed(self) -> None:
         fields = {"tools": TOOLS, "tool_choice": "required"}
