@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON values as JSON Schema sees them, and the values of keywords for what follows two schemas."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from math import inf
 from typing import Any
 
@@ -45,6 +45,18 @@ def key(value: Any) -> Hashable:
     if isinstance(value, dict):
         return "object", frozenset((name, key(part)) for name, part in value.items())
     return "boolean" if isinstance(value, bool) else "scalar", value
+
+
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All JSON objects in a value, itself included."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield one
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
 
 
 def is_of_type(value: Any, kind: str) -> bool:

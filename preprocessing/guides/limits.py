@@ -7,12 +7,12 @@ compiles in a few seconds at most. The comment of each limit gives times beyond 
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from common.checks import PositionError
+from preprocessing.guides.json_values import objects
 
 MAX_PATTERN = 8192  # characters; 64 Ki took 0.6 s, 1 Mi more than 40 s
 MAX_GRAMMAR = 65_536  # characters; 2,000 rules took 0.3 s, 20,000 more than 40 s
@@ -54,7 +54,7 @@ def check_grammar(ebnf: str, where: str) -> None:
 def check_schema(schema: dict[str, Any], where: str) -> None:
     """Raise RequestError for a JSON schema that would be slow to compile; `check_tree` limits its depth."""
     work = 0
-    for one in _objects(schema):
+    for one in objects(schema):
         work += _work(one, where)
         if work > MAX_SCHEMA_WORK:
             raise PositionError(where, "is too large: fewer properties, values or shorter texts are needed")
@@ -69,7 +69,7 @@ def check_size(guide: str, where: str) -> None:
 def check_structure(value: Any, where: str) -> None:
     """Raise RequestError for a structural tag, as parsed JSON, with a part that would be slow."""
     check_schema({"structure": value}, where)
-    for one in _objects(value):
+    for one in objects(value):
         for name, check in (("pattern", check_pattern), ("grammar", check_grammar)):
             if isinstance(one.get(name), str):
                 check(one[name], where)
@@ -157,18 +157,6 @@ def _bounds(found: re.Match[str], where: str) -> tuple[int, int | None]:
         raise PositionError(where, f"has a repetition of more than {MAX_COUNT}")
     least = int(low or 0)
     return least, (int(high) if high else None if comma else least)
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """All JSON objects in a value, itself included."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            yield one
-            waiting += one.values()
-        elif isinstance(one, list):
-            waiting += one
 
 
 def _work(schema: dict[str, Any], where: str) -> int:

@@ -22,6 +22,7 @@ from preprocessing.guides.json_values import (
     is_of_type,
     key,
     needs_range,
+    objects,
     within,
 )
 from preprocessing.guides.keywords import (
@@ -84,7 +85,7 @@ class _Preparation:
         self._joined: dict[int, Schema] = {}  # Schemas that are not the client's but join two of its own.
 
     def whole(self) -> Schema:
-        for one in _dicts(self._root):
+        for one in objects(self._root):
             own = one.get("$id")
             if one is self._root or not isinstance(own, str) or _is_fragment(own):
                 continue
@@ -276,9 +277,9 @@ class _Preparation:
     @cached_property
     def _anchors(self) -> dict[str, Schema]:
         """Subschemas by their `$anchor`, or their `$id` of "#" and a name, as it was up to draft 7."""
-        found = [(one.get("$anchor"), one) for one in _dicts(self._root)]
+        found = [(one.get("$anchor"), one) for one in objects(self._root)]
         found += [
-            (one.get("$id", "").removeprefix("#"), one) for one in _dicts(self._root) if _is_fragment(one.get("$id"))
+            (one.get("$id", "").removeprefix("#"), one) for one in objects(self._root) if _is_fragment(one.get("$id"))
         ]
         return {name: one for name, one in found if isinstance(name, str)}
 
@@ -300,7 +301,7 @@ class _Preparation:
         users: dict[str, list[str]] = {name: [] for name in definitions}
         for name, part in definitions.items():
             for target in {
-                one["$ref"].removeprefix(_PREFIX) for one in _dicts(part) if isinstance(one.get("$ref"), str)
+                one["$ref"].removeprefix(_PREFIX) for one in objects(part) if isinstance(one.get("$ref"), str)
             }:
                 users.get(target, []).append(name)
         finite: set[str] = set()
@@ -675,18 +676,6 @@ def _whole_bounds(schema: Schema) -> None:
 
 def _is_fragment(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("#")
-
-
-def _dicts(value: Any) -> Iterator[Schema]:
-    """All objects in a JSON value, itself included."""
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            yield one
-            waiting += one.values()
-        elif isinstance(one, list):
-            waiting += one
 
 
 def _alternatives_of(schema: Schema | bool) -> Iterator[str]:
