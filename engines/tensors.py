@@ -14,6 +14,7 @@ from torch.utils.dlpack import from_dlpack
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.sampling import ENGINE_PARAMETERS, INT32_MAX, SAMPLING, UINT64_MAX, Limits, check_sampling
+from common.versions import BUILD_INFO
 from engines.engine import Generation, Tokens
 from python_backend.api import InferenceRequest, Tensor, pb_utils
 
@@ -229,10 +230,6 @@ class Outputs:
         if "num_output_tokens" in self._counts:
             values.append(("num_output_tokens", [[self._length]], torch.int32))
         return values
-
-
-# The output by which the engine tells its versions. It is sent only if it is the one requested output of a stop.
-BUILD_INFO = "build_info"
 
 
 def build_info_tensors(versions: str) -> list[Tensor]:

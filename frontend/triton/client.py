@@ -14,12 +14,11 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from common.errors import RequestError
-from common.versions import Versions
+from common.versions import BUILD_INFO, Versions
 from frontend.errors import rpc_error
 from frontend.triton.model_health import PERIOD, PROBE_TIMEOUT, ModelHealth, lost_model
 from frontend.triton.stream import TritonStream
 from frontend.triton.tensors import (
-    BUILD_INFO,
     CPP_PARAMETER,
     ENGINE,
     ENSEMBLE,

@@ -18,7 +18,7 @@ from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.sampling import ENGINE_PARAMETERS, SAMPLING, Datatype, SamplingFields
-from common.versions import Versions
+from common.versions import BUILD_INFO, Versions
 
 ENSEMBLE, ENGINE, PREPROCESSING, POSTPROCESSING = "ensemble", "tensorrt_llm", "preprocessing", "postprocessing"
 VIT = "vit"
@@ -33,9 +33,6 @@ _DEFAULT_TEMPERATURE = _DEFAULT_TOP_P = 1.0
 
 # Only the config of TensorRT-LLM's C++ backend has this parameter. A Python model with it is a double of that backend.
 CPP_PARAMETER = "gpt_model_path"
-
-# The output of a Python engine with its versions.
-BUILD_INFO = "build_info"
 
 
 @dataclass(frozen=True, slots=True)
