@@ -20,14 +20,11 @@ from typing_extensions import TypedDict
 
 from common.errors import RequestError
 from preprocessing.guides.schemas import prepare_schema
+from tests.support.schema_models import Cat, Color, Dog, Node
 
 xgrammar = pytest.importorskip("xgrammar")
 testing = pytest.importorskip("xgrammar.testing")
 vllm = pytest.importorskip("vllm.v1.structured_output.backend_xgrammar")
-
-
-class Color(enum.Enum):
-    RED, BLUE = "red", "blue"
 
 
 class Level(enum.IntEnum):
@@ -48,23 +45,6 @@ class Address(TypedDict):
 class Point:
     x: float
     y: float = 0.5
-
-
-class Cat(BaseModel):
-    """A cat."""
-
-    kind: Literal["cat"]
-    lives: int = Field(9, ge=1, le=9, description="What is left.")
-
-
-class Dog(BaseModel):
-    kind: Literal["dog"]
-    name: Annotated[str, Field(min_length=1, max_length=9)]
-
-
-class Node(BaseModel):
-    value: float
-    children: list["Node"] = []
 
 
 class Texts(BaseModel):

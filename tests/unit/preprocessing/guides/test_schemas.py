@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON schemas: enforced, ignored or refused with their path, the same wherever a schema may stand."""
 
-import enum
 import json
 import re
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Union
 
 import jsonschema
 import pytest
@@ -18,6 +17,7 @@ from preprocessing.guides.formats import FORMATS
 from preprocessing.guides.keywords import ENFORCED, REFUSED
 from preprocessing.guides.schemas import prepare_schema
 from tests.support.guides import QWEN3, guide_of, refused, tool
+from tests.support.schema_models import Cat, Color, Dog, Node
 
 xgrammar = pytest.importorskip("xgrammar")
 testing = pytest.importorskip("xgrammar.testing")
@@ -460,25 +460,6 @@ def test_sizes() -> None:
 
 def test_a_keyword_is_in_one_table() -> None:
     assert not set(ENFORCED) & set(REFUSED)
-
-
-class Color(enum.Enum):
-    RED, BLUE = "red", "blue"
-
-
-class Cat(BaseModel):
-    kind: Literal["cat"]
-    lives: int = Field(9, ge=1, le=9)
-
-
-class Dog(BaseModel):
-    kind: Literal["dog"]
-    name: Annotated[str, Field(min_length=1, max_length=9)]
-
-
-class Node(BaseModel):
-    value: float
-    children: list["Node"] = []
 
 
 class Everything(BaseModel):
