@@ -10,11 +10,12 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+
+from scripts.bench.machine import gpus, versions
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / ".cache" / "test-gpu.md"
@@ -67,19 +68,10 @@ def run_group(name: str, folder: Path) -> Result | None:
 
 
 def machine() -> str:
-    """Name cards, driver and versions."""
-    count = torch.cuda.device_count()
-    cards = f"{count} x {torch.cuda.get_device_name(0)}" if count else "no GPU"
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split("\n")[0]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    python = ".".join(map(str, sys.version_info[:3]))
-    return (
-        f"{cards}, driver {driver or 'unknown'}, CUDA {torch.version.cuda}, PyTorch {torch.__version__}, "
-        f"vLLM {version('vllm')}, Python {python}, commit {commit or 'unknown'}"
-    )
+    """Name cards, drivers and versions."""
+    found = versions(None)
+    named = [f"{name} {found[name]}" for name in ("torch", "vllm", "python", "commit") if name in found]
+    return ", ".join([*gpus(), f"CUDA {torch.version.cuda}", *named])
 
 
 def main() -> int:
