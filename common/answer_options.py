@@ -31,6 +31,8 @@ class AnswerOptions:
         chat through the ensemble `preprocessing` sets it from the rendered prompt.
     tools: the request offered tools, so tool calls are parsed.
     tool_choice: "auto", "none", "required" or "function:<name>".
+    text_arguments: the request's functions with their parameters that take text only, see common.chat.text_arguments;
+        needed for models that write arguments without JSON's quotes.
     continuous_usage: send the counts of tokens so far with every delta, not only with the last.
     logprobs: send the output `logprobs`, with `top_logprobs` alternatives per token.
     """
@@ -46,6 +48,7 @@ class AnswerOptions:
     reasoning_open: bool | None = None
     tools: bool = False
     tool_choice: str = "auto"
+    text_arguments: str = ""
     logprobs: bool = False
     top_logprobs: int = 0
     continuous_usage: bool = False

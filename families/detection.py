@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The known model families in one table, and which of them a checkpoint belongs to."""
+"""Which family a checkpoint belongs to: the prompt formatters by configuration, the answer formats by chat template."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -58,9 +58,13 @@ class AnswerStream:
         self._options = options
         self._silent_ids = end_ids if options.include_stop else end_ids.union(options.stop_token_ids)
         self._tokens = token_table(tokenizer)
-        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=options.skip_special_tokens)
-        self._stop = StopMatcher(options.stop, include_stop=options.include_stop)
         self._parser = ChatParser(answer_format, options) if options.chat else None
+        self._detokenizer = Detokenizer(
+            tokenizer,
+            skip_special_tokens=options.skip_special_tokens,
+            markup=self._parser.markers if self._parser else (),
+        )
+        self._stop = StopMatcher(options.stop, include_stop=options.include_stop)
         self._completion_tokens = 0
         self._reasoning_tokens = 0
         self._called = False  # a tool call was made

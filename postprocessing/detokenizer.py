@@ -14,10 +14,14 @@ _MAX_HELD = 8
 _MAX_UNFINISHED = 3
 
 
-@lru_cache(maxsize=8)
-def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """The ids that `skip_special_tokens` omits."""
-    return frozenset(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+@lru_cache(maxsize=64)
+def special_ids(tokenizer: Tokenizer, markup: tuple[str, ...] = ()) -> frozenset[int]:
+    """The ids that `skip_special_tokens` omits: special tokens that are in none of the texts `markup`."""
+    return frozenset(
+        token_id
+        for token_id, token in tokenizer.get_added_tokens_decoder().items()
+        if token.special and not any(token.content in text for text in markup)
+    )
 
 
 @lru_cache(maxsize=8)
@@ -45,11 +49,12 @@ class Detokenizer:
     """The incremental decoder of one answer.
 
     Ids without a token (negative or beyond the vocabulary) are skipped.
+    markup: texts whose special tokens are kept, since a parser reads them.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, markup: tuple[str, ...] = ()) -> None:
         self._tokenizer = tokenizer
-        self._skipped = special_ids(tokenizer) if skip_special_tokens else frozenset()
+        self._skipped = special_ids(tokenizer, markup) if skip_special_tokens else frozenset()
         self._held: list[int] = []  # ids whose text has not been returned
         self._restart()
 

@@ -3,7 +3,6 @@
 
 import json
 import math
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +14,7 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from families.parsers import AnswerFormat
-from families.parsers.call_forms import CALL_FORMS, call_form
+from families.parsers.formats import call_form
 from families.stylers.base import Styler
 from preprocessing.guides.build import Guide, Reasoning, build_guide, check_guide, reasoning_state
 from preprocessing.images.family import ImageFamily
@@ -91,11 +90,11 @@ class _Prompt:
     reasoning_open: bool | None = None
 
 
-def _answer_tokens(answer_format: AnswerFormat) -> tuple[str, ...]:
+def _answer_tokens(tokenizer: ChatTokenizer, answer_format: AnswerFormat) -> tuple[str, ...]:
     """The tokens that a model writes in its answers, and that its earlier answers may hold too."""
-    form = CALL_FORMS.get(answer_format.tool_parser or "")
-    calls = re.findall(r"<[^<>\s]+>", form.begin + form.end) if form else ()
-    return (*(answer_format.reasoning_tags or ()), *calls)
+    added = (token.content for token in tokenizer.backend.get_added_tokens_decoder().values())
+    markup = answer_format.markers
+    return tuple(token for token in added if any(token in text for text in markup))
 
 
 class PromptBuilder:
@@ -129,7 +128,7 @@ class PromptBuilder:
         self._literal = LiteralText(
             tokenizer,
             (*styler.turn_ends, *(images.tokens if images else ())),
-            _answer_tokens(self.answer_format),
+            _answer_tokens(tokenizer, self.answer_format),
         )
         self._longest_token = max(map(len, tokenizer.backend.get_vocab()))
 

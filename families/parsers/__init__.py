@@ -10,11 +10,12 @@ from families.parsers.events import (
     ToolArgumentsDelta,
     ToolCallStart,
 )
-from families.parsers.registry import GENERIC, TOOL_PARSERS, find_tool_parser
+from families.parsers.formats import GENERIC, REASONING_FORMATS, TOOL_FORMATS
 
 __all__ = [
     "GENERIC",
-    "TOOL_PARSERS",
+    "REASONING_FORMATS",
+    "TOOL_FORMATS",
     "AnswerFormat",
     "ChatParser",
     "ContentDelta",
@@ -23,6 +24,5 @@ __all__ = [
     "ReasoningDelta",
     "ToolArgumentsDelta",
     "ToolCallStart",
-    "find_tool_parser",
     "starts_in_reasoning",
 ]

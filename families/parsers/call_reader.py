@@ -5,16 +5,17 @@ import re
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
+from families.parsers.json_structure import CLOSERS, JsonString, JsonStructure
 from families.parsers.json_text import is_text, load, unquoted_object
 
+NAME_KEYS = frozenset({"name", "tool_name"})
 ARGUMENT_KEYS = frozenset({"arguments", "parameters"})
+# Keys whose text is not used: a number of the call, which is unique within its answer only.
+_UNUSED_KEYS = frozenset({"id", "tool_call_id"})
+_KEYS = (NAME_KEYS, ARGUMENT_KEYS, _UNUSED_KEYS, frozenset({"type"}))
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_IN_STRING = re.compile(r'["\\]')
-# `<` outside a string is not JSON; it may begin the tag that closes a call whose JSON is unfinished.
-_IN_STRUCTURE = re.compile(r'["{}\[\]<]')
 _SCALAR_END = re.compile(r"[ \t\r\n,}]")
-_CLOSERS = {"{": "}", "[": "]"}
 
 _Step = Callable[[str, int], int]
 
@@ -35,7 +36,8 @@ class CallReader:
     Arguments written as a JSON string are read to the end first, since the string may hold a JSON object.
     Within arguments only strings and brackets are checked; other errors are passed to the client.
 
-    Keys: `name`, `arguments` or `parameters` (neither means `{}`) and `"type": "function"`; any other key fails.
+    Keys: `name` or `tool_name`, `arguments` or `parameters` (neither means `{}`), `"type": "function"`, and `id` or
+    `tool_call_id`, a text that is not used; any other key fails.
     """
 
     def __init__(self) -> None:
@@ -45,8 +47,8 @@ class CallReader:
         self._step: _Step = self._open_brace
         self._keys: list[str] = []
         self._token: list[str] = []  # the string or scalar being read
-        self._in_string = self._escaped = False
-        self._closers: list[str] = []  # closing brackets that the arguments still need
+        self._text_reader = JsonString()
+        self._arguments_reader = JsonStructure()
         self._arguments: list[str] = []
         self._rest: list[str] = []
         self._claimed = False  # all text read so far belongs to the call
@@ -86,14 +88,14 @@ class CallReader:
 
     def _key(self, text: str, position: int) -> int:
         position = self._string(text, position)
-        if not self._in_string:
+        if self._text_reader.complete:
             self._accept_key()
         return position
 
     def _accept_key(self) -> None:
         key = self._load_token()
-        seen = ARGUMENT_KEYS if key in ARGUMENT_KEYS else {key}
-        if key not in {"name", "type", *ARGUMENT_KEYS} or not seen.isdisjoint(self._keys):
+        same = next((keys for keys in _KEYS if key in keys), None)
+        if same is None or not same.isdisjoint(self._keys):
             self.status = Status.FAILED
         else:
             self._keys.append(key)
@@ -109,13 +111,16 @@ class CallReader:
 
     def _text(self, text: str, position: int) -> int:
         position = self._string(text, position)
-        if not self._in_string:
+        if self._text_reader.complete:
             self._accept_text(self._load_token())
         return position
 
     def _accept_text(self, value: str) -> None:
         self._step = self._after_value
-        if self._keys[-1] == "type":
+        key = self._keys[-1]
+        if key in _UNUSED_KEYS:
+            return
+        if key == "type":
             if value != "function":
                 self.status = Status.FAILED
         elif not value:
@@ -131,7 +136,7 @@ class CallReader:
             return position
         if text[position] == '"':
             return self._expect(text, position, {'"': self._string_arguments})
-        if text[position] in _CLOSERS:
+        if text[position] in CLOSERS:
             self._step = self._structure
             if self.name:
                 self._begin()
@@ -142,7 +147,7 @@ class CallReader:
 
     def _string_arguments(self, text: str, position: int) -> int:
         position = self._string(text, position)
-        if not self._in_string:
+        if self._text_reader.complete:
             self._accept_arguments(lambda: unquoted_object("".join(self._token)))
         return position
 
@@ -170,36 +175,15 @@ class CallReader:
             self._begin()
 
     def _structure(self, text: str, start: int) -> int:
-        position = start
-        while position < len(text) and self.status is Status.READING:
-            if self._in_string:
-                position = self._skip_string(text, position)
-                continue
-            found = _IN_STRUCTURE.search(text, position)
-            if found is None:
-                position = len(text)
-                break
-            position = found.start()
-            if not self._turn(found.group()):
-                self.status = Status.BROKEN if self.begun else Status.FAILED
-                break
-            position += 1
-            if not self._closers and not self._in_string:
-                self._step = self._after_value
-                break
+        reader = self._arguments_reader
+        position = reader.feed(text, start)
+        if reader.broken:
+            self.status = Status.BROKEN if self.begun else Status.FAILED
+        elif reader.complete:
+            self._step = self._after_value
         self._arguments.append(text[start:position])
         self._claimed = self.begun
         return position
-
-    def _turn(self, char: str) -> bool:
-        """Track a quote or bracket; False if it is invalid here."""
-        if char == '"':
-            self._in_string = True
-        elif char in _CLOSERS:
-            self._closers.append(_CLOSERS[char])
-        else:
-            return self._closers.pop() == char
-        return True
 
     def _after_value(self, text: str, position: int) -> int:
         position = self._skip_space(text, position)
@@ -226,7 +210,7 @@ class CallReader:
             return position
         self._step = step
         if text[position] == '"':
-            self._token, self._in_string = ['"'], True
+            self._token, self._text_reader = ['"'], JsonString()
         return position + 1
 
     def _skip_space(self, text: str, position: int) -> int:
@@ -234,25 +218,9 @@ class CallReader:
         return found.end() if found else position
 
     def _string(self, text: str, position: int) -> int:
-        end = position
-        while end < len(text) and self._in_string:
-            end = self._skip_string(text, end)
+        end = self._text_reader.feed(text, position)
         self._token.append(text[position:end])
         return end
-
-    def _skip_string(self, text: str, position: int) -> int:
-        """The position after the next escape character or the closing quote."""
-        if self._escaped:
-            self._escaped = False
-            return position + 1
-        found = _IN_STRING.search(text, position)
-        if found is None:
-            return len(text)
-        if found.group() == '"':
-            self._in_string = False
-        else:
-            self._escaped = True
-        return found.end()
 
     def _load_token(self) -> str:
         """The string just read; empty if it is not JSON or cannot be UTF-8."""

@@ -1,34 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parses a chat answer's text: the reasoning parser first, then the tool parser."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.answer_options import AnswerOptions
-from families.parsers.events import ContentDelta, Event, Parser, ReasoningDelta
+from common.markers import MarkerScanner
+from families.parsers.arguments import TextArguments, read_text_arguments
+from families.parsers.events import ContentDelta, Event, Parser, ReasoningDelta, ToolCallStart
 from families.parsers.forced_calls import ForcedCallsParser
+from families.parsers.formats import (
+    GENERIC,
+    REASONING_FORMATS,
+    TOOL_FORMATS,
+    Markup,
+    ReasoningFormat,
+    resolve_reasoning_format,
+    resolve_tool_format,
+)
+from families.parsers.harmony import HarmonyParser
 from families.parsers.reasoning import ReasoningParser
-from families.parsers.registry import GENERIC, find_tool_parser
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
     """How one family of models writes its answers.
 
-    reasoning_tags: the tags around the reasoning, such as ("<think>", "</think>"); None for models without.
+    reasoning: a key of `REASONING_FORMATS`; None for models without.
     reasoning_starts_open: the generation prompt ends with the opening tag if thinking is on.
     thinking_default: whether the family thinks if the request does not set `enable_thinking`.
-    tool_parser: a name of `TOOL_PARSERS`; None if only forced calls can be read, which then have the form `GENERIC`.
-        Raises ValueError for other names.
+    tool_parser: a key of `TOOL_FORMATS`; None if only forced calls can be read, which then have the form `GENERIC`.
+    Raises ValueError for unknown names.
     """
 
-    reasoning_tags: tuple[str, str] | None = None
+    reasoning: str | None = None
     reasoning_starts_open: bool = False
     thinking_default: bool = True
     tool_parser: str | None = None
 
     def __post_init__(self) -> None:
         if self.tool_parser is not None:
-            find_tool_parser(self.tool_parser)
+            resolve_tool_format(self.tool_parser)
+        if self.reasoning is not None:
+            resolve_reasoning_format(self.reasoning)
+
+    @property
+    def reasoning_format(self) -> ReasoningFormat | None:
+        """The format of the reasoning."""
+        return None if self.reasoning is None else REASONING_FORMATS[self.reasoning]
+
+    @property
+    def reasoning_tags(self) -> tuple[str, str] | None:
+        """The tags around the reasoning."""
+        found = self.reasoning_format
+        return (found.open, found.close) if found else None
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """All texts of markup that an answer may hold."""
+        markup = TOOL_FORMATS[self.tool_parser].markup if self.tool_parser else None
+        reasoning = self.reasoning_format
+        return (*(markup.markers if markup else ()), *(reasoning.markers if reasoning else ()))
 
 
 class ChatParser:
@@ -36,33 +68,71 @@ class ChatParser:
 
     With thinking off a thinking block is still recognised if the model writes one (Qwen3 may write an empty one).
     Without tools, or with tool_choice "none", tool markup is text. With `inline_reasoning` the block is content,
-    unchanged. Tool calls inside reasoning are never parsed.
+    unchanged.
+
+    Calls inside the reasoning are part of it, unless the answer ends with them while the block is open: some models
+    call without closing it, and then the reasoning has ended before the calls.
     """
 
     def __init__(self, answer_format: AnswerFormat, options: AnswerOptions) -> None:
         self._inline = options.inline_reasoning
-        self._reasoning = _reasoning_parser(answer_format, options)
-        self._tools: Parser | None = None
-        if options.tools and options.tool_choice != "none":
-            forced = options.tool_choice != "auto"
-            if name := answer_format.tool_parser or (GENERIC if forced else None):
-                parser = find_tool_parser(name)()
-                self._tools = ForcedCallsParser(parser) if forced and name == GENERIC else parser
+        self._text_arguments = read_text_arguments(options.text_arguments)
+        markup = _markup(answer_format, options)
+        self._markup = markup
+        self._tools = _tool_parser(markup, options, self._text_arguments)
+        self._dropped: MarkerScanner | None = None
+        reasoning = answer_format.reasoning_format
+        self._reasoning: ReasoningParser | HarmonyParser | None = None
+        starts_open = starts_in_reasoning(answer_format, options)
+        if reasoning and reasoning.channels:
+            # Its calls are read by the generic parser only if they were forced into that form.
+            own_calls = answer_format.tool_parser is not None and TOOL_FORMATS[answer_format.tool_parser].markup is None
+            reads_calls = options.tools and options.tool_choice != "none" and own_calls
+            self._reasoning = HarmonyParser(tools=reads_calls, starts_open=starts_open)
+        elif reasoning:
+            self._reasoning = ReasoningParser(
+                (reasoning.open, reasoning.close),
+                starts_open=starts_open,
+                verbatim=options.inline_reasoning,
+                interrupts=markup.triggers if markup else (),
+            )
+            self._drop(reasoning.dropped)
+        self._trial: _Trial | None = None
+        self.markers = _kept(reasoning, markup)
 
     @property
     def in_reasoning(self) -> bool:
         """Whether the last text read is reasoning."""
-        return self._reasoning is not None and self._reasoning.inside
+        return self._trial is not None or (self._reasoning is not None and self._reasoning.inside)
 
     def feed(self, text: str) -> list[Event]:
         """The events of the next piece of text."""
-        if self._reasoning is None:
-            return self._read_content(text)
-        return self._pass_on(self._reasoning.feed(text))
+        events: list[Event] = []
+        while text:
+            if self._trial:
+                text = self._try(text, events)
+            elif self._reasoning is None:
+                events += self._read_content(text)
+                text = ""
+            else:
+                events += self._pass_on(self._reasoning.feed(text))
+                text = self._interrupted()
+        return events
 
     def flush(self) -> list[Event]:
         """The remaining events at the end of the answer."""
-        events = self._pass_on(self._reasoning.flush()) if self._reasoning else []
+        events: list[Event] = []
+        while trial := self._trial:
+            trial.flush()
+            self._trial = None
+            if trial.called and not trial.failed:
+                events += trial.events
+                return events
+            events += self.feed(self._refuse(trial, events))
+        if self._reasoning:
+            events += self._pass_on(self._reasoning.flush())
+        if self._dropped and (rest := self._dropped.flush()):
+            events += self._write_content(rest)
         return events + self._tools.flush() if self._tools else events
 
     def _pass_on(self, events: list[Event]) -> list[Event]:
@@ -76,15 +146,107 @@ class ChatParser:
                 passed.append(event)
         return passed
 
+    # Content: markup that clients do not see is dropped, then calls are read.
+
+    def _drop(self, markers: Iterable[str]) -> None:
+        markers = tuple(markers)
+        self._dropped = MarkerScanner(*markers) if markers else None
+
     def _read_content(self, text: str) -> list[Event]:
+        if self._dropped is None:
+            return self._write_content(text)
+        events: list[Event] = []
+        position = 0
+        while position < len(text):
+            clear, _, position = self._dropped.scan(text, position)
+            if clear:
+                events += self._write_content(clear)
+        return events
+
+    def _write_content(self, text: str) -> list[Event]:
         return self._tools.feed(text) if self._tools else [ContentDelta(text)]
 
+    # A tool call inside the reasoning.
 
-def _reasoning_parser(answer_format: AnswerFormat, options: AnswerOptions) -> ReasoningParser | None:
-    if answer_format.reasoning_tags is None:
+    def _interrupted(self) -> str:
+        """Begin a trial if the reasoning has come to the beginning of a call; returns the text to read next."""
+        if not isinstance(self._reasoning, ReasoningParser) or not self._reasoning.interrupted or not self._markup:
+            return ""
+        marker, rest = self._reasoning.take_interruption()
+        self._trial = _Trial(marker, self._markup.parser(self._text_arguments), frozenset(self._text_arguments))
+        self._trial.feed(marker)
+        return rest
+
+    def _try(self, text: str, events: list[Event]) -> str:
+        trial = self._trial
+        if trial is None:
+            return text
+        trial.feed(text)
+        if trial.failed:
+            self._trial = None
+            return self._refuse(trial, events)
+        return ""
+
+    def _refuse(self, trial: "_Trial", events: list[Event]) -> str:
+        """Go on with the reasoning; returns the text after the marker, to be read again."""
+        if isinstance(self._reasoning, ReasoningParser):
+            events += self._pass_on(self._reasoning.write(trial.marker))
+        return "".join(trial.text)[len(trial.marker) :]
+
+
+class _Trial:
+    """Text in the reasoning that begins as a call does. functions: those of the request, if known.
+
+    called: a call has begun. failed: there is other text than calls of these functions.
+    """
+
+    def __init__(self, marker: str, parser: Parser, functions: frozenset[str]) -> None:
+        self.marker = marker
+        self.text: list[str] = []
+        self.events: list[Event] = []
+        self.called = self.failed = False
+        self._parser = parser
+        self._functions = functions
+
+    def feed(self, text: str) -> None:
+        """Read the next piece of text."""
+        self.text.append(text)
+        self._add(self._parser.feed(text))
+
+    def flush(self) -> None:
+        """Read the end of the answer."""
+        self._add(self._parser.flush())
+
+    def _add(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, ToolCallStart):
+                self.called = True
+                self.failed = self.failed or bool(self._functions and event.name not in self._functions)
+            elif isinstance(event, ContentDelta):
+                self.failed = True
+        self.events += events
+
+
+def _markup(answer_format: AnswerFormat, options: AnswerOptions) -> Markup | None:
+    """How the calls of an answer are written; None if there are none to be read."""
+    if not options.tools or options.tool_choice == "none":
         return None
-    starts_open = starts_in_reasoning(answer_format, options)
-    return ReasoningParser(answer_format.reasoning_tags, starts_open=starts_open, verbatim=options.inline_reasoning)
+    name = answer_format.tool_parser
+    if options.tool_choice != "auto" and (name is None or TOOL_FORMATS[name].form is None):
+        name = GENERIC  # Guided decoding forces this form.
+    return TOOL_FORMATS[name].markup if name else None
+
+
+def _tool_parser(markup: Markup | None, options: AnswerOptions, text_arguments: TextArguments) -> Parser | None:
+    if markup is None:
+        return None
+    parser = markup.parser(text_arguments)
+    # Engines without structural tags force calls as JSON alone.
+    return ForcedCallsParser(parser) if options.tool_choice != "auto" and markup.triggers else parser
+
+
+def _kept(reasoning: ReasoningFormat | None, markup: Markup | None) -> tuple[str, ...]:
+    return (*(reasoning.markers if reasoning else ()), *(markup.markers if markup else ()))
 
 
 def starts_in_reasoning(answer_format: AnswerFormat, options: AnswerOptions) -> bool:

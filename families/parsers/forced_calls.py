@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parses answers that must be calls: between tags, or as JSON only from engines that cannot enforce tags."""
 
+from families.parsers.call_prefix import JSON_PREFIXES
 from families.parsers.events import Event, Parser
-from families.parsers.llama3_json import Llama3JsonParser
+from families.parsers.held_calls import WholeAnswer, WholeAnswerParser
+from families.parsers.whole_calls import read_json_calls
+
+_JSON = WholeAnswer((read_json_calls,), JSON_PREFIXES)
 
 
 class ForcedCallsParser:
@@ -23,7 +27,7 @@ class ForcedCallsParser:
                 return []
             self._chosen = True
             if start in "{[":
-                self._parser = Llama3JsonParser()
+                self._parser = WholeAnswerParser(_JSON)
         return self._parser.feed(text)
 
     def flush(self) -> list[Event]:

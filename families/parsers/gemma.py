@@ -4,6 +4,7 @@
 from collections.abc import Callable
 
 from common.markers import MarkerScanner
+from families.parsers.arguments import TextArguments
 from families.parsers.call_prefix import JSON_PREFIXES, CallPrefix
 from families.parsers.content import ContentWriter
 from families.parsers.events import Event, ToolCall, call_events
@@ -11,6 +12,17 @@ from families.parsers.whole_calls import read_json_calls, read_python_calls
 
 FENCES = ("```tool_code", "```tool_call", "```json")
 FENCE_END = "\n```"
+
+
+class GemmaCalls:
+    """The markup of Gemma 3: fences of code, which other text may have too, so that nothing is a trigger."""
+
+    markers: tuple[str, ...] = ()
+    triggers: tuple[str, ...] = ()
+
+    def parser(self, text_arguments: TextArguments) -> "GemmaParser":
+        """A parser of one answer."""
+        return GemmaParser()
 
 
 class GemmaParser:

@@ -21,11 +21,21 @@ class ReasoningParser:
     starts_open: the prompt ends with the opening tag, so the answer begins inside the reasoning (a repeated opening
         tag is dropped).
     verbatim: keep tags and line ends; the block's events hold every character of it.
+    interrupts: texts at which reading stops inside the reasoning, for the caller to decide how it goes on.
     """
 
-    def __init__(self, tags: tuple[str, str], *, starts_open: bool = False, verbatim: bool = False) -> None:
-        self._open = tags[0]
-        self._close = MarkerScanner(tags[1])
+    def __init__(
+        self,
+        tags: tuple[str, str],
+        *,
+        starts_open: bool = False,
+        verbatim: bool = False,
+        interrupts: tuple[str, ...] = (),
+    ) -> None:
+        self._open, self._close_tag = tags
+        self._close = MarkerScanner(tags[1], *interrupts)
+        self._interruption: tuple[str, str] | None = None
+        self._leading = (self._open,) if starts_open else tags
         self._starts_open = starts_open
         self._verbatim = verbatim
         self._step: Callable[[str, list[Event]], str] = self._beginning
@@ -38,6 +48,24 @@ class ReasoningParser:
     def inside(self) -> bool:
         """Whether the last text read is reasoning."""
         return self._step == self._reasoning or (self._step == self._beginning and self._starts_open)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether reading stopped at one of `interrupts`."""
+        return self._interruption is not None
+
+    def take_interruption(self) -> tuple[str, str]:
+        """The text at which reading stopped, and the text after it; the next `feed` goes on in the reasoning."""
+        if self._interruption is None:
+            raise RuntimeError("reading was not interrupted")
+        found, self._interruption = self._interruption, None
+        return found
+
+    def write(self, text: str) -> list[Event]:
+        """The events of a text that is reasoning, whatever it holds."""
+        events: list[Event] = []
+        self._write(text, events)
+        return events
 
     def feed(self, text: str) -> list[Event]:
         events: list[Event] = []
@@ -60,14 +88,22 @@ class ReasoningParser:
         if not self._tag and (space := _SPACE.match(text)) and space.end():
             self._space.append(space.group())
             return text[space.end() :]
-        missing = len(self._open) - len(self._tag)
-        self._tag, rest = self._tag + text[:missing], text[missing:]
-        if self._tag != self._open and self._open.startswith(self._tag):
-            return rest
-        return self._resolve() + rest
+        for position, char in enumerate(text):
+            begun = self._tag + char
+            if not any(tag.startswith(begun) for tag in self._leading):
+                return self._resolve() + text[position:]
+            self._tag = begun
+            if begun in self._leading:
+                return self._resolve() + text[position + 1 :]
+        return ""
 
     def _resolve(self) -> str:
         """Choose the next step; returns the held text that it must read."""
+        if self._tag and self._tag == self._close_tag and not self._starts_open and not self._verbatim:
+            # A model that does not think may close the block that it has not opened.
+            self._space, self._tag = [], ""
+            self._step = self._after_block
+            return ""
         opened = self._tag == self._open
         held = "".join(self._space) + self._tag
         self._space, self._tag = [], ""
@@ -77,6 +113,9 @@ class ReasoningParser:
     def _reasoning(self, text: str, events: list[Event]) -> str:
         clear, close, position = self._close.scan(text)
         self._write(clear, events)
+        if close and close != self._close_tag:
+            self._interruption = (close, text[position:])
+            return ""
         if close:
             if self._verbatim:
                 events.append(ReasoningDelta(close))

@@ -41,7 +41,7 @@ def read_json_calls(text: str) -> list[ToolCall] | None:
 
 
 def read_python_calls(text: str) -> list[ToolCall] | None:
-    """The calls of `[name(key=value, ...), ...]`, or of one call without the brackets.
+    """The calls of `[name(key=value, ...), ...]`, or without the brackets of one call per line.
 
     None if the text is anything else: an empty list, positional arguments, values without a JSON form.
     Besides Python's literals, `true`, `false` and `null` are accepted.
@@ -49,8 +49,12 @@ def read_python_calls(text: str) -> list[ToolCall] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated escapes
-            body = ast.parse(text.strip(), mode="eval").body
-        nodes = body.elts if isinstance(body, ast.List) else [body]
+            statements = ast.parse(text.strip()).body
+        nodes: list[ast.expr] = []
+        for statement in statements:
+            if not isinstance(statement, ast.Expr):
+                return None
+            nodes += statement.value.elts if isinstance(statement.value, ast.List) else [statement.value]
         return [_python_call(node) for node in nodes] or None
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         return None

@@ -9,7 +9,8 @@ from common.chat.messages import Message
 from common.chat.request import ChatRequest
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
-from families.parsers import GENERIC, AnswerFormat
+from families.formats import Formats, detect_formats
+from families.parsers import GENERIC, REASONING_FORMATS, AnswerFormat
 from families.stylers import generic_tools
 
 THINK_TAGS = ("<think>", "</think>")
@@ -70,15 +71,15 @@ class Styler:
 
     def answer_format(self, tokenizer: ChatTokenizer) -> AnswerFormat:
         """How the family writes reasoning and tool calls, inferred from what its template renders."""
-        tags = self.reasoning_tags(tokenizer)
-        if tags is None:
+        reasoning = self.reasoning(tokenizer)
+        if reasoning is None:
             return AnswerFormat(tool_parser=self._tool_parser(tokenizer))
-        opening, closing = tags
+        opening, closing = REASONING_FORMATS[reasoning].open, REASONING_FORMATS[reasoning].close
         by_default = self._generation_prompt(tokenizer, {})
         switched_on = self._generation_prompt(tokenizer, {"enable_thinking": True})
         switched_off = self.template_defaults.get("enable_thinking") is False or by_default.endswith(closing)
         return AnswerFormat(
-            reasoning_tags=tags,
+            reasoning=reasoning,
             reasoning_starts_open=switched_on.endswith(opening),
             # A template that opens the tag in spite of `enable_thinking` false belongs to a model that always thinks.
             thinking_default=by_default.endswith(opening) or not switched_off,
@@ -106,17 +107,20 @@ class Styler:
         """Jinja source to use instead of the checkpoint's chat template, or None."""
         return None
 
-    def reasoning_tags(self, tokenizer: ChatTokenizer) -> tuple[str, str] | None:
-        """The tags around reasoning, or None; by default inferred from a template that handles the closing tag."""
-        return THINK_TAGS if THINK_TAGS[1] in (tokenizer.template or "") else None
+    def reasoning(self, tokenizer: ChatTokenizer) -> str | None:
+        """The key in families.parsers.REASONING_FORMATS of how the family reasons, or None; by default by the rules."""
+        return self._detected(tokenizer).reasoning
 
     def renders_tools(self, tokenizer: ChatTokenizer) -> bool:
         """Whether the prompt has tools in a form of the family's own, by default if its template reads `tools`."""
         return "tools" in (self.template(tokenizer) or tokenizer.template or "")
 
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
-        """The key in families.parsers.TOOL_PARSERS of the form that the prompt asks for; None if it is not known."""
-        return None
+        """The key in families.parsers.TOOL_FORMATS of how the family calls tools; None if it is not known."""
+        return self._detected(tokenizer).tools
+
+    def _detected(self, tokenizer: ChatTokenizer) -> Formats:
+        return detect_formats(self.template(tokenizer) or tokenizer.template or "")
 
     def _tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
         if self.renders_tools(tokenizer):

@@ -4,7 +4,6 @@
 from common.tokenizer import ChatTokenizer
 from families.stylers import chatml
 from families.stylers.base import Styler
-from families.stylers.llama3 import HEADER
 
 
 class DefaultStyler(Styler):
@@ -23,10 +22,3 @@ class DefaultStyler(Styler):
         source = self.template(tokenizer) or tokenizer.template or ""
         ids = (tokenizer.token_id(token) for token in self.turn_ends if token in source)
         return tuple(item for item in ids if item is not None)
-
-    def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
-        template = tokenizer.template or ""
-        # "<function=" marks the XML calls of Qwen3-Coder, which have the same outer tag.
-        if "<tool_call>" in template and "<function=" not in template:
-            return "hermes"
-        return "llama3_json" if HEADER in template else None

@@ -33,5 +33,5 @@ class InternVLStyler(Styler):
     def template(self, tokenizer: ChatTokenizer) -> str | None:
         return chatml.TEMPLATE
 
-    def reasoning_tags(self, tokenizer: ChatTokenizer) -> tuple[str, str] | None:
+    def reasoning(self, tokenizer: ChatTokenizer) -> str | None:
         return None

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Llama 3.x: header tokens around roles, tool calls as bare JSON."""
 
-from common.tokenizer import ChatTokenizer
 from families.stylers.base import Styler
 
 HEADER = "<|start_header_id|>"
@@ -12,6 +11,3 @@ class Llama3Styler(Styler):
 
     name = "llama3"
     turn_ends = ("<|eot_id|>", "<|eom_id|>")
-
-    def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
-        return "llama3_json"

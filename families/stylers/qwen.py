@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Qwen2 and Qwen2.5: ChatML with Hermes tool calls. QwQ has the same model type and `<think>` in its template."""
 
-from common.tokenizer import ChatTokenizer
 from families.stylers import chatml
 from families.stylers.base import Styler
 
@@ -11,6 +10,3 @@ class QwenStyler(Styler):
 
     name = "qwen"
     turn_ends = (chatml.TURN_END,)
-
-    def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
-        return "hermes"

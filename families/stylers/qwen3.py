@@ -4,8 +4,6 @@
 Its template drops the reasoning of earlier turns and keeps that of the current turn, a chain of tool calls.
 """
 
-from common.tokenizer import ChatTokenizer
-from families.stylers.base import THINK_TAGS
 from families.stylers.qwen import QwenStyler
 
 
@@ -13,6 +11,3 @@ class Qwen3Styler(QwenStyler):
     """Qwen3, which reasons in `<think>` tags."""
 
     name = "qwen3"
-
-    def reasoning_tags(self, tokenizer: ChatTokenizer) -> tuple[str, str] | None:
-        return THINK_TAGS

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from common.answer_options import AnswerOptions
+from common.chat.text_arguments import text_arguments
 from common.errors import RequestError
 from frontend.endpoints.own_names import OwnNames, generation_names
 from frontend.endpoints.sampling import engine_parameters, sampling_inputs
@@ -36,7 +37,7 @@ async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
         max_tokens=body.length,
         return_log_probs=True if body.logprobs else None,
         parameters=engine_parameters(body)
-        | _options(body, thinking, service.settings.inline_reasoning).to_parameters(),
+        | _options(body, thinking, raw, service.settings.inline_reasoning).to_parameters(),
         **sampling_inputs(body),
     )
     if body.constraints():
@@ -85,7 +86,7 @@ def _structured_outputs(body: ChatBody) -> dict[str, Any] | None:
     return constraints[0]
 
 
-def _options(body: ChatBody, thinking: bool | None, inline_reasoning: bool) -> AnswerOptions:
+def _options(body: ChatBody, thinking: bool | None, raw: Mapping[str, Any], inline_reasoning: bool) -> AnswerOptions:
     return AnswerOptions(
         chat=True,
         stop=tuple(body.stop or ()),
@@ -98,6 +99,7 @@ def _options(body: ChatBody, thinking: bool | None, inline_reasoning: bool) -> A
         enable_thinking=thinking,
         tools=bool(body.tools),
         tool_choice=body.tool_choice_name() if body.tools else "auto",
+        text_arguments=text_arguments(raw["tools"]) if body.tools else "",
         logprobs=bool(body.logprobs),
         top_logprobs=body.top_logprobs or 0,
         continuous_usage=body.continuous_usage,

@@ -9,12 +9,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from common.chat.request import ChatRequest
 from common.checks import PositionError, check_tree, expect, expect_one_of, shorten
 from families.parsers import AnswerFormat
-from families.parsers.call_forms import call_form
+from families.parsers.formats import GENERIC, TOOL_FORMATS, CallForm, call_form
 from preprocessing.guides.limits import check_grammar, check_pattern, check_schema, check_size, check_structure
 from preprocessing.guides.schemas import prepare_schema
 from preprocessing.guides.structural_tags import (
@@ -35,6 +35,8 @@ GUIDE_TYPES = {"json": False, "json_schema": True, "regex": True, "ebnf_grammar"
 _MAX_KEPT = 16_384  # characters of a schema that is kept prepared
 
 Reasoning = Literal["none", "may_open", "open"]
+
+_GENERIC_FORM = cast(CallForm, TOOL_FORMATS[GENERIC].form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,16 @@ def build_guide(
     Raises RequestError with the invalid OpenAI field as its param.
     """
     constraint = _answer_constraint(chat)
+    family = answer_format.reasoning_format
+    if constraint and family and family.before_answer:
+        constraint = _structural(sequence(const(family.before_answer), constraint.part))
     if chat.tools:
         constraint = _with_tools(chat, answer_format, constraint, structural_tags=structural_tags)
     if constraint and constraint.guide.guide:
         check_size(constraint.guide.guide, "tools" if chat.tools else "response_format")
-    if constraint is None or reasoning == "none" or answer_format.reasoning_tags is None:
+    if constraint is None or reasoning == "none" or family is None:
         return constraint.guide if constraint else None
-    block = reasoning_block(answer_format.reasoning_tags, starts_open=reasoning == "open")
+    block = reasoning_block((family.open, family.close), family.after, starts_open=reasoning == "open")
     return _structural(sequence(block, constraint.part)).guide
 
 
@@ -121,8 +126,14 @@ def _check_limits(guide_type: str, guide: str, where: str) -> None:
 def _with_tools(
     chat: ChatRequest, answer_format: AnswerFormat, answer: _Constraint | None, *, structural_tags: bool
 ) -> _Constraint | None:
-    form = call_form(answer_format.tool_parser, chat.tool_choice)
     forced = chat.tool_choice != "auto"
+    form = call_form(answer_format.tool_parser, chat.tool_choice)
+    if form is None and not forced:
+        if answer:
+            raise PositionError("tools", "cannot be combined with a constrained answer for the served model")
+        return None  # Calls of this format cannot be constrained; they are read as they come.
+    # A forced call whose own format cannot be constrained has the generic form.
+    form = form or _GENERIC_FORM
     tools = [
         replace(tool, parameters=_prepared(tool.parameters, where, best_effort=not tool.strict))
         if (forced and may_be_called(tool, chat.tool_choice)) or (tool.strict and not forced)

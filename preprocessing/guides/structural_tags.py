@@ -17,9 +17,11 @@ def const(text: str) -> Format:
     return {"type": "const_string", "value": text}
 
 
-def json_schema(schema: dict[str, Any]) -> Format:
-    """JSON that follows the schema."""
-    return {"type": "json_schema", "json_schema": schema}
+def json_schema(schema: dict[str, Any], style: str = "json") -> Format:
+    """A value that follows the schema, in JSON or another notation of xgrammar's for objects."""
+    written: Format = {"type": "json_schema", "json_schema": schema}
+    # Older engines know no styles.
+    return written if style == "json" else {**written, "style": style}
 
 
 def regex(pattern: str) -> Format:
@@ -74,12 +76,12 @@ def triggered_tags(triggers: Sequence[str], tags: Sequence[Format], *, only_one:
     }
 
 
-def reasoning_block(tags: tuple[str, str], *, starts_open: bool) -> Format:
-    """Reasoning before an answer, and the blank line that families write after it.
+def reasoning_block(tags: tuple[str, str], after: str, *, starts_open: bool) -> Format:
+    """Reasoning before an answer, and the text `after` it, such as a blank line.
 
     starts_open: the prompt ends inside the block, so that only its end is missing; otherwise the block is optional.
     """
     opening, closing = tags
-    if starts_open:
-        return sequence(tag("", ANY_TEXT, closing), const("\n\n"))
-    return optional(sequence(tag(opening, ANY_TEXT, closing), const("\n\n")))
+    block = tag("" if starts_open else opening, ANY_TEXT, closing)
+    written = sequence(block, const(after)) if after else block
+    return written if starts_open else optional(written)

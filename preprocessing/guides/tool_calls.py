@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.chat.tools import FUNCTION_CHOICE, Tool
-from families.parsers.call_forms import CallForm
+from families.parsers.formats import CallForm
 from preprocessing.guides.structural_tags import (
     Format,
     const,
@@ -23,7 +23,9 @@ _ANY_ARGUMENTS = {"type": "object"}
 def forced_calls(form: CallForm, tools: Sequence[Tool], tool_choice: str, *, parallel: bool) -> Format:
     """The calls that `tool_choice` "required" (one or more) or "function:<name>" (one) asks for; all schemas bind."""
     calls = [_call(form, tool, strict=True) for tool in tools if may_be_called(tool, tool_choice)]
-    return calls[0] if tool_choice.startswith(FUNCTION_CHOICE) else _calls(form, calls, parallel=parallel)
+    if tool_choice.startswith(FUNCTION_CHOICE):
+        return _calls(form, calls, parallel=False) if form.around else calls[0]
+    return _calls(form, calls, parallel=parallel)
 
 
 def forced_calls_schema(tools: Sequence[Tool], tool_choice: str, *, parallel: bool) -> dict[str, Any]:
@@ -76,6 +78,10 @@ def strict_calls(form: CallForm, tools: Sequence[Tool], *, parallel: bool) -> Fo
             return None
         # All tools share the trigger: one that is not strict needs its tag too, or it could not be called.
         tags = [_call(form, tool, strict=tool.strict) for tool in tools]
+        if form.around:
+            opening, closing = form.around
+            several = tag_list(tags, form.separator or "", only_one=not parallel or form.separator is None)
+            tags = [tag(opening, several, closing)]
         return triggered_tags([form.trigger], tags, only_one=only_one)
     tags = [_call(form, tool, strict=True) for tool in tools if tool.strict]
     # The trigger is all that precedes the arguments, as an answer may well hold other JSON objects with a "name".
@@ -89,10 +95,13 @@ def calls_or(answer: Format, form: CallForm, tools: Sequence[Tool], *, parallel:
 
 def _call(form: CallForm, tool: Tool, *, strict: bool) -> Format:
     schema = tool.parameters if strict else _ANY_ARGUMENTS
-    return tag(form.begin + tool.name + form.middle, json_schema(schema), form.end)
+    return tag(form.begin + tool.name + form.middle, json_schema(schema, form.style), form.end)
 
 
 def _calls(form: CallForm, tags: list[Format], *, parallel: bool) -> Format:
+    if form.around:
+        several = tag_list(tags, form.separator or "", only_one=not parallel or form.separator is None)
+        return sequence(const(form.around[0]), several, const(form.around[1]))
     if not parallel or form.separator is None:
         return tag_list(tags, "", only_one=True)
     if form.brackets is None:

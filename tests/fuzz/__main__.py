@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from common.answer_options import AnswerOptions
 from common.chat.request import ChatRequest
 from common.errors import RequestError
-from families.parsers import TOOL_PARSERS, AnswerFormat, ChatParser, ContentDelta
+from families.parsers import TOOL_FORMATS, AnswerFormat, ChatParser, ContentDelta
 from preprocessing.guides.build import GUIDE_TYPES, build_guide, check_guide
 
 EXAMPLES = 500  # per target and round
@@ -66,7 +66,7 @@ PATTERNS = st.lists(st.sampled_from([*"ab.|()[]{}?*+\\^$,-01 ", "{0,9}", "(a", "
 def chat(value: Any) -> None:
     """A chat request, and the guide that it asks for."""
     request = ChatRequest.parse(json.dumps(value))
-    build_guide(request, AnswerFormat(("<think>", "</think>"), tool_parser="hermes"), "may_open")
+    build_guide(request, AnswerFormat("think", tool_parser="hermes"), "may_open")
 
 
 def guide(kind: str, text: str) -> None:
@@ -79,7 +79,7 @@ def answer(parser: str, text: str, cut: int) -> None:
     read = []
     for pieces in ([text], [text[i : i + cut] for i in range(0, len(text), cut)]):
         one = ChatParser(
-            AnswerFormat(("<think>", "</think>"), tool_parser=parser), AnswerOptions(chat=True, tools=True)
+            AnswerFormat("think", tool_parser=parser), AnswerOptions(chat=True, tools=True)
         )
         events = [event for piece in pieces for event in one.feed(piece)] + one.flush()
         read.append("".join(event.text for event in events if isinstance(event, ContentDelta)))
@@ -93,7 +93,7 @@ TARGETS: dict[str, tuple[Callable[..., None], dict[str, st.SearchStrategy[Any]]]
         guide,
         {"kind": st.sampled_from(sorted(GUIDE_TYPES)), "text": PATTERNS.map("".join) | VALUES.map(json.dumps)},
     ),
-    "answer": (answer, {"parser": st.sampled_from(sorted(TOOL_PARSERS)), "text": ANSWERS, "cut": st.integers(1, 5)}),
+    "answer": (answer, {"parser": st.sampled_from(sorted(TOOL_FORMATS)), "text": ANSWERS, "cut": st.integers(1, 5)}),
 }
 
 

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from common.answer_options import AnswerOptions
 from families.parsers import (
+    TOOL_FORMATS,
     AnswerFormat,
     ContentDelta,
     Event,
@@ -18,7 +19,8 @@ from families.parsers import (
 )
 from postprocessing.answer_stream import AnswerStream, StreamDelta
 
-THINK = ("<think>", "</think>")
+THINK = "think"
+THINK_TAGS = ("<think>", "</think>")
 
 
 @dataclass
@@ -62,6 +64,13 @@ def parse_both_ways(create: Callable[[], Parser], text: str) -> Answer:
     whole = parse(create(), [text])
     assert parse(create(), text) == whole
     return whole
+
+
+def tool_parser(name: str) -> Parser:
+    """A parser of one format of tool calls, without what the request's functions say of their arguments."""
+    markup = TOOL_FORMATS[name].markup
+    assert markup, "the format's reasoning parser reads the calls"
+    return markup.parser({})
 
 
 def cut(text: str, places: Iterable[int]) -> list[str]:

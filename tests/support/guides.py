@@ -13,7 +13,7 @@ from families.parsers import AnswerFormat
 from preprocessing.guides.build import Guide, Reasoning, build_guide
 
 PLAIN = AnswerFormat()
-QWEN3 = AnswerFormat(("<think>", "</think>"), tool_parser="hermes")
+QWEN3 = AnswerFormat("think", tool_parser="hermes")
 GEMMA3 = AnswerFormat(tool_parser="gemma")
 LLAMA3 = AnswerFormat(tool_parser="llama3_json")
 CITY = {

@@ -6,8 +6,6 @@ import pytest
 
 from common.checkpoint import Checkpoint
 from families.detection import FAMILIES, find_styler
-from families.parsers import TOOL_PARSERS
-from families.parsers.call_forms import CALL_FORMS
 
 
 def checkpoint(model_type: str, *architectures: str, path: Path = Path()) -> Checkpoint:
@@ -44,10 +42,6 @@ def test_a_styler_by_name() -> None:
     with pytest.raises(ValueError, match="unknown styler 'qwen9'; known: default, gemma3, internvl2_5, llama3, "):
         find_styler(checkpoint("qwen3"), "qwen9")
     assert all(family.styler.name == name for name, family in FAMILIES.items())
-
-
-def test_every_tool_parser_has_a_call_form() -> None:
-    assert set(CALL_FORMS) == set(TOOL_PARSERS)
 
 
 def test_the_vision_part_names_styler_and_system_prompt(tmp_path: Path) -> None:

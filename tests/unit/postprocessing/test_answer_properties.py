@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from common.answer_options import AnswerOptions
-from families.parsers import GENERIC, TOOL_PARSERS, AnswerFormat, ChatParser
+from families.parsers import GENERIC, REASONING_FORMATS, TOOL_FORMATS, AnswerFormat, ChatParser
 from postprocessing.answer_stream import StreamDelta
 from tests.support.answers import THINK, add_up, cut, parse, stream
 
@@ -117,10 +117,10 @@ answers = st.one_of(
 places = st.lists(st.integers(0, 10_000), max_size=12)
 formats = st.builds(
     AnswerFormat,
-    reasoning_tags=st.sampled_from([None, THINK]),
+    reasoning=st.sampled_from([None, *sorted(REASONING_FORMATS)]),
     reasoning_starts_open=st.booleans(),
     # None: a family without a form of its own, whose forced calls are read.
-    tool_parser=st.sampled_from([None, *sorted(TOOL_PARSERS)]),
+    tool_parser=st.sampled_from([None, *sorted(TOOL_FORMATS)]),
 )
 
 choices = st.sampled_from(["auto", "required"])
@@ -161,15 +161,16 @@ def test_forced_calls_of_a_family_without_a_form_are_read_as_those_of_the_generi
         assert (free.content, free.calls) == (text, [])
 
 
-@pytest.mark.parametrize("family", sorted(TOOL_PARSERS))
+@pytest.mark.parametrize("family", sorted(TOOL_FORMATS))
 @BOUNDED
 @given(text=answers)
 def test_an_answer_without_calls_is_its_content(family: str, text: str) -> None:
-    answer = parse(TOOL_PARSERS[family](), [text])
+    options = AnswerOptions(chat=True, tools=True)
+    answer = parse(ChatParser(AnswerFormat(tool_parser=family), options), [text])
     assert answer.calls or answer.content == text
 
 
-@pytest.mark.parametrize("family", sorted(TOOL_PARSERS))
+@pytest.mark.parametrize("family", sorted(TOOL_FORMATS))
 @BOUNDED
 @given(text=answers, places=st.lists(st.integers(0, 10_000), min_size=1, max_size=len(SENTINELS)))
 def test_every_letter_is_found_again_once(family: str, text: str, places: list[int]) -> None:

@@ -10,7 +10,7 @@ from families.parsers import AnswerFormat
 from postprocessing.answer_stream import AnswerStream, StreamDelta
 from tests.support.answers import THINK, Answer, add_up, stream
 
-QWEN3 = AnswerFormat(reasoning_tags=THINK, tool_parser="hermes")
+QWEN3 = AnswerFormat(reasoning=THINK, tool_parser="hermes")
 PLAIN = AnswerFormat()
 CHAT = AnswerOptions(chat=True, tools=True)
 RAW = AnswerOptions()

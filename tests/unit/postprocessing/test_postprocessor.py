@@ -56,7 +56,7 @@ def test_streams_of_one_request_are_apart(model: Postprocessor, qwen3: Tokenizer
 def test_the_end_of_the_prompt_comes_with_the_first_response(
     qwen3: Tokenizer, reasoning_open: int, text: str, reasoning: str
 ) -> None:
-    model = Postprocessor(qwen3, AnswerFormat(("<think>", "</think>"), tool_parser="hermes"), frozenset({END}))
+    model = Postprocessor(qwen3, AnswerFormat("think", tool_parser="hermes"), frozenset({END}))
     first, *rest = ids_of(qwen3, "hm</think>\n\n北京")
     parameters = {"chat": True, "enable_thinking": not reasoning_open}
     answers = send(

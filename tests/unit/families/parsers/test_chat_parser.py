@@ -2,7 +2,7 @@
 import pytest
 
 from common.answer_options import AnswerOptions
-from families.parsers import TOOL_PARSERS, AnswerFormat, ChatParser
+from families.parsers import TOOL_FORMATS, AnswerFormat, ChatParser
 from tests.support.answers import THINK, Answer, parse
 
 CALL = '{"name": "f", "parameters": {"city":  "Boston, MA", "n": 1.50}}'
@@ -40,7 +40,19 @@ def test_inline_reasoning_is_content_and_its_tool_markup_text() -> None:
     assert apart == Answer("", call, [["f", "{}"]])
 
 
-@pytest.mark.parametrize("name", sorted(TOOL_PARSERS))
+def test_a_call_ends_reasoning_that_the_model_does_not_close() -> None:
+    call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    known = {"tools": True, "text_arguments": '{"f": []}'}
+    assert chat(f"hm\n{call}\n{call}", **known) == Answer("", "hm", [["f", "{}"], ["f", "{}"]])
+    # The model goes on thinking, or closes the block after all: it was no call.
+    assert chat(f"hm {call} no", **known) == Answer("", f"hm {call} no")
+    assert chat(f"hm {call}\n</think>\n\nyes {call}", **known) == Answer("yes", f"hm {call}", [["f", "{}"]])
+    other = call.replace('"f"', '"g"')
+    assert chat(f"hm {other}", **known) == Answer("", f"hm {other}")
+    assert chat("hm <tool_call> and <tool_call>", **known) == Answer("", "hm <tool_call> and <tool_call>")
+
+
+@pytest.mark.parametrize("name", sorted(TOOL_FORMATS))
 @pytest.mark.parametrize("options", [{"tools": False}, {"tools": True, "tool_choice": "none"}])
 def test_without_tools_markup_is_text(name: str, options: dict[str, object]) -> None:
     text = f"<tool_call>{CALL}</tool_call>{CALL}```json\n{CALL}\n```"

@@ -2,15 +2,14 @@
 import pytest
 
 from families.parsers import ContentDelta, ToolArgumentsDelta, ToolCallStart
-from families.parsers.hermes import HermesParser
-from tests.support.answers import Answer, parse, parse_both_ways
+from tests.support.answers import Answer, parse, parse_both_ways, tool_parser
 
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Boston, MA"}}\n</tool_call>'
 WEATHER = ["get_weather", '{"city": "Boston, MA"}']
 
 
 def read(text: str) -> Answer:
-    return parse_both_ways(HermesParser, text)
+    return parse_both_ways(lambda: tool_parser("hermes"), text)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +167,7 @@ def test_what_stands_behind_complete_arguments_is_content() -> None:
 
 
 def test_events_come_as_soon_as_they_are_certain() -> None:
-    parser = HermesParser()
+    parser = tool_parser("hermes")
     assert parser.feed("Look <") == [ContentDelta("Look")]
     assert parser.feed('tool_call>{"name": "f"') == []
     [start, brace] = parser.feed(', "arguments": {')
@@ -185,4 +184,4 @@ def test_events_come_as_soon_as_they_are_certain() -> None:
 def test_long_arguments_character_by_character() -> None:
     body = '{"text": "' + 'x < y \\" } ' * 20_000 + '"}'
     text = f'<tool_call>{{"name": "f", "arguments": {body}}}</tool_call>'
-    assert parse(HermesParser(), text).calls == [["f", body]]
+    assert parse(tool_parser("hermes"), text).calls == [["f", body]]

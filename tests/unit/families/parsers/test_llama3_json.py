@@ -2,8 +2,7 @@
 import pytest
 
 from families.parsers import ContentDelta
-from families.parsers.llama3_json import Llama3JsonParser
-from tests.support.answers import Answer, parse_both_ways
+from tests.support.answers import Answer, parse_both_ways, tool_parser
 
 CALL = '{"name": "f", "parameters": {"city":  "Boston, MA", "n": 1.50}}'
 F = ["f", '{"city":  "Boston, MA", "n": 1.50}']
@@ -25,9 +24,9 @@ F = ["f", '{"city":  "Boston, MA", "n": 1.50}']
     ],
 )
 def test_answers_that_are_calls(text: str, calls: list[list[str]]) -> None:
-    assert parse_both_ways(Llama3JsonParser, text) == Answer("", "", calls)
+    assert parse_both_ways(lambda: tool_parser("llama3_json"), text) == Answer("", "", calls)
 
 
 def test_text_is_passed_on_at_once() -> None:
     for start in ("Hello", '{"city": ', "[1", "<|x"):
-        assert Llama3JsonParser().feed(start) == [ContentDelta(start)]
+        assert tool_parser("llama3_json").feed(start) == [ContentDelta(start)]

@@ -2,11 +2,11 @@
 import pytest
 
 from families.parsers.reasoning import ReasoningParser
-from tests.support.answers import THINK, Answer, parse, parse_both_ways
+from tests.support.answers import THINK_TAGS, Answer, parse, parse_both_ways
 
 
 def read(text: str, *, starts_open: bool = False, verbatim: bool = False) -> Answer:
-    return parse_both_ways(lambda: ReasoningParser(THINK, starts_open=starts_open, verbatim=verbatim), text)
+    return parse_both_ways(lambda: ReasoningParser(THINK_TAGS, starts_open=starts_open, verbatim=verbatim), text)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,6 @@ def test_verbatim_keeps_every_character(text: str, starts_open: bool) -> None:
 
 
 def test_long_runs_of_line_ends_are_dropped() -> None:
-    parser = ReasoningParser(THINK)
+    parser = ReasoningParser(THINK_TAGS)
     text = "<think>" + "\n" * 100_000 + "x" * 100_000 + "\n" * 100_000 + "</think>"
     assert len(parse(parser, text).reasoning) == 100_000

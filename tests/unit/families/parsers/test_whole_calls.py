@@ -5,9 +5,8 @@ import pytest
 
 from families.parsers import Parser
 from families.parsers.gemma import GemmaParser
-from families.parsers.llama3_json import Llama3JsonParser
 from families.parsers.whole_calls import read_json_calls, read_python_calls
-from tests.support.answers import Answer, parse_both_ways
+from tests.support.answers import Answer, parse_both_ways, tool_parser
 
 CALL = '{"name": "f", "parameters": {"city":  "Boston, MA", "n": 1.50}}'
 
@@ -38,7 +37,7 @@ CALL = '{"name": "f", "parameters": {"city":  "Boston, MA", "n": 1.50}}'
         "<|python",
     ],
 )
-@pytest.mark.parametrize("parser", [Llama3JsonParser, GemmaParser])
+@pytest.mark.parametrize("parser", [lambda: tool_parser("llama3_json"), GemmaParser])
 def test_other_answers_stay_text(parser: type[Parser], text: str) -> None:
     assert parse_both_ways(parser, text) == Answer(text)
 

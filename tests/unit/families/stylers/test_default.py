@@ -28,8 +28,10 @@ class TestDefault:
         ("template", "parser"),
         [
             ("{{ tools }}<tool_call>", "hermes"),
+            ("{{ tools }}<tool_call><function=<parameter=", "qwen3_coder"),
             ("{{ tools }}<tool_call><function=", None),
-            ("{{ tools }}<|start_header_id|>", "llama3_json"),
+            ('{{ tools }}<|start_header_id|>{"name": "f", "parameters": {}}', "llama3_json"),
+            ("{{ tools }}<|start_header_id|>", None),
             ("{{ tools }}", None),
             # Described in the prompt.
             ("<tool_call>", "hermes"),

@@ -11,10 +11,9 @@ from common.chat.request import ChatRequest
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from families.detection import FAMILIES, find_styler
-from families.parsers import GENERIC, TOOL_PARSERS, AnswerFormat
-from families.parsers.call_forms import CALL_FORMS
+from families.parsers import GENERIC, TOOL_FORMATS, AnswerFormat
 from families.stylers.base import Styler
-from tests.support.answers import parse
+from tests.support.answers import parse, tool_parser
 from tests.support.chats import HELLO, POSTCODE, WEATHER, call, chat, checkpoint, dialogue, tiny, with_template
 
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
@@ -125,10 +124,11 @@ class TestHistory:
         arguments = {"a": [1, {"b": '}</tool_call>"'}], "城": "北京"}
         messages = [*HELLO, {"role": "assistant", "content": None, "tool_calls": [call("c1", "f-1", arguments)]}]
         written = render(TURNS, chat(messages)).split("<assistant>")[1]
-        answer = parse(TOOL_PARSERS[GENERIC](), [written])
+        answer = parse(tool_parser(GENERIC), [written])
         assert answer.content == "" and [name for name, _ in answer.calls] == ["f-1"]
         assert json.loads(answer.calls[0][1]) == arguments
-        form = CALL_FORMS[GENERIC]
+        form = TOOL_FORMATS[GENERIC].form
+        assert form
         assert written.strip().startswith(f"{form.begin}f-1{form.middle}{{") and written.strip().endswith(form.end)
 
 

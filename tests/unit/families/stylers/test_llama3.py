@@ -6,7 +6,9 @@ from tests.support.chats import checkpoint, tiny
 
 def test_llama3() -> None:
     styler = find_styler(checkpoint("llama"), "llama3")
-    tokenizer = tiny("<|eot_id|>", "<|eom_id|>", template="{{ messages[0].content }}{{ tools }}")
+    tokenizer = tiny(
+        "<|eot_id|>", "<|eom_id|>", template='<|start_header_id|>{{ messages[0].content }}{{ tools }}"parameters"'
+    )
     assert styler.answer_format(tokenizer) == AnswerFormat(tool_parser="llama3_json")
     assert styler.stop_ids(tokenizer) == (tokenizer.token_id("<|eot_id|>"), tokenizer.token_id("<|eom_id|>"))
     # Llama 3.0 has no tools.

@@ -1,29 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hermes tool calls, as Qwen2.5 and Qwen3 write them: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`."""
+"""Calls as JSON objects after a tag: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` and its kind."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from common.markers import MarkerScanner
+from families.parsers.arguments import TextArguments
 from families.parsers.call_reader import CallReader, Status
 from families.parsers.content import ContentWriter
 from families.parsers.events import Event, ToolArgumentsDelta, ToolCallStart, new_call_id
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
+
+@dataclass(frozen=True, slots=True)
+class JsonCalls:
+    """The markup of a format.
+
+    open: the tag before calls. close: the tag after them; "" if there is none. also: other opening tags of the family.
+    """
+
+    open: str
+    close: str = ""
+    also: tuple[str, ...] = ()
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """All texts of the markup."""
+        return (*self.triggers, self.close) if self.close else self.triggers
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """The texts that calls begin with."""
+        return (self.open, *self.also)
+
+    def parser(self, text_arguments: TextArguments) -> "JsonCallsParser":
+        """A parser of one answer."""
+        return JsonCallsParser(self)
 
 
-class HermesParser:
+class JsonCallsParser:
     """Reads tool calls between text, and streams their arguments.
 
-    SmolLM2 was trained to write an array of calls between the tags, which is read too.
+    Between the tags is one object, several in succession, or an array of them.
     JSON that is invalid before a call has begun, or unfinished at the end, stays in the content with its tags. A call
-    that has begun cannot be revoked: if its arguments become invalid, all text up to `</tool_call>` is streamed as
+    that has begun cannot be revoked: if its arguments become invalid, all text up to the closing tag is streamed as
     arguments; invalid text after complete arguments is content, so that the arguments stay valid.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, form: JsonCalls) -> None:
+        self._opens, self._close_tag = form.triggers, form.close
+        self._opened = form.open  # the tag before the current calls
         self._content = ContentWriter()
-        self._tags = MarkerScanner(OPEN, CLOSE)
-        self._close = MarkerScanner(CLOSE)
+        self._tags = MarkerScanner(*form.markers)
+        # Without a closing tag only another call can end a broken one.
+        self._close = MarkerScanner(*((form.close,) if form.close else form.triggers))
         self._reader = CallReader()
         self._step: Callable[[str, int, list[Event]], int] = self._outside
         self._calls = 0
@@ -54,15 +83,19 @@ class HermesParser:
         clear, tag, position = self._tags.scan(text, position)
         if clear:
             events += self._content.text(clear)
-        if tag == OPEN:
-            self._reader = CallReader()
-            self._array, self._called = "", False
-            self._step = self._call
+        if tag in self._opens:
+            self._enter(tag)
         elif tag and self._close_due:
             self._end_call()
         elif tag:
             events += self._content.text(tag)
         return position
+
+    def _enter(self, tag: str) -> None:
+        self._opened = tag
+        self._reader = CallReader()
+        self._array, self._called = "", False
+        self._step = self._call
 
     def _call(self, text: str, position: int, events: list[Event]) -> int:
         reader = self._reader
@@ -76,8 +109,8 @@ class HermesParser:
         self._arguments(reader.take(), events)
         if reader.status is Status.BROKEN:
             self._step = self._broken
-        elif reader.status is Status.DONE and self._array:
-            self._step = self._between
+        elif reader.status is Status.DONE:
+            self._step = self._between if self._array else self._after_object
         elif reader.status is Status.FAILED and not self._array and self._opens_array(text, position):
             self._array = reader.rest + "["
             self._reader = CallReader()
@@ -100,18 +133,31 @@ class HermesParser:
         self._give_up(events)
         return position + (text[position] == "]")
 
+    def _after_object(self, text: str, position: int, events: list[Event]) -> int:
+        """Read what follows a call that is in no array: another one, or the end."""
+        if self._close_tag and text[position].isspace():
+            return position + 1
+        if self._close_tag and text[position] == "{":
+            self._reader = CallReader()
+            self._step = self._call
+        else:
+            self._give_up(events)
+        return position
+
     def _broken(self, text: str, position: int, events: list[Event]) -> int:
         clear, tag, position = self._close.scan(text, position)
         self._arguments(clear, events)
         if tag:
             self._end_call()
+            if not self._close_tag:
+                self._enter(tag)
         return position
 
     def _give_up(self, events: list[Event]) -> None:
         """Leave the object, complete or not; text that was read and not used is content."""
-        unread = self._reader.rest if self._called else OPEN + self._array + self._reader.rest
+        unread = self._reader.rest if self._called else self._opened + self._array + self._reader.rest
         events += self._content.text(unread)
-        self._close_due = self._called
+        self._close_due = self._called and bool(self._close_tag)
         self._step = self._outside
 
     def _end_call(self) -> None:

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON text of arguments that a model writes as key and value, outside JSON."""
+
+import ast
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from families.parsers.json_text import is_text, load
+
+# Function -> its parameters that take text only.
+TextArguments = Mapping[str, frozenset[str]]
+
+_PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+
+
+def read_text_arguments(text: str) -> TextArguments:
+    """Read the option `text_arguments`: a JSON object of lists; raises ValueError if it is anything else."""
+    functions = json.loads(text) if text else {}
+    if not isinstance(functions, dict) or not all(isinstance(names, list) for names in functions.values()):
+        raise ValueError("text_arguments must be a JSON object of lists")
+    return {function: frozenset(map(str, names)) for function, names in functions.items()}
+
+
+def quoted(text: str) -> str:
+    """A text as a JSON string."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def json_value(text: str) -> str:
+    """The JSON text of a value: the text itself if it is JSON, Python's literals translated, else a JSON string."""
+    stripped = text.strip()
+    try:
+        load(stripped)
+        return stripped
+    except ValueError:
+        pass
+    if stripped in _PYTHON_WORDS:
+        return _PYTHON_WORDS[stripped]
+    if stripped[:1] in ("[", "{", "("):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # deprecated escapes
+                encoded = json.dumps(ast.literal_eval(stripped), ensure_ascii=False, allow_nan=False)
+            if is_text(encoded):
+                return encoded
+        except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
+            pass
+    return quoted(text)
+
+
+def xml_value(prefix: str) -> Callable[[str], str]:
+    """A reader of values whose objects and arrays are nested elements, as `<key>value</key>` and `<item>value</item>`.
+
+    prefix: the text before each tag.
+    """
+
+    def read(text: str) -> str:
+        try:
+            value = _elements(text, prefix)
+        except (ValueError, RecursionError):
+            return quoted(text)
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    return read
+
+
+def _elements(text: str, prefix: str) -> Any:
+    """The value of nested elements, or the JSON text of one without any. Raises ValueError if tags do not match."""
+    start = prefix + "<"
+    if not text.lstrip().startswith(start):
+        return json_value(text)
+    items: list[tuple[str, Any]] = []
+    rest = text.strip()
+    while rest:
+        if not rest.startswith(start):
+            raise ValueError("text between elements")
+        key, mark, rest = rest[len(start) :].partition(">")
+        inner, closed, rest = _closed(rest, f"{start}{key}>", f"{prefix}</{key}>")
+        if not mark or not closed:
+            raise ValueError("an element is not closed")
+        value = _elements(inner, prefix)
+        items.append((key, json.loads(value) if isinstance(value, str) else value))
+        rest = rest.lstrip()
+    if all(key == "item" for key, _ in items):
+        return [value for _, value in items]
+    return dict(items)
+
+
+def _closed(text: str, begin: str, end: str) -> tuple[str, bool, str]:
+    """The text up to the `end` that closes an element, whether there is one, and the text after it."""
+    depth, position = 1, 0
+    while depth:
+        at = text.find(end, position)
+        if at < 0:
+            return text, False, ""
+        depth += text.count(begin, position, at) - 1
+        position = at + len(end)
+    return text[: position - len(end)], True, text[position:]

@@ -1,0 +1,526 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How models write tool calls and reasoning: one table of each, and the names that vLLM's options have for them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.checks import PositionError
+from families.parsers.arguments import TextArguments, xml_value
+from families.parsers.call_prefix import JSON_PREFIXES
+from families.parsers.events import Parser
+from families.parsers.gemma import GemmaCalls
+from families.parsers.gemma4_calls import QUOTE, read_gemma4_calls
+from families.parsers.harmony import MARKERS as HARMONY_MARKERS
+from families.parsers.held_calls import HeldCalls, WholeAnswer
+from families.parsers.json_calls import JsonCalls
+from families.parsers.named_calls import NamedCalls, Parameters
+from families.parsers.whole_calls import read_json_calls, read_python_calls
+
+
+class Markup(Protocol):
+    """How calls are written in an answer."""
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """All texts of the markup, of which the tokens must reach the parser."""
+        ...
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """The texts that calls begin with, if no other text does."""
+        ...
+
+    def parser(self, text_arguments: TextArguments) -> Parser:
+        """A parser of one answer. text_arguments: the parameters of functions that take text only."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallForm:
+    """The text of one call, for guided decoding: `begin` name `middle` arguments `end`.
+
+    style: the notation of the arguments, a style of xgrammar's `json_schema` format.
+    trigger: text that only a call starts with; None if a call looks like any JSON.
+    separator: text between several calls; None if the family makes one call at a time.
+    brackets: text around several calls. around: text around all calls, be it one or several.
+    """
+
+    begin: str
+    middle: str
+    end: str
+    style: str = "json"
+    trigger: str | None = None
+    separator: str | None = None
+    brackets: tuple[str, str] | None = None
+    around: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFormat:
+    """One format of tool calls.
+
+    markup: None if the reasoning's parser reads the calls too. form: None if guided decoding cannot write them.
+    """
+
+    markup: Markup | None
+    form: CallForm | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningFormat:
+    """One format of reasoning: `open` reasoning `close` `after` answer.
+
+    before_answer: text between the reasoning and content, which calls do not have.
+    dropped: markup of the content that clients do not see.
+    channels: the answer is a series of messages with channels (`HarmonyParser`).
+    """
+
+    open: str
+    close: str
+    after: str = "\n\n"
+    before_answer: str = ""
+    dropped: tuple[str, ...] = ()
+    channels: bool = False
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """All texts of the markup."""
+        return HARMONY_MARKERS if self.channels else (self.open, self.close, *self.dropped)
+
+
+def _tagged(open_tag: str, close_tag: str, inner: str = "\n") -> CallForm:
+    """JSON objects with name and arguments, each between tags."""
+    return CallForm(
+        begin=f'{open_tag}{inner}{{"name": "',
+        middle='", "arguments": ',
+        end=f"}}{inner}{close_tag}",
+        trigger=open_tag,
+        separator="\n",
+    )
+
+
+def _array(open_tag: str, close_tag: str = "", name: str = "name", arguments: str = "arguments") -> CallForm:
+    """One array of objects with name and arguments between tags."""
+    return CallForm(
+        begin=f'{{"{name}": "',
+        middle=f'", "{arguments}": ',
+        end="}",
+        trigger=open_tag,
+        separator=", ",
+        around=(f"{open_tag}[", f"]{close_tag}"),
+    )
+
+
+def _invoke(prefix: str, section: str, style: str) -> tuple[NamedCalls, CallForm]:
+    """`<invoke name="f">`, with `<parameter name="key">` for each argument. prefix: of the tags' names."""
+    begin, close = f'<{prefix}invoke name="', f"</{prefix}invoke>"
+    around = (f"<{section}>\n", f"</{section}>")
+    parameters = Parameters(
+        f'<{prefix}parameter name="',
+        ">",
+        f"</{prefix}parameter>",
+        re.compile(r'(?P<key>[^"<>]*)"(?:\s+string="(?P<text>true|false)")?\s*'),
+    )
+    markup = NamedCalls(
+        begin, ('">',), close, opens=(f"<{section}>",), closes=(f"</{section}>",), parameters=parameters
+    )
+    form = CallForm(begin, '">\n', f"{close}\n", style, trigger=f"<{section}>", separator="", around=around)
+    return markup, form
+
+
+_MINIMAX_M3 = "]<]minimax[>["
+
+_GLM = Parameters("<arg_key>", "</arg_key>", "</arg_value>", value_begin="<arg_value>")
+_HY3 = Parameters(
+    "<arg_key:opensource>",
+    "</arg_key:opensource>",
+    "</arg_value:opensource>",
+    value_begin="<arg_value:opensource>",
+)
+_FUNCTION_XML = Parameters("<parameter=", ">", "</parameter>", trim=True)
+_DEEPSEEK_CALLS = (("<｜tool▁calls▁begin｜>",), ("<｜tool▁calls▁end｜>",))
+_KIMI_NAME = re.compile(r"\s*(?P<id>(?:functions\.)?(?P<name>[\w.-]+?)(?::\d+)?)\s*")
+_MISTRAL = JsonCalls("[TOOL_CALLS]")
+_MISTRAL_NAMED = NamedCalls(
+    "[TOOL_CALLS]",
+    ("[ARGS]", "{"),
+    "",
+    re.compile(r"\s*(?P<name>[\w.-]+)\s*(?:\[CALL_ID\]\s*(?P<id>\w+)\s*)?"),
+    kept=("{",),
+)
+
+TOOL_FORMATS: Mapping[str, ToolFormat] = {
+    "hermes": ToolFormat(JsonCalls("<tool_call>", "</tool_call>"), _tagged("<tool_call>", "</tool_call>")),
+    "llama3_json": ToolFormat(
+        WholeAnswer((read_json_calls,), JSON_PREFIXES, dropped=("<|python_tag|>",)),
+        CallForm(begin='{"name": "', middle='", "parameters": ', end="}"),
+    ),
+    "gemma": ToolFormat(
+        GemmaCalls(),
+        CallForm(begin='{"name": "', middle='", "parameters": ', end="}", separator=", ", brackets=("[", "]")),
+    ),
+    "qwen3_coder": ToolFormat(
+        NamedCalls(
+            "<function=",
+            (">",),
+            "</function>",
+            opens=("<tool_call>",),
+            closes=("</tool_call>",),
+            parameters=_FUNCTION_XML,
+            bare=True,
+        ),
+        CallForm(
+            "<tool_call>\n<function=", ">\n", "\n</function>\n</tool_call>", "qwen_xml", "<tool_call>", separator="\n"
+        ),
+    ),
+    "seed_oss": ToolFormat(
+        NamedCalls(
+            "<function=",
+            (">",),
+            "</function>",
+            opens=("<seed:tool_call>",),
+            closes=("</seed:tool_call>",),
+            parameters=_FUNCTION_XML,
+            bare=True,
+        ),
+        CallForm(
+            "<seed:tool_call>\n<function=",
+            ">\n",
+            "\n</function>\n</seed:tool_call>",
+            "qwen_xml",
+            "<seed:tool_call>",
+            separator="\n",
+        ),
+    ),
+    "glm45": ToolFormat(
+        NamedCalls(
+            "<tool_call>",
+            ("\n", "<arg_key>", "</tool_call>"),
+            "</tool_call>",
+            kept=("<arg_key>", "</tool_call>"),
+            parameters=_GLM,
+        ),
+        CallForm("<tool_call>", "\n", "\n</tool_call>", "glm_xml", "<tool_call>", separator="\n"),
+    ),
+    "hy3": ToolFormat(
+        NamedCalls(
+            "<tool_call:opensource>",
+            ("<tool_sep:opensource>",),
+            "</tool_call:opensource>",
+            opens=("<tool_calls:opensource>",),
+            closes=("</tool_calls:opensource>",),
+            parameters=_HY3,
+        ),
+        None,
+    ),
+    "minimax_m2": ToolFormat(*_invoke("", "minimax:tool_call", "minimax_xml")),
+    "deepseek_v32": ToolFormat(*_invoke("｜DSML｜", "｜DSML｜function_calls", "deepseek_xml")),
+    "deepseek_v4": ToolFormat(*_invoke("｜DSML｜", "｜DSML｜tool_calls", "deepseek_xml")),
+    "minimax_m3": ToolFormat(
+        NamedCalls(
+            _MINIMAX_M3 + '<invoke name="',
+            ('">',),
+            _MINIMAX_M3 + "</invoke>",
+            opens=(_MINIMAX_M3 + "<tool_call>",),
+            closes=(_MINIMAX_M3 + "</tool_call>",),
+            parameters=Parameters(
+                _MINIMAX_M3 + "<",
+                ">",
+                _MINIMAX_M3 + "</{key}>",
+                re.compile(r"(?P<key>[^<>]*)"),
+                read=xml_value(_MINIMAX_M3),
+            ),
+        ),
+        CallForm(
+            _MINIMAX_M3 + '<invoke name="',
+            '">',
+            _MINIMAX_M3 + "</invoke>\n",
+            "minimax_m3_xml",
+            _MINIMAX_M3 + "<tool_call>",
+            separator="",
+            around=(_MINIMAX_M3 + "<tool_call>\n", _MINIMAX_M3 + "</tool_call>"),
+        ),
+    ),
+    "minicpm5": ToolFormat(
+        NamedCalls(
+            '<function name="',
+            ('">',),
+            "</function>",
+            parameters=Parameters('<param name="', '">', "</param>", re.compile(r'(?P<key>[^"<>]*)'), cdata=True),
+        ),
+        None,
+    ),
+    "kimi_k3": ToolFormat(
+        NamedCalls(
+            '<|open|>call tool="',
+            ("<|sep|>",),
+            "<|close|>call<|sep|>",
+            re.compile(r'(?P<name>[\w.-]+)"[^<>]*'),
+            opens=("<|open|>tools<|sep|>",),
+            closes=("<|close|>tools<|sep|>",),
+            parameters=Parameters(
+                '<|open|>argument key="',
+                "<|sep|>",
+                "<|close|>argument<|sep|>",
+                re.compile(r'(?P<key>[^"<>]*)"(?: type="(?P<text>\w+)")?'),
+                entities=True,
+            ),
+        ),
+        None,
+    ),
+    "deepseek_v3": ToolFormat(
+        NamedCalls(
+            "<｜tool▁call▁begin｜>",
+            ("\n", "```"),
+            "<｜tool▁call▁end｜>",
+            re.compile(r"\s*(?:function)?\s*<｜tool▁sep｜>\s*(?P<name>[\w.-]+)\s*"),
+            kept=("```",),
+            opens=_DEEPSEEK_CALLS[0],
+            closes=_DEEPSEEK_CALLS[1],
+        ),
+        CallForm(
+            "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+            "\n```json\n",
+            "\n```<｜tool▁call▁end｜>",
+            trigger="<｜tool▁calls▁begin｜>",
+            separator="\n",
+            around=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        ),
+    ),
+    "deepseek_v31": ToolFormat(
+        NamedCalls(
+            "<｜tool▁call▁begin｜>",
+            ("<｜tool▁sep｜>",),
+            "<｜tool▁call▁end｜>",
+            opens=_DEEPSEEK_CALLS[0],
+            closes=_DEEPSEEK_CALLS[1],
+        ),
+        CallForm(
+            "<｜tool▁call▁begin｜>",
+            "<｜tool▁sep｜>",
+            "<｜tool▁call▁end｜>",
+            trigger="<｜tool▁calls▁begin｜>",
+            separator="",
+            around=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        ),
+    ),
+    "kimi_k2": ToolFormat(
+        NamedCalls(
+            "<|tool_call_begin|>",
+            ("<|tool_call_argument_begin|>",),
+            "<|tool_call_end|>",
+            _KIMI_NAME,
+            opens=("<|tool_calls_section_begin|>",),
+            closes=("<|tool_calls_section_end|>",),
+        ),
+        CallForm(
+            "<|tool_call_begin|>functions.",
+            ":0<|tool_call_argument_begin|>",
+            "<|tool_call_end|>",
+            trigger="<|tool_calls_section_begin|>",
+            around=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+        ),
+    ),
+    "solar": ToolFormat(
+        NamedCalls(
+            "<|tool_call:begin|>",
+            ("<|tool_call:args|>",),
+            "<|tool_call:end|>",
+            re.compile(r"\s*(?P<id>[\w-]+)\s*<\|tool_call:name\|>\s*(?P<name>[\w.-]+)\s*"),
+        ),
+        None,
+    ),
+    "mistral": ToolFormat(_MISTRAL, _array("[TOOL_CALLS]")),
+    "mistral_v11": ToolFormat(_MISTRAL_NAMED, None),
+    "mistral_v13": ToolFormat(
+        _MISTRAL_NAMED, CallForm("[TOOL_CALLS]", "[ARGS]", "", trigger="[TOOL_CALLS]", separator="")
+    ),
+    "granite": ToolFormat(JsonCalls("<|tool_call|>"), _array("<|tool_call|>")),
+    "phi4_mini_json": ToolFormat(
+        JsonCalls("<|tool_call|>", "<|/tool_call|>", also=("functools",)), _array("<|tool_call|>", "<|/tool_call|>")
+    ),
+    "nemotron_json": ToolFormat(JsonCalls("<TOOLCALL>", "</TOOLCALL>"), _array("<TOOLCALL>", "</TOOLCALL>")),
+    "hunyuan_a13b": ToolFormat(JsonCalls("<tool_calls>", "</tool_calls>"), _array("<tool_calls>", "</tool_calls>")),
+    "apriel": ToolFormat(JsonCalls("<tool_calls>", "</tool_calls>"), _array("<tool_calls>", "</tool_calls>")),
+    "minimax_m1": ToolFormat(
+        JsonCalls("<tool_calls>", "</tool_calls>"),
+        CallForm(
+            '{"name": "',
+            '", "arguments": ',
+            "}\n",
+            trigger="<tool_calls>",
+            separator="",
+            around=("<tool_calls>\n", "</tool_calls>"),
+        ),
+    ),
+    "cohere_command": ToolFormat(
+        JsonCalls("<|START_ACTION|>", "<|END_ACTION|>"),
+        CallForm(
+            '{"tool_call_id": "0", "tool_name": "',
+            '", "parameters": ',
+            "}",
+            trigger="<|START_ACTION|>",
+            around=("<|START_ACTION|>[\n    ", "\n]<|END_ACTION|>"),
+        ),
+    ),
+    "gigachat3": ToolFormat(
+        JsonCalls(
+            "<|function_call|>",
+            also=("<|message_sep|>\n\nfunction call<|role_sep|>\n", "function call<|role_sep|>\n"),
+        ),
+        CallForm('<|function_call|>{"name": "', '", "arguments": ', "}", trigger="<|function_call|>"),
+    ),
+    "functionary_v31": ToolFormat(
+        NamedCalls("<function=", (">",), "</function>"),
+        CallForm("<function=", ">", "</function>", trigger="<function=", separator=""),
+    ),
+    "pythonic": ToolFormat(
+        WholeAnswer(
+            (read_python_calls, read_json_calls),
+            JSON_PREFIXES,
+            python_list=True,
+            dropped=("<|python_start|>", "<|python_end|>"),
+        ),
+        None,
+    ),
+    "lfm2": ToolFormat(
+        HeldCalls("<|tool_call_start|>", "<|tool_call_end|>", (read_python_calls, read_json_calls)),
+        None,
+    ),
+    "olmo3": ToolFormat(HeldCalls("<function_calls>", "</function_calls>", (read_python_calls,)), None),
+    "gemma4": ToolFormat(HeldCalls("<|tool_call>", "<tool_call|>", (read_gemma4_calls,), inner=(QUOTE,)), None),
+    "openai": ToolFormat(
+        None,
+        CallForm(
+            "<|channel|>commentary to=functions.",
+            " <|constrain|>json<|message|>",
+            "<|call|>",
+            trigger="<|channel|>commentary to=",
+        ),
+    ),
+}
+
+# The form of calls for families that have none of their own.
+GENERIC = "hermes"
+
+REASONING_FORMATS: Mapping[str, ReasoningFormat] = {
+    "think": ReasoningFormat("<think>", "</think>"),
+    "granite": ReasoningFormat("<think>", "</think>", after="", dropped=("<response>", "</response>")),
+    "hunyuan": ReasoningFormat("<think>", "</think>", after="\n", dropped=("<answer>\n", "\n</answer>")),
+    "seed": ReasoningFormat("<seed:think>", "</seed:think>", after=""),
+    "mistral": ReasoningFormat("[THINK]", "[/THINK]", after=""),
+    "hy3": ReasoningFormat("<think:opensource>", "</think:opensource>", after=""),
+    "minimax_m3": ReasoningFormat("<mm:think>", "</mm:think>", after=""),
+    "gemma4": ReasoningFormat("<|channel>thought", "<channel|>", after=""),
+    "cohere": ReasoningFormat(
+        "<|START_THINKING|>",
+        "<|END_THINKING|>",
+        after="",
+        before_answer="<|START_RESPONSE|>",
+        dropped=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
+    ),
+    "kimi_k3": ReasoningFormat(
+        "<|open|>think<|sep|>",
+        "<|close|>think<|sep|>",
+        after="",
+        before_answer="<|open|>response<|sep|>",
+        dropped=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
+    ),
+    "solar": ReasoningFormat(
+        "<|think|>",
+        "<|end|>",
+        after="<|begin|>assistant",
+        before_answer="<|content|>",
+        dropped=("<|begin|>assistant", "<|content|>", "<|tool_calls|>"),
+    ),
+    "apriel": ReasoningFormat(
+        "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]", after="\n", dropped=("\n[END FINAL RESPONSE]",)
+    ),
+    "openai": ReasoningFormat(
+        "<|channel|>analysis<|message|>",
+        "<|end|>",
+        after="<|start|>assistant",
+        before_answer="<|channel|>final<|message|>",
+        channels=True,
+    ),
+}
+
+# The names of vLLM's --tool-call-parser and --reasoning-parser that are not ours -> ours.
+TOOL_PARSER_NAMES: Mapping[str, str] = {
+    "qwen3_xml": "qwen3_coder",
+    "step3p5": "qwen3_coder",
+    "mimo": "qwen3_coder",
+    "glm47": "glm45",
+    "laguna": "glm45",
+    "llama4_json": "llama3_json",
+    "llama4_pythonic": "pythonic",
+    "granite4": "hermes",
+    "longcat": "hermes",
+    "minimax": "minimax_m1",
+    "nemotron_v2": "nemotron_json",
+    "command_a": "cohere_command",
+    "cohere_command3": "cohere_command",
+    "gpt_oss": "openai",
+    "functiongemma": "gemma",
+}
+REASONING_PARSER_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "deepseek_r1",
+            "deepseek_v3",
+            "deepseek_v4",
+            "ernie45",
+            "glm45",
+            "holo2",
+            "kimi_k2",
+            "minimax_m2",
+            "nemotron_v3",
+            "olmo3",
+            "poolside_v1",
+            "qwen3",
+            "step3",
+            "step3p5",
+            "mimo",
+        ),
+        "think",
+    ),
+    "openai_gptoss": "openai",
+    "gpt_oss": "openai",
+    "seed_oss": "seed",
+    "cohere_command3": "cohere",
+    "hy_v3": "hy3",
+    "hunyuan_a13b": "hunyuan",
+}
+
+
+def resolve_tool_format(name: str) -> str:
+    """The key in TOOL_FORMATS of a name of vLLM's or ours; raises ValueError for an unknown one."""
+    return _resolve(name, TOOL_FORMATS, TOOL_PARSER_NAMES, "tool-call parser")
+
+
+def resolve_reasoning_format(name: str) -> str:
+    """The key in REASONING_FORMATS of a name of vLLM's or ours; raises ValueError for an unknown one."""
+    return _resolve(name, REASONING_FORMATS, REASONING_PARSER_NAMES, "reasoning parser")
+
+
+def _resolve(name: str, table: Mapping[str, object], others: Mapping[str, str], what: str) -> str:
+    found = name if name in table else others.get(name)
+    if found is None:
+        raise ValueError(f"unknown {what} '{name}'; known: {', '.join(sorted({*table, *others}))}")
+    return found
+
+
+def call_form(tool_parser: str | None, tool_choice: str) -> CallForm | None:
+    """The form of a tool format's calls, or without one that of forced calls, which need no prompt that asks for it.
+
+    None if the calls of the format cannot be constrained.
+    Raises RequestError (param "tools") for a `tool_choice` of "auto" without a format.
+    """
+    if tool_parser is None and tool_choice == "auto":
+        raise PositionError(
+            "tools",
+            "need a tool_choice that forces a call: the served model's template has no tool-call format known here",
+        )
+    return TOOL_FORMATS[tool_parser or GENERIC].form

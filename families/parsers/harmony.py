@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gpt-oss: an answer is a series of messages, each with a channel, in the Harmony format.
+
+`<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>commentary to=functions.name
+<|constrain|>json<|message|>{...}<|call|>`. The package openai-harmony is not used: it reads token ids, of a vocabulary
+that it loads from the network.
+"""
+
+import re
+from collections.abc import Callable
+
+from common.markers import MarkerScanner
+from families.parsers.events import (
+    ContentDelta,
+    Event,
+    ReasoningDelta,
+    ToolArgumentsDelta,
+    ToolCallStart,
+    new_call_id,
+)
+
+CHANNEL, MESSAGE, START, CONSTRAIN = "<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"
+ENDS = ("<|end|>", "<|return|>", "<|call|>")
+MARKERS = (CHANNEL, MESSAGE, START, CONSTRAIN, *ENDS)
+
+_RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.-]+)")
+_RECIPIENT_START = "to="
+_CHANNEL_NAME = re.compile(r"\s*(\w+)")
+
+
+class HarmonyParser:
+    """Reads the messages of an answer: analysis is reasoning, calls go to functions, all else is content.
+
+    tools: whether calls are read; without, a message to a function is content.
+    starts_open: the prompt ends inside the analysis.
+    """
+
+    def __init__(self, *, tools: bool, starts_open: bool = False) -> None:
+        self._tools = tools
+        self._scanner = MarkerScanner(*MARKERS)
+        self._write: Callable[[str], Event] = ReasoningDelta if starts_open else ContentDelta
+        self._header: list[str] | None = None  # the header being read
+        # The prompt ends in the header of a message, which may go on with a recipient, or in a message to be continued.
+        self._lead: str | None = None if starts_open else ""
+        self._recipient = ""
+        self._calls = 0
+        self._written = False  # content of an earlier message
+        self._separate = False
+        self._empty_call = False
+
+    @property
+    def inside(self) -> bool:
+        """Whether the last text read is reasoning."""
+        return self._header is None and self._write is ReasoningDelta
+
+    def feed(self, text: str) -> list[Event]:
+        events: list[Event] = []
+        position = 0
+        while position < len(text):
+            clear, marker, position = self._scanner.scan(text, position)
+            if clear:
+                self._text(clear, events)
+            if marker:
+                self._marker(marker, events)
+        return events
+
+    def flush(self) -> list[Event]:
+        events: list[Event] = []
+        if rest := self._scanner.flush():
+            self._text(rest, events)
+        if self._lead:
+            rest, self._lead = self._lead, None
+            events.append(self._write(rest))
+        self._end_call(events)
+        return events
+
+    def _text(self, text: str, events: list[Event]) -> None:
+        if self._lead is not None:
+            self._lead += text
+            lead = self._lead.lstrip()[: len(_RECIPIENT_START)]
+            if lead != _RECIPIENT_START and _RECIPIENT_START.startswith(lead):
+                return
+            text, self._lead = self._lead, None
+            if lead == _RECIPIENT_START:
+                self._header = []
+        if self._header is not None:
+            self._header.append(text)
+            return
+        if self._write is ContentDelta:
+            # A preamble and the final answer are two texts.
+            if self._separate:
+                text = "\n\n" + text
+                self._separate = False
+            self._written = True
+        self._empty_call = False
+        events.append(self._write(text))
+
+    def _marker(self, marker: str, events: list[Event]) -> None:
+        self._lead = None
+        if marker == MESSAGE:
+            self._begin("".join(self._header or ()), events)
+        elif marker == CONSTRAIN and self._header is not None:
+            self._header.append(" ")
+        elif marker == CHANNEL and self._header is not None:
+            self._header.append(marker)
+        else:
+            self._end_call(events)
+            self._header = [marker] if marker == CHANNEL else []
+
+    def _begin(self, header: str, events: list[Event]) -> None:
+        """Begin the body of a message."""
+        self._header = None
+        _, _, channel = header.rpartition(CHANNEL)
+        found = _CHANNEL_NAME.match(channel)
+        recipient = _RECIPIENT.search(header)
+        if recipient and self._tools:
+            index = self._calls
+            events.append(ToolCallStart(index, new_call_id(), recipient[1]))
+            self._calls += 1
+            self._empty_call = True
+            self._write = lambda text: ToolArgumentsDelta(index, text)
+        elif found and found[1] == "analysis":
+            self._write = ReasoningDelta
+        else:
+            self._write = ContentDelta
+            self._separate = self._written
+
+    def _end_call(self, events: list[Event]) -> None:
+        if self._empty_call:
+            events.append(ToolArgumentsDelta(self._calls - 1, "{}"))
+            self._empty_call = False

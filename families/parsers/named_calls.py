@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls whose function is named in the markup, with arguments in JSON or as parameters with tags of their own."""
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.markers import MarkerScanner
+from families.parsers.arguments import TextArguments, json_value, quoted
+from families.parsers.content import ContentWriter
+from families.parsers.events import Event, ToolArgumentsDelta, ToolCallStart, new_call_id
+from families.parsers.json_structure import JsonStructure
+
+# Of the text between a tag and what must follow it; a longer one is no markup.
+_LONGEST_HEADER = 512
+# Between a name and JSON arguments there may be the fence of a code block.
+_CDATA, _CDATA_END = "<![CDATA[", "]]>"
+_BEFORE_JSON = re.compile(r"[\s`]*(?:json)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The markup of one argument: `begin` header `header_end` value `end`.
+
+    header: matches the whole header. Group `key` is the argument's name; `text`, if it takes part in the match, says
+    whether the value is text ("true" or "string") or JSON.
+    value_begin: a tag between header_end and the value, after whitespace.
+    end: may hold `{key}`.
+    trim: one line end at each end of a value belongs to the markup.
+    entities: a key has the entities of XML for its quotes.
+    cdata: a value may be wrapped in `<![CDATA[` and `]]>`.
+    read: the JSON text of a value that is not known to be text.
+    """
+
+    begin: str
+    header_end: str
+    end: str
+    header: re.Pattern[str] = re.compile(r"\s*(?P<key>[^<>]*?)\s*")
+    value_begin: str = ""
+    trim: bool = False
+    entities: bool = False
+    cdata: bool = False
+    read: Callable[[str], str] = json_value
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCalls:
+    """The markup of a format: `begin` header arguments `end`.
+
+    header: matches the whole text between `begin` and the first of `header_ends`. Group `name` is the function; `id`,
+    if there is one, the id that the family's template expects of the call in later turns.
+    header_ends: of these, the texts that also belong to what follows are read again (`kept`).
+    end: "" if a call ends with its JSON.
+    opens, closes: tags around all calls of an answer. bare: a call may stand without them, as some models forget them.
+    parameters: None if the arguments are JSON.
+    """
+
+    begin: str
+    header_ends: tuple[str, ...]
+    end: str
+    header: re.Pattern[str] = re.compile(r"\s*(?P<name>[\w.-]+)\s*")
+    kept: tuple[str, ...] = ()
+    opens: tuple[str, ...] = ()
+    closes: tuple[str, ...] = ()
+    parameters: Parameters | None = None
+    bare: bool = False
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """All texts of the markup."""
+        inner = self.parameters
+        keys = (inner.begin, inner.header_end, inner.value_begin, inner.end) if inner else ()
+        return tuple(filter(None, (self.begin, *self.header_ends, self.end, *self.opens, *self.closes, *keys)))
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """The texts that calls begin with."""
+        return (*self.opens, self.begin) if self.bare else self.opens or (self.begin,)
+
+    def parser(self, text_arguments: TextArguments) -> "NamedCallsParser":
+        """A parser of one answer."""
+        return NamedCallsParser(self, text_arguments)
+
+
+class NamedCallsParser:
+    """Reads tool calls between text. Names are sent once they are whole; JSON and text arguments as they arrive.
+
+    Markup without a function's name stays in the content. A call that has begun cannot be revoked: JSON that becomes
+    invalid is passed on up to the call's end. A closing tag in a value is the value's end only if more markup follows.
+    """
+
+    def __init__(self, form: NamedCalls, text_arguments: TextArguments) -> None:
+        self._form = form
+        self._text_arguments = text_arguments
+        self._content = ContentWriter()
+        self._scanner = MarkerScanner(*form.triggers)  # of the current step
+        self._in_section = False
+        self._step: Callable[[str, list[Event]], str] = self._outside
+        self._held = ""
+        self._calls = 0
+        self._name = ""
+        self._json = JsonStructure()
+        self._value: _Value | None = None
+        self._value_end = ""
+        self._arguments = 0  # of the current call
+
+    def feed(self, text: str) -> list[Event]:
+        events: list[Event] = []
+        while text:
+            text = self._step(text, events)
+        return events
+
+    def flush(self) -> list[Event]:
+        events: list[Event] = []
+        rest = self._scanner.flush()
+        if self._step in (self._opened, self._header):
+            rest, self._held = self._held + rest, ""
+            self._write_text(rest, events)
+        elif self._step == self._before_json:
+            self._send(self._held + rest if (self._held + rest).strip(" \n`") else "", events)
+        elif self._step == self._broken:
+            self._send(rest, events)
+        elif self._step == self._cdata and self._value:
+            self._send(self._value.feed(self._held), events)
+        elif self._step in (self._in_value, self._after_value) and self._value:
+            # The value may be cut: nothing says that it is whole.
+            self._send(self._value.feed("" if self._step == self._after_value else rest), events)
+            if self._step == self._after_value:
+                self._send(self._value.finish(), events)
+        elif self._step == self._outside:
+            self._write_text(rest, events)
+        return events + self._content.flush()
+
+    # Each step reads the beginning of the text and returns the rest.
+
+    def _outside(self, text: str, events: list[Event]) -> str:
+        clear, tag, position = self._scanner.scan(text)
+        self._write_text(clear, events)
+        if tag == self._form.begin:
+            self._held = tag
+            self._go(self._header, *self._form.header_ends)
+        elif tag in self._form.opens:
+            self._held = tag
+            self._go(self._opened)
+        elif tag:  # The end of the section.
+            self._in_section = False
+            self._content.call()
+            self._go(self._outside)
+        return text[position:]
+
+    def _opened(self, text: str, events: list[Event]) -> str:
+        """After the opening tag of a section: the first call, or other text if it is none."""
+        opening = next(tag for tag in sorted(self._form.opens, key=len, reverse=True) if self._held.startswith(tag))
+        self._held += text
+        body = self._held[len(opening) :].lstrip()
+        begin = self._form.begin
+        if body.startswith(begin):
+            self._held = self._held[: len(self._held) - len(body) + len(begin)]
+            self._go(self._header, *self._form.header_ends)
+            return body[len(begin) :]
+        if begin.startswith(body) and len(self._held) < _LONGEST_HEADER:
+            return ""
+        return self._not_a_call(opening, self._held[len(opening) :], events)
+
+    def _header(self, text: str, events: list[Event]) -> str:
+        clear, tag, position = self._scanner.scan(text)
+        self._held += clear
+        start = self._held.rfind(self._form.begin) + len(self._form.begin)
+        if not tag:
+            if len(self._held) - start <= _LONGEST_HEADER:
+                return ""
+        elif (found := self._form.header.fullmatch(self._held, start)) and self._may_call(found["name"]):
+            groups = found.groupdict()
+            self._name = groups["name"]
+            events.append(ToolCallStart(self._calls, groups.get("id") or new_call_id(), self._name))
+            self._calls += 1
+            self._arguments, self._held, self._in_section = 0, "", True
+            self._content.call()
+            if self._form.parameters:
+                self._go(self._between, self._form.parameters.begin, self._form.end, *self._form.closes)
+            else:
+                self._go(self._before_json, "{", self._form.end)
+            return (tag if tag in self._form.kept else "") + text[position:]
+        first = next(tag for tag in (*self._form.opens, self._form.begin) if self._held.startswith(tag))
+        rest = self._held[len(first) :] + (tag or self._scanner.flush())
+        return self._not_a_call(first, rest, events) + text[position:]
+
+    def _may_call(self, name: str) -> bool:
+        """Whether a name can be a call's: without the section's tags only a function of the request, if it is known."""
+        tagged = self._in_section or not self._form.bare or not self._held.startswith(self._form.begin)
+        return tagged or not self._text_arguments or name in self._text_arguments
+
+    def _not_a_call(self, tag: str, rest: str, events: list[Event]) -> str:
+        """Take a tag for text, and read what follows it again."""
+        self._held = ""
+        self._write_text(tag, events)
+        self._go(self._outside)
+        return rest
+
+    # Arguments in JSON.
+
+    def _before_json(self, text: str, events: list[Event]) -> str:
+        clear, tag, position = self._scanner.scan(text)
+        self._held += clear
+        if not tag:
+            return ""
+        head, self._held = self._held, ""
+        if not _BEFORE_JSON.fullmatch(head):
+            self._send(head, events)
+            self._go(self._broken, self._form.end or self._form.begin)
+            return tag + text[position:]
+        if tag == self._form.end:
+            self._send("{}", events)
+            self._go(self._outside)
+            return text[position:]
+        self._json = JsonStructure()
+        self._go(self._in_json)
+        return tag + text[position:]
+
+    def _in_json(self, text: str, events: list[Event]) -> str:
+        position = self._json.feed(text)
+        self._send(text[:position], events)
+        if self._json.broken:
+            self._go(self._broken, self._form.end or self._form.begin)
+        elif self._json.complete and self._form.end:
+            self._go(self._after_json, self._form.end, self._form.begin, *self._form.opens, *self._form.closes)
+        elif self._json.complete:
+            self._go(self._outside)
+        return text[position:]
+
+    def _after_json(self, text: str, events: list[Event]) -> str:
+        """Look for the end of a call whose arguments are complete; what comes instead is no part of them."""
+        clear, tag, position = self._scanner.scan(text)
+        if clear.strip(" \t\r\n`}"):
+            self._write_text(clear, events)
+        if not tag:
+            return ""
+        self._go(self._outside)
+        return text[position:] if tag == self._form.end else tag + text[position:]
+
+    def _broken(self, text: str, events: list[Event]) -> str:
+        clear, tag, position = self._scanner.scan(text)
+        self._send(clear, events)
+        if not tag:
+            return ""
+        self._content.call()
+        self._go(self._outside)
+        return text[position:] if tag == self._form.end else tag + text[position:]
+
+    # Arguments as parameters.
+
+    def _between(self, text: str, events: list[Event]) -> str:
+        clear, tag, position = self._scanner.scan(text)
+        if clear.strip():
+            self._write_text(clear, events)
+        if not tag:
+            return ""
+        rest = text[position:]
+        if self._form.parameters and tag == self._form.parameters.begin:
+            self._go(self._key, self._form.parameters.header_end)
+            return rest
+        self._send("}" if self._arguments else "{}", events)
+        self._go(self._outside)
+        return rest if tag == self._form.end else tag + rest
+
+    def _key(self, text: str, events: list[Event]) -> str:
+        clear, tag, position = self._scanner.scan(text)
+        self._held += clear
+        if not tag:
+            return ""
+        markup = self._parameters
+        header, self._held = self._held, ""
+        if (whole := f"{markup.begin}{header}{tag}") in (self._form.end, *self._form.closes):
+            self._go(self._between, self._form.end, *self._form.closes)  # A tag that begins as a parameter's.
+            return whole + text[position:]
+        found = markup.header.fullmatch(header)
+        groups = found.groupdict() if found else {"key": header.strip()}
+        key, kind = groups["key"], groups.get("text")
+        if markup.entities:
+            key = html.unescape(key)
+        known = self._text_arguments.get(self._name, frozenset())
+        self._value = _Value(markup, as_text=key in known if kind is None else kind in ("true", "string"))
+        self._send(f"{', ' if self._arguments else '{'}{quoted(key)}: ", events)
+        self._arguments += 1
+        if markup.value_begin:
+            self._held = key
+            self._go(self._before_value, markup.value_begin)
+        else:
+            self._begin_value(key)
+        return text[position:]
+
+    def _before_value(self, text: str, events: list[Event]) -> str:
+        clear, tag, position = self._scanner.scan(text)
+        if clear.strip():
+            self._write_text(clear, events)
+        if tag:
+            key, self._held = self._held, ""
+            self._begin_value(key)
+        return text[position:]
+
+    def _begin_value(self, key: str) -> None:
+        self._value_end = self._parameters.end.replace("{key}", key)
+        if self._parameters.cdata:
+            self._held = ""
+            self._go(self._cdata)
+        else:
+            self._go(self._in_value, self._value_end)
+
+    def _cdata(self, text: str, events: list[Event]) -> str:
+        """Decide by its beginning where a value ends: at the tag, or after the end of its section of character data."""
+        self._held += text
+        start = self._held.lstrip()
+        if start != _CDATA and _CDATA.startswith(start[: len(_CDATA)]) and len(start) < len(_CDATA):
+            return ""
+        if start.startswith(_CDATA):
+            self._value_end = _CDATA_END + self._value_end
+        held, self._held = self._held, ""
+        self._go(self._in_value, self._value_end)
+        return held
+
+    def _in_value(self, text: str, events: list[Event]) -> str:
+        clear, tag, position = self._scanner.scan(text)
+        if self._value is None:
+            raise RuntimeError("a value without a key")
+        self._send(self._value.feed(clear), events)
+        if tag:
+            self._held = tag
+            self._step = self._after_value
+        return text[position:]
+
+    def _after_value(self, text: str, events: list[Event]) -> str:
+        """Decide by what follows whether a closing tag is the value's end or part of it."""
+        if self._value is None:
+            raise RuntimeError("a value without a key")
+        end = self._value_end
+        self._held += text
+        rest = self._held[len(end) :]
+        body = rest.lstrip()
+        follow = (self._parameters.begin, self._form.end, *self._form.closes)
+        if not body.startswith(follow):
+            if any(tag.startswith(body) for tag in follow) and len(self._held) < _LONGEST_HEADER:
+                return ""
+            self._send(self._value.feed(end), events)
+            self._step = self._in_value
+            return rest
+        self._send(self._value.finish(), events)
+        self._value = None
+        self._go(self._between, self._parameters.begin, self._form.end, *self._form.closes)
+        self._held = ""
+        return body
+
+    @property
+    def _parameters(self) -> Parameters:
+        if self._form.parameters is None:
+            raise RuntimeError("a format without parameters")
+        return self._form.parameters
+
+    def _go(self, step: Callable[[str, list[Event]], str], *tags: str) -> None:
+        """Read on with a step that looks for tags, by default those outside calls."""
+        self._step = step
+        form = self._form
+        outside = (*form.triggers, form.begin, *form.closes) if self._in_section else form.triggers
+        self._scanner = MarkerScanner(*(filter(None, tags) if tags else outside))
+
+    def _write_text(self, text: str, events: list[Event]) -> None:
+        if text:
+            events += self._content.text(text)
+
+    def _send(self, arguments: str, events: list[Event]) -> None:
+        if arguments:
+            events.append(ToolArgumentsDelta(self._calls - 1, arguments))
+
+
+class _Value:
+    """One value on its way to JSON: text is passed on as it arrives, anything else when it is whole."""
+
+    def __init__(self, markup: Parameters, *, as_text: bool) -> None:
+        self._markup = markup
+        self._as_text = as_text
+        self._streams = as_text and not markup.cdata
+        self._pieces: list[str] = []  # of a value that is held
+        self._begun = False
+        self._line_end = ""  # one that is markup if nothing follows
+
+    def feed(self, text: str) -> str:
+        """The JSON text that the next piece adds."""
+        if not text:
+            return ""
+        if not self._streams:
+            self._pieces.append(text)
+            return ""
+        return self._stream(text)
+
+    def _stream(self, text: str) -> str:
+        written = ""
+        if not self._begun:
+            self._begun, written = True, '"'
+            if self._markup.trim:
+                text = text.removeprefix("\n")
+        text = self._line_end + text
+        self._line_end = ""
+        if self._markup.trim and text.endswith("\n"):
+            text, self._line_end = text[:-1], "\n"
+        return written + quoted(text)[1:-1]
+
+    def finish(self) -> str:
+        """The JSON text that is missing at the end of the value."""
+        if self._streams:
+            return '"' if self._begun else '""'
+        value = "".join(self._pieces)
+        if self._markup.trim:
+            value = value.removeprefix("\n").removesuffix("\n")
+        if self._markup.cdata and value.lstrip().startswith(_CDATA):
+            return quoted(value.lstrip().removeprefix(_CDATA))  # Its end belongs to the closing tag.
+        return quoted(value) if self._as_text else self._markup.read(value)

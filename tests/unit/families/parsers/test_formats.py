@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every format of tool calls against its corpus of answers: whole, by character, and in pieces of every size."""
+
+import json
+import random
+
+import pytest
+
+from common.answer_options import AnswerOptions
+from common.chat.text_arguments import text_arguments
+from families.parsers import TOOL_FORMATS, AnswerFormat, ChatParser
+from families.parsers.formats import (
+    REASONING_FORMATS,
+    REASONING_PARSER_NAMES,
+    TOOL_PARSER_NAMES,
+    resolve_reasoning_format,
+    resolve_tool_format,
+)
+from tests.support.answer_corpus import CORPUS, TOOLS, Sample
+from tests.support.answers import Answer, cut, parse
+
+SAMPLES = [pytest.param(name, sample, id=f"{name}-{sample.name}") for name in CORPUS for sample in CORPUS[name].samples]
+
+
+def chat_parser(name: str, sample: Sample) -> ChatParser:
+    options = AnswerOptions(chat=True, tools=True, text_arguments=text_arguments(TOOLS), reasoning_open=sample.open)
+    return ChatParser(AnswerFormat(CORPUS[name].reasoning, tool_parser=name), options)
+
+
+def assert_reads(name: str, sample: Sample, pieces: list[str]) -> None:
+    answer = parse(chat_parser(name, sample), pieces)
+    calls = [list(call) for call in sample.calls]
+    if not CORPUS[name].exact_arguments:
+        answer.calls = [[function, load(arguments)] for function, arguments in answer.calls]
+        calls = [[function, load(arguments)] for function, arguments in calls]
+    assert answer == Answer(sample.content, sample.reasoning, calls)
+
+
+def load(arguments: str) -> object:
+    """The value of arguments, or their text if they are cut."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
+
+
+@pytest.mark.parametrize(("name", "sample"), SAMPLES)
+def test_answers_are_read_in_every_cut(name: str, sample: Sample) -> None:
+    assert_reads(name, sample, [sample.answer])
+    assert_reads(name, sample, list(sample.answer))
+    for size in (2, 3, 5, 8, 13, 40):
+        assert_reads(name, sample, [sample.answer[at : at + size] for at in range(0, len(sample.answer), size)])
+    places = random.Random(sample.answer)
+    for _ in range(20):
+        assert_reads(name, sample, cut(sample.answer, [places.randrange(10_000) for _ in range(6)]))
+
+
+def test_every_format_has_a_corpus() -> None:
+    assert set(TOOL_FORMATS) - {"gemma"} <= set(CORPUS)
+
+
+def test_names_of_vllm_s_options() -> None:
+    for names, resolve, table in (
+        (TOOL_PARSER_NAMES, resolve_tool_format, TOOL_FORMATS),
+        (REASONING_PARSER_NAMES, resolve_reasoning_format, REASONING_FORMATS),
+    ):
+        assert not set(names) & set(table), "a name is in both tables"
+        assert {resolve(name) for name in [*names, *table]} <= set(table)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"unknown .* 'guess'; known: .*, "):
+            resolve("guess")
+    with pytest.raises(ValueError, match="known"):
+        AnswerFormat(tool_parser="guess")
+    with pytest.raises(ValueError, match="known"):
+        AnswerFormat("guess")
