@@ -3,12 +3,15 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.nodes
 import tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from common.checks import shorten
 from common.errors import RequestError
@@ -98,6 +101,19 @@ class ChatTokenizer:
         except _TEMPLATE_ERRORS as error:
             raise RequestError(_refusal(error, continue_final_message), param="messages") from error
         return rendered
+
+
+@lru_cache(maxsize=16)
+def parse_template(source: str) -> jinja2.nodes.Template | None:
+    """The syntax tree of a chat template, with the extensions of Jinja that templates may use; None if it has an error.
+
+    Not to be changed, because it is kept.
+    """
+    try:
+        tree: jinja2.nodes.Template = _compile_jinja_template(source).environment.parse(source)
+    except jinja2.TemplateError:
+        return None
+    return tree
 
 
 def _template_text(template: Any) -> str | None:

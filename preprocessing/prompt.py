@@ -216,8 +216,8 @@ class PromptBuilder:
             # Refuses tools if the model's calls could not be parsed.
             call_form(self.answer_format.tool_parser, chat.tool_choice)
         prompt = self.styler.render(self.tokenizer, chat)
-        kwargs = self.styler.template_kwargs(chat)
-        thinking = kwargs.get("enable_thinking", self.answer_format.thinking_default) is not False
+        asked = self.styler.thinking(chat)
+        thinking = self.answer_format.thinking_default if asked is None else asked
         reasoning = reasoning_state(chat, self.answer_format, self._judged(chat, prompt), thinking)
         guide = build_guide(chat, self.answer_format, reasoning, structural_tags=self._structural_tags)
         return prompt, guide, reasoning

@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 from common.chat.messages import Escape, Message, Place, escape_nothing, normalize_messages, place_nothing
 from common.chat.parts import MediaPart
+from common.chat.reasoning import EFFORTS, effort_asked, thinking_asked
 from common.chat.tools import Tool, read_tool_choice, read_tools
-from common.checks import PositionError, check_tree, expect, shorten
+from common.checks import PositionError, check_tree, expect, expect_one_of, shorten
 from common.errors import RequestError
 
 FIELDS = frozenset(
@@ -20,6 +21,7 @@ FIELDS = frozenset(
         "parallel_tool_calls",
         "chat_template_kwargs",
         "enable_thinking",
+        "reasoning_effort",
         "response_format",
         "structured_outputs",
         "add_generation_prompt",
@@ -37,7 +39,8 @@ class ChatRequest:
     tools: the tools described to the model; empty if `tool_choice` is "none".
     tool_choice: "auto", "none", "required" or "function:<name>".
     parallel_tool_calls: False allows at most one call per answer.
-    template_kwargs: variables for the chat template (`enable_thinking` and others of a family).
+    template_kwargs: the client's own variables for the chat template.
+    thinking: whether the model shall reason; None leaves it to the model. effort: one of common.chat.reasoning.EFFORTS.
     response_format, structured_outputs: not yet validated; preprocessing.guides.build reads them.
     continue_final_message: the prompt ends inside the last message, which the model continues.
     """
@@ -48,6 +51,8 @@ class ChatRequest:
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    thinking: bool | None = None
+    effort: str | None = None
     response_format: Mapping[str, Any] | None = None
     structured_outputs: Mapping[str, Any] | None = None
     add_generation_prompt: bool = True
@@ -64,6 +69,8 @@ class ChatRequest:
         body = _load(text)
         tools = read_tools(body.get("tools"))
         tool_choice = read_tool_choice(body.get("tool_choice"), tools)
+        kwargs = _object(body, "chat_template_kwargs") or {}
+        effort = _effort(body)
         continued = _flag(body, "continue_final_message", False)
         messages, media = normalize_messages(body.get("messages"), place, escape)
         # The definitions are for the template; guides read the schemas.
@@ -74,7 +81,9 @@ class ChatRequest:
             tools=() if tool_choice == "none" else tools,
             tool_choice=tool_choice,
             parallel_tool_calls=_flag(body, "parallel_tool_calls", True),
-            template_kwargs=escape(_template_kwargs(body), "system"),
+            template_kwargs=escape(kwargs, "system"),
+            thinking=thinking_asked(kwargs, _optional_flag(body, "enable_thinking"), effort),
+            effort=effort_asked(kwargs, effort),
             response_format=_object(body, "response_format"),
             structured_outputs=_object(body, "structured_outputs"),
             add_generation_prompt=_flag(body, "add_generation_prompt", not continued),
@@ -103,8 +112,13 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _flag(body: dict[str, Any], name: str, default: bool) -> bool:
+    value = _optional_flag(body, name)
+    return default if value is None else value
+
+
+def _optional_flag(body: dict[str, Any], name: str) -> bool | None:
     value = body.get(name)
-    return default if value is None else expect(value, bool, name)
+    return None if value is None else expect(value, bool, name)
 
 
 def _object(body: dict[str, Any], name: str) -> dict[str, Any] | None:
@@ -112,10 +126,9 @@ def _object(body: dict[str, Any], name: str) -> dict[str, Any] | None:
     return None if value is None else expect(value, dict, name)
 
 
-def _template_kwargs(body: dict[str, Any]) -> dict[str, Any]:
-    kwargs = _object(body, "chat_template_kwargs") or {}
-    thinking = body.get("enable_thinking")
-    return kwargs if thinking is None else {**kwargs, "enable_thinking": expect(thinking, bool, "enable_thinking")}
+def _effort(body: dict[str, Any]) -> str | None:
+    value = body.get("reasoning_effort")
+    return None if value is None else expect_one_of(value, EFFORTS, "reasoning_effort")
 
 
 def _check_continuation(chat: ChatRequest) -> None:

@@ -11,6 +11,7 @@ from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from families.formats import Formats, detect_formats
 from families.parsers import GENERIC, REASONING_FORMATS, AnswerFormat
+from families.reasoning_switches import template_switches, with_word
 from families.stylers import generic_tools
 
 THINK_TAGS = ("<think>", "</think>")
@@ -55,19 +56,28 @@ class Styler:
         return self._render(tokenizer, generic_tools.in_first_turn(as_text, description))
 
     def _render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
+        messages, kwargs = self._switched(tokenizer, chat)
         prompt = tokenizer.render(
-            self.arrange(chat),
+            messages,
             self.rendered_tools(chat),
             template=self.template(tokenizer),
             add_generation_prompt=chat.add_generation_prompt,
             continue_final_message=chat.continue_final_message,
-            template_kwargs=self.template_kwargs(chat),
+            template_kwargs=kwargs,
         )
-        thinking_off = chat.template_kwargs.get("enable_thinking") is False and chat.add_generation_prompt
+        thinking_off = chat.thinking is False and chat.add_generation_prompt
         if thinking_off and prompt.rstrip().endswith(THINK_TAGS[0]):
-            message = "enable_thinking cannot be false: the served model always thinks"
-            raise RequestError(message, param="enable_thinking")
+            field, value = ("reasoning_effort", "none") if chat.effort == "none" else ("enable_thinking", "false")
+            raise RequestError(f"{field} cannot be {value}: the served model always thinks", param=field)
         return prompt
+
+    def _switched(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> tuple[list[Message], dict[str, Any]]:
+        """The messages, and the template's variables with those that switch reasoning; the client's own win."""
+        source = self.template(tokenizer) or tokenizer.template or ""
+        thinking, messages = self.thinking(chat), self.arrange(chat)
+        switches = template_switches(tokenizer, source, thinking, chat.effort)
+        kwargs = {**self.template_kwargs(chat), **switches, **chat.template_kwargs}
+        return with_word(source, messages, thinking), kwargs
 
     def answer_format(self, tokenizer: ChatTokenizer) -> AnswerFormat:
         """How the family writes reasoning and tool calls, inferred from what its template renders."""
@@ -75,14 +85,14 @@ class Styler:
         if reasoning is None:
             return AnswerFormat(tool_parser=self._tool_parser(tokenizer))
         opening, closing = REASONING_FORMATS[reasoning].open, REASONING_FORMATS[reasoning].close
-        by_default = self._generation_prompt(tokenizer, {})
-        switched_on = self._generation_prompt(tokenizer, {"enable_thinking": True})
-        switched_off = self.template_defaults.get("enable_thinking") is False or by_default.endswith(closing)
+        by_default = self._generation_prompt(tokenizer, None)
+        switched_on, switched_off = (self._generation_prompt(tokenizer, thinking) for thinking in (True, False))
+        off = by_default.endswith(closing) or (by_default == switched_off != switched_on)
         return AnswerFormat(
             reasoning=reasoning,
             reasoning_starts_open=switched_on.endswith(opening),
             # A template that opens the tag in spite of `enable_thinking` false belongs to a model that always thinks.
-            thinking_default=by_default.endswith(opening) or not switched_off,
+            thinking_default=by_default.endswith(opening) or not off,
             tool_parser=self._tool_parser(tokenizer),
         )
 
@@ -94,6 +104,10 @@ class Styler:
     def template_kwargs(self, chat: ChatRequest) -> dict[str, Any]:
         """Variables for the template: the server's defaults, overridden by the request's values."""
         return {**self.template_defaults, **chat.template_kwargs}
+
+    def thinking(self, chat: ChatRequest) -> bool | None:
+        """Whether the model shall reason: as the request says, else the server; None leaves it to the template."""
+        return self.template_defaults.get("enable_thinking") if chat.thinking is None else chat.thinking
 
     def arrange(self, chat: ChatRequest) -> list[Message]:
         """The messages in the roles and order that the family's template accepts."""
@@ -127,9 +141,7 @@ class Styler:
             return self.tool_parser(tokenizer)
         return GENERIC if self.describe_tools else None
 
-    def _generation_prompt(self, tokenizer: ChatTokenizer, kwargs: Mapping[str, Any]) -> str:
-        chat = ChatRequest(messages=[{"role": "user", "content": "?"}], template_kwargs=kwargs)
-        prompt = tokenizer.render(
-            self.arrange(chat), template=self.template(tokenizer), template_kwargs=self.template_kwargs(chat)
-        )
-        return prompt.rstrip()
+    def _generation_prompt(self, tokenizer: ChatTokenizer, thinking: bool | None) -> str:
+        chat = ChatRequest(messages=[{"role": "user", "content": "?"}], thinking=thinking)
+        messages, kwargs = self._switched(tokenizer, chat)
+        return tokenizer.render(messages, template=self.template(tokenizer), template_kwargs=kwargs).rstrip()

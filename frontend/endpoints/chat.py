@@ -30,7 +30,7 @@ async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
     refuse(raw, REFUSED_IN_CHAT)
     body = ChatBody.model_validate(raw)
     model = service.model_name(body.model)
-    thinking = body.thinking(service.settings.enable_thinking)
+    thinking = body.thinks(service.settings.enable_thinking)
     messages, urls = clean_messages(body.messages)
     request = EnsembleRequest(
         messages=prompt_json(body, messages, thinking, raw),
@@ -57,13 +57,12 @@ def prompt_json(
         prompt |= body.tool_choice.narrow(raw["tools"])
     if raw.get("response_format"):
         prompt["response_format"] = raw["response_format"]
-    template = dict(body.chat_template_kwargs or {})
+    if body.chat_template_kwargs:
+        prompt["chat_template_kwargs"] = body.chat_template_kwargs
     if thinking is not None:
-        template["enable_thinking"] = thinking
+        prompt["enable_thinking"] = thinking
     if body.reasoning_effort is not None:
-        template.setdefault("reasoning_effort", body.reasoning_effort)
-    if template:
-        prompt["chat_template_kwargs"] = template
+        prompt["reasoning_effort"] = body.reasoning_effort
     if isinstance(body, ChatBody) and (structured := _structured_outputs(body)):
         prompt["structured_outputs"] = structured
     for name in ("add_generation_prompt", "continue_final_message"):

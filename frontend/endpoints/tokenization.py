@@ -53,7 +53,7 @@ async def _tokenize_chat(service: Service, raw: dict[str, Any]) -> _Tokens:
     body = TokenizeChatBody.model_validate(raw)
     service.model_name(body.model)
     messages, urls = clean_messages(body.messages)
-    thinking = body.thinking(service.settings.enable_thinking)
+    thinking = body.thinks(service.settings.enable_thinking)
     prompt = prompt_json(body, messages, thinking, raw)
     _check_special_tokens(body.add_special_tokens, always=False)
     token_strs = body.return_token_strs is True

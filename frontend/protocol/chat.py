@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
+from common.chat.reasoning import thinking_asked
 from common.chat.tools import TOOL_NAME
 from common.errors import RequestError
 from common.sampling import INT32_MAX
@@ -12,6 +13,8 @@ from frontend.protocol.common import Body, GenerationBody
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1024
+# The types of `thinking`.
+_FLAGS = {"enabled": True, "disabled": False, "adaptive": None}
 
 
 class Function(Body):
@@ -63,6 +66,12 @@ class AllowedToolsChoice(Body):
         return {"tools": allowed, "tool_choice": self.allowed_tools.mode}
 
 
+class Thinking(Body):
+    """A `thinking` as in Anthropic's API; "adaptive" leaves the choice to the model."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+
+
 class ChatPrompt(Body):
     """The fields that determine the prompt, which /tokenize has too."""
 
@@ -73,6 +82,7 @@ class ChatPrompt(Body):
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None
+    thinking: bool | Thinking | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -108,14 +118,13 @@ class ChatPrompt(Body):
             )
         return self
 
-    def thinking(self, default: bool | None) -> bool | None:
+    def thinks(self, default: bool | None) -> bool | None:
         """Whether the model reasons: as the request says, else `default` (None: the model's default)."""
-        if self.enable_thinking is not None:
-            return self.enable_thinking
-        asked = (self.chat_template_kwargs or {}).get("enable_thinking")
-        if isinstance(asked, bool):
-            return asked
-        return False if self.reasoning_effort == "none" else default
+        flag = self.enable_thinking
+        if flag is None and self.thinking is not None:
+            flag = self.thinking if isinstance(self.thinking, bool) else _FLAGS[self.thinking.type]
+        asked = thinking_asked(self.chat_template_kwargs or {}, flag, self.reasoning_effort)
+        return default if asked is None else asked
 
     def tool_choice_name(self) -> str:
         """`tool_choice` in the form of AnswerOptions."""

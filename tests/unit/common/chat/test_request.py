@@ -144,6 +144,7 @@ def test_json_that_is_no_request() -> None:
     assert refused(temperature=1).param == "temperature"
     assert refused(parallel_tool_calls=1).param == "parallel_tool_calls"
     assert refused(enable_thinking="no").param == "enable_thinking"
+    assert refused(reasoning_effort="colossal").param == "reasoning_effort"
 
 
 def test_tools() -> None:
@@ -221,9 +222,24 @@ def test_tool_names_are_unique() -> None:
     assert "tools[1].function.name 'get_weather' is used twice" in refused(tools=[WEATHER, WEATHER]).message
 
 
-def test_thinking_at_top_level_is_a_template_variable() -> None:
-    chat = parse(chat_template_kwargs={"enable_thinking": True, "x": 1}, enable_thinking=False)
-    assert chat.template_kwargs == {"enable_thinking": False, "x": 1}
+@pytest.mark.parametrize(
+    ("fields", "thinking", "effort"),
+    [
+        ({}, None, None),
+        ({"enable_thinking": False}, False, None),
+        ({"chat_template_kwargs": {"enable_thinking": True, "x": 1}, "enable_thinking": False}, True, None),
+        ({"chat_template_kwargs": {"thinking": False}, "reasoning_effort": "high"}, False, "high"),
+        ({"chat_template_kwargs": {"reasoning_effort": "low"}, "reasoning_effort": "none"}, True, "low"),
+        # The name of another thing in some template.
+        ({"chat_template_kwargs": {"thinking": "text", "reasoning_effort": "no_think"}}, None, None),
+        ({"reasoning_effort": "none"}, False, "none"),
+        ({"reasoning_effort": "low"}, True, "low"),
+    ],
+)
+def test_the_wish_for_reasoning(fields: dict[str, Any], thinking: bool | None, effort: str | None) -> None:
+    chat = parse(**fields)
+    assert (chat.thinking, chat.effort) == (thinking, effort)
+    assert chat.template_kwargs == fields.get("chat_template_kwargs", {})
 
 
 def test_continuing_the_last_message() -> None:

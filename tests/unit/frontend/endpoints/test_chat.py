@@ -322,16 +322,25 @@ async def test_zero_means_the_most_likely_token(served: Serving, field: str) -> 
         ({}, None),
         ({"enable_thinking": False}, False),
         ({"chat_template_kwargs": {"enable_thinking": True}}, True),
-        ({"chat_template_kwargs": {"enable_thinking": True}, "enable_thinking": False}, False),
+        ({"chat_template_kwargs": {"thinking": False}}, False),
+        ({"chat_template_kwargs": {"enable_thinking": True}, "enable_thinking": False}, True),
+        ({"thinking": True}, True),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True),
+        ({"thinking": {"type": "disabled"}}, False),
+        ({"thinking": {"type": "adaptive"}}, None),
+        ({"thinking": {"type": "disabled"}, "enable_thinking": True}, True),
         ({"reasoning_effort": "none"}, False),
-        ({"reasoning_effort": "high"}, None),
+        ({"reasoning_effort": "high"}, True),
+        ({"reasoning_effort": "high", "enable_thinking": False}, False),
     ],
 )
 async def test_thinking_switch(served: Serving, fields: dict, wanted: bool | None) -> None:
     await served.chat(**fields)
     call = served.triton.calls[0]
     assert call.parameters.get("enable_thinking") is wanted
-    assert call.messages.get("chat_template_kwargs", {}).get("enable_thinking") is wanted
+    assert call.messages.get("enable_thinking") is wanted
+    for name in ("chat_template_kwargs", "reasoning_effort"):
+        assert call.messages.get(name) == fields.get(name)
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ async def test_format_choice_and_effort(served: Serving) -> None:
     await served.openai.responses.create(model="model", input="Hi", text=text, reasoning={"effort": "none"})
     sent = served.triton.calls[0].messages
     assert sent["response_format"]["json_schema"]["schema"] == schema
-    assert sent["chat_template_kwargs"]["enable_thinking"] is False
+    assert (sent["enable_thinking"], sent["reasoning_effort"]) == (False, "none")
     choice = {"type": "function", "name": "get_weather"}
     await served.openai.responses.create(model="model", input="Hi", tools=[TOOL], tool_choice=choice)
     assert served.triton.calls[1].parameters["tool_choice"] == "function:get_weather"
