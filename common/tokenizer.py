@@ -3,7 +3,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +88,22 @@ class ChatTokenizer:
             raise RequestError(f"chat_template_kwargs cannot set '{min(reserved)}'", param="chat_template_kwargs")
         if template is None and self.template is None:
             raise RequestError("the served model has no chat template; use /v1/completions", param="messages")
+        apply = partial(
+            self._tokenizer.apply_chat_template,
+            messages,
+            chat_template=template or self.template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tokenize=False,
+            **template_kwargs,
+        )
         try:
-            rendered: str = self._tokenizer.apply_chat_template(
-                messages,
-                tools=tools or None,
-                chat_template=template or self.template,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-                tokenize=False,
-                **template_kwargs,
-            )
+            try:
+                rendered: str = apply(tools=tools or None)
+            except TypeError:
+                if tools:
+                    raise
+                rendered = apply(tools=[])  # Templates for chats with tools iterate over them in every chat.
         except _TEMPLATE_ERRORS as error:
             raise RequestError(_refusal(error, continue_final_message), param="messages") from error
         return rendered

@@ -2,6 +2,7 @@
 """Which family a chat template belongs to, and how that family writes reasoning and tool calls: one ordered table."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from families.parsers.formats import resolve_reasoning_format, resolve_tool_format
 
@@ -107,6 +108,7 @@ class Formats:
     tools: str | None
 
 
+@lru_cache(maxsize=64)
 def detect_formats(template: str) -> Formats:
     """The family of a chat template, and how it writes reasoning and tool calls."""
     fitting = [rule for rule in RULES if rule.fits(template)]

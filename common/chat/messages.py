@@ -102,8 +102,9 @@ def _check_text(value: Message, name: str, where: str) -> None:
 def _content(content: Any, role: str, where: str) -> str | list[str | MediaPart]:
     if isinstance(content, list):
         return [_part(part, where, index) for index, part in enumerate(content)]
+    # An answer may consist of tool calls or reasoning, and some tools return nothing. Templates read "" but not null.
     if content is None:
-        if role == "assistant":  # The message may consist of tool calls or reasoning. Templates read "" but not null.
+        if role in ("assistant", "tool"):
             return ""
         raise PositionError(where, "is missing")
     raise PositionError(where, "must be a string or an array of parts")

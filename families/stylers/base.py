@@ -10,11 +10,10 @@ from common.chat.request import ChatRequest
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from families.formats import Formats, detect_formats
+from families.history import fit_history
 from families.parsers import GENERIC, REASONING_FORMATS, AnswerFormat
 from families.reasoning_switches import template_switches, with_word
 from families.stylers import generic_tools
-
-THINK_TAGS = ("<think>", "</think>")
 
 
 class Styler:
@@ -56,7 +55,7 @@ class Styler:
         return self._render(tokenizer, generic_tools.in_first_turn(as_text, description))
 
     def _render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
-        messages, kwargs = self._switched(tokenizer, chat)
+        messages, kwargs = self._template_input(tokenizer, chat)
         prompt = tokenizer.render(
             messages,
             self.rendered_tools(chat),
@@ -66,18 +65,22 @@ class Styler:
             template_kwargs=kwargs,
         )
         thinking_off = chat.thinking is False and chat.add_generation_prompt
-        if thinking_off and prompt.rstrip().endswith(THINK_TAGS[0]):
+        reasoning = self.reasoning(tokenizer) if thinking_off else None
+        if reasoning and prompt.rstrip().endswith(REASONING_FORMATS[reasoning].open):
             field, value = ("reasoning_effort", "none") if chat.effort == "none" else ("enable_thinking", "false")
             raise RequestError(f"{field} cannot be {value}: the served model always thinks", param=field)
         return prompt
 
-    def _switched(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> tuple[list[Message], dict[str, Any]]:
-        """The messages, and the template's variables with those that switch reasoning; the client's own win."""
+    def _template_input(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> tuple[list[Message], dict[str, Any]]:
+        """The messages as the template takes them, and its variables with those that switch reasoning.
+
+        The client's own variables win.
+        """
         source = self.template(tokenizer) or tokenizer.template or ""
         thinking, messages = self.thinking(chat), self.arrange(chat)
         switches = template_switches(tokenizer, source, thinking, chat.effort)
         kwargs = {**self.template_kwargs(chat), **switches, **chat.template_kwargs}
-        return with_word(source, messages, thinking), kwargs
+        return with_word(source, fit_history(tokenizer, source, messages), thinking), kwargs
 
     def answer_format(self, tokenizer: ChatTokenizer) -> AnswerFormat:
         """How the family writes reasoning and tool calls, inferred from what its template renders."""
@@ -143,5 +146,5 @@ class Styler:
 
     def _generation_prompt(self, tokenizer: ChatTokenizer, thinking: bool | None) -> str:
         chat = ChatRequest(messages=[{"role": "user", "content": "?"}], thinking=thinking)
-        messages, kwargs = self._switched(tokenizer, chat)
+        messages, kwargs = self._template_input(tokenizer, chat)
         return tokenizer.render(messages, template=self.template(tokenizer), template_kwargs=kwargs).rstrip()

@@ -39,6 +39,12 @@ def test_null_is_the_same_as_absent() -> None:
     assert parse(**dict.fromkeys(fields)) == parse()
 
 
+def test_answers_and_results_without_content() -> None:
+    for role in ("assistant", "tool"):
+        for message in ({"role": role}, {"role": role, "content": None}, {"role": role, "content": ""}):
+            assert parse(messages=[USER, message]).messages[1] == {"role": role, "content": ""}
+
+
 def test_messages_in_the_shape_of_templates() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"city": "北京"}'}}
     chat = parse(
@@ -79,7 +85,7 @@ def test_calls_without_arguments(arguments: Any, kind: str | None) -> None:
         ([{"role": "robot", "content": "x"}], "messages[0].role must be one of"),
         ([{"role": ["user"], "content": "x"}], "messages[0].role must be one of"),
         ([USER, USER, {"role": "user"}], "messages[2].content is missing"),
-        ([{"role": "tool", "content": None}], "messages[0].content is missing"),
+        ([{"role": "system", "content": None}], "messages[0].content is missing"),
         ([{"role": "user", "content": 5}], "messages[0].content must be a string or an array of parts"),
         ([{"role": "user", "content": ["a"]}], "messages[0].content[0] must be an object"),
         (
