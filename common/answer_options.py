@@ -23,7 +23,7 @@ class AnswerOptions:
     stop: strings that end the answer; a JSON array as a parameter.
     stop_token_ids: ids that end the answer, besides the model's own; a JSON array as a parameter.
     include_stop: keep what ended the answer in the text, the stop string or the text of the stop token.
-    min_tokens: stop strings that begin within the first tokens, as many as this, do not end the answer.
+    min_tokens: stop strings that are complete within the first tokens, as many as this, do not end the answer.
     skip_special_tokens: omit special tokens from the text.
     inline_reasoning: keep the reasoning and its tags in the content instead of `reasoning_output`.
     enable_thinking: the chat template's variable; None is the family's default.

@@ -137,7 +137,7 @@ class AnswerStream:
             return []
         # As in vLLM, what the first tokens complete ends nothing.
         early = self._completion_tokens <= self._options.min_tokens
-        return self._parse(text if early else self._stop.feed(text))
+        return self._parse(self._stop.feed(text, early=early))
 
     def _parse(self, text: str) -> list[Event]:
         if not text:

@@ -21,16 +21,28 @@ class StopMatcher:
         self._include_stop = include_stop
         self.matched: str | None = None
 
-    def feed(self, text: str) -> str:
-        """The text that can be sent now; empty once a stop string has matched."""
+    def feed(self, text: str, *, early: bool = False) -> str:
+        """The text that can be sent now; empty once a stop string has matched.
+
+        early: a stop string that is complete in this text ends nothing; one that only begins in it may end the answer.
+        """
         if self.matched is not None:
             return ""
         if self._scanner is None:
             return text
+        if early:
+            return self._pass_over(self._scanner, text)
         clear, stop, _ = self._scanner.scan(text)
         if stop:
             self.matched = stop
         return clear + stop if self._include_stop else clear
+
+    def _pass_over(self, scanner: MarkerScanner, text: str) -> str:
+        passed, position = [], 0
+        while position < len(text):
+            clear, stop, position = scanner.scan(text, position)
+            passed += (clear, stop)
+        return "".join(passed)
 
     def flush(self) -> str:
         """The text still held back at the end of the answer."""

@@ -221,3 +221,11 @@ def test_a_stop_string_within_the_first_tokens_ends_nothing(qwen3: Tokenizer) ->
         answer = AnswerStream(qwen3, PLAIN, replace(RAW, stop=(" b",), min_tokens=min_tokens), END)
         deltas = [answer.feed([token], engine_finish=3 if n == 4 else None) for n, token in enumerate(ids)]
         assert "".join(delta.text for delta in deltas) == text
+
+
+def test_a_stop_string_that_only_begins_within_the_first_tokens_ends_the_answer(qwen3: Tokenizer) -> None:
+    ids = encode(qwen3, "a b c b d")
+    for min_tokens, text in ((1, "a"), (2, "a"), (3, "a b c b d"), (4, "a b c b d")):
+        answer = AnswerStream(qwen3, PLAIN, replace(RAW, stop=(" b c",), min_tokens=min_tokens), END)
+        deltas = [answer.feed([token], engine_finish=3 if n == 4 else None) for n, token in enumerate(ids)]
+        assert "".join(delta.text for delta in deltas) == text
