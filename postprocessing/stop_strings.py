@@ -38,7 +38,8 @@ class StopMatcher:
         return clear + stop if self._include_stop else clear
 
     def _pass_over(self, scanner: MarkerScanner, text: str) -> str:
-        passed, position = [], 0
+        passed: list[str] = []
+        position = 0
         while position < len(text):
             clear, stop, position = scanner.scan(text, position)
             passed += (clear, stop)

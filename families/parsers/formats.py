@@ -383,7 +383,8 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
             python_list=True,
             dropped=("<|python_start|>", "<|python_end|>"),
         ),
-        None,
+        # Such models write JSON too.
+        CallForm(begin='{"name": "', middle='", "parameters": ', end="}"),
     ),
     "lfm2": ToolFormat(
         HeldCalls("<|tool_call_start|>", "<|tool_call_end|>", (read_python_calls, read_json_calls)),

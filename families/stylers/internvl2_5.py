@@ -34,4 +34,5 @@ class InternVLStyler(Styler):
         return chatml.TEMPLATE
 
     def reasoning(self, tokenizer: ChatTokenizer) -> str | None:
-        return None
+        # InternVL3.5 reasons if its system prompt says so; its language model, Qwen3, has a token for the tag.
+        return None if tokenizer.token_id("<think>") is None else "think"

@@ -19,6 +19,11 @@ class TestInternVL:
         assert self.styler.answer_format(tokenizer) == AnswerFormat(tool_parser="hermes")
         assert self.styler.stop_ids(tokenizer) == (tokenizer.token_id("<|im_end|>"),)
 
+    def test_a_language_model_with_a_token_for_it_may_reason(self) -> None:
+        # InternVL3.5, if the system prompt says so.
+        tokenizer = tiny("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+        assert self.styler.answer_format(tokenizer) == AnswerFormat("think", False, True, "hermes")
+
     def test_bos_where_the_tokenizer_writes_one(self) -> None:
         tokenizer = tiny("<|im_start|>", "<|im_end|>", bos="<s>")
         assert self.styler.render(tokenizer, chat(HELLO)).startswith("<s><|im_start|>system\n")
