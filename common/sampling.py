@@ -44,7 +44,7 @@ class SamplingParameter:
     """How one field of `SamplingFields` travels. The OpenAI field, and the ensemble's input, have the field's name.
 
     datatype: of its tensor; None if it travels as a request parameter instead, which only Python engines read.
-    limits: its allowed values, at each way into the server.
+    kind: of such a parameter. limits: its allowed values, at each way into the server.
     engine_input: the input of the model `tensorrt_llm`.
     vllm, llmapi: the field of the engine's own `SamplingParams`; None if the engine has none and must refuse it.
     neutral: for a penalty, the value that changes nothing; not every sampler knows penalties.
@@ -52,6 +52,7 @@ class SamplingParameter:
 
     datatype: Datatype | None
     limits: Limits
+    kind: type[int] | type[float] = float
     engine_input: str = ""
     vllm: str | None = ""
     llmapi: str | None = ""
@@ -76,6 +77,8 @@ class SamplingFields:
     """How to choose the tokens of an answer. None leaves the engine's (or the checkpoint's) default."""
 
     min_tokens: int | None = _sampling("INT32", 0, INT32_MAX)
+    # Tokens of reasoning, after which the engine closes it; -1 for no limit.
+    thinking_token_budget: int | None = _sampling(None, -1, INT32_MAX, kind=int, llmapi=None)
     # OpenAI's and vLLM's range.
     temperature: float | None = _sampling("FP32", 0, 2)
     top_p: float | None = _sampling("FP32", 0, 1, engine_input="runtime_top_p")
@@ -123,7 +126,11 @@ PRIORITY = Limits(-(2**31), INT32_MAX)
 # By name. Triton keeps the parameter "priority" for its own scheduler, and older versions have no parameter type for
 # fractions, which travel as text.
 ENGINE_PARAMETERS: Mapping[str, EngineParameter] = {
-    **{name: EngineParameter(name, float, name, one.limits) for name, one in SAMPLING.items() if one.datatype is None},
+    **{
+        name: EngineParameter(name, one.kind, name, one.limits)
+        for name, one in SAMPLING.items()
+        if one.datatype is None
+    },
     "request_priority": EngineParameter("priority", int, "priority", PRIORITY),
     "prompt_logprobs": EngineParameter("prompt_logprobs", int, "echo", Limits(0, INT32_MAX)),
     "top_logprobs": EngineParameter("top_logprobs", int, "top_logprobs", Limits(0, INT32_MAX)),

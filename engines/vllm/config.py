@@ -2,16 +2,20 @@
 """Turn the engine's options into vLLM's configuration."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vllm.config import StructuredOutputsConfig, VllmConfig
+from vllm.config import ReasoningConfig, StructuredOutputsConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 
-from common.checkpoint import read_json
+from common.checkpoint import Checkpoint, read_json
+from common.errors import RequestError
+from common.tokenizer import ChatTokenizer
 from engines.options import EngineOptions, refuse_unknown
 from engines.vllm import gemma3, table_model
+from families.detection import find_styler
 
 KNOWN_OPTIONS = frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs)) - {"model"}
 CPU_WORKER = "vllm.v1.worker.cpu_worker.CPUWorker"
@@ -33,6 +37,7 @@ def engine_args(options: EngineOptions) -> AsyncEngineArgs:
     refuse_unknown(options.passed, KNOWN_OPTIONS)
     given = {**_defaults(Path(options.model_path)), **options.passed}
     given["structured_outputs_config"] = _structured_outputs(given.get("structured_outputs_config"))
+    given["reasoning_config"] = _reasoning(given, Path(options.model_path))
     return AsyncEngineArgs(model=options.model_path, **given)
 
 
@@ -71,6 +76,29 @@ def _structured_outputs(given: Any) -> StructuredOutputsConfig:
     config = {} if given is None else given
     own = {"backend": BACKEND} if config.get("backend", AUTO) == AUTO else {}
     return StructuredOutputsConfig(**{**config, **own})
+
+
+def _reasoning(options: Mapping[str, Any], checkpoint: Path) -> ReasoningConfig | None:
+    """The option reasoning_config, by default with the markers of the checkpoint's family.
+
+    vLLM closes the reasoning with them when a request's `thinking_token_budget` is used up.
+    """
+    given = options.get("reasoning_config")
+    if given is not None and not isinstance(given, dict):
+        raise ValueError(f"engine option 'reasoning_config' must be an object, not {type(given).__name__}")
+    if given is not None:
+        return ReasoningConfig(**given)
+    markers = None if options.get("reasoning_parser") else _markers(checkpoint)
+    return ReasoningConfig(reasoning_start_str=markers[0], reasoning_end_str=markers[1]) if markers else None
+
+
+def _markers(checkpoint: Path) -> tuple[str, str] | None:
+    """The markers around reasoning; None if the family has none, or the checkpoint is for prompts of ids only."""
+    try:
+        styler = find_styler(Checkpoint.load(checkpoint))
+        return styler.answer_format(ChatTokenizer.load(checkpoint)).reasoning_tags
+    except (ValueError, RequestError):
+        return None
 
 
 def _defaults(checkpoint: Path) -> dict[str, Any]:

@@ -38,7 +38,8 @@ async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
         return_log_probs=True if body.logprobs else None,
         parameters=engine_parameters(body)
         | _options(body, thinking, raw, service.settings.inline_reasoning).to_parameters(),
-        **sampling_inputs(body),
+        # Where there is no reasoning, engines would look for its beginning in vain.
+        **sampling_inputs(body) | {"thinking_token_budget": None if thinking is False else body.reasoning_budget},
     )
     if body.constraints():
         await service.require_input("guided_decoding_guide", body.constraint_field)

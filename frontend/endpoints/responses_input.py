@@ -16,8 +16,9 @@ SAME = (
     *("presence_penalty", "frequency_penalty", "repetition_penalty"),
     *("min_tokens", "ignore_eos", "stop", "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens"),
     *("bad_words", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
-    *("response_format", "parallel_tool_calls", "chat_template_kwargs", "enable_thinking", "thinking"),
-    *("reasoning_effort", "separate_reasoning", "include_reasoning", "add_generation_prompt", "continue_final_message"),
+    *("response_format", "parallel_tool_calls", "chat_template_kwargs"),
+    *("enable_thinking", "thinking", "reasoning_effort", "thinking_token_budget"),
+    *("separate_reasoning", "include_reasoning", "add_generation_prompt", "continue_final_message"),
 )
 # Field of a chat -> the field of a response that sets it, under which errors name it, unless the chat's is given.
 RENAMED = {

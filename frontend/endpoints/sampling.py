@@ -30,6 +30,7 @@ def sampling_inputs(body: GenerationBody) -> dict[str, Any]:
         "top_p": top_p,
         "top_k": top_k,
         "min_p": body.min_p or None,
+        "thinking_token_budget": None if body.thinking_token_budget == -1 else body.thinking_token_budget,
         "seed": None if body.seed is None else body.seed % 2**64,
         "end_id": -1 if body.ignore_eos else None,
         "bad_words": tuple(body.bad_words or ()),

@@ -9,7 +9,7 @@ from common.chat.reasoning import thinking_asked
 from common.chat.tools import TOOL_NAME
 from common.errors import RequestError
 from common.sampling import INT32_MAX
-from frontend.protocol.common import Body, GenerationBody
+from frontend.protocol.common import Body, GenerationBody, sampled
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1024
@@ -70,6 +70,7 @@ class Thinking(Body):
     """A `thinking` as in Anthropic's API; "adaptive" leaves the choice to the model."""
 
     type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, sampled("thinking_token_budget")] | None = None
 
 
 class ChatPrompt(Body):
@@ -161,6 +162,14 @@ class ChatBody(GenerationBody, ChatPrompt):
         if self.min_tokens and self.length is not None and self.min_tokens > self.length:
             raise RequestError("min_tokens is above max_tokens", param="min_tokens")
         return self
+
+    @property
+    def reasoning_budget(self) -> int | None:
+        """Maximum number of tokens of reasoning; None for no limit."""
+        budget = self.thinking_token_budget
+        if budget is None and isinstance(self.thinking, Thinking):
+            budget = self.thinking.budget_tokens
+        return None if budget == -1 else budget
 
     @property
     def length(self) -> int | None:

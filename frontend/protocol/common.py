@@ -106,6 +106,7 @@ class GenerationBody(Body):
     frequency_penalty: Annotated[FiniteFloat, sampled("frequency_penalty")] | None = None
     repetition_penalty: Annotated[FiniteFloat, sampled("repetition_penalty")] | None = None
     min_tokens: Annotated[int, sampled("min_tokens")] | None = None
+    thinking_token_budget: Annotated[int, sampled("thinking_token_budget")] | None = None
     ignore_eos: bool | None = None
     bad_words: Annotated[list[Word], Field(max_length=1024)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None

@@ -85,8 +85,8 @@ class EnsembleRequest(SamplingFields):
 
     def request_parameters(self) -> Mapping[str, Parameter]:
         """Return `parameters` and the sampling fields that have no tensor."""
-        texts = {name: repr(float(getattr(self, name))) for name in _TEXT_PARAMETERS if getattr(self, name) is not None}
-        return {**self.parameters, **texts} if texts else self.parameters
+        given = {name: write(getattr(self, name)) for name, write in _PARAMETERS if getattr(self, name) is not None}
+        return {**self.parameters, **given} if given else self.parameters
 
 
 INPUTS: dict[str, Input] = {
@@ -95,7 +95,12 @@ INPUTS: dict[str, Input] = {
 
 _DATATYPES = tuple(one.datatype for one in INPUTS.values())
 _input_values = attrgetter(*INPUTS)
-_TEXT_PARAMETERS = tuple(name for name, one in SAMPLING.items() if one.datatype is None)
+# Sampling field -> its value as a request parameter: fractions are texts.
+_PARAMETERS: tuple[tuple[str, Callable[[Any], Parameter]], ...] = tuple(
+    (name, int if one.kind is int else lambda value: repr(float(value)))
+    for name, one in SAMPLING.items()
+    if one.datatype is None
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ LAYERS: dict[str, set[str]] = {
     "families": {"common"},
     "preprocessing": {"common", "families", "python_backend"},
     "postprocessing": {"common", "families", "python_backend"},
-    "engines": {"common", "python_backend"},
+    "engines": {"common", "families", "python_backend"},
     "vision": {"common", "python_backend"},
     "frontend": {"common", "families"},
     "model_repository": {"common", "engines", "postprocessing", "preprocessing", "python_backend", "vision"},

@@ -57,7 +57,7 @@ def check_engines(parameters: dict[str, Any], param: str, **inputs: Any) -> bool
         assert (error.kind, error.param) == ("invalid_request", param), error
         return False
     vllm_params(read, {})
-    if read.prompt_logprobs is None and not read.priority:
+    if read.prompt_logprobs is None and not read.priority and read.thinking_token_budget is None:
         llmapi_params(read, {}, penalising=True)
     return True
 

@@ -9,7 +9,7 @@ from tensorrt_llm import SamplingParams
 from common.errors import RequestError
 from common.sampling import SAMPLING
 from engines.engine import Generation
-from engines.llmapi.sampling import NAMES, PENALTIES
+from engines.llmapi.sampling import NAMES, PENALTIES, sampling_params
 from engines.sampling import given_sampling
 
 
@@ -26,3 +26,9 @@ def test_only_what_a_request_sets_is_given() -> None:
     with pytest.raises(RequestError, match="does not support top_p") as caught:
         given_sampling(generation, {"top_p": None})
     assert caught.value.param == "top_p"
+
+
+def test_a_budget_of_reasoning_is_refused_by_name() -> None:
+    with pytest.raises(RequestError) as caught:
+        sampling_params(Generation([1], 8, thinking_token_budget=64), {}, penalising=True)
+    assert caught.value.param == "thinking_token_budget"

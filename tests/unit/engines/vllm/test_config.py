@@ -69,6 +69,21 @@ def test_vllm_gets_prompt_embeddings_as_images(tmp_path: Path, qwen3_tokenizer_d
     assert extension == f"{config.TABLE_EXTENSION}Qwen2ForCausalLM"
 
 
+def test_a_budget_of_reasoning_ends_with_the_family_s_marker(tmp_path: Path, qwen3_tokenizer_dir: Path) -> None:
+    def reasoning(folder: Path, **passed: object) -> tuple[str, str] | None:
+        found = engine_args(EngineOptions("vllm", str(folder), passed)).reasoning_config
+        return found and (found.reasoning_start_str, found.reasoning_end_str)
+
+    folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
+    assert reasoning(folder) == ("<think>", "</think>")
+    own = {"reasoning_start_str": "<a>", "reasoning_end_str": "Enough.</a>"}
+    assert reasoning(folder, reasoning_config=own) == ("<a>", "Enough.</a>")
+    assert reasoning(folder, reasoning_parser="qwen3") is None  # vLLM asks its parser.
+    assert reasoning(tmp_path) is None
+    with pytest.raises(ValueError, match="'reasoning_config' must be an object"):
+        reasoning(folder, reasoning_config="<think>")
+
+
 @pytest.mark.parametrize(
     ("given", "backend"),
     [

@@ -18,3 +18,8 @@ def test_a_request_overrides_the_checkpoints_defaults() -> None:
         Generation([1], 8, temperature=0.5, seed=7), {"temperature": 0.9, "top_k": 3, "unknown": 1}
     )
     assert (params.temperature, params.top_k, params.seed, params.min_p) == (0.5, 3, 7, 0.0)
+
+
+def test_a_budget_of_reasoning() -> None:
+    assert sampling_params(Generation([1], 8, thinking_token_budget=0), {}).thinking_token_budget == 0
+    assert sampling_params(Generation([1], 8, thinking_token_budget=-1), {}).thinking_token_budget is None

@@ -344,6 +344,34 @@ async def test_thinking_switch(served: Serving, fields: dict, wanted: bool | Non
 
 
 @pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"thinking_token_budget": 64}, 64),
+        ({"thinking_token_budget": 0}, 0),
+        ({"thinking_token_budget": -1}, None),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, 1024),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}, "thinking_token_budget": 64}, 64),
+        # Nothing to limit.
+        ({"thinking_token_budget": 64, "enable_thinking": False}, None),
+        ({"thinking": True}, None),
+    ],
+)
+async def test_budget_of_reasoning(served: Serving, fields: dict, wanted: int | None) -> None:
+    await served.chat(**fields)
+    assert served.triton.calls[0].parameters.get("thinking_token_budget") == wanted
+
+
+async def test_wrong_budgets_of_reasoning(served: Serving) -> None:
+    for field, body in {
+        "thinking_token_budget": {"thinking_token_budget": -2},
+        "thinking": {"thinking": {"type": "perhaps"}},
+    }.items():
+        response = await served.chat(**body)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"].startswith(field)
+
+
+@pytest.mark.parametrize(
     ("choice", "wanted"),
     [
         (None, None),

@@ -23,6 +23,7 @@ COMMON: dict[str, tuple[Any, set[str]]] = {
     "top_p": (0.5, {"top_p"}),
     "top_k": (5, {"top_k"}),
     "min_p": (0.5, {"parameter min_p"}),
+    "thinking_token_budget": (64, {"parameter thinking_token_budget"}),
     "seed": (5, {"seed"}),
     "presence_penalty": (1, {"presence_penalty"}),
     "frequency_penalty": (1, {"frequency_penalty"}),
