@@ -7,6 +7,8 @@ from typing import Any
 
 from common.checkpoint import Checkpoint, vision_config
 from families.stylers.base import Styler
+from families.stylers.deepseek_v4 import DeepSeekV4PreviewStyler, DeepSeekV4Styler
+from families.stylers.deepseek_v32 import DeepSeekV32Styler
 from families.stylers.default import DefaultStyler
 from families.stylers.gemma3 import Gemma3Styler
 from families.stylers.internvl2_5 import InternVLStyler
@@ -14,7 +16,7 @@ from families.stylers.llama3 import HEADER, Llama3Styler
 from families.stylers.qwen import QwenStyler
 from families.stylers.qwen3 import Qwen3Styler
 
-_TOKENIZER_FILES = ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json")
+_TOKENIZER_FILES = ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json", "encoding/encoding_dsv4.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class Family:
     """One family: its styler, and the values in `config.json` that its checkpoints are recognised by.
 
     model_types: values of `model_type`. architectures: values in `architectures`, which are compared first.
-    header: text that the tokenizer's files must also contain, for a `model_type` that several families share.
+    header: text that the tokenizer's or encoder's files must also contain, for a `model_type` that several families
+        share.
     """
 
     styler: type[Styler]
@@ -40,6 +43,10 @@ FAMILIES: Mapping[str, Family] = {
         InternVLStyler, model_types=("internvl_chat", "internvl"), architectures=("InternVLChatModel",)
     ),
     "gemma3": Family(Gemma3Styler, model_types=("gemma3", "gemma3_text")),
+    "deepseek_v32": Family(DeepSeekV32Styler, model_types=("deepseek_v32",)),
+    # The later checkpoints' encoder has another name for this: REASONING_EFFORT_PROMPTS.
+    "deepseek_v4_preview": Family(DeepSeekV4PreviewStyler, model_types=("deepseek_v4",), header="REASONING_EFFORT_MAX"),
+    "deepseek_v4": Family(DeepSeekV4Styler, model_types=("deepseek_v4",)),
     # Llama 2 and SmolLM have the same model type.
     "llama3": Family(Llama3Styler, model_types=("llama",), header=HEADER),
     DEFAULT: Family(DefaultStyler),

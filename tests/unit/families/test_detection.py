@@ -24,6 +24,8 @@ def checkpoint(model_type: str, *architectures: str, path: Path = Path()) -> Che
         ("", "InternVLChatModel", "internvl2_5"),
         ("gemma3", "Gemma3ForConditionalGeneration", "gemma3"),
         ("gemma3_text", "Gemma3ForCausalLM", "gemma3"),
+        ("deepseek_v32", "DeepseekV32ForCausalLM", "deepseek_v32"),
+        ("deepseek_v4", "DeepseekV4ForCausalLM", "deepseek_v4"),
         ("mistral", "MistralForCausalLM", "default"),
     ],
 )
@@ -37,9 +39,24 @@ def test_llama_3_is_recognised_by_its_header_tokens(tmp_path: Path) -> None:
     assert find_styler(checkpoint("llama", path=tmp_path)).name == "llama3"
 
 
+@pytest.mark.parametrize(
+    ("encoder", "family"),
+    [
+        ('REASONING_EFFORT_MAX = (\n    "', "deepseek_v4_preview"),
+        ("REASONING_EFFORT_PROMPTS: Dict[str, str] = {", "deepseek_v4"),
+    ],
+)
+def test_deepseek_v4_is_told_from_its_preview_by_the_encoder(tmp_path: Path, encoder: str, family: str) -> None:
+    (tmp_path / "encoding").mkdir()
+    (tmp_path / "encoding" / "encoding_dsv4.py").write_text(encoder, encoding="utf-8")
+    assert find_styler(checkpoint("deepseek_v4", path=tmp_path)).name == family
+
+
 def test_a_styler_by_name() -> None:
     assert find_styler(checkpoint("qwen3"), "default").name == "default"
-    with pytest.raises(ValueError, match="unknown styler 'qwen9'; known: default, gemma3, internvl2_5, llama3, "):
+    with pytest.raises(
+        ValueError, match="unknown styler 'qwen9'; known: deepseek_v32, deepseek_v4, deepseek_v4_preview, default, "
+    ):
         find_styler(checkpoint("qwen3"), "qwen9")
     assert all(family.styler.name == name for name, family in FAMILIES.items())
 
