@@ -13,6 +13,7 @@ import tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
+from common.chat.template import load_template
 from common.checks import shorten
 from common.errors import RequestError
 
@@ -20,8 +21,12 @@ from common.errors import RequestError
 # let a request bring its own code. `documents` is a variable of templates for retrieval.
 RESERVED_KWARGS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {"documents"}
 
-# Errors of a template on messages that it was not written for.
-_TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+# Errors of a template on messages that it was not written for; the last three are of templates that nest too deeply
+# (RecursionError is a RuntimeError), or write too much.
+_TEMPLATE_ERRORS = (
+    *(jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
+    *(RuntimeError, SyntaxError, MemoryError),
+)
 
 
 class ChatTokenizer:
@@ -30,23 +35,31 @@ class ChatTokenizer:
     Special tokens spelled in a text become those tokens; preprocessing.literal_text prevents that for chats.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Wrap a transformers tokenizer; raises ValueError if it has no Rust backend."""
+    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
+        """Wrap a transformers tokenizer; raises ValueError if it has no Rust backend.
+
+        template: the server's own chat template, as Jinja text, which replaces the checkpoint's and the family's.
+        """
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, tokenizers.Tokenizer):
             raise ValueError(f"tokenizer: {type(tokenizer).__name__} has no tokenizer.json backend; convert it first")
         self._tokenizer = tokenizer
         self.backend: tokenizers.Tokenizer = backend
-        self.template: str | None = _template_text(tokenizer.chat_template)
+        self.template: str | None = template or _template_text(tokenizer.chat_template)
+        self.replaces_template = template is not None
 
     @classmethod
-    def load(cls, path: str | Path) -> "ChatTokenizer":
-        """Load from a local folder without running code in it; raises ValueError naming the path."""
+    def load(cls, path: str | Path, template: str | None = None) -> "ChatTokenizer":
+        """Load from a local folder without running code in it.
+
+        template: a file, or Jinja text, with the server's own chat template. Raises ValueError naming the path.
+        """
+        text = load_template(template) if template else None
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)  # nosec B615 # a local folder
         except (OSError, ValueError, ImportError) as error:
             raise ValueError(f"tokenizer: cannot load '{path}': {error}") from error
-        return cls(tokenizer)
+        return cls(tokenizer, text)
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """Ids of `text`. add_special_tokens: add BOS and similar tokens, as the tokenizer's post-processor does."""

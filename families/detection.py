@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.checkpoint import Checkpoint, vision_config
+from families.parsers.formats import AUTO, resolve_reasoning_format, resolve_tool_format
 from families.stylers.base import Styler
 from families.stylers.deepseek_v4 import DeepSeekV4PreviewStyler, DeepSeekV4Styler
 from families.stylers.deepseek_v32 import DeepSeekV32Styler
@@ -59,11 +60,14 @@ def find_styler(
     template_defaults: Mapping[str, Any] | None = None,
     *,
     describe_tools: bool = True,
+    tool_parser: str | None = None,
+    reasoning_parser: str | None = None,
 ) -> Styler:
     """The styler called `name`, or without a name that of the checkpoint's family.
 
     template_defaults: the server's own `chat_template_kwargs`, such as `{"enable_thinking": False}`.
     describe_tools: describe tools in the prompt if the family has no form of its own for them.
+    tool_parser, reasoning_parser: vLLM's names of the formats of answers, instead of the family's; "auto" is none.
     Raises ValueError for an unknown name, listing the known ones.
     """
     vision = vision_config(checkpoint.path)
@@ -72,7 +76,12 @@ def find_styler(
         raise ValueError(f"unknown styler '{name}'; known: {', '.join(sorted(FAMILIES))}")
     if "system_prompt" in vision:
         template_defaults = {"default_system": vision["system_prompt"], **(template_defaults or {})}
-    return FAMILIES[name].styler(template_defaults, describe_tools=describe_tools)
+    styler = FAMILIES[name].styler(template_defaults, describe_tools=describe_tools)
+    if tool_parser not in (None, AUTO):
+        styler.tool_format = resolve_tool_format(tool_parser)
+    if reasoning_parser not in (None, AUTO):
+        styler.reasoning_format = resolve_reasoning_format(reasoning_parser)
+    return styler
 
 
 def detect(checkpoint: Checkpoint) -> str:

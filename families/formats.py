@@ -4,10 +4,6 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from families.parsers.formats import resolve_reasoning_format, resolve_tool_format
-
-__all__ = ["RULES", "Formats", "Rule", "detect_formats", "resolve_reasoning_format", "resolve_tool_format"]
-
 
 @dataclass(frozen=True, slots=True)
 class Rule:

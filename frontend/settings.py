@@ -92,6 +92,9 @@ class Settings:
     enable_thinking: bool | None = _setting(
         None, _switch, "thinking if a request does not set it; else the model's default"
     )
+    trust_request_chat_template: bool = _setting(
+        False, _switch, "accept `chat_template` in requests; only for trusted clients, because a template is a program"
+    )
     max_body_bytes: int = _setting(32 * 2**20, _whole(1, 2**31 - 1), "largest request body")
     max_in_flight: int = _setting(512, _whole(1, 1_000_000), "requests sent to the engine at once, per process")
     max_queued: int = _setting(64, _whole(0, 1_000_000), "requests that may queue behind those; more get a 503 at once")

@@ -40,9 +40,15 @@ class Postprocessor:
     def load(cls, parameters: ModelParameters) -> "Postprocessor":
         """Load the tokenizer and the family's answer format; raises ValueError for a wrong path or option."""
         checkpoint = Checkpoint.load(parameters.required("model_path"))
-        tokenizer = ChatTokenizer.load(checkpoint.path)
-        thinking, tools = parameters.given("enable_thinking"), parameters.given("describe_tools")
-        styler = find_styler(checkpoint, parameters.text("styler"), thinking, **tools)
+        tokenizer = ChatTokenizer.load(checkpoint.path, parameters.text("chat_template"))
+        styler = find_styler(
+            checkpoint,
+            parameters.text("styler"),
+            parameters.given("enable_thinking"),
+            tool_parser=parameters.text("tool_call_parser"),
+            reasoning_parser=parameters.text("reasoning_parser"),
+            **parameters.given("describe_tools"),
+        )
         end_ids = frozenset((*checkpoint.end_ids, *styler.stop_ids(tokenizer)))
         return cls(tokenizer.backend, styler.answer_format(tokenizer), end_ids)
 

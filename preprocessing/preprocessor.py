@@ -48,14 +48,28 @@ class Preprocessor:
     def load(cls, parameters: ModelParameters) -> "Preprocessor":
         """Load the checkpoint's tokenizer and styler; raises ValueError for a wrong path or option."""
         checkpoint = Checkpoint.load(parameters.required("model_path"))
-        thinking, tools = parameters.given("enable_thinking"), parameters.given("describe_tools")
-        styler = find_styler(checkpoint, parameters.text("styler"), thinking, **tools)
-        tokenizer = ChatTokenizer.load(checkpoint.path)
+        tokenizer = ChatTokenizer.load(checkpoint.path, parameters.text("chat_template"))
+        styler = find_styler(
+            checkpoint,
+            parameters.text("styler"),
+            parameters.given("enable_thinking"),
+            tool_parser=parameters.text("tool_call_parser"),
+            reasoning_parser=parameters.text("reasoning_parser"),
+            **parameters.given("describe_tools"),
+        )
         guided_decoding = bool(parameters.boolean("guided_decoding"))
         engine = engine_traits(parameters.text("engine"), guided_decoding=guided_decoding)
         images = find_images(checkpoint, tokenizer, media_options(parameters))
         max_model_len, structural_tags = parameters.integer("max_model_len"), "structural_tag" in engine.guides
-        builder = PromptBuilder(checkpoint, tokenizer, styler, max_model_len, images, structural_tags=structural_tags)
+        builder = PromptBuilder(
+            checkpoint,
+            tokenizer,
+            styler,
+            max_model_len,
+            images,
+            structural_tags=structural_tags,
+            trust_chat_template=bool(parameters.boolean("trust_request_chat_template")),
+        )
         return cls(builder, engine)
 
     def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:

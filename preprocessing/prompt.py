@@ -109,18 +109,21 @@ class PromptBuilder:
         images: ImageFamily | None = None,
         *,
         structural_tags: bool = True,
+        trust_chat_template: bool = False,
     ) -> None:
         """Prepare for one checkpoint.
 
         max_model_len: tokens of prompt and answer together; None for the checkpoint's maximum.
         images: the model's image family; None for a text model.
         structural_tags: whether the engine enforces guides of this type.
+        trust_chat_template: whether a request may have a chat template of its own.
         """
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer
         self.styler = styler
         self.images = images
         self._structural_tags = structural_tags
+        self._trust_chat_template = trust_chat_template
         self.max_model_len = max_model_len or checkpoint.max_position_embeddings
         self.answer_format = styler.answer_format(tokenizer)
         # The first is the checkpoint's main end id.
@@ -175,6 +178,11 @@ class PromptBuilder:
         if files and self.images and not chat.media:
             keep = (self.images.spelled,)
             chat = self._parse(messages, self.images.place_spelled, keep)
+        if chat.chat_template is not None and not self._trust_chat_template:
+            raise RequestError(
+                "chat_template is only accepted if the server is started with --trust-request-chat-template",
+                param="chat_template",
+            )
         text, chat_guide, reasoning = self._render(chat)
         if guide and chat_guide:
             raise RequestError("the chat asks for a guide of its own", param="guided_decoding_guide")

@@ -16,6 +16,7 @@ from common.errors import RequestError
 FIELDS = frozenset(
     {
         "messages",
+        "chat_template",
         "tools",
         "tool_choice",
         "parallel_tool_calls",
@@ -28,6 +29,8 @@ FIELDS = frozenset(
         "continue_final_message",
     }
 )
+# Published templates have up to 17,000.
+MAX_TEMPLATE_CHARS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class ChatRequest:
     parallel_tool_calls: False allows at most one call per answer.
     template_kwargs: the client's own variables for the chat template.
     thinking: whether the model shall reason; None leaves it to the model. effort: one of common.chat.reasoning.EFFORTS.
+    chat_template: Jinja source instead of the served model's template; only of clients that the operator trusts.
     response_format, structured_outputs: not yet validated; preprocessing.guides.build reads them.
     continue_final_message: the prompt ends inside the last message, which the model continues.
     """
@@ -53,6 +57,7 @@ class ChatRequest:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     thinking: bool | None = None
     effort: str | None = None
+    chat_template: str | None = None
     response_format: Mapping[str, Any] | None = None
     structured_outputs: Mapping[str, Any] | None = None
     add_generation_prompt: bool = True
@@ -84,6 +89,7 @@ class ChatRequest:
             template_kwargs=escape(kwargs, "system"),
             thinking=thinking_asked(kwargs, _optional_flag(body, "enable_thinking"), effort),
             effort=effort_asked(kwargs, effort),
+            chat_template=_template(body),
             response_format=_object(body, "response_format"),
             structured_outputs=_object(body, "structured_outputs"),
             add_generation_prompt=_flag(body, "add_generation_prompt", not continued),
@@ -129,6 +135,15 @@ def _object(body: dict[str, Any], name: str) -> dict[str, Any] | None:
 def _effort(body: dict[str, Any]) -> str | None:
     value = body.get("reasoning_effort")
     return None if value is None else expect_one_of(value, EFFORTS, "reasoning_effort")
+
+
+def _template(body: dict[str, Any]) -> str | None:
+    template = body.get("chat_template")
+    if template is None:
+        return None
+    if not expect(template, str, "chat_template") or len(template) > MAX_TEMPLATE_CHARS:
+        raise PositionError("chat_template", f"must have 1 to {MAX_TEMPLATE_CHARS} characters")
+    return str(template)
 
 
 def _check_continuation(chat: ChatRequest) -> None:

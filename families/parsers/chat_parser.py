@@ -15,8 +15,7 @@ from families.parsers.formats import (
     TOOL_FORMATS,
     Markup,
     ReasoningFormat,
-    resolve_reasoning_format,
-    resolve_tool_format,
+    check_format,
 )
 from families.parsers.harmony import HarmonyParser
 from families.parsers.reasoning import ReasoningParser
@@ -40,9 +39,9 @@ class AnswerFormat:
 
     def __post_init__(self) -> None:
         if self.tool_parser is not None:
-            resolve_tool_format(self.tool_parser)
+            check_format(self.tool_parser, TOOL_FORMATS)
         if self.reasoning is not None:
-            resolve_reasoning_format(self.reasoning)
+            check_format(self.reasoning, REASONING_FORMATS)
 
     @property
     def reasoning_format(self) -> ReasoningFormat | None:

@@ -448,6 +448,9 @@ REASONING_FORMATS: Mapping[str, ReasoningFormat] = {
     ),
 }
 
+# Given instead of a name: the format follows from the checkpoint.
+AUTO = "auto"
+
 # The names of vLLM's --tool-call-parser and --reasoning-parser that are not ours -> ours.
 TOOL_PARSER_NAMES: Mapping[str, str] = {
     "qwen3_xml": "qwen3_coder",
@@ -506,10 +509,16 @@ def resolve_reasoning_format(name: str) -> str:
     return _resolve(name, REASONING_FORMATS, REASONING_PARSER_NAMES, "reasoning parser")
 
 
+def check_format(name: str, table: Mapping[str, object]) -> None:
+    """Raise ValueError if a table of formats does not have the name."""
+    if name not in table:
+        raise ValueError(f"unknown format '{name}'; known: {', '.join(sorted(table))}")
+
+
 def _resolve(name: str, table: Mapping[str, object], others: Mapping[str, str], what: str) -> str:
     found = name if name in table else others.get(name)
     if found is None:
-        raise ValueError(f"unknown {what} '{name}'; known: {', '.join(sorted({*table, *others}))}")
+        raise ValueError(f"unknown {what} '{name}'; known: {AUTO}, {', '.join(sorted({*table, *others}))}")
     return found
 
 

@@ -34,13 +34,17 @@ class Styler:
         """
         self.template_defaults: Mapping[str, Any] = dict(template_defaults or {})
         self.describe_tools = describe_tools
+        # The operator's choice of the formats of calls and reasoning, instead of the family's.
+        self.tool_format: str | None = None
+        self.reasoning_format: str | None = None
 
     def render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
         """The prompt text of a chat, with BOS if the template writes one.
 
         Raises RequestError if the family cannot express the chat.
         """
-        if self.renders_tools(tokenizer) or not generic_tools.in_use(chat):
+        # A request's own template gets what the request has.
+        if chat.chat_template or self.renders_tools(tokenizer) or not generic_tools.in_use(chat):
             return self._render(tokenizer, chat)
         as_text = generic_tools.write_as_text(chat)
         if not chat.tools or not self.describe_tools:
@@ -56,16 +60,21 @@ class Styler:
 
     def _render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
         messages, kwargs = self._template_input(tokenizer, chat)
-        prompt = tokenizer.render(
-            messages,
-            self.rendered_tools(chat),
-            template=self.template(tokenizer),
-            add_generation_prompt=chat.add_generation_prompt,
-            continue_final_message=chat.continue_final_message,
-            template_kwargs=kwargs,
-        )
+        try:
+            prompt = tokenizer.render(
+                messages,
+                self.rendered_tools(chat),
+                template=chat.chat_template or self._template(tokenizer),
+                add_generation_prompt=chat.add_generation_prompt,
+                continue_final_message=chat.continue_final_message,
+                template_kwargs=kwargs,
+            )
+        except RequestError as error:
+            if chat.chat_template and isinstance(error.__cause__, Exception):  # The template's fault.
+                raise RequestError(error.message, param="chat_template") from error
+            raise
         thinking_off = chat.thinking is False and chat.add_generation_prompt
-        reasoning = self.reasoning(tokenizer) if thinking_off else None
+        reasoning = (self.reasoning_format or self.reasoning(tokenizer)) if thinking_off else None
         if reasoning and prompt.rstrip().endswith(REASONING_FORMATS[reasoning].open):
             field, value = ("reasoning_effort", "none") if chat.effort == "none" else ("enable_thinking", "false")
             raise RequestError(f"{field} cannot be {value}: the served model always thinks", param=field)
@@ -76,7 +85,7 @@ class Styler:
 
         The client's own variables win.
         """
-        source = self.template(tokenizer) or tokenizer.template or ""
+        source = chat.chat_template or self._template(tokenizer) or tokenizer.template or ""
         thinking, messages = self.thinking(chat), self.arrange(chat)
         switches = template_switches(tokenizer, source, thinking, chat.effort)
         kwargs = {**self.template_kwargs(chat), **switches, **chat.template_kwargs}
@@ -84,7 +93,7 @@ class Styler:
 
     def answer_format(self, tokenizer: ChatTokenizer) -> AnswerFormat:
         """How the family writes reasoning and tool calls, inferred from what its template renders."""
-        reasoning = self.reasoning(tokenizer)
+        reasoning = self.reasoning_format or self.reasoning(tokenizer)
         if reasoning is None:
             return AnswerFormat(tool_parser=self._tool_parser(tokenizer))
         opening, closing = REASONING_FORMATS[reasoning].open, REASONING_FORMATS[reasoning].close
@@ -130,16 +139,22 @@ class Styler:
 
     def renders_tools(self, tokenizer: ChatTokenizer) -> bool:
         """Whether the prompt has tools in a form of the family's own, by default if its template reads `tools`."""
-        return "tools" in (self.template(tokenizer) or tokenizer.template or "")
+        return "tools" in (self._template(tokenizer) or tokenizer.template or "")
 
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
         """The key in families.parsers.TOOL_FORMATS of how the family calls tools; None if it is not known."""
         return self._detected(tokenizer).tools
 
     def _detected(self, tokenizer: ChatTokenizer) -> Formats:
-        return detect_formats(self.template(tokenizer) or tokenizer.template or "")
+        return detect_formats(self._template(tokenizer) or tokenizer.template or "")
+
+    def _template(self, tokenizer: ChatTokenizer) -> str | None:
+        """As `template`, unless the server has a template of its own."""
+        return None if tokenizer.replaces_template else self.template(tokenizer)
 
     def _tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
+        if self.tool_format is not None:
+            return self.tool_format
         if self.renders_tools(tokenizer):
             return self.tool_parser(tokenizer)
         return GENERIC if self.describe_tools else None
@@ -147,4 +162,4 @@ class Styler:
     def _generation_prompt(self, tokenizer: ChatTokenizer, thinking: bool | None) -> str:
         chat = ChatRequest(messages=[{"role": "user", "content": "?"}], thinking=thinking)
         messages, kwargs = self._template_input(tokenizer, chat)
-        return tokenizer.render(messages, template=self.template(tokenizer), template_kwargs=kwargs).rstrip()
+        return tokenizer.render(messages, template=self._template(tokenizer), template_kwargs=kwargs).rstrip()

@@ -63,7 +63,7 @@ class DSMLStyler(Styler):
         return tokenizer.template is None or super().renders_tools(tokenizer)
 
     def _render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
-        if tokenizer.template is not None:
+        if tokenizer.template is not None or chat.chat_template is not None:
             return super()._render(tokenizer, chat)
         thinking, keep = self.thinking(chat), self.keeps_reasoning(chat)
         turns = self.turns(self._with_tools(chat))

@@ -24,6 +24,8 @@ class InternVLStyler(Styler):
     turn_ends = (chatml.TURN_END,)
 
     def render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
+        if chat.chat_template is not None or tokenizer.replaces_template:
+            return super().render(tokenizer, chat)  # Such templates write BOS.
         # The family was trained with the tokenizer's BOS: InternLM2's <s>; Qwen2.5's tokenizer adds none.
         return tokenizer.bos_text() + super().render(tokenizer, chat)
 

@@ -27,7 +27,7 @@ from frontend.triton.usage import Usage
 
 async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
     """Validate the body and map it to tensors, without the images."""
-    refuse(raw, REFUSED_IN_CHAT)
+    refuse(raw, REFUSED_IN_CHAT, trust_chat_template=service.settings.trust_request_chat_template)
     body = ChatBody.model_validate(raw)
     model = service.model_name(body.model)
     thinking = body.thinks(service.settings.enable_thinking)
@@ -66,7 +66,7 @@ def prompt_json(
         prompt["reasoning_effort"] = body.reasoning_effort
     if isinstance(body, ChatBody) and (structured := _structured_outputs(body)):
         prompt["structured_outputs"] = structured
-    for name in ("add_generation_prompt", "continue_final_message"):
+    for name in ("chat_template", "add_generation_prompt", "continue_final_message"):
         if getattr(body, name) is not None:
             prompt[name] = getattr(body, name)
     try:

@@ -49,7 +49,7 @@ async def _tokenize_text(service: Service, raw: dict[str, Any]) -> _Tokens:
 
 
 async def _tokenize_chat(service: Service, raw: dict[str, Any]) -> _Tokens:
-    refuse(raw, REFUSED_IN_TOKENIZE)
+    refuse(raw, REFUSED_IN_TOKENIZE, trust_chat_template=service.settings.trust_request_chat_template)
     body = TokenizeChatBody.model_validate(raw)
     service.model_name(body.model)
     messages, urls = clean_messages(body.messages)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from common.chat.reasoning import thinking_asked
+from common.chat.request import MAX_TEMPLATE_CHARS
 from common.chat.tools import TOOL_NAME
 from common.errors import RequestError
 from common.sampling import INT32_MAX
@@ -81,6 +82,7 @@ class ChatPrompt(Body):
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedTool | AllowedToolsChoice | None = None
     parallel_tool_calls: bool | None = None
+    chat_template: Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE_CHARS)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None
     thinking: bool | Thinking | None = None

@@ -81,6 +81,7 @@ REFUSED_IN_TOKENIZE: dict[str, tuple[Any, ...]] = {
 
 _HINTS = {
     "best_of": "use 'n'",
+    "chat_template": "a chat may have one if the server is started with --trust-request-chat-template",
     "function_call": "use 'tool_choice'",
     "functions": "use 'tools'",
     "logprobs": "use 'include' with message.output_text.logprobs",
@@ -91,9 +92,12 @@ _HINTS = {
 }
 
 
-def refuse(body: Mapping[str, Any], table: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise RequestError naming a field of the table if its value would have an effect."""
-    for name in body.keys() & table.keys():
+def refuse(body: Mapping[str, Any], table: Mapping[str, tuple[Any, ...]], *, trust_chat_template: bool = False) -> None:
+    """Raise RequestError naming a field of the table if its value would have an effect.
+
+    trust_chat_template: accept `chat_template` although it is in the table.
+    """
+    for name in body.keys() & (table.keys() - ({"chat_template"} if trust_chat_template else set())):
         value = body[name]
         # 1 == True in Python, but `"best_of": true` is an error of the client.
         if value is not None and not any(

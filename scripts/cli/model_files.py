@@ -4,9 +4,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from common.chat.template import is_text
 from preprocessing.engine_traits import TRTLLM
 from scripts.cache import MARKER, cache_dir
-from scripts.launcher.checks import check_memory
+from scripts.launcher.checks import FORMATS, check_memory, format_problem, format_value
 from scripts.launcher.environment import CPU_KV_CACHE_GIB
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import PREPARED, SPLIT_FIRST, ServedModel, served
@@ -20,6 +21,8 @@ _RUNTIME_FILES = {
     "onnxruntime": ("model.onnx", "`triton-chat build vit` writes it"),
     "tensorrt": ("model.plan", "`triton-chat build vit --plan` writes it"),
 }
+
+_SUBJECTS = {"chat_template": "chat template", "tool_call_parser": "tool parser", "reasoning_parser": "reasoning"}
 
 
 def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -52,6 +55,20 @@ def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> It
         yield check_result(
             "fits", _memory_problem(model, environment), f"{model.weight_bytes / 2**30:.1f} GiB of weights"
         )
+
+
+def format_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Check the options that replace the checkpoint's chat template and the family's parsers."""
+    environment = {**environment, **options.settings}
+    for name in FORMATS:
+        value = format_value(name, environment)
+        if value is None:
+            shown = "as the checkpoint says"
+        elif is_text(value):
+            shown = f"{len(value)} characters given as text"
+        else:
+            shown = value
+        yield check_result(_SUBJECTS[name], format_problem(name, environment), shown)
 
 
 def _hub(model: str) -> Finding:

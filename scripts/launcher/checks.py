@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks before anything is started."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
 
+from common.chat.template import load_template
+from families.parsers.formats import AUTO, resolve_reasoning_format, resolve_tool_format
 from frontend.auth.authenticator import Authenticator
-from frontend.settings import Settings, SettingsError
+from frontend.settings import ENV_PREFIX, Settings, SettingsError
 from scripts.launcher.environment import TritonServer, has_gpu
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
@@ -21,6 +23,13 @@ _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+
+# Options that say how prompts are written and answers are read -> what raises ValueError if the value is wrong.
+FORMATS: Mapping[str, Callable[[str], str]] = {
+    "chat_template": load_template,
+    "tool_call_parser": resolve_tool_format,
+    "reasoning_parser": resolve_reasoning_format,
+}
 
 
 def check_server(server: TritonServer, options: LaunchOptions) -> None:
@@ -39,6 +48,30 @@ def check_settings(environment: Mapping[str, str]) -> None:
         Authenticator(Settings.load([], environment))
     except SettingsError as error:
         raise LaunchError(f"{error}.") from error
+
+
+def check_formats(environment: Mapping[str, str]) -> None:
+    """Check what replaces the checkpoint's chat template and the family's parsers; raises LaunchError."""
+    for name in FORMATS:
+        if problem := format_problem(name, environment):
+            raise LaunchError(problem)
+
+
+def format_problem(name: str, environment: Mapping[str, str]) -> str | None:
+    """What is wrong with the value of an option in FORMATS, or None."""
+    value = format_value(name, environment)
+    try:
+        if value is not None:
+            FORMATS[name](value)
+    except ValueError as error:
+        return f"--{name.replace('_', '-')}: {error}."
+    return None
+
+
+def format_value(name: str, environment: Mapping[str, str]) -> str | None:
+    """The value of an option in FORMATS, or None if the checkpoint decides."""
+    value = environment.get(ENV_PREFIX + name.upper())
+    return value if value and value != AUTO else None
 
 
 def check_memory(model: ServedModel, environment: Mapping[str, str]) -> None:

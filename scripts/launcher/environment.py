@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.chat.template import is_text
 from scripts.launcher.engine_folder import EngineFolder
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
@@ -215,9 +216,11 @@ def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server
         if shared.get("TRITON_CHAT_ENGINE", "vllm") == "vllm":
             engine = {**CPU_ENGINE_DEFAULTS, **engine}
     environment["TRITON_CHAT_ENGINE_OPTIONS"] = json.dumps(engine)
+    # tritonserver runs in a folder of its own.
     if plan := environment.get("TRITON_CHAT_VIT_ENGINE"):
-        # tritonserver runs in a folder of its own.
         environment["TRITON_CHAT_VIT_ENGINE"] = os.path.abspath(plan)
+    if (template := environment.get("TRITON_CHAT_CHAT_TEMPLATE")) and not is_text(template):
+        environment["TRITON_CHAT_CHAT_TEMPLATE"] = os.path.abspath(Path(template).expanduser())
     # Without it a model's watchdog kills a tritonserver that lost the process of a model.
     environment["TRITON_CHAT_SUPERVISED"] = "1"
     if server.home is not None:

@@ -21,12 +21,15 @@ DEMO_MODEL = "demo-vlm"
 # Flags that set variables of the model repository's configs (`parameters` in config.pbtxt), the same for every engine.
 MODEL_SETTINGS = frozenset(
     {
+        "chat_template",
         "describe_tools",
         "engine_max_requests",
         "image_max_pixels",
         "max_tiles",
         "max_tiles_per_image",
         "pan_and_scan",
+        "reasoning_parser",
+        "tool_call_parser",
         "video_frames",
         "vit_compile",
         "vit_device",
@@ -39,12 +42,8 @@ MODEL_SETTINGS = frozenset(
 )
 # The ways in which TensorRT-LLM's C++ backend runs on several GPUs.
 MPI_MODES = ("leader", "orchestrator")
-# Flags of `vllm serve` that are not needed here, because a family's styler decides.
-UNNEEDED = {
-    "enable_auto_tool_choice": "tool calls are always read",
-    "reasoning_parser": "the styler reads the reasoning; choose one with --styler",
-    "tool_call_parser": "the styler reads tool calls; choose one with --styler",
-}
+# Flags of `vllm serve` that are not needed here.
+UNNEEDED = {"enable_auto_tool_choice": "tool calls are always read"}
 
 ABOUT = """Start tritonserver and the OpenAI frontend and stop them together.
 

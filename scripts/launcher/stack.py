@@ -19,7 +19,7 @@ from frontend.settings import Settings
 from scripts.launcher import environment as environments
 from scripts.launcher import page
 from scripts.launcher.budget import RestartBudget
-from scripts.launcher.checks import check_memory, check_server, check_settings
+from scripts.launcher.checks import check_formats, check_memory, check_server, check_settings
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit, explain
 from scripts.launcher.display import Display
@@ -67,6 +67,7 @@ class Stack:
         base = os.environ if environment is None else environment
         self.server = environments.find_triton(self.options.triton)
         check_server(self.server, self.options)
+        check_formats({**base, **self.options.settings})
         self.engine = find_engine(self.options, base)
         if self.options.ui:
             page.check_page()

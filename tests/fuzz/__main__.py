@@ -78,9 +78,7 @@ def answer(parser: str, text: str, cut: int) -> None:
     """A model's answer in pieces says the same as the whole."""
     read = []
     for pieces in ([text], [text[i : i + cut] for i in range(0, len(text), cut)]):
-        one = ChatParser(
-            AnswerFormat("think", tool_parser=parser), AnswerOptions(chat=True, tools=True)
-        )
+        one = ChatParser(AnswerFormat("think", tool_parser=parser), AnswerOptions(chat=True, tools=True))
         events = [event for piece in pieces for event in one.feed(piece)] + one.flush()
         read.append("".join(event.text for event in events if isinstance(event, ContentDelta)))
     if read[0] != read[1]:

@@ -49,7 +49,11 @@ def test_the_template_s_own_refusal_reaches_the_client(gemma3: ChatTokenizer) ->
 
 
 def test_a_template_that_fails_is_a_client_error(qwen3: ChatTokenizer) -> None:
-    for template in ("{{ messages[0].content + 1 }}", "{{ messages[0].nothing.at_all }}", "{{ 1 // 0 }}"):
+    endless = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"
+    nested = "{% for a in 'x' %}" * 25 + "{% endfor %}" * 25
+    large = "{{ 'x' * 1000000000000000 }}"
+    wrong = ("{{ messages[0].content + 1 }}", "{{ messages[0].nothing.at_all }}", "{{ 1 // 0 }}")
+    for template in (*wrong, "{{ x", "{{ range(10000000) }}", "{{ ''.__class__.mro() }}", endless, nested, large):
         with pytest.raises(RequestError, match="chat template cannot render") as error:
             qwen3.render(HELLO, template=template)
         assert len(error.value.message) < 400
@@ -80,6 +84,14 @@ def test_no_chat_template(qwen3: ChatTokenizer) -> None:
 def test_named_templates_mean_the_default_one(qwen3: ChatTokenizer) -> None:
     named = with_template(qwen3, {"default": "D {{ messages[0].content }}", "rag": "R"})
     assert named.render([{"role": "user", "content": "x"}]) == "D x"
+
+
+def test_a_template_of_the_server_s_own(qwen3_tokenizer_dir: Path, tmp_path: Path) -> None:
+    own = ChatTokenizer.load(qwen3_tokenizer_dir, "<{{ messages[0].content }}>")
+    assert (own.template, own.replaces_template) == ("<{{ messages[0].content }}>", True)
+    assert own.render(HELLO) == "<你好，你是谁？>"
+    with pytest.raises(ValueError, match=r"chat template: cannot read '/nowhere\.jinja': No such file"):
+        ChatTokenizer.load(qwen3_tokenizer_dir, "/nowhere.jinja")
 
 
 def test_loading_names_the_path(tmp_path: Path) -> None:

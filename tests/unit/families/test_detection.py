@@ -61,6 +61,13 @@ def test_a_styler_by_name() -> None:
     assert all(family.styler.name == name for name, family in FAMILIES.items())
 
 
+def test_an_unknown_parser() -> None:
+    with pytest.raises(ValueError, match=r"unknown tool-call parser 'none'; known: auto, .*hermes"):
+        find_styler(checkpoint("qwen3"), tool_parser="none")
+    with pytest.raises(ValueError, match=r"unknown reasoning parser 'none'; known: auto, .*deepseek_r1"):
+        find_styler(checkpoint("qwen3"), reasoning_parser="none")
+
+
 def test_the_vision_part_names_styler_and_system_prompt(tmp_path: Path) -> None:
     (tmp_path / "vision").mkdir()
     (tmp_path / "vision" / "config.json").write_text(

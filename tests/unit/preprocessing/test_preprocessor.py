@@ -12,7 +12,7 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
-from families.parsers import starts_in_reasoning
+from families.parsers import AnswerFormat, starts_in_reasoning
 from postprocessing.postprocessor import Postprocessor
 from preprocessing.engine_traits import TRTLLM, engine_traits
 from preprocessing.preprocessor import Preprocessor, media_options
@@ -197,6 +197,36 @@ def test_the_option_to_describe_tools_reaches_both_steps(toolless: Path) -> None
         else:
             assert refusal(model, asked_for_tools()).param == "tools"
         assert answer(model, asked_for_tools(tool_choice="required"))["out_guide_type"] == ["structural_tag"]
+
+
+def test_templates_and_parsers_reach_both_steps(toolless: Path) -> None:
+    (toolless / "own.jinja").write_text("{{ tools }}{{ messages[0].content }}", encoding="utf-8")
+    options = {
+        "chat_template": str(toolless / "own.jinja"),
+        "tool_call_parser": "llama3_json",
+        "reasoning_parser": "qwen3",
+    }
+    model = loaded(toolless, **options)
+    postprocessor = Postprocessor.load(ModelParameters("m", {"model_path": str(toolless), **options}))
+    postprocessor.close()
+    expected = AnswerFormat(("<think>", "</think>"), False, True, "llama3_json")
+    assert model._builder.answer_format == postprocessor._answers._format == expected
+    assert model._builder.tokenizer.template == "{{ tools }}{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize("name", ["chat_template", "tool_call_parser", "reasoning_parser"])
+def test_a_wrong_template_or_parser_is_named(toolless: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="'no such'"):
+        loaded(toolless, **{name: "no such"})
+    with pytest.raises(ValueError, match="'no such'"):
+        Postprocessor.load(ModelParameters("m", {"model_path": str(toolless), name: "no such"}))
+
+
+def test_a_request_s_template_needs_the_operator(toolless: Path) -> None:
+    chat = {"messages": [{"role": "user", "content": "Hello"}], "chat_template": "<eos>"}
+    request = ModelRequest(messages=[json.dumps(chat).encode()], max_tokens=9)
+    assert refusal(loaded(toolless), request).param == "chat_template"
+    assert answer(loaded(toolless, trust_request_chat_template="true"), request)["input_lengths"] == [1]
 
 
 def test_forced_calls_on_an_engine_without_structural_tags(toolless: Path) -> None:

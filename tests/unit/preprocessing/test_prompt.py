@@ -102,6 +102,48 @@ def test_images_need_a_model_that_takes_them(qwen3: PromptBuilder) -> None:
     assert (error.message, error.param) == ("the served model takes no images", "messages")
 
 
+@pytest.fixture(scope="module")
+def trusting(qwen3_tokenizer: ChatTokenizer) -> PromptBuilder:
+    checkpoint = qwen3_checkpoint(IM_END)
+    return PromptBuilder(checkpoint, qwen3_tokenizer, find_styler(checkpoint), 4096, trust_chat_template=True)
+
+
+class TestTemplateOfTheRequest:
+    TEMPLATE = "<|im_start|>{% for m in messages %}[{{ m.content }}]{% endfor %}{{ tools | length }}<think>"
+
+    def test_only_of_trusted_clients(self, qwen3: PromptBuilder) -> None:
+        error = refused(qwen3, messages=chat(chat_template=self.TEMPLATE))
+        assert (error.kind, error.param) == ("invalid_request", "chat_template")
+        assert "--trust-request-chat-template" in error.message
+
+    def test_the_prompt_and_its_markup(self, trusting: PromptBuilder) -> None:
+        """The template's tokens are tokens, those that a message spells are text; the answer's format stays."""
+        tools = [{"type": "function", "function": {"name": "f"}}]
+        messages = [{"role": "user", "content": "<|im_end|>"}]
+        built = trusting.build(PromptRequest(messages=chat(messages, tools=tools, chat_template=self.TEMPLATE)))
+        text = trusting.tokenizer.backend.decode(built.input_ids, skip_special_tokens=False)
+        assert text == "<|im_start|>[<|im_end|>]1<think>"
+        assert built.input_ids[0] == IM_END - 1 and IM_END not in built.input_ids
+        assert built.reasoning_open is True
+
+    @pytest.mark.parametrize(
+        ("template", "message"),
+        [
+            ("{{ raise_exception('Not so.') }}", "refuses this chat: Not so."),
+            ("{{ messages[0].nothing.at_all }}", "cannot render"),
+            ("{% if %}", "cannot render"),
+        ],
+    )
+    def test_its_errors_are_the_client_s(self, trusting: PromptBuilder, template: str, message: str) -> None:
+        error = refused(trusting, messages=chat(chat_template=template))
+        assert (error.kind, error.param) == ("invalid_request", "chat_template")
+        assert message in error.message
+
+    def test_other_errors_keep_their_field(self, trusting: PromptBuilder) -> None:
+        fields = {"chat_template": "x", "chat_template_kwargs": {"chat_template": "y"}}
+        assert refused(trusting, messages=chat(**fields)).param == "chat_template_kwargs"
+
+
 class TestLength:
     def test_max_tokens(self, qwen3: PromptBuilder) -> None:
         assert qwen3.build(PromptRequest(messages=chat(), max_tokens=7)).request_output_len == 7

@@ -34,7 +34,7 @@ def test_defaults() -> None:
 
 
 def test_null_is_the_same_as_absent() -> None:
-    fields = ["tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "enable_thinking"]
+    fields = ["tools", "tool_choice", "parallel_tool_calls", "chat_template", "chat_template_kwargs", "enable_thinking"]
     fields += ["response_format", "structured_outputs", "add_generation_prompt", "continue_final_message"]
     assert parse(**dict.fromkeys(fields)) == parse()
 
@@ -283,3 +283,9 @@ def test_any_json_is_a_request_or_a_request_error(body: dict[str, Any], messages
             assert len(error.message) < 300
         else:
             assert all(isinstance(message["content"], str) for message in chat.messages)
+
+
+def test_a_template_of_the_request() -> None:
+    assert parse(chat_template="{{ x }}").chat_template == "{{ x }}"
+    for template in ("", "x" * 65_537, 5):
+        assert refused(chat_template=template).param == "chat_template"

@@ -160,6 +160,7 @@ class TestBoth:
         assert styler.render(tokenizer, chat([user("a")])) == "a"
         assert styler.reasoning_tags(tokenizer) is None
         assert not styler.renders_tools(tokenizer)
+        assert styler.render(tiny(), chat([user("b")], chat_template="{{ messages[0].content }}")) == "b"
 
     def test_what_switches_thinking(self, styler: Styler) -> None:
         def thinks(**kwargs: Any) -> bool:

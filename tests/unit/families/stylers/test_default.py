@@ -48,6 +48,13 @@ class TestDefault:
         styler = find_styler(checkpoint("mistral"), template_defaults={"enable_thinking": False})
         assert styler.answer_format(tiny(template=always)) == AnswerFormat(THINK, True, True, "hermes")
 
+    def test_the_operator_s_choice_of_parsers(self) -> None:
+        tokenizer = tiny(template="{{ tools }}<tool_call>")
+        styler = find_styler(checkpoint("mistral"), tool_parser="llama3_json", reasoning_parser="deepseek_r1")
+        assert styler.answer_format(tokenizer) == AnswerFormat(THINK, False, True, "llama3_json")
+        auto = find_styler(checkpoint("mistral"), tool_parser="auto", reasoning_parser="auto")
+        assert auto.answer_format(tokenizer) == AnswerFormat(tool_parser="hermes")
+
     def test_a_token_ends_turns_only_where_the_template_writes_it(self) -> None:
         assert self.styler.stop_ids(tiny("<|im_end|>", template="x")) == ()
         tokenizer = tiny("<|im_end|>", "<end_of_turn>", template="x<end_of_turn>")

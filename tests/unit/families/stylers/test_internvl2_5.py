@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
+from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from families.parsers import AnswerFormat
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
@@ -34,6 +35,12 @@ class TestInternVL:
         assert prompt == (
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n你好，你是谁？<|im_end|>\n<|im_start|>assistant\nA"
         )
+
+    def test_other_templates_write_everything_themselves(self) -> None:
+        own = "<s>{{ messages[0].content }}"
+        with_own = ChatTokenizer(tiny(bos="<s>")._tokenizer, own)
+        assert self.styler.render(with_own, chat(HELLO)) == "<s>你好，你是谁？"
+        assert self.styler.render(tiny(bos="<s>"), chat(HELLO, chat_template=own)) == "<s>你好，你是谁？"
 
     def test_tool_history(self) -> None:
         prompt = self.styler.render(tiny(), chat(dialogue(json.dumps)))

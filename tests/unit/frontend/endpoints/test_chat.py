@@ -389,6 +389,24 @@ async def test_tool_choice_is_sent(served: Serving, choice: object, wanted: str 
     assert call.messages.get("tool_choice") == choice
 
 
+async def test_a_template_of_the_request(served: Serving) -> None:
+    fields = {"chat_template": "{{ messages[0].content }}"}
+    for path in (CHAT, "/tokenize"):
+        error = (await served.http.post(path, json=HELLO | fields)).json()["error"]
+        assert (error["param"], error["type"]) == ("chat_template", "invalid_request_error")
+        assert "--trust-request-chat-template" in error["message"]
+    assert not served.triton.calls
+    async with serving(trust_request_chat_template=True) as trusting:
+        for path in (CHAT, "/tokenize"):
+            assert (await trusting.http.post(path, json=HELLO | fields)).status_code == 200
+            long = await trusting.http.post(path, json=HELLO | {"chat_template": "x" * 65_537})
+            assert long.json()["error"]["param"] == "chat_template"
+        assert [call.messages["chat_template"] for call in trusting.triton.calls] == [fields["chat_template"]] * 2
+        for path, body in (("/v1/responses", {"input": "Hi"}), ("/v1/completions", {"prompt": "Hi"})):
+            refused = await trusting.http.post(path, json=body | fields)
+            assert refused.json()["error"]["param"] == "chat_template"
+
+
 @pytest.mark.parametrize("mode", ["auto", "required"])
 async def test_allowed_tools(served: Serving, mode: str) -> None:
     allowed = [{"type": "function", "function": {"name": "get_postcode"}}]

@@ -65,6 +65,7 @@ CHAT: dict[str, tuple[Any, set[str]]] = COMMON | {
         "none",
         {"messages.reasoning_effort", "messages.enable_thinking", "parameter enable_thinking"},
     ),
+    "chat_template": ("{{ x }}", {"messages.chat_template"}),
     "chat_template_kwargs": ({"x": 1}, {"messages.chat_template_kwargs"}),
     "add_generation_prompt": (True, {"messages.add_generation_prompt"}),
     "continue_final_message": (True, {"messages.continue_final_message"}),
@@ -96,7 +97,7 @@ NEEDS: dict[str, dict[str, Any]] = {
 class FakeService:
     """Accepts every request."""
 
-    settings = Settings()
+    settings = Settings(trust_request_chat_template=True)
 
     def model_name(self, name: str | None) -> str:
         return name or "qwen"

@@ -295,6 +295,22 @@ def test_a_hub_id_is_looked_up_in_the_cache_only(monkeypatch, tmp_path: Path) ->
     )
 
 
+def test_template_and_parsers(model: Path) -> None:
+    (model / "own.jinja").write_text("{{ messages }}", encoding="utf-8")
+
+    def found(*line: str) -> dict[str, tuple[str, str]]:
+        options = parse_options([*FREE_PORTS, str(model), *line], "doctor")
+        return {each.subject: (each.verdict, each.text) for each in findings(options)}
+
+    plain, own = found(), found("--chat-template", str(model / "own.jinja"), "--tool-call-parser", "hermes")
+    assert plain["chat template"] == plain["tool parser"] == plain["reasoning"] == ("ok", "as the checkpoint says")
+    assert own["chat template"] == ("ok", str(model / "own.jinja"))
+    assert own["tool parser"] == ("ok", "hermes")
+    assert found("--chat-template", "{{ x }}")["chat template"] == ("ok", "7 characters given as text")
+    wrong = problems(str(model), "--chat-template", "/nowhere.jinja", "--reasoning-parser", "hm")
+    assert [re.sub(":.*", "", each) for each in wrong] == ["error chat template", "error reasoning"]
+
+
 def test_a_bad_setting_is_named(model: Path) -> None:
     (found,) = problems(str(model), "--max-in-flight", "none")
     assert "TRITON_CHAT_MAX_IN_FLIGHT='none'" in found

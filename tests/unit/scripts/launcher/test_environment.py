@@ -57,6 +57,13 @@ def test_the_plan_of_the_vision_tower_is_found_from_another_folder(tmp_path: Pat
     assert environment["TRITON_CHAT_VIT_ENGINE"] == f"{tmp_path}/vision/model.plan"
 
 
+def test_a_chat_template_is_found_from_another_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given, expected in (("own.jinja", f"{tmp_path}/own.jinja"), ("{{ x }}/y", "{{ x }}/y"), ("a\nb", "a\nb")):
+        environment = triton_environment(NO_GPU | {"TRITON_CHAT_CHAT_TEMPLATE": given}, LaunchOptions(), EMBEDDED)
+        assert environment["TRITON_CHAT_CHAT_TEMPLATE"] == expected
+
+
 def test_the_frontend_gets_its_settings() -> None:
     options = LaunchOptions(host="0.0.0.0", triton_host="0.0.0.0", served_model_name=("a", "b"), max_model_len=512)
     environment = stack_environment(NO_GPU, options, MODEL, PORTS)

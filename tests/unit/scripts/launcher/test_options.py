@@ -90,6 +90,10 @@ def test_engine_options(line: str, expected: dict[str, Any]) -> None:
         ("--api-key a --api-key b", {"TRITON_CHAT_API_KEY": "a,b"}),
         ("--max-in-flight 8", {"TRITON_CHAT_MAX_IN_FLIGHT": "8"}),
         ("--inline-reasoning", {"TRITON_CHAT_INLINE_REASONING": "true"}),
+        ("--tool-call-parser hermes", {"TRITON_CHAT_TOOL_CALL_PARSER": "hermes"}),
+        ("--reasoning-parser=qwen3", {"TRITON_CHAT_REASONING_PARSER": "qwen3"}),
+        ("--chat-template '{{ x,y }}'", {"TRITON_CHAT_CHAT_TEMPLATE": "{{ x,y }}"}),
+        ("--trust-request-chat-template", {"TRITON_CHAT_TRUST_REQUEST_CHAT_TEMPLATE": "true"}),
         ("--no-enable-thinking", {"TRITON_CHAT_ENABLE_THINKING": "false"}),
         # Text stays text: a key of digits is not a number.
         ("--api-key 0123", {"TRITON_CHAT_API_KEY": "0123"}),
@@ -102,9 +106,9 @@ def test_settings_of_the_frontend_go_to_the_frontend(line: str, expected: dict[s
 
 
 def test_flags_that_stylers_make_unnecessary_are_noted_and_dropped() -> None:
-    options = parse_options(["m", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"])
-    assert options.engine == {}
-    assert [note.split(" ")[0] for note in options.notes] == ["--enable-auto-tool-choice", "--tool-call-parser"]
+    options = parse_options(["m", "--enable-auto-tool-choice", "--dtype", "half"])
+    assert options.engine == {"dtype": "half"}
+    assert [note.split(" ")[0] for note in options.notes] == ["--enable-auto-tool-choice"]
 
 
 @pytest.mark.parametrize("suffix", ["json", "yaml"])

@@ -30,6 +30,23 @@ def make_stack(tmp_path: Path, behaviour: str, *more: str) -> tuple[Stack, io.St
     return Stack(arguments, environment=environment, console=Console(file=screen)), screen
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("--chat-template", "/nowhere.jinja"), "--chat-template: chat template: cannot read '/nowhere.jinja'"),
+        (("--chat-template", "{% if %}"), "--chat-template: .* is not valid Jinja: line 1: "),
+        (
+            ("--tool-call-parser", "hermit"),
+            "--tool-call-parser: unknown tool call parser 'hermit'; known: auto, .*hermes",
+        ),
+        (("--reasoning-parser", "hm"), "--reasoning-parser: unknown reasoning parser 'hm'; known: auto, .*qwen3"),
+    ],
+)
+def test_a_wrong_template_or_parser_stops_the_start(tmp_path: Path, line: tuple[str, ...], message: str) -> None:
+    with pytest.raises(LaunchError, match=message):
+        make_stack(tmp_path, "refuse", *line)
+
+
 def test_an_unknown_engine_option_is_named(tmp_path: Path) -> None:
     stack, _ = make_stack(tmp_path, "refuse", "--tensor-paralel-size", "2")
     with pytest.raises(LaunchError, match="The engine has no option 'tensor_paralel_size'") as failure, stack:
