@@ -52,6 +52,7 @@ class DeepSeekV32Styler(DSMLStyler):
 
     name = "deepseek_v32"
     calls_element = "function_calls"
+    tools = "deepseek_v32"
     thinks = False
 
     def describe(self, tools: tuple[Tool, ...]) -> str:

@@ -68,6 +68,7 @@ class DeepSeekV4Styler(DSMLStyler):
 
     name = "deepseek_v4"
     calls_element = "tool_calls"
+    tools = "deepseek_v4"
     thinks = True
     # Effort -> the text at the beginning of the prompt.
     efforts: ClassVar[Mapping[str, str]] = {"low": "", "high": _ABSOLUTE_MAXIMUM, "max": _BEYOND_MAXIMUM}
@@ -76,7 +77,7 @@ class DeepSeekV4Styler(DSMLStyler):
         return _TOOLS + functions(tools) + _TOOLS_END
 
     def preface(self, chat: ChatRequest) -> str:
-        return self.efforts[_EFFORTS.get(str(self.template_kwargs(chat).get("reasoning_effort")), "high")]
+        return self.efforts[_EFFORTS.get(str(chat.effort or self.template_defaults.get("reasoning_effort")), "high")]
 
     def keeps_reasoning(self, chat: ChatRequest) -> bool:
         return bool(chat.tools) or self.template_kwargs(chat).get("drop_thinking") is False

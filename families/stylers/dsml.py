@@ -14,12 +14,13 @@ from common.chat.messages import Message
 from common.chat.request import ChatRequest
 from common.chat.tools import Tool
 from common.tokenizer import ChatTokenizer
-from families.stylers.base import THINK_TAGS, Styler
+from families.parsers import REASONING_FORMATS
+from families.stylers.base import Styler
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
 DSML = "｜DSML｜"
-THINK, END_THINK = THINK_TAGS
+THINK, END_THINK = REASONING_FORMATS["think"].open, REASONING_FORMATS["think"].close
 
 
 class DSMLStyler(Styler):
@@ -28,6 +29,8 @@ class DSMLStyler(Styler):
     turn_ends = (EOS,)
     # The name of the element around calls.
     calls_element: ClassVar[str]
+    # The key in families.parsers.TOOL_FORMATS of its calls.
+    tools: ClassVar[str]
     # Whether the model thinks unless the request says otherwise.
     thinks: ClassVar[bool]
 
@@ -47,17 +50,11 @@ class DSMLStyler(Styler):
         """Whether the reasoning of all turns is in the prompt, not only that after the last user turn."""
         return False
 
-    def thinking(self, chat: ChatRequest) -> bool:
-        """Whether the model thinks; as in vLLM, an effort turns it on and `none` turns it off."""
-        kwargs = self.template_kwargs(chat)
-        effort = kwargs.get("reasoning_effort")
-        if effort == "none":
-            return False
-        switches = [kwargs[name] for name in ("thinking", "enable_thinking") if kwargs.get(name) is not None]
-        return any(switches) if switches else self.thinks or effort is not None
+    def reasoning(self, tokenizer: ChatTokenizer) -> str | None:
+        return "think" if tokenizer.template is None else super().reasoning(tokenizer)
 
-    def reasoning_tags(self, tokenizer: ChatTokenizer) -> tuple[str, str] | None:
-        return THINK_TAGS if tokenizer.template is None else super().reasoning_tags(tokenizer)
+    def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
+        return self.tools if tokenizer.template is None else super().tool_parser(tokenizer)
 
     def renders_tools(self, tokenizer: ChatTokenizer) -> bool:
         return tokenizer.template is None or super().renders_tools(tokenizer)
@@ -65,7 +62,8 @@ class DSMLStyler(Styler):
     def _render(self, tokenizer: ChatTokenizer, chat: ChatRequest) -> str:
         if tokenizer.template is not None or chat.chat_template is not None:
             return super()._render(tokenizer, chat)
-        thinking, keep = self.thinking(chat), self.keeps_reasoning(chat)
+        asked = self.thinking(chat)
+        thinking, keep = self.thinks if asked is None else asked, self.keeps_reasoning(chat)
         turns = self.turns(self._with_tools(chat))
         last_user = max((at for at, turn in enumerate(turns) if turn["role"] == "user"), default=-1)
         written = [BOS, self.preface(chat) if thinking else ""]
@@ -82,8 +80,8 @@ class DSMLStyler(Styler):
                 written.append(THINK if thinking and (keep or at >= last_user) else END_THINK)
         return "".join(written)
 
-    def _generation_prompt(self, tokenizer: ChatTokenizer, kwargs: Mapping[str, Any]) -> str:
-        return self._render(tokenizer, ChatRequest([{"role": "user", "content": "?"}], template_kwargs=kwargs)).rstrip()
+    def _generation_prompt(self, tokenizer: ChatTokenizer, thinking: bool | None) -> str:
+        return self._render(tokenizer, ChatRequest([{"role": "user", "content": "?"}], thinking=thinking)).rstrip()
 
     def _with_tools(self, chat: ChatRequest) -> list[Message]:
         """The messages with the tools at the end of the first system message, which is created if there is none."""

@@ -209,7 +209,7 @@ def test_templates_and_parsers_reach_both_steps(toolless: Path) -> None:
     model = loaded(toolless, **options)
     postprocessor = Postprocessor.load(ModelParameters("m", {"model_path": str(toolless), **options}))
     postprocessor.close()
-    expected = AnswerFormat(("<think>", "</think>"), False, True, "llama3_json")
+    expected = AnswerFormat("think", False, True, "llama3_json")
     assert model._builder.answer_format == postprocessor._answers._format == expected
     assert model._builder.tokenizer.template == "{{ tools }}{{ messages[0].content }}"
 

@@ -8,7 +8,6 @@ import pytest
 from families.detection import find_styler
 from families.parsers import AnswerFormat
 from families.stylers.base import Styler
-from tests.support.answers import THINK
 from tests.support.chats import call, chat, checkpoint, tiny
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -158,7 +157,7 @@ class TestBoth:
     def test_a_template_comes_first(self, styler: Styler) -> None:
         tokenizer = tiny(template="{{ messages[0].content }}")
         assert styler.render(tokenizer, chat([user("a")])) == "a"
-        assert styler.reasoning_tags(tokenizer) is None
+        assert styler.reasoning(tokenizer) is None
         assert not styler.renders_tools(tokenizer)
         assert styler.render(tiny(), chat([user("b")], chat_template="{{ messages[0].content }}")) == "b"
 
@@ -176,8 +175,8 @@ class TestBoth:
 
 
 def test_answers() -> None:
-    assert V32.answer_format(tiny()) == AnswerFormat(THINK, True, False, V32.tool_parser(tiny()))
-    assert V4.answer_format(tiny()) == AnswerFormat(THINK, True, True, V4.tool_parser(tiny()))
+    assert V32.answer_format(tiny()) == AnswerFormat("think", True, False, "deepseek_v32")
+    assert V4.answer_format(tiny()) == AnswerFormat("think", True, True, "deepseek_v4")
     off = find_styler(checkpoint("deepseek_v4"), template_defaults={"enable_thinking": False})
     assert off.answer_format(tiny()).thinking_default is False
     on = find_styler(checkpoint("deepseek_v32"), template_defaults={"enable_thinking": True})

@@ -162,7 +162,7 @@ async def test_tokenize_a_chat(served: Serving) -> None:
     response = await served.http.post("/tokenize", json={"messages": messages, "enable_thinking": False})
     assert response.status_code == 200
     sent = served.triton.calls[0].messages
-    assert sent == {"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}
+    assert sent == {"messages": messages, "enable_thinking": False}
 
 
 async def test_tokenize_a_chat_with_an_image(served: Serving) -> None:

@@ -50,7 +50,7 @@ CHAT: dict[str, tuple[Any, set[str]]] = COMMON | {
     "max_completion_tokens": (3, {"max_tokens"}),
     "logprobs": (True, {"return_log_probs", "parameter logprobs"}),
     "top_logprobs": (2, {"parameter top_logprobs"}),
-    "tools": ([TOOL], {"messages.tools", "parameter tools"}),
+    "tools": ([TOOL], {"messages.tools", "parameter tools", "parameter text_arguments"}),
     "tool_choice": ("required", {"messages.tool_choice", "parameter tool_choice"}),
     "parallel_tool_calls": (False, {"messages.parallel_tool_calls"}),
     "response_format": ({"type": "json_object"}, {"messages.response_format"}),

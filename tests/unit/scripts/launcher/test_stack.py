@@ -37,7 +37,7 @@ def make_stack(tmp_path: Path, behaviour: str, *more: str) -> tuple[Stack, io.St
         (("--chat-template", "{% if %}"), "--chat-template: .* is not valid Jinja: line 1: "),
         (
             ("--tool-call-parser", "hermit"),
-            "--tool-call-parser: unknown tool call parser 'hermit'; known: auto, .*hermes",
+            "--tool-call-parser: unknown tool-call parser 'hermit'; known: auto, .*hermes",
         ),
         (("--reasoning-parser", "hm"), "--reasoning-parser: unknown reasoning parser 'hm'; known: auto, .*qwen3"),
     ],
