@@ -10,6 +10,7 @@ from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest
+from tests.support.chats import with_template
 
 MAX_MODEL_LEN = 64
 IM_END, ENDOFTEXT = 151645, 151643
@@ -70,6 +71,24 @@ def test_prompt_tokens_of_the_published_dialogues(qwen3: PromptBuilder, gemma3: 
     assert len(qwen3.build(PromptRequest(messages=chat())).input_ids) == 13
     assert len(qwen3.build(PromptRequest(messages=chat(enable_thinking=False))).input_ids) == 17
     assert len(gemma3.build(PromptRequest(messages=chat())).input_ids) == 14
+
+
+def test_the_prompt_says_whether_the_answer_starts_in_reasoning(qwen3_tokenizer: ChatTokenizer) -> None:
+    """A model whose switch has another name, and is off by default."""
+    template = "{{ messages[0].content }}{{ '<think>' if thinking else '</think>' }}"
+    checkpoint = qwen3_checkpoint(IM_END)
+    builder = PromptBuilder(checkpoint, with_template(qwen3_tokenizer, template), find_styler(checkpoint))
+    assert (builder.answer_format.reasoning_starts_open, builder.answer_format.thinking_default) == (True, False)
+    for fields, starts in (
+        ({}, False),
+        ({"enable_thinking": True}, True),
+        ({"reasoning_effort": "low"}, True),
+        ({"chat_template_kwargs": {"thinking": True}}, True),
+        ({"chat_template_kwargs": {"thinking": False}, "enable_thinking": True}, False),
+    ):
+        built = builder.build(PromptRequest(messages=chat(**fields, response_format={"type": "json_object"})))
+        assert built.reasoning_open is starts
+        assert built.guide_type == ("structural_tag" if starts else "json")
 
 
 def test_one_bos_for_chat_and_text(gemma3: PromptBuilder) -> None:
