@@ -68,6 +68,27 @@ def check(client: OpenAI, folder: Path, question: str, dtype: torch.dtype) -> No
     assert text == tokenizer.decode(visible)
 
 
+def check_reasoning_budget(client: OpenAI) -> None:
+    """The engine closes the reasoning after the budget, and what constrains the answer holds from there on."""
+    for budget in (0, 5):
+        fields = {"thinking_token_budget": budget, "skip_special_tokens": False}
+        answer = client.completions.create(
+            model="", prompt="<think>", temperature=0, max_tokens=12, logprobs=0, extra_body=fields
+        )
+        assert answer.choices[0].logprobs.tokens.index("</think>") == budget
+    begun = [{"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "<think>\n"}]
+    fields = {
+        "thinking_token_budget": 8,
+        "continue_final_message": True,
+        "structured_outputs": {"choice": ["yes", "no"]},
+    }
+    message = (
+        client.chat.completions.create(model="", messages=begun, max_tokens=40, extra_body=fields).choices[0].message
+    )
+    assert message.content in ("yes", "no")
+    assert message.reasoning_content
+
+
 @pytest.mark.parametrize("question", CLEAR)
 def test_the_default_model(client, smollm2_dir, question):
     check(client, smollm2_dir, question, torch.bfloat16)
@@ -89,3 +110,5 @@ def test_every_family(tiny):
     client, folder = tiny
     for question in QUESTIONS:
         check(client, folder, question, torch.float32)
+    if folder.name.startswith("qwen3"):
+        check_reasoning_budget(client)

@@ -210,7 +210,7 @@ FIELDS = words(
     "repetition_penalty min_tokens ignore_eos bad_words stop_token_ids skip_special_tokens priority stream stream_options "
     "response_format structured_outputs guided_json guided_regex guided_choice guided_grammar max_tokens logprobs "
     "top_logprobs tools tool_choice parallel_tool_calls separate_reasoning echo chat_template_kwargs enable_thinking "
-    "reasoning_effort prompt input instructions tokens text reasoning metadata best_of functions suffix audio include "
+    "reasoning_effort thinking thinking_token_budget prompt input instructions tokens text reasoning metadata best_of functions suffix audio include "
     "max_output_tokens verbosity"
 )
 PATHS = (CHAT, "/v1/completions", "/v1/responses", "/tokenize", "/detokenize")
