@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
-from families.history import BLOCKS, HistoryForm, fit_history, history_form
+from families.history import BLOCKS, HistoryForm, _fit, fit_history, history_form
 from families.stylers.default import DefaultStyler
 from tests.support.chats import call, chat, tiny, tool
 from tests.support.templates import NAMES, published
@@ -192,6 +194,49 @@ def test_a_chat_without_earlier_turns_stays() -> None:
 
 def test_a_template_that_iterates_over_tools_in_every_chat() -> None:
     assert render("{% for t in tools %}t{% endfor %}{{ messages[0].content }}", [USER]) == "Which?"
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Turns with calls and their results in any order, some left out, some without ids."""
+    messages: list[dict[str, Any]] = [USER]
+    for _ in range(draw(st.integers(1, 3))):
+        ids = draw(st.lists(st.sampled_from(["a", "abcdef123", *IDS]), unique=True, max_size=3))
+        given = draw(st.booleans())
+        calls = [{**call(one, f"f_{one}", {"x": one}), **({} if given else {"id": None})} for one in ids]
+        messages.append(answer(content=draw(st.sampled_from(["", "text"])), **({"tool_calls": calls} if calls else {})))
+        answered = draw(st.permutations(ids)) if given else ids
+        for one in answered[: draw(st.integers(0, 3))]:
+            messages.append({"role": "tool", "content": f"result {one}", **({"tool_call_id": one} if given else {})})
+    return messages
+
+
+@given(
+    conversations(), st.booleans(), st.booleans(), st.sampled_from(["own", "required", "nine", "kimi"]), st.booleans()
+)
+def test_nothing_of_a_conversation_is_lost(
+    messages: list[dict[str, Any]], several: bool, text: bool, ids: Any, both: bool
+) -> None:
+    form = HistoryForm(several_calls=several, arguments="text" if text else "object", ids=ids, reasoning_or_text=both)
+    normal = chat(messages).messages
+    before = json.dumps(normal)
+    fitted = _fit(normal, form)
+    assert json.dumps(normal) == before, "changed in place"
+    names = [one["function"]["name"] for turn in fitted for one in turn.get("tool_calls", ())]
+    assert names == [one["function"]["name"] for turn in normal for one in turn.get("tool_calls", ())]
+    results = [turn["content"] for turn in fitted if turn["role"] == "tool"]
+    assert sorted(results) == sorted(turn["content"] for turn in normal if turn["role"] == "tool")
+    assert "".join(turn["content"] for turn in fitted if turn["role"] == "assistant") == "".join(
+        turn["content"] for turn in normal if turn["role"] == "assistant"
+    )
+    calls: dict[str, str] = {}
+    for turn in fitted:
+        assert several or len(turn.get("tool_calls", ())) <= 1
+        calls |= {one["id"]: one["function"]["name"] for one in turn.get("tool_calls", ()) if "id" in one}
+        if turn["role"] == "tool" and "tool_call_id" in turn:
+            assert calls[turn["tool_call_id"]] == turn["content"].replace("result ", "f_")
+    if ids == "nine":
+        assert all(re.fullmatch("[a-zA-Z0-9]{9}", one) for one in calls)
 
 
 ARGUMENTS = [
