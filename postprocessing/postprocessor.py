@@ -11,6 +11,7 @@ from common.logs import about
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from families.parsers import AnswerFormat
+from families.recognition import recognise
 from postprocessing import engine
 from postprocessing.answers import Answers
 from postprocessing.streams import StreamKey
@@ -50,7 +51,10 @@ class Postprocessor:
             **parameters.given("describe_tools"),
         )
         end_ids = frozenset((*checkpoint.end_ids, *styler.stop_ids(tokenizer)))
-        return cls(tokenizer.backend, styler.answer_format(tokenizer), end_ids)
+        answer_format = styler.answer_format(tokenizer)
+        for warning in recognise(styler, tokenizer, answer_format).warnings:  # Here, as there is only one instance.
+            log.warning(warning)
+        return cls(tokenizer.backend, answer_format, end_ids)
 
     def close(self) -> None:
         """Stop publishing metrics."""

@@ -85,7 +85,7 @@ class Styler:
 
         The client's own variables win.
         """
-        source = chat.chat_template or self._template(tokenizer) or tokenizer.template or ""
+        source = chat.chat_template or self.source(tokenizer)
         thinking, messages = self.thinking(chat), self.arrange(chat)
         switches = template_switches(tokenizer, source, thinking, chat.effort)
         kwargs = {**self.template_kwargs(chat), **switches, **chat.template_kwargs}
@@ -133,20 +133,24 @@ class Styler:
         """Jinja source to use instead of the checkpoint's chat template, or None."""
         return None
 
+    def source(self, tokenizer: ChatTokenizer) -> str:
+        """The Jinja source in use: the server's own, the family's or the checkpoint's; "" if there is none."""
+        return self._template(tokenizer) or tokenizer.template or ""
+
     def reasoning(self, tokenizer: ChatTokenizer) -> str | None:
         """The key in families.parsers.REASONING_FORMATS of how the family reasons, or None; by default by the rules."""
         return self._detected(tokenizer).reasoning
 
     def renders_tools(self, tokenizer: ChatTokenizer) -> bool:
         """Whether the prompt has tools in a form of the family's own, by default if its template reads `tools`."""
-        return "tools" in (self._template(tokenizer) or tokenizer.template or "")
+        return "tools" in self.source(tokenizer)
 
     def tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
         """The key in families.parsers.TOOL_FORMATS of how the family calls tools; None if it is not known."""
         return self._detected(tokenizer).tools
 
     def _detected(self, tokenizer: ChatTokenizer) -> Formats:
-        return detect_formats(self._template(tokenizer) or tokenizer.template or "")
+        return detect_formats(self.source(tokenizer))
 
     def _template(self, tokenizer: ChatTokenizer) -> str | None:
         """As `template`, unless the server has a template of its own."""

@@ -19,6 +19,6 @@ class DefaultStyler(Styler):
 
     def stop_ids(self, tokenizer: ChatTokenizer) -> tuple[int, ...]:
         # A token of the vocabulary may be unused: it ends turns only if the template writes it.
-        source = self._template(tokenizer) or tokenizer.template or ""
+        source = self.source(tokenizer)
         ids = (tokenizer.token_id(token) for token in self.turn_ends if token in source)
         return tuple(item for item in ids if item is not None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from scripts.cli.machine import machine_findings
-from scripts.cli.model_files import format_findings, model_findings
+from scripts.cli.model_files import model_findings
 from scripts.cli.software import software_findings
 from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.shared.findings import Finding, rendered
@@ -38,4 +38,3 @@ def findings(options: LaunchOptions) -> Iterator[Finding]:
     yield from software_findings(options, os.environ)
     yield from machine_findings(options, os.environ)
     yield from model_findings(options, os.environ)
-    yield from format_findings(options, os.environ)

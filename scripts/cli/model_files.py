@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doctor's checks of the model: whether the checkpoint is complete and fits into memory."""
+"""The doctor's checks of the model: whether the checkpoint is complete, how it is read, and whether it fits."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.chat.template import is_text
+from common.checkpoint import Checkpoint
+from common.errors import RequestError
 from preprocessing.engine_traits import TRTLLM
 from scripts.cache import MARKER, cache_dir
 from scripts.launcher.checks import FORMATS, check_memory, format_problem, format_value
@@ -16,17 +19,22 @@ from scripts.launcher.trtllm_config import engine_name
 from scripts.shared.findings import Finding, check_result
 from scripts.shared.weights import weights_problem
 
+if TYPE_CHECKING:
+    from families.recognition import Recognition
+
 # Files in vision/ that the runtimes other than torch read.
 _RUNTIME_FILES = {
     "onnxruntime": ("model.onnx", "`triton-chat build vit` writes it"),
     "tensorrt": ("model.plan", "`triton-chat build vit --plan` writes it"),
 }
 
-_SUBJECTS = {"chat_template": "chat template", "tool_call_parser": "tool parser", "reasoning_parser": "reasoning"}
+_SUBJECTS = {"chat_template": "chat template", "tool_call_parser": "tool calls", "reasoning_parser": "reasoning"}
 
 
 def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Check the model: all of a folder, but of a model that `serve` would fetch first only that."""
+    problems = list(_option_problems(options, environment))
+    yield from problems
     folder = Path(options.model).expanduser()
     if not folder.is_dir():
         prepared = PREPARED.get(options.model)
@@ -46,6 +54,8 @@ def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> It
         yield Finding("model", "error", str(error))
         return
     yield Finding("model", "ok", f"{folder}: {model.checkpoint.model_type}")
+    if not problems:
+        yield from _formats(model.checkpoint, options, {**environment, **options.settings})
     # An engine of TensorRT-LLM contains the weights.
     built = engine_name(options, environment) == TRTLLM
     if not built:
@@ -57,18 +67,51 @@ def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> It
         )
 
 
-def format_findings(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Check the options that replace the checkpoint's chat template and the family's parsers."""
-    environment = {**environment, **options.settings}
+def _option_problems(options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """What is wrong with the options that replace the checkpoint's chat template and the family's parsers."""
     for name in FORMATS:
-        value = format_value(name, environment)
-        if value is None:
-            shown = "as the checkpoint says"
-        elif is_text(value):
-            shown = f"{len(value)} characters given as text"
-        else:
-            shown = value
-        yield check_result(_SUBJECTS[name], format_problem(name, environment), shown)
+        if problem := format_problem(name, {**environment, **options.settings}):
+            yield Finding(_SUBJECTS[name], "error", problem)
+
+
+def _formats(checkpoint: Checkpoint, options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """How prompts are written and answers read, and what decided it."""
+    template = format_value("chat_template", environment)
+    if template is not None:
+        yield Finding(
+            "chat template", "ok", f"{len(template)} characters given as text" if is_text(template) else template
+        )
+    try:
+        found = _recognise(checkpoint, template, options.styler or environment.get("TRITON_CHAT_STYLER"), environment)
+    except ImportError as error:
+        yield Finding("family", "warning", f"it takes the package {error.name} to tell")
+        return
+    except (ValueError, RequestError) as error:
+        yield Finding("tokenizer", "error", str(error))
+        return
+    yield Finding("family", "ok", found.family)
+    yield Finding("reasoning", "ok", found.reasoning)
+    yield Finding("tool calls", "ok", found.tools)
+    for warning in found.warnings:
+        yield Finding("formats", "warning", warning)
+
+
+def _recognise(
+    checkpoint: Checkpoint, template: str | None, name: str | None, environment: Mapping[str, str]
+) -> "Recognition":
+    # Imported here because they import transformers, which takes seconds and may be missing.
+    from common.tokenizer import ChatTokenizer
+    from families.detection import find_styler
+    from families.recognition import recognise
+
+    tokenizer = ChatTokenizer.load(checkpoint.path, template)
+    styler = find_styler(
+        checkpoint,
+        name,
+        tool_parser=format_value("tool_call_parser", environment),
+        reasoning_parser=format_value("reasoning_parser", environment),
+    )
+    return recognise(styler, tokenizer, styler.answer_format(tokenizer), styler_given=bool(name))
 
 
 def _hub(model: str) -> Finding:

@@ -24,6 +24,7 @@ from scripts.launcher import FREE_PORTS
 from scripts.launcher.options import parse_options
 from scripts.setup import interpreter
 from scripts.shared.findings import Finding
+from tests.support.chats import tiny
 from tests.support.vision_towers import write_internvit
 
 ROOT = Path(__file__).parents[4]
@@ -173,7 +174,7 @@ def model(tmp_path: Path) -> Path:
 def checkpoint(folder: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "tokenizer.json").write_text("{}")
+    tiny(template="{{ messages }}")._tokenizer.save_pretrained(folder)
     save_file({"w": np.zeros((8, 8), np.float32)}, folder / "model.safetensors")
     return folder
 
@@ -295,20 +296,36 @@ def test_a_hub_id_is_looked_up_in_the_cache_only(monkeypatch, tmp_path: Path) ->
     )
 
 
-def test_template_and_parsers(model: Path) -> None:
-    (model / "own.jinja").write_text("{{ messages }}", encoding="utf-8")
+def test_how_a_model_is_read(model: Path) -> None:
+    (model / "own.jinja").write_text("<tool_call> {{ tools }} </think>", encoding="utf-8")
 
     def found(*line: str) -> dict[str, tuple[str, str]]:
         options = parse_options([*FREE_PORTS, str(model), *line], "doctor")
         return {each.subject: (each.verdict, each.text) for each in findings(options)}
 
-    plain, own = found(), found("--chat-template", str(model / "own.jinja"), "--tool-call-parser", "hermes")
-    assert plain["chat template"] == plain["tool parser"] == plain["reasoning"] == ("ok", "as the checkpoint says")
+    plain = found()
+    assert "chat template" not in plain
+    assert plain["family"] == ("ok", "unknown to the rules; styler default, by config.json")
+    assert plain["reasoning"] == ("ok", "none, by the chat template")
+    assert plain["tool calls"] == ("ok", "hermes, because the chat template knows no tools")
+    own = found("--chat-template", str(model / "own.jinja"), "--tool-call-parser", "glm47", "--styler", "llama3")
     assert own["chat template"] == ("ok", str(model / "own.jinja"))
-    assert own["tool parser"] == ("ok", "hermes")
-    assert found("--chat-template", "{{ x }}")["chat template"] == ("ok", "7 characters given as text")
+    assert own["family"] == ("ok", "unknown to the rules; styler llama3, by --styler")
+    assert own["reasoning"] == ("ok", "think, by the chat template")
+    assert own["tool calls"] == ("ok", "glm45, by --tool-call-parser")
+    text = found("--chat-template", "{{ tools }}")
+    assert text["chat template"] == ("ok", "11 characters given as text")
+    assert text["tool calls"] == ("ok", "none, by the chat template")
+    assert text["formats"][0] == "warning"
+    assert "--tool-call-parser" in text["formats"][1]
     wrong = problems(str(model), "--chat-template", "/nowhere.jinja", "--reasoning-parser", "hm")
     assert [re.sub(":.*", "", each) for each in wrong] == ["error chat template", "error reasoning"]
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_named(model: Path) -> None:
+    (model / "tokenizer.json").write_text("{")
+    (found,) = problems(str(model))
+    assert found.startswith("error tokenizer: tokenizer: cannot load")
 
 
 def test_a_bad_setting_is_named(model: Path) -> None:
