@@ -84,7 +84,18 @@ def _read(name: str, value: Any, default: Any) -> Any:
     # bool is a subclass of int, but `top_logprobs: true` is a mistake of the caller.
     if type(value) is not expected:
         raise RequestError(f"parameter '{name}' must be {expected.__name__}, not {type(value).__name__}", param=name)
+    if name == "text_arguments":
+        _check_text_arguments(value)
     return value
+
+
+def _check_text_arguments(value: str) -> None:
+    try:
+        decoded = json.loads(value) if value else {}
+    except ValueError:
+        decoded = None
+    if not isinstance(decoded, dict) or not all(isinstance(names, list) for names in decoded.values()):
+        raise RequestError("parameter 'text_arguments' must be a JSON object of arrays", param="text_arguments")
 
 
 def _read_stop(value: Any) -> tuple[str, ...]:

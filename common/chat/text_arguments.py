@@ -30,27 +30,43 @@ def _names(schema: Any) -> list[str]:
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
     if not isinstance(properties, Mapping):
         return []
-    return [name for name, one in properties.items() if _types(one, schema, 0) in ({"string"}, {"string", "null"})]
+    types = _Types(schema)
+    return [name for name, one in properties.items() if types.of(one) in ({"string"}, {"string", "null"})]
 
 
-def _types(schema: Any, root: Mapping[str, Any], depth: int) -> set[str]:
-    """The JSON types that a schema names; empty if it does not say."""
-    if not isinstance(schema, Mapping) or depth > _DEEPEST:
-        return set()
-    if isinstance(schema.get("$ref"), str):
-        return _types(_target(schema["$ref"], root), root, depth + 1)
-    if "const" in schema:
-        return {_type(schema["const"])}
-    if isinstance(schema.get("enum"), list):
-        return {_type(value) for value in schema["enum"]}
-    for key in ("anyOf", "oneOf"):
-        if isinstance(schema.get(key), list):
-            found = [_types(one, root, depth + 1) for one in schema[key]]
-            return set().union(*found) if all(found) else set()
-    given = schema.get("type")
-    if isinstance(given, list):
-        return {one for one in given if isinstance(one, str)}
-    return {given} if isinstance(given, str) else set()
+class _Types:
+    """The JSON types that the parts of a schema name. Each part is looked at once, however often it is referred to."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._known: dict[int, frozenset[str]] = {}
+
+    def of(self, schema: Any, depth: int = 0) -> frozenset[str]:
+        """The types of one part; empty if it does not say."""
+        if not isinstance(schema, Mapping) or depth > _DEEPEST:
+            return frozenset()
+        if id(schema) not in self._known:
+            self._known[id(schema)] = frozenset()  # A part that refers to itself says nothing by that.
+            self._known[id(schema)] = self._read(schema, depth + 1)
+        return self._known[id(schema)]
+
+    def _read(self, schema: Mapping[str, Any], depth: int) -> frozenset[str]:
+        if isinstance(schema.get("$ref"), str):
+            return self.of(_target(schema["$ref"], self._root), depth)
+        if "const" in schema:
+            return frozenset({_type(schema["const"])})
+        if isinstance(schema.get("enum"), list):
+            return frozenset(_type(value) for value in schema["enum"])
+        given = schema.get("type")
+        if isinstance(given, list):
+            return frozenset(one for one in given if isinstance(one, str))
+        if isinstance(given, str):
+            return frozenset({given})
+        for key in ("anyOf", "oneOf"):
+            if isinstance(schema.get(key), list):
+                found = [self.of(one, depth) for one in schema[key]]
+                return frozenset().union(*found) if all(found) else frozenset()
+        return frozenset()
 
 
 def _type(value: Any) -> str:
