@@ -20,6 +20,9 @@ from families.parsers.formats import (
 from families.parsers.harmony import HarmonyParser
 from families.parsers.reasoning import ReasoningParser
 
+# Of an answer: what looked like calls inside the reasoning and was none is read again, which must not add up.
+_MOST_REFUSALS = 20
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
@@ -97,6 +100,7 @@ class ChatParser:
             )
             self._drop(reasoning.dropped)
         self._trial: _Trial | None = None
+        self._refusals = 0
         self.markers = _kept(reasoning, markup)
 
     @property
@@ -188,8 +192,11 @@ class ChatParser:
 
     def _refuse(self, trial: "_Trial", events: list[Event]) -> str:
         """Go on with the reasoning; returns the text after the marker, to be read again."""
+        self._refusals += 1
         if isinstance(self._reasoning, ReasoningParser):
             events += self._pass_on(self._reasoning.write(trial.marker))
+            if self._refusals == _MOST_REFUSALS:
+                self._reasoning.ignore_interrupts()
         return "".join(trial.text)[len(trial.marker) :]
 
 

@@ -23,6 +23,8 @@ CHANNEL, MESSAGE, START, CONSTRAIN = "<|channel|>", "<|message|>", "<|start|>", 
 ENDS = ("<|end|>", "<|return|>", "<|call|>")
 MARKERS = (CHANNEL, MESSAGE, START, CONSTRAIN, *ENDS)
 
+# Of a header; a longer one is the text of a message whose marker is missing.
+_LONGEST_HEADER = 512
 _RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.-]+)")
 _RECIPIENT_START = "to="
 _CHANNEL_NAME = re.compile(r"\s*(\w+)")
@@ -39,10 +41,11 @@ class HarmonyParser:
         self._tools = tools
         self._scanner = MarkerScanner(*MARKERS)
         self._write: Callable[[str], Event] = ReasoningDelta if starts_open else ContentDelta
-        self._header: list[str] | None = None  # the header being read
+        self._header: str | None = None  # the header being read
         # The prompt ends in the header of a message, which may go on with a recipient, or in a message to be continued.
+        # Text after the end of a message is taken in the same way.
         self._lead: str | None = None if starts_open else ""
-        self._recipient = ""
+        self._ended = False  # a message has ended
         self._calls = 0
         self._written = False  # content of an earlier message
         self._separate = False
@@ -68,9 +71,10 @@ class HarmonyParser:
         events: list[Event] = []
         if rest := self._scanner.flush():
             self._text(rest, events)
-        if self._lead:
-            rest, self._lead = self._lead, None
-            events.append(self._write(rest))
+        if self._lead and (self._lead.strip() or not self._ended):
+            self._write_body(self._lead, events)
+        elif self._header and self._header.lstrip().startswith(_RECIPIENT_START):
+            self._write_body(self._header, events)  # Text that only begins as the rest of the prompt's header would.
         self._end_call(events)
         return events
 
@@ -82,10 +86,17 @@ class HarmonyParser:
                 return
             text, self._lead = self._lead, None
             if lead == _RECIPIENT_START:
-                self._header = []
+                self._header = ""
         if self._header is not None:
-            self._header.append(text)
+            self._header += text
+            if len(self._header) > _LONGEST_HEADER:
+                text, self._header = self._header, None
+                self._begin_content()
+                self._write_body(text, events)
             return
+        self._write_body(text, events)
+
+    def _write_body(self, text: str, events: list[Event]) -> None:
         if self._write is ContentDelta:
             # A preamble and the final answer are two texts.
             if self._separate:
@@ -96,19 +107,25 @@ class HarmonyParser:
         events.append(self._write(text))
 
     def _marker(self, marker: str, events: list[Event]) -> None:
+        if self._lead and self._lead.strip():
+            self._write_body(self._lead, events)
         self._lead = None
         if marker == MESSAGE:
-            self._begin("".join(self._header or ()), events)
-        elif marker == CONSTRAIN and self._header is not None:
-            self._header.append(" ")
+            self._begin(self._header or "", events)
+        elif marker == CONSTRAIN:
+            self._header = None if self._header is None else self._header + " "
         elif marker == CHANNEL and self._header is not None:
-            self._header.append(marker)
+            self._header += marker
         else:
             self._end_call(events)
-            self._header = [marker] if marker == CHANNEL else []
+            self._header = {CHANNEL: marker, START: ""}.get(marker)
+            if self._header is None:
+                self._begin_content()
+                self._lead, self._ended = "", True
 
     def _begin(self, header: str, events: list[Event]) -> None:
         """Begin the body of a message."""
+        self._end_call(events)
         self._header = None
         _, _, channel = header.rpartition(CHANNEL)
         found = _CHANNEL_NAME.match(channel)
@@ -122,8 +139,11 @@ class HarmonyParser:
         elif found and found[1] == "analysis":
             self._write = ReasoningDelta
         else:
-            self._write = ContentDelta
-            self._separate = self._written
+            self._begin_content()
+
+    def _begin_content(self) -> None:
+        self._write = ContentDelta
+        self._separate = self._written
 
     def _end_call(self, events: list[Event]) -> None:
         if self._empty_call:

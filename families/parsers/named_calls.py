@@ -13,7 +13,7 @@ from families.parsers.events import Event, ToolArgumentsDelta, ToolCallStart, ne
 from families.parsers.json_structure import JsonStructure
 
 # Of the text between a tag and what must follow it; a longer one is no markup.
-_LONGEST_HEADER = 512
+_LONGEST = 512
 # Between a name and JSON arguments there may be the fence of a code block.
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _BEFORE_JSON = re.compile(r"[\s`]*(?:json)?\s*")
@@ -88,6 +88,7 @@ class NamedCallsParser:
 
     Markup without a function's name stays in the content. A call that has begun cannot be revoked: JSON that becomes
     invalid is passed on up to the call's end. A closing tag in a value is the value's end only if more markup follows.
+    Text in a call that is no part of its arguments is content.
     """
 
     def __init__(self, form: NamedCalls, text_arguments: TextArguments) -> None:
@@ -98,7 +99,9 @@ class NamedCallsParser:
         self._in_section = False
         self._step: Callable[[str, list[Event]], str] = self._outside
         self._held = ""
+        self._stray = False  # text has been written since the last tag
         self._calls = 0
+        self._ids: set[str] = set()
         self._name = ""
         self._json = JsonStructure()
         self._value: _Value | None = None
@@ -121,13 +124,16 @@ class NamedCallsParser:
             self._send(self._held + rest if (self._held + rest).strip(" \n`") else "", events)
         elif self._step == self._broken:
             self._send(rest, events)
-        elif self._step == self._cdata and self._value:
-            self._send(self._value.feed(self._held), events)
-        elif self._step in (self._in_value, self._after_value) and self._value:
-            # The value may be cut: nothing says that it is whole.
-            self._send(self._value.feed("" if self._step == self._after_value else rest), events)
-            if self._step == self._after_value:
-                self._send(self._value.finish(), events)
+        elif self._step == self._key:
+            key = (self._held + rest).lstrip()
+            if self._parameters.begin.endswith('"'):
+                key, _, _ = key.partition('"')
+            self._send(self._before_key() + quoted(key)[:-1] if key else "", events)
+        elif self._step == self._after_value and self._value:
+            self._send(self._value.finish(), events)
+        elif self._step in (self._cdata, self._in_value) and self._value:
+            self._send(self._value.feed(self._held + rest), events)
+            self._send(self._value.cut(), events)
         elif self._step == self._outside:
             self._write_text(rest, events)
         return events + self._content.flush()
@@ -138,8 +144,7 @@ class NamedCallsParser:
         clear, tag, position = self._scanner.scan(text)
         self._write_text(clear, events)
         if tag == self._form.begin:
-            self._held = tag
-            self._go(self._header, *self._form.header_ends)
+            self._begin_header(tag)
         elif tag in self._form.opens:
             self._held = tag
             self._go(self._opened)
@@ -153,38 +158,55 @@ class NamedCallsParser:
         """After the opening tag of a section: the first call, or other text if it is none."""
         opening = next(tag for tag in sorted(self._form.opens, key=len, reverse=True) if self._held.startswith(tag))
         self._held += text
-        body = self._held[len(opening) :].lstrip()
         begin = self._form.begin
-        if body.startswith(begin):
-            self._held = self._held[: len(self._held) - len(body) + len(begin)]
-            self._go(self._header, *self._form.header_ends)
+        body = self._held[len(opening) :].lstrip()
+        space = len(self._held) - len(opening) - len(body)
+        if body.startswith(begin) and space <= _LONGEST:
+            self._begin_header(self._held[: len(opening) + space + len(begin)])
             return body[len(begin) :]
-        if begin.startswith(body) and len(self._held) < _LONGEST_HEADER:
+        if begin.startswith(body) and space <= _LONGEST:
             return ""
         return self._not_a_call(opening, self._held[len(opening) :], events)
+
+    def _begin_header(self, held: str) -> None:
+        self._held = held
+        self._go(self._header, *self._form.header_ends, self._form.begin)
 
     def _header(self, text: str, events: list[Event]) -> str:
         clear, tag, position = self._scanner.scan(text)
         self._held += clear
-        start = self._held.rfind(self._form.begin) + len(self._form.begin)
-        if not tag:
-            if len(self._held) - start <= _LONGEST_HEADER:
-                return ""
-        elif (found := self._form.header.fullmatch(self._held, start)) and self._may_call(found["name"]):
-            groups = found.groupdict()
-            self._name = groups["name"]
-            events.append(ToolCallStart(self._calls, groups.get("id") or new_call_id(), self._name))
-            self._calls += 1
-            self._arguments, self._held, self._in_section = 0, "", True
-            self._content.call()
-            if self._form.parameters:
-                self._go(self._between, self._form.parameters.begin, self._form.end, *self._form.closes)
-            else:
-                self._go(self._before_json, "{", self._form.end)
+        start = self._held.find(self._form.begin) + len(self._form.begin)
+        fits = len(self._held) - start <= _LONGEST
+        if not tag and fits:
+            return ""
+        if tag == self._form.begin and fits:
+            # What came before it is no call.
+            self._in_section = self._in_section or not self._held.startswith(tag)
+            self._write_text(self._held, events)
+            self._begin_header(tag)
+            return text[position:]
+        found = self._form.header.fullmatch(self._held, start) if tag and fits else None
+        if found and self._may_call(found["name"]):
+            self._begin_call(found.groupdict(), events)
             return (tag if tag in self._form.kept else "") + text[position:]
         first = next(tag for tag in (*self._form.opens, self._form.begin) if self._held.startswith(tag))
         rest = self._held[len(first) :] + (tag or self._scanner.flush())
         return self._not_a_call(first, rest, events) + text[position:]
+
+    def _begin_call(self, header: dict[str, str | None], events: list[Event]) -> None:
+        self._name = header["name"] or ""
+        call_id = header.get("id")
+        if not call_id or call_id in self._ids:
+            call_id = new_call_id()
+        self._ids.add(call_id)
+        events.append(ToolCallStart(self._calls, call_id, self._name))
+        self._calls += 1
+        self._arguments, self._held, self._in_section = 0, "", True
+        self._content.call()
+        if self._form.parameters:
+            self._go_between()
+        else:
+            self._go(self._before_json, "{", self._form.end)
 
     def _may_call(self, name: str) -> bool:
         """Whether a name can be a call's: without the section's tags only a function of the request, if it is known."""
@@ -203,13 +225,13 @@ class NamedCallsParser:
     def _before_json(self, text: str, events: list[Event]) -> str:
         clear, tag, position = self._scanner.scan(text)
         self._held += clear
-        if not tag:
+        if not tag and len(self._held) <= _LONGEST:
             return ""
         head, self._held = self._held, ""
-        if not _BEFORE_JSON.fullmatch(head):
-            self._send(head, events)
+        if len(head) > _LONGEST or not _BEFORE_JSON.fullmatch(head):
+            rest = head + (tag or self._scanner.flush())
             self._go(self._broken, self._form.end or self._form.begin)
-            return tag + text[position:]
+            return rest + text[position:]
         if tag == self._form.end:
             self._send("{}", events)
             self._go(self._outside)
@@ -224,7 +246,7 @@ class NamedCallsParser:
         if self._json.broken:
             self._go(self._broken, self._form.end or self._form.begin)
         elif self._json.complete and self._form.end:
-            self._go(self._after_json, self._form.end, self._form.begin, *self._form.opens, *self._form.closes)
+            self._go(self._after_json, *self._ends)
         elif self._json.complete:
             self._go(self._outside)
         return text[position:]
@@ -232,8 +254,7 @@ class NamedCallsParser:
     def _after_json(self, text: str, events: list[Event]) -> str:
         """Look for the end of a call whose arguments are complete; what comes instead is no part of them."""
         clear, tag, position = self._scanner.scan(text)
-        if clear.strip(" \t\r\n`}"):
-            self._write_text(clear, events)
+        self._write_stray(clear, events, " \t\r\n`}")
         if not tag:
             return ""
         self._go(self._outside)
@@ -250,15 +271,17 @@ class NamedCallsParser:
 
     # Arguments as parameters.
 
+    def _go_between(self) -> None:
+        self._go(self._between, self._parameters.begin, *self._ends)
+
     def _between(self, text: str, events: list[Event]) -> str:
         clear, tag, position = self._scanner.scan(text)
-        if clear.strip():
-            self._write_text(clear, events)
+        self._write_stray(clear, events)
         if not tag:
             return ""
         rest = text[position:]
-        if self._form.parameters and tag == self._form.parameters.begin:
-            self._go(self._key, self._form.parameters.header_end)
+        if tag == self._parameters.begin:
+            self._go(self._key, self._parameters.header_end)
             return rest
         self._send("}" if self._arguments else "{}", events)
         self._go(self._outside)
@@ -267,12 +290,19 @@ class NamedCallsParser:
     def _key(self, text: str, events: list[Event]) -> str:
         clear, tag, position = self._scanner.scan(text)
         self._held += clear
-        if not tag:
-            return ""
         markup = self._parameters
+        fits = len(self._held) <= _LONGEST
+        if not tag and fits:
+            return ""
         header, self._held = self._held, ""
-        if (whole := f"{markup.begin}{header}{tag}") in (self._form.end, *self._form.closes):
-            self._go(self._between, self._form.end, *self._form.closes)  # A tag that begins as a parameter's.
+        if not fits:
+            rest = header + (tag or self._scanner.flush())
+            self._write_text(markup.begin, events)
+            self._go_between()
+            return rest + text[position:]
+        whole = f"{markup.begin}{header}{tag}"
+        if whole.startswith(self._ends):  # A tag that begins as a parameter's.
+            self._go(self._between, *self._ends)
             return whole + text[position:]
         found = markup.header.fullmatch(header)
         groups = found.groupdict() if found else {"key": header.strip()}
@@ -281,7 +311,7 @@ class NamedCallsParser:
             key = html.unescape(key)
         known = self._text_arguments.get(self._name, frozenset())
         self._value = _Value(markup, as_text=key in known if kind is None else kind in ("true", "string"))
-        self._send(f"{', ' if self._arguments else '{'}{quoted(key)}: ", events)
+        self._send(f"{self._before_key()}{quoted(key)}: ", events)
         self._arguments += 1
         if markup.value_begin:
             self._held = key
@@ -290,10 +320,12 @@ class NamedCallsParser:
             self._begin_value(key)
         return text[position:]
 
+    def _before_key(self) -> str:
+        return ", " if self._arguments else "{"
+
     def _before_value(self, text: str, events: list[Event]) -> str:
         clear, tag, position = self._scanner.scan(text)
-        if clear.strip():
-            self._write_text(clear, events)
+        self._write_stray(clear, events)
         if tag:
             key, self._held = self._held, ""
             self._begin_value(key)
@@ -311,10 +343,11 @@ class NamedCallsParser:
         """Decide by its beginning where a value ends: at the tag, or after the end of its section of character data."""
         self._held += text
         start = self._held.lstrip()
-        if start != _CDATA and _CDATA.startswith(start[: len(_CDATA)]) and len(start) < len(_CDATA):
-            return ""
-        if start.startswith(_CDATA):
-            self._value_end = _CDATA_END + self._value_end
+        if len(self._held) - len(start) <= _LONGEST:
+            if len(start) < len(_CDATA) and _CDATA.startswith(start):
+                return ""
+            if start.startswith(_CDATA):
+                self._value_end = _CDATA_END + self._value_end
         held, self._held = self._held, ""
         self._go(self._in_value, self._value_end)
         return held
@@ -337,18 +370,24 @@ class NamedCallsParser:
         self._held += text
         rest = self._held[len(end) :]
         body = rest.lstrip()
-        follow = (self._parameters.begin, self._form.end, *self._form.closes)
-        if not body.startswith(follow):
-            if any(tag.startswith(body) for tag in follow) and len(self._held) < _LONGEST_HEADER:
-                return ""
+        follow = (self._parameters.begin, *self._ends)
+        near = len(rest) - len(body) <= _LONGEST
+        if near and not body.startswith(follow) and any(tag.startswith(body) for tag in follow):
+            return ""
+        self._held = ""
+        if not near or not body.startswith(follow):
             self._send(self._value.feed(end), events)
             self._step = self._in_value
             return rest
         self._send(self._value.finish(), events)
         self._value = None
-        self._go(self._between, self._parameters.begin, self._form.end, *self._form.closes)
-        self._held = ""
+        self._go_between()
         return body
+
+    @property
+    def _ends(self) -> tuple[str, ...]:
+        """The tags after a call; the next call may begin before the end of this one, which is missing then."""
+        return (self._form.end, *self._form.closes, self._form.begin, *self._form.opens)
 
     @property
     def _parameters(self) -> Parameters:
@@ -359,6 +398,7 @@ class NamedCallsParser:
     def _go(self, step: Callable[[str, list[Event]], str], *tags: str) -> None:
         """Read on with a step that looks for tags, by default those outside calls."""
         self._step = step
+        self._stray = False
         form = self._form
         outside = (*form.triggers, form.begin, *form.closes) if self._in_section else form.triggers
         self._scanner = MarkerScanner(*(filter(None, tags) if tags else outside))
@@ -366,6 +406,12 @@ class NamedCallsParser:
     def _write_text(self, text: str, events: list[Event]) -> None:
         if text:
             events += self._content.text(text)
+
+    def _write_stray(self, text: str, events: list[Event], skipped: str | None = None) -> None:
+        """Write text between two tags without what belongs to the markup at its beginning, by default whitespace."""
+        text = text if self._stray else text.lstrip(skipped)
+        self._stray = self._stray or bool(text)
+        self._write_text(text, events)
 
     def _send(self, arguments: str, events: list[Event]) -> None:
         if arguments:
@@ -403,6 +449,16 @@ class _Value:
         if self._markup.trim and text.endswith("\n"):
             text, self._line_end = text[:-1], "\n"
         return written + quoted(text)[1:-1]
+
+    def cut(self) -> str:
+        """The JSON text that is missing of a value whose end is missing; it is not closed."""
+        value = "".join(self._pieces).lstrip()
+        if self._markup.cdata and value.startswith(_CDATA):
+            return quoted(value.removeprefix(_CDATA))[:-1]
+        if not value or value[0] in "{[":
+            return value
+        read = quoted(value) if self._as_text else self._markup.read(value)
+        return read[:-1] if read.startswith('"') else read
 
     def finish(self) -> str:
         """The JSON text that is missing at the end of the value."""

@@ -61,6 +61,10 @@ class ReasoningParser:
         found, self._interruption = self._interruption, None
         return found
 
+    def ignore_interrupts(self) -> None:
+        """Take the texts `interrupts` for reasoning from here on; only directly after `take_interruption`."""
+        self._close = MarkerScanner(self._close_tag)
+
     def write(self, text: str) -> list[Event]:
         """The events of a text that is reasoning, whatever it holds."""
         events: list[Event] = []

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Damaged answers of every format: cut off, garbled, joined, with markup where none belongs."""
+
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from common.answer_options import AnswerOptions
+from common.chat.text_arguments import text_arguments
+from families.parsers import REASONING_FORMATS, TOOL_FORMATS, AnswerFormat, ChatParser, ToolCallStart
+from tests.support.answer_corpus import CORPUS, TOOLS
+from tests.support.answers import Answer, cut, gather, parse
+
+TEXTS = text_arguments(TOOLS)
+MARKERS = sorted(
+    {marker for form in TOOL_FORMATS.values() if form.markup for marker in form.markup.markers}
+    | {marker for form in REASONING_FORMATS.values() for marker in form.markers}
+)
+CHARACTERS = ["\n", " ", "\n\n", '"', "\\", "é", "\0", "🙂", *"{}[]<>=,:/`"]
+# Letters found nowhere else, to be found again in the fields.
+SENTINELS = "甲乙丙丁戊己庚辛"
+# Formats with text in their markup that no field has: ids and attributes that are not used, headers of messages.
+UNREAD = {"apriel", "cohere_command", "kimi_k3", "mistral", "openai"}
+ROUNDS = 40
+
+
+def damaged(name: str, chance: random.Random) -> str:
+    """An answer of a format with up to four faults."""
+    answers = [sample.answer for sample in CORPUS[name].samples]
+    own = list(AnswerFormat(CORPUS[name].reasoning, tool_parser=name).markers) or ["{"]
+    text = chance.choice(answers)
+    for _ in range(chance.randint(0, 4)):
+        start = chance.randint(0, len(text))
+        end = min(len(text), start + chance.choice([1, 2, 5, 20]))
+        marker = chance.choice(own)
+        match chance.randint(0, 8):
+            case 0:
+                text = text[:start] + text[end:]
+            case 1:
+                text = text[:end] + text[start:]
+            case 2:
+                text = text[:start]
+            case 3:
+                text = text[:start] + text[start:end][::-1] + text[end:]
+            case 4:
+                text = text[:start] + marker[: chance.randint(1, len(marker))] + text[start:]
+            case 5:
+                text += chance.choice(["", "\n", "text "]) + chance.choice(answers)
+            case 6:
+                text = text[:start] + chance.choice([marker, chance.choice(MARKERS)]) + text[start:]
+            case 7:
+                repeated = chance.choice([*CHARACTERS, "word ", marker]) * chance.choice([3, 50, 600])
+                text = text[:start] + repeated + text[start:]
+            case 8:
+                text = text[:start] + chance.choice(CHARACTERS) + text[start:]
+        text = text[:4_000]
+    return text
+
+
+def chat_parser(name: str, chance: random.Random) -> ChatParser:
+    options = AnswerOptions(
+        chat=True,
+        tools=True,
+        tool_choice=chance.choice(["auto", "auto", "auto", "required", "none"]),
+        text_arguments=chance.choice([TEXTS, TEXTS, ""]),
+        reasoning_open=chance.choice([None, True]),
+        inline_reasoning=chance.random() < 0.1,
+    )
+    return ChatParser(AnswerFormat(CORPUS[name].reasoning, tool_parser=name), options)
+
+
+def places(chance: random.Random, count: int) -> list[int]:
+    return [chance.randrange(10_000) for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_any_cut_of_a_damaged_answer_gives_the_whole(name: str) -> None:
+    for number in range(ROUNDS):
+        chance = random.Random(f"{name} {number}")
+        text, options = damaged(name, chance), chance.random()
+
+        def read(pieces: list[str], options: float = options) -> Answer:
+            return parse(chat_parser(name, random.Random(options)), pieces)
+
+        whole = read([text])
+        assert read(list(text)) == whole
+        assert read(cut(text, places(chance, 6))) == whole
+        if not CORPUS[name].exact_arguments:
+            for _, arguments in whole.calls[:-1]:
+                json.loads(arguments)
+
+
+@pytest.mark.parametrize("name", sorted(set(CORPUS) - UNREAD))
+def test_every_letter_of_a_damaged_answer_is_found_again(name: str) -> None:
+    for number in range(ROUNDS):
+        chance = random.Random(f"{name} {number}")
+        pieces = cut(damaged(name, chance), places(chance, len(SENTINELS)))
+        marked = "".join(piece + letter for piece, letter in zip(pieces, [*SENTINELS, ""], strict=False))
+        parser = chat_parser(name, chance)
+        events = parser.feed(marked) + parser.flush()
+        answer = gather(events)
+        # Families that name the function in a call's id have a letter there twice.
+        ids = "".join(event.id for event in events if isinstance(event, ToolCallStart))
+        fields = answer.content + answer.reasoning + "".join(part for call in answer.calls for part in call)
+        found, wanted = Counter(fields), Counter(marked)
+        for letter in SENTINELS:
+            assert found[letter] == wanted[letter] or letter in ids, marked
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_every_letter_of_text_is_found_again(name: str) -> None:
+    for sample in CORPUS[name].samples:
+        for field in {sample.content, sample.reasoning, "Paris"} - {""}:
+            if sample.answer.count(field) != 1:
+                continue
+            middle = len(field) // 2
+            marked = sample.answer.replace(field, field[:middle] + SENTINELS + field[middle:])
+            for end in range(marked.index(SENTINELS) + len(SENTINELS), len(marked) + 1):
+                options = AnswerOptions(chat=True, tools=True, text_arguments=TEXTS, reasoning_open=sample.open or None)
+                parser = ChatParser(AnswerFormat(CORPUS[name].reasoning, tool_parser=name), options)
+                answer = parse(parser, [marked[:end]])
+                fields = answer.content + answer.reasoning + "".join(part for call in answer.calls for part in call)
+                assert fields.count(SENTINELS) == 1, marked[:end]
+
+
+def read(name: str, text: str) -> Answer:
+    options = AnswerOptions(chat=True, tools=True, text_arguments=TEXTS)
+    return parse(ChatParser(AnswerFormat(CORPUS[name].reasoning, tool_parser=name), options), [text])
+
+
+KIMI_CALL = "<|tool_call_begin|>functions.now:0<|tool_call_argument_begin|>{}<|tool_call_end|>"
+KIMI_SECTION = f"<|tool_calls_section_begin|>{KIMI_CALL}<|tool_calls_section_end|>"
+NOW, PARIS = ["now", "{}"], ["get_weather", '{"city": "Paris"}']
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "answer"),
+    [
+        # Both calls have the model's id, which is unique in the answer.
+        ("kimi_k2", KIMI_SECTION * 2, Answer("", "", [NOW, NOW])),
+        # A call begins before the end of the one before it.
+        (
+            "qwen3_coder",
+            "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n"
+            "<tool_call>\n<function=now>\n</function>\n</tool_call>",
+            Answer("", "", [PARIS, NOW]),
+        ),
+        ("kimi_k2", f"<|tool_call_begin|>functions.now{KIMI_SECTION}", Answer("<|tool_call_begin|>functions.now", "", [NOW])),
+        (
+            "kimi_k2",
+            f"<|tool_calls_section_begin|><|tool_call_begin|>functions.no{KIMI_CALL}",
+            Answer("<|tool_calls_section_begin|><|tool_call_begin|>functions.no", "", [NOW]),
+        ),
+        # Text between the markup.
+        ("deepseek_v31", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>now<｜tool▁sep｜>{} } a } b", Answer("a } b", "", [NOW])),
+        # Values that are cut.
+        (
+            "qwen3_coder",
+            "<function=search>\n<parameter=filters>\n{'sizes': [4",
+            Answer("", "", [["search", "{\"filters\": {'sizes': [4"]]),
+        ),
+        (
+            "qwen3_coder",
+            "<function=configure>\n<parameter=mode>\nfast\n</parameter>\n<parameter=ti",
+            Answer("", "", [["configure", '{"mode": "fast", "ti']]),
+        ),
+        # Messages without their markers.
+        ("openai", "<|channel|>analysis<|message|>Hm.<|end|>Hello!", Answer("Hello!", "Hm.")),
+        ("openai", "to=5 is the answer", Answer("to=5 is the answer")),
+        ("openai", "<|start|>assistant " + "word " * 200, Answer("assistant " + "word " * 200)),
+    ],
+)  # fmt: skip
+def test_what_was_found(name: str, text: str, answer: Answer) -> None:
+    assert read(name, text) == answer
