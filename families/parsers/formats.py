@@ -148,6 +148,7 @@ _MISTRAL_NAMED = NamedCalls(
     ("[ARGS]", "{"),
     "",
     re.compile(r"\s*(?P<name>[\w.-]+)\s*(?:\[CALL_ID\]\s*(?P<id>\w+)\s*)?"),
+    inner=("[CALL_ID]",),
     kept=("{",),
 )
 
@@ -276,6 +277,7 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
             ("\n", "```"),
             "<｜tool▁call▁end｜>",
             re.compile(r"\s*(?:function)?\s*<｜tool▁sep｜>\s*(?P<name>[\w.-]+)\s*"),
+            inner=("<｜tool▁sep｜>",),
             kept=("```",),
             opens=_DEEPSEEK_CALLS[0],
             closes=_DEEPSEEK_CALLS[1],
@@ -329,6 +331,7 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
             ("<|tool_call:args|>",),
             "<|tool_call:end|>",
             re.compile(r"\s*(?P<id>[\w-]+)\s*<\|tool_call:name\|>\s*(?P<name>[\w.-]+)\s*"),
+            inner=("<|tool_call:name|>",),
         ),
         None,
     ),

@@ -50,6 +50,7 @@ class NamedCalls:
 
     header: matches the whole text between `begin` and the first of `header_ends`. Group `name` is the function; `id`,
     if there is one, the id that the family's template expects of the call in later turns.
+    inner: markup that `header` reads.
     header_ends: of these, the texts that also belong to what follows are read again (`kept`).
     end: "" if a call ends with its JSON.
     opens, closes: tags around all calls of an answer. bare: a call may stand without them, as some models forget them.
@@ -60,6 +61,7 @@ class NamedCalls:
     header_ends: tuple[str, ...]
     end: str
     header: re.Pattern[str] = re.compile(r"\s*(?P<name>[\w.-]+)\s*")
+    inner: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     opens: tuple[str, ...] = ()
     closes: tuple[str, ...] = ()
@@ -69,9 +71,10 @@ class NamedCalls:
     @property
     def markers(self) -> tuple[str, ...]:
         """All texts of the markup."""
-        inner = self.parameters
-        keys = (inner.begin, inner.header_end, inner.value_begin, inner.end) if inner else ()
-        return tuple(filter(None, (self.begin, *self.header_ends, self.end, *self.opens, *self.closes, *keys)))
+        one = self.parameters
+        keys = (one.begin, one.header_end, one.value_begin, one.end) if one else ()
+        calls = (self.begin, *self.inner, *self.header_ends, self.end)
+        return tuple(filter(None, (*calls, *self.opens, *self.closes, *keys)))
 
     @property
     def triggers(self) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ import httpx
 import pytest
 from openai import APIError, AsyncOpenAI, OpenAI
 
+from tests.support import family_dialogues
+from tests.support.family_dialogues import DIALOGUES, write_checkpoint
 from tests.support.scripted import ScriptedStack, scripted_stack
 
 WEATHER_TOOL = {
@@ -330,3 +332,45 @@ def test_gemma_requires_alternating_roles(gemma3):
     response = httpx.post(f"{gemma3.stack.url}/v1/chat/completions", json={"messages": two_users}, timeout=60)
     assert response.status_code == 400
     assert "alternate" in response.json()["error"]["message"]
+
+
+# The others are in tests/unit/test_family_dialogues.py: a stack serves one format, and takes long to start.
+@pytest.fixture(scope="module", params=["qwen3_coder"])
+def own_format(request, tmp_path_factory, qwen3_tokenizer_dir) -> Iterator[tuple[ScriptedStack, str]]:
+    checkpoint = write_checkpoint(DIALOGUES[request.param], qwen3_tokenizer_dir, tmp_path_factory.mktemp("checkpoint"))
+    with scripted_stack(request.param, checkpoint, tmp_path_factory.mktemp(request.param)) as running:
+        yield running, request.param
+
+
+def test_a_dialogue_with_special_tokens_and_typed_arguments(own_format, stream, sizes):
+    running, name = own_format
+    dialogue = DIALOGUES[name]
+    thought, second_thought = (
+        (family_dialogues.THOUGHT, family_dialogues.SECOND_THOUGHT) if dialogue.thinks else (None, None)
+    )
+    running.play(
+        {"contains": dialogue.spelled, "text": dialogue.answered, "sizes": sizes},
+        {"contains": family_dialogues.QUESTION, "text": dialogue.asked, "sizes": sizes},
+    )
+    client = OpenAI(base_url=f"{running.stack.url}/v1", api_key="unused", timeout=60, max_retries=0)
+    messages: list[dict] = [{"role": "user", "content": family_dialogues.QUESTION}]
+    first = ask(client, stream, messages=messages, tools=[family_dialogues.TOOL])
+    [choice] = first.choices
+    assert choice.finish_reason == "tool_calls"
+    assert not choice.message.content
+    assert getattr(choice.message, "reasoning_content", None) == thought
+    [call] = choice.message.tool_calls
+    assert call.function.name == family_dialogues.NAME
+    assert json.loads(call.function.arguments) == family_dialogues.ARGUMENTS
+    assert not dialogue.exact or call.function.arguments == family_dialogues.JSON_ARGUMENTS
+    assert dialogue.call_id in (None, call.id)
+    reasoning_tokens = first.usage.completion_tokens_details.reasoning_tokens
+    assert dialogue.thinks == (0 < reasoning_tokens < first.usage.completion_tokens)
+    messages += [
+        choice.message.model_dump(exclude_none=True, exclude={"parsed"}),
+        {"role": "tool", "tool_call_id": call.id, "content": family_dialogues.RESULT},
+    ]
+    [choice] = ask(client, stream, messages=messages, tools=[family_dialogues.TOOL]).choices
+    assert choice.finish_reason == "stop" and not choice.message.tool_calls
+    assert getattr(choice.message, "reasoning_content", None) == second_thought
+    assert choice.message.content == family_dialogues.ANSWER

@@ -3,6 +3,7 @@
 
 import json
 import random
+import re
 
 import pytest
 
@@ -53,6 +54,19 @@ def test_answers_are_read_in_every_cut(name: str, sample: Sample) -> None:
     places = random.Random(sample.answer)
     for _ in range(20):
         assert_reads(name, sample, cut(sample.answer, [places.randrange(10_000) for _ in range(6)]))
+
+
+# What families have as one special token, which the text only has if it is in a marker.
+TOKENS = re.compile(r"<[|｜][^<>|｜]+[|｜]?>|<[^<>|｜]+[|｜]>|\[/?[A-Z_]{4,}\]")
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_markers_hold_all_tokens_of_the_markup(name: str) -> None:
+    markers = AnswerFormat(CORPUS[name].reasoning, tool_parser=name).markers
+    for sample in CORPUS[name].samples:
+        fields = sample.content + sample.reasoning + "".join(arguments for _, arguments in sample.calls)
+        tokens = {token for token in TOKENS.findall(sample.answer) if token not in fields}
+        assert not {token for token in tokens if not any(token in marker for marker in markers)}
 
 
 def test_every_format_has_a_corpus() -> None:
