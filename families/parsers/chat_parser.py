@@ -22,6 +22,8 @@ from families.parsers.reasoning import ReasoningParser
 
 # Of an answer: what looked like calls inside the reasoning and was none is read again, which must not add up.
 _MOST_REFUSALS = 20
+# Characters that a trial reads before it is asked whether it has failed.
+_TRIAL_PIECE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +186,13 @@ class ChatParser:
         trial = self._trial
         if trial is None:
             return text
-        trial.feed(text)
-        if trial.failed:
-            self._trial = None
-            return self._refuse(trial, events)
+        # In pieces, as most trials fail at once and the text after them may hold many more beginnings of calls.
+        for start in range(0, len(text), _TRIAL_PIECE):
+            end = start + _TRIAL_PIECE
+            trial.feed(text[start:end])
+            if trial.failed:
+                self._trial = None
+                return self._refuse(trial, events) + text[end:]
         return ""
 
     def _refuse(self, trial: "_Trial", events: list[Event]) -> str:

@@ -10,7 +10,7 @@ from families.parsers.events import ToolCall
 QUOTE = '<|"|>'
 
 _NAME = re.compile(r"\s*call:\s*([\w.-]+)\s*(?=\{)")
-_KEY = re.compile(r"\s*([^:{}\[\],]+?)\s*:")
+_KEY = re.compile(r"([^:{}\[\],]+):")
 _BARE = re.compile(r"[^,{}\[\]]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WORDS = {"true": "true", "false": "false", "null": "null", "None": "null"}
@@ -71,7 +71,7 @@ def _object(text: str, position: int, depth: int) -> tuple[str, int]:
             found = _KEY.match(text, position)
             if not found:
                 raise ValueError("a key is missing")
-            key, position = found[1].strip('"'), found.end()
+            key, position = found[1].strip().strip('"'), found.end()
         value, position = _value(text, position, depth + 1)
         items.append(f"{quoted(key)}: {value}")
         position = _after_item(text, position, "}")

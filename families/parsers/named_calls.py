@@ -36,7 +36,7 @@ class Parameters:
     begin: str
     header_end: str
     end: str
-    header: re.Pattern[str] = re.compile(r"\s*(?P<key>[^<>]*?)\s*")
+    header: re.Pattern[str] = re.compile(r"\s*+(?P<key>[^<>]*)")
     value_begin: str = ""
     trim: bool = False
     entities: bool = False
@@ -309,7 +309,7 @@ class NamedCallsParser:
             return whole + text[position:]
         found = markup.header.fullmatch(header)
         groups = found.groupdict() if found else {"key": header.strip()}
-        key, kind = groups["key"], groups.get("text")
+        key, kind = groups["key"].rstrip(), groups.get("text")
         if markup.entities:
             key = html.unescape(key)
         known = self._text_arguments.get(self._name, frozenset())

@@ -3,6 +3,7 @@ import pytest
 
 from common.answer_options import AnswerOptions
 from families.parsers import TOOL_FORMATS, AnswerFormat, ChatParser
+from families.parsers.chat_parser import _Trial
 from tests.support.answers import THINK, Answer, parse
 
 CALL = '{"name": "f", "parameters": {"city":  "Boston, MA", "n": 1.50}}'
@@ -50,6 +51,30 @@ def test_a_call_ends_reasoning_that_the_model_does_not_close() -> None:
     other = call.replace('"f"', '"g"')
     assert chat(f"hm {other}", **known) == Answer("", f"hm {other}")
     assert chat("hm <tool_call> and <tool_call>", **known) == Answer("", "hm <tool_call> and <tool_call>")
+
+
+@pytest.mark.parametrize("cut", [1, 1000, 1_000_000])
+def test_reasoning_full_of_beginnings_of_calls_is_read_a_bounded_number_of_times(
+    cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+    feed = _Trial.feed
+
+    def count(trial: _Trial, text: str) -> None:
+        nonlocal read
+        read += len(text)
+        feed(trial, text)
+
+    monkeypatch.setattr(_Trial, "feed", count)
+    for name in ("hermes", "lfm2", "solar"):
+        markup = TOOL_FORMATS[name].markup
+        assert markup
+        text = "<think>" + markup.triggers[0] * 300
+        answer_format = AnswerFormat(THINK, tool_parser=name)
+        parser = ChatParser(answer_format, AnswerOptions(chat=True, tools=True, text_arguments='{"f": []}'))
+        read = 0
+        assert parse(parser, [text[at : at + cut] for at in range(0, len(text), cut)]) == Answer("", text[7:])
+        assert read < 60 * len(text)
 
 
 @pytest.mark.parametrize("name", sorted(TOOL_FORMATS))
