@@ -4,6 +4,7 @@
 import json
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from scripts.cli import build
 from scripts.engine_build.formats import BFLOAT16_GPUS, FORMATS
 from scripts.engine_build.presets import PRESETS
 from scripts.launcher.options import MODEL_SETTINGS, UNNEEDED, LaunchOptions
+from tests.support import format_tables
 from tests.support.doc_blocks import DOCS, FENCE, PAGES, ROOT, RUNNABLE, blocks, codes, prose, rows, section
 from tests.support.packages import PACKAGES
 
@@ -221,6 +223,12 @@ def test_the_families() -> None:
     for name, family in FAMILIES.items():
         for model_type in family.model_types:
             assert re.search(rf"\b{model_type}\b", table[name])
+
+
+@pytest.mark.parametrize("table", format_tables.TABLES, ids=lambda table: table.__name__)
+def test_the_formats_of_models(table: Callable[[], str]) -> None:
+    """`python -m tests.support.format_tables` prints what the page must have."""
+    assert f"\n\n{table()}\n" in (DOCS / "models.md").read_text(encoding="utf-8")
 
 
 def test_the_hooks_of_a_styler() -> None:
