@@ -89,7 +89,7 @@ def _read(name: str, value: Any, default: Any) -> Any:
     return value
 
 
-def _check_text_arguments(value: str) -> None:
+def _check_text_arguments(value: Any) -> None:
     try:
         decoded = json.loads(value) if value else {}
     except ValueError:

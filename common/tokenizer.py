@@ -2,6 +2,7 @@
 """A checkpoint's tokenizer: text to ids, and messages to text by the chat template."""
 
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -47,6 +48,9 @@ class ChatTokenizer:
         self.backend: tokenizers.Tokenizer = backend
         self.template: str | None = template or _template_text(tokenizer.chat_template)
         self.replaces_template = template is not None
+        described = getattr(tokenizer, "response_template", None)
+        # A description of the model's answers, for transformers; as JSON text.
+        self.response_template: str | None = json.dumps(described) if isinstance(described, dict) else None
 
     @classmethod
     def load(cls, path: str | Path, template: str | None = None) -> "ChatTokenizer":

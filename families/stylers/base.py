@@ -13,6 +13,7 @@ from families.formats import Formats, detect_formats
 from families.history import fit_history
 from families.parsers import GENERIC, REASONING_FORMATS, AnswerFormat
 from families.reasoning_switches import template_switches, with_word
+from families.response_template import described
 from families.stylers import generic_tools
 
 
@@ -150,7 +151,8 @@ class Styler:
         return self._detected(tokenizer).tools
 
     def _detected(self, tokenizer: ChatTokenizer) -> Formats:
-        return detect_formats(self.source(tokenizer))
+        rules = detect_formats(self.source(tokenizer))
+        return described(tokenizer.response_template, rules) if tokenizer.response_template else rules
 
     def _template(self, tokenizer: ChatTokenizer) -> str | None:
         """As `template`, unless the server has a template of its own."""

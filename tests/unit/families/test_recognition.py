@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a start says of how a model is read, and what it warns of."""
 
+import json
+from typing import Any
+
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from families.recognition import Recognition, recognise
@@ -48,6 +51,25 @@ def test_the_operator_decides() -> None:
     styler = find_styler(checkpoint("other"), "llama3")
     family = recognise(styler, tokenizer, styler.answer_format(tokenizer), styler_given=True).family
     assert family == "unknown to the rules; styler llama3, by --styler"
+
+
+def test_the_tokenizer_decides() -> None:
+    calls: dict[str, Any] = {"open": "[TOOL_CALLS]", "repeats": True, "content": "json", "transform_each": True}
+    calls["transform"] = {"type": "function", "function": {"name": "{name}", "arguments": "{arguments}"}}
+    described = {"start_anchor": "<|assistant|>", "fields": {"tool_calls": calls, "content": {}}}
+    tokenizer = tiny(template="{{ tools }} <tool_call>")
+    styler = find_styler(checkpoint("other"))
+
+    def found() -> Recognition:
+        tokenizer.response_template = json.dumps(described)
+        return recognise(styler, tokenizer, styler.answer_format(tokenizer))
+
+    assert found().tools == "mistral, by the tokenizer's response_template"
+    assert not found().warnings
+    calls["open"] = "[CALLS_OF_ANOTHER_KIND]"
+    assert found().tools == "hermes, by the chat template"
+    (warning,) = found().warnings
+    assert "response_template" in warning
 
 
 def test_no_template_and_no_tools_need_no_warning() -> None:

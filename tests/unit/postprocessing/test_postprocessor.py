@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from tokenizers import Tokenizer
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from families.parsers import AnswerFormat
-from postprocessing.postprocessor import Postprocessor
+from postprocessing.postprocessor import Postprocessor, log
 from python_backend.api import pb_utils
+from python_backend.config import ModelParameters
+from tests.support.chats import tiny
 from tests.support.model_requests import ModelCalls, ModelRequest, outputs
 
 END = 151645  # <|im_end|>
@@ -211,3 +214,20 @@ def test_further_beams_are_further_texts(model: Postprocessor, qwen3: Tokenizer)
         engine_finish_reason=int(FinishReason.LENGTH),
     )
     assert send(model, request)[0]["text_output"] == ["a b c", "北京"]
+
+
+def test_a_start_warns_of_what_cannot_be_read(tmp_path: Path, calls: ModelCalls, caplog) -> None:
+    config = {"model_type": "other", "vocab_size": 9, "max_position_embeddings": 64, "eos_token_id": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    def warnings(template: str) -> list[str]:
+        tiny("<eos>", template=template)._tokenizer.save_pretrained(tmp_path)
+        caplog.clear()
+        log.addHandler(caplog.handler)
+        Postprocessor.load(ModelParameters("postprocessing", {"model_path": str(tmp_path)})).close()
+        log.removeHandler(caplog.handler)
+        return [record.getMessage() for record in caplog.records if record.name == log.name]
+
+    (warning,) = warnings("{{ tools }}")
+    assert "--tool-call-parser" in warning
+    assert not warnings("{{ tools }} <tool_call>")
