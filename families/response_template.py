@@ -85,7 +85,7 @@ def _parsed(spec: Mapping[str, Any], answer: str) -> dict[str, Any]:
 
     try:
         message: dict[str, Any] = parse_response(answer, dict(spec), prefix="")
-    except Exception:  # nosec B110 # the template is another format's, or none at all
+    except Exception:  # The template is another format's, or none at all
         return {}
     return message
 
