@@ -31,6 +31,14 @@ def test_the_template_decides() -> None:
     assert not found.warnings
 
 
+def test_the_default_model() -> None:
+    found = recognised(
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>"
+    )
+    assert found.family == "smollm2, by the chat template; styler default, by config.json"
+    assert found.reasoning == "none, by the chat template"
+
+
 def test_the_family_decides() -> None:
     found = recognised("{{ messages[0].role }}", model_type="gemma3")
     assert found.family == "unknown to the rules; styler gemma3, by config.json"
