@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat bench`, `triton-chat bench growth`, `triton-chat bench images`."""
+"""`triton-chat bench`, and `growth`, `images` and `answers` after it."""
 
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from scripts.bench import growth, images, run
+from scripts.bench import answers, growth, images, run
 from scripts.bench.options import parse
 
 
@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return growth.measure(growth.parse(line[1:]))
     if line[:1] == ["images"]:
         return images.measure(images.parse(line[1:]))
+    if line[:1] == ["answers"]:
+        return answers.measure(answers.parse(line[1:]))
     return run.measure(parse(line))
 
 

@@ -15,6 +15,7 @@ a table of ratios and plots.
 
   triton-chat bench growth --help    cost per token against length and streams, memory over many requests
   triton-chat bench images --help    images per second of a core, beside Hugging Face's and vLLM's processors
+  triton-chat bench answers --help   time per token of reading an answer, in every format of tool calls
 
 contenders: triton-chat (HTTP; http is the same), ensemble and tensorrt_llm (Triton's gRPC endpoints of the same running
 stack), engine (only vLLM's offline loop), vllm-serve."""
