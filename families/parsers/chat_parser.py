@@ -175,7 +175,12 @@ class ChatParser:
 
     def _interrupted(self) -> str:
         """Begin a trial if the reasoning has come to the beginning of a call; returns the text to read next."""
-        if not isinstance(self._reasoning, ReasoningParser) or not self._reasoning.interrupted or not self._markup:
+        if not isinstance(self._reasoning, ReasoningParser):
+            return ""
+        if self._reasoning.ended:
+            self._reasoning = None  # The rest of the answer is content.
+            return ""
+        if not self._reasoning.interrupted or not self._markup:
             return ""
         marker, rest = self._reasoning.take_interruption()
         self._trial = _Trial(marker, self._markup.parser(self._text_arguments), frozenset(self._text_arguments))

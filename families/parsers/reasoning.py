@@ -50,6 +50,11 @@ class ReasoningParser:
         return self._step == self._reasoning or (self._step == self._beginning and self._starts_open)
 
     @property
+    def ended(self) -> bool:
+        """Whether all that follows is content."""
+        return self._step == self._content
+
+    @property
     def interrupted(self) -> bool:
         """Whether reading stopped at one of `interrupts`."""
         return self._interruption is not None
