@@ -60,14 +60,14 @@ class Preprocessor:
         guided_decoding = bool(parameters.boolean("guided_decoding"))
         engine = engine_traits(parameters.text("engine"), guided_decoding=guided_decoding)
         images = find_images(checkpoint, tokenizer, media_options(parameters))
-        max_model_len, structural_tags = parameters.integer("max_model_len"), "structural_tag" in engine.guides
         builder = PromptBuilder(
             checkpoint,
             tokenizer,
             styler,
-            max_model_len,
+            parameters.integer("max_model_len"),
             images,
-            structural_tags=structural_tags,
+            structural_tags="structural_tag" in engine.guides,
+            call_styles=engine.call_styles,
             trust_chat_template=bool(parameters.boolean("trust_request_chat_template")),
         )
         return cls(builder, engine)

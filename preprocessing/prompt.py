@@ -109,20 +109,21 @@ class PromptBuilder:
         images: ImageFamily | None = None,
         *,
         structural_tags: bool = True,
+        call_styles: bool = True,
         trust_chat_template: bool = False,
     ) -> None:
         """Prepare for one checkpoint.
 
         max_model_len: tokens of prompt and answer together; None for the checkpoint's maximum.
         images: the model's image family; None for a text model.
-        structural_tags: whether the engine enforces guides of this type.
+        structural_tags, call_styles: what the engine enforces, see `build_guide`.
         trust_chat_template: whether a request may have a chat template of its own.
         """
         self.checkpoint = checkpoint
         self.tokenizer = tokenizer
         self.styler = styler
         self.images = images
-        self._structural_tags = structural_tags
+        self._structural_tags, self._call_styles = structural_tags, call_styles
         self._trust_chat_template = trust_chat_template
         self.max_model_len = max_model_len or checkpoint.max_position_embeddings
         self.answer_format = styler.answer_format(tokenizer)
@@ -227,7 +228,13 @@ class PromptBuilder:
         asked = self.styler.thinking(chat)
         thinking = self.answer_format.thinking_default if asked is None else asked
         reasoning = reasoning_state(chat, self.answer_format, self._judged(chat, prompt), thinking)
-        guide = build_guide(chat, self.answer_format, reasoning, structural_tags=self._structural_tags)
+        guide = build_guide(
+            chat,
+            self.answer_format,
+            reasoning,
+            structural_tags=self._structural_tags,
+            call_styles=self._call_styles,
+        )
         return prompt, guide, reasoning
 
     def _judged(self, chat: ChatRequest, prompt: str) -> str:

@@ -16,20 +16,22 @@ class ForcedCallsParser:
         """Create the parser. tagged: the parser of calls between tags."""
         self._parser = tagged
         self._chosen = False
-        self._space = ""
+        self._held = ""
 
     def feed(self, text: str) -> list[Event]:
         if not self._chosen:
-            text, self._space = self._space + text, ""
-            start = text.lstrip()[:1]
-            if not start:
-                self._space = text
+            text, self._held = self._held + text, ""
+            start = text.lstrip()
+            array = start.startswith("[")
+            inner = start[1:].lstrip() if array else start
+            if not inner:
+                self._held = text
                 return []
             self._chosen = True
-            if start in "{[":
+            if inner.startswith("{") or (array and inner.startswith("]")):  # A tag may begin with a bracket too.
                 self._parser = WholeAnswerParser(_JSON)
         return self._parser.feed(text)
 
     def flush(self) -> list[Event]:
-        events = self._parser.feed(self._space) if self._space else []
+        events = self._parser.feed(self._held) if self._held else []
         return events + self._parser.flush()

@@ -3,7 +3,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from common.checks import PositionError
@@ -41,10 +41,13 @@ class Markup(Protocol):
 class CallForm:
     """The text of one call, for guided decoding: `begin` name `middle` arguments `end`.
 
-    style: the notation of the arguments, a style of xgrammar's `json_schema` format.
+    One of these texts may hold `{free}`, for which the model writes what the pattern `free` matches: a number or an id.
+    style: the notation of the arguments, a style of xgrammar's `json_schema` format. All but "json" allow whitespace
+    at both ends of the arguments.
     trigger: text that only a call starts with; None if a call looks like any JSON.
     separator: text between several calls; None if the family makes one call at a time.
     brackets: text around several calls. around: text around all calls, be it one or several.
+    leads: texts that may come before the calls of an answer that has nothing else. tail: text that may end it.
     """
 
     begin: str
@@ -55,6 +58,9 @@ class CallForm:
     separator: str | None = None
     brackets: tuple[str, str] | None = None
     around: tuple[str, str] | None = None
+    free: str = r"\d+"
+    leads: tuple[str, ...] = ()
+    tail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,9 @@ class ToolFormat:
 class ReasoningFormat:
     """One format of reasoning: `open` reasoning `close` `after` answer.
 
-    before_answer: text between the reasoning and content, which calls do not have.
+    after: line ends here are the most that a model writes.
+    before_answer, after_answer: text around content, which calls do not have. Models may leave it out, unless the
+    answer is a series of messages.
     dropped: markup of the content that clients do not see.
     channels: the answer is a series of messages with channels (`HarmonyParser`).
     """
@@ -81,6 +89,7 @@ class ReasoningFormat:
     close: str
     after: str = "\n\n"
     before_answer: str = ""
+    after_answer: str = ""
     dropped: tuple[str, ...] = ()
     channels: bool = False
 
@@ -113,7 +122,7 @@ def _array(open_tag: str, close_tag: str = "", name: str = "name", arguments: st
     )
 
 
-def _invoke(prefix: str, section: str, style: str) -> tuple[NamedCalls, CallForm]:
+def _invoke(prefix: str, section: str, style: str, lead: str) -> tuple[NamedCalls, CallForm]:
     """`<invoke name="f">`, with `<parameter name="key">` for each argument. prefix: of the tags' names."""
     begin, close = f'<{prefix}invoke name="', f"</{prefix}invoke>"
     around = (f"<{section}>\n", f"</{section}>")
@@ -126,7 +135,9 @@ def _invoke(prefix: str, section: str, style: str) -> tuple[NamedCalls, CallForm
     markup = NamedCalls(
         begin, ('">',), close, opens=(f"<{section}>",), closes=(f"</{section}>",), parameters=parameters
     )
-    form = CallForm(begin, '">\n', f"{close}\n", style, trigger=f"<{section}>", separator="", around=around)
+    form = CallForm(
+        begin, '">\n', f"{close}\n", style, trigger=f"<{section}>", separator="", around=around, leads=(lead,)
+    )
     return markup, form
 
 
@@ -143,6 +154,7 @@ _FUNCTION_XML = Parameters("<parameter=", ">", "</parameter>", trim=True)
 _DEEPSEEK_CALLS = (("<｜tool▁calls▁begin｜>",), ("<｜tool▁calls▁end｜>",))
 _KIMI_NAME = re.compile(r"\s*(?P<id>(?:functions\.)?(?P<name>[\w.-]+?)(?::\d+)?)\s*")
 _MISTRAL = JsonCalls("[TOOL_CALLS]")
+_MISTRAL_ID = "[a-zA-Z0-9]{9}"
 _MISTRAL_NAMED = NamedCalls(
     "[TOOL_CALLS]",
     ("[ARGS]", "{"),
@@ -173,7 +185,7 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
             bare=True,
         ),
         CallForm(
-            "<tool_call>\n<function=", ">\n", "\n</function>\n</tool_call>", "qwen_xml", "<tool_call>", separator="\n"
+            "<tool_call>\n<function=", ">\n", "</function>\n</tool_call>", "qwen_xml", "<tool_call>", separator="\n"
         ),
     ),
     "seed_oss": ToolFormat(
@@ -189,7 +201,7 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         CallForm(
             "<seed:tool_call>\n<function=",
             ">\n",
-            "\n</function>\n</seed:tool_call>",
+            "</function>\n</seed:tool_call>",
             "qwen_xml",
             "<seed:tool_call>",
             separator="\n",
@@ -203,7 +215,8 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
             kept=("<arg_key>", "</tool_call>"),
             parameters=_GLM,
         ),
-        CallForm("<tool_call>", "\n", "\n</tool_call>", "glm_xml", "<tool_call>", separator="\n"),
+        # Before 4.7 the template has a line end between calls, and around arguments.
+        CallForm("<tool_call>", "", "</tool_call>{free}", "glm_xml", "<tool_call>", separator="", free=r"\n?"),
     ),
     "hy3": ToolFormat(
         NamedCalls(
@@ -216,9 +229,9 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         ),
         None,
     ),
-    "minimax_m2": ToolFormat(*_invoke("", "minimax:tool_call", "minimax_xml")),
-    "deepseek_v32": ToolFormat(*_invoke("｜DSML｜", "｜DSML｜function_calls", "deepseek_xml")),
-    "deepseek_v4": ToolFormat(*_invoke("｜DSML｜", "｜DSML｜tool_calls", "deepseek_xml")),
+    "minimax_m2": ToolFormat(*_invoke("", "minimax:tool_call", "minimax_xml", "\n")),
+    "deepseek_v32": ToolFormat(*_invoke("｜DSML｜", "｜DSML｜function_calls", "deepseek_xml", "\n\n")),
+    "deepseek_v4": ToolFormat(*_invoke("｜DSML｜", "｜DSML｜tool_calls", "deepseek_xml", "\n\n")),
     "minimax_m3": ToolFormat(
         NamedCalls(
             _MINIMAX_M3 + '<invoke name="',
@@ -269,7 +282,17 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
                 entities=True,
             ),
         ),
-        None,
+        CallForm(
+            '<|open|>call tool="',
+            '" index="{free}"<|sep|>',
+            "<|close|>call<|sep|>",
+            "kimi_k3_xml",
+            "<|open|>tools<|sep|>",
+            separator="",
+            around=("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+            leads=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
+            tail="<|close|>message<|sep|>",
+        ),
     ),
     "deepseek_v3": ToolFormat(
         NamedCalls(
@@ -319,9 +342,10 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         ),
         CallForm(
             "<|tool_call_begin|>functions.",
-            ":0<|tool_call_argument_begin|>",
+            ":{free}<|tool_call_argument_begin|>",
             "<|tool_call_end|>",
             trigger="<|tool_calls_section_begin|>",
+            separator="",
             around=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
         ),
     ),
@@ -333,10 +357,24 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
             re.compile(r"\s*(?P<id>[\w-]+)\s*<\|tool_call:name\|>\s*(?P<name>[\w.-]+)\s*"),
             inner=("<|tool_call:name|>",),
         ),
-        None,
+        CallForm(
+            "<|tool_call:begin|>{free}<|tool_call:name|>",
+            "<|tool_call:args|>",
+            "<|tool_call:end|>",
+            trigger="<|tool_call:begin|>",
+            separator="",
+            around=("<|tool_calls|>", ""),
+            free="[a-zA-Z0-9]{1,16}",
+        ),
     ),
-    "mistral": ToolFormat(_MISTRAL, _array("[TOOL_CALLS]")),
-    "mistral_v11": ToolFormat(_MISTRAL_NAMED, None),
+    "mistral": ToolFormat(
+        _MISTRAL,
+        replace(_array("[TOOL_CALLS]"), end=', "id": "{free}"}', free=_MISTRAL_ID),
+    ),
+    "mistral_v11": ToolFormat(
+        _MISTRAL_NAMED,
+        CallForm("[TOOL_CALLS]", "[CALL_ID]{free}[ARGS]", "", trigger="[TOOL_CALLS]", separator="", free=_MISTRAL_ID),
+    ),
     "mistral_v13": ToolFormat(
         _MISTRAL_NAMED, CallForm("[TOOL_CALLS]", "[ARGS]", "", trigger="[TOOL_CALLS]", separator="")
     ),
@@ -361,10 +399,11 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
     "cohere_command": ToolFormat(
         JsonCalls("<|START_ACTION|>", "<|END_ACTION|>"),
         CallForm(
-            '{"tool_call_id": "0", "tool_name": "',
+            '{"tool_call_id": "{free}", "tool_name": "',
             '", "parameters": ',
             "}",
             trigger="<|START_ACTION|>",
+            separator=",\n    ",
             around=("<|START_ACTION|>[\n    ", "\n]<|END_ACTION|>"),
         ),
     ),
@@ -411,9 +450,23 @@ GENERIC = "hermes"
 
 REASONING_FORMATS: Mapping[str, ReasoningFormat] = {
     "think": ReasoningFormat("<think>", "</think>"),
-    "granite": ReasoningFormat("<think>", "</think>", after="", dropped=("<response>", "</response>")),
-    "hunyuan": ReasoningFormat("<think>", "</think>", after="\n", dropped=("<answer>\n", "\n</answer>")),
-    "seed": ReasoningFormat("<seed:think>", "</seed:think>", after=""),
+    "granite": ReasoningFormat(
+        "<think>",
+        "</think>",
+        after="",
+        before_answer="<response>",
+        after_answer="</response>",
+        dropped=("<response>", "</response>"),
+    ),
+    "hunyuan": ReasoningFormat(
+        "<think>",
+        "</think>",
+        after="\n",
+        before_answer="<answer>\n",
+        after_answer="\n</answer>",
+        dropped=("<answer>\n", "\n</answer>"),
+    ),
+    "seed": ReasoningFormat("<seed:think>", "</seed:think>", after="\n"),
     "mistral": ReasoningFormat("[THINK]", "[/THINK]", after=""),
     "hy3": ReasoningFormat("<think:opensource>", "</think:opensource>", after=""),
     "minimax_m3": ReasoningFormat("<mm:think>", "</mm:think>", after=""),
@@ -423,6 +476,7 @@ REASONING_FORMATS: Mapping[str, ReasoningFormat] = {
         "<|END_THINKING|>",
         after="",
         before_answer="<|START_RESPONSE|>",
+        after_answer="<|END_RESPONSE|>",
         dropped=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
     ),
     "kimi_k3": ReasoningFormat(
@@ -430,6 +484,7 @@ REASONING_FORMATS: Mapping[str, ReasoningFormat] = {
         "<|close|>think<|sep|>",
         after="",
         before_answer="<|open|>response<|sep|>",
+        after_answer="<|close|>response<|sep|><|close|>message<|sep|>",
         dropped=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
     ),
     "solar": ReasoningFormat(

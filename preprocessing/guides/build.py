@@ -6,15 +6,17 @@ family reasons first, the constraint begins after the reasoning.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, cast
 
 from common.chat.request import ChatRequest
+from common.chat.tools import Tool
 from common.checks import PositionError, check_tree, expect, expect_one_of, shorten
 from families.parsers import AnswerFormat
-from families.parsers.formats import GENERIC, TOOL_FORMATS, CallForm, call_form
+from families.parsers.formats import GENERIC, TOOL_FORMATS, CallForm, ReasoningFormat, call_form
 from preprocessing.guides.limits import check_grammar, check_pattern, check_schema, check_size, check_structure
 from preprocessing.guides.schemas import prepare_schema
 from preprocessing.guides.structural_tags import (
@@ -23,11 +25,19 @@ from preprocessing.guides.structural_tags import (
     either,
     grammar,
     json_schema,
+    optional,
     reasoning_block,
     regex,
     sequence,
 )
-from preprocessing.guides.tool_calls import calls_or, forced_calls, forced_calls_schema, may_be_called, strict_calls
+from preprocessing.guides.tool_calls import (
+    calls_or,
+    fitted,
+    forced_calls,
+    forced_calls_schema,
+    may_be_called,
+    strict_calls,
+)
 
 # Guide types of the contract -> whether they need a guide text.
 GUIDE_TYPES = {"json": False, "json_schema": True, "regex": True, "ebnf_grammar": True, "structural_tag": True}
@@ -56,20 +66,29 @@ class _Constraint:
 
 
 def build_guide(
-    chat: ChatRequest, answer_format: AnswerFormat, reasoning: Reasoning, *, structural_tags: bool = True
+    chat: ChatRequest,
+    answer_format: AnswerFormat,
+    reasoning: Reasoning,
+    *,
+    structural_tags: bool = True,
+    call_styles: bool = True,
 ) -> Guide | None:
     """The guide of a chat request, or None if the answer is not constrained.
 
     reasoning: whether reasoning precedes the answer, see `reasoning_state`.
     structural_tags: whether the engine enforces them; without, forced calls are JSON only, which all parsers read.
+    call_styles: whether the engine enforces arguments that are not JSON; without, calls of families that write such
+        arguments are JSON only if they are forced, and free otherwise.
     Raises RequestError with the invalid OpenAI field as its param.
     """
     constraint = _answer_constraint(chat)
     family = answer_format.reasoning_format
-    if constraint and family and family.before_answer:
-        constraint = _structural(sequence(const(family.before_answer), constraint.part))
+    if constraint and family and family.before_answer and (structural_tags or family.channels):
+        constraint = _structural(_wrapped(constraint.part, family))
     if chat.tools:
-        constraint = _with_tools(chat, answer_format, constraint, structural_tags=structural_tags)
+        constraint = _with_tools(
+            chat, answer_format, constraint, structural_tags=structural_tags, call_styles=call_styles
+        )
     if constraint and constraint.guide.guide:
         check_size(constraint.guide.guide, "tools" if chat.tools else "response_format")
     if constraint is None or reasoning == "none" or family is None:
@@ -123,35 +142,80 @@ def _check_limits(guide_type: str, guide: str, where: str) -> None:
         check_grammar(guide, where)
 
 
+def _wrapped(answer: Format, family: ReasoningFormat) -> Format:
+    """An answer between the markup of content."""
+    before, after = const(family.before_answer), const(family.after_answer)
+    if family.channels:  # Without its header a message has no channel.
+        return sequence(before, answer)
+    return sequence(optional(before), answer, optional(after))
+
+
 def _with_tools(
-    chat: ChatRequest, answer_format: AnswerFormat, answer: _Constraint | None, *, structural_tags: bool
+    chat: ChatRequest,
+    answer_format: AnswerFormat,
+    answer: _Constraint | None,
+    *,
+    structural_tags: bool,
+    call_styles: bool,
 ) -> _Constraint | None:
     forced = chat.tool_choice != "auto"
     form = call_form(answer_format.tool_parser, chat.tool_choice)
+    enforced = form is None or form.style == "json" or call_styles
+    if not enforced and not forced:
+        form = None
     if form is None and not forced:
         if answer:
             raise PositionError("tools", "cannot be combined with a constrained answer for the served model")
         return None  # Calls of this format cannot be constrained; they are read as they come.
     # A forced call whose own format cannot be constrained has the generic form.
     form = form or _GENERIC_FORM
+    parallel = chat.parallel_tool_calls
+    places = {tool.name: f"tools[{n}].function.parameters" for n, tool in enumerate(chat.tools)}
     tools = [
-        replace(tool, parameters=_prepared(tool.parameters, where, best_effort=not tool.strict))
+        replace(tool, parameters=_prepared(tool.parameters, places[tool.name], best_effort=not tool.strict))
         if (forced and may_be_called(tool, chat.tool_choice)) or (tool.strict and not forced)
         else tool
-        for tool, where in ((tool, f"tools[{n}].function.parameters") for n, tool in enumerate(chat.tools))
+        for tool in chat.tools
     ]
-    parallel = chat.parallel_tool_calls
     if forced:
-        constraint = _structural(forced_calls(form, tools, chat.tool_choice, parallel=parallel))
-        if structural_tags:
-            return constraint
-        several = parallel and form.separator is not None
-        schema = forced_calls_schema(tools, chat.tool_choice, parallel=several)
-        return replace(constraint, guide=Guide("json_schema", _dump(schema)))
+        return _forced(chat, form, tools, places, tags=structural_tags, enforced=enforced)
+    tools = _fitting(tools, form, chat.tool_choice, places)
     if answer:
         return _structural(calls_or(answer.part, form, tools, parallel=parallel))
     strict = strict_calls(form, tools, parallel=parallel)
     return _structural(strict) if strict else None
+
+
+def _forced(
+    chat: ChatRequest, form: CallForm, tools: Sequence[Tool], places: Mapping[str, str], *, tags: bool, enforced: bool
+) -> _Constraint:
+    """Forced calls: in their form, or as JSON alone if the engine or the form's notation cannot enforce that."""
+    parallel = chat.parallel_tool_calls
+    constraint = None
+    if enforced:
+        with suppress(PositionError):
+            fitting = _fitting(tools, form, chat.tool_choice, places)
+            constraint = _structural(forced_calls(form, fitting, chat.tool_choice, parallel=parallel))
+    if constraint and tags:
+        return constraint
+    schema = forced_calls_schema(tools, chat.tool_choice, parallel=parallel and form.separator is not None)
+    guide = Guide("json_schema", _dump(schema))
+    # After reasoning only a structural tag can hold the calls.
+    return replace(constraint, guide=guide) if constraint else _Constraint(guide, json_schema(schema))
+
+
+def _fitting(tools: Sequence[Tool], form: CallForm, tool_choice: str, places: Mapping[str, str]) -> list[Tool]:
+    """The tools with schemas as the notation of the form takes them; raises RequestError for what it cannot enforce."""
+    found = []
+    for tool in tools:
+        binds = tool.strict if tool_choice == "auto" else may_be_called(tool, tool_choice)
+        try:
+            parameters = fitted(tool.parameters, form.style, best_effort=not tool.strict) if binds else tool.parameters
+        except ValueError as error:
+            message = f"has {error}, which cannot be enforced in calls of the served model"
+            raise PositionError(places[tool.name], message) from None
+        found.append(replace(tool, parameters=parameters))
+    return found
 
 
 def _prepared(schema: dict[str, Any], where: str, *, best_effort: bool) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builders of xgrammar's structural tags, the JSON form of a composed grammar in vLLM and TensorRT-LLM.
 
-Only the formats of xgrammar 0.1.25, the first with structural tags, are used, so that older engines accept them.
+All formats are those of xgrammar 0.1.25, the first with structural tags, but one: the `style` of arguments that are not
+JSON, which newer versions have. Engines without it get forced calls as JSON (`EngineTraits.call_styles`).
 """
 
 from collections.abc import Sequence
@@ -77,11 +78,19 @@ def triggered_tags(triggers: Sequence[str], tags: Sequence[Format], *, only_one:
 
 
 def reasoning_block(tags: tuple[str, str], after: str, *, starts_open: bool) -> Format:
-    """Reasoning before an answer, and the text `after` it, such as a blank line.
+    """Reasoning before an answer, and the text `after` it; of mere line ends the model may write fewer.
 
     starts_open: the prompt ends inside the block, so that only its end is missing; otherwise the block is optional.
     """
     opening, closing = tags
-    block = tag("" if starts_open else opening, ANY_TEXT, closing)
-    written = sequence(block, const(after)) if after else block
-    return written if starts_open else optional(written)
+    parts = [tag("" if starts_open else opening, ANY_TEXT, closing)]
+    if after:
+        parts.append(const(after) if after.strip("\n") else line_ends(len(after)))
+    if starts_open:
+        return sequence(*parts)
+    return optional(sequence(line_ends(1), *parts))
+
+
+def line_ends(most: int) -> Format:
+    """At most so many line ends."""
+    return regex(f"\\n{{0,{most}}}")

@@ -48,10 +48,15 @@ WRONG_CALLS = [
 
 
 def guide_of(
-    answer_format: AnswerFormat = PLAIN, reasoning: Reasoning = "none", *, structural_tags: bool = True, **fields: Any
+    answer_format: AnswerFormat = PLAIN,
+    reasoning: Reasoning = "none",
+    *,
+    structural_tags: bool = True,
+    call_styles: bool = True,
+    **fields: Any,
 ) -> Guide | None:
     chat = ChatRequest.parse(json.dumps({"messages": [{"role": "user", "content": "hi"}], **fields}))
-    return build_guide(chat, answer_format, reasoning, structural_tags=structural_tags)
+    return build_guide(chat, answer_format, reasoning, structural_tags=structural_tags, call_styles=call_styles)
 
 
 def refused(answer_format: AnswerFormat = PLAIN, **fields: Any) -> RequestError:

@@ -13,6 +13,11 @@ def test_a_python_engine_can_do_everything() -> None:
         traits.check(guide_type, engine_images=True)
 
 
+def test_older_engines_know_arguments_as_json_only() -> None:
+    assert engine_traits("vllm", guided_decoding=False).call_styles
+    assert not any(engine_traits(name, guided_decoding=True).call_styles for name in ("llmapi", "trtllm"))
+
+
 def test_the_c_backend_refuses_what_it_would_ignore() -> None:
     without, with_guides = (engine_traits("trtllm", guided_decoding=guided) for guided in (False, True))
     assert not without.reports_finish
