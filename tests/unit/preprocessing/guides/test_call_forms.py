@@ -222,6 +222,18 @@ def test_what_is_allowed_is_read_back(name: str) -> None:
                     jsonschema.validate(values, KINDS)
 
 
+@pytest.mark.parametrize("name", [name for name in FORMS if form_of(name).leads])
+def test_markup_before_calls(name: str) -> None:
+    form = form_of(name)
+    sample = next(one for one in CORPUS[name].samples if one.name == "one call")
+    guide = guide_of(answer_format(name), tools=TOOLS, tool_choice="required")
+    options = AnswerOptions(chat=True, tools=True, tool_choice="required", reasoning_open=False)
+    for lead in (*form.leads, "".join(form.leads)):
+        assert allows(guide, lead + sample.answer)
+        answer = parse(ChatParser(answer_format(name), options), lead + sample.answer)
+        assert answer == Answer("", "", [["get_weather", '{"city": "Paris"}']])
+
+
 @pytest.mark.parametrize("name", WITHOUT)
 def test_formats_without_a_form_have_the_generic_one_when_forced(name: str) -> None:
     call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "x"}}\n</tool_call>'
