@@ -101,8 +101,8 @@ class WholeAnswer:
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """All texts of the markup."""
-        return self.dropped
+        """None that must reach the parser: without the tags calls are read as well, and text must not show them."""
+        return ()
 
     @property
     def triggers(self) -> tuple[str, ...]:

@@ -40,6 +40,17 @@ def test_a_whole_answer_of_qwen3(qwen3: Tokenizer) -> None:
         assert not deltas[-1].stop_engine
 
 
+def test_a_tag_before_text_that_is_no_call_is_not_shown(qwen3: Tokenizer) -> None:
+    tokenizer = Tokenizer.from_str(qwen3.to_str())
+    tokenizer.add_special_tokens(["<|python_tag|>"])
+    for text, expected in (
+        ("<|python_tag|>print(1)", Answer("print(1)")),
+        ('<|python_tag|>{"name": "f", "parameters": {}}', Answer("", "", [["f", "{}"]])),
+    ):
+        deltas = stream(tokenizer, one_by_one(tokenizer, text), AnswerFormat(tool_parser="llama3_json"), CHAT)
+        assert add_up(deltas) == expected
+
+
 def test_tool_calls_are_openai_deltas(qwen3: Tokenizer) -> None:
     [delta] = stream(qwen3, [encode(qwen3, f"{CALL}\n{CALL}")], QWEN3, CHAT)
     first, arguments, second, more = delta.tool_calls
