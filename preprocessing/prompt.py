@@ -90,11 +90,18 @@ class _Prompt:
     reasoning_open: bool | None = None
 
 
-def _answer_tokens(tokenizer: ChatTokenizer, answer_format: AnswerFormat) -> tuple[str, ...]:
-    """The tokens that a model writes in its answers, and that its earlier answers may hold too."""
+def _answer_tokens(tokenizer: ChatTokenizer, answer_format: AnswerFormat, turns: str) -> tuple[str, ...]:
+    """The tokens that a model writes in its answers, and that its earlier answers may hold too.
+
+    Not those in `turns`, which end and begin turns: with them an earlier answer that quotes what a user has spelled
+    would be turns of other roles.
+    """
+    reasoning = answer_format.reasoning_format
+    if reasoning and reasoning.channels:  # Clients are sent no text that has them.
+        return ()
     added = (token.content for token in tokenizer.backend.get_added_tokens_decoder().values())
     markup = answer_format.markers
-    return tuple(token for token in added if any(token in text for text in markup))
+    return tuple(token for token in added if token not in turns and any(token in text for text in markup))
 
 
 class PromptBuilder:
@@ -132,9 +139,23 @@ class PromptBuilder:
         self._literal = LiteralText(
             tokenizer,
             (*styler.turn_ends, *(images.tokens if images else ())),
-            _answer_tokens(tokenizer, self.answer_format),
+            _answer_tokens(tokenizer, self.answer_format, self._between_turns()),
         )
         self._longest_token = max(map(len, tokenizer.backend.get_vocab()))
+
+    def _between_turns(self) -> str:
+        """What the template writes after a user's text and before an answer; "" if that cannot be told."""
+        text, tags = "user_text", self.answer_format.reasoning_tags or ()
+        try:
+            chat = ChatRequest([{"role": "user", "content": text}], add_generation_prompt=False)
+            end = self.styler.render(self.tokenizer, chat).rpartition(text)[2]
+            answer = self.styler.render(self.tokenizer, replace(chat, add_generation_prompt=True)).rpartition(text)[2]
+        except RequestError:
+            return ""
+        begin = answer.removeprefix(end)
+        for tag in tags:
+            begin = begin.replace(tag, "")
+        return end + begin
 
     def build(self, request: PromptRequest) -> EngineInput:
         """The engine's input for a request; raises RequestError with the invalid OpenAI field as its param."""

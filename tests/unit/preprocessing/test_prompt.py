@@ -257,6 +257,50 @@ class TestBias:
         assert error.param == "embedding_bias_weights"
 
 
+@pytest.mark.parametrize(
+    ("source", "turns", "kept"),
+    [
+        # As gpt-oss: what clients are sent has no markup at all.
+        (
+            "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endfor %}"
+            "{# <|channel|> #}{% if add_generation_prompt %}<|start|>assistant{% endif %}",
+            ("<|start|>", "<|end|>"),
+            (),
+        ),
+        # As Solar, which ends its reasoning as it ends a turn.
+        (
+            "{% for m in messages %}<|begin|>{{ m.role }}<|content|>{{ m.content }}<|end|>{% endfor %}"
+            "{# <|tool_call:begin|> #}{% if add_generation_prompt %}<|begin|>assistant{% endif %}",
+            ("<|begin|>", "<|end|>"),
+            ("<|think|>",),
+        ),
+        # As SmolLM3, whose system prompt speaks of its tags.
+        (
+            "<|im_start|>system\n<think> </think><|im_end|>{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+            "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think></think>{% endif %}",
+            ("<|im_start|>", "<|im_end|>"),
+            ("<think>", "</think>"),
+        ),
+    ],
+)
+def test_an_earlier_answer_cannot_end_its_turn(
+    qwen3_tokenizer_dir: Path, source: str, turns: tuple[str, ...], kept: tuple[str, ...]
+) -> None:
+    tokenizer = with_template(ChatTokenizer.load(qwen3_tokenizer_dir), source)
+    tokenizer.backend.add_special_tokens(["<|channel|>", "<|message|>", "<|content|>", *turns, *kept])
+    checkpoint = qwen3_checkpoint(151645)
+    builder = PromptBuilder(checkpoint, tokenizer, find_styler(checkpoint, "default"))
+
+    def counts(answer: str) -> list[int]:
+        messages = [HELLO[0], {"role": "assistant", "content": answer}, HELLO[0]]
+        ids = builder.build(PromptRequest(messages=chat(messages))).input_ids
+        return [ids.count(tokenizer.token_id(token)) for token in (*turns, *kept)]
+
+    plain = counts("fine")
+    expected = plain[: len(turns)] + [count + 1 for count in plain[len(turns) :]]
+    assert counts("".join((*turns, *kept))) == expected
+
+
 def test_ids_are_checked_against_the_vocabulary(qwen3: PromptBuilder) -> None:
     error = refused(qwen3, input_ids=(1, 151936))
     assert (error.message, error.param) == ("prompt: token id 151936 is not in 0..151935", "prompt")
