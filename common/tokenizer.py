@@ -20,7 +20,10 @@ from common.errors import RequestError
 
 # A client's template variables must not override the renderer's own arguments, above all `chat_template`, which would
 # let a request bring its own code. `documents` is a variable of templates for retrieval.
-RESERVED_KWARGS = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {"documents"}
+RESERVED_KWARGS = {
+    *frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {"documents"},
+    "messages",
+}
 
 # Errors of a template on messages that it was not written for; the last three are of templates that nest too deeply
 # (RecursionError is a RuntimeError), or write too much.

@@ -68,7 +68,7 @@ def test_continuing_a_message_that_the_template_drops_does_not_echo_the_chat(qwe
     assert "secret" not in error.value.message
 
 
-@pytest.mark.parametrize("name", ["chat_template", "tokenize", "tools", "add_generation_prompt"])
+@pytest.mark.parametrize("name", ["chat_template", "tokenize", "tools", "add_generation_prompt", "messages"])
 def test_template_variables_cannot_reach_the_renderer(qwen3: ChatTokenizer, name: str) -> None:
     with pytest.raises(RequestError, match=f"cannot set '{name}'") as error:
         qwen3.render(HELLO, template_kwargs={name: "x"})
