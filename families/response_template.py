@@ -8,6 +8,7 @@ what was written are those that the template describes.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -40,6 +41,8 @@ _CALLS = {
         '<|tool_call:begin|>abcdefghi<|tool_call:name|>probe<|tool_call:args|>{"key": "some text"}<|tool_call:end|>'
     ),
 }
+# What a call's number or id may be, for each pattern of these.
+_FREE = ("", "0", "abcdefghi")
 
 
 @lru_cache(maxsize=8)
@@ -66,12 +69,14 @@ def written_call(name: str) -> str | None:
 
 def written_thought(form: ReasoningFormat) -> str:
     """An answer with reasoning in a format."""
-    return f"{form.open}\n{_THOUGHT}\n{form.close}{form.after}{form.before_answer}{_ANSWER}"
+    before = form.before_answer if form.channels else ""  # Other families may leave it out.
+    return f"{form.open}\n{_THOUGHT}\n{form.close}{form.after}{before}{_ANSWER}"
 
 
 def _written(form: CallForm) -> str:
     before, after = form.around or ("", "")
-    return f"{before}{form.begin}{_NAME}{form.middle}{_STYLES[form.style]}{form.end}{after}"
+    written = f"{before}{form.begin}{_NAME}{form.middle}{_STYLES[form.style]}{form.end}{after}"
+    return written.replace("{free}", next(text for text in _FREE if re.fullmatch(form.free, text)))
 
 
 def _chosen(found: list[str], by_rules: str | None) -> str | None:

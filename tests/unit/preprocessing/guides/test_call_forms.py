@@ -41,6 +41,8 @@ NOT_FORCED = {
     "openai": {"several calls"},  # The engine stops at the first call's end.
     # The corpus has the form that vLLM's template asks for.
     "phi4_mini_json": TURNS,
+    # Calls as in Python; guides force JSON, which is read too.
+    "pythonic": TURNS,
     # Python's constants; guides have JSON's, which are read too.
     "seed_oss": {"nested objects and arrays", "null, enum and untyped", "parallel calls", "reasoning, calls"},
 }
