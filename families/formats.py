@@ -91,7 +91,7 @@ RULES: tuple[Rule, ...] = (
     Rule("qwen3", ("<|im_start|>", "enable_thinking")),
     Rule("qwen2.5", ("<|im_start|>", "You are Qwen")),
     Rule("llama3", ("<|start_header_id|>",)),
-    Rule("gemma2", ("<start_of_turn>",)),
+    Rule("gemma", ("<start_of_turn>",)),
     Rule("phi3", ("<|user|>", "<|end|>")),
     Rule("rwkv", ("'User: '",)),
     Rule("chatml", ("<|im_start|>",)),

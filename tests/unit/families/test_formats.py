@@ -66,7 +66,7 @@ EXPECTED: dict[str, tuple[str, str | None, str | None]] = {
     "deepseek-ai-DeepSeek-V4": ("deepseek_v4", "think", "deepseek_v4"),
     "deepseek-ai-DeepSeek-V4-Flash-0731": ("deepseek_v4", "think", "deepseek_v4"),
     "fireworks-ai-llama-3-firefunction-v2": ("firefunction", None, "phi4_mini_json"),
-    "google-gemma-2-2b-it": ("gemma2", None, "generic"),
+    "google-gemma-2-2b-it": ("gemma", None, "generic"),
     "google-gemma-4-31B-it": ("gemma4", "gemma4", "gemma4"),
     "google-gemma-4-31B-it-interleaved": ("gemma4", "gemma4", "gemma4"),
     # Asks for `<think>` and `<response>`, where thinking is on and there are no tools.

@@ -4,6 +4,7 @@
 import json
 import random
 import re
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,13 @@ def test_names_of_vllm_s_options() -> None:
         AnswerFormat(tool_parser="guess")
     with pytest.raises(ValueError, match="known"):
         AnswerFormat("guess")
+
+
+def test_the_other_names_are_vllm_s() -> None:
+    """A name that means one format there must not mean another here."""
+    vllm = pytest.importorskip("vllm")
+    folder = Path(vllm.__file__).parent
+    for names, file in ((TOOL_PARSER_NAMES, "tool_parsers"), (REASONING_PARSER_NAMES, "reasoning")):
+        known = set(re.findall(r'^    "(\w+)": \(', (folder / file / "__init__.py").read_text(), re.MULTILINE))
+        # vLLM's name of MiniMax M1's calls before 0.32.
+        assert set(names) - {"minimax"} <= known
