@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.chat.template import is_text
+from families.parsers.formats import AUTO, REASONING_FORMATS, resolve_reasoning_format
 from scripts.launcher.engine_folder import EngineFolder
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
@@ -204,6 +205,15 @@ def _few_cores(engine: Mapping[str, Any]) -> str | None:
     return ",".join(map(str, cores))
 
 
+def _reasoning_markers(environment: Mapping[str, str]) -> dict[str, str] | None:
+    """vLLM's `reasoning_config` for the operator's reasoning parser; without one the engine finds the family's."""
+    name = environment.get("TRITON_CHAT_REASONING_PARSER") or AUTO
+    if name == AUTO:
+        return None
+    form = REASONING_FORMATS[resolve_reasoning_format(name)]
+    return {"reasoning_start_str": form.open, "reasoning_end_str": form.close}
+
+
 def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server: TritonServer) -> dict[str, str]:
     """The environment of tritonserver: `shared`, the engine's options and, if embedded, its library folders."""
     environment = dict(shared)
@@ -215,6 +225,8 @@ def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server
             environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
         if shared.get("TRITON_CHAT_ENGINE", "vllm") == "vllm":
             engine = {**CPU_ENGINE_DEFAULTS, **engine}
+    if shared.get("TRITON_CHAT_ENGINE", "vllm") == "vllm" and (markers := _reasoning_markers(shared)):
+        engine.setdefault("reasoning_config", markers)
     environment["TRITON_CHAT_ENGINE_OPTIONS"] = json.dumps(engine)
     # tritonserver runs in a folder of its own.
     if plan := environment.get("TRITON_CHAT_VIT_ENGINE"):

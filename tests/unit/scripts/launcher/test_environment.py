@@ -123,6 +123,18 @@ def test_another_engine_gets_its_own_options_only() -> None:
     assert json.loads(environment["TRITON_CHAT_ENGINE_OPTIONS"]) == {"script": "s.json"}
 
 
+def test_the_engine_gets_the_markers_of_the_operator_s_reasoning_parser() -> None:
+    def config(engine: dict[str, object] = {}, **given: str) -> object:  # noqa: B006 # not changed
+        environment = triton_environment(NO_GPU | given, LaunchOptions(engine=engine), EMBEDDED)
+        return json.loads(environment["TRITON_CHAT_ENGINE_OPTIONS"]).get("reasoning_config")
+
+    seed = {"TRITON_CHAT_REASONING_PARSER": "seed_oss"}
+    assert config(**seed) == {"reasoning_start_str": "<seed:think>", "reasoning_end_str": "</seed:think>"}
+    assert config({"reasoning_config": {"reasoning_start_str": "<a>"}}, **seed) == {"reasoning_start_str": "<a>"}
+    assert config() is None and config(TRITON_CHAT_REASONING_PARSER="auto") is None
+    assert config(TRITON_CHAT_ENGINE="llmapi", **seed) is None
+
+
 def test_the_embedded_server_finds_its_libraries() -> None:
     environment = triton_environment(NO_GPU | {"LD_LIBRARY_PATH": "/own"}, LaunchOptions(), EMBEDDED)
     expected = ["/cache/nvidia_pytriton.libs", str(libpython_dir()), "/cache/lib", "/own"]
