@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from common.chat.messages import Message
@@ -71,8 +72,13 @@ class Styler:
                 template_kwargs=kwargs,
             )
         except RequestError as error:
-            if chat.chat_template and isinstance(error.__cause__, Exception):  # The template's fault.
+            if not isinstance(error.__cause__, Exception):
+                raise
+            if chat.chat_template:  # The template's fault.
                 raise RequestError(error.message, param="chat_template") from error
+            if chat.template_kwargs:
+                self._render(tokenizer, replace(chat, template_kwargs={}))  # Raises if it is not that of the variables.
+                raise RequestError(error.message, param="chat_template_kwargs") from error
             raise
         thinking_off = chat.thinking is False and chat.add_generation_prompt
         reasoning = (self.reasoning_format or self.reasoning(tokenizer)) if thinking_off else None

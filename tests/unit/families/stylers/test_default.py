@@ -59,3 +59,16 @@ class TestDefault:
         assert self.styler.stop_ids(tiny("<|im_end|>", template="x")) == ()
         tokenizer = tiny("<|im_end|>", "<end_of_turn>", template="x<end_of_turn>")
         assert self.styler.stop_ids(tokenizer) == (tokenizer.token_id("<end_of_turn>"),)
+
+
+def test_an_error_names_the_variables_if_the_chat_alone_renders() -> None:
+    styler = find_styler(checkpoint("other"))
+    tokenizer = tiny(
+        template="{{ 1 + (depth or 0) }}{% if messages[0].content == 'x' %}{{ raise_exception('No.') }}{% endif %}"
+    )
+    for content, param in (("a", "chat_template_kwargs"), ("x", "messages")):
+        with pytest.raises(RequestError) as error:
+            styler.render(
+                tokenizer, chat([{"role": "user", "content": content}], chat_template_kwargs={"depth": "deep"})
+            )
+        assert error.value.param == param
