@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from common.checks import PositionError, check_tree
+from common.checks import MAX_DEPTH, PositionError, check_tree
 from common.errors import RequestError
 
 # The key under which arguments that are no object are kept.
@@ -21,7 +21,8 @@ _CLOSERS = {"{": "}", "[": "]"}
 # The beginning of an escape sequence that was cut off.
 _CUT_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{0,3})?")
 # The beginning of a member or an element: a comma, a key, and a number or word, each whole or not.
-_CUT_ITEM = re.compile(r'\s*,?\s*("([^"\\]|\\.)*+("|\\?$)\s*:?\s*)?[\w.+-]*\s*', re.DOTALL)
+# Its repetitions are possessive: blanks that could belong to several of them would take cubic time.
+_CUT_ITEM = re.compile(r'\s*+,?\s*+("([^"\\]|\\.)*+("|\\?$)\s*+:?\s*+)?+[\w.+-]*+\s*+', re.DOTALL)
 
 
 def read_arguments(value: Any, where: str) -> dict[str, Any]:
@@ -74,6 +75,8 @@ def _completed(text: str) -> str:
             in_string = True
         elif char in _CLOSERS:
             closers.append(_CLOSERS[char])
+            if len(closers) > MAX_DEPTH:
+                raise ValueError("nested too deep")
             kept, kept_closers = position, "".join(reversed(closers))
         elif char == ",":
             kept, kept_closers = found.start(), "".join(reversed(closers))

@@ -52,6 +52,7 @@ def test_cut_arguments_are_read_up_to_the_cut(text: str, arguments: dict[str, An
         "{'a': 1",
         '{"a": ' + "[" * 100_000,
         '{"a": ' + "[" * 70 + "]" * 70,
+        '{"a": 1, "b" ' + " " * 100_000 + '"',
     ],
 )
 def test_a_text_that_is_no_json_is_kept(text: str) -> None:
