@@ -26,10 +26,15 @@ MAX_LOOPS = 3  # nested repetitions; ((((a+a)+a)+a)+a)+ made 300 steps take more
 MAX_SCHEMA_WORK = 1_000_000  # approximate microseconds of compiling, see `_work`
 
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
-_QUANTIFIER = re.compile(r"([?*+])|\{\s*(\d*)\s*(,?)\s*(\d*)\s*\}")
-# Text that may hide brackets and quantifiers: escapes, classes, and in grammars strings and comments.
-_OPAQUE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
-_OPAQUE_IN_GRAMMARS = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|\[\^?(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
+# Possessive, as blanks that could belong to several repetitions would take their number to the power of four.
+_QUANTIFIER = re.compile(r"([?*+])|\{\s*+(\d*+)\s*+(,?)\s*+(\d*+)\s*+\}")
+# Text that may hide brackets and quantifiers: escapes, classes, and in grammars strings and comments. One that is not
+# closed reaches to the end, or every bracket of a row would be followed to the end in vain.
+_CLASS = r"\[\^?\]?(?:\\.|[^\]\\])*+(?:\]|\\?\Z)"
+_OPAQUE = re.compile(rf"\\.|{_CLASS}", re.DOTALL)
+_OPAQUE_IN_GRAMMARS = re.compile(
+    rf'"(?:\\.|[^"\\])*+(?:"|\\?\Z)|\'(?:\\.|[^\'\\])*+(?:\'|\\?\Z)|{_CLASS}|#[^\n]*', re.DOTALL
+)
 # A count with more digits than this is too large.
 _DIGITS = 9
 

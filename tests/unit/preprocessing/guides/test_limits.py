@@ -130,3 +130,10 @@ def test_a_deep_guide_is_refused() -> None:
     assert "not valid JSON" in refusal("json_schema", "[" * 100_000)
     assert "NUL" in refusal("regex", "a\0")
     assert "characters" in refusal("json_schema", {"description": "x" * limits.MAX_GUIDE})
+
+
+@pytest.mark.parametrize("unit", [" ", "[", "[^", "[\\", '"', "'\\", "'[", "{ "])
+def test_texts_without_end_are_read_once(unit: str) -> None:
+    """Each took seconds to hours when every beginning was followed to the end."""
+    limits.check_pattern(("a{" + unit * limits.MAX_PATTERN)[: limits.MAX_PATTERN], "pattern")
+    limits.check_grammar(("root ::= a{" + unit * limits.MAX_GRAMMAR)[: limits.MAX_GRAMMAR], "grammar")
