@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from common.chat.text_arguments import read_text_arguments
 from common.errors import RequestError
 
 Parameter = str | int | bool
@@ -91,11 +92,10 @@ def _read(name: str, value: Any, default: Any) -> Any:
 
 def _check_text_arguments(value: Any) -> None:
     try:
-        decoded = json.loads(value) if value else {}
-    except ValueError:
-        decoded = None
-    if not isinstance(decoded, dict) or not all(isinstance(names, list) for names in decoded.values()):
-        raise RequestError("parameter 'text_arguments' must be a JSON object of arrays", param="text_arguments")
+        read_text_arguments(value)
+    except (ValueError, RecursionError):
+        text = "parameter 'text_arguments' must be a JSON object of arrays"
+        raise RequestError(text, param="text_arguments") from None
 
 
 def _read_stop(value: Any) -> tuple[str, ...]:

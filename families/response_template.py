@@ -2,9 +2,9 @@
 """Which formats a tokenizer's own `response_template` describes.
 
 A checkpoint may carry this description of its answers, for transformers. That library's parser gives a call when it is
-whole, with its arguments written anew, and raises an error in the midst of an answer if they are no JSON. So it is not
-used for answers, but to choose: a short answer is written in each format known here, and the formats in which it finds
-what was written are those that the template describes.
+whole, with its arguments in a JSON text of its own, and fails on an answer whose arguments are not JSON. So answers are
+not read with it. It only chooses: a short answer is written in each format known here, and the template describes the
+formats in which the parser finds what was written.
 """
 
 import json
@@ -27,7 +27,7 @@ _STYLES = {
     "deepseek_xml": '<｜DSML｜parameter name="key" string="true">some text</｜DSML｜parameter>\n',
     "minimax_m3_xml": "]<]minimax[>[<key>some text]<]minimax[>[</key>",
 }
-# Calls of formats that guided decoding does not write.
+# Calls of formats that guided decoding does not write, and of Solar without the header of their message.
 _CALLS = {
     "gemma4": '<|tool_call>call:probe{key:<|"|>some text<|"|>}<tool_call|>',
     "hy3": (
@@ -36,7 +36,6 @@ _CALLS = {
         "</tool_calls:opensource>"
     ),
     "minicpm5": '<function name="probe"><param name="key">some text</param></function>',
-    "mistral_v11": '[TOOL_CALLS]probe[CALL_ID]abcdefghi[ARGS]{"key": "some text"}',
     "solar": (
         '<|tool_call:begin|>abcdefghi<|tool_call:name|>probe<|tool_call:args|>{"key": "some text"}<|tool_call:end|>'
     ),

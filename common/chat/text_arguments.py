@@ -8,6 +8,9 @@ from typing import Any
 # References that lead to references, and alternatives within alternatives.
 _DEEPEST = 8
 
+# Function -> its parameters that take text only.
+TextArguments = Mapping[str, frozenset[str]]
+
 
 def text_arguments(tools: Iterable[Any]) -> str:
     """The functions with their parameters that take text only, or text and null, as JSON: `{"f": ["a", "b"]}`.
@@ -24,6 +27,14 @@ def text_arguments(tools: Iterable[Any]) -> str:
         ensure_ascii=False,
         separators=(",", ":"),
     )
+
+
+def read_text_arguments(text: str) -> TextArguments:
+    """Read what `text_arguments` wrote, "" for no functions; raises ValueError if it is anything else."""
+    functions = json.loads(text) if text else {}
+    if not isinstance(functions, dict) or not all(isinstance(names, list) for names in functions.values()):
+        raise ValueError("text_arguments must be a JSON object of arrays")
+    return {function: frozenset(map(str, names)) for function, names in functions.items()}
 
 
 def _names(schema: Any) -> list[str]:

@@ -4,23 +4,12 @@
 import ast
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from families.parsers.json_text import is_text, load
 
-# Function -> its parameters that take text only.
-TextArguments = Mapping[str, frozenset[str]]
-
 _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
-
-
-def read_text_arguments(text: str) -> TextArguments:
-    """Read the option `text_arguments`: a JSON object of lists; raises ValueError if it is anything else."""
-    functions = json.loads(text) if text else {}
-    if not isinstance(functions, dict) or not all(isinstance(names, list) for names in functions.values()):
-        raise ValueError("text_arguments must be a JSON object of lists")
-    return {function: frozenset(map(str, names)) for function, names in functions.items()}
 
 
 def quoted(text: str) -> str:

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parses a chat answer's text: the reasoning parser first, then the tool parser."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.answer_options import AnswerOptions
+from common.chat.text_arguments import TextArguments, read_text_arguments
 from common.markers import MarkerScanner
-from families.parsers.arguments import TextArguments, read_text_arguments
 from families.parsers.events import ContentDelta, Event, Parser, ReasoningDelta, ToolCallStart
 from families.parsers.forced_calls import ForcedCallsParser
 from families.parsers.formats import (
-    GENERIC,
     REASONING_FORMATS,
     TOOL_FORMATS,
     Markup,
     ReasoningFormat,
     check_format,
+    forced_format,
 )
 from families.parsers.harmony import HarmonyParser
 from families.parsers.reasoning import ReasoningParser
@@ -62,9 +61,7 @@ class AnswerFormat:
     @property
     def markers(self) -> tuple[str, ...]:
         """All texts of markup that an answer may hold."""
-        markup = TOOL_FORMATS[self.tool_parser].markup if self.tool_parser else None
-        reasoning = self.reasoning_format
-        return (*(markup.markers if markup else ()), *(reasoning.markers if reasoning else ()))
+        return _markers(self.reasoning_format, TOOL_FORMATS[self.tool_parser].markup if self.tool_parser else None)
 
 
 class ChatParser:
@@ -100,10 +97,10 @@ class ChatParser:
                 verbatim=options.inline_reasoning,
                 interrupts=markup.triggers if markup else (),
             )
-            self._drop(reasoning.dropped)
+            self._dropped = MarkerScanner(*reasoning.dropped) if reasoning.dropped else None
         self._trial: _Trial | None = None
         self._refusals = 0
-        self.markers = _kept(reasoning, markup)
+        self.markers = _markers(reasoning, markup)
 
     @property
     def in_reasoning(self) -> bool:
@@ -152,10 +149,6 @@ class ChatParser:
         return passed
 
     # Content: markup that clients do not see is dropped, then calls are read.
-
-    def _drop(self, markers: Iterable[str]) -> None:
-        markers = tuple(markers)
-        self._dropped = MarkerScanner(*markers) if markers else None
 
     def _read_content(self, text: str) -> list[Event]:
         if self._dropped is None:
@@ -247,9 +240,7 @@ def _markup(answer_format: AnswerFormat, options: AnswerOptions) -> Markup | Non
     """How the calls of an answer are written; None if there are none to be read."""
     if not options.tools or options.tool_choice == "none":
         return None
-    name = answer_format.tool_parser
-    if options.tool_choice != "auto" and (name is None or TOOL_FORMATS[name].form is None):
-        name = GENERIC  # Guided decoding forces this form.
+    name = answer_format.tool_parser if options.tool_choice == "auto" else forced_format(answer_format.tool_parser)
     return TOOL_FORMATS[name].markup if name else None
 
 
@@ -261,7 +252,7 @@ def _tool_parser(markup: Markup | None, options: AnswerOptions, text_arguments: 
     return ForcedCallsParser(parser) if options.tool_choice != "auto" and markup.triggers else parser
 
 
-def _kept(reasoning: ReasoningFormat | None, markup: Markup | None) -> tuple[str, ...]:
+def _markers(reasoning: ReasoningFormat | None, markup: Markup | None) -> tuple[str, ...]:
     return (*(reasoning.markers if reasoning else ()), *(markup.markers if markup else ()))
 
 

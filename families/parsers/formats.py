@@ -3,11 +3,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
+from common.chat.text_arguments import TextArguments
 from common.checks import PositionError
-from families.parsers.arguments import TextArguments, xml_value
+from families.parsers.arguments import xml_value
 from families.parsers.call_prefix import JSON_PREFIXES
 from families.parsers.events import Parser
 from families.parsers.gemma import GemmaCalls
@@ -99,31 +100,39 @@ class ReasoningFormat:
         return HARMONY_MARKERS if self.channels else (self.open, self.close, *self.dropped)
 
 
-def _tagged(open_tag: str, close_tag: str, inner: str = "\n") -> CallForm:
-    """JSON objects with name and arguments, each between tags."""
-    return CallForm(
-        begin=f'{open_tag}{inner}{{"name": "',
+def _array(open_tag: str, close_tag: str = "", also: tuple[str, ...] = ()) -> ToolFormat:
+    """One array of objects with name and arguments between tags. also: see JsonCalls."""
+    form = CallForm(
+        begin='{"name": "',
         middle='", "arguments": ',
-        end=f"}}{inner}{close_tag}",
-        trigger=open_tag,
-        separator="\n",
-    )
-
-
-def _array(open_tag: str, close_tag: str = "", name: str = "name", arguments: str = "arguments") -> CallForm:
-    """One array of objects with name and arguments between tags."""
-    return CallForm(
-        begin=f'{{"{name}": "',
-        middle=f'", "{arguments}": ',
         end="}",
         trigger=open_tag,
         separator=", ",
         around=(f"{open_tag}[", f"]{close_tag}"),
     )
+    return ToolFormat(JsonCalls(open_tag, close_tag, also), form)
 
 
-def _invoke(prefix: str, section: str, style: str, lead: str) -> tuple[NamedCalls, CallForm]:
-    """`<invoke name="f">`, with `<parameter name="key">` for each argument. prefix: of the tags' names."""
+def _function_xml(section: str) -> ToolFormat:
+    """`<function=f>` in an element for each call, with `<parameter=key>` for each argument. section: that element."""
+    opening, closing = f"<{section}>", f"</{section}>"
+    markup = NamedCalls(
+        "<function=",
+        (">",),
+        "</function>",
+        opens=(opening,),
+        closes=(closing,),
+        parameters=Parameters("<parameter=", ">", "</parameter>", trim=True),
+        bare=True,
+    )
+    form = CallForm(
+        f"{opening}\n<function=", ">\n", f"</function>\n{closing}", "qwen_xml", trigger=opening, separator="\n"
+    )
+    return ToolFormat(markup, form)
+
+
+def _invoke(prefix: str, section: str, style: str, lead: str) -> ToolFormat:
+    """`<invoke name="f">` with `<parameter name="key">` for each argument. prefix: of the tags' names."""
     begin, close = f'<{prefix}invoke name="', f"</{prefix}invoke>"
     around = (f"<{section}>\n", f"</{section}>")
     parameters = Parameters(
@@ -138,7 +147,7 @@ def _invoke(prefix: str, section: str, style: str, lead: str) -> tuple[NamedCall
     form = CallForm(
         begin, '">\n', f"{close}\n", style, trigger=f"<{section}>", separator="", around=around, leads=(lead,)
     )
-    return markup, form
+    return ToolFormat(markup, form)
 
 
 _MINIMAX_M3 = "]<]minimax[>["
@@ -150,10 +159,8 @@ _HY3 = Parameters(
     "</arg_value:opensource>",
     value_begin="<arg_value:opensource>",
 )
-_FUNCTION_XML = Parameters("<parameter=", ">", "</parameter>", trim=True)
-_DEEPSEEK_CALLS = (("<｜tool▁calls▁begin｜>",), ("<｜tool▁calls▁end｜>",))
+_DEEPSEEK_SECTION = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
 _KIMI_NAME = re.compile(r"\s*(?P<id>(?:functions\.)?(?P<name>[\w.-]+?)(?::\d+)?)\s*")
-_MISTRAL = JsonCalls("[TOOL_CALLS]")
 _MISTRAL_ID = "[a-zA-Z0-9]{9}"
 _MISTRAL_NAMED = NamedCalls(
     "[TOOL_CALLS]",
@@ -165,7 +172,16 @@ _MISTRAL_NAMED = NamedCalls(
 )
 
 TOOL_FORMATS: Mapping[str, ToolFormat] = {
-    "hermes": ToolFormat(JsonCalls("<tool_call>", "</tool_call>"), _tagged("<tool_call>", "</tool_call>")),
+    "hermes": ToolFormat(
+        JsonCalls("<tool_call>", "</tool_call>"),
+        CallForm(
+            '<tool_call>\n{"name": "',
+            '", "arguments": ',
+            "}\n</tool_call>",
+            trigger="<tool_call>",
+            separator="\n",
+        ),
+    ),
     "llama3_json": ToolFormat(
         WholeAnswer((read_json_calls,), JSON_PREFIXES, dropped=("<|python_tag|>",)),
         CallForm(begin='{"name": "', middle='", "parameters": ', end="}"),
@@ -174,39 +190,8 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         GemmaCalls(),
         CallForm(begin='{"name": "', middle='", "parameters": ', end="}", separator=", ", brackets=("[", "]")),
     ),
-    "qwen3_coder": ToolFormat(
-        NamedCalls(
-            "<function=",
-            (">",),
-            "</function>",
-            opens=("<tool_call>",),
-            closes=("</tool_call>",),
-            parameters=_FUNCTION_XML,
-            bare=True,
-        ),
-        CallForm(
-            "<tool_call>\n<function=", ">\n", "</function>\n</tool_call>", "qwen_xml", "<tool_call>", separator="\n"
-        ),
-    ),
-    "seed_oss": ToolFormat(
-        NamedCalls(
-            "<function=",
-            (">",),
-            "</function>",
-            opens=("<seed:tool_call>",),
-            closes=("</seed:tool_call>",),
-            parameters=_FUNCTION_XML,
-            bare=True,
-        ),
-        CallForm(
-            "<seed:tool_call>\n<function=",
-            ">\n",
-            "</function>\n</seed:tool_call>",
-            "qwen_xml",
-            "<seed:tool_call>",
-            separator="\n",
-        ),
-    ),
+    "qwen3_coder": _function_xml("tool_call"),
+    "seed_oss": _function_xml("seed:tool_call"),
     "glm45": ToolFormat(
         NamedCalls(
             "<tool_call>",
@@ -229,9 +214,9 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         ),
         None,
     ),
-    "minimax_m2": ToolFormat(*_invoke("", "minimax:tool_call", "minimax_xml", "\n")),
-    "deepseek_v32": ToolFormat(*_invoke("｜DSML｜", "｜DSML｜function_calls", "deepseek_xml", "\n\n")),
-    "deepseek_v4": ToolFormat(*_invoke("｜DSML｜", "｜DSML｜tool_calls", "deepseek_xml", "\n\n")),
+    "minimax_m2": _invoke("", "minimax:tool_call", "minimax_xml", "\n"),
+    "deepseek_v32": _invoke("｜DSML｜", "｜DSML｜function_calls", "deepseek_xml", "\n\n"),
+    "deepseek_v4": _invoke("｜DSML｜", "｜DSML｜tool_calls", "deepseek_xml", "\n\n"),
     "minimax_m3": ToolFormat(
         NamedCalls(
             _MINIMAX_M3 + '<invoke name="',
@@ -302,16 +287,16 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
             re.compile(r"\s*(?:function)?\s*<｜tool▁sep｜>\s*(?P<name>[\w.-]+)\s*"),
             inner=("<｜tool▁sep｜>",),
             kept=("```",),
-            opens=_DEEPSEEK_CALLS[0],
-            closes=_DEEPSEEK_CALLS[1],
+            opens=_DEEPSEEK_SECTION[:1],
+            closes=_DEEPSEEK_SECTION[1:],
         ),
         CallForm(
             "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
             "\n```json\n",
             "\n```<｜tool▁call▁end｜>",
-            trigger="<｜tool▁calls▁begin｜>",
+            trigger=_DEEPSEEK_SECTION[0],
             separator="\n",
-            around=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+            around=_DEEPSEEK_SECTION,
         ),
     ),
     "deepseek_v31": ToolFormat(
@@ -319,16 +304,16 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
             "<｜tool▁call▁begin｜>",
             ("<｜tool▁sep｜>",),
             "<｜tool▁call▁end｜>",
-            opens=_DEEPSEEK_CALLS[0],
-            closes=_DEEPSEEK_CALLS[1],
+            opens=_DEEPSEEK_SECTION[:1],
+            closes=_DEEPSEEK_SECTION[1:],
         ),
         CallForm(
             "<｜tool▁call▁begin｜>",
             "<｜tool▁sep｜>",
             "<｜tool▁call▁end｜>",
-            trigger="<｜tool▁calls▁begin｜>",
+            trigger=_DEEPSEEK_SECTION[0],
             separator="",
-            around=("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+            around=_DEEPSEEK_SECTION,
         ),
     ),
     "kimi_k2": ToolFormat(
@@ -368,8 +353,16 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
         ),
     ),
     "mistral": ToolFormat(
-        _MISTRAL,
-        replace(_array("[TOOL_CALLS]"), end=', "id": "{free}"}', free=_MISTRAL_ID),
+        JsonCalls("[TOOL_CALLS]"),
+        CallForm(
+            '{"name": "',
+            '", "arguments": ',
+            ', "id": "{free}"}',
+            trigger="[TOOL_CALLS]",
+            separator=", ",
+            around=("[TOOL_CALLS][", "]"),
+            free=_MISTRAL_ID,
+        ),
     ),
     "mistral_v11": ToolFormat(
         _MISTRAL_NAMED,
@@ -378,13 +371,11 @@ TOOL_FORMATS: Mapping[str, ToolFormat] = {
     "mistral_v13": ToolFormat(
         _MISTRAL_NAMED, CallForm("[TOOL_CALLS]", "[ARGS]", "", trigger="[TOOL_CALLS]", separator="")
     ),
-    "granite": ToolFormat(JsonCalls("<|tool_call|>"), _array("<|tool_call|>")),
-    "phi4_mini_json": ToolFormat(
-        JsonCalls("<|tool_call|>", "<|/tool_call|>", also=("functools",)), _array("<|tool_call|>", "<|/tool_call|>")
-    ),
-    "nemotron_json": ToolFormat(JsonCalls("<TOOLCALL>", "</TOOLCALL>"), _array("<TOOLCALL>", "</TOOLCALL>")),
-    "hunyuan_a13b": ToolFormat(JsonCalls("<tool_calls>", "</tool_calls>"), _array("<tool_calls>", "</tool_calls>")),
-    "apriel": ToolFormat(JsonCalls("<tool_calls>", "</tool_calls>"), _array("<tool_calls>", "</tool_calls>")),
+    "granite": _array("<|tool_call|>"),
+    "phi4_mini_json": _array("<|tool_call|>", "<|/tool_call|>", also=("functools",)),
+    "nemotron_json": _array("<TOOLCALL>", "</TOOLCALL>"),
+    "hunyuan_a13b": _array("<tool_calls>", "</tool_calls>"),
+    "apriel": _array("<tool_calls>", "</tool_calls>"),
     "minimax_m1": ToolFormat(
         JsonCalls("<tool_calls>", "</tool_calls>"),
         CallForm(
@@ -580,15 +571,22 @@ def _resolve(name: str, table: Mapping[str, object], others: Mapping[str, str], 
     return found
 
 
-def call_form(tool_parser: str | None, tool_choice: str) -> CallForm | None:
-    """The form of a tool format's calls, or without one that of forced calls, which need no prompt that asks for it.
+def forced_format(tool_parser: str | None) -> str:
+    """The key in TOOL_FORMATS of forced calls: the family's own if guided decoding can write it, else GENERIC."""
+    return tool_parser if tool_parser and TOOL_FORMATS[tool_parser].form else GENERIC
 
-    None if the calls of the format cannot be constrained.
+
+def call_form(tool_parser: str | None, tool_choice: str) -> CallForm | None:
+    """The form of calls in a tool format; None if those of a `tool_choice` of "auto" cannot be constrained.
+
+    Forced calls always have one, which needs no prompt that asks for it.
     Raises RequestError (param "tools") for a `tool_choice` of "auto" without a format.
     """
-    if tool_parser is None and tool_choice == "auto":
+    if tool_choice != "auto":
+        return TOOL_FORMATS[forced_format(tool_parser)].form
+    if tool_parser is None:
         raise PositionError(
             "tools",
             "need a tool_choice that forces a call: the served model's template has no tool-call format known here",
         )
-    return TOOL_FORMATS[tool_parser or GENERIC].form
+    return TOOL_FORMATS[tool_parser].form

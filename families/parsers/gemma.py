@@ -3,8 +3,8 @@
 
 from collections.abc import Callable
 
+from common.chat.text_arguments import TextArguments
 from common.markers import MarkerScanner
-from families.parsers.arguments import TextArguments
 from families.parsers.call_prefix import JSON_PREFIXES, CallPrefix
 from families.parsers.content import ContentWriter
 from families.parsers.events import Event, ToolCall, call_events

@@ -4,8 +4,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from common.chat.text_arguments import TextArguments
 from common.markers import MarkerScanner
-from families.parsers.arguments import TextArguments
 from families.parsers.call_prefix import CallPrefix
 from families.parsers.content import ContentWriter
 from families.parsers.events import ContentDelta, Event, ToolCall, call_events

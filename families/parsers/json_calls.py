@@ -4,8 +4,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.chat.text_arguments import TextArguments
 from common.markers import MarkerScanner
-from families.parsers.arguments import TextArguments
 from families.parsers.call_reader import CallReader, Status
 from families.parsers.content import ContentWriter
 from families.parsers.events import Event, ToolArgumentsDelta, ToolCallStart, new_call_id

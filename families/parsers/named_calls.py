@@ -6,16 +6,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.chat.text_arguments import TextArguments
 from common.markers import MarkerScanner
-from families.parsers.arguments import TextArguments, json_value, quoted
+from families.parsers.arguments import json_value, quoted
 from families.parsers.content import ContentWriter
 from families.parsers.events import Event, ToolArgumentsDelta, ToolCallStart, new_call_id
 from families.parsers.json_structure import JsonStructure
 
 # Of the text between a tag and what must follow it; a longer one is no markup.
 _LONGEST = 512
-# Between a name and JSON arguments there may be the fence of a code block.
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
+# Between a name and JSON arguments there may be the fence of a code block.
 _BEFORE_JSON = re.compile(r"[\s`]*(?:json)?\s*")
 
 

@@ -81,7 +81,7 @@ class Styler:
                 raise RequestError(error.message, param="chat_template_kwargs") from error
             raise
         thinking_off = chat.thinking is False and chat.add_generation_prompt
-        reasoning = (self.reasoning_format or self.reasoning(tokenizer)) if thinking_off else None
+        reasoning = self._reasoning(tokenizer) if thinking_off else None
         if reasoning and prompt.rstrip().endswith(REASONING_FORMATS[reasoning].open):
             field, value = ("reasoning_effort", "none") if chat.effort == "none" else ("enable_thinking", "false")
             raise RequestError(f"{field} cannot be {value}: the served model always thinks", param=field)
@@ -100,7 +100,7 @@ class Styler:
 
     def answer_format(self, tokenizer: ChatTokenizer) -> AnswerFormat:
         """How the family writes reasoning and tool calls, inferred from what its template renders."""
-        reasoning = self.reasoning_format or self.reasoning(tokenizer)
+        reasoning = self._reasoning(tokenizer)
         if reasoning is None:
             return AnswerFormat(tool_parser=self._tool_parser(tokenizer))
         opening, closing = REASONING_FORMATS[reasoning].open, REASONING_FORMATS[reasoning].close
@@ -163,6 +163,9 @@ class Styler:
     def _template(self, tokenizer: ChatTokenizer) -> str | None:
         """As `template`, unless the server has a template of its own."""
         return None if tokenizer.replaces_template else self.template(tokenizer)
+
+    def _reasoning(self, tokenizer: ChatTokenizer) -> str | None:
+        return self.reasoning_format or self.reasoning(tokenizer)
 
     def _tool_parser(self, tokenizer: ChatTokenizer) -> str | None:
         if self.tool_format is not None:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from common.chat.request import ChatRequest
 from common.chat.tools import Tool
 from common.checks import PositionError, check_tree, expect, expect_one_of, shorten
 from families.parsers import AnswerFormat
-from families.parsers.formats import GENERIC, TOOL_FORMATS, CallForm, ReasoningFormat, call_form
+from families.parsers.formats import CallForm, ReasoningFormat, call_form
 from preprocessing.guides.limits import check_grammar, check_pattern, check_schema, check_size, check_structure
 from preprocessing.guides.schemas import prepare_schema
 from preprocessing.guides.structural_tags import (
@@ -45,8 +45,6 @@ GUIDE_TYPES = {"json": False, "json_schema": True, "regex": True, "ebnf_grammar"
 _MAX_KEPT = 16_384  # characters of a schema that is kept prepared
 
 Reasoning = Literal["none", "may_open", "open"]
-
-_GENERIC_FORM = cast(CallForm, TOOL_FORMATS[GENERIC].form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +158,11 @@ def _with_tools(
 ) -> _Constraint | None:
     forced = chat.tool_choice != "auto"
     form = call_form(answer_format.tool_parser, chat.tool_choice)
-    enforced = form is None or form.style == "json" or call_styles
-    if not enforced and not forced:
-        form = None
-    if form is None and not forced:
+    enforced = form is not None and (form.style == "json" or call_styles)
+    if form is None or not (forced or enforced):
         if answer:
             raise PositionError("tools", "cannot be combined with a constrained answer for the served model")
         return None  # Calls of this format cannot be constrained; they are read as they come.
-    # A forced call whose own format cannot be constrained has the generic form.
-    form = form or _GENERIC_FORM
     parallel = chat.parallel_tool_calls
     places = {tool.name: f"tools[{n}].function.parameters" for n, tool in enumerate(chat.tools)}
     tools = [

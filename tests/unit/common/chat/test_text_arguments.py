@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.chat.text_arguments import text_arguments
-from families.parsers.arguments import read_text_arguments
+from common.chat.text_arguments import read_text_arguments, text_arguments
 
 
 def tool(name: str = "f", **parameters: Any) -> dict[str, Any]:
