@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from common.checkpoint import Checkpoint, vision_config
 from families.parsers.formats import AUTO, resolve_reasoning_format, resolve_tool_format
@@ -82,6 +82,33 @@ def find_styler(
     if reasoning_parser not in (None, AUTO):
         styler.reasoning_format = resolve_reasoning_format(reasoning_parser)
     return styler
+
+
+class StylerOptions(Protocol):
+    """The parameters of a Triton model that choose the styler."""
+
+    def text(self, key: str) -> str | None:
+        """A text, None if it is not given."""
+        ...
+
+    def given(self, *keys: str) -> dict[str, bool]:
+        """The values of those switches that are given."""
+        ...
+
+
+def chosen_styler(checkpoint: Checkpoint, options: StylerOptions) -> Styler:
+    """The styler that a model's parameters choose: `preprocessing` and `postprocessing` must have the same.
+
+    Raises ValueError for an unknown name.
+    """
+    return find_styler(
+        checkpoint,
+        options.text("styler"),
+        options.given("enable_thinking"),
+        tool_parser=options.text("tool_call_parser"),
+        reasoning_parser=options.text("reasoning_parser"),
+        **options.given("describe_tools"),
+    )
 
 
 def detect(checkpoint: Checkpoint) -> str:

@@ -9,7 +9,7 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
 from common.tokenizer import ChatTokenizer
-from families.detection import find_styler
+from families.detection import chosen_styler
 from families.parsers import AnswerFormat
 from families.recognition import recognise
 from postprocessing import engine
@@ -42,14 +42,7 @@ class Postprocessor:
         """Load the tokenizer and the family's answer format; raises ValueError for a wrong path or option."""
         checkpoint = Checkpoint.load(parameters.required("model_path"))
         tokenizer = ChatTokenizer.load(checkpoint.path, parameters.text("chat_template"))
-        styler = find_styler(
-            checkpoint,
-            parameters.text("styler"),
-            parameters.given("enable_thinking"),
-            tool_parser=parameters.text("tool_call_parser"),
-            reasoning_parser=parameters.text("reasoning_parser"),
-            **parameters.given("describe_tools"),
-        )
+        styler = chosen_styler(checkpoint, parameters)
         end_ids = frozenset((*checkpoint.end_ids, *styler.stop_ids(tokenizer)))
         answer_format = styler.answer_format(tokenizer)
         for warning in recognise(styler, tokenizer, answer_format).warnings:  # Here, as there is only one instance.

@@ -9,7 +9,7 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
 from common.tokenizer import ChatTokenizer
-from families.detection import find_styler
+from families.detection import chosen_styler
 from families.parsers import starts_in_reasoning
 from preprocessing.announcement import announce
 from preprocessing.engine_traits import EngineTraits, engine_traits
@@ -49,14 +49,7 @@ class Preprocessor:
         """Load the checkpoint's tokenizer and styler; raises ValueError for a wrong path or option."""
         checkpoint = Checkpoint.load(parameters.required("model_path"))
         tokenizer = ChatTokenizer.load(checkpoint.path, parameters.text("chat_template"))
-        styler = find_styler(
-            checkpoint,
-            parameters.text("styler"),
-            parameters.given("enable_thinking"),
-            tool_parser=parameters.text("tool_call_parser"),
-            reasoning_parser=parameters.text("reasoning_parser"),
-            **parameters.given("describe_tools"),
-        )
+        styler = chosen_styler(checkpoint, parameters)
         guided_decoding = bool(parameters.boolean("guided_decoding"))
         engine = engine_traits(parameters.text("engine"), guided_decoding=guided_decoding)
         images = find_images(checkpoint, tokenizer, media_options(parameters))
