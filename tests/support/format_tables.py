@@ -12,7 +12,7 @@ from families.parsers.formats import REASONING_PARSER_NAMES, TOOL_PARSER_NAMES, 
 from families.parsers.gemma import GemmaCalls
 from families.parsers.held_calls import HeldCalls, WholeAnswer
 from families.parsers.named_calls import NamedCalls
-from tests.unit.families.test_formats import EXPECTED
+from tests.support.expected_formats import EXPECTED
 
 
 def families() -> str:
