@@ -147,6 +147,12 @@ def _write_tokenizer(source: Path, folder: Path) -> None:
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in IMAGE_TOKENS.values()])
     tokenizer.save(str(folder / "tokenizer.json"))
+    # transformers' classes of slow tokenizers know only the added tokens that this file lists.
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["added_tokens_decoder"] = {
+        str(token_id): token.__getstate__() for token_id, token in tokenizer.get_added_tokens_decoder().items()
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from common.checkpoint import read_json
 from scripts.bench import random_internvl
@@ -18,6 +18,8 @@ def test_a_random_checkpoint_reads_like_a_published_one(monkeypatch, tmp_path: P
 
     config = AutoConfig.from_pretrained(tmp_path / "whole", trust_remote_code=True)
     assert (config.llm_config.hidden_size, config.vision_config.image_size) == (64, 56)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "whole")
+    assert tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>") == len(tokenizer) - 3
     # Splitting compares every tensor with what the language model and the tower expect.
     split = split_checkpoint(tmp_path / "whole", tmp_path / "split")
     assert read_json(split / "config.json")["architectures"] == ["Qwen2ForCausalLM"]
