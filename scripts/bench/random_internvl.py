@@ -9,7 +9,6 @@ It has the original layout, which `vllm serve` and `triton-chat split` read.
 
 import argparse
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer
 
+from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from scripts.split.internvit import IMAGE_TOKENS, expected_shapes
 from scripts.split.plan import OutputTensor, Shape
 from scripts.split.verify import causal_lm_shapes
@@ -46,6 +46,12 @@ SIZES = {"1B": (896, 4864, 24, 14, 2), "8B": (3584, 18944, 28, 28, 4)}
 VOCAB_SIZE = 151_936
 # The reverse of scripts/split/internvl.py.
 _ORIGINAL = {"projector.norm.": "mlp1.0.", "projector.fc1.": "mlp1.1.", "projector.fc2.": "mlp1.3."}
+# The prompts that this project makes for the family, so that all contenders read the same tokens.
+_CHAT_TEMPLATE = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\n" + SYSTEM_PROMPT + "<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 # What the published checkpoints' code does, for `vllm serve --trust-remote-code`.
 CONFIGURATION = """
 from transformers import AutoConfig, PretrainedConfig
@@ -141,18 +147,17 @@ def _random(name: str, shape: Shape) -> torch.Tensor:
 
 
 def _write_tokenizer(source: Path, folder: Path) -> None:
-    for name in ("tokenizer_config.json", "chat_template.jinja"):
-        if (source / name).exists():
-            shutil.copy(source / name, folder / name)
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in IMAGE_TOKENS.values()])
     tokenizer.save(str(folder / "tokenizer.json"))
     # transformers' classes of slow tokenizers know only the added tokens that this file lists.
-    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config.pop("chat_template", None)
     config["added_tokens_decoder"] = {
         str(token_id): token.__getstate__() for token_id, token in tokenizer.get_added_tokens_decoder().items()
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from openai import AsyncOpenAI, OpenAI
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.prepare.smollm2 import prepare_default_model
 from tests.support.demo_stack import DemoStack, demo_stack
+from tests.support.gpu import memory_share
 from tests.support.scripted import ALL_DOUBLES, ScriptedStack, scripted_stack
 from tests.support.waiting import MODEL, PATIENCE_S
 
@@ -51,7 +52,8 @@ def stack(smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             yield scripted.stack
         return
     logs = tmp_path_factory.mktemp("logs")
-    with Stack([str(smollm2_dir), *names, "--log-dir", str(logs), *FREE_PORTS]) as running:
+    flags = ["--log-dir", str(logs), *memory_share(0.45), *FREE_PORTS]
+    with Stack([str(smollm2_dir), *names, *flags]) as running:
         yield running
     # A clean stop is checked on the scripted stacks: here raw Triton clients meet Triton's own leak (reply.py).
 

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.launcher import FREE_PORTS, Stack
 from tests.support.checkpoints import FAMILIES, make_checkpoint
+from tests.support.gpu import memory_share
 
 # Of the default model, in bfloat16: each token is the likeliest by a factor of e at least, as CPUs round differently.
 CLEAR = ["Please name the capital of France.", "Count from 1 to 10."]
@@ -100,7 +101,8 @@ def tiny(request, tmp_path_factory, smollm2_dir, qwen3_tokenizer_dir, gemma3_tok
     tokenizers = {"smollm2": smollm2_dir, "qwen3": qwen3_tokenizer_dir, "gemma3": gemma3_tokenizer_dir}
     folder = tmp_path_factory.mktemp(request.param)
     make_checkpoint(request.param, tokenizers[FAMILIES[request.param][0]], folder)
-    flags = ["--dtype", "float32", "--max-model-len", "1024", *FREE_PORTS]
+    # The default model's stack runs beside it.
+    flags = ["--dtype", "float32", "--max-model-len", "1024", *memory_share(0.3), *FREE_PORTS]
     with Stack([str(folder), *flags], environment=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}) as running:
         yield OpenAI(base_url=f"{running.url}/v1", api_key="unused", timeout=120, max_retries=0), folder
 
