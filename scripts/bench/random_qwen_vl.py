@@ -50,7 +50,7 @@ def write(folder: Path, tokenizer: Path, size: str) -> None:
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            model = Qwen2_5_VLForConditionalGeneration(config(size))
+            model = Qwen2_5_VLForConditionalGeneration(config(size))  # type: ignore[no-untyped-call] # transformers
     finally:
         torch.set_default_dtype(default)
     model.save_pretrained(folder)
