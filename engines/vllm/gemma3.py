@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Register Gemma 3 with vLLM without its image processor, in every process that loads the model's class."""
 
-import importlib.util
-import sys
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -11,27 +9,9 @@ ARCHITECTURE = "Gemma3ForConditionalGeneration"
 
 
 def install() -> None:
-    """Register the model with a processor that only makes a blank image: images arrive processed (images.py)."""
-    if importlib.util.find_spec("torchvision") is None:
-        _replace_image_processor()
-    _register()
+    """Register the model with a processor that only makes a blank image: images arrive processed (images.py).
 
-
-def _replace_image_processor() -> None:
-    """Provide the image processor that vLLM's module imports for an annotation, and which needs torchvision.
-
-    It is transformers' own replacement without torchvision, made with Pillow.
-    """
-    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
-
-    module = types.ModuleType("transformers.models.gemma3.image_processing_gemma3")
-    module.__dict__["Gemma3ImageProcessor"] = Gemma3ImageProcessorPil
-    sys.modules[module.__name__] = module
-
-
-def _register() -> None:
-    """Replace the model's processor, which vLLM asks only for a dummy image, to size its caches and to warm up.
-
+    vLLM asks the processor only for a dummy image, to size its caches and to warm up.
     Gemma 3's own loads the tokenizer twice more in each process, which takes 10 s, and needs further packages.
     """
     from vllm import ModelRegistry

@@ -24,8 +24,12 @@ _TORCH = (
 
 _COMPANION = (
     "{name} does not fit the torch that is installed: {reason}\n"
-    "transformers imports it wherever it is there, and fails with it; nothing here needs it: `pip uninstall {name}`."
+    "transformers imports it wherever it is there, and fails with it. {advice}"
 )
+_ADVICE = {
+    "torchvision": "Only models with images need it: `make setup` in a fresh .venv, or `pip uninstall torchvision`.",
+    "torchaudio": "Nothing here needs it: `pip uninstall torchaudio`.",
+}
 
 
 def numpy_problem(numpy_version: str | None = None) -> str | None:
@@ -46,12 +50,14 @@ def torch_problem() -> str | None:
         importlib.import_module("torch")
     except (ImportError, OSError) as error:
         return _TORCH.format(reason=error)
-    for name in ("torchvision", "torchaudio"):
+    # PyTorch has called it, unless these packages are checked before the project itself is installed.
+    importlib.import_module("common.torchvision_operators").declare()
+    for name, advice in _ADVICE.items():
         try:
             if find_spec(name) is not None:
                 importlib.import_module(name)
         except (ImportError, OSError, RuntimeError) as error:
-            return _COMPANION.format(name=name, reason=str(error).partition("\n")[0])
+            return _COMPANION.format(name=name, reason=str(error).partition("\n")[0], advice=advice)
     return None
 
 

@@ -115,7 +115,9 @@ def test_the_wheel_has_all_that_is_run_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (entry,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
-        assert "triton-chat = triton_chat:main" in archive.read(entry).decode()
+        entries = archive.read(entry).decode()
+    assert "triton-chat = triton_chat:main" in entries
+    assert "[torch.backends]\ntriton_chat_torchvision = common.torchvision_operators:declare" in entries
     code = {path.relative_to(ROOT).as_posix() for folder in PACKAGES for path in (ROOT / folder).rglob("*.py")}
     repository = {
         path.relative_to(ROOT).as_posix()

@@ -27,7 +27,7 @@ def exists(module: str, name: str) -> bool:
             return True
         importlib.import_module(f"{module}.{name}")
     except ImportError as error:
-        # Some modules need packages that are only installed to measure vLLM itself, such as torchvision.
+        # Some modules need packages that are only installed to measure vLLM itself, such as torchaudio.
         foreign = (error.name or "vllm").partition(".")[0] != "vllm"
         return foreign and name in defined_names(module)
     return True

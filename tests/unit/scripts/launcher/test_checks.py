@@ -29,9 +29,8 @@ CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64
 
 
 def test_packages_of_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If an index has only one of the two, pip installs PyTorch's CPU build with a torchvision for CUDA."""
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     assert torch_problem() is None
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.syspath_prepend(tmp_path)
     problem = torch_problem()
