@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -37,11 +38,12 @@ class Endpoint:
 @dataclass(slots=True)
 class Outcome:
     """The answers of a load. busy: the largest part of a core that a client process used; near 1 the client was the
-    bottleneck.
+    bottleneck. beside: the answers of streams that ran beside those that were measured.
     """
 
     answers: list[Answer] = field(default_factory=list)
     busy: float = 0.0
+    beside: list[Answer] = field(default_factory=list)
 
 
 def run(endpoint: Endpoint, streams: Sequence[Stream], processes: int, measuring: Callable[[], None]) -> Outcome:
@@ -49,7 +51,9 @@ def run(endpoint: Endpoint, streams: Sequence[Stream], processes: int, measuring
 
     No client process is left in any case.
     """
-    count = min(processes, len(streams))
+    # Each process has streams that end, as those beside them go on until then.
+    streams = sorted(streams, key=lambda stream: stream.beside)
+    count = min(processes, sum(not stream.beside for stream in streams))
     context = multiprocessing.get_context("spawn")
     pipes, workers = [], []
     try:
@@ -67,8 +71,9 @@ def run(endpoint: Endpoint, streams: Sequence[Stream], processes: int, measuring
         for pipe in pipes:
             pipe.send("go")
         outcome = Outcome()
-        for answers, busy in _receive(pipes):
+        for answers, beside, busy in _receive(pipes):
             outcome.answers += answers
+            outcome.beside += beside
             outcome.busy = max(outcome.busy, busy)
         return outcome
     finally:
@@ -117,21 +122,34 @@ def _work(pipe: Connection, endpoint: Endpoint, streams: Sequence[Stream]) -> No
 async def _drive(pipe: Connection, endpoint: Endpoint, streams: Sequence[Stream]) -> None:
     async with endpoint.client() as client:
         await _ask_all(client, _prepared(client, [stream.warmup for stream in streams]))
-        prepared = _prepared(client, [stream.measured for stream in streams])
+        prepared = _prepared(client, [stream.measured for stream in streams if not stream.beside])
+        others = _prepared(client, [stream.measured for stream in streams if stream.beside])
         gc.collect()
         gc.freeze()
         pipe.send("warm")
         await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
         wall, cpu = time.monotonic(), time.process_time()
+        beside: list[Answer] = []
+        running = [asyncio.create_task(_go_on(client, stream, beside)) for stream in others]
         answers = await _ask_all(client, prepared)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         busy = (time.process_time() - cpu) / max(time.monotonic() - wall, 1e-9)
-    pipe.send((answers, busy))
+    pipe.send((answers, beside, busy))
 
 
 def _prepared(
     client: HttpClient | TritonClient, streams: Sequence[Sequence[Question]]
 ) -> list[list[tuple[Question, Any]]]:
     return [[(question, client.prepare(question)) for question in stream] for stream in streams]
+
+
+async def _go_on(
+    client: HttpClient | TritonClient, stream: Sequence[tuple[Question, Any]], answers: list[Answer]
+) -> None:
+    for question, prepared in cycle(stream):
+        answers.append(await client.ask(question, prepared))
 
 
 async def _ask_all(

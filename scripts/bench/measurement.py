@@ -18,11 +18,13 @@ def measure_load(running: RunningTarget, name: str, load: Sequence[Stream], clie
     found = figures(outcome.answers)
     thousands = found.get("output_tokens", 0) / 1000
     cpu = spent(before[0], after)
+    beside = figures(outcome.beside) if outcome.beside else {}
     return {
         "figures": found | {"client_busy": outcome.busy},
         "cpu_s_per_1k_tokens": {role: seconds / thousands for role, seconds in cpu.items()} if thousands else {},
         "rss_mib": mib(after),
-        "failures": failures(outcome.answers),
+        "failures": failures([*outcome.answers, *outcome.beside]),
+        "beside": beside,
     }
 
 

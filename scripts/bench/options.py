@@ -87,6 +87,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--temperature", type=temperature, default=0.0, help="0 (default) is greedy; use more for random weights")
     add("--requests-per-stream", type=positive, default=4, help="measured requests of each stream (default: 4)")
     add("--warmup", type=positive, default=1, help="requests of each stream before those (default: 1)")
+    add(
+        "--beside-pictures",
+        type=int,
+        default=0,
+        metavar="STREAMS",
+        help="streams that ask about pictures all the while, beside those that are measured (default: 0)",
+    )
     add("--scripted", type=rate, metavar="RATE", help="no model: an engine that writes RATE tokens a second per stream")
     add(
         "--client-processes",
@@ -126,5 +133,7 @@ def _agree(options: argparse.Namespace) -> None:
     if options.scripted and left_out:
         raise ValueError(f"--scripted replaces the engine of this stack, and {' and '.join(left_out)} has none of it")
     ids_only = [name for name in options.targets if name in ("engine", "tensorrt_llm")]
-    if pictures and ids_only:
-        raise ValueError(f"{' and '.join(ids_only)} takes only ids: the workload {options.workload} is for the others")
+    if options.beside_pictures < 0:
+        raise ValueError(f"--beside-pictures {options.beside_pictures} is below 0")
+    if (pictures or options.beside_pictures) and ids_only:
+        raise ValueError(f"{' and '.join(ids_only)} takes only ids: pictures are for the others")

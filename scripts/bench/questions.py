@@ -59,7 +59,12 @@ def check_result(question: Question, sample: Sample) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One stream of the closed loop: requests that are sent one after the other."""
+    """One stream of the closed loop: requests that are sent one after the other.
+
+    beside: the stream is load for others: it asks its questions in turn until those that are measured have ended, and
+    its answers are kept apart.
+    """
 
     warmup: Sequence[Question]
     measured: Sequence[Question]
+    beside: bool = False

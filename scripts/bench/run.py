@@ -24,7 +24,7 @@ from scripts.bench.measurement import measure_load, print_measurement
 from scripts.bench.prompts import PromptMaker
 from scripts.bench.report import save
 from scripts.bench.targets import NAME, TARGETS, RunningTarget, engine_options, groups, start, token_rate_flags
-from scripts.bench.workloads import Workload, check, chosen, streams
+from scripts.bench.workloads import WORKLOADS, Workload, beside, check, chosen, streams
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.model import PREPARED
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
@@ -82,6 +82,7 @@ class Bench:
             number=number,
             salt=salt,
         )
+        load += beside(self.workload, self.maker, options.beside_pictures, number=number, salt=salt)
         about = {"round": number + 1, "contender": name, "streams": count}
         measurement = about | measure_load(running, name, load, options.client_processes)
         self.results.append(measurement)
@@ -107,6 +108,7 @@ class Bench:
             "requests_per_stream": options.requests_per_stream,
             "warmup": options.warmup,
             "rounds": options.rounds,
+            "beside_pictures": options.beside_pictures,
             "client_processes": options.client_processes,
             "engine_options": self.engine,
             "stack": shlex.join(["triton-chat", "serve", *self.flags]),
@@ -163,6 +165,8 @@ def prepare(options: argparse.Namespace) -> Bench:
         max_tiles_per_image=int(tiles) if tiles else None,
     )
     check(workload, maker)
+    if options.beside_pictures:
+        check(WORKLOADS["image"], maker)
     # Any other reason to refuse a request is found here, not after the first start.
     streams(workload, maker, 1, 1, 1, number=0, salt=0)
     return Bench(options, workload, maker, flags, whole, engine_options(stack))
@@ -182,6 +186,8 @@ def _print(measurement: dict[str, Any]) -> None:
     summary = ", ".join(
         f"{name} {found[name]:.2f}" for name in ("tokens_per_s", "ttft_ms_p50", "itl_ms_p50") if name in found
     )
+    if rate := measurement["beside"].get("requests_per_s"):
+        summary += f", beside {rate:.2f} pictures/s"
     where = f"round {measurement['round']} {measurement['contender']} {measurement['streams']} streams"
     print_measurement(f"{where}: {summary}", measurement)
     if found["client_busy"] > 0.85:

@@ -44,6 +44,9 @@ WORKLOADS: Mapping[str, Workload] = {
     ),
 }
 QUESTION = "What is there to see in this picture? Tell in one sentence."
+# Different pictures of each stream beside others, after which it begins again.
+PICTURES_BESIDE = 24
+_BESIDE = 50_000
 # Far apart, so that no two requests share a seed.
 _PER_STREAM, _PER_ROUND = 1_000, 1_000_000
 
@@ -90,6 +93,13 @@ def streams(
         asked = [replace(question, temperature=workload.temperature) for question in questions]
         made.append(Stream(asked[:warmup], asked[warmup:]))
     return made
+
+
+def beside(workload: Workload, maker: PromptMaker, count: int, *, number: int, salt: int) -> list[Stream]:
+    """Make `count` streams of questions about pictures that run beside a workload's own streams."""
+    pictures = replace(WORKLOADS["image"], temperature=workload.temperature)
+    made = streams(pictures, maker, count, PICTURES_BESIDE, 1, number=number, salt=salt + _BESIDE)
+    return [replace(stream, beside=True) for stream in made]
 
 
 def _conversations(
