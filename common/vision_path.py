@@ -83,7 +83,7 @@ def vision_path(folder: Path, wanted: str | None = None, engine: str | None = No
 
 def is_unsplit(folder: Path, path: VisionPath) -> bool:
     """Whether a checkpoint on this path has to be split into language model and vision part first."""
-    return path is VisionPath.VIT and not (folder / SPLIT_CONFIG).is_file()
+    return path is VisionPath.VIT and not read_json(folder / SPLIT_CONFIG)
 
 
 def may_take_pictures(folder: Path, config: Mapping[str, Any]) -> bool:

@@ -51,8 +51,9 @@ class Preprocessor:
         tokenizer = ChatTokenizer.load(checkpoint.path, parameters.text("chat_template"))
         styler = chosen_styler(checkpoint, parameters)
         guided_decoding = bool(parameters.boolean("guided_decoding"))
-        engine = engine_traits(parameters.text("engine"), guided_decoding=guided_decoding)
-        images = find_images(checkpoint, tokenizer, media_options(parameters))
+        name = parameters.text("engine")
+        engine = engine_traits(name, guided_decoding=guided_decoding)
+        images = find_images(checkpoint, tokenizer, media_options(parameters), parameters.text("vision"), name)
         builder = PromptBuilder(
             checkpoint,
             tokenizer,

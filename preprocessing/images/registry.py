@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The families of image inputs, and which of them a checkpoint belongs to."""
+"""The families of image inputs, one for each path of pictures."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from common.checkpoint import Checkpoint, read_json
 from common.tokenizer import ChatTokenizer
+from common.vision_path import CONFIG, SPLIT_CONFIG, VisionPath, is_unsplit, vision_path
 from preprocessing.images.family import ImageFamily, MediaOptions
 from preprocessing.images.gemma3 import Gemma3Images
 
@@ -21,17 +22,28 @@ def _internvl(
     return InternVLImages(checkpoint, tokenizer, options, config)
 
 
-# (a configuration file of the checkpoint, its `model_type`) -> the image family.
-FAMILIES: Mapping[tuple[str, str], Create] = {
-    ("vision/config.json", "internvit"): _internvl,
-    ("config.json", "gemma3"): Gemma3Images,
+# The path of pictures -> the configuration file that describes them, and the image family.
+FAMILIES: Mapping[VisionPath, tuple[str, Create]] = {
+    VisionPath.VIT: (SPLIT_CONFIG, _internvl),
+    VisionPath.PIXELS: (CONFIG, Gemma3Images),
 }
 
 
-def find_images(checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions) -> ImageFamily | None:
-    """The checkpoint's image family, or None for a text model; raises ValueError if the checkpoint is incomplete."""
-    for (file, model_type), create in FAMILIES.items():
-        config = read_json(checkpoint.path / file)
-        if config.get("model_type") == model_type:
-            return create(checkpoint, tokenizer, options, config)
-    return None
+def find_images(
+    checkpoint: Checkpoint,
+    tokenizer: ChatTokenizer,
+    options: MediaOptions,
+    vision: str | None = None,
+    engine: str | None = None,
+) -> ImageFamily | None:
+    """The checkpoint's image family, or None for a text model.
+
+    vision, engine: as `vision_path` takes them. Raises ValueError if the checkpoint is incomplete or has no such path.
+    """
+    path = vision_path(checkpoint.path, vision, engine)
+    if is_unsplit(checkpoint.path, path):
+        raise ValueError(f"'{checkpoint.path}' must be split first: `triton-chat prepare {checkpoint.path}` does it")
+    if path not in FAMILIES:
+        return None
+    file, create = FAMILIES[path]
+    return create(checkpoint, tokenizer, options, read_json(checkpoint.path / file))

@@ -10,10 +10,11 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from preprocessing.engine_traits import TRTLLM
 from scripts.cache import MARKER, cache_dir
+from scripts.cli.pictures import picture_findings
 from scripts.launcher.checks import FORMATS, check_memory, format_problem, format_value
 from scripts.launcher.environment import CPU_KV_CACHE_GIB
 from scripts.launcher.errors import LaunchError
-from scripts.launcher.model import PREPARED, SPLIT_FIRST, ServedModel, served
+from scripts.launcher.model import PREPARED, ServedModel, served
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.trtllm_config import engine_name
 from scripts.shared.findings import Finding, check_result
@@ -21,12 +22,6 @@ from scripts.shared.weights import weights_problem
 
 if TYPE_CHECKING:
     from families.recognition import Recognition
-
-# Files in vision/ that the runtimes other than torch read.
-_RUNTIME_FILES = {
-    "onnxruntime": ("model.onnx", "`triton-chat build vit` writes it"),
-    "tensorrt": ("model.plan", "`triton-chat build vit --plan` writes it"),
-}
 
 _SUBJECTS = {"chat_template": "chat template", "tool_call_parser": "tool calls", "reasoning_parser": "reasoning"}
 
@@ -60,7 +55,7 @@ def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> It
     built = engine_name(options, environment) == TRTLLM
     if not built:
         yield check_result("weights", weights_problem(folder), "complete")
-    yield from _vision(folder, model.checkpoint.model_type, {**environment, **options.settings})
+    yield from picture_findings(folder, options, {**environment, **options.settings})
     if not built:
         yield check_result(
             "fits", _memory_problem(model, environment), f"{model.weight_bytes / 2**30:.1f} GiB of weights"
@@ -132,25 +127,6 @@ def _hub(model: str) -> Finding:
     except LocalEntryNotFoundError:
         return Finding("model", "warning", f"'{model}' is not here yet: `triton-chat prepare {model}` downloads it")
     return Finding("model", "ok", f"'{model}' was downloaded to {cached}")
-
-
-def _vision(folder: Path, model_type: str, settings: Mapping[str, str]) -> Iterator[Finding]:
-    vision = folder / "vision"
-    if not vision.is_dir():
-        split = f"the checkpoint is split at the first start; `triton-chat prepare {folder}` does it now"
-        text = split if model_type in SPLIT_FIRST else "no part of its own: text, or in the engine"
-        yield Finding("vision", "ok", text)
-        return
-    if not (vision / "config.json").is_file():
-        yield Finding("vision", "error", f"'{vision}' has no config.json. Split the checkpoint again.")
-        return
-    yield check_result("vision", weights_problem(vision), "complete")
-    runtime = settings.get("TRITON_CHAT_VIT_RUNTIME", "torch")
-    if runtime in _RUNTIME_FILES:
-        name, advice = _RUNTIME_FILES[runtime]
-        file = Path(settings.get("TRITON_CHAT_VIT_ENGINE") or vision / name)
-        problem = None if file.is_file() else f"the runtime {runtime} needs {file}: {advice}."
-        yield check_result("vit engine", problem, str(file))
 
 
 def _memory_problem(model: ServedModel, environment: Mapping[str, str]) -> str | None:

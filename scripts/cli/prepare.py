@@ -2,6 +2,7 @@
 """`triton-chat prepare`: fetch tritonserver, and download, convert and split a model, before `serve` needs them."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A Triton container has its own tritonserver.
     if not options.no_server and not CONTAINER_BINARY.is_file() and fetch_tritonserver.fetch():
         console.print(f"tritonserver unpacked to {fetch_tritonserver.home()}", soft_wrap=True)
-    model = resolve_model(options.model, console)
+    model = resolve_model(options.model, console, os.environ.get("TRITON_CHAT_VISION"))
     print(model.checkpoint.path)
     return 0
 

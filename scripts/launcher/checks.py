@@ -76,16 +76,21 @@ def format_value(name: str, environment: Mapping[str, str]) -> str | None:
 
 def check_memory(model: ServedModel, environment: Mapping[str, str]) -> None:
     """Check that weights and KV cache fit into memory; raises LaunchError. On a GPU the engine itself checks."""
-    if has_gpu(environment):
-        return
-    kv_cache = float(environment["VLLM_CPU_KVCACHE_SPACE"]) * GIB
-    free = available_memory()
-    if model.weight_bytes + kv_cache > free:
+    needed, free = engine_memory(model, environment), available_memory()
+    if needed > free:
         raise LaunchError(
-            f"{model.name} needs {model.weight_bytes / GIB:.1f} GiB for its weights and {kv_cache / GIB:.1f} GiB for "
-            f"the KV cache, but only {free / GIB:.1f} GiB of memory is available.",
+            f"{model.name} needs {model.weight_bytes / GIB:.1f} GiB for its weights and "
+            f"{(needed - model.weight_bytes) / GIB:.1f} GiB for the KV cache, but only {free / GIB:.1f} GiB of memory "
+            "is available.",
             "Choose a smaller model or a smaller VLLM_CPU_KVCACHE_SPACE (GiB).",
         )
+
+
+def engine_memory(model: ServedModel, environment: Mapping[str, str]) -> int:
+    """Bytes of the machine's memory for weights and KV cache; 0 if they are on a GPU."""
+    if has_gpu(environment):
+        return 0
+    return model.weight_bytes + int(float(environment["VLLM_CPU_KVCACHE_SPACE"]) * GIB)
 
 
 def available_memory() -> int:

@@ -3,12 +3,13 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from common.checkpoint import Checkpoint, read_json
+from common.checkpoint import Checkpoint
+from common.vision_path import VisionPath, is_unsplit, vision_path
 from scripts.cache import build_once, cache_dir
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
@@ -18,10 +19,6 @@ from scripts.shared.weights import weight_bytes
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
 _UNWANTED_FILES = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.pth", "consolidated*", "original/*")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
-
-
-# `model_type` of checkpoints that are served as a language model and a vision part.
-SPLIT_FIRST = ("internvl_chat", "internvl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +44,25 @@ PREPARED = {
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A checkpoint to serve. name: its default name in requests. weight_bytes: size of its weights."""
+    """A checkpoint to serve.
+
+    name: its default name in requests. weight_bytes: size of its weights. vision: the path of its pictures.
+    """
 
     checkpoint: Checkpoint
     name: str
     weight_bytes: int
+    vision: VisionPath = VisionPath.NONE
 
 
-def resolve_model(model: str, console: Console) -> ServedModel:
+def resolve_model(model: str, console: Console, vision: str | None = None, engine: str | None = None) -> ServedModel:
     """Find, prepare or download the checkpoint; downloads show their progress.
 
-    Raises LaunchError if there is no such model or it is no checkpoint.
+    vision, engine: as `vision_path` takes them.
+    Raises LaunchError if there is no such model, it is no checkpoint, or its pictures cannot take that path.
     """
     try:
-        return _resolve(model, console)
+        return _resolve(model, console, vision, engine)
     except ImportError as error:
         # Serving a checkpoint takes a Triton; converting one takes torch, which is not in every installation.
         reason = f"the package {error.name} is missing" if error.name else f"packages do not fit together: {error}"
@@ -70,26 +72,33 @@ def resolve_model(model: str, console: Console) -> ServedModel:
         ) from error
 
 
-def _resolve(model: str, console: Console) -> ServedModel:
+def _resolve(model: str, console: Console, vision: str | None, engine: str | None) -> ServedModel:
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return served(_split(folder.resolve(), console), folder.resolve().name)
+        return _whole_or_split(folder.resolve(), folder.resolve().name, console, vision, engine)
     if model in PREPARED:
-        return served(PREPARED[model].prepare(console), PREPARED[model].name)
+        name = PREPARED[model].name
+        return _whole_or_split(PREPARED[model].prepare(console), name, console, vision, engine)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise LaunchError(
             f"there is no folder {folder}.", f"--model takes a checkpoint folder, a hub id, {' or '.join(PREPARED)}."
         )
-    return served(_split(_downloaded(model), console), model)
+    return _whole_or_split(_downloaded(model), model, console, vision, engine)
+
+
+def _whole_or_split(folder: Path, name: str, console: Console, vision: str | None, engine: str | None) -> ServedModel:
+    try:
+        path = vision_path(folder, vision, engine)
+    except ValueError as error:
+        raise LaunchError(f"{error}.") from error
+    return replace(served(_split(folder, console) if is_unsplit(folder, path) else folder, name), vision=path)
 
 
 def _split(folder: Path, console: Console) -> Path:
-    """The folder, or for an InternVL checkpoint its split in the cache, made now if missing."""
-    config = folder / "config.json"
-    if not _is_unsplit(config):
-        return folder
+    """The split of an InternVL checkpoint in the cache, made now if missing."""
     from scripts.split import SplitError, split_checkpoint  # It imports torch.
 
+    config = folder / "config.json"
     key = hashlib.blake2b(str(folder).encode(), digest_size=4).hexdigest()
     entry = cache_dir() / "models" / "split" / f"{folder.name}-{key}"
     try:
@@ -99,13 +108,6 @@ def _split(folder: Path, console: Console) -> Path:
     except SplitError as error:
         raise LaunchError(f"'{folder}' could not be split into language model and vision part: {error}") from error
     return entry
-
-
-def _is_unsplit(config: Path) -> bool:
-    try:
-        return read_json(config).get("model_type") in SPLIT_FIRST
-    except ValueError:  # Reported when the checkpoint is read.
-        return False
 
 
 def _downloaded(hub_id: str) -> Path:

@@ -31,6 +31,7 @@ MODEL_SETTINGS = frozenset(
         "reasoning_parser",
         "tool_call_parser",
         "video_frames",
+        "vision",
         "vit_compile",
         "vit_device",
         "vit_dtype",
@@ -56,8 +57,9 @@ class LaunchOptions:
 
     model: a checkpoint folder, "smollm2", "demo-vlm" or a hub id. served_model_name: empty means the model's own name.
     port, ui_port and triton_*_port: 0 picks a free one. ui: with the chat page. frontends: processes that share `port`.
-    max_model_len: None means the checkpoint's. settings: of the frontend and of the models' configs, by environment
-    variable. engine: options under the engine's own names. notes: lines to print at the start.
+    max_model_len: None means the checkpoint's. preprocessing_instances: None means those of the config, or by cores and
+    memory if they run vLLM's processor. settings: of the frontend and of the models' configs, by environment variable.
+    engine: options under the engine's own names. notes: lines to print at the start.
     engine_name: "vllm", "llmapi", "module:Class", or "trtllm" for the TensorRT-LLM engine in engine_dir; None means
     TRITON_CHAT_ENGINE. world_size: GPUs of such an engine, None for the number that it was built for.
     mpi_mode: "leader" or "orchestrator".
@@ -69,6 +71,7 @@ class LaunchOptions:
     port: int = 9997
     frontends: int = 1
     max_model_len: int | None = None
+    preprocessing_instances: int | None = None
     engine_name: str | None = None
     engine_dir: Path | None = None
     world_size: int | None = None
@@ -215,6 +218,13 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     add("--port", type=_port, help=f"port of the OpenAI API; 0 picks one (default {defaults.port})")
     add("--frontends", type=size_of, default=default_frontends(), help="frontend processes (default %(default)s here)")
     add("--max-model-len", type=size_of, help="context length in tokens, 16k and 16K too (default: the checkpoint's)")
+    add(
+        "--preprocessing-instances",
+        type=size_of,
+        metavar="N",
+        help="processes that write prompts and process pictures (default: 2; if they run vLLM's processor of the "
+        "checkpoint, by cores and memory)",
+    )
     add("--styler", help="model family, for prompts and answers (default: detected from the checkpoint)")
     add(
         "--engine",

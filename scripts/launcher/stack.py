@@ -24,6 +24,7 @@ from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit, explain
 from scripts.launcher.display import Display
 from scripts.launcher.errors import LaunchError
+from scripts.launcher.instances import RepositoryWithInstances, choose_instances
 from scripts.launcher.model import ServedModel, resolve_model
 from scripts.launcher.multi_gpu import check_vllm_gpus
 from scripts.launcher.options import LaunchOptions, parse_options
@@ -32,7 +33,7 @@ from scripts.launcher.readiness import answers_ok, model_states
 from scripts.launcher.repository import Load
 from scripts.launcher.supervisor import CrashLoop, Supervisor
 from scripts.launcher.trtllm import Trtllm
-from scripts.launcher.trtllm_config import find_engine
+from scripts.launcher.trtllm_config import engine_name, find_engine
 
 _POLL_S = 0.2
 SHARED_MEMORY = Path("/dev/shm")  # nosec B108 # where Triton's stubs put their shared memory
@@ -72,9 +73,11 @@ class Stack:
         if self.options.ui:
             page.check_page()
         self.ports = choose_ports(self.options)
-        self.model: ServedModel = resolve_model(self.options.model, self.console)
+        vision = self.options.settings.get("TRITON_CHAT_VISION") or base.get("TRITON_CHAT_VISION")
+        engine = engine_name(self.options, base)
+        self.model: ServedModel = resolve_model(self.options.model, self.console, vision, engine)
         self._shared = environments.stack_environment(base, self.options, self.model, self.ports, self.engine)
-        self._trtllm = None
+        self._trtllm: Trtllm | None = None
         if self.engine is None:
             check_vllm_gpus(self.options.engine, self._shared)
         else:
@@ -85,6 +88,11 @@ class Stack:
         self._triton_environment = environments.triton_environment(self._shared, self.options, self.server)
         if self.engine is None:
             check_memory(self.model, self._triton_environment)
+        self._repository: RepositoryWithInstances | None = None
+        count = choose_instances(self.options, self.model, self._triton_environment)
+        if count is not None:
+            served = self.options if self._trtllm is None else self._trtllm.options
+            self._repository = RepositoryWithInstances(served, count)
         self._page_environment = page.page_environment(base)
         # Frontends that share a port write their counters here, so that each can report all of them to Prometheus.
         self._counts = TemporaryDirectory(prefix="triton_chat_metrics_", ignore_cleanup_errors=True)
@@ -230,15 +238,17 @@ class Stack:
         self._parts.clear()
         self._counts.cleanup()
         self._triton_folder.cleanup()
-        if self._trtllm is not None:
-            self._trtllm.close()
+        for repository in (self._trtllm, self._repository):
+            if repository is not None:
+                repository.close()
         # A crashed tritonserver leaves the regions that it shared with its stubs, which are gone by now.
         for left in SHARED_MEMORY.glob(f"{environments.shared_memory_prefix(self.ports)}*"):
             left.unlink(missing_ok=True)
 
     def _spawn(self) -> None:
         log_dir = self.options.log_dir
-        options = self.options if self._trtllm is None else self._trtllm.options
+        repository = self._repository or self._trtllm
+        options = self.options if repository is None else repository.options
         command = environments.triton_command(self.server, options, self.ports, self._key)
         command += environments.trace_flags(self._shared)
         if self._trtllm is not None:

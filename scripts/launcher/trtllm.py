@@ -9,10 +9,11 @@ from tempfile import TemporaryDirectory
 from preprocessing.engine_traits import TRTLLM
 from scripts.launcher.engine_folder import EngineFolder, check_manifest
 from scripts.launcher.environment import TritonServer
+from scripts.launcher.layout import lay_out
 from scripts.launcher.model import ServedModel
 from scripts.launcher.multi_gpu import check_trtllm, orchestrator_environment, parallel_command
 from scripts.launcher.options import LaunchOptions
-from scripts.launcher.trtllm_config import BACKEND, filled_config, guided_decoding, lay_out
+from scripts.launcher.trtllm_config import BACKEND, MODEL, filled_config, guided_decoding
 
 
 class Trtllm:
@@ -36,7 +37,7 @@ class Trtllm:
         check_manifest(engine, model.checkpoint.path, runs_here=config.backend == BACKEND)
         self._world_size = engine.world_size
         self._folder = TemporaryDirectory(prefix="triton_chat_repository_", ignore_cleanup_errors=True)
-        lay_out(options.model_repository, config, Path(self._folder.name))
+        lay_out(options.model_repository, {MODEL: config}, Path(self._folder.name))
         name = None if options.model_config_name == TRTLLM else options.model_config_name
         # The engine's options are in its config now.
         self.options = replace(options, model_repository=Path(self._folder.name), model_config_name=name, engine={})

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The config of TensorRT-LLM's C++ backend with paths and options, and a model repository that has it."""
+"""The config of TensorRT-LLM's C++ backend with paths and options."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from preprocessing.engine_traits import TRTLLM
+from scripts.launcher import layout
 from scripts.launcher.engine_folder import EngineFolder, check_world_size, read_engine
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
@@ -55,13 +55,7 @@ def find_engine(options: LaunchOptions, environment: Mapping[str, str]) -> Engin
 
 def read_config(repository: Path) -> ModelConfig:
     """Read the config `trtllm` of the repository's model `tensorrt_llm`; raises LaunchError if there is none."""
-    path = repository / MODEL / "configs" / f"{TRTLLM}.pbtxt"
-    if not path.is_file():
-        raise LaunchError(f"--model-repository {repository} has no {path.relative_to(repository)}.")
-    try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
-    except text_format.ParseError as error:
-        raise LaunchError(f"{path} is no model config: {error}.") from error
+    return layout.read_config(repository, f"{MODEL}/configs/{TRTLLM}.pbtxt")
 
 
 def filled_config(options: LaunchOptions, engine: EngineFolder, checkpoint: Path) -> ModelConfig:
@@ -91,18 +85,6 @@ def filled_config(options: LaunchOptions, engine: EngineFolder, checkpoint: Path
 def guided_decoding(config: ModelConfig) -> bool:
     """Whether the config has what guided decoding needs."""
     return bool(config.parameters[_GUIDES].string_value and config.parameters["guided_decoding_backend"].string_value)
-
-
-def lay_out(repository: Path, config: ModelConfig, folder: Path) -> None:
-    """Make `folder` a repository of the same models with this config of the LLM, by links to the originals."""
-    for model in sorted(repository.resolve().iterdir()):
-        if model.name != MODEL:
-            (folder / model.name).symlink_to(model)
-    (folder / MODEL).mkdir()
-    for version in (repository / MODEL).resolve().iterdir():
-        if version.name.isdigit():
-            (folder / MODEL / version.name).symlink_to(version)
-    (folder / MODEL / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
 
 
 def _text(value: Any) -> str:

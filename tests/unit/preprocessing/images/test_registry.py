@@ -31,6 +31,8 @@ def test_which_checkpoints_take_images(
     assert found({"model_type": "gemma3_text"}, {"model_type": "siglip_gemma3"}, gemma3_tokenizer) is type(None)
     with pytest.raises(ValueError, match="has no token <IMG_CONTEXT>"):
         found({"model_type": "qwen2"}, VISION, ChatTokenizer.load(qwen3_tokenizer_dir))
+    with pytest.raises(ValueError, match="must be split first"):
+        found({"model_type": "internvl_chat"}, None, internvl.tokenizer)
     incomplete = {key: value for key, value in VISION.items() if key != "use_thumbnail"}
     with pytest.raises(ValueError, match="use_thumbnail"):
         found({"model_type": "qwen2"}, incomplete, internvl.tokenizer)

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from common.checkpoint import Checkpoint
+from common.vision_path import VisionPath
 from scripts.launcher import LaunchError
 from scripts.launcher.checks import GIB, available_memory, check_memory, check_server, check_settings
 from scripts.launcher.display import curl
@@ -72,6 +73,23 @@ def test_a_whole_internvl_checkpoint_is_split_once(tmp_path: Path, monkeypatch: 
     before = weights.stat().st_mtime_ns
     assert resolve_model(str(whole), Console(quiet=True)) == served
     assert weights.stat().st_mtime_ns == before
+
+
+def test_the_path_of_pictures_decides_whether_it_is_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CHAT_CACHE", str(tmp_path / "cache"))
+    whole = make_internvl(tmp_path / "whole", make_tokenizer(tmp_path / "tokenizer")).path
+    served = resolve_model(str(whole), Console(quiet=True), "engine")
+    assert (served.checkpoint.path, served.vision) == (whole, VisionPath.ENGINE)
+    split = resolve_model(str(whole), Console(quiet=True))
+    assert split.vision is VisionPath.VIT
+    assert resolve_model(str(split.checkpoint.path), Console(quiet=True)).vision is VisionPath.VIT
+    for model, vision, engine, message in (
+        (split.checkpoint.path, "engine", None, "from before its split"),
+        (whole, "engine", "trtllm", r"C\+\+ backend takes no pictures"),
+        (whole, "both", None, "vision must be one of auto"),
+    ):
+        with pytest.raises(LaunchError, match=message):
+            resolve_model(str(model), Console(quiet=True), vision, engine)
 
 
 def test_a_checkpoint_that_cannot_be_split_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from scripts.launcher import multi_gpu
 from scripts.launcher.engine_folder import GUIDES, check_manifest, check_world_size, read_engine
 from scripts.launcher.environment import TritonServer, gpu_count, stack_environment, triton_command
 from scripts.launcher.errors import LaunchError
+from scripts.launcher.layout import lay_out
 from scripts.launcher.model import ServedModel
 from scripts.launcher.multi_gpu import (
     check_gpus,
@@ -24,7 +25,7 @@ from scripts.launcher.multi_gpu import (
 from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.launcher.ports import Ports
 from scripts.launcher.trtllm import Trtllm
-from scripts.launcher.trtllm_config import engine_name, filled_config, find_engine, guided_decoding, lay_out
+from scripts.launcher.trtllm_config import engine_name, filled_config, find_engine, guided_decoding
 from scripts.shared.manifest import NAME, Manifest
 
 PORTS = Ports(frontend=1, http=2, grpc=3, metrics=4)
@@ -185,7 +186,7 @@ def test_the_repository_of_an_engine(tmp_path: Path) -> None:
     engine, folder = read_engine(make_engine(tmp_path / "engine")), tmp_path / "repository"
     folder.mkdir()
     source = LaunchOptions().model_repository
-    lay_out(source, filled_config(LaunchOptions(), engine, CHECKPOINT.path), folder)
+    lay_out(source, {"tensorrt_llm": filled_config(LaunchOptions(), engine, CHECKPOINT.path)}, folder)
     assert {path.name for path in folder.glob("*/config.pbtxt")} == {"config.pbtxt"}
     models = {path.name for path in source.iterdir() if (path / "config.pbtxt").is_file()}
     for model in models - {"tensorrt_llm"}:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the doctor says about a checkpoint's pictures: their path, and what that path needs."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.cli import pictures
+from scripts.cli.pictures import picture_findings
+from scripts.launcher.options import LaunchOptions
+from scripts.shared.findings import Finding
+
+QWEN = {"model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"], "vision_config": {}}
+LOADS = "import sys, json; json.load(sys.stdin); print('a log line'); print(json.dumps({'image': None, 'video': 1}))"
+
+
+def write(folder: Path, config: dict[str, Any], **files: dict[str, Any]) -> Path:
+    for name, value in {"config": config, **files}.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def probe(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The program that loads the processor, as one line of Python."""
+    program = [LOADS]
+    monkeypatch.setattr(pictures, "python_command", lambda module: [sys.executable, "-c", program[0]])
+    return program
+
+
+def found(folder: Path, **options: Any) -> list[Finding]:
+    vision = options.pop("vision", "")
+    return list(picture_findings(folder, LaunchOptions(**options), {"TRITON_CHAT_VISION": vision}))
+
+
+def test_the_engines_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, QWEN, preprocessor_config={})
+    monkeypatch.setattr(pictures, "TESTED", frozenset(QWEN["architectures"]))
+    assert found(tmp_path) == [
+        Finding(
+            "vision", "ok", "path engine: `preprocessing` runs the checkpoint's own processor, the engine the rest"
+        ),
+        Finding("its files", "ok", "preprocessor_config.json"),
+        Finding("processor", "ok", "loads; takes: image, video (at most 1 in a request)"),
+    ]
+
+
+def test_what_is_not_tested_is_said(tmp_path: Path) -> None:
+    write(tmp_path, QWEN | {"architectures": ["AriaForConditionalGeneration"]}, processor_config={})
+    assert found(tmp_path)[-1] == Finding(
+        "tested", "warning", "no: AriaForConditionalGeneration is none of the architectures of the tests"
+    )
+
+
+def test_what_the_engines_path_lacks(tmp_path: Path, probe: list[str]) -> None:
+    write(tmp_path, QWEN | {"auto_map": {"AutoConfig": "x.Y"}})
+    probe[0] = "print('about to'); raise ValueError('one\\ntwo')"
+    by_subject = {each.subject: (each.verdict, each.text) for each in found(tmp_path)}
+    assert by_subject["its files"][0] == "warning"
+    assert "neither preprocessor_config.json nor processor_config.json" in by_subject["its files"][1]
+    assert by_subject["remote code"][0] == "warning" and "--trust-remote-code" in by_subject["remote code"][1]
+    assert by_subject["processor"] == ("error", "it cannot be loaded: ValueError: one two")
+    trusted = found(tmp_path, engine={"trust_remote_code": True})
+    assert "remote code" not in {each.subject for each in trusted}
+
+
+def test_a_text_model_to_vllm(tmp_path: Path, probe: list[str]) -> None:
+    write(tmp_path, QWEN)
+    probe[0] = "print('{}')"
+    processor = next(each for each in found(tmp_path, vision="engine") if each.subject == "processor")
+    assert processor == Finding("processor", "error", "vLLM takes it for a text model")
+
+
+@pytest.mark.parametrize(
+    ("config", "vision", "verdict", "text"),
+    [
+        ({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, "", "ok", "none: a text model"),
+        (QWEN, "none", "ok", "none: served without pictures, by --vision none"),
+        (QWEN | {"architectures": ["Qwen3ForCausalLM"]}, "", "warning", "as a text model only"),
+        ({"model_type": "internvl_chat"}, "", "ok", "path vit: .*split at the first start"),
+        ({"model_type": "gemma3"}, "", "ok", "path pixels"),
+        (QWEN | {"architectures": ["XForY"]}, "", "error", "no way is known for the pictures of .*XForY"),
+    ],
+)
+def test_the_other_paths(tmp_path: Path, config: dict[str, Any], vision: str, verdict: str, text: str) -> None:
+    (finding,) = found(write(tmp_path, config), vision=vision)
+    assert (finding.subject, finding.verdict) == ("vision", verdict)
+    assert re.search(text, finding.text)
+
+
+def test_the_cpp_backend_is_refused(tmp_path: Path) -> None:
+    (finding,) = found(write(tmp_path, QWEN), engine_name="trtllm")
+    assert finding.verdict == "error" and "C++ backend takes no pictures" in finding.text
