@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from common.chat.messages import Place, place_nothing
-from common.chat.parts import MediaPart, Picture
+from common.chat.parts import MediaPart, MediaRequest, Picture
 from common.chat.request import ChatRequest
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
@@ -208,9 +208,8 @@ class PromptBuilder:
         text, chat_guide, reasoning = self._render(chat)
         if guide and chat_guide:
             raise RequestError("the chat asks for a guide of its own", param="guided_decoding_guide")
-        return self._with_pictures(
-            text, chat.media, files, _Prompt([], guide or chat_guide, "messages", reasoning_open=reasoning == "open")
-        )
+        prompt = _Prompt([], guide or chat_guide, "messages", reasoning_open=reasoning == "open")
+        return self._with_pictures(text, chat.media, files, prompt, chat.media_request)
 
     def _parse(self, messages: str, place: Place, keep: Collection[str] = ()) -> ChatRequest:
         """The chat, with placeholders for the special tokens that it spells, but for those in `keep`."""
@@ -225,10 +224,15 @@ class PromptBuilder:
             marked = self.images.place_spelled([text], "prompt")
             placed = marked if marked.parts else self.images.place([*(MediaPart() for _ in files), text], "prompt")
             text, parts = placed.text, placed.parts
-        return self._with_pictures(text, parts, files, _Prompt([], guide, "prompt"))
+        return self._with_pictures(text, parts, files, _Prompt([], guide, "prompt"), MediaRequest())
 
     def _with_pictures(
-        self, text: str, parts: Sequence[MediaPart], files: Sequence[bytes], prompt: "_Prompt"
+        self,
+        text: str,
+        parts: Sequence[MediaPart],
+        files: Sequence[bytes],
+        prompt: "_Prompt",
+        media_request: MediaRequest,
     ) -> "_Prompt":
         """`prompt` with the ids of `text` and the pictures, if there are any."""
         add_special_tokens = prompt.source == "prompt"
@@ -236,7 +240,7 @@ class PromptBuilder:
             return replace(prompt, input_ids=self._encode(text, prompt.source, add_special_tokens))
         if self.images is None:
             raise RequestError("the served model takes no images", param=prompt.source)
-        pictures = self.images.load(files, parts, self.max_model_len)
+        pictures = self.images.load(files, parts, self.max_model_len, media_request)
         text = self.images.finish(text, pictures)
         input_ids, extra_ids = self.images.expand(self._encode(text, prompt.source, add_special_tokens), pictures)
         return replace(prompt, input_ids=input_ids, pictures=pictures, extra_ids=extra_ids)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from common.chat.arguments import read_arguments
+from common.chat.media import read_part_options
 from common.chat.parts import Content, Kind, MediaPart, Placed
 from common.checks import PositionError, expect, expect_one_of
 
@@ -123,9 +124,8 @@ def _part(value: Any, content: str, index: int) -> str | MediaPart:
     # The URL is read by the frontend; the file itself is an element of the `images` tensor.
     given = part.get(kind)
     detail = given.get("detail") if isinstance(given, dict) else None
-    if detail is None:
-        return MediaPart(MEDIA[kind])
-    return MediaPart(MEDIA[kind], expect_one_of(detail, DETAILS, f"{where}.{kind}.detail"))
+    detail = "auto" if detail is None else expect_one_of(detail, DETAILS, f"{where}.{kind}.detail")
+    return MediaPart(MEDIA[kind], detail, read_part_options(part, kind, MEDIA[kind], where))
 
 
 def _check_call(value: Any, where: str) -> None:

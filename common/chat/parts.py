@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image and video parts of chat messages, and the pictures made from them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,41 @@ Kind = Literal["image", "video"]
 
 @dataclass(frozen=True, slots=True)
 class MediaPart:
-    """The place of one element of the `images` tensor. detail: "low" requests the cheapest form of an image."""
+    """The place of one element of the `images` tensor.
+
+    detail: "low" requests the cheapest form of an image. options: what the part itself asks for, those of
+    common.chat.media.PART_OPTIONS that it gives.
+    """
 
     kind: Kind = "image"
     detail: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRequest:
+    """What a request asks of all its images and videos, read by common.chat.media; a part's own options come first.
+
+    processor: arguments of the model's processor (`mm_processor_kwargs`). video: "num_frames" and "fps" to sample, each
+    above 0, or -1 for all frames.
+    """
+
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    video: Mapping[str, Any] = field(default_factory=dict)
+
+    def sampling(self, part: MediaPart) -> Mapping[str, Any]:
+        """The "num_frames" and "fps" of one video; as in vLLM, one that the part gives replaces both."""
+        own = {name: part.options[name] for name in ("num_frames", "fps") if name in part.options}
+        return own or self.video
+
+    def processor_options(self, part: MediaPart) -> Mapping[str, Any]:
+        """The arguments of the model's processor for one image or video."""
+        own = {name: value for name, value in part.options.items() if name not in ("num_frames", "fps")}
+        if not own:
+            return self.processor
+        # What is in a scope goes before what is outside.
+        scope = f"{part.kind}s_kwargs"
+        return {**self.processor, scope: {**self.processor.get(scope, {}), **own}}
 
 
 # A message's content: texts and media in the client's order.

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
+from common.chat.media import read_media_request
 from common.chat.messages import Escape, Message, Place, escape_nothing, normalize_messages, place_nothing
-from common.chat.parts import MediaPart
+from common.chat.parts import MediaPart, MediaRequest
 from common.chat.reasoning import EFFORTS, effort_asked, thinking_asked
 from common.chat.tools import Tool, read_tool_choice, read_tools
 from common.checks import PositionError, check_tree, expect, expect_one_of, shorten
@@ -25,6 +26,8 @@ FIELDS = frozenset(
         "reasoning_effort",
         "response_format",
         "structured_outputs",
+        "mm_processor_kwargs",
+        "media_io_kwargs",
         "add_generation_prompt",
         "continue_final_message",
     }
@@ -38,7 +41,7 @@ class ChatRequest:
     """One validated chat request.
 
     messages: normalised (common.chat.messages); not to be changed in place.
-    media: the images and videos in the messages, in their order in the prompt.
+    media: the images and videos in the messages, in their order in the prompt. media_request: options for all of them.
     tools: the tools described to the model; empty if `tool_choice` is "none".
     tool_choice: "auto", "none", "required" or "function:<name>".
     parallel_tool_calls: False allows at most one call per answer.
@@ -51,6 +54,7 @@ class ChatRequest:
 
     messages: list[Message]
     media: tuple[MediaPart, ...] = ()
+    media_request: MediaRequest = field(default_factory=MediaRequest)
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
@@ -83,6 +87,7 @@ class ChatRequest:
         chat = cls(
             messages=messages,
             media=media,
+            media_request=read_media_request(body),
             tools=() if tool_choice == "none" else tools,
             tool_choice=tool_choice,
             parallel_tool_calls=_flag(body, "parallel_tool_calls", True),

@@ -8,11 +8,13 @@ from typing import ClassVar
 
 from PIL import Image
 
-from common.chat.parts import Content, MediaPart, Picture, Placed
+from common.chat.parts import Content, MediaPart, MediaRequest, Picture, Placed
 from common.checks import PositionError
 from common.errors import RequestError
 from preprocessing.images.decode import ImageLimits, decode_image
 from preprocessing.images.video import sample_frames
+
+_NOTHING_ASKED = MediaRequest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,16 @@ class ImageFamily:
         """`place` for requests whose images have no media parts: `spelled` in a text is the place of one."""
         raise NotImplementedError
 
-    def load(self, files: Sequence[bytes], parts: Sequence[MediaPart], max_tokens: int) -> list[Picture]:
+    def load(
+        self,
+        files: Sequence[bytes],
+        parts: Sequence[MediaPart],
+        max_tokens: int,
+        media_request: MediaRequest = _NOTHING_ASKED,
+    ) -> list[Picture]:
         """Decode the files, one per part, and cut them into tiles, up to a prompt of max_tokens.
 
+        media_request: the options of the request for all of them.
         Raises RequestError naming the problem or the exceeded limit.
         """
         if len(files) != len(parts):
