@@ -14,6 +14,7 @@ import tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
+from common.chat.content_form import ContentForm, find_form, fit_content
 from common.chat.template import load_template
 from common.checks import shorten
 from common.errors import RequestError
@@ -106,27 +107,49 @@ class ChatTokenizer:
         reserved = RESERVED_KWARGS.intersection(template_kwargs)
         if reserved:
             raise RequestError(f"chat_template_kwargs cannot set '{min(reserved)}'", param="chat_template_kwargs")
-        if template is None and self.template is None:
+        source = template or self.template
+        if source is None:
             raise RequestError("the served model has no chat template; use /v1/completions", param="messages")
-        apply = partial(
-            self._tokenizer.apply_chat_template,
-            messages,
-            chat_template=template or self.template,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            tokenize=False,
-            **template_kwargs,
-        )
         try:
-            try:
-                rendered: str = apply(tools=tools or None)
-            except TypeError:
-                if tools:
-                    raise
-                rendered = apply(tools=[])  # Templates for chats with tools iterate over them in every chat.
+            return self._apply(
+                source,
+                fit_content(messages, _content_form(self, source)),
+                tools,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **template_kwargs,
+            )
         except _TEMPLATE_ERRORS as error:
             raise RequestError(_refusal(error, continue_final_message), param="messages") from error
+
+    def _apply(
+        self,
+        source: str,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> str:
+        apply = partial(self._tokenizer.apply_chat_template, messages, chat_template=source, tokenize=False, **kwargs)
+        try:
+            rendered: str = apply(tools=tools or None)
+        except TypeError:
+            if tools:
+                raise
+            rendered = apply(tools=[])  # Templates for chats with tools iterate over them in every chat.
         return rendered
+
+
+@lru_cache(maxsize=64)
+def _content_form(tokenizer: ChatTokenizer, source: str) -> ContentForm:
+    """The form in which a template takes a message's content."""
+
+    def render(messages: list[dict[str, Any]]) -> str | None:
+        try:
+            return tokenizer._apply(source, messages, add_generation_prompt=True)
+        except _TEMPLATE_ERRORS:
+            return None
+
+    return find_form(render)
 
 
 @lru_cache(maxsize=16)

@@ -35,6 +35,7 @@ class Generation(SamplingFields):
     prompt_table: [rows, hidden size], the model's dtype.
     images: UINT8 [n, height, width, 3], RGB, of the model's image size, in the order of their runs of image tokens in
     `prompt_ids`; for an engine with its own vision tower.
+    multimodal: UINT8 [bytes], what the checkpoint's own processor made of the prompt's pictures and videos.
     prompt_extra_ids: one per prompt id, 0 for text; at an image's position a hash of the image.
     traceparent: the trace that the generation is part of, as W3C writes it.
     request_id: Triton's, for logs; several generations may share it.
@@ -53,6 +54,7 @@ class Generation(SamplingFields):
     priority: int = 0
     prompt_table: torch.Tensor | None = None
     images: torch.Tensor | None = None
+    multimodal: torch.Tensor | None = None
     prompt_extra_ids: list[int] | None = None
     guide_type: str | None = None
     guide: str | None = None

@@ -113,6 +113,7 @@ def _read_generation(
         raise RequestError(f"min_tokens must be at most {max_tokens}, what the answer may have", param="min_tokens")
     bias, table = inputs.tensor("embedding_bias"), inputs.tensor("prompt_embedding_table")
     images, extra_ids = inputs.tensor("images"), inputs.tensor("prompt_table_extra_ids")
+    multimodal = inputs.tensor("multimodal")
     return Generation(
         prompt_ids=ids[row, :length].tolist(),
         max_tokens=max_tokens,
@@ -122,6 +123,7 @@ def _read_generation(
         embedding_bias=None if bias is None else _finite(bias[row]),
         prompt_table=None if table is None else table[row].clone(),
         images=None if images is None else images[row].clone(),
+        multimodal=None if multimodal is None else multimodal[row].clone(),
         prompt_extra_ids=None if extra_ids is None else extra_ids[row, :length].tolist(),
         return_log_probs=inputs.scalar("return_log_probs", row, False),
         streaming=inputs.scalar("streaming", row, False),

@@ -20,6 +20,7 @@ from preprocessing.prompt import PromptBuilder
 from preprocessing.tensors import (
     read_request,
     read_return_perf_metrics,
+    write_features,
     write_pictures,
     write_prompt,
     write_reasoning_open,
@@ -51,9 +52,8 @@ class Preprocessor:
         tokenizer = ChatTokenizer.load(checkpoint.path, parameters.text("chat_template"))
         styler = chosen_styler(checkpoint, parameters)
         guided_decoding = bool(parameters.boolean("guided_decoding"))
-        name = parameters.text("engine")
-        engine = engine_traits(name, guided_decoding=guided_decoding)
-        images = find_images(checkpoint, tokenizer, media_options(parameters), parameters.text("vision"), name)
+        engine = engine_traits(parameters.text("engine"), guided_decoding=guided_decoding)
+        images = find_images(checkpoint, tokenizer, media_options(parameters), parameters)
         builder = PromptBuilder(
             checkpoint,
             tokenizer,
@@ -90,6 +90,8 @@ class Preprocessor:
         outputs = write_prompt(prompt, self._builder.checkpoint.vocab_size)
         if images_tensor is not None:
             outputs += write_pictures(images_tensor, prompt.pictures, prompt.extra_ids or [])
+        if prompt.features is not None:
+            outputs.append(write_features(prompt.features))
         if parameters.get("return_token_strs"):
             outputs.append(write_token_strs(self._builder.tokenizer.token_strs(prompt.input_ids)))
         outputs += self._timing(inputs)

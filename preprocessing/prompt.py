@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from common.chat.messages import Place, place_nothing
 from common.chat.parts import MediaPart, MediaRequest, Picture
 from common.chat.request import ChatRequest
@@ -17,7 +20,7 @@ from families.parsers import AnswerFormat
 from families.parsers.formats import call_form
 from families.stylers.base import Styler
 from preprocessing.guides.build import Guide, Reasoning, build_guide, check_guide, reasoning_state
-from preprocessing.images.family import ImageFamily
+from preprocessing.images.family import ImageFamily, MediaPrompt
 from preprocessing.literal_text import LiteralText
 
 IGNORE_EOS = -1
@@ -61,6 +64,7 @@ class EngineInput:
     request_output_len: maximum number of new tokens. end_id: -1 for none. stop_words, bad_words: token sequences.
     embedding_bias: id -> logit bias; other ids have none. guide_type, guide: see preprocessing.guides.build.
     pictures: pixels in the order of their image tokens in input_ids. extra_ids: one per id if there are pictures.
+    features: uint8 [bytes], what the engine's own processor made of the pictures, instead of `pictures`.
     reasoning_open: whether the prompt of a chat ends inside the model's reasoning; None for other prompts.
     """
 
@@ -75,6 +79,7 @@ class EngineInput:
     guide: str | None
     pictures: Sequence[Picture] = ()
     extra_ids: list[int] | None = None
+    features: NDArray[np.uint8] | None = None
     reasoning_open: bool | None = None
 
 
@@ -85,8 +90,7 @@ class _Prompt:
     input_ids: list[int]
     guide: Guide | None
     source: str
-    pictures: Sequence[Picture] = ()
-    extra_ids: list[int] | None = None
+    media: MediaPrompt | None = None
     reasoning_open: bool | None = None
 
 
@@ -173,8 +177,9 @@ class PromptBuilder:
             embedding_bias=self._bias(request),
             guide_type=guide.guide_type if guide else None,
             guide=guide.guide if guide else None,
-            pictures=prompt.pictures,
-            extra_ids=prompt.extra_ids,
+            pictures=prompt.media.pictures if prompt.media else (),
+            extra_ids=prompt.media.extra_ids if prompt.media else None,
+            features=prompt.media.features if prompt.media else None,
             reasoning_open=prompt.reasoning_open,
         )
 
@@ -198,8 +203,7 @@ class PromptBuilder:
     def _chat_prompt(self, messages: str, files: Sequence[bytes], guide: Guide | None) -> "_Prompt":
         chat = self._parse(messages, self.images.place if self.images else place_nothing)
         if files and self.images and not chat.media:
-            keep = (self.images.spelled,)
-            chat = self._parse(messages, self.images.place_spelled, keep)
+            chat = self._parse(messages, self.images.place_spelled, self.images.spelled)
         if chat.chat_template is not None and not self._trust_chat_template:
             raise RequestError(
                 "chat_template is only accepted if the server is started with --trust-request-chat-template",
@@ -240,10 +244,9 @@ class PromptBuilder:
             return replace(prompt, input_ids=self._encode(text, prompt.source, add_special_tokens))
         if self.images is None:
             raise RequestError("the served model takes no images", param=prompt.source)
-        pictures = self.images.load(files, parts, self.max_model_len, media_request)
-        text = self.images.finish(text, pictures)
-        input_ids, extra_ids = self.images.expand(self._encode(text, prompt.source, add_special_tokens), pictures)
-        return replace(prompt, input_ids=input_ids, pictures=pictures, extra_ids=extra_ids)
+        encode = partial(self._encode, source=prompt.source, add_special_tokens=add_special_tokens)
+        media = self.images.build(text, files, parts, self.max_model_len, encode, media_request)
+        return replace(prompt, input_ids=media.input_ids, media=media)
 
     def _render(self, chat: ChatRequest) -> tuple[str, Guide | None, Reasoning]:
         if chat.tools:

@@ -4,6 +4,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.chat.parts import Picture
 from common.errors import RequestError
@@ -73,6 +74,11 @@ def write_pictures(name: str, pictures: Sequence[Picture], extra_ids: Sequence[i
         pb_utils.Tensor(name, pixels[np.newaxis]),
         ints("prompt_table_extra_ids", extra_ids, np.uint64),
     ]
+
+
+def write_features(features: NDArray[np.uint8]) -> Tensor:
+    """What the engine's own processor made of the pictures."""
+    return pb_utils.Tensor("multimodal", features[np.newaxis])
 
 
 def write_return_perf_metrics(requested: bool) -> Tensor:

@@ -22,10 +22,14 @@ def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelParameters:
-    """The expanded config parameters of one Triton model. Every error names the key and its value."""
+    """The expanded config parameters of one Triton model. Every error names the key and its value.
+
+    instances: the number of its processes.
+    """
 
     model: str
     values: Mapping[str, str]
+    instances: int = 1
 
     @classmethod
     def from_config(cls, model_config: str, environment: Mapping[str, str] = os.environ) -> "ModelParameters":
@@ -33,7 +37,8 @@ class ModelParameters:
         config = json.loads(model_config)
         parameters = config.get("parameters", {})
         values = {key: expand(value["string_value"], environment) for key, value in parameters.items()}
-        return cls(config["name"], values)
+        instances = sum(group.get("count", 1) for group in config.get("instance_group", ()))
+        return cls(config["name"], values, max(1, instances))
 
     def text(self, key: str) -> str | None:
         """The value, or None if it is absent or empty."""

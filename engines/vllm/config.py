@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vllm.config import ReasoningConfig, StructuredOutputsConfig, VllmConfig
+from vllm.config import ModelConfig, ReasoningConfig, StructuredOutputsConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 
@@ -26,6 +26,7 @@ GEMMA3_EXTENSION = "engines.vllm.gemma3_worker.Extension"
 IMAGE_CPU_WORKER = "engines.vllm.cpu_worker.ImageWorker"
 SCHEDULER = "engines.vllm.scheduler.WholeImageScheduler"
 ASYNC_SCHEDULER = "engines.vllm.scheduler.AsyncWholeImageScheduler"
+_OF_THE_ENGINE = ("structured_outputs_config", "reasoning_config", "mm_processor_cache_gb")
 # The architecture's name follows.
 TABLE_EXTENSION = "engines.vllm.table_worker."
 TABLE_SCHEDULER = "engines.vllm.table_scheduler.TableScheduler"
@@ -39,6 +40,17 @@ def engine_args(options: EngineOptions) -> AsyncEngineArgs:
     given["structured_outputs_config"] = _structured_outputs(given.get("structured_outputs_config"))
     given["reasoning_config"] = _reasoning(given, Path(options.model_path))
     return AsyncEngineArgs(model=options.model_path, **given)
+
+
+def processor_config(options: EngineOptions) -> ModelConfig:
+    """Build the part of vLLM's configuration that a checkpoint's processor of pictures reads.
+
+    Raises ValueError naming an option that vLLM does not have.
+    """
+    refuse_unknown(options.passed, KNOWN_OPTIONS)
+    # They need the checkpoint's tokenizer, and are for the engine only.
+    given = {name: value for name, value in options.passed.items() if name not in _OF_THE_ENGINE}
+    return AsyncEngineArgs(model=options.model_path, **given).create_model_config()
 
 
 def engine_config(args: AsyncEngineArgs) -> VllmConfig:
@@ -56,6 +68,9 @@ def engine_config(args: AsyncEngineArgs) -> VllmConfig:
     elif gemma3.ARCHITECTURE in architectures:
         gemma3.install()
         args.worker_extension_cls = args.worker_extension_cls or GEMMA3_EXTENSION
+    else:
+        # Pictures arrive processed: vLLM's cache of them would hold copies. That of `preprocessing` has this size.
+        args.mm_processor_cache_gb = 0
     # The usage context sets the defaults of tokens per step and requests per batch: the same as in `vllm serve`.
     config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
     if config.model_config.is_multimodal_model and config.model_config.is_mm_prefix_lm:

@@ -1,18 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build vLLM's prompt of a generation: ids, ids with rows of an embedding table, or ids with images."""
+"""Build vLLM's prompt of a generation: ids, alone or with rows of an embedding table, images, or features of them."""
 
 import asyncio
 from typing import Any
 
 import torch
-from vllm.config import VllmConfig
+from vllm.config import ModelConfig, VllmConfig
 from vllm.inputs.engine import tokens_input
 
 from common.errors import RequestError
 from engines.engine import Generation
+from engines.vllm.features import NAME, unpack
 from engines.vllm.images import ImageModel, image_model
 from engines.vllm.prompt_table import table_prompt
 from engines.vllm.table_model import takes_tables
+
+
+def takes_features(config: ModelConfig) -> bool:
+    """Whether the served model takes what its own processor makes of pictures."""
+    return config.multimodal_config is not None and not takes_tables(config) and image_model(config) is None
 
 
 class Prompts:
@@ -24,6 +30,7 @@ class Prompts:
         self._takes_tables = takes_tables(config.model_config)
         self._takes_priority = config.scheduler_config.policy == "priority"
         self._images: ImageModel | None = image_model(config.model_config)
+        self._takes_features = takes_features(config.model_config)
 
     async def build(self, generation: Generation) -> Any:
         """Build the prompt; raises RequestError if the engine does not support an input.
@@ -45,6 +52,12 @@ class Prompts:
         if generation.images is not None and self._images is not None:
             # Several milliseconds per image, in which the other streams must not wait.
             return await asyncio.to_thread(self._images.prompt, generation)
+        if generation.multimodal is not None:
+            if not self._takes_features:
+                raise RequestError(
+                    "this engine takes no features of pictures: its model has no processor for them", param=NAME
+                )
+            return unpack(generation.multimodal, generation.prompt_ids)
         if self._images is not None:
             self._images.check_places(generation.prompt_ids, 0)
         return tokens_input(generation.prompt_ids)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of all image families: from encoded files to pixels and image tokens."""
+"""The bases of image families: from encoded files to pixels, or to features of them, and image tokens."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from common.chat.parts import Content, MediaPart, MediaRequest, Picture, Placed
@@ -33,25 +35,39 @@ class MediaOptions:
     pan_and_scan: bool = False
 
 
-class ImageFamily:
-    """How one family takes images: their places in the text, their tiles, and their tokens.
+@dataclass(frozen=True, slots=True)
+class MediaPrompt:
+    """The ids of a prompt with its pictures, and what the engine needs of them.
 
-    A request goes through `place` (each message), `load`, `finish` (the rendered prompt) and `expand` (its ids).
+    pictures: for families with tiles, with extra_ids, one per id. features: uint8 [bytes] of the engine's own
+    processor, as in engines/vllm/features.py.
     """
 
-    # The output of the preprocessing model that carries the pixels.
+    input_ids: list[int]
+    pictures: Sequence[Picture] = ()
+    extra_ids: list[int] | None = None
+    features: NDArray[np.uint8] | None = None
+
+
+# Ids of a rendered prompt.
+Encode = Callable[[str], list[int]]
+
+
+class ImageFamily:
+    """How one family takes images: their places in the text, and what becomes of them.
+
+    A request goes through `place` (each message) and `build` (the rendered prompt).
+    """
+
+    # The output of the preprocessing model that carries the pixels or features.
     tensor: ClassVar[str]
-    # The text of one picture in a rendered prompt before `finish`.
-    marker: str
-    # The text by which clients without media parts place an image.
-    spelled: ClassVar[str]
+    # The texts by which clients without media parts place an image.
+    spelled: tuple[str, ...]
     # The tokens that only images may bring into a prompt.
     tokens: tuple[str, ...]
 
-    def __init__(self, options: MediaOptions, token_id: int) -> None:
-        """Create the family. token_id: the token that represents each run once, before `expand`."""
+    def __init__(self, options: MediaOptions) -> None:
         self.options = options
-        self._token_id = token_id
 
     def place(self, content: Content, where: str) -> Placed:
         """Put a marker into a message's text for each media part. where: the message's position, for errors."""
@@ -60,6 +76,64 @@ class ImageFamily:
     def place_spelled(self, content: Content, where: str) -> Placed:
         """`place` for requests whose images have no media parts: `spelled` in a text is the place of one."""
         raise NotImplementedError
+
+    def build(
+        self,
+        prompt: str,
+        files: Sequence[bytes],
+        parts: Sequence[MediaPart],
+        max_tokens: int,
+        encode: Encode,
+        media_request: MediaRequest,
+    ) -> MediaPrompt:
+        """The ids and pictures of a rendered prompt of at most max_tokens, with one file per part.
+
+        media_request: the options of the request for all of them.
+        Raises RequestError naming the problem or the exceeded limit.
+        """
+        raise NotImplementedError
+
+    def _check_files(self, files: Sequence[bytes], parts: Sequence[MediaPart]) -> None:
+        """Raise RequestError unless there is a file for each part, and not too many."""
+        if len(files) != len(parts):
+            message = f"the messages have places for {len(parts)} images, but {len(files)} images were given"
+            raise RequestError(message, param="messages")
+        if len(files) > self.options.max_images:
+            raise RequestError(f"a request may hold at most {self.options.max_images} images", param="messages")
+
+    def _images(self, data: bytes, part: MediaPart) -> Iterator[Image.Image]:
+        if part.kind == "video":
+            yield from sample_frames(data, self.options.video_frames, self.options.limits)
+        else:
+            yield decode_image(data, self.options.limits)
+
+
+class TiledImages(ImageFamily):
+    """A family whose images are cut into tiles of one size here.
+
+    A prompt goes through `load` (its files), `finish` (its text) and `expand` (its ids).
+    """
+
+    # The text of one picture in a rendered prompt before `finish`.
+    marker: str
+
+    def __init__(self, options: MediaOptions, token_id: int) -> None:
+        """Create the family. token_id: the token that represents each run once, before `expand`."""
+        super().__init__(options)
+        self._token_id = token_id
+
+    def build(
+        self,
+        prompt: str,
+        files: Sequence[bytes],
+        parts: Sequence[MediaPart],
+        max_tokens: int,
+        encode: Encode,
+        media_request: MediaRequest,
+    ) -> MediaPrompt:
+        pictures = self.load(files, parts, max_tokens, media_request)
+        input_ids, extra_ids = self.expand(encode(self.finish(prompt, pictures)), pictures)
+        return MediaPrompt(input_ids, pictures, extra_ids)
 
     def load(
         self,
@@ -73,11 +147,7 @@ class ImageFamily:
         media_request: the options of the request for all of them.
         Raises RequestError naming the problem or the exceeded limit.
         """
-        if len(files) != len(parts):
-            message = f"the messages have places for {len(parts)} images, but {len(files)} images were given"
-            raise RequestError(message, param="messages")
-        if len(files) > self.options.max_images:
-            raise RequestError(f"a request may hold at most {self.options.max_images} images", param="messages")
+        self._check_files(files, parts)
         pictures: list[Picture] = []
         tiles = tokens = 0
         for data, part in zip(files, parts, strict=True):
@@ -89,12 +159,7 @@ class ImageFamily:
                         f"the images of a request may be cut into at most {self.options.max_tiles} tiles (max_tiles)"
                     )
                     raise RequestError(message, param="messages")
-                if tokens >= max_tokens:
-                    message = (
-                        f"This model's maximum context length is {max_tokens} tokens. "
-                        f"However, your images need at least {tokens} tokens."
-                    )
-                    raise RequestError(message, kind="context_length", param="messages")
+                check_tokens(tokens, max_tokens)
                 pictures.append(picture)
         return pictures
 
@@ -131,15 +196,19 @@ class ImageFamily:
     def _cut(self, image: Image.Image, part: MediaPart, digest: hashlib.blake2b) -> Picture:
         raise NotImplementedError
 
-    def _images(self, data: bytes, part: MediaPart) -> Iterator[Image.Image]:
-        if part.kind == "video":
-            yield from sample_frames(data, self.options.video_frames, self.options.limits)
-        else:
-            yield decode_image(data, self.options.limits)
-
     def _frames_text(self) -> str:
         """The text of a video: a line for each frame, as in the families' examples."""
         return "".join(f"Frame{number}: {self.marker}\n" for number in range(1, self.options.video_frames + 1))
+
+
+def check_tokens(tokens: int, max_tokens: int) -> None:
+    """Raise RequestError if images alone fill the context."""
+    if tokens >= max_tokens:
+        message = (
+            f"This model's maximum context length is {max_tokens} tokens. "
+            f"However, your images need at least {tokens} tokens."
+        )
+        raise RequestError(message, kind="context_length", param="messages")
 
 
 def check_count(markers: int, parts: int, marker: str, where: str) -> None:

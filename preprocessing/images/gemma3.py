@@ -17,7 +17,7 @@ from common.chat.messages import join_texts
 from common.chat.parts import Content, MediaPart, Picture, Placed
 from common.checkpoint import Checkpoint, read_json
 from common.tokenizer import ChatTokenizer
-from preprocessing.images.family import ImageFamily, MediaOptions, check_count, extra_id
+from preprocessing.images.family import MediaOptions, TiledImages, check_count, extra_id
 
 START, SOFT, END = "<start_of_image>", "<image_soft_token>", "<end_of_image>"
 # The processor's text of one picture; the model was trained with the newlines.
@@ -27,11 +27,12 @@ WRITTEN = f"\n\n{START}{SOFT}{END}\n\n"
 _MIN_RATIO, _MIN_CROP, _MAX_CROPS = 1.2, 256, 4
 
 
-class Gemma3Images(ImageFamily):
+class Gemma3Images(TiledImages):
     """Gemma 3: each picture is resized to one square, with crops if pan and scan is on."""
 
     tensor = "engine_images"
-    marker = spelled = START
+    marker = START
+    spelled = (START,)
     tokens = (START, SOFT, END)
 
     def __init__(

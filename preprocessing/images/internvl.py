@@ -14,7 +14,7 @@ from common.chat.parts import Content, MediaPart, Picture, Placed
 from common.checkpoint import Checkpoint
 from common.tokenizer import ChatTokenizer
 from preprocessing.images import tiling
-from preprocessing.images.family import ImageFamily, MediaOptions, extra_id
+from preprocessing.images.family import MediaOptions, TiledImages, extra_id
 
 # The markers that users write in a text to place an image or a video.
 IMAGE, VIDEO = "<image>", "<video>"
@@ -56,11 +56,11 @@ class VisionConfig:
             raise ValueError(f"vision/config.json has no {error}") from None
 
 
-class InternVLImages(ImageFamily):
+class InternVLImages(TiledImages):
     """InternVL2.5: an image becomes up to max_tiles tiles and a thumbnail, a video frame one tile."""
 
     tensor = "tiles"
-    spelled = IMAGE
+    spelled = (IMAGE,)
 
     def __init__(
         self, checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions, config: dict[str, Any]

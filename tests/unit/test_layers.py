@@ -17,9 +17,11 @@ LAYERS: dict[str, set[str]] = {
     "common": set(),
     "python_backend": {"common"},
     "families": {"common"},
-    "preprocessing": {"common", "families", "python_backend"},
+    "preprocessing": {"common", "engines.vllm.processor", "families", "python_backend"},
     "postprocessing": {"common", "families", "python_backend"},
     "engines": {"common", "families", "python_backend"},
+    # The one door for other packages: it runs in the processes of `preprocessing`.
+    "engines.vllm.processor": {"common", "engines", "python_backend"},
     "vision": {"common", "python_backend"},
     "frontend": {"common", "families"},
     "model_repository": {"common", "engines", "postprocessing", "preprocessing", "python_backend", "vision"},

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a checkpoint's own processor of pictures and videos, as vLLM has it, outside the engine's process.
+
+vLLM runs it on one thread of the process that also sends the tokens. Here each process of `preprocessing` has one, and
+the engine gets finished features. The module is for `preprocessing`, and imports vLLM: seconds and 0.7 GB.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from vllm.config import ModelConfig
+from vllm.model_executor.model_loader import get_model_cls
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.multimodal.cache import BaseMultiModalProcessorCache
+from vllm.multimodal.processing import ProcessorInputs, TimingContext
+
+from common.checks import shorten
+from common.errors import RequestError
+from engines.options import read_options
+from engines.vllm.config import processor_config
+from engines.vllm.features import pack
+from python_backend.config import ModelParameters
+
+Modality = Literal["image", "video"]
+NOUNS: Mapping[Modality, str] = {"image": "an image", "video": "a video"}
+# Of all processes together, in GiB.
+CACHE_GB = 1.0
+_GIB = 2**30
+# What vLLM makes of the processor's own errors begins with this, and has the pixels in its message.
+_PROCESSOR_FAILED = "Failed to apply"
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """One picture or video of a request.
+
+    key: equal only if the file and all that its features depend on are equal. load: decodes it, to a PIL image, or to
+    the frames of a video (uint8 [frames, height, width, 3]) with their metadata. options: of the processor.
+    """
+
+    modality: Modality
+    key: str
+    load: Callable[[], Any]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the processor made of a picture or a video. tokens: those that it takes in a prompt."""
+
+    modality: Modality
+    key: str
+    item: Any
+    updates: Any
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A prompt with the tokens of its media. features: uint8 [bytes], see features.py. places: (start, length)."""
+
+    input_ids: list[int]
+    features: NDArray[np.uint8]
+    places: list[tuple[int, int]]
+
+
+class MediaProcessor:
+    """The processor of one checkpoint, and the features that it made last. Not safe to use from several threads."""
+
+    def __init__(self, config: ModelConfig, cache_bytes: int) -> None:
+        """Create the processor. cache_bytes: of the features that are kept for later requests."""
+        self._processor = MULTIMODAL_REGISTRY.create_processor(config)
+        self._model: Any = get_model_cls(config)
+        self._cache = _FeatureCache(cache_bytes)
+
+    @classmethod
+    def load(cls, parameters: ModelParameters) -> "MediaProcessor":
+        """Load the processor with the engine's options, so that its features are those that the engine expects.
+
+        parameters: of `preprocessing`, whose processes share the memory of the option mm_processor_cache_gb.
+        Raises ValueError for a wrong option, or if vLLM has no processor for the checkpoint.
+        """
+        # There is a process for each core; more threads would only disturb each other.
+        torch.set_num_threads(1)
+        names = ("model_path", "max_model_len", "engine_options")
+        values = {name: parameters.values[name] for name in names if name in parameters.values}
+        options = read_options(ModelParameters(parameters.model, {"engine": "vllm", **values}))
+        config = processor_config(options)
+        if not config.is_multimodal_model:
+            raise ValueError(f"vLLM has no processor of pictures for {', '.join(config.architectures)}")
+        total = float(options.passed.get("mm_processor_cache_gb", CACHE_GB))
+        loaded = cls(config, int(total * _GIB) // parameters.instances)
+        loaded.warm_up()
+        return loaded
+
+    def warm_up(self) -> None:
+        """Process a small picture, as the first one takes seconds."""
+        with suppress(Exception):  # Some processors do not take what is so small.
+            self._run(Medium("image", "", lambda: None, {}), Image.new("RGB", (64, 64)), {})
+
+    def limit(self, modality: Modality) -> int:
+        """The number of pictures or videos that a request may have; 0 if the model takes none."""
+        return int(self._processor.info.allowed_mm_limits.get(modality, 0))
+
+    def placeholder(self, modality: Modality, number: int) -> str:
+        """The text by which a prompt places its picture or video of that number, counted from 1."""
+        with suppress(Exception):  # Not every model says it.
+            text: str | None = self._model.get_placeholder_str(modality, number)
+            if text:
+                return text
+        return self._dummy_text(modality)
+
+    def process(self, medium: Medium) -> Features:
+        """The features of one picture or video, made now or for an earlier request.
+
+        Raises RequestError if the picture or its options are the cause of a failure.
+        """
+        found = self._cache.get(medium.key)
+        if found is None:
+            found = self._process(medium)
+            self._cache.put(found)
+        return found
+
+    def fill(self, input_ids: Sequence[int], media: Sequence[Features]) -> Filled:
+        """Put the tokens of media into a prompt that has a placeholder for each.
+
+        Raises RequestError if it has not.
+        """
+        keys: dict[str, list[str]] = {}
+        for one in media:
+            keys.setdefault(one.modality, []).append(one.key)
+        data = {modality: [None] * len(own) for modality, own in keys.items()}
+        items = _RequestItems({one.key: (one.item, one.updates) for one in media})
+        try:
+            filled = self._apply(list(input_ids), data, keys, {}, items)
+        except (RuntimeError, AssertionError) as error:  # vLLM's, for a placeholder that it does not find.
+            raise RequestError("the prompt has no places for its images", param="messages") from error
+        places = [(place.offset, place.length) for own in filled["mm_placeholders"].values() for place in own]
+        return Filled(filled["prompt_token_ids"], pack(filled), places)
+
+    def _process(self, medium: Medium) -> Features:
+        data = medium.load()
+        try:
+            return self._run(medium, data, medium.options)
+        except Exception as error:
+            cause = error.__cause__ if str(error).startswith(_PROCESSOR_FAILED) else error
+            reason = shorten(str(cause), 200)
+            if medium.options and self._works(medium, data):
+                raise RequestError(f"mm_processor_kwargs: {reason}", param="mm_processor_kwargs") from cause
+            # Processors refuse with it what they cannot take, such as a very narrow picture.
+            if not isinstance(cause, ValueError):
+                raise
+            problem = f"messages: the model's processor refuses {NOUNS[medium.modality]}: {reason}"
+            raise RequestError(problem, param="messages") from cause
+
+    def _works(self, medium: Medium, data: Any) -> bool:
+        try:
+            self._run(medium, data, {})
+        except Exception:
+            return False
+        return True
+
+    def _run(self, medium: Medium, data: Any, options: Mapping[str, Any]) -> Features:
+        """Process one picture or video alone, as its features must not depend on its neighbours in a prompt."""
+        items = _RequestItems({})
+        modality, key = medium.modality, medium.key
+        made = self._apply(self._dummy_ids(modality), {modality: [data]}, {modality: [key]}, options, items)
+        item, updates = items.items[key]
+        tokens = sum(place.length for place in made["mm_placeholders"][modality])
+        return Features(modality, key, item, updates, tokens)
+
+    def _apply(
+        self,
+        prompt: list[int],
+        data: Mapping[str, list[Any]],
+        keys: Mapping[str, list[str]],
+        options: Mapping[str, Any],
+        items: "_RequestItems",
+    ) -> Any:
+        inputs = _Inputs(
+            prompt,
+            self._processor.info.parse_mm_data(data, validate=False),
+            mm_uuid_items=dict(keys),
+            hf_processor_mm_kwargs=options,
+            cache=items,
+        )
+        return self._processor.apply(inputs, TimingContext(enabled=False))
+
+    @cache  # noqa: B019 # a process has one processor
+    def _dummy_text(self, modality: Modality) -> str:
+        """A text that places one picture or video, and nothing else."""
+        return self._processor.dummy_inputs.get_dummy_text({modality: 1})
+
+    @cache  # noqa: B019
+    def _dummy_ids(self, modality: Modality) -> list[int]:
+        tokenizer = self._processor.info.get_tokenizer()
+        return list(tokenizer.encode(self._dummy_text(modality), add_special_tokens=False))
+
+
+class _Inputs(ProcessorInputs):
+    """The inputs of a processor, whose items have the keys that were given."""
+
+    def get_mm_hashes(self, *args: Any, **kwargs: Any) -> Any:
+        # vLLM would hash them again with the options, which are in our keys.
+        return {modality: list(keys) for modality, keys in (self.mm_uuid_items or {}).items()}
+
+
+class _RequestItems(BaseMultiModalProcessorCache):
+    """The processed items of one request, as vLLM's processor looks them up: key -> (item, prompt updates)."""
+
+    def __init__(self, items: dict[str, Any]) -> None:
+        self.items = items
+
+    def is_cached_item(self, mm_hash: str) -> bool:
+        return mm_hash in self.items
+
+    def get_and_update_item(self, mm_item: Any, mm_hash: str) -> Any:
+        return self.items.setdefault(mm_hash, mm_item)
+
+    def touch_sender_cache_item(self, mm_hash: str) -> None:
+        pass
+
+    def clear_cache(self) -> None:
+        self.items.clear()
+
+    def make_stats(self, *, delta: bool = False) -> Any:
+        raise NotImplementedError
+
+
+class _FeatureCache:
+    """The features that were used last, up to a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._kept: OrderedDict[str, tuple[Features, int]] = OrderedDict()
+
+    def get(self, key: str) -> Features | None:
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        self._kept.move_to_end(key)
+        return found[0]
+
+    def put(self, features: Features) -> None:
+        size = sum(_size(element.data) for element in features.item.values())
+        if size > self._limit:
+            return
+        self._kept[features.key] = features, size
+        self._size += size
+        while self._size > self._limit:
+            _, (_, freed) = self._kept.popitem(last=False)
+            self._size -= freed
+
+
+def _size(data: Any) -> int:
+    """The bytes of a tensor, or of the tensors in nested lists."""
+    if isinstance(data, torch.Tensor):
+        return data.nbytes
+    return sum(map(_size, data)) if isinstance(data, list | tuple) else 0
