@@ -92,7 +92,8 @@ def _fit(message: Mapping[str, Any], form: ContentForm) -> Mapping[str, Any]:
     content = message.get("content")
     if not isinstance(content, str) or (form.texts and _SECRET not in content):
         return message
-    pieces = [piece for piece in _CUTS.split(content) if piece and piece != _BORDER]
+    # Some templates look at the first part, so that there must be one.
+    pieces = [piece for piece in _CUTS.split(content) if piece and piece != _BORDER] or [""]
     if form.kinds is None:
         # As in vLLM: the pictures come first.
         marks = [piece for piece in pieces if piece in _KINDS]

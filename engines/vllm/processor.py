@@ -27,6 +27,7 @@ from common.errors import RequestError
 from engines.options import read_options
 from engines.vllm.config import processor_config
 from engines.vllm.features import pack
+from engines.vllm.versions import CACHE_IN_INPUTS
 from python_backend.config import ModelParameters
 
 Modality = Literal["image", "video"]
@@ -151,13 +152,13 @@ class MediaProcessor:
         try:
             return self._run(medium, data, medium.options)
         except Exception as error:
-            cause = error.__cause__ if str(error).startswith(_PROCESSOR_FAILED) else error
+            cause = (str(error).startswith(_PROCESSOR_FAILED) and error.__cause__) or error
             reason = shorten(str(cause), 200)
             if medium.options and self._works(medium, data):
                 raise RequestError(f"mm_processor_kwargs: {reason}", param="mm_processor_kwargs") from cause
             # Processors refuse with it what they cannot take, such as a very narrow picture.
             if not isinstance(cause, ValueError):
-                raise
+                raise cause from None  # Without vLLM's message, which has the picture in it.
             problem = f"messages: the model's processor refuses {NOUNS[medium.modality]}: {reason}"
             raise RequestError(problem, param="messages") from cause
 
@@ -190,8 +191,9 @@ class MediaProcessor:
             self._processor.info.parse_mm_data(data, validate=False),
             mm_uuid_items=dict(keys),
             hf_processor_mm_kwargs=options,
-            cache=items,
         )
+        holder: Any = inputs if CACHE_IN_INPUTS else self._processor
+        holder.cache = items
         return self._processor.apply(inputs, TimingContext(enabled=False))
 
     @cache  # noqa: B019 # a process has one processor

@@ -98,7 +98,7 @@ class ProcessorImages(ImageFamily):
         self, files: Sequence[bytes], parts: Sequence[MediaPart], media_request: MediaRequest
     ) -> Iterator[Medium]:
         for data, part in zip(files, parts, strict=True):
-            options = media_request.processor_options(part)
+            options = _options(media_request.processor_options(part), part.kind)
             yield Medium(part.kind, _key(data, part.kind, options), partial(self._decode, data, part), options)
 
     def _decode(self, data: bytes, part: MediaPart) -> Any:
@@ -115,6 +115,12 @@ class ProcessorImages(ImageFamily):
             "do_sample_frames": False,
         }
         return np.stack([np.asarray(image) for image in images]), metadata
+
+
+def _options(given: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    """The options of one picture, without scopes: not every processor in vLLM reads `images_kwargs`."""
+    own = given.get(f"{kind}s_kwargs", {})
+    return {name: value for name, value in given.items() if not name.endswith("_kwargs")} | own
 
 
 def _key(data: bytes, kind: Kind, options: Mapping[str, Any]) -> str:
