@@ -14,7 +14,7 @@ from families.parsers import starts_in_reasoning
 from preprocessing.announcement import announce
 from preprocessing.engine_traits import EngineTraits, engine_traits
 from preprocessing.images.decode import ImageLimits
-from preprocessing.images.family import MediaOptions
+from preprocessing.images.family import MAX_VIDEO_FRAMES, MediaOptions
 from preprocessing.images.registry import find_images
 from preprocessing.prompt import PromptBuilder
 from preprocessing.tensors import (
@@ -36,6 +36,11 @@ log = model_logger("preprocessing", verbose=False)
 
 # The output of pixels for an engine that runs the vision part itself.
 ENGINE_IMAGES = "engine_images"
+# The fields of MediaOptions that are parameters of the config under their own names, but for the limit of pixels.
+_MEDIA_NUMBERS = (
+    *("max_images", "max_tiles", "max_tiles_per_image"),
+    *("video_frames", "max_video_frames", "max_resized_pixels"),
+)
 
 
 class Preprocessor:
@@ -118,9 +123,12 @@ def media_options(parameters: ModelParameters) -> MediaOptions:
     """The image options in a config; MediaOptions has the defaults of those that are not set."""
     max_pixels = parameters.integer("image_max_pixels")
     options: dict[str, Any] = {"limits": ImageLimits(max_pixels=max_pixels) if max_pixels else ImageLimits()}
-    for name in ("max_images", "max_tiles", "video_frames", "max_tiles_per_image"):
+    for name in _MEDIA_NUMBERS:
         number = parameters.integer(name)
         if number is not None:
             options[name] = number
     options |= parameters.given("pan_and_scan")
+    frames = options.get("video_frames", 0)
+    if frames > options.setdefault("max_video_frames", max(MAX_VIDEO_FRAMES, frames)):
+        raise ValueError(f"video_frames {frames} is above max_video_frames {options['max_video_frames']}")
     return MediaOptions(**options)

@@ -6,9 +6,11 @@ Only options that are known are taken, so that no request reaches what a process
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
-from common.chat.parts import Kind, MediaRequest
+from common.chat.parts import SCOPES, Kind, MediaRequest
 from common.checks import PositionError, expect, shorten
 from common.sampling import INT32_MAX
 
@@ -50,54 +52,68 @@ def _flag(value: Any, where: str) -> bool:
 
 
 def _size(value: Any, where: str) -> dict[str, int]:
-    return _read(value, dict.fromkeys(("height", "width", "shortest_edge", "longest_edge"), _count), where)
+    edges = dict.fromkeys(("height", "width", "shortest_edge", "longest_edge"), Option(_count))
+    return _read(value, edges, where)
 
 
-# The options of a part: in Qwen's clients beside the URL or beside `image_url` and `video_url`.
-PART_OPTIONS: Mapping[Kind, Mapping[str, Check]] = {
-    "image": {"min_pixels": _count, "max_pixels": _count},
-    "video": {"min_pixels": _count, "max_pixels": _count, "num_frames": _count_or_all, "fps": _fps},
+# What the value of an option counts, for the server's limits.
+Unit = Literal["pixels", "size", "side", "pieces", "tokens", "frames"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option that requests may set. check: returns a value that fits, else raises PositionError."""
+
+    check: Check
+    unit: Unit | None = None
+
+
+_PIXELS = {name: Option(_count, "pixels") for name in ("min_pixels", "max_pixels")}
+SAMPLING: Mapping[str, Option] = {"num_frames": Option(_count_or_all, "frames"), "fps": Option(_fps)}
+_PATCHES = {name: Option(_count, "pieces") for name in ("min_dynamic_patch", "max_dynamic_patch")}
+
+# The options of a part. Qwen's API has them beside the object with the URL, SGLang in it.
+PART_OPTIONS: Mapping[Kind, Mapping[str, Option]] = {
+    "image": {**_PIXELS, **_PATCHES},
+    "video": {**_PIXELS, **_PATCHES, **SAMPLING},
 }
 
 # The options of processors that set into how many pixels, pieces or tokens an image becomes.
-_SIZES: Mapping[str, Check] = {
-    "min_pixels": _count,
-    "max_pixels": _count,
-    "size": _size,
+PROCESSOR_OPTIONS: Mapping[str, Option] = {
+    **_PIXELS,
+    "size": Option(_size, "size"),
     # InternVL and its relatives
-    "min_dynamic_patch": _count,
-    "max_dynamic_patch": _count,
-    "dynamic_image_size": _flag,
-    "use_thumbnail": _flag,
+    **_PATCHES,
+    "dynamic_image_size": Option(_flag),
+    "use_thumbnail": Option(_flag),
     # InternVL and Cohere in transformers' form, Llama 4
-    "crop_to_patches": _flag,
-    "min_patches": _count,
-    "max_patches": _count,
+    "crop_to_patches": Option(_flag),
+    "min_patches": Option(_count, "pieces"),
+    "max_patches": Option(_count, "pieces"),
     # Gemma 3 and 4
-    "do_pan_and_scan": _flag,
-    "pan_and_scan_max_num_crops": _count,
-    "pan_and_scan_min_crop_size": _count,
-    "pan_and_scan_min_ratio_to_activate": _number,
-    "max_soft_tokens": _count,
+    "do_pan_and_scan": Option(_flag),
+    "pan_and_scan_max_num_crops": Option(_count, "pieces"),
+    "pan_and_scan_min_crop_size": Option(_count, "side"),
+    "pan_and_scan_min_ratio_to_activate": Option(_number),
+    "max_soft_tokens": Option(_count, "tokens"),
     # Idefics 3, SmolVLM
-    "do_image_splitting": _flag,
-    "max_image_size": _size,
+    "do_image_splitting": Option(_flag),
+    "max_image_size": Option(_size, "size"),
     # MiniCPM-V
-    "max_slice_nums": _count,
-    "use_image_id": _flag,
+    "max_slice_nums": Option(_count, "pieces"),
+    "use_image_id": Option(_flag),
     # Phi
-    "num_crops": _count,
-    "dynamic_hd": _count,
+    "num_crops": Option(_count, "pieces"),
+    "dynamic_hd": Option(_count, "pieces"),
     # LFM2-VL, Perception LM
-    "min_tiles": _count,
-    "max_tiles": _count,
-    "max_num_tiles": _count,
-    "min_image_tokens": _count,
-    "max_image_tokens": _count,
+    "min_tiles": Option(_count, "pieces"),
+    "max_tiles": Option(_count, "pieces"),
+    "max_num_tiles": Option(_count, "pieces"),
+    "min_image_tokens": Option(_count, "tokens"),
+    "max_image_tokens": Option(_count, "tokens"),
 }
 # vLLM's clients of Qwen3-VL give these to the processor. Here frames are sampled once, before the processor.
-_SAMPLING: Mapping[str, Check] = {"num_frames": _count_or_all, "fps": _fps, "do_sample_frames": _flag}
-SCOPES = ("images_kwargs", "videos_kwargs")
+_PROCESSOR_SAMPLING = {**SAMPLING, "do_sample_frames": Option(_flag)}
 
 
 def read_media_request(body: Mapping[str, Any]) -> MediaRequest:
@@ -106,8 +122,11 @@ def read_media_request(body: Mapping[str, Any]) -> MediaRequest:
     Raises PositionError for an unknown option and for a value that no server takes; the server's limits come later.
     """
     processor = _processor(body.get("mm_processor_kwargs"), "mm_processor_kwargs")
-    sampling: dict[str, Any] = {name: processor.pop(name) for name in ("num_frames", "fps") if name in processor}
-    return MediaRequest(processor, _media_io(body.get("media_io_kwargs"), "media_io_kwargs") or sampling)
+    video = _video(body.get("media_io_kwargs"), "media_io_kwargs")
+    sampling = {name: processor.pop(name) for name in SAMPLING if name in processor}
+    if video or not sampling:
+        return MediaRequest(processor, video)
+    return MediaRequest(processor, sampling, "mm_processor_kwargs")
 
 
 def read_part_options(part: Mapping[str, Any], field: str, kind: Kind, where: str) -> dict[str, Any]:
@@ -115,57 +134,60 @@ def read_part_options(part: Mapping[str, Any], field: str, kind: Kind, where: st
     given = part.get(field)
     inner = given if isinstance(given, dict) else {}
     options: dict[str, Any] = {}
-    for name, check in PART_OPTIONS[kind].items():
+    for name, option in PART_OPTIONS[kind].items():
         if inner.get(name) is not None:
-            options[name] = check(inner[name], f"{where}.{field}.{name}")
+            options[name] = option.check(inner[name], f"{where}.{field}.{name}")
         elif part.get(name) is not None:
-            options[name] = check(part[name], f"{where}.{name}")
-    _ordered(options, where)
+            options[name] = option.check(part[name], f"{where}.{name}")
+    _check_order(options, where)
     return options
 
 
 def _processor(value: Any, where: str) -> dict[str, Any]:
-    """The options of the processor; sampling options of whichever scope are outside the scopes."""
+    """The options of the processor; those of sampling are outside the scopes, wherever they were."""
     if value is None:
         return {}
-    scoped: dict[str, Check] = {
-        "images_kwargs": lambda scope, at: _read(scope, _SIZES, at),
-        "videos_kwargs": lambda scope, at: _read(scope, {**_SIZES, **_SAMPLING}, at),
+    videos = {**PROCESSOR_OPTIONS, **_PROCESSOR_SAMPLING}
+    scopes = {
+        SCOPES["image"]: Option(partial(_scope, PROCESSOR_OPTIONS)),
+        SCOPES["video"]: Option(partial(_scope, videos)),
     }
-    options = _read(value, {**_SIZES, **_SAMPLING, **scoped}, where)
-    videos = options.get("videos_kwargs", {})
-    for name in _SAMPLING:
-        if name in videos:
-            options[name] = videos.pop(name)
+    options = _read(value, {**videos, **scopes}, where)
+    scoped = options.get(SCOPES["video"], {})
+    options |= {name: scoped.pop(name) for name in _PROCESSOR_SAMPLING if name in scoped}
     options.pop("do_sample_frames", None)
     return {name: option for name, option in options.items() if option != {}}
 
 
-def _media_io(value: Any, where: str) -> dict[str, Any]:
+def _scope(known: Mapping[str, Option], value: Any, where: str) -> dict[str, Any]:
+    return _read(value, known, where)
+
+
+def _video(value: Any, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if "audio" in expect(value, dict, where):
         raise PositionError(f"{where}.audio", "is not supported: this server takes no audio")
-    checks: dict[str, Check] = {
-        "image": lambda images, at: _read(images, {}, at),
-        "video": lambda videos, at: _read(videos, {"num_frames": _count_or_all, "fps": _fps}, at),
-    }
-    return dict(_read(value, checks, where).get("video", {}))
+    kinds = {"image": Option(partial(_scope, {})), "video": Option(partial(_scope, SAMPLING))}
+    video: dict[str, Any] = _read(value, kinds, where).get("video", {})
+    return video
 
 
-def _read(value: Any, checks: Mapping[str, Check], where: str) -> dict[str, Any]:
+def _read(value: Any, known: Mapping[str, Option], where: str) -> dict[str, Any]:
     """The options of an object that are not null, each checked."""
     options: dict[str, Any] = {}
     for name, option in expect(value, dict, where).items():
-        if name not in checks:
-            known = f"the known ones are {', '.join(checks)}" if checks else "there are none"
-            raise PositionError(where, f"has the unknown option '{shorten(name)}'; {known}")
+        if name not in known:
+            names = f"the known ones are {', '.join(known)}" if known else "there are none"
+            raise PositionError(where, f"has the unknown option '{shorten(name)}'; {names}")
         if option is not None:
-            options[name] = checks[name](option, f"{where}.{name}")
-    _ordered(options, where)
+            options[name] = known[name].check(option, f"{where}.{name}")
+    _check_order(options, where)
     return options
 
 
-def _ordered(options: Mapping[str, Any], where: str) -> None:
-    if "min_pixels" in options and "max_pixels" in options and options["min_pixels"] > options["max_pixels"]:
-        raise PositionError(f"{where}.min_pixels", "is above max_pixels")
+def _check_order(options: Mapping[str, Any], where: str) -> None:
+    for what in ("pixels", "dynamic_patch", "patches", "tiles", "image_tokens"):
+        low, high = f"min_{what}", f"max_{what}"
+        if low in options and high in options and options[low] > options[high]:
+            raise PositionError(f"{where}.{low}", f"is above {high}")

@@ -9,6 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["image", "video"]
+# The options that set which frames of a video are sampled.
+SAMPLED = ("num_frames", "fps")
+# The arguments of a processor for one kind are in an object of this name, or beside it for all kinds.
+SCOPES: Mapping[Kind, str] = {"image": "images_kwargs", "video": "videos_kwargs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +33,32 @@ class MediaRequest:
     """What a request asks of all its images and videos, read by common.chat.media; a part's own options come first.
 
     processor: arguments of the model's processor (`mm_processor_kwargs`). video: "num_frames" and "fps" to sample, each
-    above 0, or -1 for all frames.
+    above 0, or -1 for all frames. video_field: where they were given, for errors.
     """
 
     processor: Mapping[str, Any] = field(default_factory=dict)
     video: Mapping[str, Any] = field(default_factory=dict)
+    video_field: str = "media_io_kwargs.video"
 
     def sampling(self, part: MediaPart) -> Mapping[str, Any]:
         """The "num_frames" and "fps" of one video; as in vLLM, one that the part gives replaces both."""
-        own = {name: part.options[name] for name in ("num_frames", "fps") if name in part.options}
+        own = {name: part.options[name] for name in SAMPLED if name in part.options}
         return own or self.video
 
     def processor_options(self, part: MediaPart) -> Mapping[str, Any]:
         """The arguments of the model's processor for one image or video."""
-        own = {name: value for name, value in part.options.items() if name not in ("num_frames", "fps")}
+        own = {name: value for name, value in part.options.items() if name not in SAMPLED}
         if not own:
             return self.processor
         # What is in a scope goes before what is outside.
-        scope = f"{part.kind}s_kwargs"
+        scope = SCOPES[part.kind]
         return {**self.processor, scope: {**self.processor.get(scope, {}), **own}}
+
+    def flat_options(self, part: MediaPart) -> Mapping[str, Any]:
+        """The same without scopes: what applies to this image or video."""
+        options = self.processor_options(part)
+        shared = {name: value for name, value in options.items() if name not in SCOPES.values()}
+        return {**shared, **options.get(SCOPES[part.kind], {})}
 
 
 # A message's content: texts and media in the client's order.
@@ -68,9 +79,10 @@ class Picture:
 
     pixels: uint8 [tiles, height, width, 3], RGB. Each marker in the prompt becomes one run of image tokens.
     runs: tokens of each run. extra_ids: a number above 0 for each run, equal only for equal pixels, by which the
-    engine's prefix cache distinguishes images.
+    engine's prefix cache distinguishes images. frame: the number of a frame among those of its video, counted from 1.
     """
 
     pixels: NDArray[np.uint8]
     runs: tuple[int, ...]
     extra_ids: tuple[int, ...]
+    frame: int = 0

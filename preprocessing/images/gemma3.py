@@ -6,7 +6,7 @@ Tokens and crops are those of the family's processor in transformers (`Gemma3Pro
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -32,8 +32,11 @@ class Gemma3Images(TiledImages):
 
     tensor = "engine_images"
     marker = START
+    # No client can write it, as the tokens that they spell stay text.
+    video_marker = f"{START}{SOFT}"
     spelled = (START,)
     tokens = (START, SOFT, END)
+    taken = ("do_pan_and_scan",)
 
     def __init__(
         self, checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions, config: dict[str, Any]
@@ -60,7 +63,7 @@ class Gemma3Images(TiledImages):
                 text = part.strip() if parts else part
                 pieces.append(f"\n{text}" if after_text else text)
             else:
-                pieces.append(self._frames_text() if part.kind == "video" else START)
+                pieces.append(f"{self.video_marker}\n" if part.kind == "video" else START)
             after_text = isinstance(part, str)
         return Placed("".join(pieces), parts)
 
@@ -69,13 +72,14 @@ class Gemma3Images(TiledImages):
         return Placed(text, (MediaPart(),) * text.count(START))
 
     def finish(self, prompt: str, pictures: Sequence[Picture]) -> str:
-        before, *after = prompt.split(START)
+        before, *after = super().finish(prompt, pictures).split(START)
         check_count(len(after), len(pictures), START, "messages")
         return before + "".join(_written(picture) + text for picture, text in zip(pictures, after, strict=True))
 
-    def _cut(self, image: Image.Image, part: MediaPart, digest: hashlib.blake2b) -> Picture:
-        whole = self.options.pan_and_scan and part.kind == "image"
-        pieces = [image, *(_crops(image) if whole else ())]
+    def _cut(self, image: Image.Image, part: MediaPart, options: Mapping[str, Any], digest: hashlib.blake2b) -> Picture:
+        crops = options.get("do_pan_and_scan", self.options.pan_and_scan)
+        cut = crops and part.kind == "image" and part.detail != "low"
+        pieces = [image, *(_crops(image) if cut else ())]
         pixels = np.stack([np.asarray(piece.resize(self._size, self._filter)) for piece in pieces])
         extra_ids = tuple(extra_id(digest, index) for index in range(len(pieces)))
         return Picture(pixels, (self._tokens,) * len(pieces), extra_ids)

@@ -3,7 +3,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,7 @@ class InternVLImages(TiledImages):
 
     tensor = "tiles"
     spelled = (IMAGE,)
+    taken = ("min_dynamic_patch", "max_dynamic_patch", "dynamic_image_size")
 
     def __init__(
         self, checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions, config: dict[str, Any]
@@ -75,6 +76,8 @@ class InternVLImages(TiledImages):
         # One token per image until `expand`; tokens between the outer two do not change how those are tokenized.
         self.tokens = (self._vision.image_start, self._vision.image_token, self._vision.image_end)
         self.marker = f"{self._vision.image_start}{self._vision.image_token}{self._vision.image_end}"
+        # No client can write it, as the tokens that they spell stay text.
+        self.video_marker = f"{self._vision.image_start}{self._vision.image_end}"
 
     def place(self, content: Content, where: str) -> Placed:
         text = join_texts(content)
@@ -83,9 +86,9 @@ class InternVLImages(TiledImages):
         # Without a video part <video> is ordinary text, such as HTML; so are markers that are not those of the parts.
         markers = _IMAGES_AND_VIDEOS if "video" in kinds else _IMAGES
         if [marker[1:-1] for marker in markers.findall(text)] == kinds:
-            written = {IMAGE: self.marker, VIDEO: self._frames_text().removesuffix("\n")}
+            written = {IMAGE: self.marker, VIDEO: self.video_marker}
             return Placed(markers.sub(lambda found: written[found[0]], text), parts)
-        lines = (self._frames_text() if kind == "video" else f"{self.marker}\n" for kind in kinds)
+        lines = (f"{self.video_marker if kind == 'video' else self.marker}\n" for kind in kinds)
         return Placed("".join(lines) + text, parts)
 
     def place_spelled(self, content: Content, where: str) -> Placed:
@@ -95,10 +98,12 @@ class InternVLImages(TiledImages):
     def _run(self, row: int, length: int) -> Sequence[int]:
         return range(self._first_row + row, self._first_row + row + length)
 
-    def _cut(self, image: Image.Image, part: MediaPart, digest: hashlib.blake2b) -> Picture:
+    def _cut(self, image: Image.Image, part: MediaPart, options: Mapping[str, Any], digest: hashlib.blake2b) -> Picture:
         vision, columns, rows = self._vision, 1, 1
         # One tile per video frame, as in the family's video examples.
-        if part.kind == "image" and part.detail != "low":
-            columns, rows = tiling.grid(image.width, image.height, vision.min_tiles, self._max_tiles, vision.tile)
+        if part.kind == "image" and part.detail != "low" and options.get("dynamic_image_size", True):
+            least = options.get("min_dynamic_patch", vision.min_tiles)
+            most = options.get("max_dynamic_patch", self._max_tiles)
+            columns, rows = tiling.grid(image.width, image.height, min(least, most), most, vision.tile)
         pixels = tiling.tiles(image, columns, rows, vision.tile, vision.thumbnail)
         return Picture(pixels, (len(pixels) * vision.tokens_per_tile,), (extra_id(digest),))

@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from common.chat.content_form import KINDS, fill_marks, marked_text
 from common.chat.messages import join_texts
@@ -20,8 +22,12 @@ from common.chat.parts import Content, Kind, MediaPart, MediaRequest, Placed
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from engines.vllm.processor import Filled, MediaProcessor, Medium
+from preprocessing.images.decode import decode_image
 from preprocessing.images.family import Encode, ImageFamily, MediaOptions, MediaPrompt, check_tokens
 from python_backend.config import ModelParameters
+
+# The size in which OpenAI's models see a picture of low detail, in pixels.
+_LOW_DETAIL = (512, 512)
 
 
 class ProcessorImages(ImageFamily):
@@ -65,7 +71,7 @@ class ProcessorImages(ImageFamily):
         encode: Encode,
         media_request: MediaRequest,
     ) -> MediaPrompt:
-        self._check_files(files, parts)
+        self._check(files, parts, media_request)
         self._check_kinds(parts)
         media, tokens = [], 0
         for medium in self._media(files, parts, media_request):
@@ -98,34 +104,29 @@ class ProcessorImages(ImageFamily):
         self, files: Sequence[bytes], parts: Sequence[MediaPart], media_request: MediaRequest
     ) -> Iterator[Medium]:
         for data, part in zip(files, parts, strict=True):
-            options = _options(media_request.processor_options(part), part.kind)
-            yield Medium(part.kind, _key(data, part.kind, options), partial(self._decode, data, part), options)
+            # Not every processor in vLLM reads options in scopes, such as `images_kwargs`.
+            options = media_request.flat_options(part)
+            if part.kind == "video":
+                asked = media_request.sampling(part)
+                yield Medium("video", _key(data, asked, options), partial(self._load_video, data, asked), options)
+            else:
+                low = part.detail == "low"
+                yield Medium("image", _key(data, low, options), partial(self._load_image, data, low), options)
 
-    def _decode(self, data: bytes, part: MediaPart) -> Any:
-        images = list(self._images(data, part))
-        if part.kind == "image":
-            return images[0]
-        count = len(images)
-        metadata = {
-            "total_num_frames": count,
-            "fps": 1.0,
-            "duration": float(count),
-            "frames_indices": list(range(count)),
-            "video_backend": "pyav",
-            "do_sample_frames": False,
-        }
-        return np.stack([np.asarray(image) for image in images]), metadata
+    def _load_image(self, data: bytes, low: bool) -> Image.Image:
+        image = decode_image(data, self.options.limits)
+        if low:
+            image.thumbnail(_LOW_DETAIL, Image.Resampling.BICUBIC)
+        return image
 
-
-def _options(given: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-    """The options of one picture, without scopes: not every processor in vLLM reads `images_kwargs`."""
-    own = given.get(f"{kind}s_kwargs", {})
-    return {name: value for name, value in given.items() if not name.endswith("_kwargs")} | own
+    def _load_video(self, data: bytes, asked: Mapping[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        video = self._sample(data, asked)
+        return video.pixels(), video.metadata()
 
 
-def _key(data: bytes, kind: Kind, options: Mapping[str, Any]) -> str:
-    """A name of a picture's features, the same only for the same file and options."""
-    digest = hashlib.blake2b(json.dumps([kind, options], sort_keys=True).encode(), digest_size=16)
+def _key(data: bytes, *loaded: Any) -> str:
+    """A name of a picture's features, the same only for the same file, and for what it is loaded and processed with."""
+    digest = hashlib.blake2b(json.dumps(loaded, sort_keys=True).encode(), digest_size=16)
     digest.update(data)
     return digest.hexdigest()
 

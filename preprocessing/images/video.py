@@ -9,26 +9,34 @@ damaged header made its reader take over 1 GB.
 import io
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 from PIL import Image
 
 from common.errors import RequestError
 from preprocessing.images.decode import ImageLimits, media_error
+from preprocessing.images.sampling import Sampling, VideoSource
 
 NAMED_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg")
 CODECS = (*NAMED_CODECS, "libdav1d")  # FFmpeg's decoder of av1
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
+
+# Rates of frames that are believed. A file can say anything.
+_RATES = (0.001, 1000.0)
+# The rate that transformers takes for a video that does not say it.
+_UNKNOWN_RATE = 24.0
 
 # A frame's rotation in degrees counterclockwise -> the transposition that makes it upright.
 _UPRIGHT = {
@@ -53,14 +61,40 @@ class VideoLimits:
     max_total_pixels: int = 2**28
 
 
-def sample_frames(data: bytes, count: int, limits: ImageLimits, video: VideoLimits | None = None) -> list[Image.Image]:
-    """The frames at the centres of `count` equal segments of an MP4/MOV or WebM/Matroska file, mode RGB, upright.
+@dataclass(frozen=True, slots=True)
+class Video:
+    """Sampled frames of a video, mode RGB, upright. indices: the number of each in the video, counted from 0."""
 
-    A video with fewer frames gives some of them several times. Raises RequestError (param "messages").
+    source: VideoSource
+    indices: Sequence[int]
+    frames: Sequence[Image.Image]
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """All frames in the size of the first: uint8 [frames, height, width, 3]."""
+        size = self.frames[0].size
+        return np.stack([np.asarray(frame if frame.size == size else frame.resize(size)) for frame in self.frames])
+
+    def metadata(self) -> dict[str, Any]:
+        """What vLLM's processors are told of a video, by which some write the time of each frame into the prompt."""
+        return {
+            "total_num_frames": self.source.frames,
+            "fps": self.source.fps,
+            "duration": self.source.duration,
+            "video_backend": "pyav",
+            "frames_indices": list(self.indices),
+            # The processor shall not sample again.
+            "do_sample_frames": False,
+        }
+
+
+def sample_video(data: bytes, sampling: Sampling, limits: ImageLimits, video: VideoLimits | None = None) -> Video:
+    """Decode the frames that `sampling` chooses from an MP4/MOV or WebM/Matroska file.
+
+    Raises RequestError (param "messages").
     """
     clock = _Clock((video or VideoLimits()).timeout)
     try:
-        return _sample(data, count, limits, video or VideoLimits(), clock)
+        return _sample(data, sampling, limits, video or VideoLimits(), clock)
     except RequestError:
         raise
     except MemoryError:
@@ -69,11 +103,12 @@ def sample_frames(data: bytes, count: int, limits: ImageLimits, video: VideoLimi
         raise media_error("a video is damaged or cut off and cannot be decoded") from None
 
 
-def _sample(data: bytes, count: int, limits: ImageLimits, video: VideoLimits, clock: "_Clock") -> list[Image.Image]:
+def _sample(data: bytes, sampling: Sampling, limits: ImageLimits, video: VideoLimits, clock: "_Clock") -> Video:
     # FFmpeg's own limit protects its memory. It counts padded rows; each frame is checked exactly below.
     decoder_options = {"max_pixels": str(limits.max_pixels + 128 * limits.max_side)}
     options = {"codec_whitelist": ",".join(CODECS), "threads": "1"} | decoder_options
     kind = _container(data)
+    count = 0
 
     def check_size(width: int, height: int) -> None:
         limits.check(width, height, "a video")
@@ -90,15 +125,15 @@ def _sample(data: bytes, count: int, limits: ImageLimits, video: VideoLimits, cl
             raise media_error(f"a video's codec is not one of {', '.join(NAMED_CODECS)}")
         check_size(context.width, context.height)
         packets = _packets(container, stream, video, clock)
+        times = _presentation_times(packets)
+        source = VideoSource(len(times), _rate(stream, times))
+        indices = sampling(source)
+        count = len(indices)
+        check_size(context.width, context.height)
         # One thread: on a damaged HEVC file FFmpeg's threads deadlocked.
         context.options, context.thread_count = decoder_options, 1
-        return _Frames(context, packets, check_size, clock).sample(count)
-
-
-def segment_centres(frames: int, count: int) -> list[int]:
-    """The index of the frame at the centre of each of `count` equal segments, as InternVL's video example counts."""
-    length = (frames - 1) / count
-    return [int(length / 2 + round(length * index)) for index in range(count)]
+        frames = _Frames(context, packets, check_size, clock).take([times[index] for index in indices])
+        return Video(source, indices, frames)
 
 
 class _Clock:
@@ -128,9 +163,8 @@ class _Frames:
         self._check_size = check_size
         self._clock = clock
 
-    def sample(self, count: int) -> list[Image.Image]:
-        """Sample `count` frames, decoding from the last keyframe before each."""
-        times = _presentation_times(self._packets)
+    def take(self, times: Sequence[int]) -> list[Image.Image]:
+        """The frames at these rising presentation times, decoding from the last keyframe before each."""
         keyframes = [at for at, packet in enumerate(self._packets) if packet.is_keyframe]
         keyframe_times = [_time(self._packets[at]) for at in keyframes]
 
@@ -139,7 +173,7 @@ class _Frames:
             return keyframes[earlier - 1] if earlier else 0
 
         images: list[Image.Image] = []
-        for begin, wanted in groupby([times[index] for index in segment_centres(len(times), count)], start):
+        for begin, wanted in groupby(times, start):
             images += _take(self._decode(begin), wanted)
         return images
 
@@ -197,6 +231,17 @@ def _packets(container: InputContainer, stream: VideoStream, video: VideoLimits,
 def _presentation_times(packets: list[VideoPacket]) -> list[int]:
     """The sorted presentation times of the displayed frames, in units of the stream's time_base."""
     return sorted(_time(packet) for packet in packets if not packet.is_discard)
+
+
+def _rate(stream: VideoStream, times: list[int]) -> float:
+    """The frames per second that the file says or, if that cannot be, those between the first and the last frame."""
+    low, high = _RATES
+    said = float(stream.guessed_rate or 0)
+    if low <= said <= high:
+        return said
+    seconds = float((times[-1] - times[0]) * (stream.time_base or 0))
+    measured = (len(times) - 1) / seconds if seconds > 0 else 0
+    return measured if low <= measured <= high else _UNKNOWN_RATE
 
 
 def _time(packet: VideoPacket) -> int:

@@ -13,15 +13,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from vllm.multimodal.video import VideoBackend
 
 from common.errors import RequestError
 from preprocessing.images.decode import ImageLimits
-from preprocessing.images.video import VideoLimits, _no_other_file, sample_frames, segment_centres
+from preprocessing.images.sampling import evenly_spaced, frame_count, segment_centres
+from preprocessing.images.video import Video, VideoLimits, _no_other_file, sample_video
 from tests.support.videos import video
 
 LIMITS = ImageLimits()
 KINDS = [("mp4", "libx264"), ("mov", "mpeg4"), ("matroska", "libx264"), ("webm", "libvpx-vp9"), ("webm", "libvpx")]
 KINDS += [("mp4", "libsvtav1"), ("mp4", "libx265")]
+
+
+def sample_frames(
+    data: bytes, count: int, limits: ImageLimits, video_limits: VideoLimits | None = None
+) -> list[Image.Image]:
+    """The frames at the centres of `count` segments."""
+    return list(sample_video(data, lambda source: segment_centres(source.frames, count), limits, video_limits).frames)
+
+
+def sample(data: bytes, **asked: float) -> Video:
+    """The frames that vLLM's loader would take."""
+    count = lambda source: frame_count(source, asked, 8, 128)  # noqa: E731
+    return sample_video(data, lambda source: evenly_spaced(source.frames, count(source)), LIMITS)
 
 
 def every_frame(data: bytes) -> list[np.ndarray]:
@@ -34,28 +49,6 @@ def refused(data: bytes, count: int = 4, limits: ImageLimits = LIMITS, **video_l
         sample_frames(data, count, limits, VideoLimits(**video_limits))
     assert caught.value.param == "messages" and caught.value.kind == "invalid_request"
     return caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("frames", "count", "indices"),
-    [
-        # Worked out by hand: (frames - 1) / count is a segment's length, half a segment the offset.
-        (101, 4, [12, 37, 62, 87]),
-        (9, 2, [2, 6]),
-        (10, 1, [4]),
-        (1, 3, [0, 0, 0]),
-        (3, 5, [0, 0, 1, 1, 2]),
-    ],
-)
-def test_segment_centres(frames: int, count: int, indices: list[int]) -> None:
-    assert segment_centres(frames, count) == indices
-
-
-@given(st.integers(1, 100_000), st.integers(1, 300))
-def test_segment_centres_rise_within_the_video(frames: int, count: int) -> None:
-    indices = segment_centres(frames, count)
-    assert indices == sorted(indices) and len(indices) == count
-    assert 0 <= indices[0] <= indices[-1] < frames
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 23, 40])
@@ -239,3 +232,21 @@ def test_damaged_videos_are_refused_or_shown(data: bytes, draw: st.DataObject) -
 )
 def test_random_bytes_are_refused(start: bytes, data: bytes) -> None:
     refused(start + data)
+
+
+@pytest.mark.parametrize(("kind", "codec"), [pair for pair in KINDS if pair[1] != "libsvtav1"])
+@pytest.mark.parametrize("asked", [{"num_frames": 8}, {"fps": 3.7}, {"num_frames": 3, "fps": 5}, {"num_frames": -1}])
+def test_frames_and_metadata_are_those_of_vllm(kind: str, codec: str, asked: dict[str, Any]) -> None:
+    """OpenCV, by which vLLM reads videos, is built without a decoder of AV1."""
+    data = video(kind, codec, frames=37)
+    frames, metadata = VideoBackend.load_bytes(data, **asked)
+    sampled = sample(data, **asked)
+    assert np.array_equal(sampled.pixels(), frames)
+    assert sampled.metadata() == metadata | {"video_backend": "pyav", "do_sample_frames": False}
+
+
+def test_a_rate_that_cannot_be_is_measured() -> None:
+    data = bytearray(video("matroska", "libx264", frames=21))
+    at = data.index(b"\x23\xe3\x83") + 4  # DefaultDuration: nanoseconds of a frame
+    data[at : at + 4] = (1).to_bytes(4, "big")
+    assert sample(bytes(data)).source.fps == pytest.approx(10, abs=0.1)
