@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each vision-language family: ids and features are those of vLLM for the whole prompt, and ids those of transformers."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from vllm.model_executor.models import registry
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.multimodal.processing import ProcessorInputs, TimingContext
+
+from common.checkpoint import Checkpoint
+from common.tokenizer import ChatTokenizer
+from engines.options import read_options
+from engines.vllm.config import processor_config
+from engines.vllm.features import unpack
+from families.detection import find_styler
+from preprocessing.images.decode import ImageLimits
+from preprocessing.images.family import MediaOptions
+from preprocessing.images.registry import find_images
+from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest
+from python_backend.config import ModelParameters
+from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
+from tests.support.vlm_dialogues import DIALOGUES, FRAMES, VlmReference, chat_json, decoded, dialogues_of, media_of
+
+MAX_MODEL_LEN = 1024
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family's checkpoint in `preprocessing`, in vLLM and in transformers."""
+
+    name: str
+    builder: PromptBuilder
+    vllm: Any
+    reference: VlmReference
+
+    def build(self, dialogue: str) -> EngineInput:
+        files = tuple(medium.data for medium in media_of(DIALOGUES[dialogue]))
+        return self.builder.build(PromptRequest(messages=chat_json(DIALOGUES[dialogue]), images=files))
+
+    def as_in_transformers(self, ids: list[int]) -> list[int]:
+        """For the tokens of a frame of InternVL vLLM has the video's token and transformers the picture's."""
+        if self.name != "internvl":
+            return ids
+        frame, image = (self.builder.tokenizer.token_id(token) for token in ("<video>", "<IMG_CONTEXT>"))
+        return [image if token == frame else token for token in ids]
+
+    def build_by_vllm(self, dialogue: str) -> Any:
+        """vLLM's processor on all pictures of the prompt at once."""
+        data: dict[str, list[Any]] = {}
+        for medium in media_of(DIALOGUES[dialogue]):
+            data.setdefault(medium.kind, []).append(decoded(medium))
+        ids = self.builder.tokenizer.encode(self.reference.prompt(DIALOGUES[dialogue]), add_special_tokens=False)
+        inputs = ProcessorInputs(ids, self.vllm.info.parse_mm_data(data))
+        return self.vllm.apply(inputs, TimingContext(enabled=False))
+
+
+@pytest.fixture(scope="module", params=TINY_VLMS)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    folder = make_tiny_vlm(request.param, tmp_path_factory.mktemp(request.param) / "model")
+    options = {"dtype": "float32", "limit_mm_per_prompt": {"image": 4, "video": 1}}
+    parameters = {"engine": "vllm", "max_model_len": str(MAX_MODEL_LEN), "engine_options": json.dumps(options)}
+    with pytest.MonkeyPatch.context() as patch:
+        # vLLM looks at a model's class in a process of its own, which takes 8 s for each.
+        patch.setattr(registry, "_run_in_subprocess", lambda look: look())
+        # InternVL's way is another one by default.
+        builder = _builder(folder, ModelParameters("preprocessing", parameters | {"vision": "engine"}))
+        engine = ModelParameters("tensorrt_llm", parameters | {"model_path": str(folder)})
+        config = processor_config(read_options(engine))
+    reference = VlmReference(folder, request.param)
+    return Family(request.param, builder, MULTIMODAL_REGISTRY.create_processor(config), reference)
+
+
+def _builder(folder: Path, parameters: ModelParameters) -> PromptBuilder:
+    checkpoint, tokenizer = Checkpoint.load(folder), ChatTokenizer.load(folder)
+    images = find_images(checkpoint, tokenizer, MediaOptions(ImageLimits(), video_frames=FRAMES), parameters)
+    # InternVL's own styler writes the prompts of InternVL2.5, which are not in transformers' layout.
+    return PromptBuilder(checkpoint, tokenizer, find_styler(checkpoint, "default"), MAX_MODEL_LEN, images)
+
+
+def test_ids_and_features(family: Family) -> None:
+    """One test per family, as each loads a checkpoint."""
+    for dialogue in dialogues_of(family.name):
+        built = family.build(dialogue)
+        expected = family.build_by_vllm(dialogue)
+        assert built.input_ids == expected["prompt_token_ids"], dialogue
+        if not media_of(DIALOGUES[dialogue]):
+            assert built.features is None
+            continue
+        assert built.features is not None
+        found = unpack(torch.from_numpy(built.features), built.input_ids)
+        assert found["mm_placeholders"] == expected["mm_placeholders"], dialogue
+        assert found["mm_kwargs"].keys() == expected["mm_kwargs"].keys()
+        for modality, items in expected["mm_kwargs"].items():
+            for own, one in zip(found["mm_kwargs"][modality], items, strict=True):
+                assert own.keys() == one.keys()
+                for name, element in one.items():
+                    assert_equal(own[name].data, element.data, f"{dialogue}: {modality} {name}")
+        assert family.as_in_transformers(built.input_ids) == family.reference.prompt_ids(DIALOGUES[dialogue]), dialogue
+
+
+def assert_equal(own: Any, expected: Any, name: str) -> None:
+    if isinstance(expected, torch.Tensor):
+        # The tiles of LLaVA's pictures are padded to the number of the picture with the most, and then not read.
+        if name.endswith("pixel_values") and len(own) < len(expected):
+            assert not expected[len(own) :].any(), name
+            expected = expected[: len(own)]
+        assert own.dtype == expected.dtype and torch.equal(own, expected), name
+    elif isinstance(expected, list | tuple):
+        assert len(own) == len(expected), name
+        for one, other in zip(own, expected, strict=True):
+            assert_equal(one, other, name)
+    else:
+        assert own == expected, name
+
+
+def test_equal_pictures_have_equal_hashes_and_others_not(family: Family) -> None:
+    def hashes(dialogue: str) -> Any:
+        built = family.build(dialogue)
+        assert built.features is not None
+        return unpack(torch.from_numpy(built.features), built.input_ids)["mm_hashes"]
+
+    assert hashes("picture") == hashes("picture") != hashes("another picture")
