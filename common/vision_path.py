@@ -15,8 +15,8 @@ from common.checkpoint import read_json
 CONFIG, SPLIT_CONFIG = "config.json", "vision/config.json"
 # A checkpoint that has one of these files, or a configuration of a vision part, may take pictures.
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-# NVIDIA's C++ backend of TensorRT-LLM, which takes pictures as rows of a prompt embedding table only.
-_TRTLLM = "trtllm"
+# Engines that do not take vLLM's features, by their names: the C++ backend takes rows of a prompt embedding table only.
+_WITHOUT_FEATURES = {"trtllm": "TensorRT-LLM's C++ backend", "llmapi": "TensorRT-LLM's LLM API"}
 # Tables of vLLM's registry with what it no longer serves, or only with a plugin.
 _NOT_SERVED = ("_PREVIOUSLY_SUPPORTED_MODELS", "_OOT_SUPPORTED_MODELS")
 
@@ -73,10 +73,10 @@ def vision_path(folder: Path, wanted: str | None = None, engine: str | None = No
     config = read_json(folder / CONFIG)
     own = next((path for (file, kind), path in PATHS.items() if _kind(folder, file, config) == kind), None)
     path = _chosen(folder, config, own, wanted)
-    if path is VisionPath.ENGINE and engine == _TRTLLM:
+    if path is VisionPath.ENGINE and engine in _WITHOUT_FEATURES:
         raise ValueError(
-            f"TensorRT-LLM's C++ backend takes no pictures of '{folder.name}' ({_named(config)}): serve it with vLLM, "
-            "or with --vision none without pictures"
+            f"{_WITHOUT_FEATURES[engine]} (--engine {engine}) takes no pictures of '{folder.name}' ({_named(config)}) "
+            "here: serve it with vLLM, or with --vision none without pictures"
         )
     return path
 

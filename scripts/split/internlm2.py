@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert InternLM2 to Llama: it has other names, and one fused matrix per layer for query, key and value."""
+"""Convert InternLM2 and InternLM3 to Llama.
+
+InternLM2 has other names, and one fused matrix per layer for query, key and value; InternLM3 has only another config.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -61,6 +64,14 @@ def as_llama(
             rows = (count * head_dim, *shape[1:])
             tensors.append(OutputTensor(llama.replace("wqkv", kind), rows, (old,), build))
     return _llama_config(config), {tensor.name: tensor for tensor in tensors}
+
+
+def internlm3_as_llama(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Llama's config for InternLM3, whose tensors have Llama's names; raises SplitError for biases."""
+    biased = [key for key in ("bias", "qkv_bias") if config.get(key)]
+    if biased:
+        raise SplitError(f"{biased[0]} of InternLM3 is set in config.json; only false is known here.")
+    return _llama_config(config) | {key: config[key] for key in ("head_dim",) if config.get(key)}
 
 
 def rows_of(tensors: Sequence[torch.Tensor], kind: str, queries: int, head_dim: int) -> torch.Tensor:

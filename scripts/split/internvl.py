@@ -85,7 +85,9 @@ def _plan(
     vision: tuple[OutputTensor, ...],
 ) -> Plan:
     text = text_part(source, language, routed.text)
-    part = Part({**canonical, "llm_hidden_size": text.width()}, vision)
+    # InternVL3.5 on gpt-oss writes that model's format, by the checkpoint's own chat template, and no ChatML.
+    own = {"family": "default"} if language.get("model_type") == "gpt_oss" else {}
+    part = Part({**canonical, **own, "llm_hidden_size": text.width()}, vision)
     compare(part.shapes(), expected_shapes(part.config), "vision")
     return Plan(text, part, tuple(IMAGE_TOKENS.values()))
 

@@ -34,7 +34,7 @@ def text_part(source: Source, inner: Mapping[str, Any], names: Mapping[str, str]
     if inner.get("model_type") == "internlm2":
         config, tensors = internlm2.as_llama(source, inner, names)
     else:
-        config = dict(inner)
+        config = internlm2.internlm3_as_llama(inner) if inner.get("model_type") == "internlm3" else dict(inner)
         tensors = {new: OutputTensor(new, source.tensors[old].shape, (old,)) for new, old in names.items()}
     # An engine may read only this config. If both configs have ids, those of the whole model are right.
     config |= {key: source.config[key] for key in _TOKEN_IDS if source.config.get(key) is not None}
@@ -59,12 +59,15 @@ def _tidied(config: Mapping[str, Any]) -> dict[str, Any]:
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
     if architecture is None:
         raise SplitError(
-            f"the language model '{model_type}' is not known; known: internlm2 and the causal language models of "
-            "transformers (qwen2, qwen3, qwen3_moe, llama, gemma3_text and so on)."
+            f"the language model '{model_type}' is not known; known: internlm2, internlm3 and the causal language "
+            "models of transformers (qwen2, qwen3, qwen3_moe, llama, gemma3_text and so on)."
         )
-    own = {field.name for field in fields(CONFIG_MAPPING[model_type])} - {f.name for f in fields(PreTrainedConfig)}
+    config_class = CONFIG_MAPPING[model_type]
+    own = {field.name for field in fields(config_class)} - {f.name for f in fields(PreTrainedConfig)}
     kept = own | {*_LEGACY, *_TOKEN_IDS, "rope_parameters"}
-    tidy = {key: value for key, value in config.items() if key in kept}
+    # transformers 5 saves some fields by a second name, such as num_experts as num_local_experts.
+    second = {saved: name for name, saved in config_class.attribute_map.items() if name in own}
+    tidy = {second.get(key, key): value for key, value in config.items() if key in kept or key in second}
     return {"architectures": [architecture], "model_type": model_type, **tidy, **_older_rope(config)}
 
 

@@ -189,6 +189,8 @@ class Gemma3Reference(Reference):
 MODELS: dict[str, tuple[str, str, int, dict[str, Any]] | None] = {
     "internvl2_5 on qwen2": ("qwen2", "transformers", 128, SMALL_TOWER),
     "internvl2_5 on internlm2": ("internlm2", "original", 256, LARGE_TOWER),
+    "internvl3_5 on qwen3": ("qwen3", "original", 128, SMALL_TOWER),
+    "internvl3_5 on qwen3_moe": ("qwen3_moe", "transformers", 128, LARGE_TOWER),
     "gemma3": None,
 }
 

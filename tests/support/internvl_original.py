@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import InternVLConfig, InternVLForConditionalGeneration, PretrainedConfig
 
 from tests.support.checkpoints import SHAPE
 
+ARCHITECTURES = {"internlm2": "InternLM2ForCausalLM", "internlm3": "InternLM3ForCausalLM"}
+# What the configurations of mixtures of experts have beyond a dense model's.
+EXPERTS = ("num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size", "decoder_sparse_step")
 
-def write_original(folder: Path, model: InternVLForConditionalGeneration, language: str) -> None:
-    """Write config.json and model.safetensors. language: qwen2, qwen3, llama or internlm2 (a Llama with its names)."""
-    tensors = dict(_original_tensors(model, language))
+
+def write_original(folder: Path, model: InternVLForConditionalGeneration, saved: Path, language: str) -> None:
+    """Write config.json and model.safetensors.
+
+    saved: the model's file in the layout of transformers. language: a key of LANGUAGES; internlm2 is a Llama with its
+    names, internlm3 one with its configuration.
+    """
+    tensors = dict(_original_tensors(model, load_file(saved), language))
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"}
     )
@@ -23,7 +31,9 @@ def write_original(folder: Path, model: InternVLForConditionalGeneration, langua
     (folder / "config.json").write_text(config, encoding="utf-8")
 
 
-def _original_tensors(model: InternVLForConditionalGeneration, language: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _original_tensors(
+    model: InternVLForConditionalGeneration, saved: dict[str, torch.Tensor], language: str
+) -> Iterator[tuple[str, torch.Tensor]]:
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     yield "vision_model.embeddings.class_embedding", tower.embeddings.cls_token
     yield "vision_model.embeddings.position_embedding", tower.embeddings.position_embeddings
@@ -33,9 +43,8 @@ def _original_tensors(model: InternVLForConditionalGeneration, language: str) ->
         yield from _original_layer(f"vision_model.encoder.layers.{index}", layer)
     for index, module in ((0, projector.layer_norm), (1, projector.linear_1), (3, projector.linear_2)):
         yield from _named(f"mlp1.{index}", module)
-    text = {f"model.{name}": value for name, value in model.model.language_model.named_parameters()}
-    if not model.config.tie_word_embeddings:
-        text["lm_head.weight"] = model.lm_head.weight
+    prefix = "language_model."
+    text = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
     if language == "internlm2":
         text = dict(_as_internlm2(text, model.config.text_config))
     yield from ((f"language_model.{name}", value) for name, value in text.items())
@@ -94,12 +103,23 @@ def _original_config(config: InternVLConfig, language: str) -> dict[str, Any]:
     """The config with all keys of OpenGVLab/InternVL2_5-2B, including unused ones."""
     vision, text = config.vision_config, config.text_config
     rope = text.rope_parameters
-    scaling = {"type": rope["rope_type"], "factor": rope["factor"]} if rope["rope_type"] != "default" else None
-    kept = (*SHAPE, "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "hidden_act", "rms_norm_eps")
+    scaling = {key: value for key, value in rope.items() if key not in ("rope_type", "rope_theta")}
+    kept = (
+        *SHAPE,
+        *(name for name in EXPERTS if hasattr(text, name)),
+        "vocab_size",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "hidden_act",
+        "rms_norm_eps",
+    )
     llm = {key: getattr(text, key) for key in kept}
     if language == "internlm2":
         del llm["head_dim"]
         llm |= {"bias": False, "auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config"}}
+    if language == "internlm3":
+        llm |= {"bias": False, "qkv_bias": False}
     return {
         "architectures": ["InternVLChatModel"],
         "auto_map": {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"},
@@ -108,12 +128,12 @@ def _original_config(config: InternVLConfig, language: str) -> dict[str, Any]:
         "force_image_size": vision.image_size[0],
         "llm_config": {
             **llm,
-            "architectures": ["InternLM2ForCausalLM" if language == "internlm2" else text.architectures],
+            "architectures": [ARCHITECTURES.get(language, text.architectures)],
             "attn_implementation": "flash_attention_2",
             "do_sample": False,
             "max_length": 20,
             "model_type": language,
-            "rope_scaling": scaling,
+            "rope_scaling": {"type": rope["rope_type"], **scaling} if rope["rope_type"] != "default" else None,
             "rope_theta": rope["rope_theta"],
             "temperature": 1.0,
             "tie_word_embeddings": config.tie_word_embeddings,

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,33 @@ from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
+    GptOssConfig,
     InternVLConfig,
     InternVLForConditionalGeneration,
     LlamaConfig,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
     SiglipVisionConfig,
 )
 from transformers.convert_slow_tokenizer import Qwen2Converter
 
-from tests.support.checkpoints import SHAPE, SLIDING
+from tests.support.checkpoints import MOE, SHAPE, SLIDING
 from tests.support.internvl_original import write_original
 
 IMAGE_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>")
 HEAD_DIM = 64
-# InternLM2 is a Llama with other tensor names.
-LANGUAGES: dict[str, type[PretrainedConfig]] = {
+# InternVL2.5 and 3 have Qwen2.5 or InternLM, InternVL3.5 has Qwen3 or gpt-oss. InternLM3 is a Llama, InternLM2 one with
+# other tensor names.
+LANGUAGES: dict[str, Callable[..., PretrainedConfig]] = {
     "qwen2": Qwen2Config,
     "qwen3": Qwen3Config,
+    "qwen3_moe": partial(Qwen3MoeConfig, **MOE),
+    "gpt_oss": partial(GptOssConfig, num_local_experts=4, num_experts_per_tok=2),
     "llama": LlamaConfig,
     "internlm2": LlamaConfig,
+    "internlm3": LlamaConfig,
 }
 # As InternViT-300M and InternViT-6B.
 SMALL_TOWER = {"attention_bias": True, "use_qk_norm": False, "norm_type": "layer_norm"}
@@ -121,7 +128,7 @@ def make_internvl(
     model.save_pretrained(reference)
     if layout == "original":
         shutil.copytree(reference, folder, ignore=shutil.ignore_patterns(_WEIGHTS, "config.json"))
-        write_original(folder, model, language)
+        write_original(folder, model, reference / _WEIGHTS, language)
     return VlmCheckpoint(folder, reference)
 
 

@@ -95,12 +95,14 @@ def test_what_cannot_be_is_refused_in_one_sentence(
         vision_path(tmp_path, wanted)
 
 
-def test_the_cpp_backend_takes_only_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["trtllm", "llmapi"])
+def test_engines_of_tensorrt_llm_are_refused_by_name(tmp_path: Path, engine: str) -> None:
     write(tmp_path, QWEN2_5_VL)
-    with pytest.raises(ValueError, match=r"C\+\+ backend takes no pictures.*Qwen2_5_VL"):
-        vision_path(tmp_path, engine="trtllm")
-    assert vision_path(tmp_path, "none", "trtllm") is VisionPath.NONE
-    assert vision_path(write(tmp_path, INTERNVL), engine="trtllm") is VisionPath.VIT
+    with pytest.raises(ValueError, match=rf"\(--engine {engine}\) takes no pictures.*Qwen2_5_VL"):
+        vision_path(tmp_path, engine=engine)
+    assert vision_path(tmp_path, "none", engine) is VisionPath.NONE
+    assert vision_path(write(tmp_path, INTERNVL), engine=engine) is VisionPath.VIT
+    assert vision_path(write(tmp_path, GEMMA3), engine=engine) is VisionPath.PIXELS
 
 
 def test_without_vllm_no_checkpoint_takes_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,9 @@ from tests.support.vlm_checkpoints import (
 )
 
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0}
-CASES = [("transformers", name) for name in ("qwen2", "qwen3", "llama")]
-CASES += [("original", name) for name in ("qwen2", "qwen3", "llama", "internlm2")]
+CASES = [("transformers", name) for name in ("qwen2", "qwen3", "qwen3_moe", "gpt_oss", "llama")]
+CASES += [("original", name) for name in ("qwen2", "qwen3", "qwen3_moe", "gpt_oss", "llama", "internlm2", "internlm3")]
+CLASSES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "qwen3_moe": "Qwen3Moe", "gpt_oss": "GptOss"}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,9 @@ def test_the_language_model_is_the_same(
     reference = InternVLForConditionalGeneration.from_pretrained(checkpoint.reference, dtype=torch.float32)
     model, loading = AutoModelForCausalLM.from_pretrained(split, dtype="auto", output_loading_info=True)
     assert not any(loading.values())
-    assert type(model).__name__ == {"qwen2": "Qwen2", "qwen3": "Qwen3"}.get(language, "Llama") + "ForCausalLM"
+    assert type(model).__name__ == CLASSES.get(language, "Llama") + "ForCausalLM"
+    # InternVL3.5's prompts are ChatML, but with gpt-oss they are that model's.
+    assert read(split / "vision")["family"] == ("default" if language == "gpt_oss" else "internvl2_5")
     weights = {f"model.{name}": value for name, value in reference.model.language_model.state_dict().items()}
     weights["lm_head.weight"] = reference.lm_head.weight
     assert model.state_dict().keys() == weights.keys()
@@ -323,6 +326,12 @@ INNER_REFUSALS: dict[str, tuple[str, str, dict[str, Any], str]] = {
         "llm_config",
         {"model_type": "phi3_v"},
         r"language model 'phi3_v' is not known; known: internlm2",
+    ),
+    "biases": (
+        "original",
+        "llm_config",
+        {"model_type": "internlm3", "qkv_bias": True},
+        r"qkv_bias of InternLM3 is set",
     ),
     "layers": ("original", "llm_config", {"num_hidden_layers": 3}, r"missing: model\.layers\.2\."),
     "fewer layers": ("original", "vision_config", {"num_hidden_layers": 1}, r"left over: layers\.1\."),
