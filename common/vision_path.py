@@ -95,7 +95,7 @@ def may_take_pictures(folder: Path, config: Mapping[str, Any]) -> bool:
 def vllm_models() -> VllmModels | None:
     """What the installed vLLM knows, or None without one.
 
-    It is read from the source of its registry, as importing vLLM takes ten seconds and 0.7 GB.
+    It is read from the source of its registry, as importing vLLM takes ten seconds and 1 GB.
     """
     vllm = find_spec("vllm")
     file = Path(vllm.origin or "").parent / "model_executor" / "models" / "registry.py" if vllm else None

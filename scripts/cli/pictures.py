@@ -14,6 +14,7 @@ from scripts.launcher.options import LaunchOptions
 from scripts.launcher.trtllm_config import engine_name
 from scripts.shared.findings import Finding, check_result
 from scripts.shared.weights import weights_problem
+from triton_chat import child_environment
 
 # Architectures of the path ENGINE that the tests serve, with random weights; docs/models.md names them too.
 TESTED: frozenset[str] = frozenset()
@@ -23,6 +24,8 @@ _RUNTIME_FILES = {
     "tensorrt": ("model.plan", "`triton-chat build vit --plan` writes it"),
 }
 _PROBE_TIMEOUT_S = 300
+# vLLM's limit where neither the model nor the operator has one.
+_ANY_NUMBER = 999
 
 
 def picture_findings(folder: Path, options: LaunchOptions, environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -104,7 +107,7 @@ def _processor(folder: Path, options: LaunchOptions, environment: Mapping[str, s
         done = subprocess.run(  # nosec B603 # fixed program, no shell
             python_command("scripts.cli.processor_probe"),
             input=json.dumps({"model": str(folder), **options.engine}),
-            env={**os.environ, **device, **quiet},
+            env={**child_environment(os.environ), **device, **quiet},
             capture_output=True,
             text=True,
             timeout=_PROBE_TIMEOUT_S,
@@ -115,8 +118,10 @@ def _processor(folder: Path, options: LaunchOptions, environment: Mapping[str, s
     if done.returncode != 0 or not lines:
         return Finding("processor", "error", f"it cannot be loaded: {_reason(lines)}")
     limits = json.loads(lines[-1])
-    taken = ", ".join(f"{kind} (at most {most} in a request)" if most else kind for kind, most in limits.items())
-    return check_result("processor", None if limits else "vLLM takes it for a text model", f"loads; takes: {taken}")
+    taken = ", ".join(
+        f"{kind}s (at most {most})" if most < _ANY_NUMBER else f"{kind}s" for kind, most in limits.items()
+    )
+    return check_result("processor", None if limits else "it takes no pictures", f"loads, and takes {taken}", "warning")
 
 
 def _reason(lines: list[str]) -> str:
