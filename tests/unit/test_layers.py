@@ -27,7 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "model_repository": {"common", "engines", "postprocessing", "preprocessing", "python_backend", "vision"},
     "models.demo_vlm": {"common", "preprocessing"},
     "chat_page": set(),
-    "scripts": set(PACKAGES) | {"models.demo_vlm", "models.demo_vlm.training"},
+    "scripts": set(PACKAGES) | {"engines.vllm.processor", "models.demo_vlm", "models.demo_vlm.training"},
     "models.demo_vlm.training": {"common", "models.demo_vlm", "preprocessing", "scripts"},
 }
 # Packages whose folders are rooms with a direction of their own.
