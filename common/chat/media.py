@@ -21,6 +21,8 @@ Check = Callable[[Any, str], Any]
 
 
 def _count(value: Any, where: str) -> int:
+    if type(value) is float:
+        raise PositionError(where, "must be a whole number")
     number = expect(value, int, where)
     if not 1 <= number <= INT32_MAX:
         raise PositionError(where, f"must be from 1 to {INT32_MAX}")

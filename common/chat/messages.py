@@ -20,6 +20,8 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 # Roles whose messages may have images; a tool's result may be one.
 MEDIA_ROLES = ("user", "tool")
 MEDIA: dict[str, Kind] = {"image_url": "image", "video_url": "video"}
+# Parts of audio, in OpenAI's form and in vLLM's.
+AUDIO = ("input_audio", "audio_url")
 DETAILS = ("auto", "low", "high")
 # vLLM answers with `reasoning`, SGLang and DeepSeek with `reasoning_content`, the name that templates read.
 REASONING = ("reasoning_content", "reasoning")
@@ -118,6 +120,8 @@ def _part(value: Any, content: str, index: int) -> str | MediaPart:
     part = expect(value, dict, where)
     if part.get("type") == "refusal":  # A part of an earlier answer.
         return expect(part.get("refusal"), str, f"{where}.refusal")
+    if part.get("type") in AUDIO:
+        raise PositionError(f"{where}.type", f"is {part['type']}: audio is not supported")
     kind = expect_one_of(part.get("type"), ("text", *MEDIA), f"{where}.type")
     if kind == "text":
         return expect(part.get("text"), str, f"{where}.text")

@@ -24,6 +24,12 @@ from frontend.triton.deltas import complete_tool_calls
 from frontend.triton.tensors import Delta, EnsembleRequest
 from frontend.triton.usage import Usage
 
+# The fields that the `messages` tensor takes as they are.
+_SAME_IN_PROMPT = (
+    *("chat_template", "add_generation_prompt", "continue_final_message"),
+    *("mm_processor_kwargs", "media_io_kwargs"),
+)
+
 
 async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
     """Validate the body and map it to tensors, without the images."""
@@ -66,7 +72,7 @@ def prompt_json(
         prompt["reasoning_effort"] = body.reasoning_effort
     if isinstance(body, ChatBody) and (structured := _structured_outputs(body)):
         prompt["structured_outputs"] = structured
-    for name in ("chat_template", "add_generation_prompt", "continue_final_message"):
+    for name in _SAME_IN_PROMPT:
         if getattr(body, name) is not None:
             prompt[name] = getattr(body, name)
     try:

@@ -9,7 +9,9 @@ import orjson
 from fastapi import APIRouter, Response
 from pydantic.json_schema import models_json_schema
 
+from common.chat.media import PART_OPTIONS
 from common.chat.messages import DETAILS, ROLES
+from common.chat.parts import Kind
 from frontend import __version__
 from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
 from frontend.endpoints.responses_input import SAME, VERBOSITIES
@@ -166,6 +168,11 @@ def _url(**more: Schema) -> Schema:
     return {"anyOf": [TEXT, {"type": "object", "required": ["url"], "properties": {"url": TEXT, **more}}]}
 
 
+def _options(kind: Kind) -> dict[str, Schema]:
+    numbers = {name: "number" if name == "fps" else "integer" for name in PART_OPTIONS[kind]}
+    return {name: _or_null({"type": number}) for name, number in numbers.items()}
+
+
 TEXT: Schema = {"type": "string"}
 _TEXT_FORMATS = ("text", "json_object", "json_schema")
 _MESSAGES: Schema = {
@@ -185,8 +192,8 @@ _MESSAGES: Schema = {
         "anyOf": [
             _part("text", TEXT),
             _part("refusal", TEXT),
-            _part("image_url", _url(detail=_or_null({"enum": list(DETAILS)}))),
-            _part("video_url", _url()),
+            _part("image_url", _url(detail=_or_null({"enum": list(DETAILS)}), **_options("image"))),
+            _part("video_url", _url(**_options("video"))),
         ]
     },
     "ToolCall": {

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from common.chat.messages import DETAILS
+from common.chat.media import PART_OPTIONS
+from common.chat.messages import AUDIO, DETAILS, MEDIA
 from common.errors import RequestError
 from frontend.endpoints.own_names import OwnNames
 from frontend.protocol.refused import REFUSED_IN_RESPONSES, refuse
@@ -16,7 +17,7 @@ SAME = (
     *("presence_penalty", "frequency_penalty", "repetition_penalty"),
     *("min_tokens", "ignore_eos", "stop", "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens"),
     *("bad_words", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
-    *("response_format", "parallel_tool_calls", "chat_template_kwargs"),
+    *("response_format", "parallel_tool_calls", "chat_template_kwargs", "mm_processor_kwargs", "media_io_kwargs"),
     *("enable_thinking", "thinking", "reasoning_effort", "thinking_token_budget"),
     *("separate_reasoning", "include_reasoning", "add_generation_prompt", "continue_final_message"),
 )
@@ -223,9 +224,11 @@ def _content(content: Any, item: str, name: str = "content") -> Any:
         elif kind == "refusal":  # a part of an earlier answer
             parts.append({"type": "refusal", "refusal": part.get("refusal")})
         elif kind == "input_image":
-            parts.append({"type": "image_url", "image_url": _image(part, where)})
+            parts.append({"type": "image_url", "image_url": _image(part, where)} | _options(part))
+        elif kind in (*MEDIA, *AUDIO):  # parts of chats, which name their own errors
+            parts.append(part)
         else:
-            raise RequestError(f"{where}: only text and image parts are supported", param=where)
+            raise RequestError(f"{where}: only text, image and video parts are supported", param=where)
     return parts
 
 
@@ -236,6 +239,10 @@ def _image(part: dict[str, Any], where: str) -> dict[str, Any]:
     if detail is not None and detail not in DETAILS:
         raise RequestError(f"{where}.detail must be one of {', '.join(DETAILS)}", param=f"{where}.detail")
     return {"url": url, "detail": detail}
+
+
+def _options(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: part[name] for name in PART_OPTIONS["image"] if part.get(name) is not None}
 
 
 def _tool(tool: Any, index: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
+from common.chat.media import read_media_request
 from common.chat.reasoning import thinking_asked
 from common.chat.request import MAX_TEMPLATE_CHARS
 from common.chat.tools import TOOL_NAME
@@ -84,6 +85,8 @@ class ChatPrompt(Body):
     parallel_tool_calls: bool | None = None
     chat_template: Annotated[str, Field(min_length=1, max_length=MAX_TEMPLATE_CHARS)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    mm_processor_kwargs: dict[str, Any] | None = None
+    media_io_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None
     thinking: bool | Thinking | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -119,6 +122,11 @@ class ChatPrompt(Body):
             raise RequestError(
                 "continue_final_message and add_generation_prompt exclude each other", param="continue_final_message"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _media_options(self) -> "ChatPrompt":
+        read_media_request({"mm_processor_kwargs": self.mm_processor_kwargs, "media_io_kwargs": self.media_io_kwargs})
         return self
 
     def thinks(self, default: bool | None) -> bool | None:

@@ -17,7 +17,7 @@ class VideoUrl(str):
 def clean_messages(messages: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
     """Check messages; return them without null fields, and the URLs of their images and videos in order.
 
-    An image or video keeps its place but not its URL: the file itself travels as a tensor.
+    An image or video keeps its place and its options but not its URL: the file itself travels as a tensor.
     Raises RequestError naming the invalid field.
     """
     urls: list[str] = []
@@ -53,6 +53,7 @@ def _media(given: dict[str, Any], checked: MediaPart, where: str, urls: list[str
         raise PositionError(f"{where}.{kind}.url", "must be a string")
     if checked.kind == "video":
         urls.append(VideoUrl(url))
-        return {"type": kind, kind: {}}
+        return {"type": kind, kind: dict(checked.options)}
     urls.append(url)
-    return {"type": kind, kind: {} if media.get("detail") is None else {"detail": checked.detail}}
+    detail: dict[str, Any] = {} if media.get("detail") is None else {"detail": checked.detail}
+    return {"type": kind, kind: {**detail, **checked.options}}

@@ -39,7 +39,6 @@ REFUSED_IN_CHAT: dict[str, tuple[Any, ...]] = _COMMON | {
     "function_call": (),
     "functions": (),
     "guided_decoding_disable_any_whitespace": (False,),
-    "mm_processor_kwargs": ({},),
     "modalities": (["text"],),
     "suffix": ("",),
     "verbosity": ("low", "medium", "high"),  # a hint, which need not be followed
@@ -69,14 +68,7 @@ REFUSED_IN_RESPONSES: dict[str, tuple[Any, ...]] = REFUSED_IN_CHAT | {
 # Fields of chats that change the prompt; /tokenize has no use for the others.
 REFUSED_IN_TOKENIZE: dict[str, tuple[Any, ...]] = {
     name: REFUSED_IN_CHAT[name]
-    for name in (
-        "chat_template",
-        "documents",
-        "function_call",
-        "functions",
-        "mm_processor_kwargs",
-        "truncate_prompt_tokens",
-    )
+    for name in ("chat_template", "documents", "function_call", "functions", "truncate_prompt_tokens")
 }
 
 _HINTS = {

@@ -67,6 +67,8 @@ CHAT: dict[str, tuple[Any, set[str]]] = COMMON | {
     ),
     "chat_template": ("{{ x }}", {"messages.chat_template"}),
     "chat_template_kwargs": ({"x": 1}, {"messages.chat_template_kwargs"}),
+    "mm_processor_kwargs": ({"max_pixels": 1000}, {"messages.mm_processor_kwargs"}),
+    "media_io_kwargs": ({"video": {"num_frames": 4}}, {"messages.media_io_kwargs"}),
     "add_generation_prompt": (True, {"messages.add_generation_prompt"}),
     "continue_final_message": (True, {"messages.continue_final_message"}),
     "separate_reasoning": (False, {"parameter inline_reasoning"}),

@@ -197,9 +197,9 @@ JSON = st.recursive(
 )
 NAMES = words(
     "role content type text image_url video_url url detail tool_calls function name arguments id tool_call_id refusal "
-    "reasoning_content function_call"
+    "reasoning_content function_call input_audio min_pixels max_pixels num_frames fps max_dynamic_patch"
 )
-WORDS = words("system developer user assistant tool function text image_url video_url auto low")
+WORDS = words("system developer user assistant tool function text image_url video_url input_audio auto low")
 MESSAGE_LIKE = st.recursive(
     SCALARS | WORDS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=5),
@@ -211,7 +211,7 @@ FIELDS = words(
     "response_format structured_outputs guided_json guided_regex guided_choice guided_grammar max_tokens logprobs "
     "top_logprobs tools tool_choice parallel_tool_calls separate_reasoning echo chat_template_kwargs enable_thinking "
     "reasoning_effort thinking thinking_token_budget prompt input instructions tokens text reasoning metadata best_of functions suffix audio include "
-    "max_output_tokens verbosity"
+    "max_output_tokens verbosity mm_processor_kwargs media_io_kwargs"
 )
 PATHS = (CHAT, "/v1/completions", "/v1/responses", "/tokenize", "/detokenize")
 

@@ -47,6 +47,26 @@ def test_parts_keep_their_place_and_detail() -> None:
     ]
 
 
+def test_parts_keep_their_options() -> None:
+    parts = [
+        image(url="a", max_pixels=5000, detail="low"),
+        {"type": "video_url", "video_url": {"url": "b", "fps": 2, "num_frames": 4}},
+        # Beside the URL, as in Qwen's own API.
+        {"type": "image_url", "image_url": {"url": "c"}, "min_pixels": 1000, "max_pixels": None, "fps": 9},
+        {"type": "video_url", "video_url": "d", "fps": 0.5},
+        {"type": "image_url", "image_url": {"url": "e", "max_pixels": 7}, "max_pixels": 8},
+    ]
+    messages, urls = clean_messages(user(*parts))
+    assert urls == ["a", "b", "c", "d", "e"]
+    assert messages[0]["content"] == [
+        image(max_pixels=5000, detail="low"),
+        {"type": "video_url", "video_url": {"fps": 2, "num_frames": 4}},
+        image(min_pixels=1000),
+        {"type": "video_url", "video_url": {"fps": 0.5}},
+        image(max_pixels=7),
+    ]
+
+
 @pytest.mark.parametrize("arguments", [1, 0.5, True])
 def test_arguments_of_a_wrong_type_are_refused_before_triton_is_asked(arguments: Any) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
@@ -66,6 +86,14 @@ def test_arguments_of_a_wrong_type_are_refused_before_triton_is_asked(arguments:
         ({"type": "image_url", "image_url": ["a"]}, "image_url.url"),
         ({"type": "video_url", "video_url": {}}, "video_url.url"),
         ({"type": "input_audio", "input_audio": {}}, "type"),
+        ({"type": "audio_url", "audio_url": {"url": "a"}}, "type"),
+        ({"type": "file", "file": {}}, "type"),
+        (image(url="a", max_pixels=0), "image_url.max_pixels"),
+        (image(url="a", max_pixels="5"), "image_url.max_pixels"),
+        ({**image(url="a"), "max_pixels": True}, "max_pixels"),
+        (image(url="a", min_pixels=9, max_pixels=8), "min_pixels"),
+        ({"type": "video_url", "video_url": {"url": "a", "num_frames": 1.5}}, "video_url.num_frames"),
+        ({"type": "video_url", "video_url": {"url": "a", "fps": 0}}, "video_url.fps"),
     ],
 )
 def test_bad_parts_are_named(part: dict, field: str) -> None:
@@ -97,12 +125,32 @@ def test_images_of_responses() -> None:
         {"type": "input_image", "image_url": URL, "detail": "original"},
         {"type": "input_file", "file_id": "file-1"},
         "text",
+        {"type": "image"},
     ],
 )
 def test_refused_images_of_responses(part: Any) -> None:
     with pytest.raises(RequestError) as caught:
         chat_body({"input": [{"role": "user", "content": [part]}]})
     assert caught.value.param in ("input[0].content[0]", "input[0].content[0].detail")
+
+
+def test_options_videos_and_audio_of_responses() -> None:
+    content = [
+        {"type": "input_image", "image_url": URL, "max_pixels": 5000},
+        {"type": "video_url", "video_url": {"url": "b", "fps": 2}},
+    ]
+    options = {"mm_processor_kwargs": {"max_pixels": 9000}, "media_io_kwargs": {"video": {"num_frames": 3}}}
+    body, _ = chat_body({"input": [{"role": "user", "content": content}], **options})
+    assert clean_messages(body["messages"]) == (
+        user(image(max_pixels=5000), {"type": "video_url", "video_url": {"fps": 2}}),
+        [URL, "b"],
+    )
+    assert options.items() <= body.items()
+    body, names = chat_body({"input": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]})
+    with pytest.raises(RequestError) as caught:
+        clean_messages(body["messages"])
+    error = names().own(caught.value)
+    assert error.param == "input[0].content[0].type" and "audio is not supported" in error.message
 
 
 async def test_the_files_reach_triton_in_order() -> None:

@@ -3,6 +3,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from common.tokenizer import ChatTokenizer
 from preprocessing.images.decode import ImageLimits
 from preprocessing.images.family import MediaOptions
 from preprocessing.images.gemma3 import END, SOFT, START
-from preprocessing.prompt import PromptBuilder
-from tests.support.image_prompts import OPTIONS, SMALL, gemma3_builder, image, request, user
+from preprocessing.prompt import PromptBuilder, PromptRequest
+from tests.support.image_prompts import OPTIONS, SMALL, gemma3_builder, image, png, refused, request, user
+from tests.support.videos import video
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,40 @@ class TestGemma3:
         assert np.array_equal(built.pictures[0].pixels, pixels)
         runs = built.pictures[0].extra_ids
         assert len(set(runs)) == len(runs) == len(pixels)
+
+    def test_pan_and_scan_as_the_request_says(self, gemma3: PromptBuilder, gemma3_tokenizer: ChatTokenizer) -> None:
+        always = gemma3_builder(gemma3_tokenizer, MediaOptions(ImageLimits(), pan_and_scan=True))
+        plain = request([user(image(), "?")], (1600, 700))
+        low = request([user(image(detail="low"), "?")], (1600, 700))
+
+        def asked(given: PromptRequest, value: bool) -> PromptRequest:
+            body = json.loads(given.messages or "") | {"mm_processor_kwargs": {"do_pan_and_scan": value}}
+            return replace(given, messages=json.dumps(body))
+
+        crops, whole = always.build(plain), gemma3.build(plain)
+        assert (len(crops.pictures[0].pixels), len(whole.pictures[0].pixels)) == (3, 1)
+        for built, expected in (
+            (gemma3.build(asked(plain, True)), crops),
+            (always.build(asked(plain, False)), whole),
+            (gemma3.build(asked(low, True)), whole),
+        ):
+            assert built.input_ids == expected.input_ids
+            assert np.array_equal(built.pictures[0].pixels, expected.pictures[0].pixels)
+
+    def test_a_video_of_as_many_frames_as_asked(self, gemma3: PromptBuilder, gemma3_tokenizer: ChatTokenizer) -> None:
+        parts = [{"type": "video_url", "video_url": {"num_frames": 2}}, image()]
+        messages = json.dumps({"messages": [user(*parts, "What?")]})
+        built = gemma3.build(PromptRequest(messages=messages, images=(video(), png(SMALL))))
+        picture = f"\n\n{START}{SOFT * 256}{END}\n\n"
+        text = gemma3_tokenizer.backend.decode(built.input_ids, skip_special_tokens=False)
+        assert f"Frame1: {picture}\nFrame2: {picture}\n{picture}What?" in text
+        assert len({picture.extra_ids for picture in built.pictures}) == 3
+
+    def test_options_of_other_families_are_refused(self, gemma3: PromptBuilder) -> None:
+        messages = json.dumps({"messages": [user(image(), "?")], "mm_processor_kwargs": {"max_pixels": 5}})
+        error = refused(gemma3, PromptRequest(messages=messages, images=(png(SMALL),)))
+        assert error.param == "mm_processor_kwargs"
+        assert "has 'max_pixels', which this model does not take; it takes do_pan_and_scan" in error.message
 
     def test_spelled_image_tokens_are_text(self, gemma3: PromptBuilder) -> None:
         plain = gemma3.build(request([user("a word", image())], SMALL)).input_ids

@@ -11,6 +11,7 @@ import pytest
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from preprocessing.images.decode import ImageLimits
 from preprocessing.images.family import MediaOptions
+from preprocessing.images.sampling import segment_centres
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest
 from tests.support.image_prompts import LARGE, SMALL, VOCAB, WIDE, image, internvl_builder, png, refused, request, user
 from tests.support.videos import video
@@ -25,6 +26,14 @@ def whole_text(builder: PromptBuilder, *turns: tuple[str, str]) -> list[int]:
 
 def tokens(tiles: int) -> str:
     return f"<img>{'<IMG_CONTEXT>' * (256 * tiles)}</img>"
+
+
+def clip(**options: Any) -> dict[str, Any]:
+    return {"type": "video_url", "video_url": options}
+
+
+def films(messages: list[dict[str, Any]], *files: bytes, **fields: Any) -> PromptRequest:
+    return PromptRequest(messages=json.dumps({"messages": messages, **fields}), images=files)
 
 
 def check_internvl(builder: PromptBuilder, built: EngineInput, expected: list[int], tiles: list[int]) -> None:
@@ -82,13 +91,12 @@ class TestInternVL:
         )
 
     def test_a_video(self, internvl: PromptBuilder) -> None:
-        clip = {"type": "video_url", "video_url": {}}
         spelled = "".join(f"Frame{n}: {tokens(1)}\n" for n in range(1, 9))
         for text, expected in (
             ("What happens?", f"{spelled}What happens?"),
             ("Watch <video> and <image>.", f"Watch {spelled.strip()} and {tokens(3)}."),
         ):
-            parts = (clip, image()) if "<image>" in text else (clip,)
+            parts = (clip(), image()) if "<image>" in text else (clip(),)
             messages = json.dumps({"messages": [user(text, *parts)]})
             built = internvl.build(PromptRequest(messages=messages, images=(video(), png(WIDE))[: len(parts)]))
             tiles = [1] * 8 + ([3] if "<image>" in text else [])
@@ -96,7 +104,111 @@ class TestInternVL:
         brightest = [picture.pixels.sum(axis=(0, 1, 3)).argmax() for picture in built.pictures[:8]]
         assert brightest == sorted(brightest), "the bar of the video moves right from frame to frame"
 
-    @pytest.mark.parametrize("text", ["<image> and <image>", "<video>", "<img>", "</img>", "<IMG_CONTEXT>"])
+    def test_videos_of_as_many_frames_as_asked(self, internvl: PromptBuilder) -> None:
+        """23 frames, 10 per second: the request asks for 4 a second, one video for three frames in all."""
+        messages = [user("First: <video> Then: <video> And <image>.", clip(num_frames=3), clip(), image())]
+        built = internvl.build(films(messages, video(), video(), png(SMALL), media_io_kwargs={"video": {"fps": 4}}))
+        three, nine = ("\n".join(f"Frame{number}: {tokens(1)}" for number in range(1, count + 1)) for count in (3, 9))
+        expected = whole_text(internvl, ("user", f"First: {three} Then: {nine} And {tokens(1)}."))
+        check_internvl(internvl, built, expected, [1] * 13)
+        for asked, pictures in ((3, built.pictures[:3]), (9, built.pictures[3:12])):
+            alone = internvl.build(films([user("?", clip(num_frames=asked))], video())).pictures
+            for picture, other in zip(pictures, alone, strict=True):
+                assert picture.extra_ids == other.extra_ids and np.array_equal(picture.pixels, other.pixels)
+
+    @pytest.mark.parametrize(
+        ("part", "fields", "frames"),
+        [
+            ({}, {}, 8),
+            ({"num_frames": 30}, {}, 30),
+            ({"num_frames": -1}, {}, 23),
+            ({"fps": 1}, {}, 2),
+            ({"fps": 1000}, {}, 23),
+            ({"fps": 4, "num_frames": 5}, {}, 5),
+            ({}, {"media_io_kwargs": {"video": {"num_frames": 2}}}, 2),
+            ({}, {"mm_processor_kwargs": {"num_frames": 2}}, 2),
+            ({"num_frames": 6}, {"media_io_kwargs": {"video": {"fps": 1}}}, 6),
+        ],
+    )
+    def test_how_many_frames(
+        self, internvl: PromptBuilder, part: dict[str, Any], fields: dict[str, Any], frames: int
+    ) -> None:
+        built = internvl.build(films([user("?", clip(**part))], video(), **fields))
+        assert [picture.frame for picture in built.pictures] == list(range(1, frames + 1))
+        assert len([number for number in built.extra_ids or () if number]) == 256 * frames
+
+    def test_a_frame_is_cached_by_its_place_in_the_video(self, internvl: PromptBuilder) -> None:
+        def ids(frames: int) -> list[int]:
+            built = internvl.build(films([user("?", clip(num_frames=frames))], video(frames=21)))
+            return [picture.extra_ids[0] for picture in built.pictures]
+
+        for one, other in ((1, 7), (2, 7), (2, 3)):
+            places = [segment_centres(21, count) for count in (one, other)]
+            assert len({*ids(one), *ids(other)}) == len({*places[0], *places[1]})
+
+    def test_tiles_as_asked(self, internvl: PromptBuilder) -> None:
+        def built(part: dict[str, Any], **fields: Any) -> EngineInput:
+            return internvl.build(films([user("?", image(**part))], png(LARGE), **fields))
+
+        assert len(built({}).pictures[0].pixels) == 13
+        for fewer in (
+            built({"max_dynamic_patch": 4}),
+            built({}, mm_processor_kwargs={"max_dynamic_patch": 4}),
+            built({}, mm_processor_kwargs={"images_kwargs": {"max_dynamic_patch": 4}, "max_dynamic_patch": 9}),
+            built({"max_dynamic_patch": 4}, mm_processor_kwargs={"max_dynamic_patch": 9}),
+        ):
+            assert len(fewer.pictures[0].pixels) == 5  # 2 x 2 and the thumbnail
+            assert fewer.pictures[0].extra_ids != built({}).pictures[0].extra_ids
+        assert len(built({}, mm_processor_kwargs={"dynamic_image_size": False}).pictures[0].pixels) == 1
+
+    @pytest.mark.parametrize(
+        ("part", "fields", "param", "words"),
+        [
+            (
+                image(),
+                {"mm_processor_kwargs": {"min_pixels": 5}},
+                "mm_processor_kwargs",
+                "has 'min_pixels', which this",
+            ),
+            (
+                image(),
+                {"mm_processor_kwargs": {"videos_kwargs": {"size": {}}}},
+                "mm_processor_kwargs",
+                "videos_kwargs.s",
+            ),
+            (
+                image(max_pixels=5),
+                {},
+                "messages",
+                "an option is 'max_pixels', which this model does not take; it takes m",
+            ),
+            (image(max_dynamic_patch=129), {}, "messages", "max_dynamic_patch must be at most 128 (max_tiles)"),
+            ("clip", {"media_io_kwargs": {"video": {"num_frames": 129}}}, "media_io_kwargs", "must be at most 128"),
+            (image(), {"media_io_kwargs": {"video": {"fps": "2"}}}, "media_io_kwargs", "video.fps must be a number"),
+        ],
+    )
+    def test_options_that_are_refused(
+        self, internvl: PromptBuilder, part: Any, fields: dict[str, Any], param: str, words: str
+    ) -> None:
+        part, file = (clip(), video()) if part == "clip" else (part, png(SMALL))
+        error = refused(internvl, films([user("?", part)], file, **fields))
+        assert error.param == param and words in error.message
+
+    def test_the_operators_maximum_of_frames(self, qwen3_tokenizer_dir: Path) -> None:
+        builder = internvl_builder(qwen3_tokenizer_dir, MediaOptions(ImageLimits(), video_frames=2, max_video_frames=4))
+        for options, frames in (({}, 2), ({"fps": 9}, 4), ({"num_frames": 4}, 4)):
+            assert len(builder.build(films([user("?", clip(**options))], video())).pictures) == frames
+        assert (
+            "at most 4 (max_video_frames)" in refused(builder, films([user("?", clip(num_frames=5))], video())).message
+        )
+        assert (
+            "would have 23 frames, above the server's maximum of 4"
+            in refused(builder, films([user("?", clip(num_frames=-1))], video())).message
+        )
+
+    @pytest.mark.parametrize(
+        "text", ["<img></img>", "<image> and <image>", "<video>", "<img>", "</img>", "<IMG_CONTEXT>"]
+    )
     def test_markers_that_are_not_those_of_the_parts_are_text(self, internvl: PromptBuilder, text: str) -> None:
         built = internvl.build(request([user(text, image())], SMALL))
         word = internvl.build(request([user("word", image())], SMALL))
@@ -167,7 +279,7 @@ class TestInternVL:
                 1,
                 "messages[0].content[1].image_url.detail must be one of auto, high, low",
             ),
-            ([user("?", {"type": "input_audio"})], 0, "messages[0].content[1].type must be one of"),
+            ([user("?", {"type": "input_audio"})], 0, "messages[0].content[1].type is input_audio: audio is not s"),
         ],
     )
     def test_mismatches(self, internvl: PromptBuilder, messages: list[Any], images: int, words: str) -> None:
