@@ -18,13 +18,21 @@ import tritonclient.grpc as grpcclient
 from openai import BadRequestError, OpenAI
 from PIL import Image
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, Gemma3ForConditionalGeneration, InternVLForConditionalGeneration
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    Gemma3ForConditionalGeneration,
+    InternVLForConditionalGeneration,
+    Qwen2_5_VLForConditionalGeneration,
+)
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
+from common.errors import RequestError
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.split import split_checkpoint
+from tests.support.tiny_vlms import make_tiny_vlm
 from tests.support.vlm_checkpoints import LARGE_TOWER, SMALL_TOWER, make_gemma3, make_internvl
 
 NEW_TOKENS = 16
@@ -70,6 +78,17 @@ def messages_of(dialogue: Dialogue, marker: str | None) -> list[dict[str, Any]]:
         words = {"type": "text", "text": text if marker else text.replace("<image>", "")}
         messages.append({"role": "user", "content": [words, *parts] if images else words["text"]})
     return messages
+
+
+def turns_of(dialogue: Dialogue) -> list[dict[str, Any]]:
+    """Make messages of a dialogue as chat templates take them, with parts where the images are."""
+    kinds = {"text": lambda part: part, "image_url": lambda part: {"type": "image"}}
+    return [
+        {**message, "content": message["content"]}
+        if isinstance(message["content"], str)
+        else {**message, "content": [kinds[part["type"]](part) for part in message["content"]]}
+        for message in messages_of(dialogue, None)
+    ]
 
 
 def images_of(dialogue: Dialogue) -> list[Image.Image]:
@@ -118,16 +137,21 @@ class Reference:
     def answer(self, dialogue: Dialogue) -> tuple[str, int, int]:
         """Text, prompt tokens and completion tokens of the answer."""
         if id(dialogue) not in self._answers:
-            ids = torch.tensor([self._tokenizer.encode(self.prompt(dialogue), add_special_tokens=False).ids])
+            inputs = self.inputs(dialogue)
+            ids = inputs["input_ids"]
             with torch.inference_mode():
-                inputs = self.pixels(images_of(dialogue)) | self.types(ids)
-                written = self._model.generate(ids, **inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+                written = self._model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
             new = written[0, ids.shape[1] :].tolist()
             text = self._tokenizer.decode(
                 [token for token in new if token not in self._ends], skip_special_tokens=False
             )
             self._answers[id(dialogue)] = text, ids.shape[1], len(new)
         return self._answers[id(dialogue)]
+
+    def inputs(self, dialogue: Dialogue) -> dict[str, torch.Tensor]:
+        """The model's inputs; `input_ids` are the prompt's."""
+        ids = torch.tensor([self._tokenizer.encode(self.prompt(dialogue), add_special_tokens=False).ids])
+        return {"input_ids": ids} | self.pixels(images_of(dialogue)) | self.types(ids)
 
     def types(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {}
@@ -166,14 +190,7 @@ class InternVLReference(Reference):
 
 class Gemma3Reference(Reference):
     def prompt(self, dialogue: Dialogue) -> str:
-        turns = []
-        for message in messages_of(dialogue, None):
-            content = message["content"]
-            if not isinstance(content, str):
-                kinds = {"text": lambda part: part, "image_url": lambda part: {"type": "image"}}
-                content = [kinds[part["type"]](part) for part in content]
-            turns.append({"role": message["role"], "content": content})
-        text = self._chat.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        text = self._chat.apply_chat_template(turns_of(dialogue), add_generation_prompt=True, tokenize=False)
         image = f"\n\n<start_of_image>{'<image_soft_token>' * 256}<end_of_image>\n\n"
         return text.replace("<start_of_image>", image)
 
@@ -185,13 +202,26 @@ class Gemma3Reference(Reference):
         return {"token_type_ids": (ids == self._model.config.image_token_id).long()}
 
 
-# name -> (language model, layout, hidden size, vision tower); None is Gemma 3, whose engine sees for itself.
+class ProcessorReference(Reference):
+    """Greedy answers of a model with its own processor."""
+
+    def __init__(self, model: Any, folder: Path) -> None:
+        super().__init__(model, folder)
+        self._processor = AutoProcessor.from_pretrained(folder)
+
+    def inputs(self, dialogue: Dialogue) -> dict[str, torch.Tensor]:
+        text = self._processor.apply_chat_template(turns_of(dialogue), add_generation_prompt=True, tokenize=False)
+        return dict(self._processor(text=[text], images=images_of(dialogue) or None, return_tensors="pt"))
+
+
+# name -> (language model, layout, hidden size, vision tower); None if the engine runs the vision tower.
 MODELS: dict[str, tuple[str, str, int, dict[str, Any]] | None] = {
     "internvl2_5 on qwen2": ("qwen2", "transformers", 128, SMALL_TOWER),
     "internvl2_5 on internlm2": ("internlm2", "original", 256, LARGE_TOWER),
     "internvl3_5 on qwen3": ("qwen3", "original", 128, SMALL_TOWER),
     "internvl3_5 on qwen3_moe": ("qwen3_moe", "transformers", 128, LARGE_TOWER),
     "gemma3": None,
+    "qwen2_5_vl": None,
 }
 
 
@@ -200,10 +230,14 @@ def seeing(request, tmp_path_factory, qwen3_tokenizer_dir, gemma3_tokenizer_dir)
     """Start a stack for one of MODELS in float32."""
     folder = tmp_path_factory.mktemp("seeing")
     kind = MODELS[request.param]
-    if kind is None:
+    if request.param == "qwen2_5_vl":
+        served = make_tiny_vlm(request.param, folder / request.param)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(served, dtype=torch.float32)
+        reference: Reference = ProcessorReference(model, served)
+    elif kind is None:
         served = make_gemma3(folder / "gemma3", gemma3_tokenizer_dir)
         model = Gemma3ForConditionalGeneration.from_pretrained(served, dtype=torch.float32)
-        reference: Reference = Gemma3Reference(model, served)
+        reference = Gemma3Reference(model, served)
     else:
         language, layout, hidden_size, tower = kind
         made = make_internvl(
@@ -330,6 +364,36 @@ def test_what_is_refused(seeing, content, words):
 
 def test_markers_that_do_not_match(seeing):
     if seeing.marker is None:
-        pytest.skip("Gemma 3 has no <image> markers: a part's place is its image's")
+        pytest.skip("other families have no <image> markers: a part's place is its image's")
     # They are text, and the image comes first.
     seeing.answer(messages_of([("<image><image>", [SQUARE])], "<image>"))
+
+
+def test_what_the_models_own_processor_refuses(seeing):
+    if not isinstance(seeing.reference, ProcessorReference):
+        pytest.skip("has no processor of its own in preprocessing")
+    narrow = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(picture(900, 2, 1))}}]}]
+    with pytest.raises(BadRequestError, match="aspect ratio") as error:
+        seeing.answer(narrow)
+    assert error.value.body["param"] == "messages"
+
+
+def test_damaged_features_are_the_clients_error(seeing):
+    if not isinstance(seeing.reference, ProcessorReference):
+        pytest.skip("takes no features")
+    inputs = []
+    for name, value in {
+        "input_ids": np.array([[1, 2, 3]], np.int32),
+        "input_lengths": np.array([[3]], np.int32),
+        "request_output_len": np.array([[4]], np.int32),
+        "multimodal": np.arange(100, dtype=np.uint8)[np.newaxis],
+    }.items():
+        inputs.append(grpcclient.InferInput(name, list(value.shape), "UINT8" if value.dtype == np.uint8 else "INT32"))
+        inputs[-1].set_data_from_numpy(value)
+    errors: list[Any] = []
+    with grpcclient.InferenceServerClient(seeing.stack.grpc_url) as triton:
+        triton.start_stream(lambda result, error: errors.append(error))
+        triton.async_stream_infer("tensorrt_llm", inputs)
+        triton.stop_stream()
+    assert RequestError.decode(str(errors[0])).param == "multimodal"
+    seeing.check(DIALOGUES["one image"])
