@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import ProcessorMixin
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import renderer_from_config
 
@@ -115,6 +116,14 @@ def test_a_picture_is_processed_once(processor: MediaProcessor, renderer: Any) -
     for count in (2, 1):
         filled = processor.fill(ids_of(processor, renderer, ["image"] * count), made[:count])
         assert len(filled.places) == count
+
+
+def test_options_load_nothing_from_the_checkpoint(processor: MediaProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM would load another processor, with its tokenizer, for options that it has not seen."""
+    monkeypatch.setattr(ProcessorMixin, "from_pretrained", None)
+    usual = processor.process(medium(picture(200, 200))).tokens
+    assert processor.process(medium(picture(200, 200), {"max_pixels": 9000})).tokens < usual
+    assert processor.process(medium(picture(200, 200))).tokens == usual
 
 
 def test_the_memory_of_kept_pictures_is_bounded(folder: Path) -> None:
