@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Keys of the language model's configuration in vision-language checkpoints: Hugging Face's, then InternVL's.
-_TEXT_CONFIGS = ("text_config", "llm_config")
+# Keys of the language model's configuration in vision-language checkpoints: Hugging Face's, InternVL's, DeepSeek-VL2's,
+# and of Qwen's Omni models that of the part which has the language model.
+_TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Checkpoint:
         config = read_json(folder / "config.json")
         if not config:
             raise ValueError(f"checkpoint: '{folder}' has no config.json")
-        text_config = next((config[name] for name in _TEXT_CONFIGS if isinstance(config.get(name), dict)), config)
+        text_config = _text_config(config)
         generation = read_json(folder / "generation_config.json")
         end_ids = _end_ids(folder, (generation, config, text_config))
         return cls(
@@ -71,6 +72,12 @@ def vision_config(folder: Path) -> dict[str, Any]:
     Raises ValueError if it is not a JSON object.
     """
     return read_json(folder / "vision" / "config.json")
+
+
+def _text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the language model, which may be inside another part's."""
+    inner = next((config[name] for name in _TEXT_CONFIGS if isinstance(config.get(name), dict)), None)
+    return config if inner is None else _text_config(inner)
 
 
 def _size(config: dict[str, Any], key: str, folder: Path) -> int:

@@ -34,7 +34,7 @@ def test_generation_config_wins_over_config(tmp_path: Path) -> None:
     assert checkpoint.pad_id == 151643
 
 
-@pytest.mark.parametrize("key", ["text_config", "llm_config"])
+@pytest.mark.parametrize("key", ["text_config", "llm_config", "language_config"])
 def test_the_text_config_of_a_vision_language_model(tmp_path: Path, key: str) -> None:
     config = {"model_type": "internvl_chat", "architectures": ["InternVLChatModel"], key: QWEN}
     checkpoint = Checkpoint.load(write(tmp_path, config=config))
