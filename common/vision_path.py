@@ -15,8 +15,9 @@ from common.checkpoint import read_json
 CONFIG, SPLIT_CONFIG = "config.json", "vision/config.json"
 # A checkpoint that has one of these files, or a configuration of a vision part, may take pictures.
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-# Engines that do not take vLLM's features, by their names: the C++ backend takes rows of a prompt embedding table only.
-_WITHOUT_FEATURES = {"trtllm": "TensorRT-LLM's C++ backend", "llmapi": "TensorRT-LLM's LLM API"}
+# NVIDIA's C++ backend of TensorRT-LLM, which takes rows of a prompt embedding table only, and TensorRT-LLM's LLM API,
+# which has processors of its own.
+_TRTLLM, LLMAPI = "trtllm", "llmapi"
 # Tables of vLLM's registry with what it no longer serves, or only with a plugin.
 _NOT_SERVED = ("_PREVIOUSLY_SUPPORTED_MODELS", "_OOT_SUPPORTED_MODELS")
 
@@ -26,13 +27,15 @@ class VisionPath(StrEnum):
 
     NONE: the model takes none, or is served without them. VIT: the model `vit` runs the vision tower, the engine only
     the language model. PIXELS: the engine runs the tower on pictures that `preprocessing` has resized. ENGINE:
-    `preprocessing` runs the checkpoint's own processor, as vLLM has it, and the engine the whole model.
+    `preprocessing` runs the checkpoint's own processor, as vLLM has it, and the engine the whole model. RAW: the engine
+    runs the processor too.
     """
 
     NONE = "none"
     VIT = "vit"
     PIXELS = "pixels"
     ENGINE = "engine"
+    RAW = "raw"
 
 
 # (a configuration file of the checkpoint, its `model_type`) -> the path. Any other checkpoint that vLLM knows to take
@@ -72,11 +75,11 @@ def vision_path(folder: Path, wanted: str | None = None, engine: str | None = No
         return VisionPath.NONE
     config = read_json(folder / CONFIG)
     own = next((path for (file, kind), path in PATHS.items() if _kind(folder, file, config) == kind), None)
-    path = _chosen(folder, config, own, wanted)
-    if path is VisionPath.ENGINE and engine in _WITHOUT_FEATURES:
+    path = _chosen(folder, config, own, wanted, engine)
+    if path is VisionPath.ENGINE and engine in (_TRTLLM, LLMAPI):
         raise ValueError(
-            f"{_WITHOUT_FEATURES[engine]} (--engine {engine}) takes no pictures of '{folder.name}' ({_named(config)}) "
-            "here: serve it with vLLM, or with --vision none without pictures"
+            f"--engine {engine} takes no pictures of '{folder.name}' ({_named(config)}): serve it with vLLM, or with "
+            "--vision none without pictures"
         )
     return path
 
@@ -117,7 +120,9 @@ def vllm_models() -> VllmModels | None:
     return VllmModels(frozenset(multimodal), frozenset(known))
 
 
-def _chosen(folder: Path, config: Mapping[str, Any], own: VisionPath | None, wanted: str) -> VisionPath:
+def _chosen(
+    folder: Path, config: Mapping[str, Any], own: VisionPath | None, wanted: str, engine: str | None
+) -> VisionPath:
     """The path, by the checkpoint's row of PATHS and the choice. Raises ValueError as `vision_path` does."""
     name = f"'{folder.name}' ({_named(config)})"
     if wanted == "vit" and own is not VisionPath.VIT:
@@ -128,13 +133,15 @@ def _chosen(folder: Path, config: Mapping[str, Any], own: VisionPath | None, wan
         return VisionPath.ENGINE
     if own is not None:
         return own
-    models = vllm_models()
-    if wanted == "engine":
-        if not may_take_pictures(folder, config):
+    if not may_take_pictures(folder, config):
+        if wanted == "engine":
             raise ValueError(f"--vision engine needs a model that takes pictures, which {name} is not")
-        return VisionPath.ENGINE
-    if models is None or not may_take_pictures(folder, config):
         return VisionPath.NONE
+    if engine == LLMAPI:
+        return VisionPath.RAW
+    models = vllm_models()
+    if wanted == "engine" or models is None:
+        return VisionPath.ENGINE if wanted == "engine" else VisionPath.NONE
     architectures = set(config.get("architectures") or ())
     if architectures & models.multimodal:
         return VisionPath.ENGINE

@@ -35,7 +35,8 @@ class Generation(SamplingFields):
     prompt_table: [rows, hidden size], the model's dtype.
     images: UINT8 [n, height, width, 3], RGB, of the model's image size, in the order of their runs of image tokens in
     `prompt_ids`; for an engine with its own vision tower.
-    multimodal: UINT8 [bytes], what the checkpoint's own processor made of the prompt's pictures and videos.
+    multimodal: UINT8 [bytes], what the checkpoint's own processor made of the prompt's pictures and videos; or the
+    pictures themselves (common.raw_pictures), for an engine with that processor.
     prompt_extra_ids: one per prompt id, 0 for text; at an image's position a hash of the image.
     traceparent: the trace that the generation is part of, as W3C writes it.
     request_id: Triton's, for logs; several generations may share it.
@@ -71,6 +72,7 @@ class Tokens:
     prompt_ids, prompt_logprobs: with the first response, one row per prompt token, the token itself in column 0;
     the first token's log-probability is NaN.
     finish: set on the last response. cached_tokens: prompt tokens found in the KV cache, on the first response.
+    prompt_tokens: the prompt's length, on the first response, if the engine itself has put in the tokens of pictures.
     """
 
     ids: list[int]
@@ -80,6 +82,7 @@ class Tokens:
     prompt_ids: list[list[int]] | None = None
     prompt_logprobs: list[list[float]] | None = None
     cached_tokens: int | None = None
+    prompt_tokens: int | None = None
     finish: FinishReason | None = None
 
     def extend(self, later: "Tokens") -> None:
@@ -88,7 +91,7 @@ class Tokens:
         for rows in ("logprobs", "top_ids", "top_logprobs"):
             if getattr(later, rows) is not None:
                 setattr(self, rows, (getattr(self, rows) or []) + getattr(later, rows))
-        for once in ("prompt_ids", "prompt_logprobs", "cached_tokens", "finish"):
+        for once in ("prompt_ids", "prompt_logprobs", "cached_tokens", "prompt_tokens", "finish"):
             if getattr(self, once) is None:
                 setattr(self, once, getattr(later, once))
 

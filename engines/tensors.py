@@ -222,7 +222,8 @@ class Outputs:
         if self._reasoning_open is not None:
             values.append(("reasoning_open", [[self._reasoning_open]], torch.int32))
         if "num_input_tokens" in self._counts:
-            values.append(("num_input_tokens", [[self._prompt_length]], torch.int32))
+            count = self._prompt_length if tokens.prompt_tokens is None else tokens.prompt_tokens
+            values.append(("num_input_tokens", [[count]], torch.int32))
         if tokens.cached_tokens is not None:
             values.append(("num_cached_tokens", [[tokens.cached_tokens]], torch.int32))
         return values

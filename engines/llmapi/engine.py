@@ -10,9 +10,10 @@ from tensorrt_llm import LLM
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
+from common.vision_path import LLMAPI, VisionPath, vision_path
 from engines.dead_engine import exit_when_dead
 from engines.engine import Generation, Tokens
-from engines.llmapi.images import Gemma3Prompts
+from engines.llmapi.images import Gemma3Prompts, RawPrompts
 from engines.llmapi.options import has_vision, llm_arguments, own_sampling, penalises
 from engines.llmapi.sampling import sampling_params
 from engines.logprob_rows import add_logprobs, cut
@@ -36,6 +37,7 @@ class LlmApiEngine:
         self._penalising = penalises(self._arguments)
         self._checkpoint = Path(options.model_path)
         self._images: Gemma3Prompts | None = None
+        self._raw: RawPrompts | None = None
         self._running = self._generated = 0
         # Whether its processes have died: the LLM then refuses every request.
         self.errored = False
@@ -47,6 +49,8 @@ class LlmApiEngine:
         self._defaults = own_sampling(self._checkpoint)
         if has_vision(self._checkpoint):
             self._images = Gemma3Prompts(self._checkpoint, self._llm.tokenizer)
+        elif vision_path(self._checkpoint, engine=LLMAPI) is VisionPath.RAW:
+            self._raw = RawPrompts(self._llm.tokenizer)
         self._exit_task = asyncio.create_task(exit_when_dead(self))
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
@@ -90,6 +94,10 @@ class LlmApiEngine:
         self._llm.shutdown()
 
     async def _inputs(self, generation: Generation) -> Any:
+        if generation.multimodal is not None:
+            if self._raw is None:
+                raise RequestError("this engine takes no pictures of this model", param="multimodal")
+            return await asyncio.to_thread(self._raw.build, generation)
         if generation.images is None:
             return generation.prompt_ids
         if self._images is None:
@@ -121,6 +129,8 @@ def _tokens(output: Any, generation: Generation, first: bool) -> Tokens:
     tokens = Tokens(list(completion.token_ids_diff))
     if first:
         tokens.cached_tokens = getattr(output, "cached_tokens", None)
+        if generation.multimodal is not None:
+            tokens.prompt_tokens = len(output.prompt_token_ids)
     if generation.return_log_probs:
         add_logprobs(tokens, completion.logprobs_diff, generation.top_logprobs)
     if output.finished:

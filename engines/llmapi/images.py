@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build prompts with images for TensorRT-LLM's Gemma 3, whose processor takes text instead of ids."""
+"""Build prompts with images for TensorRT-LLM, whose processors take text instead of ids."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,30 @@ from PIL import Image
 
 from common.checkpoint import read_json
 from common.errors import RequestError
+from common.raw_pictures import unpack
 from engines.engine import Generation
 
 START, SOFT, END, BEGIN = "<start_of_image>", "<image_soft_token>", "<end_of_image>", "<bos>"
+
+
+class RawPrompts:
+    """Prompts of any family with images as they are: its processor puts in the tokens and makes the features."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Find the text of BOS. tokenizer: TensorRT-LLM's, with `encode` and `decode`."""
+        self._tokenizer = tokenizer
+        self._begin = tokenizer.decode(tokenizer.encode(""), skip_special_tokens=False)
+
+    def build(self, generation: Generation) -> dict[str, Any]:
+        """Build {"prompt", "multi_modal_data"}; raises RequestError for damaged bytes or ids that no text has."""
+        assert generation.multimodal is not None  # nosec B101 # tells the type checker, checks no input
+        try:
+            pictures = unpack(generation.multimodal.numpy())
+        except ValueError as error:
+            raise RequestError(f"'multimodal' is damaged: {error}", param="multimodal") from error
+        # The processor adds BOS itself.
+        prompt = _text(self._tokenizer, generation.prompt_ids).removeprefix(self._begin)
+        return {"prompt": prompt, "multi_modal_data": {"image": [Image.fromarray(one) for one in pictures]}}
 
 
 class Gemma3Prompts:
@@ -36,12 +57,17 @@ class Gemma3Prompts:
             raise RequestError(
                 f"images must be [n, {self._size}, {self._size}, 3], not {list(images.shape)}", param="images"
             )
-        text = self._tokenizer.decode(generation.prompt_ids, skip_special_tokens=False)
-        if self._tokenizer.encode(text, add_special_tokens=False) != generation.prompt_ids:
-            raise RequestError("with images this engine takes ids only as its tokenizer makes them", param="input_ids")
-        shortened, places = self._place.subn(START, text)
+        shortened, places = self._place.subn(START, _text(self._tokenizer, generation.prompt_ids))
         if places != len(images) or shortened.count(START) != places or SOFT in shortened:
             raise RequestError(f"{len(images)} images for {places} image places in the prompt", param="images")
         # The processor adds it itself.
         prompt = shortened.removeprefix(BEGIN)
         return {"prompt": prompt, "multi_modal_data": {"image": [Image.fromarray(one.numpy()) for one in images]}}
+
+
+def _text(tokenizer: Any, prompt_ids: list[int]) -> str:
+    """The text of ids; raises RequestError if the tokenizer would make others of it."""
+    text: str = tokenizer.decode(prompt_ids, skip_special_tokens=False)
+    if tokenizer.encode(text, add_special_tokens=False) != prompt_ids:
+        raise RequestError("with images this engine takes ids only as its tokenizer makes them", param="input_ids")
+    return text

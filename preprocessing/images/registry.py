@@ -11,6 +11,7 @@ from common.tokenizer import ChatTokenizer
 from common.vision_path import CONFIG, SPLIT_CONFIG, VisionPath, is_unsplit, vision_path
 from preprocessing.images.family import ImageFamily, MediaOptions
 from preprocessing.images.gemma3 import Gemma3Images
+from preprocessing.images.raw import RawImages
 from python_backend.config import ModelParameters
 
 Create = Callable[[Checkpoint, ChatTokenizer, MediaOptions, dict[str, Any]], ImageFamily]
@@ -41,10 +42,17 @@ def _processor(
     return ProcessorImages.load(tokenizer, options, replace(parameters, values=values))
 
 
+def _raw(
+    checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions, config: dict[str, Any]
+) -> ImageFamily:
+    return RawImages(tokenizer, options)
+
+
 # The path of pictures -> the configuration file that describes them, and the image family.
 FAMILIES: Mapping[VisionPath, tuple[str, Create]] = {
     VisionPath.VIT: (SPLIT_CONFIG, _internvl),
     VisionPath.PIXELS: (CONFIG, Gemma3Images),
+    VisionPath.RAW: (CONFIG, _raw),
 }
 
 

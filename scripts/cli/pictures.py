@@ -46,6 +46,11 @@ def picture_findings(folder: Path, options: LaunchOptions, environment: Mapping[
             yield from _vit(folder, environment)
         case VisionPath.PIXELS:
             yield Finding("vision", "ok", "path pixels: `preprocessing` resizes pictures, the engine runs the tower")
+        case VisionPath.RAW:
+            yield Finding(
+                "vision", "ok", "path raw: `preprocessing` decodes pictures, the engine runs the processor too"
+            )
+            yield Finding("tested", "warning", "no: only a test double of TensorRT-LLM was run")
         case VisionPath.ENGINE:
             yield from _engine(folder, options, environment)
 

@@ -95,14 +95,25 @@ def test_what_cannot_be_is_refused_in_one_sentence(
         vision_path(tmp_path, wanted)
 
 
-@pytest.mark.parametrize("engine", ["trtllm", "llmapi"])
-def test_engines_of_tensorrt_llm_are_refused_by_name(tmp_path: Path, engine: str) -> None:
+def test_the_cpp_backend_is_refused_by_name(tmp_path: Path) -> None:
     write(tmp_path, QWEN2_5_VL)
-    with pytest.raises(ValueError, match=rf"\(--engine {engine}\) takes no pictures.*Qwen2_5_VL"):
-        vision_path(tmp_path, engine=engine)
-    assert vision_path(tmp_path, "none", engine) is VisionPath.NONE
-    assert vision_path(write(tmp_path, INTERNVL), engine=engine) is VisionPath.VIT
-    assert vision_path(write(tmp_path, GEMMA3), engine=engine) is VisionPath.PIXELS
+    with pytest.raises(ValueError, match=r"--engine trtllm takes no pictures of .*Qwen2_5_VL"):
+        vision_path(tmp_path, engine="trtllm")
+    assert vision_path(tmp_path, "none", "trtllm") is VisionPath.NONE
+    assert vision_path(write(tmp_path, INTERNVL), engine="trtllm") is VisionPath.VIT
+
+
+def test_the_llm_api_has_processors_of_its_own(tmp_path: Path) -> None:
+    for config in (QWEN2_5_VL, UNKNOWN):
+        write(tmp_path, config)
+        assert vision_path(tmp_path, engine="llmapi") is vision_path(tmp_path, "engine", "llmapi") is VisionPath.RAW
+        assert vision_path(tmp_path, "none", "llmapi") is VisionPath.NONE
+    assert vision_path(write(tmp_path, GEMMA3), engine="llmapi") is VisionPath.PIXELS
+    assert vision_path(write(tmp_path, QWEN3), engine="llmapi") is VisionPath.NONE
+    write(tmp_path, INTERNVL)
+    assert vision_path(tmp_path, engine="llmapi") is VisionPath.VIT
+    with pytest.raises(ValueError, match="--engine llmapi takes no pictures"):
+        vision_path(tmp_path, "engine", "llmapi")
 
 
 def test_without_vllm_no_checkpoint_takes_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,12 @@ class LLM:
             # As the family's processor: the text begins with <bos>, each image has 256 tokens between its marks.
             images = inputs.get("multi_modal_data", {}).get("image", [])
             text = inputs["prompt"]
+            if "<|image_pad|>" in text:  # Qwen2-VL: a token for each 28 x 28 pixels.
+                if text.count("<|image_pad|>") != len(images):
+                    raise ValueError(f"{text.count('<|image_pad|>')} image tokens for {len(images)} images")
+                head, *rest = text.split("<|image_pad|>")
+                runs = ["<|image_pad|>" * (image.width // 28 * (image.height // 28)) for image in images]
+                return self.tokenizer.encode(head + "".join(map("".join, zip(runs, rest, strict=True))))
             if text.count("<start_of_image>") != len(images):
                 raise ValueError(
                     f"Prompt contained {text.count('<start_of_image>')} image tokens but received {len(images)} images."

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -13,6 +14,7 @@ from tokenizers.models import WordLevel
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
+from common.raw_pictures import pack
 from engines.engine import Generation
 from engines.options import EngineOptions
 from engines.registry import build_engine
@@ -298,4 +300,50 @@ async def test_images_of_gemma_3(gemma, script):
     ):
         with pytest.raises(RequestError, match=words):
             await collect(engine, generation(**given))
+    engine.shutdown()
+
+
+@pytest.fixture
+def qwen_vl(tmp_path, qwen3_tokenizer_dir):
+    return checkpoint(tmp_path, qwen3_tokenizer_dir, {"model_type": "qwen2_vl", "vision_config": {}})
+
+
+def images_of(*sizes: tuple[int, int]) -> tuple[torch.Tensor, list[np.ndarray]]:
+    """Random pictures of (height, width) as the contract's tensor, and themselves."""
+    random = np.random.default_rng(1)
+    pictures = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    return torch.from_numpy(pack(pictures)), pictures
+
+
+async def test_images_of_any_family(qwen_vl, script):
+    engine, llm = await started(qwen_vl)
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    text = f"<|im_start|>user\n{image}and {image}?<|im_end|>\n<|im_start|>assistant\n"
+    ids = llm.tokenizer.encode(text, add_special_tokens=False)
+    tensor, pictures = images_of((56, 84), (28, 28))
+    pieces = await collect(engine, generation(prompt_ids=ids, multimodal=tensor))
+    assert [token for piece in pieces for token in piece.ids] == [11, 12, 13, 9]
+    # Each has one token in the ids already.
+    assert [piece.prompt_tokens for piece in pieces] == [len(ids) + 5, None, None, None]
+    inputs, _ = llm.submitted[0]
+    assert inputs["prompt"] == text
+    assert all(
+        np.array_equal(np.asarray(sent), own)
+        for sent, own in zip(inputs["multi_modal_data"]["image"], pictures, strict=True)
+    )
+    (plain, *_) = await collect(engine, generation(prompt_ids=ids[:2]))
+    assert plain.prompt_tokens is None and llm.submitted[1][0] == ids[:2]
+    for given, words in (
+        ({"multimodal": tensor[:-1]}, "'multimodal' is damaged"),
+        ({"multimodal": images_of((28, 28))[0]}, "2 image tokens for 1 images"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            await collect(engine, generation(prompt_ids=ids, **given))
+    engine.shutdown()
+
+
+async def test_pictures_for_a_text_model_are_refused(qwen, script):
+    engine, _ = await started(qwen)
+    with pytest.raises(RequestError, match="no pictures of this model"):
+        await collect(engine, generation(multimodal=images_of((28, 28))[0]))
     engine.shutdown()

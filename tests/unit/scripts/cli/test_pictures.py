@@ -94,4 +94,4 @@ def test_the_other_paths(tmp_path: Path, config: dict[str, Any], vision: str, ve
 
 def test_the_cpp_backend_is_refused(tmp_path: Path) -> None:
     (finding,) = found(write(tmp_path, QWEN), engine_name="trtllm")
-    assert finding.verdict == "error" and "C++ backend (--engine trtllm) takes no pictures" in finding.text
+    assert finding.verdict == "error" and "--engine trtllm takes no pictures" in finding.text
