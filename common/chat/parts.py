@@ -45,20 +45,11 @@ class MediaRequest:
         own = {name: part.options[name] for name in SAMPLED if name in part.options}
         return own or self.video
 
-    def processor_options(self, part: MediaPart) -> Mapping[str, Any]:
-        """The arguments of the model's processor for one image or video."""
-        own = {name: value for name, value in part.options.items() if name not in SAMPLED}
-        if not own:
-            return self.processor
-        # What is in a scope goes before what is outside.
-        scope = SCOPES[part.kind]
-        return {**self.processor, scope: {**self.processor.get(scope, {}), **own}}
-
     def flat_options(self, part: MediaPart) -> Mapping[str, Any]:
-        """The same without scopes: what applies to this image or video."""
-        options = self.processor_options(part)
-        shared = {name: value for name, value in options.items() if name not in SCOPES.values()}
-        return {**shared, **options.get(SCOPES[part.kind], {})}
+        """The arguments of the model's processor for one image or video, without scopes."""
+        shared = {name: value for name, value in self.processor.items() if name not in SCOPES.values()}
+        own = {name: value for name, value in part.options.items() if name not in SAMPLED}
+        return {**shared, **self.processor.get(SCOPES[part.kind], {}), **own}
 
 
 # A message's content: texts and media in the client's order.

@@ -29,6 +29,7 @@ from common.errors import RequestError
 from engines.options import read_options
 from engines.vllm.config import processor_config
 from engines.vllm.features import pack
+from engines.vllm.frames import loader_of
 from engines.vllm.versions import CACHE_IN_INPUTS
 from python_backend.config import ModelParameters
 
@@ -38,6 +39,8 @@ NOUNS: Mapping[Modality, str] = {"image": "an image", "video": "a video"}
 CACHE_GB = 1.0
 _GIB = 2**30
 # What vLLM makes of the processor's own errors begins with this, and has the pixels in its message.
+# Pixels. No processor makes a picture's side longer by itself.
+_LONGEST_SIDE = 4096
 _PROCESSOR_FAILED = "Failed to apply"
 
 
@@ -85,6 +88,7 @@ class MediaProcessor:
         self._processor.info.ctx = _Context(context.model_config, context.tokenizer)
         self._model: Any = get_model_cls(config)
         self._cache = _FeatureCache(cache_bytes)
+        self.frames_at_rate = loader_of(config)
 
     @classmethod
     def load(cls, parameters: ModelParameters) -> "MediaProcessor":
@@ -114,6 +118,14 @@ class MediaProcessor:
     def limit(self, modality: Modality) -> int:
         """The number of pictures or videos that a request may have; 0 if the model takes none."""
         return int(self._processor.info.allowed_mm_limits.get(modality, 0))
+
+    def sizes_by_area(self) -> bool:
+        """Whether the edges of the processor's `size` are numbers of pixels, not sides."""
+        processor = getattr(self._processor.info.get_hf_processor(), "image_processor", None)
+        size: dict[str, Any] = {}
+        with suppress(TypeError, ValueError):  # It can also be a number.
+            size = dict(getattr(processor, "size", None) or {})
+        return any((size.get(edge) or 0) > _LONGEST_SIDE for edge in ("shortest_edge", "longest_edge"))
 
     def placeholder(self, modality: Modality, number: int) -> str:
         """The text by which a prompt places its picture or video of that number, counted from 1."""

@@ -15,7 +15,7 @@ from common.checks import PositionError
 from common.errors import RequestError
 from preprocessing.images.decode import ImageLimits, decode_image, media_error
 from preprocessing.images.request_limits import RequestLimits, unscoped
-from preprocessing.images.sampling import VideoSource, evenly_spaced, frame_count, segment_centres
+from preprocessing.images.sampling import VideoSource, frame_count, segment_centres
 from preprocessing.images.video import Video, sample_video
 
 # The frames of a video that a request may ask for, unless the operator says how many.
@@ -118,13 +118,13 @@ class ImageFamily:
 
         def sampling(source: VideoSource) -> Sequence[int]:
             count = frame_count(source, asked, options.video_frames, options.max_video_frames)
-            return self._frame_indices(source.frames, count)
+            return self._frame_indices(source, count, asked)
 
         return sample_video(data, sampling, options.limits)
 
-    def _frame_indices(self, frames: int, count: int) -> Sequence[int]:
-        """The rising indices of `count` of the frames of a video."""
-        return evenly_spaced(frames, count)
+    def _frame_indices(self, source: VideoSource, count: int, asked: Mapping[str, Any]) -> Sequence[int]:
+        """The rising indices of the frames to take from a video, usually `count` of them."""
+        raise NotImplementedError
 
 
 class TiledImages(ImageFamily):
@@ -251,8 +251,8 @@ class TiledImages(ImageFamily):
             video = self._sample(data, media_request.sampling(part))
             yield from zip(video.indices, video.frames, strict=True)
 
-    def _frame_indices(self, frames: int, count: int) -> Sequence[int]:
-        return segment_centres(frames, count)
+    def _frame_indices(self, source: VideoSource, count: int, asked: Mapping[str, Any]) -> Sequence[int]:
+        return segment_centres(source.frames, count)
 
 
 def check_tokens(tokens: int, max_tokens: int) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from common.tokenizer import ChatTokenizer
 from engines.vllm.processor import Filled, MediaProcessor, Medium
 from preprocessing.images.decode import decode_image
 from preprocessing.images.family import Encode, ImageFamily, MediaOptions, MediaPrompt, check_tokens
+from preprocessing.images.sampling import VideoSource, evenly_spaced
 from python_backend.config import ModelParameters
 
 # The size in which OpenAI's models see a picture of low detail, in pixels.
@@ -38,6 +40,7 @@ class ProcessorImages(ImageFamily):
     def __init__(self, processor: MediaProcessor, tokenizer: ChatTokenizer, options: MediaOptions) -> None:
         """Create the family. processor: that of the checkpoint, in this process."""
         super().__init__(options)
+        self.request_limits = replace(self.request_limits, areas=processor.sizes_by_area())
         self._processor = processor
         self._limits: Mapping[Kind, int] = {kind: processor.limit(kind) for kind in KINDS}
         kinds = [kind for kind in KINDS if self._limits[kind]]
@@ -122,6 +125,14 @@ class ProcessorImages(ImageFamily):
     def _load_video(self, data: bytes, asked: Mapping[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         video = self._sample(data, asked)
         return video.pixels(), video.metadata()
+
+    def _frame_indices(self, source: VideoSource, count: int, asked: Mapping[str, Any]) -> Sequence[int]:
+        fps, at_rate = asked.get("fps", -1), self._processor.frames_at_rate
+        if at_rate is None or fps == -1:
+            return evenly_spaced(source.frames, count)
+        number = asked.get("num_frames", -1)
+        most = self.options.max_video_frames if number == -1 else number
+        return at_rate(source.frames, source.fps, fps, most) or evenly_spaced(source.frames, count)
 
 
 def _key(data: bytes, *loaded: Any) -> str:

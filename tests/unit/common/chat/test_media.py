@@ -39,7 +39,7 @@ def test_nothing_is_asked() -> None:
         assert read(absent, absent) == nothing
     assert read({"max_pixels": None, "images_kwargs": {}}, {"video": None, "image": {}}) == nothing
     assert ChatRequest.parse('{"messages": [{"role": "user", "content": "hi"}]}').media_request == nothing
-    assert (nothing.sampling(VIDEO), nothing.processor_options(VIDEO), nothing.flat_options(VIDEO)) == ({}, {}, {})
+    assert (nothing.sampling(VIDEO), nothing.flat_options(VIDEO)) == ({}, {})
 
 
 def test_a_chat_has_the_options_of_the_request_and_of_its_parts() -> None:
@@ -65,7 +65,6 @@ def test_a_part_goes_before_the_request() -> None:
     # As in vLLM: a request's number of frames and rate go together.
     assert asked.sampling(MediaPart("video", options={"fps": 1})) == {"fps": 1}
     part = MediaPart("video", options={"max_pixels": 7, "fps": 1})
-    assert asked.processor_options(part) == {"max_pixels": 1000, "videos_kwargs": {"min_pixels": 5, "max_pixels": 7}}
     assert asked.flat_options(part) == {"max_pixels": 7, "min_pixels": 5}
     assert asked.flat_options(MediaPart()) == {"max_pixels": 1000}
     assert asked.processor == {"max_pixels": 1000, "videos_kwargs": {"min_pixels": 5}}
