@@ -11,5 +11,5 @@ everybody who can reach the page; the launcher never sets it. TLS: the launcher 
 certificate (`--api-certificate`) and serve with the same one, because keys travel over both connections.
 
 The page listens on loopback by default. Conversations are kept in this process, each under a random id that its browser
-tab stores, so that they survive a reload. They are deleted with their pictures when the process ends.
+tab stores, so that they survive a reload. They are deleted with their files when the process ends.
 """

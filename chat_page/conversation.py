@@ -61,10 +61,10 @@ class Conversation:
             self._task.cancel()
 
     def forget(self) -> None:
-        """Stop, and delete all turns with their picture files."""
+        """Stop, and delete all turns with their files."""
         self.stop()
         for turn in self.turns:
-            for path in turn.pictures:
+            for path in turn.files:
                 path.unlink(missing_ok=True)
         self.turns, self.error, self.unanswered = [], "", []
 

@@ -12,7 +12,7 @@ ChatbotMessage = dict[str, Any]
 
 
 def render(conversation: Conversation) -> list[ChatbotMessage]:
-    """List the messages to show. Pictures, reasoning and tool calls are separate messages."""
+    """List the messages to show. Pictures, videos, reasoning and tool calls are separate messages."""
     messages = [message for turn in conversation.turns for message in _render_turn(turn, conversation)]
     if conversation.error:
         messages.append(_assistant(f"⚠️ {html.escape(conversation.error, quote=False)}"))
@@ -21,8 +21,8 @@ def render(conversation: Conversation) -> list[ChatbotMessage]:
 
 def _render_turn(turn: Turn, conversation: Conversation) -> list[ChatbotMessage]:
     if turn.role == "user":
-        pictures = [{"role": "user", "content": {"path": str(path)}} for path in turn.pictures]
-        return [*pictures, {"role": "user", "content": turn.text}] if turn.text else pictures
+        files = [{"role": "user", "content": {"path": str(path)}} for path in turn.files]
+        return [*files, {"role": "user", "content": turn.text}] if turn.text else files
     if turn.call is not None:
         return [_foldable_block(f"Result of {turn.call.name}", _code_block(turn.text))]
     under_way = conversation.busy and turn is conversation.turns[-1]

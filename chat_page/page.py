@@ -13,7 +13,7 @@ from chat_page.endpoint import Endpoint
 from chat_page.request import THINKING, Controls, request_fields
 from chat_page.turns import PageError, Turn, open_calls
 
-_PLACEHOLDER = "Write a message; drop or paste pictures"
+_PLACEHOLDER = "Write a message; drop or paste pictures and videos"
 _IDLE_LIMIT_S = 86400
 # The id lives as long as its tab and survives reloads. randomUUID is not available over plain HTTP from other machines.
 _TAB_ID = """(id, key) => {
@@ -73,7 +73,7 @@ class ChatPage:
         self._box = gr.MultimodalTextbox(
             placeholder=_PLACEHOLDER,
             show_label=False,
-            file_types=["image"],
+            file_types=["image", "video"],
             file_count="multiple",
             sources=["upload"],
             autofocus=True,
@@ -155,7 +155,7 @@ class ChatPage:
         placeholder = f"The result of {calls[0].name}" if calls else _PLACEHOLDER
         value: dict[str, Any] = {"text": "", "files": []}
         for turn in conversation.unanswered:
-            value = {"text": turn.text, "files": [str(path) for path in turn.pictures]}
+            value = {"text": turn.text, "files": [str(path) for path in turn.files]}
         return gr.update(value=value, submit_btn=True, stop_btn=False, placeholder=placeholder)
 
     async def _stop(self, key: str) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 from openai.types.chat import ChatCompletionChunk
 from openai.types.chat.chat_completion_chunk import ChoiceDeltaToolCall
 
+# Those that Python's table lacks.
+_MORE_TYPES = {".mkv": "video/x-matroska"}
+
 
 class PageError(Exception):
     """An error that the visitor can fix. Its text is shown to them."""
@@ -30,13 +33,13 @@ class Call:
 class Turn:
     """One message of the conversation.
 
-    role: user, assistant or tool. pictures: files that this process owns. calls: the assistant's tool calls. call: the
-    call that a tool's turn answers. note: the page's own remark on this turn.
+    role: user, assistant or tool. files: pictures and videos, owned by this process. calls: the assistant's tool calls.
+    call: the call that a tool's turn answers. note: the page's own remark on this turn.
     """
 
     role: str
     text: str = ""
-    pictures: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
     reasoning: str = ""
     calls: list[Call] = field(default_factory=list)
     call: Call | None = None
@@ -79,19 +82,23 @@ def open_calls(turns: Sequence[Turn]) -> list[Call]:
 
 
 def message(turn: Turn) -> dict[str, Any]:
-    """Convert the turn to an OpenAI message. Raises PageError if a picture no longer exists."""
+    """Convert the turn to an OpenAI message. Raises PageError if a file no longer exists."""
     if turn.call is not None:
         return {"role": "tool", "tool_call_id": turn.call.id, "content": turn.text}
     if turn.calls:
         return {"role": turn.role, "content": turn.text or None, "tool_calls": [_call(call) for call in turn.calls]}
-    if not turn.pictures:
+    if not turn.files:
         return {"role": turn.role, "content": turn.text}
-    parts: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": data_url(path)}} for path in turn.pictures
-    ]
+    parts = [_part(path) for path in turn.files]
     if turn.text:
         parts.append({"type": "text", "text": turn.text})
     return {"role": turn.role, "content": parts}
+
+
+def _part(path: Path) -> dict[str, Any]:
+    # OpenAI's API has no `video_url`; vLLM and others add it, as this project's server does.
+    kind = "video_url" if _media_type(path).startswith("video/") else "image_url"
+    return {"type": kind, kind: {"url": data_url(path)}}
 
 
 def _call(call: Call) -> dict[str, Any]:
@@ -103,9 +110,12 @@ def data_url(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError:
-        raise PageError("A picture of this conversation is no longer kept here. Begin a new chat.") from None
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+        raise PageError("A file of this conversation is no longer kept here. Begin a new chat.") from None
+    return f"data:{_media_type(path)};base64,{base64.b64encode(data).decode()}"
+
+
+def _media_type(path: Path) -> str:
+    return mimetypes.guess_type(path.name)[0] or _MORE_TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
 def read_tools(text: str) -> list[dict[str, Any]]:

@@ -12,12 +12,12 @@ from scripts.cli.conversation import AttachmentError, Conversation, attachment
 from scripts.cli.error_messages import describe
 from scripts.cli.writers import Writer
 
-HELP = """/image PATH   a picture or video for the next question; several add up
+HELP = """/image PATH   a picture or video for the next question, as /video; several add up
 /system TEXT  another system prompt; without TEXT none
 /new          start a new conversation
 /quit         end, as Ctrl-D does
 Ctrl-C stops an answer. A line that begins with a blank is no command."""
-COMMANDS = ("/image", "/system", "/new", "/help", "/quit")
+COMMANDS = ("/image", "/video", "/system", "/new", "/help", "/quit")
 
 
 class Dialogue:
@@ -108,7 +108,7 @@ class Dialogue:
         rest = rest.strip()
         if name == "/quit":
             return False
-        if name == "/image":
+        if name in ("/image", "/video"):
             self._attach(rest)
         elif name == "/system":
             self._conversation.system = rest

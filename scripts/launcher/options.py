@@ -46,7 +46,10 @@ MODEL_SETTINGS = frozenset(
 # The ways in which TensorRT-LLM's C++ backend runs on several GPUs.
 MPI_MODES = ("leader", "orchestrator")
 # Flags of `vllm serve` that are not needed here.
-UNNEEDED = {"enable_auto_tool_choice": "tool calls are always read"}
+UNNEEDED = {
+    "enable_auto_tool_choice": "tool calls are always read",
+    "trust_request_mm_kwargs": "requests may always set options of pictures and videos, within limits",
+}
 
 ABOUT = """Start tritonserver and the OpenAI frontend and stop them together.
 

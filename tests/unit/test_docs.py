@@ -13,6 +13,7 @@ import pytest
 import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
+from common.chat.media import PART_OPTIONS, PROCESSOR_OPTIONS
 from common.versions import Versions
 from engines.engine import STATISTICS
 from families.detection import FAMILIES
@@ -199,6 +200,14 @@ def test_the_fields_of_requests() -> None:
     unchanged = responses.partition("taken as they are:")[2].partition("\n\n")[0]
     assert codes(unchanged) == list(SAME)
     assert set(RENAMED.values()) <= {code for cells in rows(responses) for code in codes(cells[0])}
+
+
+def test_the_options_of_pictures_and_videos() -> None:
+    text = section("api.md", "Pictures and videos")
+    parts = {code for cells in rows(text) for code in codes(cells[0]) if len(cells) == 3}
+    assert parts == {"detail", *PART_OPTIONS["image"], *PART_OPTIONS["video"]}
+    (arguments,) = re.findall(r"any other is a 400: (.*?)\.\s+Each needs", text, re.DOTALL)
+    assert codes(arguments) == list(PROCESSOR_OPTIONS)
 
 
 def test_the_refused_fields() -> None:

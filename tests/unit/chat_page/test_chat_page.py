@@ -198,6 +198,12 @@ def test_turns_as_messages(tmp_path: Path) -> None:
         {"type": "image_url", "image_url": {"url": url}},
         {"type": "text", "text": "What is it?"},
     ]
+    for suffix, media_type in ((".MP4", "mp4"), (".webm", "webm"), (".mov", "quicktime"), (".mkv", "x-matroska")):
+        film = tmp_path / f"film{suffix}"
+        film.write_bytes(b"frames")
+        url = f"data:video/{media_type};base64,{base64.b64encode(b'frames').decode()}"
+        picture, video = message(Turn("user", "", (file, film)))["content"]
+        assert picture["type"] == "image_url" and video == {"type": "video_url", "video_url": {"url": url}}
     function = {"name": "weather", "arguments": '{"city": "Tromsø"}'}
     asked = Turn("assistant", reasoning="Hm.", calls=[CALL])
     assert message(asked) == {
