@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The families of image inputs, one for each path of pictures."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -32,9 +31,6 @@ def _internvl(
 def _processor(
     checkpoint: Checkpoint, tokenizer: ChatTokenizer, options: MediaOptions, parameters: ModelParameters
 ) -> ImageFamily:
-    # It computes on the CPU, but a library could open a context, hundreds of megabytes of the GPU in each process. With
-    # the empty value vLLM takes the GPU's facts, such as the default dtype, from NVML as the engine does.
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     # Imported here as it imports vLLM, which takes seconds and 1 GB.
     from preprocessing.images.processor import ProcessorImages
 

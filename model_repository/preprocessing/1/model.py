@@ -2,7 +2,11 @@
 """Triton model `preprocessing`: a request's tensors in, the engine's input tensors out."""
 
 import locale
+import os
 
+# Nothing here computes on a GPU, but a library could open a context there, hundreds of megabytes in each process. vLLM,
+# which runs some checkpoints' processors here, takes this value: it asks NVML for facts such as the default dtype.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Triton's stub process starts in the C locale, where open() reads ASCII; tokenizer files are UTF-8.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,29 +7,11 @@ import pytest
 
 from common.checkpoint import Checkpoint
 from common.tokenizer import ChatTokenizer
-from preprocessing.images.family import MediaOptions
 from preprocessing.images.gemma3 import Gemma3Images
 from preprocessing.images.internvl import InternVLImages
 from preprocessing.images.registry import find_images
 from preprocessing.prompt import PromptBuilder
-from python_backend.config import ModelParameters
 from tests.support.image_prompts import OPTIONS, VISION, VOCAB
-
-
-def test_a_processor_sees_no_gpu(
-    tmp_path: Path, gemma3_tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from preprocessing.images import processor
-
-    def load(tokenizer: ChatTokenizer, options: MediaOptions, parameters: ModelParameters) -> tuple[str, str]:
-        return os.environ["CUDA_VISIBLE_DEVICES"], parameters.values["model_path"]
-
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
-    monkeypatch.setattr(processor.ProcessorImages, "load", load)
-    config = {"model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"], "vision_config": {}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    checkpoint = Checkpoint(tmp_path, "qwen2_vl", (), VOCAB, 32768, (1,), 0)
-    assert find_images(checkpoint, gemma3_tokenizer, OPTIONS) == ("", str(tmp_path))
 
 
 def test_which_checkpoints_take_images(
