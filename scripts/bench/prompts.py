@@ -3,7 +3,7 @@
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from preprocessing.images.decode import ImageLimits
 from preprocessing.images.family import MediaOptions
 from preprocessing.images.registry import find_images
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest
+from python_backend.config import ModelParameters
 
 Messages = tuple[dict[str, Any], ...]
 # Enough words that no two prompts begin alike, few enough to be found quickly.
@@ -26,15 +27,22 @@ class PromptMaker:
     """Makes prompts for one checkpoint."""
 
     def __init__(
-        self, folder: Path, max_model_len: int, *, styler: str | None = None, max_tiles_per_image: int | None = None
+        self,
+        folder: Path,
+        max_model_len: int,
+        *,
+        styler: str | None = None,
+        max_tiles_per_image: int | None = None,
+        preprocessing: Mapping[str, str] | None = None,
     ) -> None:
         """Load a checkpoint's tokenizer and template. Raises ValueError if it is not a valid checkpoint.
 
         folder: of the checkpoint as it is served. styler, max_tiles_per_image: the stack's options, if set.
+        preprocessing: parameters of the stack's model of that name, which choose the path of pictures.
         """
         checkpoint, tokenizer = Checkpoint.load(folder), ChatTokenizer.load(folder)
         options = MediaOptions(ImageLimits(), max_tiles_per_image=max_tiles_per_image)
-        images = find_images(checkpoint, tokenizer, options)
+        images = find_images(checkpoint, tokenizer, options, ModelParameters("preprocessing", preprocessing or {}))
         self._builder = PromptBuilder(checkpoint, tokenizer, find_styler(checkpoint, styler), max_model_len, images)
         self.max_model_len = max_model_len
         self.takes_images = images is not None

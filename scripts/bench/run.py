@@ -31,6 +31,12 @@ from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
 
 # The least that frontends admit: admission must not limit the benchmark.
 _IN_FLIGHT = 512
+# Parameters of the model `preprocessing` -> the variables that its config reads.
+_PREPROCESSING = {
+    "vision": "TRITON_CHAT_VISION",
+    "engine_options": "TRITON_CHAT_ENGINE_OPTIONS",
+    "max_model_len": "TRITON_CHAT_MAX_MODEL_LEN",
+}
 
 
 @dataclass(slots=True)
@@ -163,6 +169,7 @@ def prepare(options: argparse.Namespace) -> Bench:
         int(stack.engine_environment["TRITON_CHAT_MAX_MODEL_LEN"]),
         styler=stack.options.styler,
         max_tiles_per_image=int(tiles) if tiles else None,
+        preprocessing={name: stack.engine_environment.get(variable, "") for name, variable in _PREPROCESSING.items()},
     )
     check(workload, maker)
     if options.beside_pictures:
