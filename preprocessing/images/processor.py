@@ -23,13 +23,15 @@ from common.chat.parts import Content, Kind, MediaPart, MediaRequest, Placed
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from engines.vllm.processor import Filled, MediaProcessor, Medium
-from preprocessing.images.decode import decode_image
+from preprocessing.images.decode import decode_image, media_error
 from preprocessing.images.family import Encode, ImageFamily, MediaOptions, MediaPrompt, check_tokens
 from preprocessing.images.sampling import VideoSource, evenly_spaced
 from python_backend.config import ModelParameters
 
 # The size in which OpenAI's models see a picture of low detail, in pixels.
 _LOW_DETAIL = (512, 512)
+# The limit that Qwen-VL's processors have themselves.
+_MAX_ASPECT_RATIO = 200
 
 
 class ProcessorImages(ImageFamily):
@@ -118,12 +120,14 @@ class ProcessorImages(ImageFamily):
 
     def _load_image(self, data: bytes, low: bool) -> Image.Image:
         image = decode_image(data, self.options.limits)
+        _check_shape(image, "an image")
         if low:
             image.thumbnail(_LOW_DETAIL, Image.Resampling.BICUBIC)
         return image
 
     def _load_video(self, data: bytes, asked: Mapping[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         video = self._sample(data, asked)
+        _check_shape(video.frames[0], "a video")
         return video.pixels(), video.metadata()
 
     def _frame_indices(self, source: VideoSource, count: int, asked: Mapping[str, Any]) -> Sequence[int]:
@@ -133,6 +137,13 @@ class ProcessorImages(ImageFamily):
         number = asked.get("num_frames", -1)
         most = self.options.max_video_frames if number == -1 else number
         return at_rate(source.frames, source.fps, fps, most) or evenly_spaced(source.frames, count)
+
+
+def _check_shape(image: Image.Image, what: str) -> None:
+    """Raise RequestError for a strip, which processors that set the shorter side would make as large as the memory."""
+    if max(image.size) > _MAX_ASPECT_RATIO * min(image.size):
+        width, height = image.size
+        raise media_error(f"{what} of {width} x {height} has an aspect ratio above {_MAX_ASPECT_RATIO}")
 
 
 def _key(data: bytes, *loaded: Any) -> str:

@@ -71,8 +71,12 @@ class Video:
 
     def pixels(self) -> NDArray[np.uint8]:
         """All frames in the size of the first: uint8 [frames, height, width, 3]."""
-        size = self.frames[0].size
-        return np.stack([np.asarray(frame if frame.size == size else frame.resize(size)) for frame in self.frames])
+        width, height = size = self.frames[0].size
+        # Filled one by one, as all frames may take a gigabyte.
+        pixels = np.empty((len(self.frames), height, width, 3), np.uint8)
+        for number, frame in enumerate(self.frames):
+            pixels[number] = frame if frame.size == size else frame.resize(size)
+        return pixels
 
     def metadata(self) -> dict[str, Any]:
         """What vLLM's processors are told of a video, by which some write the time of each frame into the prompt."""

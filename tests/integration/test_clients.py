@@ -9,9 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests.support.agent_rules import call, seen
 from tests.support.scripted import ROOT
+from tests.support.videos import still
 from tests.support.waiting import PATIENCE_S
 
 CLIENTS = ROOT / "scripts" / "clients"
@@ -155,6 +157,12 @@ class TestImages:
         frames = [str(demo.folder / name) for name in ("red-circle.png", "word.png", "blue-square.jpg")]
         printed = run("video_frames.py", url, *frames, "--question", "What is in the third image?")
         assert "blue square" in printed.lower()
+
+    def test_a_video(self, demo, url, tmp_path):
+        film = tmp_path / "film.mp4"
+        film.write_bytes(still(Image.open(demo.folder / "red-circle.png")))
+        for flags in ((), ("--fps", "2"), ("--frames", "3")):
+            assert "red" in run("video.py", url, str(film), "What color is the circle?", *flags).lower()
 
     def test_triton_grpc_with_an_image(self, demo):
         picture = str(demo.folder / "red-circle.png")

@@ -13,12 +13,12 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-import av
 import pytest
 from PIL import Image
 
 from tests.support.agent_rules import Rule, call, seen
 from tests.support.scripted import ALL_DOUBLES, ROOT
+from tests.support.videos import still
 from tests.support.waiting import MODEL, PATIENCE_S
 
 CUT = "…"  # stands for any text, at least a character
@@ -82,12 +82,7 @@ def documented() -> list[Line]:
 @pytest.fixture(scope="module")
 def film(demo) -> None:
     """A video of one second that shows one of the pictures."""
-    image = Image.open(demo.folder / "red-circle.png")
-    with av.open(str(demo.folder / "film.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=10, pix_fmt="yuv420p", width=image.width, height=image.height)
-        for _ in range(10):
-            container.mux(stream.encode(av.VideoFrame.from_image(image)))
-        container.mux(stream.encode(None))
+    (demo.folder / "film.mp4").write_bytes(still(Image.open(demo.folder / "red-circle.png")))
 
 
 @pytest.fixture

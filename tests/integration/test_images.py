@@ -33,6 +33,7 @@ from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.split import split_checkpoint
 from tests.support.tiny_vlms import make_tiny_vlm
+from tests.support.videos import video
 from tests.support.vlm_checkpoints import LARGE_TOWER, SMALL_TOWER, make_gemma3, make_internvl
 
 NEW_TOKENS = 16
@@ -137,16 +138,16 @@ class Reference:
     def answer(self, dialogue: Dialogue) -> tuple[str, int, int]:
         """Text, prompt tokens and completion tokens of the answer."""
         if id(dialogue) not in self._answers:
-            inputs = self.inputs(dialogue)
-            ids = inputs["input_ids"]
-            with torch.inference_mode():
-                written = self._model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
-            new = written[0, ids.shape[1] :].tolist()
-            text = self._tokenizer.decode(
-                [token for token in new if token not in self._ends], skip_special_tokens=False
-            )
-            self._answers[id(dialogue)] = text, ids.shape[1], len(new)
+            self._answers[id(dialogue)] = self.generate(self.inputs(dialogue))
         return self._answers[id(dialogue)]
+
+    def generate(self, inputs: dict[str, torch.Tensor]) -> tuple[str, int, int]:
+        ids = inputs["input_ids"]
+        with torch.inference_mode():
+            written = self._model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+        new = written[0, ids.shape[1] :].tolist()
+        text = self._tokenizer.decode([token for token in new if token not in self._ends], skip_special_tokens=False)
+        return text, ids.shape[1], len(new)
 
     def inputs(self, dialogue: Dialogue) -> dict[str, torch.Tensor]:
         """The model's inputs; `input_ids` are the prompt's."""
@@ -209,9 +210,9 @@ class ProcessorReference(Reference):
         super().__init__(model, folder)
         self._processor = AutoProcessor.from_pretrained(folder)
 
-    def inputs(self, dialogue: Dialogue) -> dict[str, torch.Tensor]:
+    def inputs(self, dialogue: Dialogue, **options: Any) -> dict[str, torch.Tensor]:
         text = self._processor.apply_chat_template(turns_of(dialogue), add_generation_prompt=True, tokenize=False)
-        return dict(self._processor(text=[text], images=images_of(dialogue) or None, return_tensors="pt"))
+        return dict(self._processor(text=[text], images=images_of(dialogue) or None, return_tensors="pt", **options))
 
 
 # name -> (language model, layout, hidden size, vision tower); None if the engine runs the vision tower.
@@ -367,6 +368,38 @@ def test_markers_that_do_not_match(seeing):
         pytest.skip("other families have no <image> markers: a part's place is its image's")
     # They are text, and the image comes first.
     seeing.answer(messages_of([("<image><image>", [SQUARE])], "<image>"))
+
+
+def test_frames_as_the_request_says(seeing):
+    film = {"url": f"data:video/mp4;base64,{base64.b64encode(video()).decode()}"}  # 23 frames, 10 per second
+
+    def tokens(options: dict[str, Any], **fields: Any) -> int:
+        part = {"type": "video_url", "video_url": {**film, **options}}
+        return seeing.answer([{"role": "user", "content": [part]}], extra_body=fields).usage.prompt_tokens
+
+    # Some processors take frames in pairs.
+    two, four, six = (tokens({"num_frames": frames}) for frames in (2, 4, 6))
+    assert 0 < four - two == six - four
+    assert tokens({}) == tokens({"num_frames": 8}) == six + (six - four)
+    assert tokens({}, media_io_kwargs={"video": {"fps": 1.8}}) == tokens({"fps": 1.8}) == four
+    with pytest.raises(BadRequestError, match="at most 128"):
+        tokens({"num_frames": 129})
+
+
+def test_pixels_as_the_request_says(seeing):
+    if not isinstance(seeing.reference, ProcessorReference):
+        pytest.skip("resizes all pictures to one size")
+    dialogue = DIALOGUES["one image"]
+    messages = messages_of(dialogue, seeing.marker)
+    (part,) = (part for part in messages[0]["content"] if part["type"] == "image_url")
+    usual = seeing.reference.answer(dialogue)
+    text, prompt_tokens, _ = seeing.reference.generate(seeing.reference.inputs(dialogue, max_pixels=5000))
+    assert prompt_tokens < usual[1]
+    of_the_request = seeing.answer(messages, extra_body={"mm_processor_kwargs": {"max_pixels": 5000}})
+    part["max_pixels"] = 5000
+    of_the_part = seeing.answer(messages, extra_body={"mm_processor_kwargs": {"max_pixels": 9000}})
+    for answer in (of_the_request, of_the_part):
+        assert (answer.choices[0].message.content, answer.usage.prompt_tokens) == (text, prompt_tokens)
 
 
 def test_what_the_models_own_processor_refuses(seeing):

@@ -6,6 +6,7 @@ import io
 
 import av
 import numpy as np
+from PIL import Image
 
 
 @functools.cache
@@ -36,4 +37,16 @@ def video(
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
+    return file.getvalue()
+
+
+def still(picture: Image.Image) -> bytes:
+    """Encode an MP4 of one second that shows a picture."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
+        for _ in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode(None))
     return file.getvalue()

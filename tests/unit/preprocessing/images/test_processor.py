@@ -147,6 +147,63 @@ def test_options_change_the_tokens(builder: PromptBuilder, reference: Any) -> No
     # A part's own option goes before the request's.
     assert count({**part, "max_pixels": 6272}) == small
     assert count({**part, "max_pixels": 10**6}, mm_processor_kwargs={"max_pixels": 6272}) > small
+    # The edges of this processor's `size` are numbers of pixels, and may be as large as those.
+    assert count(part, mm_processor_kwargs={"size": {"shortest_edge": 3136, "longest_edge": 6272}}) == small
+    assert count(part, mm_processor_kwargs={"size": {"shortest_edge": 3136, "longest_edge": 10**6}}) > usual
+
+
+def test_low_detail_is_a_small_picture(builder: PromptBuilder) -> None:
+    def count(size: tuple[int, int], **part: Any) -> int:
+        return len(builder.build(request([user(image(max_pixels=10**6, **part))], size)).input_ids)
+
+    assert (
+        count((1600, 1200), detail="low")
+        == count((512, 384))
+        < count((1600, 1200))
+        == count((1600, 1200), detail="high")
+    )
+    assert count((90, 90), detail="low") == count((90, 90))
+
+
+@pytest.mark.parametrize(
+    ("asked", "pairs"),
+    [
+        ({}, 4),
+        ({"num_frames": 4}, 2),
+        ({"num_frames": 5}, 3),
+        ({"num_frames": -1}, 12),
+        ({"fps": 5}, 5),
+        ({"fps": 5, "num_frames": 4}, 2),
+        ({"fps": 1000}, 11),
+    ],
+)
+def test_frames_of_a_video_as_asked(builder: PromptBuilder, asked: dict[str, Any], pairs: int) -> None:
+    """23 frames, 10 per second; two at a time become tokens, and a rate gives pairs."""
+
+    def built(part: dict[str, Any], **fields: Any) -> EngineInput:
+        messages = [user({"type": "video_url", "video_url": part}, "?")]
+        return builder.build(PromptRequest(messages=json.dumps({"messages": messages, **fields}), images=(video(),)))
+
+    def grid(one: EngineInput) -> list[int]:
+        assert one.features is not None
+        (item,) = unpack(torch.from_numpy(one.features), one.input_ids)["mm_kwargs"]["video"]
+        thw: list[int] = item["video_grid_thw"].data.tolist()
+        return thw
+
+    assert grid(built(asked))[0] == pairs
+    assert built({}, media_io_kwargs={"video": asked}).input_ids == built(asked).input_ids
+
+
+def test_videos_of_other_frames_have_other_hashes(builder: PromptBuilder) -> None:
+    def hashed(**part: Any) -> str:
+        messages = json.dumps({"messages": [user({"type": "video_url", "video_url": part}, "?")]})
+        built = builder.build(PromptRequest(messages=messages, images=(video(),)))
+        assert built.features is not None
+        (found,) = unpack(torch.from_numpy(built.features), built.input_ids)["mm_hashes"]["video"]
+        return str(found)
+
+    assert hashed() == hashed()
+    assert len({hashed(), hashed(num_frames=4), hashed(num_frames=5), hashed(fps=2), hashed(max_pixels=3136)}) == 5
 
 
 class TestLimits:
@@ -161,6 +218,36 @@ class TestLimits:
     def test_pixels_are_checked_before_they_are_processed(self, folder: Path) -> None:
         builder = make_builder(folder, MediaOptions(ImageLimits(max_pixels=1000)))
         assert "more than 1000 pixels" in refused(builder, request([user(image())], SQUARE)).message
+
+    def test_strips(self, builder: PromptBuilder) -> None:
+        error = refused(builder, request([user(image())], (4, 801)))
+        assert error.message == "messages: an image of 4 x 801 has an aspect ratio above 200"
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            (
+                {"mm_processor_kwargs": {"min_pixels": 2**24 + 1}},
+                "min_pixels must be at most 16777216 (max_resized_pixels)",
+            ),
+            (
+                {"mm_processor_kwargs": {"size": {"longest_edge": 2**24 + 1}}},
+                "size has an edge that must be at most 16777216",
+            ),
+            (
+                {"mm_processor_kwargs": {"size": {"longest_edge": 9000}}},
+                "must contain 'shortest_edge' and 'longest_edge'",
+            ),
+            ({"mm_processor_kwargs": {"max_slice_nums": 129}}, "max_slice_nums must be at most 128 (max_tiles)"),
+            ({"media_io_kwargs": {"video": {"num_frames": 129}}}, "num_frames must be at most 128 (max_video_frames)"),
+        ],
+    )
+    def test_options_beyond_the_operators_limits(
+        self, builder: PromptBuilder, fields: dict[str, Any], words: str
+    ) -> None:
+        messages = json.dumps({"messages": [user(image())], **fields})
+        error = refused(builder, PromptRequest(messages=messages, images=(png(SQUARE),)))
+        assert error.param in fields and words in error.message
 
     def test_pictures_that_fill_the_context_are_refused_before_all_are_processed(self, folder: Path) -> None:
         builder = make_builder(folder, max_model_len=20)
