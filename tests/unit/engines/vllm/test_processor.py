@@ -120,7 +120,11 @@ def test_a_picture_is_processed_once(processor: MediaProcessor, renderer: Any) -
 
 def test_options_load_nothing_from_the_checkpoint(processor: MediaProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM would load another processor, with its tokenizer, for options that it has not seen."""
-    monkeypatch.setattr(ProcessorMixin, "from_pretrained", None)
+
+    def load(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(ProcessorMixin, "from_pretrained", load)
     usual = processor.process(medium(picture(200, 200))).tokens
     assert processor.process(medium(picture(200, 200), {"max_pixels": 9000})).tokens < usual
     assert processor.process(medium(picture(200, 200))).tokens == usual
