@@ -49,8 +49,9 @@ class ProcessorImages(ImageFamily):
         texts = [processor.placeholder(kind, 1) for kind in kinds]
         added = [token.content for token in tokenizer.backend.get_added_tokens_decoder().values()]
         self._added = np.array([tokenizer.token_id(token) for token in added], np.int64)
-        # A client without media parts writes the model's own placeholders, and so their tokens.
-        self.tokens = self.spelled = tuple(token for token in added if any(token in text for text in texts))
+        # A client without media parts writes the model's own placeholders, and so their tokens. Blanks are no markup.
+        written = (token for token in added if token.strip() and any(token in text for text in texts))
+        self.tokens = self.spelled = tuple(written)
         self._spelled = re.compile("|".join(f"({_numbered(processor, kind)})" for kind in kinds) or "(?!)")
         self._kinds = kinds
 
