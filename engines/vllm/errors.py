@@ -9,6 +9,8 @@ from engines.vllm.versions import CLIENT_ERROR
 
 # Beginnings of refusals that name no parameter.
 _PROMPT = ("The decoder prompt", "Token id")
+# Part of those of a prompt with a picture or video of more tokens than the engine encodes at once.
+_ITEM = "embedding tokens"
 
 
 def request_error(error: Exception) -> RequestError | None:
@@ -24,6 +26,6 @@ def request_error(error: Exception) -> RequestError | None:
         if isinstance(cause, CLIENT_ERROR | ValueError):
             message = str(cause.args[0]) if cause.args else str(cause)
             if message.startswith(_PROMPT):
-                return RequestError(message, param="input_ids")
+                return RequestError(message, param="messages" if _ITEM in message else "input_ids")
             return refused(message, getattr(cause, "parameter", None))
     return None
