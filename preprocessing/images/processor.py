@@ -47,8 +47,11 @@ class ProcessorImages(ImageFamily):
         self._limits: Mapping[Kind, int] = {kind: processor.limit(kind) for kind in KINDS}
         kinds = [kind for kind in KINDS if self._limits[kind]]
         texts = [processor.placeholder(kind, 1) for kind in kinds]
-        added = [token.content for token in tokenizer.backend.get_added_tokens_decoder().values()]
-        self._added = np.array([tokenizer.token_id(token) for token in added], np.int64)
+        tokens = tokenizer.backend.get_added_tokens_decoder()
+        added = [token.content for token in tokens.values()]
+        # By id; the last element is for all greater ids.
+        self._is_added = np.zeros(max(tokens, default=0) + 2, np.bool_)
+        self._is_added[list(tokens)] = True
         # A client without media parts writes the model's own placeholders, and so their tokens. Blanks are no markup.
         written = (token for token in added if token.strip() and any(token in text for text in texts))
         self.tokens = self.spelled = tuple(written)
@@ -100,10 +103,10 @@ class ProcessorImages(ImageFamily):
 
         vLLM takes the prompt apart and encodes it again if a family's placeholder is not a token of its own.
         """
-        outside = np.array(filled.input_ids)
+        is_added = self._is_added.take(filled.input_ids, mode="clip")
         for start, length in filled.places:
-            outside[start : start + length] = -1
-        if np.isin(outside, self._added).sum() > np.isin(before, self._added).sum():
+            is_added[start : start + length] = False
+        if is_added.sum() > self._is_added.take(before, mode="clip").sum():
             raise RequestError("the messages spell a token that stands for images", param="messages")
 
     def _media(
