@@ -135,3 +135,11 @@ def test_each_row_has_its_own_guide() -> None:
     )
     read = list(read_generations(Inputs(request), {}))  # type: ignore[arg-type] # a fake
     assert [one.guide for _, _, one in read] == ["a", "b"]
+
+
+def test_features_of_pictures_are_copied_from_the_request() -> None:
+    given = np.arange(9, dtype=np.uint8)[np.newaxis]
+    features = generation({}, multimodal=given).multimodal
+    given += 1
+    assert features is not None and features.tolist() == list(range(9))
+    assert generation({}).multimodal is None

@@ -36,3 +36,9 @@ def test_a_wrong_parameter_is_named() -> None:
     with pytest.raises(ValueError, match="'model_path' is empty"):
         parameters(model_path="${UNSET}").required("model_path")
     assert parameters(enable_thinking="off", other="").given("enable_thinking", "other") == {"enable_thinking": False}
+
+
+def test_processes_are_counted() -> None:
+    for groups, count in (([], 1), ([{"count": 4}], 4), ([{"count": 1}, {"count": 2}], 3)):
+        config = {"name": "preprocessing", "instance_group": groups}
+        assert ModelParameters.from_config(json.dumps(config), {}).instances == count

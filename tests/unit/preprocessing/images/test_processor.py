@@ -288,7 +288,7 @@ def test_a_model_without_pictures_does_not_import_vllm(monkeypatch: pytest.Monke
         checkpoint, tokenizer, OPTIONS, ModelParameters("preprocessing", values)
     )
     assert find({"vision": "none"}) is None
-    with pytest.raises(ValueError, match="takes no pictures.*Qwen2_5_VL"):
+    with pytest.raises(ValueError, match=r"takes no pictures.*Qwen2_5_VL"):
         find({"engine": "trtllm"})
     with pytest.raises(AssertionError, match="loaded"):
         find({"engine": "vllm"})
