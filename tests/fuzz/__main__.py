@@ -29,6 +29,7 @@ FIELDS = """
     messages role content type text image_url detail tools function name parameters strict tool_choice tool_calls
     arguments response_format json_schema schema structured_outputs regex choice grammar json chat_template_kwargs
     properties enum const pattern items minItems maxItems $ref user assistant system object string array json_object
+    video_url mm_processor_kwargs media_io_kwargs images_kwargs videos_kwargs video num_frames fps max_pixels size height
 """.split()  # noqa: SIM905 - a table of words
 WORDS = st.sampled_from(FIELDS)
 VALUES = st.recursive(

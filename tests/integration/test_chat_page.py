@@ -25,6 +25,7 @@ from scripts.split import split_checkpoint
 from tests.fakes.certificate import write_certificate
 from tests.support.demo_stack import draw_all
 from tests.support.scripted import ScriptedStack, scripted_stack
+from tests.support.videos import video
 from tests.support.vlm_checkpoints import make_internvl
 from tests.support.waiting import PATIENCE_S, running_requests, wait_until
 
@@ -38,7 +39,7 @@ CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Tromsø"}}\n
 HAND_OVER = """([kind, data, name]) => {
     const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
     const files = new DataTransfer();
-    files.items.add(new File([bytes], name, {type: "image/png"}));
+    files.items.add(new File([bytes], name, {type: name.endsWith(".mp4") ? "video/mp4" : "image/png"}));
     const box = document.querySelector("#box textarea");
     box.dispatchEvent(kind === "paste"
         ? new ClipboardEvent("paste", {clipboardData: files, bubbles: true, cancelable: true})
@@ -361,4 +362,25 @@ def test_pictures_in_several_turns(internvl: ScriptedStack, seeing_page: Page, t
     # Shown for real: a picture that the page may not load has no width.
     page.wait_for_function(
         "[...document.querySelectorAll('#chat .user.message img')].every(one => one.naturalWidth > 0)"
+    )
+
+
+def test_videos_and_a_picture_in_one_message(internvl: ScriptedStack, seeing_page: Page, tmp_path: Path) -> None:
+    page = seeing_page
+    draw_all(tmp_path)
+    for name in ("one.mp4", "two.mp4"):
+        (tmp_path / name).write_bytes(video())
+    frames = "".join(f"Frame{number}: <img></img>\n" for number in range(1, 9))
+    question = "What happens?"
+    internvl.play({"contains": f"user\n{frames}<img></img>\n{frames}{question}<|im_end|>", "text": "A bar moves."})
+    attach(page, "choose", tmp_path / "one.mp4")
+    attach(page, "choose", tmp_path / "word.png")
+    attach(page, "drop", tmp_path / "two.mp4")
+    say(page, question)
+    expect(page.locator("#chat .bot.message").last).to_contain_text("A bar moves.")
+    idle(page)
+    expect(page.locator("#chat .user.message video")).to_have_count(2)
+    # Shown for real: a video that the page may not load has no width.
+    page.wait_for_function(
+        "[...document.querySelectorAll('#chat .user.message video')].every(one => one.videoWidth > 0)"
     )
