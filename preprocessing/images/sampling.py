@@ -38,9 +38,9 @@ def frame_count(source: VideoSource, asked: Mapping[str, Any], default: int, max
         return default
     number: int = asked.get("num_frames", -1)
     fps: float = asked.get("fps", -1)
-    count = source.frames if number == -1 else number
+    count = source.frames if number == -1 else min(number, source.frames)
     if fps != -1:
-        return max(1, min(count, source.frames, math.floor(source.duration * fps), maximum))
+        return max(1, min(count, math.floor(source.duration * fps), maximum))
     if count > maximum:
         raise media_error(
             f"a video would have {count} frames, above the server's maximum of {maximum} (max_video_frames)"

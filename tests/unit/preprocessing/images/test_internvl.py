@@ -120,7 +120,7 @@ class TestInternVL:
         ("part", "fields", "frames"),
         [
             ({}, {}, 8),
-            ({"num_frames": 30}, {}, 30),
+            ({"num_frames": 30}, {}, 23),
             ({"num_frames": -1}, {}, 23),
             ({"fps": 1}, {}, 2),
             ({"fps": 1000}, {}, 23),
