@@ -18,6 +18,9 @@ _TOKENIZERS = Path(__file__).parent.parent / ".cache" / "tokenizers"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
+        "--all-families", action="store_true", help="tests of vision-language models: all families, a server for each"
+    )
+    parser.addoption(
         "--double", action="store_true", help="integration tests on the double of TensorRT-LLM's C++ backend"
     )
 

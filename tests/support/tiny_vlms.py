@@ -32,7 +32,9 @@ class TinyVlm:
     model: name of transformers' class. config: its configuration, from the ids of tokens and keywords of the language
     part. tokens: special tokens. named: those that are attributes of the tokenizer. files: of the processor. sharpen: make
     attention pick single tokens, where answers of random weights do not depend on pictures otherwise. published: a part
-    of tensors' names as transformers writes it, and as published checkpoints have it.
+    of tensors' names as transformers writes it, and as published checkpoints have it. seed: of weights that answer
+    different pictures differently, and never by a hair. bfloat16: vLLM's linear attention on CPUs takes nothing else.
+    unanswered: dialogues of vlm_dialogues.py that transformers' model cannot have.
     """
 
     model: str
@@ -43,6 +45,9 @@ class TinyVlm:
     video: bool = False
     named: Mapping[str, str] = field(default_factory=dict)
     sharpen: float = 0.0
+    seed: int = 7
+    bfloat16: bool = False
+    unanswered: tuple[str, ...] = ()
     published: tuple[str, str] = ("", "")
 
 
@@ -86,7 +91,7 @@ def make_tiny_vlm(family: str, folder: Path) -> Path:
         "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
         "pad_token_id": tokenizer.token_to_id("<|endoftext|>"),
     }
-    torch.manual_seed(7)
+    torch.manual_seed(tiny.seed)
     model_class = getattr(transformers, tiny.model)
     model = model_class(tiny.config(tokenizer.token_to_id, text)).to(torch.float32)
     _randomise(model)
@@ -395,14 +400,17 @@ _GLM_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_fact
 
 def _glm4v(ids: TokenIds, text: dict[str, Any]) -> PretrainedConfig:
     return transformers.Glm4vConfig(
-        text_config=text | {"rope_parameters": _GLM_ROPE}, vision_config=_GLM_VISION, **_glm_ids(ids)
+        text_config=text | {"rope_parameters": _GLM_ROPE, "attention_bias": True},
+        vision_config=_GLM_VISION,
+        **_glm_ids(ids),
     )
 
 
 def _glm4v_moe(ids: TokenIds, text: dict[str, Any]) -> PretrainedConfig:
     experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "n_shared_experts": 1}
+    experts |= {"first_k_dense_replace": 1, "use_qk_norm": False}
     return transformers.Glm4vMoeConfig(
-        text_config=text | experts | {"rope_parameters": _GLM_ROPE, "first_k_dense_replace": 1},
+        text_config=text | experts | {"rope_parameters": _GLM_ROPE},
         vision_config=_GLM_VISION,
         **_glm_ids(ids),
     )
@@ -482,6 +490,7 @@ TINY_VLMS: dict[str, TinyVlm] = {
         _qwen_files("Qwen2_5_VLProcessor", 14, "Qwen2VLVideoProcessor", CLIP),
         _QWEN_TEMPLATE,
         video=True,
+        seed=13,
     ),
     "qwen3_vl": TinyVlm(
         "Qwen3VLForConditionalGeneration",
@@ -490,6 +499,7 @@ TINY_VLMS: dict[str, TinyVlm] = {
         _qwen_files("Qwen3VLProcessor", 16, "Qwen3VLVideoProcessor", HALF),
         _QWEN_TEMPLATE,
         video=True,
+        seed=8,
     ),
     "qwen3_5": TinyVlm(
         "Qwen3_5ForConditionalGeneration",
@@ -499,6 +509,8 @@ TINY_VLMS: dict[str, TinyVlm] = {
         _QWEN_TEMPLATE,
         video=True,
         sharpen=3.0,
+        seed=10,
+        bfloat16=True,
     ),
     "llava": TinyVlm(
         "LlavaForConditionalGeneration",
@@ -510,6 +522,7 @@ TINY_VLMS: dict[str, TinyVlm] = {
         },
         _VICUNA,
         published=("vision_tower.", "vision_tower.vision_model."),
+        seed=10,
     ),
     "llava_next": TinyVlm(
         "LlavaNextForConditionalGeneration",
@@ -541,6 +554,7 @@ TINY_VLMS: dict[str, TinyVlm] = {
         chatml("<image>\n", "<video>\n", first=True),
         video=True,
         published=("vision_tower.", "vision_tower.vision_model."),
+        seed=8,
     ),
     "idefics3": TinyVlm(
         "Idefics3ForConditionalGeneration",
@@ -557,10 +571,20 @@ TINY_VLMS: dict[str, TinyVlm] = {
         _IDEFICS_TEMPLATE,
     ),
     "pixtral": TinyVlm(
-        "LlavaForConditionalGeneration", _pixtral, _PIXTRAL_TOKENS, _pixtral_files(1), _PIXTRAL_TEMPLATE
+        "LlavaForConditionalGeneration",
+        _pixtral,
+        _PIXTRAL_TOKENS,
+        _pixtral_files(1),
+        _PIXTRAL_TEMPLATE,
+        seed=10,
     ),
     "mistral3": TinyVlm(
-        "Mistral3ForConditionalGeneration", _mistral3, _PIXTRAL_TOKENS, _pixtral_files(2), _PIXTRAL_TEMPLATE
+        "Mistral3ForConditionalGeneration",
+        _mistral3,
+        _PIXTRAL_TOKENS,
+        _pixtral_files(2),
+        _PIXTRAL_TEMPLATE,
+        seed=12,
     ),
     "gemma4": TinyVlm(
         "Gemma4ForConditionalGeneration",
@@ -585,10 +609,25 @@ TINY_VLMS: dict[str, TinyVlm] = {
         video=True,
         named=_GEMMA4_TOKENS,
         sharpen=3.0,
+        seed=11,
     ),
-    "glm4v": TinyVlm("Glm4vForConditionalGeneration", _glm4v, _GLM_TOKENS, _glm_files(CLIP), _GLM_TEMPLATE, video=True),
+    "glm4v": TinyVlm(
+        "Glm4vForConditionalGeneration",
+        _glm4v,
+        _GLM_TOKENS,
+        _glm_files(CLIP),
+        _GLM_TEMPLATE,
+        video=True,
+        unanswered=("video and picture",),
+    ),
     "glm4v_moe": TinyVlm(
-        "Glm4vMoeForConditionalGeneration", _glm4v_moe, _GLM_TOKENS, _glm_files(CLIP), _GLM_TEMPLATE, video=True
+        "Glm4vMoeForConditionalGeneration",
+        _glm4v_moe,
+        _GLM_TOKENS,
+        _glm_files(CLIP),
+        _GLM_TEMPLATE,
+        video=True,
+        unanswered=("video and picture",),
     ),
     "internvl": TinyVlm(
         "InternVLForConditionalGeneration",
@@ -608,6 +647,7 @@ TINY_VLMS: dict[str, TinyVlm] = {
         chatml("<IMG_CONTEXT>\n", "<video>\n"),
         video=True,
         named=_INTERNVL_NAMED,
+        seed=8,
     ),
     "minicpmv4_6": TinyVlm(
         "MiniCPMV4_6ForConditionalGeneration",
@@ -622,5 +662,9 @@ TINY_VLMS: dict[str, TinyVlm] = {
         video=True,
         named=_MINICPM_NAMED,
         sharpen=6.0,
+        # Pictures of different sizes, that is.
+        unanswered=("two pictures in a text", "turns"),
+        seed=29,
+        bfloat16=True,
     ),
 }

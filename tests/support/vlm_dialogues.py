@@ -100,19 +100,25 @@ def messages_of(dialogue: Dialogue) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Answer:
-    """Greedy tokens. prompt_ids: with those of the pictures. margin: by which each token's logit is above the next."""
+    """Greedy tokens. prompt_ids: with those of the pictures. margins: of each token's logit above the next best."""
 
     prompt_ids: list[int]
     ids: list[int]
-    margin: float
+    margins: list[float]
+
+    def clear_ids(self, margin: float) -> list[int]:
+        """The tokens before the first that rounding may decide."""
+        unclear = (number for number, one in enumerate(self.margins) if one < margin)
+        return self.ids[: next(unclear, len(self.ids))]
 
 
 class VlmReference:
     """A tiny model in transformers."""
 
-    def __init__(self, folder: Path, family: str, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, folder: Path, family: str) -> None:
         self.processor = transformers.AutoProcessor.from_pretrained(folder)
         model_class = getattr(transformers, TINY_VLMS[family].model)
+        dtype = torch.bfloat16 if TINY_VLMS[family].bfloat16 else torch.float32
         self._model = model_class.from_pretrained(folder, dtype=dtype).eval()
 
     def prompt(self, dialogue: Dialogue) -> str:
@@ -163,7 +169,7 @@ class VlmReference:
             )
         first, second = torch.stack(written.logits)[:, 0].float().topk(2).values.T
         ids = written.sequences[0, length:].tolist()
-        return Answer(inputs["input_ids"][0].tolist(), ids, float((first - second).min()))
+        return Answer(inputs["input_ids"][0].tolist(), ids, (first - second).tolist())
 
 
 def chat_json(dialogue: Dialogue) -> str:

@@ -2,6 +2,7 @@
 """Each vision-language family: ids and features are those of vLLM for the whole prompt, and ids those of transformers."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from python_backend.config import ModelParameters
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 from tests.support.vlm_dialogues import DIALOGUES, FRAMES, VlmReference, chat_json, decoded, dialogues_of, media_of
 
+MODELS = Path(__file__).parents[4] / "docs" / "models.md"
 MAX_MODEL_LEN = 1024
 
 
@@ -80,6 +82,11 @@ def _builder(folder: Path, parameters: ModelParameters) -> PromptBuilder:
     images = find_images(checkpoint, tokenizer, MediaOptions(ImageLimits(), video_frames=FRAMES), parameters)
     # InternVL's own styler writes the prompts of InternVL2.5, which are not in transformers' layout.
     return PromptBuilder(checkpoint, tokenizer, find_styler(checkpoint, "default"), MAX_MODEL_LEN, images)
+
+
+def test_the_documentation_has_each_family() -> None:
+    rows = re.findall(r"^\|[^|]+\| `(\w+For\w+)` \| (yes)? ?\|", MODELS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted((tiny.model, "yes" if tiny.video else "") for tiny in TINY_VLMS.values())
 
 
 def test_ids_and_features(family: Family) -> None:
