@@ -380,7 +380,9 @@ def test_frames_as_the_request_says(seeing):
     # Some processors take frames in pairs.
     two, four, six = (tokens({"num_frames": frames}) for frames in (2, 4, 6))
     assert 0 < four - two == six - four
-    assert tokens({}) == tokens({"num_frames": 8}) == six + (six - four)
+    if six + (six - four) < 2048:  # Gemma 3's eight frames alone fill the context.
+        assert tokens({}) == tokens({"num_frames": 8}) == six + (six - four)
+    assert tokens({"num_frames": 4}, media_io_kwargs={"video": {"fps": 9}}) == four
     assert tokens({}, media_io_kwargs={"video": {"fps": 1.8}}) == tokens({"fps": 1.8}) == four
     with pytest.raises(BadRequestError, match="at most 128"):
         tokens({"num_frames": 129})
@@ -393,7 +395,9 @@ def test_pixels_as_the_request_says(seeing):
     messages = messages_of(dialogue, seeing.marker)
     (part,) = (part for part in messages[0]["content"] if part["type"] == "image_url")
     usual = seeing.reference.answer(dialogue)
-    text, prompt_tokens, _ = seeing.reference.generate(seeing.reference.inputs(dialogue, max_pixels=5000))
+    # transformers itself takes no max_pixels alone.
+    size = {"shortest_edge": 3136, "longest_edge": 5000}
+    text, prompt_tokens, _ = seeing.reference.generate(seeing.reference.inputs(dialogue, size=size))
     assert prompt_tokens < usual[1]
     of_the_request = seeing.answer(messages, extra_body={"mm_processor_kwargs": {"max_pixels": 5000}})
     part["max_pixels"] = 5000
