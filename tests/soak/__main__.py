@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.soak aborts [--engine scripted|default] [--count N]`, `python -m tests.soak overload`."""
+"""`python -m tests.soak aborts [--engine scripted|default] [--count N]`, `... overload`, `... pictures [--count N]`."""
 
 import argparse
 import asyncio
@@ -15,7 +15,9 @@ from scripts.launcher import FREE_PORTS, Stack
 from tests.soak.aborts import Aborter
 from tests.soak.gauges import AT_REST, memory, read_gauges, wait_at_rest
 from tests.soak.load import Outcome, closed_loop, percentile
+from tests.soak.pictures import ask
 from tests.support.scripted import scripted_stack
+from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 
 TOKENIZERS = Path(os.environ.get("TRITON_CHAT_TOKENIZERS", ".cache/tokenizers"))
 REST_S = 90.0  # within which everything must have stopped
@@ -30,10 +32,12 @@ LIMITS: Mapping[str, Mapping[str, int]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one of the two commands."""
+    """Run one of the commands."""
     options = _parser().parse_args(arguments)
     if options.command == "aborts":
         soak(options.engine, options.count, options.concurrency, options.seed)
+    elif options.command == "pictures":
+        pictures(options.family, options.count, options.concurrency)
     else:
         overload(options.seconds)
     return 0
@@ -53,11 +57,43 @@ def soak(engine: str, count: int, concurrency: int, seed: int) -> None:
             asyncio.run(aborter.run(step, concurrency))
             _memory_row(stack, done)
         took = time.monotonic() - begun
-        wait_at_rest(stack, REST_S)
-        _memory_row(stack, "at rest")
-        _say(f"\n{count} aborts in {took:.0f} s. Ends: {dict(aborter.counts.most_common())}")
-        gauges = read_gauges(stack)
-        _say("Gauges: " + ", ".join(f"{name} {gauges[name]:g}" for name in AT_REST))
+        _rest(stack)
+        _say(f"{count} aborts in {took:.0f} s. Ends: {dict(aborter.counts.most_common())}")
+
+
+def pictures(family: str, count: int, concurrency: int) -> None:
+    """Ask about different pictures and print the memory at intervals; raises TimeoutError if requests are left.
+
+    family: one of tests/support/tiny_vlms.py, on its own processor and in the real engine.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = make_tiny_vlm(family, Path(folder) / family)
+        # Small, so that the caches of pictures are full before the first row.
+        flags = ["--max-model-len", "1024", "--mm-processor-cache-gb", "0.01", "--log-dir", f"{folder}/logs"]
+        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        with Stack([str(checkpoint), *flags, *FREE_PORTS], environment=environment) as stack:
+
+            def load(first: int, number: int) -> None:
+                asyncio.run(ask(stack.url, stack.model_names[0], first, number, concurrency))
+
+            load(0, min(500, count))
+            _say(f"| pictures | {' | '.join(memory(stack))} |")
+            _say(f"|---{'|---:' * len(memory(stack))}|")
+            _memory_row(stack, 0)
+            begun, step = time.monotonic(), max(1, count // SAMPLES)
+            for done in range(step, count + 1, step):
+                load(500 + done, step)
+                _memory_row(stack, done)
+            took = time.monotonic() - begun
+            _rest(stack)
+            _say(f"{count} pictures in {took:.0f} s.")
+
+
+def _rest(stack: Stack) -> None:
+    wait_at_rest(stack, REST_S)
+    _memory_row(stack, "at rest")
+    gauges = read_gauges(stack)
+    _say("\nGauges: " + ", ".join(f"{name} {gauges[name]:g}" for name in AT_REST))
 
 
 def overload(seconds: float) -> None:
@@ -118,6 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     aborts.add_argument("--count", type=int, default=10_000)
     aborts.add_argument("--concurrency", type=int, default=64)
     aborts.add_argument("--seed", type=int, default=0)
+    seen = commands.add_parser("pictures", help="thousands of different pictures; memory and gauges afterwards")
+    seen.add_argument("--family", choices=TINY_VLMS, default="qwen2_5_vl")
+    seen.add_argument("--count", type=int, default=10_000)
+    seen.add_argument("--concurrency", type=int, default=16)
     load = commands.add_parser("overload", help="latency at 1 and 10 times what the engine can serve")
     load.add_argument("--seconds", type=float, default=30.0)
     return parser
