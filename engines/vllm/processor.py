@@ -38,9 +38,9 @@ NOUNS: Mapping[Modality, str] = {"image": "an image", "video": "a video"}
 # Of all processes together, in GiB.
 CACHE_GB = 1.0
 _GIB = 2**30
-# What vLLM makes of the processor's own errors begins with this, and has the pixels in its message.
 # Pixels. No processor makes a picture's side longer by itself.
 _LONGEST_SIDE = 4096
+# What vLLM makes of the processor's own errors begins with this, and has the pixels in its message.
 _PROCESSOR_FAILED = "Failed to apply"
 
 
