@@ -90,8 +90,8 @@ def config(size: str) -> Qwen2_5_VLConfig:
             "rope_theta": 1e6,
             "mrope_section": [hidden // heads // 8, *[hidden // heads * 3 // 16] * 2],
         },
-        "bos_token_id": 151_643,
-        "eos_token_id": 151_645,
+        "bos_token_id": 151_643,  # nosec B105 # an id, no secret
+        "eos_token_id": 151_645,  # nosec B105 # an id, no secret
         "tie_word_embeddings": True,
     }
     vision = {
