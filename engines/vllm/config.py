@@ -134,4 +134,11 @@ def _keep_images_whole(config: VllmConfig) -> None:
     if scheduler.scheduler_cls is None:
         scheduler.scheduler_cls = ASYNC_SCHEDULER if scheduler.async_scheduling else SCHEDULER
     if config.parallel_config.worker_cls == CPU_WORKER:
+        # Gemma 4's larger sizes: in both directions in layers with a sliding window, and not in the others. The worker
+        # treats all layers alike.
+        if getattr(config.model_config.hf_text_config, "use_bidirectional_attention", None) == "vision":
+            raise ValueError(
+                "this model's images attend in both directions in some of its layers, which is computed on GPUs only: "
+                "serve it there, or without images (--vision none --language-model-only)"
+            )
         config.parallel_config.worker_cls = IMAGE_CPU_WORKER

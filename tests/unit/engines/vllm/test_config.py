@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from vllm.utils.import_utils import resolve_obj_by_qualname
@@ -117,6 +119,29 @@ def test_the_first_request_does_not_choose_the_backend_of_guides(
 )
 def test_vllm_finds_its_classes_by_name(name: str, base: type) -> None:
     assert issubclass(resolve_obj_by_qualname(name), base)
+
+
+@pytest.mark.parametrize("worker", [config.CPU_WORKER, "a GPU's"])
+def test_images_of_some_layers_only_need_a_gpu(worker: str) -> None:
+    """Gemma 4's larger sizes on CPUs would be computed wrong; on GPUs vLLM does it."""
+    given: Any = SimpleNamespace(
+        scheduler_config=SimpleNamespace(
+            long_prefill_token_threshold=0, scheduler_cls=None, async_scheduling=False, disable_chunked_mm_input=False
+        ),
+        model_config=SimpleNamespace(
+            hf_config=SimpleNamespace(), hf_text_config=SimpleNamespace(use_bidirectional_attention="vision")
+        ),
+        parallel_config=SimpleNamespace(worker_cls=worker),
+    )
+    if worker == config.CPU_WORKER:
+        with pytest.raises(ValueError, match="on GPUs only"):
+            config._keep_images_whole(given)
+        given.model_config.hf_text_config.use_bidirectional_attention = False
+        config._keep_images_whole(given)
+        assert given.parallel_config.worker_cls == config.IMAGE_CPU_WORKER
+    else:
+        config._keep_images_whole(given)
+        assert given.parallel_config.worker_cls == worker
 
 
 @pytest.mark.parametrize(
