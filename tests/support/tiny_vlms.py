@@ -609,7 +609,8 @@ TINY_VLMS: dict[str, TinyVlm] = {
         video=True,
         named=_GEMMA4_TOKENS,
         sharpen=3.0,
-        seed=11,
+        # None of its answers writes the token of an image, whose embedding transformers replaces in answers too.
+        seed=12,
     ),
     "glm4v": TinyVlm(
         "Glm4vForConditionalGeneration",
