@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images and videos of any family whose processor vLLM has: features for the engine, made by the model's processor.
 
-The chat template places them, in its own form (common.chat.content_form). Their tokens, and everything else that is
-particular to a family, is the processor's.
+Their tokens, and everything else that is particular to a family, is the processor's.
 """
 
 import hashlib
@@ -17,27 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.chat.content_form import KINDS, fill_marks, marked_text
+from common.chat.content_form import KINDS, fill_marks
 from common.chat.messages import join_texts
 from common.chat.parts import Content, Kind, MediaPart, MediaRequest, Placed
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
 from engines.vllm.processor import Filled, MediaProcessor, Medium
 from preprocessing.images.decode import decode_image, media_error
-from preprocessing.images.family import Encode, ImageFamily, MediaOptions, MediaPrompt, check_tokens
+from preprocessing.images.family import Encode, MediaOptions, MediaPrompt, check_tokens
+from preprocessing.images.marked import MarkedImages, shrink_to_low_detail
 from preprocessing.images.sampling import VideoSource, evenly_spaced
 from python_backend.config import ModelParameters
 
-# The size in which OpenAI's models see a picture of low detail, in pixels.
-_LOW_DETAIL = (512, 512)
 # The limit that Qwen-VL's processors have themselves.
 _MAX_ASPECT_RATIO = 200
 
 
-class ProcessorImages(ImageFamily):
+class ProcessorImages(MarkedImages):
     """Any family: its own processor makes the features and tokens of each picture."""
-
-    tensor = "multimodal"
 
     def __init__(self, processor: MediaProcessor, tokenizer: ChatTokenizer, options: MediaOptions) -> None:
         """Create the family. processor: that of the checkpoint, in this process."""
@@ -62,9 +58,6 @@ class ProcessorImages(ImageFamily):
     def load(cls, tokenizer: ChatTokenizer, options: MediaOptions, parameters: ModelParameters) -> "ProcessorImages":
         """Load the checkpoint's processor; raises ValueError for a wrong option."""
         return cls(MediaProcessor.load(parameters), tokenizer, options)
-
-    def place(self, content: Content, where: str) -> Placed:
-        return Placed(marked_text(content), tuple(part for part in content if isinstance(part, MediaPart)))
 
     def place_spelled(self, content: Content, where: str) -> Placed:
         text = join_texts(content)
@@ -126,7 +119,7 @@ class ProcessorImages(ImageFamily):
         image = decode_image(data, self.options.limits)
         _check_shape(image, "an image")
         if low:
-            image.thumbnail(_LOW_DETAIL, Image.Resampling.BICUBIC)
+            shrink_to_low_detail(image)
         return image
 
     def _load_video(self, data: bytes, asked: Mapping[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:

@@ -7,25 +7,22 @@ The chat template places them, and must take parts: its text of one image is wha
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
-from common.chat.content_form import MARKS, fill_marks, marked_text
+from common.chat.content_form import MARKS, fill_marks
 from common.chat.messages import join_texts
 from common.chat.parts import Content, MediaPart, MediaRequest, Placed
 from common.errors import RequestError
 from common.raw_pictures import Pixels, pack
 from common.tokenizer import ChatTokenizer
 from preprocessing.images.decode import decode_image, media_error
-from preprocessing.images.family import Encode, ImageFamily, MediaOptions, MediaPrompt, check_tokens
+from preprocessing.images.family import Encode, MediaOptions, MediaPrompt, check_tokens
+from preprocessing.images.marked import MarkedImages, shrink_to_low_detail
 
-_LOW_DETAIL = (512, 512)
 _QUESTION = "question_text"
 
 
-class RawImages(ImageFamily):
+class RawImages(MarkedImages):
     """Images as they are. Their tokens are the engine's, so that only it knows the length of the prompt."""
-
-    tensor = "multimodal"
 
     def __init__(self, tokenizer: ChatTokenizer, options: MediaOptions) -> None:
         """Find the text of an image; raises ValueError if the chat template has none."""
@@ -33,9 +30,6 @@ class RawImages(ImageFamily):
         self._written = _text_of_an_image(tokenizer)
         added = (token.content for token in tokenizer.backend.get_added_tokens_decoder().values())
         self.tokens = self.spelled = tuple(token for token in added if token in self._written)
-
-    def place(self, content: Content, where: str) -> Placed:
-        return Placed(marked_text(content), tuple(part for part in content if isinstance(part, MediaPart)))
 
     def place_spelled(self, content: Content, where: str) -> Placed:
         text = join_texts(content)
@@ -71,7 +65,7 @@ class RawImages(ImageFamily):
     def _pixels(self, data: bytes, part: MediaPart) -> Pixels:
         image = decode_image(data, self.options.limits)
         if part.detail == "low":
-            image.thumbnail(_LOW_DETAIL, Image.Resampling.BICUBIC)
+            shrink_to_low_detail(image)
         return np.asarray(image)
 
 
