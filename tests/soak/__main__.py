@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,17 +47,11 @@ def soak(engine: str, count: int, concurrency: int, seed: int) -> None:
     """Abort requests and print the memory at intervals; raises TimeoutError if requests are left at the end."""
     with _stack(engine) as stack:
         aborter = Aborter(stack.url, stack.model_names[0], 400, seed)
-        asyncio.run(aborter.run(min(500, count // 4), concurrency))
-        wait_at_rest(stack, REST_S)
-        _say(f"| aborted | {' | '.join(memory(stack))} |")
-        _say(f"|---{'|---:' * len(memory(stack))}|")
-        _memory_row(stack, 0)
-        begun, step = time.monotonic(), max(1, count // SAMPLES)
-        for done in range(step, count + 1, step):
-            asyncio.run(aborter.run(step, concurrency))
-            _memory_row(stack, done)
-        took = time.monotonic() - begun
-        _rest(stack)
+
+        def load(done: int, number: int) -> None:
+            asyncio.run(aborter.run(number, concurrency))
+
+        took = _sampled(stack, "aborted", count, min(500, count // 4), load)
         _say(f"{count} aborts in {took:.0f} s. Ends: {dict(aborter.counts.most_common())}")
 
 
@@ -76,24 +70,30 @@ def pictures(family: str, count: int, concurrency: int) -> None:
             def load(first: int, number: int) -> None:
                 asyncio.run(ask(stack.url, stack.model_names[0], first, number, concurrency))
 
-            load(0, min(500, count))
-            _say(f"| pictures | {' | '.join(memory(stack))} |")
-            _say(f"|---{'|---:' * len(memory(stack))}|")
-            _memory_row(stack, 0)
-            begun, step = time.monotonic(), max(1, count // SAMPLES)
-            for done in range(step, count + 1, step):
-                load(500 + done, step)
-                _memory_row(stack, done)
-            took = time.monotonic() - begun
-            _rest(stack)
+            took = _sampled(stack, "pictures", count, min(500, count), load)
             _say(f"{count} pictures in {took:.0f} s.")
 
 
-def _rest(stack: Stack) -> None:
+def _sampled(stack: Stack, what: str, count: int, warmup: int, load: Callable[[int, int], None]) -> float:
+    """Print the memory after a warm-up, at intervals of `count` requests, and at rest; returns the seconds they took.
+
+    load: sends a number of requests after as many before. Raises TimeoutError if requests are left at the end.
+    """
+    load(0, warmup)
+    wait_at_rest(stack, REST_S)
+    _say(f"| {what} | {' | '.join(memory(stack))} |")
+    _say(f"|---{'|---:' * len(memory(stack))}|")
+    _memory_row(stack, 0)
+    begun, step = time.monotonic(), max(1, count // SAMPLES)
+    for done in range(0, count - step + 1, step):
+        load(warmup + done, step)
+        _memory_row(stack, done + step)
+    took = time.monotonic() - begun
     wait_at_rest(stack, REST_S)
     _memory_row(stack, "at rest")
     gauges = read_gauges(stack)
     _say("\nGauges: " + ", ".join(f"{name} {gauges[name]:g}" for name in AT_REST))
+    return took
 
 
 def overload(seconds: float) -> None:
