@@ -7,7 +7,6 @@
 It has the original layout, which `vllm serve` and `triton-chat split` read.
 """
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer
 
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
+from scripts.bench.random_checkpoint import run
 from scripts.split.internvit import IMAGE_TOKENS, expected_shapes
 from scripts.split.plan import OutputTensor, Shape
 from scripts.split.verify import causal_lm_shapes
@@ -161,9 +161,4 @@ def _write_tokenizer(source: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--size", choices=SIZES, default="1B")
-    given = parser.parse_args()
-    write(given.folder, given.tokenizer, given.size)
+    run(__doc__, write, SIZES, "1B")

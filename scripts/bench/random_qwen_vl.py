@@ -5,7 +5,6 @@ python -m scripts.bench.random_qwen_vl FOLDER --tokenizer DIR --size 3B
 triton-chat bench --model FOLDER --workload image --temperature 1
 """
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from scripts.bench.random_checkpoint import run
 
 # name -> (hidden size, width of the MLP, layers, heads, heads of keys and values), as published, and one for CPUs.
 SIZES = {"tiny": (256, 512, 4, 4, 2), "3B": (2048, 11008, 36, 16, 2), "7B": (3584, 18944, 28, 28, 4)}
@@ -108,9 +109,4 @@ def config(size: str) -> Qwen2_5_VLConfig:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--size", choices=SIZES, default="3B")
-    given = parser.parse_args()
-    write(given.folder, given.tokenizer, given.size)
+    run(__doc__, write, SIZES, "3B")
