@@ -13,6 +13,9 @@ from common.checks import PositionError, expect, expect_one_of, shorten
 
 Schema = dict[str, Any]
 
+# A keyword of our own, which tells two parts apart that xgrammar would take for the same.
+MARK = "x-part"
+
 JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 # Enforced keywords -> the type of the values that they apply to; None for all.
