@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PretrainedConfig, PreTrainedModel
 
 from tests.support.checkpoints import SHAPE
-from tests.support.vlm_checkpoints import make_tokenizer, rename_tensors
+from tests.support.vlm_checkpoints import make_tokenizer, rename_tensors, transpose_tensors
 
 TokenIds = Callable[[str], int]
 CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
@@ -32,7 +32,9 @@ class TinyVlm:
     model: name of transformers' class. config: its configuration, from the ids of tokens and keywords of the language
     part. tokens: special tokens. named: those that are attributes of the tokenizer. files: of the processor. sharpen: make
     attention pick single tokens, where answers of random weights do not depend on pictures otherwise. published: a part
-    of tensors' names as transformers writes it, and as published checkpoints have it. seed: of weights that answer
+    of tensors' names as transformers writes it, and as published checkpoints have it. transposed: a part of the names of
+    tensors that transformers writes the other way round than published checkpoints have them. text: what published checkpoints
+    have in the configuration of the language part and transformers does not write. seed: of weights that answer
     different pictures differently, and never by a hair. bfloat16: vLLM's linear attention on CPUs takes nothing else.
     unanswered: dialogues of vlm_dialogues.py that transformers' model cannot have.
     """
@@ -49,6 +51,8 @@ class TinyVlm:
     bfloat16: bool = False
     unanswered: tuple[str, ...] = ()
     published: tuple[str, str] = ("", "")
+    transposed: str = ""
+    text: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parts_template(turn: str, close: str, prompt: str, image: str, video: str = "", first: bool = False) -> str:
@@ -99,6 +103,12 @@ def make_tiny_vlm(family: str, folder: Path) -> Path:
         _sharpen(model, tiny.sharpen)
     model.generation_config.eos_token_id = [text["eos_token_id"]]
     model.save_pretrained(folder)
+    if tiny.text:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["text_config"] |= tiny.text
+        _write(folder / "config.json", config)
+    if tiny.transposed:
+        transpose_tensors(folder, tiny.transposed)
     rename_tensors(folder, lambda name: name.replace(*tiny.published) if all(tiny.published) else name)
     return folder
 
@@ -176,6 +186,16 @@ def _qwen3_vl(ids: TokenIds, text: dict[str, Any]) -> PretrainedConfig:
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [12, 10, 10], "mrope_interleaved": True}
     return transformers.Qwen3VLConfig(
         text_config=text | {"rope_parameters": rope},
+        vision_config=_QWEN3_VISION | {"deepstack_visual_indexes": [0]},
+        **_qwen_ids(ids),
+    )
+
+
+def _qwen3_vl_moe(ids: TokenIds, text: dict[str, Any]) -> PretrainedConfig:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 96, "decoder_sparse_step": 1}
+    dense = _qwen3_vl(ids, text)
+    return transformers.Qwen3VLMoeConfig(
+        text_config=dense.text_config.to_dict() | experts | {"model_type": "qwen3_vl_moe_text"},
         vision_config=_QWEN3_VISION | {"deepstack_visual_indexes": [0]},
         **_qwen_ids(ids),
     )
@@ -500,6 +520,18 @@ TINY_VLMS: dict[str, TinyVlm] = {
         _QWEN_TEMPLATE,
         video=True,
         seed=8,
+    ),
+    "qwen3_vl_moe": TinyVlm(
+        "Qwen3VLMoeForConditionalGeneration",
+        _qwen3_vl_moe,
+        _QWEN_TOKENS,
+        _qwen_files("Qwen3VLProcessor", 16, "Qwen3VLVideoProcessor", HALF),
+        _QWEN_TEMPLATE,
+        video=True,
+        seed=8,
+        transposed=".mlp.experts.",
+        # transformers' model does this always, and does not ask.
+        text={"norm_topk_prob": True},
     ),
     "qwen3_5": TinyVlm(
         "Qwen3_5ForConditionalGeneration",

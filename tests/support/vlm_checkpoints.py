@@ -182,6 +182,13 @@ def rename_tensors(folder: Path, rename: Callable[[str], str]) -> None:
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
 
 
+def transpose_tensors(folder: Path, part: str) -> None:
+    """Swap the last two dimensions of the tensors with `part` in their names."""
+    tensors = load_file(folder / _WEIGHTS)
+    swapped = {name: tensor.transpose(-1, -2).contiguous() for name, tensor in tensors.items() if part in name}
+    save_file(tensors | swapped, folder / _WEIGHTS, metadata={"format": "pt"})
+
+
 def write_shards(folder: Path, shards: int) -> None:
     """Split a checkpoint's weight file into shards with an index."""
     tensors = load_file(folder / _WEIGHTS)
