@@ -4,9 +4,10 @@
 `docs/adding-a-field.md` lists the other places of a sampling parameter.
 """
 
+import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -97,15 +98,27 @@ SAMPLING: Mapping[str, SamplingParameter] = {
 }
 
 
+def read_token_ids(value: Any) -> tuple[int, ...]:
+    """Read a JSON array of token ids; raises ValueError if it is none."""
+    ids = json.loads(value)
+    if not isinstance(ids, list) or not all(type(one) is int and 0 <= one <= INT32_MAX for one in ids):
+        raise ValueError
+    return tuple(ids)
+
+
+# Kind of a request parameter -> what its values are called in errors.
+_NOUNS: Mapping[Callable[[Any], Any], str] = {read_token_ids: "a JSON array of token ids", str: "a text"}
+
+
 @dataclass(frozen=True, slots=True)
 class EngineParameter:
     """A request parameter that only Python engines read.
 
-    field: of `Generation`. asked_by: the OpenAI field, if any. limits: of a number.
+    field: of `Generation`. kind: reads its value. asked_by: the OpenAI field, if any. limits: of a number.
     """
 
     field: str
-    kind: type[int] | type[float] | type[str]
+    kind: Callable[[Any], Any]
     asked_by: str | None
     limits: Limits | None = None
 
@@ -114,8 +127,9 @@ class EngineParameter:
         try:
             read = self.kind(value)
         # An infinite number is no integer.
-        except (TypeError, ValueError, OverflowError):
-            raise RequestError(f"parameter '{name}' must be a number", param=name) from None
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            noun = _NOUNS.get(self.kind, "a number")
+            raise RequestError(f"parameter '{name}' must be {noun}", param=name) from None
         if self.limits is not None and isinstance(read, int | float):
             self.limits.check(read, name)
         return read
@@ -134,6 +148,8 @@ ENGINE_PARAMETERS: Mapping[str, EngineParameter] = {
     "request_priority": EngineParameter("priority", int, "priority", PRIORITY),
     "prompt_logprobs": EngineParameter("prompt_logprobs", int, "echo", Limits(0, INT32_MAX)),
     "top_logprobs": EngineParameter("top_logprobs", int, "top_logprobs", Limits(0, INT32_MAX)),
+    "allowed_token_ids": EngineParameter("allowed_token_ids", read_token_ids, "allowed_token_ids"),
+    "cache_salt": EngineParameter("cache_salt", str, "cache_salt"),
     "traceparent": EngineParameter("traceparent", str, None),
 }
 

@@ -38,6 +38,8 @@ class Generation(SamplingFields):
     multimodal: UINT8 [bytes], what the checkpoint's own processor made of the prompt's pictures and videos; or the
     pictures themselves (common.raw_pictures), for an engine with that processor.
     prompt_extra_ids: one per prompt id, 0 for text; at an image's position a hash of the image.
+    allowed_token_ids: the only ids that the answer may have; empty for all.
+    cache_salt: the prefix cache is shared only by prompts with the same one.
     traceparent: the trace that the generation is part of, as W3C writes it.
     request_id: Triton's, for logs; several generations may share it.
     guide_type: json, json_schema, regex, ebnf_grammar or structural_tag, with its `guide`.
@@ -53,6 +55,8 @@ class Generation(SamplingFields):
     top_logprobs: int = 0
     prompt_logprobs: int | None = None
     priority: int = 0
+    allowed_token_ids: tuple[int, ...] = ()
+    cache_salt: str | None = None
     prompt_table: torch.Tensor | None = None
     images: torch.Tensor | None = None
     multimodal: torch.Tensor | None = None

@@ -11,6 +11,7 @@ from engines.engine import Generation
 
 # Fields that an engine may name when it refuses a request; these are OpenAI's names.
 _FIELDS = frozenset(SAMPLING) | {"max_tokens", "stop_token_ids", "bad_words", "logit_bias", "logprobs", "priority"}
+_FIELDS |= {"allowed_token_ids", "cache_salt"}
 # Further names in the engines' own messages -> the field.
 _OTHER_NAMES = {"prompt_logprobs": "logprobs"}
 

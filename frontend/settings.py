@@ -111,6 +111,9 @@ class Settings:
     api_key_rate: int | None = _setting(None, _whole(1, 10**9), "requests per minute that each key may start")
     api_key_burst: int | None = _setting(None, _whole(1, 10**9), "requests that a key may start at once after a pause")
     api_key_concurrent: int | None = _setting(None, _whole(1, 10**9), "concurrent requests of each key, per process")
+    cache_salt_by_key: bool = _setting(
+        False, _switch, "never share the prefix cache between API keys, so that none can tell what others have asked"
+    )
     cors_allow_origins: tuple[str, ...] = _setting((), _names, "origins that browsers may call from; * allows any")
     tls_certificate: str | None = _setting(None, _text, "PEM file of the certificate chain; turns TLS on")
     tls_key: str | None = _setting(None, _text, "PEM file of the certificate's key")

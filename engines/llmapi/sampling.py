@@ -73,6 +73,9 @@ def _refuse(generation: Generation, penalising: bool) -> None:
         raise RequestError("this engine gives no log-probabilities of the prompt", param="prompt_logprobs")
     if generation.priority:
         raise RequestError("this engine serves in order of arrival: priority is not supported", param="priority")
+    for name in ("allowed_token_ids", "cache_salt"):
+        if getattr(generation, name):
+            raise RequestError(f"this engine does not support {name}", param=name)
     if generation.prompt_table is not None:
         raise RequestError("this engine takes no prompt embeddings: serve this model with another engine")
     if any(len(words) > 1 for words in generation.bad_words):

@@ -38,6 +38,12 @@ class Prompts:
         It has the form that vLLM's renderer makes: vLLM renders a raw prompt on another thread, which costs more than
         the rendering itself.
         """
+        prompt = await self._prompt(generation)
+        if generation.cache_salt:
+            prompt["cache_salt"] = generation.cache_salt
+        return prompt
+
+    async def _prompt(self, generation: Generation) -> Any:
         if generation.priority and not self._takes_priority:
             raise RequestError("this engine serves in order of arrival: priority is not supported", param="priority")
         if generation.images is not None and self._images is None:

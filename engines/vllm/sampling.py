@@ -38,6 +38,7 @@ def sampling_params(generation: Generation, defaults: Mapping[str, Any]) -> Samp
             ignore_eos=True,
             stop_token_ids=_stop_ids(generation),
             logit_bias=_logit_bias(generation),
+            allowed_token_ids=list(generation.allowed_token_ids) or None,
             logprobs=generation.top_logprobs if generation.return_log_probs else None,
             prompt_logprobs=generation.prompt_logprobs,
             structured_outputs=_guide(generation),

@@ -42,7 +42,7 @@ async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
         messages=prompt_json(body, messages, thinking, raw),
         max_tokens=body.length,
         return_log_probs=True if body.logprobs else None,
-        parameters=engine_parameters(body)
+        parameters=engine_parameters(body, salt_by_key=service.settings.cache_salt_by_key)
         | _options(body, thinking, raw, service.settings.inline_reasoning).to_parameters(),
         # Where there is no reasoning, engines would look for its beginning in vain.
         **sampling_inputs(body) | {"thinking_token_budget": None if thinking is False else body.reasoning_budget},

@@ -34,7 +34,7 @@ async def plan_completion(service: Service, raw: dict[str, Any]) -> "CompletionP
         # Engines generate at least one token; `adapt` drops it if none was requested.
         "max_tokens": max(1, body.length),
         "return_log_probs": True if body.logprobs is not None else None,
-        "parameters": _parameters(body),
+        "parameters": _parameters(body, service.settings.cache_salt_by_key),
     }
     requests = [_request(prompt, fields) for prompt in body.prompt]
     echoes = await asyncio.gather(*(_echo(service, body, prompt) for prompt in body.prompt))
@@ -53,7 +53,7 @@ async def _echo(service: Service, body: CompletionBody, prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else await service.detokenize(prompt)
 
 
-def _parameters(body: CompletionBody) -> dict[str, Parameter]:
+def _parameters(body: CompletionBody, salt_by_key: bool) -> dict[str, Parameter]:
     options = AnswerOptions(
         stop=tuple(body.stop or ()),
         stop_token_ids=tuple(body.stop_token_ids or ()),
@@ -65,7 +65,7 @@ def _parameters(body: CompletionBody) -> dict[str, Parameter]:
         top_logprobs=body.logprobs or 0,
         continuous_usage=body.continuous_usage,
     )
-    parameters = engine_parameters(body) | options.to_parameters()
+    parameters = engine_parameters(body, salt_by_key=salt_by_key) | options.to_parameters()
     if body.echo and body.logprobs is not None:
         parameters["prompt_logprobs"] = body.logprobs
     return parameters

@@ -14,6 +14,7 @@ from frontend.protocol.refused import REFUSED_IN_RESPONSES, refuse
 # Fields of a chat that are taken unchanged.
 SAME = (
     *("model", "stream", "temperature", "top_p", "top_k", "min_p", "seed", "logit_bias", "priority"),
+    *("allowed_token_ids", "cache_salt"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty"),
     *("min_tokens", "ignore_eos", "stop", "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens"),
     *("bad_words", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),

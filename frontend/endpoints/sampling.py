@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sampling fields of chats and plain completions, as ensemble inputs and request parameters."""
 
+import hashlib
+import json
 from typing import Any
 
 from common.sampling import SAMPLING
 from frontend.protocol.common import GenerationBody
+from frontend.telemetry.request_record import current
 from frontend.triton.tensors import Parameter
 
 # Below these both fields request the most likely token. Sent as they are, they would become 0 in FP32, or a divisor
@@ -31,7 +34,8 @@ def sampling_inputs(body: GenerationBody) -> dict[str, Any]:
         "top_k": top_k,
         "min_p": body.min_p or None,
         "thinking_token_budget": None if body.thinking_token_budget == -1 else body.thinking_token_budget,
-        "seed": None if body.seed is None else body.seed % 2**64,
+        # As in vLLM and SGLang, -1 is none.
+        "seed": None if body.seed in (None, -1) else body.seed % 2**64,
         "end_id": -1 if body.ignore_eos else None,
         "bad_words": tuple(body.bad_words or ()),
         "stop_token_ids": tuple(body.stop_token_ids or ()),
@@ -42,6 +46,24 @@ def sampling_inputs(body: GenerationBody) -> dict[str, Any]:
     }
 
 
-def engine_parameters(body: GenerationBody) -> dict[str, Parameter]:
-    """Return the request parameters of fields that no tensor of the engine carries."""
-    return {"request_priority": body.priority} if body.priority else {}
+def engine_parameters(body: GenerationBody, *, salt_by_key: bool) -> dict[str, Parameter]:
+    """Return the request parameters of fields that no tensor of the engine carries.
+
+    salt_by_key: `Settings.cache_salt_by_key`.
+    """
+    parameters: dict[str, Parameter] = {}
+    if body.priority:
+        parameters["request_priority"] = body.priority
+    if body.allowed_token_ids:
+        parameters["allowed_token_ids"] = json.dumps(body.allowed_token_ids)
+    if salt := _cache_salt(body.cache_salt, salt_by_key):
+        parameters["cache_salt"] = salt
+    return parameters
+
+
+def _cache_salt(given: str | None, salt_by_key: bool) -> str | None:
+    """Return the salt of the prefix cache. Those of different API keys differ, whatever their requests say."""
+    key = current().key
+    if not salt_by_key or key is None:
+        return given
+    return hashlib.blake2b(json.dumps([key, given]).encode(), digest_size=16).hexdigest()

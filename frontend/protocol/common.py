@@ -12,6 +12,7 @@ from common.sampling import INT32_MAX, PRIORITY, SAMPLING, Limits
 
 MAX_CHOICES = 128
 MAX_STOPS = 16
+MAX_ALLOWED = 65_536
 
 _CONSTRAINTS = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
@@ -113,6 +114,8 @@ class GenerationBody(Body):
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     priority: Annotated[int, _within(PRIORITY)] | None = None
+    allowed_token_ids: Annotated[list[TokenId], Field(max_length=MAX_ALLOWED)] | None = None
+    cache_salt: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None

@@ -12,7 +12,6 @@ from common.errors import RequestError
 # Field -> the values, besides null, that have no effect.
 _COMMON: dict[str, tuple[Any, ...]] = {
     "add_special_tokens": (),
-    "allowed_token_ids": ([],),
     "beam_width": (1,),
     "chat_template": (),
     "early_stopping": (False,),
@@ -20,15 +19,18 @@ _COMMON: dict[str, tuple[Any, ...]] = {
     "kv_transfer_params": ({},),
     "length_penalty": (1, 1.0),
     "logits_processors": ([],),
+    "logprob_token_ids": ([],),
     "min_length": (0,),
     "prompt_embeds": (),
     "prompt_logprobs": (),
     "return_token_ids": (False,),
     "return_tokens_as_token_ids": (False,),
     "truncate_prompt_tokens": (),
+    "truncation_side": ("left", "right"),  # of a truncation that is refused
     "typical_p": (1, 1.0),
     "use_beam_search": (False,),
     "vllm_xargs": ({},),
+    "watermarking": (False, {}),
 }
 
 REFUSED_IN_CHAT: dict[str, tuple[Any, ...]] = _COMMON | {
@@ -59,6 +61,7 @@ REFUSED_IN_RESPONSES: dict[str, tuple[Any, ...]] = REFUSED_IN_CHAT | {
     "logprobs": (False,),
     "max_completion_tokens": (),
     "max_tokens": (),
+    "max_tool_calls": (),
     "messages": (),
     "n": (1,),
     "previous_response_id": ("",),

@@ -65,6 +65,29 @@ def test_length_ends_an_answer(client, stream):
         assert answer.usage.completion_tokens == 7
 
 
+@pytest.mark.python_engine("the C++ backend takes no such list")
+def test_allowed_tokens(client):
+    one, two = (
+        client.post("/../tokenize", body={"prompt": text}, cast_to=dict[str, list[int]])["tokens"][0]
+        for text in (" yes", " no")
+    )
+    answer = client.chat.completions.create(
+        model="", messages=FRANCE, max_tokens=6, extra_body={"allowed_token_ids": [one, two], "ignore_eos": True}
+    )
+    assert set(answer.choices[0].message.content.split()) <= {"yes", "no"}
+
+
+@pytest.mark.python_engine("the C++ backend has no salt")
+def test_prompts_with_different_salts_share_no_cache(client):
+    def cached(**fields) -> int:
+        prompt = "A prompt of its own, long enough for several blocks of the cache. " * 8
+        answer = client.completions.create(model="", prompt=prompt, max_tokens=1, extra_body=fields)
+        return answer.usage.prompt_tokens_details.cached_tokens
+
+    assert [cached(cache_salt="a"), cached(cache_salt="b"), cached()] == [0, 0, 0]
+    assert min(cached(cache_salt="a"), cached(cache_salt="b"), cached()) > 0
+
+
 @pytest.mark.python_engine("the guide alone makes the model say this")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_stop_string_across_tokens(client, stream):

@@ -134,6 +134,8 @@ async def test_sequences_and_beams(double_qwen3: ScriptedStack) -> None:
         ({"top_logprobs": 2, "logprobs": True}, "top_logprobs"),
         ({"min_p": 0.1}, "min_p"),
         ({"priority": 1}, "priority"),
+        ({"allowed_token_ids": [1]}, "allowed_token_ids"),
+        ({"cache_salt": "x"}, "cache_salt"),
         ({"response_format": {"type": "json_object"}}, None),
         ({"guided_regex": "[a-z]+"}, None),
     ],

@@ -62,6 +62,17 @@ def check_engines(parameters: dict[str, Any], param: str, **inputs: Any) -> bool
     return True
 
 
+@pytest.mark.parametrize("value", ["", "x", "[1.5]", "[true]", "[-1]", "{}", "1", f"[{2**31}]", "[" * 100_000])
+def test_lists_of_token_ids_that_are_none(value: str) -> None:
+    with pytest.raises(RequestError, match="must be a JSON array of token ids") as raised:
+        generation({"allowed_token_ids": value})
+    assert raised.value.param == "allowed_token_ids"
+
+
+def test_lists_of_token_ids() -> None:
+    assert generation({"allowed_token_ids": "[5, 3]", "cache_salt": "x"}).allowed_token_ids == (5, 3)
+
+
 TENSORS = [
     (name, one.engine_input, one.datatype, value)
     for name, one in SAMPLING.items()

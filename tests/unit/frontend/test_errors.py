@@ -215,6 +215,8 @@ async def test_an_undeclared_input_refuses_its_parameter(missing: str, fields: d
     [
         (CHAT, {"min_p": 0.1}, "min_p"),
         (CHAT, {"priority": 1}, "priority"),
+        (CHAT, {"allowed_token_ids": [1]}, "allowed_token_ids"),
+        (COMPLETIONS, {"prompt": "x", "cache_salt": "x"}, "cache_salt"),
         (CHAT, {"logprobs": True, "top_logprobs": 1}, "top_logprobs"),
         (COMPLETIONS, {"prompt": "x", "echo": True, "logprobs": 0}, "echo"),
     ],

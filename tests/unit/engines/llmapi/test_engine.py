@@ -182,6 +182,8 @@ async def test_guides(qwen, script, guide_type, guide, field, value):
         ({"guide_type": "yaml"}, "unknown guided decoding type 'yaml'"),
         ({"prompt_logprobs": 1}, "no log-probabilities of the prompt"),
         ({"priority": 1}, "priority is not supported"),
+        ({"allowed_token_ids": (1,)}, "does not support allowed_token_ids"),
+        ({"cache_salt": "x"}, "does not support cache_salt"),
         ({"prompt_table": torch.zeros(1, 4)}, "no prompt embeddings"),
         ({"images": torch.zeros(1, 896, 896, 3, dtype=torch.uint8)}, "its model has no vision tower"),
         ({"bad_words": [[4, 5]]}, "bad words of one token only"),

@@ -33,6 +33,8 @@ async def test_unsupported_inputs_are_refused():
     )  # fmt: skip
     prompts = Prompts(SimpleNamespace(model_config=model, scheduler_config=SimpleNamespace(policy="fcfs")))
     assert await prompts.build(Generation([1], 1)) == {"type": "token", "prompt_token_ids": [1]}
+    salted = await prompts.build(Generation([1], 1, cache_salt="x"))
+    assert salted == {"type": "token", "prompt_token_ids": [1], "cache_salt": "x"}
     for fields, message in (
         ({"images": torch.zeros(1, 6, 6, 3, dtype=torch.uint8)}, "takes no images"),
         ({"prompt_table": torch.zeros(1, 8)}, "takes no prompt embeddings"),

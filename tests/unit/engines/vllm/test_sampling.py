@@ -20,6 +20,11 @@ def test_a_request_overrides_the_checkpoints_defaults() -> None:
     assert (params.temperature, params.top_k, params.seed, params.min_p) == (0.5, 3, 7, 0.0)
 
 
+def test_allowed_tokens() -> None:
+    assert sampling_params(Generation([1], 8, allowed_token_ids=(5, 3)), {}).allowed_token_ids == [5, 3]
+    assert sampling_params(Generation([1], 8), {}).allowed_token_ids is None
+
+
 def test_a_budget_of_reasoning() -> None:
     assert sampling_params(Generation([1], 8, thinking_token_budget=0), {}).thinking_token_budget == 0
     assert sampling_params(Generation([1], 8, thinking_token_budget=-1), {}).thinking_token_budget is None

@@ -5,6 +5,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from typing import Any
 
 import openai
 import pytest
@@ -252,7 +253,7 @@ async def test_every_parameter_reaches_triton(served: Serving) -> None:
         "top_k": 3,
         "min_p": 0.1,
         "stop": ["a", '"'],
-        "seed": -1,
+        "seed": -2,
         "logit_bias": {"7": 1.5, "3": -100},
         "presence_penalty": 0.5,
         "frequency_penalty": -1,
@@ -264,6 +265,8 @@ async def test_every_parameter_reaches_triton(served: Serving) -> None:
         "include_stop_str_in_output": True,
         "skip_special_tokens": False,
         "priority": 3,
+        "allowed_token_ids": [7, 3],
+        "cache_salt": "tenant",
         "user": "someone",
         "metadata": {"any": "thing"},
         "store": True,
@@ -278,7 +281,7 @@ async def test_every_parameter_reaches_triton(served: Serving) -> None:
         "temperature": [1.0],
         "top_p": [0.5],
         "top_k": [3],
-        "seed": [2**64 - 1],
+        "seed": [2**64 - 2],
         "logit_bias_ids": [3, 7],
         "logit_bias_values": [-100.0, 1.5],
         "presence_penalty": [0.5],
@@ -301,8 +304,30 @@ async def test_every_parameter_reaches_triton(served: Serving) -> None:
         "skip_special_tokens": False,
         "min_p": "0.1",
         "request_priority": 3,
+        "allowed_token_ids": "[7, 3]",
+        "cache_salt": "tenant",
         "error_output": True,
     }
+
+
+async def test_a_seed_of_minus_one_is_none(served: Serving) -> None:
+    await served.chat(seed=-1, n=2)
+    assert all("seed" not in call.inputs for call in served.triton.calls)
+
+
+async def test_keys_have_their_own_prefix_cache() -> None:
+    async def salts(**settings: Any) -> list[Any]:
+        found = []
+        async with serving(api_key=("key-a", "key-b"), **settings) as served:
+            for key, fields in (("key-a", {}), ("key-b", {}), ("key-a", {"cache_salt": "x"}), ("key-a", {})):
+                served.http.headers["Authorization"] = f"Bearer {key}"
+                assert (await served.chat(**fields)).status_code == 200
+                found.append(served.triton.calls[-1].parameters.get("cache_salt"))
+        return found
+
+    assert await salts() == [None, None, "x", None]
+    first, other, salted, again = await salts(cache_salt_by_key=True)
+    assert first == again and len({first, other, salted}) == 3 and None not in (first, other, salted)
 
 
 async def test_unset_sampling_is_left_to_the_checkpoint(served: Serving) -> None:

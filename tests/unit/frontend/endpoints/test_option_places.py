@@ -39,6 +39,8 @@ COMMON: dict[str, tuple[Any, set[str]]] = {
     "bad_words": (["x"], {"bad_words"}),
     "logit_bias": ({"5": 1}, {"logit_bias_ids", "logit_bias_values"}),
     "priority": (5, {"parameter request_priority"}),
+    "allowed_token_ids": ([5], {"parameter allowed_token_ids"}),
+    "cache_salt": ("x", {"parameter cache_salt"}),
     "stream": (True, {"stream"}),
     # These need nothing outside the frontend.
     "model": ("qwen", set()),
