@@ -80,7 +80,7 @@ def test_allowed_tokens(client):
 @pytest.mark.python_engine("the C++ backend has no salt")
 def test_prompts_with_different_salts_share_no_cache(client):
     def cached(**fields) -> int:
-        prompt = "A prompt of its own, long enough for several blocks of the cache. " * 8
+        prompt = "A prompt of its own, long enough for several blocks of the cache. " * 30
         answer = client.completions.create(model="", prompt=prompt, max_tokens=1, extra_body=fields)
         return answer.usage.prompt_tokens_details.cached_tokens
 
