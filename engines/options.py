@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from python_backend.config import ModelParameters
+from python_backend.config import ENVIRONMENT, ModelParameters
 
-OWN = ("engine", "model_path", "max_model_len", "max_requests", "engine_options")
+OWN = ("engine", "model_path", "max_model_len", "max_requests", "engine_options", ENVIRONMENT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,32 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+# The parameter with variables that a model's process sets before it imports anything: a JSON object of texts.
+ENVIRONMENT = "environment"
+_VARIABLE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Replace `${NAME}` and `${NAME:-default}`; an unset or empty NAME without a default becomes ""."""
-    return _VARIABLE.sub(lambda found: environment.get(found["name"]) or found["default"] or "", text)
+    """Replace `${NAME}` and `${NAME:-default}`; an unset or empty NAME without a default becomes "", and `$${` `${`."""
+    return _VARIABLE.sub(
+        lambda found: found["escaped"] or environment.get(found["name"]) or found["default"] or "", text
+    )
+
+
+def escape(text: str) -> str:
+    """Write a text such that `expand` returns it unchanged."""
+    return text.replace("${", "$${")
+
+
+def apply_environment(model_config: str) -> None:
+    """Set the variables of the config's parameter `environment`, before anything that reads them is imported.
+
+    model_config: `args["model_config"]`. Several models of one Triton server have their own GPUs and cores so.
+    """
+    parameter = json.loads(model_config).get("parameters", {}).get(ENVIRONMENT)
+    if parameter is not None:
+        os.environ.update(json.loads(expand(parameter["string_value"])))
 
 
 @dataclass(frozen=True, slots=True)

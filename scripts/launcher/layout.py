@@ -27,8 +27,13 @@ def lay_out(repository: Path, configs: Mapping[str, ModelConfig], folder: Path) 
         if model.name not in configs:
             (folder / model.name).symlink_to(model)
     for name, config in configs.items():
-        (folder / name).mkdir()
-        for version in (repository / name).resolve().iterdir():
-            if version.name.isdigit():
-                (folder / name / version.name).symlink_to(version)
-        (folder / name / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
+        write_model(repository / name, config, folder / name)
+
+
+def write_model(original: Path, config: ModelConfig, folder: Path) -> None:
+    """Make `folder` a model with this config and links to the version folders of the original."""
+    folder.mkdir()
+    for version in original.resolve().iterdir():
+        if version.name.isdigit():
+            (folder / version.name).symlink_to(version)
+    (folder / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")

@@ -6,9 +6,8 @@ import locale
 # Triton's stub process starts in the C locale, where open() reads ASCII; tokenizer files are UTF-8.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
-from postprocessing.postprocessor import Postprocessor  # noqa: E402
 from python_backend.api import InferenceRequest, InferenceResponse  # noqa: E402
-from python_backend.config import ModelParameters  # noqa: E402
+from python_backend.config import ModelParameters, apply_environment  # noqa: E402
 
 
 class TritonPythonModel:
@@ -16,6 +15,10 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer and the family's answer format; raises ValueError for a wrong path or option."""
+        apply_environment(args["model_config"])
+        # Only now, because libraries read the environment when they are imported.
+        from postprocessing.postprocessor import Postprocessor
+
         self._postprocessor = Postprocessor.load(ModelParameters.from_config(args["model_config"]))
 
     def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:

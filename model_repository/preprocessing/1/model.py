@@ -4,16 +4,12 @@
 import locale
 import os
 
-# Nothing here computes on a GPU, but a library could open a context there, hundreds of megabytes in each process. vLLM,
-# which runs some checkpoints' processors here, takes this value: it asks NVML for facts such as the default dtype.
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Triton's stub process starts in the C locale, where open() reads ASCII; tokenizer files are UTF-8.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
-from preprocessing.preprocessor import Preprocessor  # noqa: E402
 from python_backend import watchdog  # noqa: E402
 from python_backend.api import InferenceRequest, InferenceResponse  # noqa: E402
-from python_backend.config import ModelParameters  # noqa: E402
+from python_backend.config import ModelParameters, apply_environment  # noqa: E402
 
 
 class TritonPythonModel:
@@ -21,6 +17,14 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the checkpoint's tokenizer and styler; raises ValueError for a wrong path or option."""
+        apply_environment(args["model_config"])
+        # Nothing here computes on a GPU, but a library could open a context there, hundreds of megabytes in each
+        # process. vLLM, which runs some checkpoints' processors here, takes this value: it asks NVML for facts such as
+        # the default dtype.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        # Only now, because vLLM and PyTorch read the environment.
+        from preprocessing.preprocessor import Preprocessor
+
         watchdog.start()
         self._preprocessor = Preprocessor.load(ModelParameters.from_config(args["model_config"]))
 

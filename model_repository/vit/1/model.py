@@ -7,9 +7,7 @@ import locale
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
 from python_backend.api import InferenceRequest, InferenceResponse  # noqa: E402
-from python_backend.config import ModelParameters  # noqa: E402
-from vision.options import read_options  # noqa: E402
-from vision.service import VisionService  # noqa: E402
+from python_backend.config import ModelParameters, apply_environment  # noqa: E402
 
 
 class TritonPythonModel:
@@ -17,6 +15,11 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tower, if the checkpoint has one. Raises ValueError with the reason if it cannot run."""
+        apply_environment(args["model_config"])
+        # Only now, because they read the environment.
+        from vision.options import read_options
+        from vision.service import VisionService
+
         self._service = VisionService(read_options(ModelParameters.from_config(args["model_config"])))
 
     def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse] | None:

@@ -2,10 +2,11 @@
 """Config parameters of a Triton model."""
 
 import json
+import os
 
 import pytest
 
-from python_backend.config import ModelParameters, expand
+from python_backend.config import ModelParameters, apply_environment, escape, expand
 
 
 def parameters(**values: str) -> ModelParameters:
@@ -22,10 +23,25 @@ def parameters(**values: str) -> ModelParameters:
         ("${UNSET:-d}", "d"),
         ("${EMPTY:-d}", "d"),
         ("$SET", "$SET"),
+        ("$${SET}", "${SET}"),
     ],
 )
 def test_variables_expand(text: str, expanded: str) -> None:
     assert expand(text, {"SET": "x", "EMPTY": ""}) == expanded
+
+
+@pytest.mark.parametrize("text", ["${SET}", "$${SET}", "a ${SET:-d} $ ${", "{{ x }}"])
+def test_an_escaped_text_stays_as_it_is(text: str) -> None:
+    assert expand(escape(text), {"SET": "x"}) == text
+
+
+def test_a_model_s_process_sets_the_variables_of_its_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    apply_environment(json.dumps({"name": "vit", "parameters": {}}))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+    own = {"string_value": json.dumps({"CUDA_VISIBLE_DEVICES": "1"})}
+    apply_environment(json.dumps({"name": "qwen3.vit", "parameters": {"environment": own}}))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_a_wrong_parameter_is_named() -> None:

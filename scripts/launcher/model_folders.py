@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model repository of several models: folders that link to the committed code, with configs of their own."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from common.model_names import ENSEMBLE, PREPROCESSING, STEPS, step
+from common.served_model import EMBEDDING, PARAMETER, ServedModelInfo
+from python_backend.config import ENVIRONMENT, escape, expand
+from scripts.launcher.layout import read_config, write_model
+
+CONFIG = "config.pbtxt"
+# How Triton names the backend of a Python model.
+_PYTHON = "python"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """What the folders of one served model are made of.
+
+    repository: the folder with the committed models. variables: they expand the parameters of the configs.
+    environment: variables that the processes of each step set before they import anything, by role. info: for
+    frontends. configs: configs of steps that replace the committed ones, by role. config_name: a named config to
+    take where there is one. preprocessing_instances: None for those of the config.
+    """
+
+    name: str
+    repository: Path
+    variables: Mapping[str, str]
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    info: ServedModelInfo = field(default_factory=ServedModelInfo)
+    configs: Mapping[str, ModelConfig] = field(default_factory=dict)
+    config_name: str | None = None
+    preprocessing_instances: int | None = None
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of its steps; a model of embeddings is one Triton model without any."""
+        return () if self.info.kind == EMBEDDING else STEPS
+
+    def steps(self, generation: int) -> tuple[str, ...]:
+        """The names of its steps in Triton, in the order of a request."""
+        return tuple(step(self.name, role, generation) for role in self.roles)
+
+
+class ModelFolders:
+    """A folder that Triton reads as its model repository. Each change of a file or folder in it is a rename."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+
+    def write(self, plan: ModelPlan, generation: int = 1) -> None:
+        """Write the steps of a generation, then the model that clients call, so that it points at these steps.
+
+        Raises LaunchError if the committed repository lacks a config.
+        """
+        for role, name in zip(plan.roles, plan.steps(generation), strict=True):
+            self._place(plan, role, name, self._step_config(plan, role))
+        self._place(plan, EMBEDDING if not plan.roles else ENSEMBLE, plan.name, self._entry_config(plan, generation))
+
+    def remove_steps(self, plan: ModelPlan, generation: int) -> None:
+        """Remove the steps of a generation; fine if there are none."""
+        for name in plan.steps(generation):
+            self._remove(name)
+
+    def remove(self, plan: ModelPlan, generation: int) -> None:
+        """Remove the model that clients call and the steps of a generation."""
+        self._remove(plan.name)
+        self.remove_steps(plan, generation)
+
+    def _step_config(self, plan: ModelPlan, role: str) -> ModelConfig:
+        config = ModelConfig()
+        config.CopyFrom(plan.configs[role] if role in plan.configs else _committed(plan, role))
+        if role == PREPROCESSING and plan.preprocessing_instances is not None:
+            for group in config.instance_group:
+                group.count = plan.preprocessing_instances
+        return _filled(config, plan, role)
+
+    def _entry_config(self, plan: ModelPlan, generation: int) -> ModelConfig:
+        """The config of the Triton model that clients call."""
+        if plan.roles:
+            config = _committed(plan, ENSEMBLE)
+            for one in config.ensemble_scheduling.step:
+                one.model_name = step(plan.name, one.model_name, generation)
+        else:
+            config = _filled(_committed(plan, EMBEDDING), plan, EMBEDDING)
+        config.parameters[PARAMETER].string_value = plan.info.to_json()
+        return config
+
+    def _place(self, plan: ModelPlan, role: str, name: str, config: ModelConfig) -> None:
+        """Make the folder of a Triton model, or replace the config in the one that is there."""
+        config.name = name
+        target = self.folder / name
+        with self._aside() as aside:
+            write_model(plan.repository / role, config, aside / name)
+            if target.is_dir():
+                os.replace(aside / name / CONFIG, target / CONFIG)
+            else:
+                os.rename(aside / name, target)
+
+    def _remove(self, name: str) -> None:
+        with self._aside() as aside:
+            if (self.folder / name).is_dir():
+                os.rename(self.folder / name, aside / name)
+
+    @contextmanager
+    def _aside(self) -> Iterator[Path]:
+        """A folder on the same disk that Triton does not read; removed with what it holds."""
+        folder = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.", dir=self.folder.parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _committed(plan: ModelPlan, role: str) -> ModelConfig:
+    named = f"{role}/configs/{plan.config_name}.pbtxt"
+    return read_config(plan.repository, named if (plan.repository / named).is_file() else f"{role}/{CONFIG}")
+
+
+def _filled(config: ModelConfig, plan: ModelPlan, role: str) -> ModelConfig:
+    """Expand the parameters, and add the environment of a Python model."""
+    for parameter in config.parameters.values():
+        parameter.string_value = escape(expand(parameter.string_value, plan.variables))
+    environment = plan.environment.get(role)
+    if environment and config.backend == _PYTHON:
+        config.parameters[ENVIRONMENT].string_value = escape(json.dumps(environment))
+    return config
