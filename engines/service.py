@@ -45,10 +45,18 @@ class EngineService:
     """An engine and its running generations, on an event loop with a thread of its own.
 
     max_requests: generations at once; more are refused as "unavailable". versions: told to clients that ask.
+    model: the Triton model's name, the label of its metrics.
     """
 
-    def __init__(self, engine: Engine, max_requests: int | None = None, versions: Versions | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        max_requests: int | None = None,
+        versions: Versions | None = None,
+        model: str = "tensorrt_llm",
+    ) -> None:
         self._engine = engine
+        self._model = model
         self._versions = versions or Versions()
         self._max_requests = max_requests or math.inf
         self._loop = asyncio.new_event_loop()
@@ -62,7 +70,7 @@ class EngineService:
         torch.set_num_threads(1)
         options = read_options(parameters)
         engine = build_engine(options)
-        return cls(engine, parameters.integer("max_requests"), Versions.find(options.engine))
+        return cls(engine, parameters.integer("max_requests"), Versions.find(options.engine), parameters.model)
 
     def start(self) -> None:
         """Load the engine and return when it is ready; raises the engine's error if it cannot start."""
@@ -72,7 +80,7 @@ class EngineService:
         self._outbox = Outbox()
         self._running = RunningGenerations(self._end_cancelled)
         self._in_loop(self._engine.start())
-        self._published = Published("tensorrt_llm", "triton_chat_engine", STATISTICS)
+        self._published = Published(self._model, "triton_chat_engine", STATISTICS)
         self._repeat(PERIOD_S, self._publish_statistics)
         self._repeat(CANCEL_PERIOD_S, self._cancel_abandoned)
         self._repeat(STREAM_INTERVAL_PERIOD_S, self._adjust_stream_interval)

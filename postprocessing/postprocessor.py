@@ -30,11 +30,17 @@ STATISTICS = {"streams": "Answers in progress, and those not yet given up"}
 class Postprocessor:
     """Turns the engine's responses into answers. One instance must get the responses of all streams, in order."""
 
-    def __init__(self, tokenizer: Tokenizer, answer_format: AnswerFormat, end_ids: frozenset[int]) -> None:
-        """Start with no answers. end_ids: ids that end an answer."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        answer_format: AnswerFormat,
+        end_ids: frozenset[int],
+        model: str = "postprocessing",
+    ) -> None:
+        """Start with no answers. end_ids: ids that end an answer. model: the Triton model's name, for its metrics."""
         self._tokenizer = tokenizer
         self._answers = Answers(tokenizer, answer_format, end_ids)
-        published = Published("postprocessing", "triton_chat_postprocessing", STATISTICS)
+        published = Published(model, "triton_chat_postprocessing", STATISTICS)
         self._reporter = Reporter(published, lambda: {"streams": len(self._answers)})
 
     @classmethod
@@ -47,7 +53,7 @@ class Postprocessor:
         answer_format = styler.answer_format(tokenizer)
         for warning in recognise(styler, tokenizer, answer_format).warnings:  # Here, as there is only one instance.
             log.warning(warning)
-        return cls(tokenizer.backend, answer_format, end_ids)
+        return cls(tokenizer.backend, answer_format, end_ids, parameters.model)
 
     def close(self) -> None:
         """Stop publishing metrics."""

@@ -12,6 +12,8 @@ PERIOD_S = 0.25
 class Published:
     """Metrics named `<prefix>_<name>`: counters if the name ends in "_total", else gauges.
 
+    model: the Triton model's name. Two processes must never publish metrics of the same name with the same labels: they
+    share them in Triton, and the first that deletes its own corrupts the memory of tritonserver (2.51).
     descriptions: name -> description, for every possible name.
     Setting a metric costs a message to the Triton process, so only changed values are set. Use it from one thread at a
     time.
