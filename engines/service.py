@@ -19,6 +19,7 @@ import torch
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.logs import about
+from common.model_names import ENGINE
 from common.versions import BUILD_INFO, Versions
 from engines.engine import STATISTICS, Engine, Generation, Tokens
 from engines.options import read_options
@@ -45,7 +46,7 @@ class EngineService:
     """An engine and its running generations, on an event loop with a thread of its own.
 
     max_requests: generations at once; more are refused as "unavailable". versions: told to clients that ask.
-    model: the Triton model's name, the label of its metrics.
+    model: the name of this Triton model.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class EngineService:
         engine: Engine,
         max_requests: int | None = None,
         versions: Versions | None = None,
-        model: str = "tensorrt_llm",
+        model: str = ENGINE,
     ) -> None:
         self._engine = engine
         self._model = model

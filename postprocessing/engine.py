@@ -11,13 +11,16 @@ from python_backend.logs import model_logger
 log = model_logger("postprocessing", verbose=False)
 
 
-def stop(key: StreamKey) -> None:
-    """Stop the engine's generation of a stream, with a request of the same id and the input `stop`."""
+def stop(engine: str, key: StreamKey) -> None:
+    """Stop an engine's generation of a stream, with a request of the same id and the input `stop`.
+
+    engine: the name of the Triton model.
+    """
     request_id, stream_id = key
     one = np.ones((1, 1), np.int32)
     flags = np.ones((1, 1), bool)
     request = pb_utils.InferenceRequest(
-        model_name="tensorrt_llm",
+        model_name=engine,
         request_id=request_id,
         requested_output_names=["output_ids", "sequence_length"],
         inputs=[

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
+from common.model_names import ENGINE, POSTPROCESSING, sibling
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
 from families.parsers import AnswerFormat
@@ -31,14 +32,11 @@ class Postprocessor:
     """Turns the engine's responses into answers. One instance must get the responses of all streams, in order."""
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        answer_format: AnswerFormat,
-        end_ids: frozenset[int],
-        model: str = "postprocessing",
+        self, tokenizer: Tokenizer, answer_format: AnswerFormat, end_ids: frozenset[int], model: str = POSTPROCESSING
     ) -> None:
-        """Start with no answers. end_ids: ids that end an answer. model: the Triton model's name, for its metrics."""
+        """Start with no answers. end_ids: ids that end an answer. model: the name of this Triton model."""
         self._tokenizer = tokenizer
+        self._engine = sibling(model, ENGINE)
         self._answers = Answers(tokenizer, answer_format, end_ids)
         published = Published(model, "triton_chat_postprocessing", STATISTICS)
         self._reporter = Reporter(published, lambda: {"streams": len(self._answers)})
@@ -65,7 +63,7 @@ class Postprocessor:
         responses = [self._respond(request, to_stop) for request in requests]
         for key in to_stop:
             try:
-                engine.stop(key)
+                engine.stop(self._engine, key)
             except Exception:
                 # An engine that is gone needs no stop, and the answers of the whole batch are ready.
                 log.exception("stopping a request failed", extra=about(key[0]))

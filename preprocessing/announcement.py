@@ -12,14 +12,16 @@ from python_backend.api import pb_utils
 from python_backend.tensors import ints
 
 
-def announce(request_id: str, prompt: EngineInput, parameters: Mapping[str, Any]) -> None:
+def announce(postprocessing: str, request_id: str, prompt: EngineInput, parameters: Mapping[str, Any]) -> None:
     """Send `postprocessing` the limit and the end id of an answer, with the parameters of its request.
+
+    postprocessing: the name of the Triton model.
 
     This is a separate request because a step of an ensemble cannot take a tensor that is sent once beside a stream.
     Raises RequestError if an answer of the same id is in progress, as their tokens could not be distinguished.
     """
     announcement = pb_utils.InferenceRequest(
-        model_name="postprocessing",
+        model_name=postprocessing,
         request_id=request_id,
         requested_output_names=["text_output"],
         inputs=[

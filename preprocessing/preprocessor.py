@@ -8,6 +8,7 @@ from common.answer_options import AnswerOptions
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
+from common.model_names import POSTPROCESSING, PREPROCESSING, sibling
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
 from families.parsers import starts_in_reasoning
@@ -44,10 +45,14 @@ _MEDIA_NUMBERS = (
 
 
 class Preprocessor:
-    """Turns requests into the engine's inputs. engine: what the engine behind the server supports."""
+    """Turns requests into the engine's inputs.
 
-    def __init__(self, builder: PromptBuilder, engine: EngineTraits) -> None:
+    engine: what the engine behind the server supports. model: the name of this Triton model.
+    """
+
+    def __init__(self, builder: PromptBuilder, engine: EngineTraits, model: str = PREPROCESSING) -> None:
         self._builder = builder
+        self._postprocessing = sibling(model, POSTPROCESSING)
         self._engine = engine
 
     @classmethod
@@ -69,7 +74,7 @@ class Preprocessor:
             call_styles=engine.call_styles,
             trust_chat_template=bool(parameters.boolean("trust_request_chat_template")),
         )
-        return cls(builder, engine)
+        return cls(builder, engine, parameters.model)
 
     def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:
         """One response per request, an error response if its input is wrong."""
@@ -108,7 +113,7 @@ class Preprocessor:
                 parameters["reasoning_open"] = prompt.reasoning_open
         # A request for the ids only gets no answer.
         if not self._engine.reports_finish and "request_output_len" in request.requested_output_names():
-            announce(request.request_id(), prompt, parameters)
+            announce(self._postprocessing, request.request_id(), prompt, parameters)
         return outputs
 
     def _timing(self, inputs: Inputs) -> list[Tensor]:

@@ -59,13 +59,18 @@ class ModelFolders:
         self.folder = folder
 
     def write(self, plan: ModelPlan, generation: int = 1) -> None:
-        """Write the steps of a generation, then the model that clients call, so that it points at these steps.
+        """Write the steps of a generation and the model that clients call; raises LaunchError as `write_steps`."""
+        self.write_steps(plan, generation)
+        self.point(plan, generation)
 
-        Raises LaunchError if the committed repository lacks a config.
-        """
+    def write_steps(self, plan: ModelPlan, generation: int) -> None:
+        """Write the steps of a generation. Raises LaunchError if the committed repository lacks a config."""
         for role, name in zip(plan.roles, plan.steps(generation), strict=True):
             self._place(plan, role, name, self._step_config(plan, role))
-        self._place(plan, EMBEDDING if not plan.roles else ENSEMBLE, plan.name, self._entry_config(plan, generation))
+
+    def point(self, plan: ModelPlan, generation: int) -> None:
+        """Let the model that clients call point at the steps of a generation."""
+        self._place(plan, ENSEMBLE if plan.roles else EMBEDDING, plan.name, self._entry_config(plan, generation))
 
     def remove_steps(self, plan: ModelPlan, generation: int) -> None:
         """Remove the steps of a generation; fine if there are none."""

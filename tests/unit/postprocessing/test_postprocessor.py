@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
+from triton_python_backend_utils import MetricFamily
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
@@ -80,6 +81,17 @@ def test_a_stop_string_stops_the_engine(model: Postprocessor, qwen3: Tokenizer, 
     (call,) = calls.sent
     assert (call["model_name"], call["request_id"], call["parameters"]) == ("tensorrt_llm", "id", {"stream_id": 7})
     assert call["inputs"]["stop"] == [[True]]
+
+
+def test_one_of_several_models_stops_its_own_engine(
+    qwen3: Tokenizer, calls: ModelCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MetricFamily, "made", {})
+    model = Postprocessor(qwen3, AnswerFormat(), frozenset({END}), "qwen3.g2.postprocessing")
+    send(model, ModelRequest("id", {"stop": '["b"]'}, output_ids=[ids_of(qwen3, "a b c")], stream_id=7))
+    assert [call["model_name"] for call in calls.sent] == ["qwen3.g2.tensorrt_llm"]
+    assert MetricFamily.made["triton_chat_postprocessing_streams"].labels == {"model": "qwen3.g2.postprocessing"}
+    model.close()
 
 
 def test_an_error_of_the_engine_is_an_output(model: Postprocessor) -> None:

@@ -261,6 +261,16 @@ def test_answers_of_trtllm_are_announced(
     assert sent["inputs"] == {"output_ids": [[[]]], "request_output_len": [[9]], "end_id": [[IM_END]]}
 
 
+def test_one_of_several_models_announces_to_its_own_postprocessing(
+    builder: PromptBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = ModelCalls()
+    monkeypatch.setattr(pb_utils, "InferenceRequest", calls, raising=False)
+    model = Preprocessor(builder, engine_traits(TRTLLM, guided_decoding=False), "qwen3.g2.preprocessing")
+    answer(model, ModelRequest("id", {}, ["request_output_len"], prompt_ids=[1], max_tokens=9))
+    assert [sent["model_name"] for sent in calls.sent] == ["qwen3.g2.postprocessing"]
+
+
 @pytest.fixture(scope="module")
 def always_thinking(qwen3_tokenizer_dir: Path) -> PromptBuilder:
     template = (

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from common.logs import about
+from python_backend.config import TRITON_MODEL
 from python_backend.logs import model_logger
 
 
@@ -20,3 +21,11 @@ def test_a_models_logger_follows_the_environment(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == ""
     with pytest.raises(ValueError, match="unknown log format 'xml'; known: text, json"):
         model_logger("a-model", verbose=False, environment={"TRITON_CHAT_LOG_FORMAT": "xml"})
+
+
+@pytest.mark.parametrize(("triton_model", "written"), [("qwen3.g2.vit", "qwen3.g2.vit"), ("vit", "vit"), ("", "vit")])
+def test_a_line_names_the_model_that_wrote_it(
+    capsys: pytest.CaptureFixture[str], triton_model: str, written: str
+) -> None:
+    model_logger("vit", verbose=False, environment={TRITON_MODEL: triton_model}).warning("slow")
+    assert f" WARNING {written}: slow" in capsys.readouterr().err
