@@ -101,7 +101,7 @@ test-gpu: setup-dev ## tests of the GPU build, on this machine's GPUs; ARGS="ans
 	$(RUN) -m tests.gpu $(ARGS)
 
 serve: setup $(if $(UI),setup-ui) ## serve MODEL at http://127.0.0.1:PORT/v1
-	@$(CHAT) serve --model $(MODEL) --port $(PORT) $(if $(UI),--ui) $(ARGS)
+	@$(CHAT) serve $(if $(filter --model --models --model=% --models=%,$(ARGS)),,--model $(MODEL)) --port $(PORT) $(if $(UI),--ui) $(ARGS)
 
 bench: setup ## measure this stack beside `vllm serve`: ratios, plots (ARGS="--streams 1 8 16", "growth", "images")
 	$(CHAT) bench $(ARGS)

@@ -8,10 +8,11 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
+from common.model_names import check_name
 from frontend.settings import ENV_PREFIX, Settings
 from scripts.cache import REPOSITORY, cache_dir
 from scripts.launcher.flags import Flag, option, size_of, split
@@ -53,7 +54,11 @@ UNNEEDED = {
 
 ABOUT = """Start tritonserver and the OpenAI frontend and stop them together.
 
-  triton-chat serve /models/Qwen3-0.6B --port 8102 --max-model-len 16k --dtype bfloat16"""
+  triton-chat serve /models/Qwen3-0.6B --port 8102 --max-model-len 16k --dtype bfloat16
+  triton-chat serve --models models.yaml --port 8102
+  triton-chat serve --model qwen3=/models/Qwen3-0.6B --model smol=smollm2"""
+# Options that name one model; several have them in models.yaml.
+OF_ONE_MODEL = ("served_model_name", "engine_dir", "world_size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +73,12 @@ class LaunchOptions:
     engine_name: "vllm", "llmapi", "module:Class", or "trtllm" for the TensorRT-LLM engine in engine_dir; None means
     TRITON_CHAT_ENGINE. world_size: GPUs of such an engine, None for the number that it was built for.
     mpi_mode: "leader" or "orchestrator".
+    models, named_models: several models instead of `model`: the file that describes them, or checkpoints by name.
     """
 
     model: str = DEFAULT_MODEL
+    models: Path | None = None
+    named_models: Mapping[str, str] = field(default_factory=dict)
     served_model_name: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 9997
@@ -100,29 +108,98 @@ class LaunchOptions:
     engine: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @property
+    def several(self) -> bool:
+        """Whether models are served under names of their own in Triton."""
+        return self.models is not None or bool(self.named_models)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenOptions:
+    """What a command line gives explicitly. own: values of the fields of LaunchOptions; the others as there."""
+
+    own: Mapping[str, Any]
+    settings: Mapping[str, str]
+    engine: Mapping[str, Any]
+    notes: tuple[str, ...]
+
 
 def parse_options(arguments: Sequence[str], command: str = "serve", about: str = ABOUT) -> LaunchOptions:
     """Read the command line; exits with argparse's message for an invalid value.
 
     command: of `triton-chat`, for the usage line. about: the beginning of its help.
     """
-    parser = _parser(command, about)
+    parser = _parser(argparse.ArgumentParser, command, about)
+    given = _read(parser, arguments)
+    values = {"frontends": default_frontends(), **given.own}
+    return LaunchOptions(**values, settings=given.settings, engine=given.engine, notes=given.notes)
+
+
+def parse_model(arguments: Sequence[str]) -> GivenOptions:
+    """Read the command line of one model among several; raises ValueError with argparse's message."""
+    return _read(_parser(_RaisingParser, "serve", ""), arguments)
+
+
+def own_flags() -> frozenset[str]:
+    """The launcher's own flags, without dashes and with underscores."""
+    actions = _parser(argparse.ArgumentParser, "serve", "")._actions
+    return frozenset(
+        flag.removeprefix("--").replace("-", "_")
+        for action in actions
+        for flag in action.option_strings
+        if flag.startswith("--")
+    )
+
+
+class _RaisingParser(argparse.ArgumentParser):
+    """A parser that raises ValueError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def _read(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> GivenOptions:
     own = {flag for action in parser._actions for flag in action.option_strings}
     ours, foreign = split(arguments, own)
-    values = vars(parser.parse_args(ours))
-    positional, config_file = values.pop("positional"), values.pop("engine_config")
-    if positional is not None:
-        if values["model"] is not None:
-            parser.error(f"two models were given: {positional} and --model {values['model']}")
-        values["model"] = positional
+    values = {key: value for key, value in vars(parser.parse_args(ours)).items() if value is not None}
+    config_file = values.pop("engine_config", None)
     try:
+        values |= _chosen_models(values.pop("positional", None), values.pop("model", []), values)
         engine = _read_engine_config(config_file) if config_file else {}
     except ValueError as error:
         parser.error(str(error))
     settings, flags, notes = _sort_foreign(foreign)
-    values = {key: value for key, value in values.items() if value is not None}
-    values["served_model_name"] = tuple(values.get("served_model_name", ()))
-    return LaunchOptions(**values, settings=settings, engine=absolute(engine | flags), notes=notes)
+    if "served_model_name" in values:
+        values["served_model_name"] = tuple(values["served_model_name"])
+    return GivenOptions(values, settings, absolute(engine | flags), notes)
+
+
+def _chosen_models(positional: str | None, flags: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sort the values of --model into one model, or several by name; raises ValueError if there is no telling."""
+    named: dict[str, str] = {}
+    plain: list[str] = [] if positional is None else [positional]
+    for word in flags:
+        name, equals, model = word.partition("=")
+        # The path of a folder may hold the character as well.
+        if not equals or "/" in name or Path(word).exists():
+            plain.append(word if positional is None else f"--model {word}")
+        elif check_name(name) in named:
+            raise ValueError(f"--model {name}= is given twice")
+        else:
+            named[name] = model
+    if len(plain) > 1:
+        raise ValueError(
+            f"two models were given: {plain[0]} and {plain[1]}; several need names: --model NAME={plain[1]}"
+        )
+    several = "models" in values or named
+    if several and (plain or ("models" in values and named)):
+        other = plain[0] if plain else next(iter(named))
+        raise ValueError(f"--models or --model NAME=PATH says which models are served, and {other} was given as well")
+    for name in OF_ONE_MODEL:
+        if several and name in values:
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} is for one model; with several it belongs to its entry in --models")
+    return {"model": plain[0]} if plain else {"named_models": named} if named else {}
 
 
 def _sort_foreign(foreign: Sequence[Flag]) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
@@ -195,8 +272,8 @@ def _count(text: str) -> int:
     return count
 
 
-def _parser(command: str, about: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(kind: type[argparse.ArgumentParser], command: str, about: str) -> argparse.ArgumentParser:
+    parser = kind(
         prog=f"triton-chat {command}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -216,12 +293,15 @@ def _parser(command: str, about: str) -> argparse.ArgumentParser:
     add("positional", nargs="?", metavar="MODEL", help="the model, as --model")
     add(
         "--model",
-        help=f"checkpoint folder, hub id, {DEFAULT_MODEL} (default) or {DEMO_MODEL}, which are prepared without a hub",
+        action="append",
+        help=f"checkpoint folder, hub id, {DEFAULT_MODEL} (default) or {DEMO_MODEL}, which are prepared without a hub; "
+        "NAME=MODEL, once for each of several models that get the other options together",
     )
+    add("--models", type=Path, metavar="FILE", help="YAML file with several models, each with options of its own")
     add("--served-model-name", nargs="+", metavar="NAME", help="names that requests use (default: the model's own)")
     add("--host", help=f"address of the OpenAI API (default {defaults.host})")
     add("--port", type=_port, help=f"port of the OpenAI API; 0 picks one (default {defaults.port})")
-    add("--frontends", type=size_of, default=default_frontends(), help="frontend processes (default %(default)s here)")
+    add("--frontends", type=size_of, help=f"frontend processes (default {default_frontends()} here)")
     add("--max-model-len", type=size_of, help="context length in tokens, 16k and 16K too (default: the checkpoint's)")
     add(
         "--preprocessing-instances",

@@ -17,6 +17,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 from engines.options import EngineOptions
 from engines.vllm import config
 from engines.vllm.config import engine_args
+from scripts.launcher.engine_names import vllm_options
 from tests.support.checkpoints import make_checkpoint
 
 ROOT = Path(__file__).parents[4]
@@ -159,3 +160,7 @@ def test_a_process_of_vllm_that_imports_a_class_of_ours_knows_its_model(
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == module
+
+
+def test_the_launcher_finds_the_options_without_importing_vllm() -> None:
+    assert vllm_options() >= config.KNOWN_OPTIONS
