@@ -86,6 +86,26 @@ def check_memory(model: ServedModel, environment: Mapping[str, str]) -> None:
         )
 
 
+def check_memory_together(models: Mapping[str, tuple[ServedModel, int]]) -> None:
+    """Check that several models fit into memory together; raises LaunchError.
+
+    models: name -> the model, and the bytes that `engine_memory` says.
+    """
+    needed, free = sum(memory for _, memory in models.values()), available_memory()
+    if needed > free:
+        parts = "; ".join(
+            f"{name} {model.weight_bytes / GIB:.1f} GiB of weights and "
+            f"{(memory - model.weight_bytes) / GIB:.1f} GiB of KV cache"
+            for name, (model, memory) in models.items()
+            if memory
+        )
+        raise LaunchError(
+            f"the models need {needed / GIB:.1f} GiB of memory together, but only {free / GIB:.1f} GiB is available: "
+            f"{parts}.",
+            "Serve fewer or smaller ones, or set a smaller VLLM_CPU_KVCACHE_SPACE (GiB) in `environment`.",
+        )
+
+
 def engine_memory(model: ServedModel, environment: Mapping[str, str]) -> int:
     """Bytes of the machine's memory for weights and KV cache; 0 if they are on a GPU."""
     if has_gpu(environment):

@@ -72,13 +72,18 @@ def triton_version(server: TritonServer) -> str | None:
 
 def gpu_count(environment: Mapping[str, str]) -> int:
     """Number of NVIDIA GPUs that CUDA_VISIBLE_DEVICES does not hide."""
+    return len(visible_gpus(environment))
+
+
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """The NVIDIA GPUs that can be used, as CUDA_VISIBLE_DEVICES names them."""
     found = sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))
     shown = environment.get("CUDA_VISIBLE_DEVICES")
     if shown is None:
-        return found
+        return [str(number) for number in range(found)]
     # CUDA stops at the first entry that is no device: "0,-1,1" shows one GPU.
     named = list(itertools.takewhile(lambda name: name not in ("", "-1"), shown.replace(" ", "").split(",")))
-    return min(found, len(named))
+    return named[:found]
 
 
 def has_gpu(environment: Mapping[str, str]) -> bool:
@@ -157,16 +162,21 @@ def stack_environment(
     engine: the engine of TensorRT-LLM that is served instead of the checkpoint's weights.
     """
     names = options.served_model_name or (model.name,)
+    return {
+        **server_environment(base, options, ports),
+        "TRITON_CHAT_SERVED_MODEL_NAME": ",".join(names),
+    } | model_environment(base, options, model, engine)
+
+
+def server_environment(base: Mapping[str, str], options: LaunchOptions, ports: Ports) -> dict[str, str]:
+    """The part of `stack_environment` that says nothing of the model."""
     triton_host = "127.0.0.1" if options.triton_host in ("0.0.0.0", "::") else options.triton_host  # nosec B104 # compares, does not bind
-    environment = {
+    return {
         **child_environment(base),
         **options.settings,
         "TRITON_CHAT_HOST": options.host,
         "TRITON_CHAT_PORT": str(ports.frontend),
         "TRITON_CHAT_TRITON_URL": f"{triton_host}:{ports.grpc}",
-        "TRITON_CHAT_SERVED_MODEL_NAME": ",".join(names),
-        "TRITON_CHAT_MODEL": str(model.checkpoint.path),
-        "TRITON_CHAT_MAX_MODEL_LEN": str(_context(options, model, engine)),
         # The stub finds its packages through the first python3 on PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
         "VIRTUAL_ENV": sys.prefix,
@@ -174,6 +184,17 @@ def stack_environment(
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+    }
+
+
+def model_environment(
+    base: Mapping[str, str], options: LaunchOptions, model: ServedModel, engine: EngineFolder | None = None
+) -> dict[str, str]:
+    """The part of `stack_environment` that says what one model is served with, without its names."""
+    environment = {
+        **options.settings,
+        "TRITON_CHAT_MODEL": str(model.checkpoint.path),
+        "TRITON_CHAT_MAX_MODEL_LEN": str(_context(options, model, engine)),
     }
     if options.styler:
         environment["TRITON_CHAT_STYLER"] = options.styler
@@ -184,7 +205,8 @@ def stack_environment(
         # Requests admitted beyond the engine's slots wait inside it and delay all others. Connections spread unevenly
         # over frontends that share a port: each admits half as many again as its share, so that no slot stays empty.
         share = 1.0 if options.frontends == 1 else min(1.0, 1.5 / options.frontends)
-        environment.setdefault("TRITON_CHAT_MAX_IN_FLIGHT", str(max(1, math.ceil(slots * share))))
+        admitted = str(max(1, math.ceil(slots * share)))
+        environment.setdefault("TRITON_CHAT_MAX_IN_FLIGHT", base.get("TRITON_CHAT_MAX_IN_FLIGHT", admitted))
     return environment
 
 
@@ -216,6 +238,18 @@ def _reasoning_markers(environment: Mapping[str, str]) -> dict[str, str] | None:
 
 def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server: TritonServer) -> dict[str, str]:
     """The environment of tritonserver: `shared`, the engine's options and, if embedded, its library folders."""
+    environment = engine_environment(shared, options)
+    # Without it a model's watchdog kills a tritonserver that lost the process of a model.
+    environment["TRITON_CHAT_SUPERVISED"] = "1"
+    if server.home is not None:
+        folders = [server.home / "nvidia_pytriton.libs", libpython_dir(), server.home / "lib"]
+        inherited = shared.get("LD_LIBRARY_PATH")
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, folders), *([inherited] if inherited else [])])
+    return environment
+
+
+def engine_environment(shared: Mapping[str, str], options: LaunchOptions) -> dict[str, str]:
+    """`shared` with the variables of the engine, as the processes of a model need them."""
     environment = dict(shared)
     engine = dict(options.engine)
     if not has_gpu(shared):
@@ -233,10 +267,4 @@ def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server
         environment["TRITON_CHAT_VIT_ENGINE"] = os.path.abspath(plan)
     if (template := environment.get("TRITON_CHAT_CHAT_TEMPLATE")) and not is_text(template):
         environment["TRITON_CHAT_CHAT_TEMPLATE"] = os.path.abspath(Path(template).expanduser())
-    # Without it a model's watchdog kills a tritonserver that lost the process of a model.
-    environment["TRITON_CHAT_SUPERVISED"] = "1"
-    if server.home is not None:
-        folders = [server.home / "nvidia_pytriton.libs", libpython_dir(), server.home / "lib"]
-        inherited = shared.get("LD_LIBRARY_PATH")
-        environment["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, folders), *([inherited] if inherited else [])])
     return environment

@@ -25,11 +25,15 @@ def choose_instances(options: LaunchOptions, model: ServedModel, environment: Ma
 
     environment: tritonserver's. Half of the memory that the engine leaves is for them.
     """
+    return instances_within(options, model, available_memory() - engine_memory(model, environment))
+
+
+def instances_within(options: LaunchOptions, model: ServedModel, left: int, models: int = 1) -> int | None:
+    """The same, for one of so many models. left: bytes of memory that the engines of all of them leave."""
     if options.preprocessing_instances is not None or model.vision is not VisionPath.ENGINE:
         return options.preprocessing_instances
-    cores = min(max(_FEWEST, len(os.sched_getaffinity(0)) // 2), _MOST)
-    left = available_memory() - engine_memory(model, environment)
-    return max(1, min(cores, left // (2 * INSTANCE_BYTES)))
+    cores = min(max(_FEWEST, len(os.sched_getaffinity(0)) // (2 * models)), _MOST)
+    return max(1, min(cores, left // (2 * models * INSTANCE_BYTES)))
 
 
 class RepositoryWithInstances:

@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scripts.launcher.environment import TritonServer, gpu_count
+from scripts.launcher.environment import TritonServer, gpu_count, visible_gpus
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.trtllm_config import BACKEND, BACKENDS, MODEL
 
+# vLLM's own, since 0.32.
+DEFAULT_UTILIZATION = 0.92
 _VLLM_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 # With these, GPUs of other machines count as well.
 _VLLM_ELSEWHERE = ("nnodes", "data_parallel_backend", "data_parallel_size_local")
@@ -37,6 +39,31 @@ def check_vllm_gpus(engine: Mapping[str, Any], environment: Mapping[str, str]) -
     for size in sizes.values():
         needed *= size
     check_gpus(needed, environment, " x ".join(f"--{name.replace('_', '-')} {size}" for name, size in sizes.items()))
+
+
+def gpus_of(engine: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """The GPUs that vLLM takes with these options: the first of those that it sees."""
+    needed = 1
+    for name in _VLLM_SIZES:
+        size = engine.get(name, 1)
+        needed *= size if isinstance(size, int) else 1
+    return visible_gpus(environment)[:needed]
+
+
+def check_shares(shares: Mapping[str, tuple[float, Sequence[str]]]) -> None:
+    """Check that the models of each GPU fit on it together; raises LaunchError.
+
+    shares: model -> the part of each GPU's memory that it takes, and its GPUs.
+    """
+    for gpu in sorted({gpu for _, gpus in shares.values() for gpu in gpus}):
+        here = {name: share for name, (share, gpus) in shares.items() if gpu in gpus}
+        if len(here) > 1 and round(sum(here.values()), 6) > 1:
+            parts = " + ".join(f"{share:g} ({name})" for name, share in here.items())
+            raise LaunchError(
+                f"GPU {gpu} is to be shared, and gpu_memory_utilization adds up to more than 1: {parts}.",
+                f"Set gpu_memory_utilization of each ({DEFAULT_UTILIZATION:g} without it), or give them `devices` of "
+                "their own.",
+            )
 
 
 def check_trtllm(server: TritonServer, options: LaunchOptions, world_size: int, environment: Mapping[str, str]) -> None:

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plan several models: resolve and check each and all together, before anything is started."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from rich.console import Console
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from common.checkpoint import read_json
+from common.model_names import ENGINE
+from common.served_model import CHAT, EMBEDDING, ServedModelInfo
+from common.vision_path import VisionPath
+from frontend.settings import ENV_PREFIX, Settings
+from preprocessing.engine_traits import TRTLLM
+from scripts.launcher import environment as environments
+from scripts.launcher.checks import available_memory, check_formats, check_memory_together, engine_memory
+from scripts.launcher.engine_folder import EngineFolder, check_manifest
+from scripts.launcher.environment import TritonServer
+from scripts.launcher.errors import LaunchError
+from scripts.launcher.instances import instances_within
+from scripts.launcher.model import ServedModel, resolve_model
+from scripts.launcher.model_folders import ModelPlan
+from scripts.launcher.models_file import FRONTEND, ModelSpec
+from scripts.launcher.multi_gpu import DEFAULT_UTILIZATION, check_shares, check_trtllm, check_vllm_gpus, gpus_of
+from scripts.launcher.options import LaunchOptions
+from scripts.launcher.trtllm_config import BACKEND, engine_name, filled_config, find_engine, guided_decoding
+
+# Variables that the processes of a model set themselves; all others are in its configs.
+_OF_PROCESSES = ("VLLM_", "CUDA_")
+_RANKS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_CORES = "VLLM_CPU_OMP_THREADS_BIND"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedModel:
+    """A model of several, ready to be written into the repository.
+
+    memory: bytes of the machine's memory for weights and KV cache; 0 on a GPU. environment: that of its engine.
+    """
+
+    spec: ModelSpec
+    plan: ModelPlan
+    model: ServedModel
+    memory: int
+    environment: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The first of its names, that of its folder in the repository."""
+        return self.spec.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """A model whose files are found. environment: that of its engine. options: those that are left for the engine."""
+
+    spec: ModelSpec
+    options: LaunchOptions
+    model: ServedModel
+    environment: Mapping[str, str]
+    configs: Mapping[str, ModelConfig]
+
+    @property
+    def on_vllm(self) -> bool:
+        """Whether vLLM serves it."""
+        return engine_name(self.options, self.environment) == "vllm"
+
+
+class Planner:
+    """Plans the models of one server.
+
+    base: the launcher's environment. shared: that of all parts, without anything of one model. server: None if
+    tritonserver is started by others, and elsewhere perhaps.
+    """
+
+    def __init__(
+        self, base: Mapping[str, str], shared: Mapping[str, str], server: TritonServer | None, console: Console
+    ) -> None:
+        self._base = base
+        self._shared = shared
+        self._server = server
+        self._console = console
+
+    def plan(self, specs: Sequence[ModelSpec]) -> list[PlannedModel]:
+        """Plan these models, downloads and conversions included.
+
+        Raises LaunchError naming the model that cannot be served, or what all of them together lack.
+        """
+        cores = share_cores(specs, self._shared)
+        resolved = []
+        for spec in specs:
+            with _named(spec):
+                resolved.append(self._resolve(spec, cores.get(spec.name)))
+        memory = {one.spec.name: engine_memory(one.model, one.environment) for one in resolved}
+        check_memory_together({one.spec.name: (one.model, memory[one.spec.name]) for one in resolved})
+        check_shares({one.spec.name: _gpu_share(one) for one in resolved if one.on_vllm})
+        left = available_memory() - sum(memory.values())
+        return [self._planned(one, memory[one.spec.name], left, len(resolved)) for one in resolved]
+
+    def _resolve(self, spec: ModelSpec, cores: str | None) -> _Resolved:
+        options = spec.options
+        shared = {**self._shared, **self._gpus(spec), **({_CORES: cores} if cores else {}), **spec.environment}
+        check_formats({**shared, **options.settings})
+        engine = find_engine(options, shared)
+        vision = {**shared, **options.settings}.get("TRITON_CHAT_VISION")
+        model = resolve_model(options.model, self._console, vision, engine_name(options, shared))
+        shared |= environments.model_environment(self._base, options, model, engine)
+        if engine is None:
+            check_vllm_gpus(options.engine, shared)
+            return _Resolved(spec, options, model, environments.engine_environment(shared, options), {})
+        config = self._cpp_config(options, engine, model, shared)
+        if spec.devices is not None:
+            config.parameters["gpu_device_ids"].string_value = ",".join(map(str, spec.devices))
+        name = None if options.model_config_name == TRTLLM else options.model_config_name
+        options = replace(options, engine={}, model_config_name=name)
+        shared |= {"TRITON_CHAT_ENGINE": TRTLLM, "TRITON_CHAT_GUIDED_DECODING": str(guided_decoding(config)).lower()}
+        return _Resolved(spec, options, model, environments.engine_environment(shared, options), {ENGINE: config})
+
+    def _gpus(self, spec: ModelSpec) -> dict[str, str]:
+        """The variable that shows a model its GPUs only."""
+        if spec.devices is None:
+            return {}
+        visible = environments.visible_gpus(self._shared)
+        if missing := [device for device in spec.devices if device >= len(visible)]:
+            raise LaunchError(f"devices has {missing[0]}, but {len(visible)} GPUs can be used here, counted from 0.")
+        return {_VISIBLE: ",".join(visible[device] for device in spec.devices)}
+
+    def _cpp_config(
+        self, options: LaunchOptions, engine: EngineFolder, model: ServedModel, environment: Mapping[str, str]
+    ) -> ModelConfig:
+        """The config of TensorRT-LLM's C++ backend; raises LaunchError for what it can do only alone."""
+        if engine.world_size > 1 or options.mpi_mode == "orchestrator":
+            raise LaunchError(
+                f"--engine {TRTLLM} on {engine.world_size} GPUs starts a tritonserver for each of them, which can "
+                "serve nothing else.",
+                "Serve it alone, or build an engine for one GPU.",
+            )
+        config = filled_config(options, engine, model.checkpoint.path)
+        runs_here = self._server is not None and config.backend == BACKEND
+        if self._server is not None and runs_here:
+            check_trtllm(self._server, options, engine.world_size, environment)
+        check_manifest(engine, model.checkpoint.path, runs_here=runs_here)
+        return config
+
+    def _planned(self, one: _Resolved, memory: int, left: int, models: int) -> PlannedModel:
+        kind = getattr(one.model, "kind", CHAT)
+        repository = one.options.model_repository
+        plan = ModelPlan(
+            name=one.spec.name,
+            repository=repository if kind == CHAT else repository.parent / "embedding_repository",
+            variables=one.environment,
+            environment={
+                **{
+                    name: text
+                    for name, text in one.environment.items()
+                    if name.startswith(_OF_PROCESSES) and self._base.get(name) != text
+                },
+                **one.spec.environment,
+            },
+            info=self._info(one, kind),
+            configs=one.configs,
+            config_name=one.options.model_config_name,
+            preprocessing_instances=instances_within(one.options, one.model, left, models),
+        )
+        return PlannedModel(spec=one.spec, plan=plan, model=one.model, memory=memory, environment=one.environment)
+
+    def _info(self, one: _Resolved, kind: str) -> ServedModelInfo:
+        """What frontends are told: what differs from their own settings."""
+        own: dict[str, Any] = {}
+        for setting in fields(Settings):
+            variable = ENV_PREFIX + setting.name.upper()
+            text = one.environment.get(variable)
+            if setting.name in FRONTEND and text and text != self._shared.get(variable):
+                own[setting.name] = setting.metadata["parse"](text)
+        context = one.environment.get("TRITON_CHAT_MAX_MODEL_LEN")
+        return ServedModelInfo(
+            names=one.spec.names,
+            kind=kind,
+            max_model_len=int(context) if context else None,
+            modalities=modalities(one.model) if kind != EMBEDDING else ("text",),
+            **own,
+        )
+
+
+def modalities(model: ServedModel) -> tuple[str, ...]:
+    """What prompts of a model may hold."""
+    if model.vision is VisionPath.NONE:
+        return ("text",)
+    if model.vision is VisionPath.RAW:
+        return ("text", "image")
+    if model.vision is VisionPath.ENGINE:
+        # Families whose processor takes videos have a token for them.
+        config = read_json(model.checkpoint.path / "config.json")
+        if not any(key.startswith("video_token") for key in config):
+            return ("text", "image")
+    return ("text", "image", "video")
+
+
+def share_cores(specs: Sequence[ModelSpec], environment: Mapping[str, str]) -> dict[str, str]:
+    """Cores for the vLLM of each model on CPUs, by name; nothing for models that vLLM gives cores itself.
+
+    Threads of two models on the same cores wait for each other at each operation. With more than one core for each,
+    the last is left to the frontends and to Triton.
+    """
+    if environments.has_gpu(environment) or _CORES in environment:
+        return {}
+    # Workers of several ranks need a list each.
+    alone = [
+        spec
+        for spec in specs
+        if engine_name(spec.options, environment) == "vllm"
+        and all(spec.options.engine.get(size, 1) == 1 for size in _RANKS)
+    ]
+    models, cores = len(alone), sorted(os.sched_getaffinity(0))
+    if models < 2:
+        return {}
+    if len(cores) > models:
+        cores.pop()
+    chosen = {}
+    for number, spec in enumerate(alone):
+        begin, end = number * len(cores) // models, (number + 1) * len(cores) // models
+        chosen[spec.name] = ",".join(map(str, cores[begin : max(end, begin + 1)]))
+    return chosen
+
+
+def _gpu_share(one: _Resolved) -> tuple[float, list[str]]:
+    """The part of its GPUs' memory that vLLM takes, and the GPUs."""
+    engine = one.options.engine
+    # With it vLLM takes so many bytes, whatever the GPU has.
+    if engine.get("kv_cache_memory_bytes") is not None:
+        return 0.0, []
+    share = engine.get("gpu_memory_utilization", DEFAULT_UTILIZATION)
+    return float(share), gpus_of(engine, one.environment)
+
+
+@contextmanager
+def _named(spec: ModelSpec) -> Iterator[None]:
+    """Let a LaunchError begin with the model's name."""
+    try:
+        yield
+    except LaunchError as error:
+        raise LaunchError(f"model '{spec.name}': {error}", log=error.log) from error
