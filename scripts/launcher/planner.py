@@ -158,7 +158,7 @@ class Planner:
                 **{
                     name: text
                     for name, text in one.environment.items()
-                    if name.startswith(_OF_PROCESSES) and self._base.get(name) != text
+                    if name.startswith(_OF_PROCESSES) and self._shared.get(name) != text
                 },
                 **one.spec.environment,
             },
