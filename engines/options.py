@@ -11,7 +11,11 @@ import yaml
 
 from python_backend.config import ENVIRONMENT, ModelParameters
 
-OWN = ("engine", "model_path", "max_model_len", "max_requests", "engine_options", ENVIRONMENT)
+# Parameters of a Python model's config that are no options of an engine.
+OWN = (
+    *("engine", "model_path", "max_model_len", "max_requests", "engine_options"),
+    *("max_inputs", "chat_template", "served_model", "environment"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,14 +53,18 @@ class Inputs:
 
     def text(self, name: str, row: int) -> str | None:
         """The row's string of a [batch, 1] STRING input, or None if it is absent."""
+        texts = self.texts(name)
+        return None if texts is None else texts[row]
+
+    def texts(self, name: str) -> list[str] | None:
+        """All strings of an input in order, or None if it is absent."""
         tensor = self._tensors.get(name)
         if tensor is None:
             return None
         try:
-            text: str = tensor.as_numpy().flatten()[row].decode()
+            return [text.decode() for text in tensor.as_numpy().flatten()]
         except UnicodeDecodeError:
             raise RequestError(f"'{name}' is not valid UTF-8", param=name) from None
-        return text
 
     def words(self, name: str, row: int) -> list[list[int]]:
         """The id sequences of a [batch, 2, n] input.
