@@ -14,7 +14,7 @@ from python_backend.config import ENVIRONMENT, ModelParameters
 # Parameters of a Python model's config that are no options of an engine.
 OWN = (
     *("engine", "model_path", "max_model_len", "max_requests", "engine_options"),
-    *("max_inputs", "chat_template", "served_model", "environment"),
+    *("max_inputs", "chat_template", "served_model", ENVIRONMENT),
 )
 
 

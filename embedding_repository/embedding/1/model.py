@@ -6,10 +6,9 @@ import locale
 # Triton's stub process starts in the C locale, where open() reads ASCII; vLLM and transformers read UTF-8 at import.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
-from engines.embedding_service import EmbeddingService  # noqa: E402
 from python_backend import watchdog  # noqa: E402
 from python_backend.api import InferenceRequest, InferenceResponse  # noqa: E402
-from python_backend.config import ModelParameters  # noqa: E402
+from python_backend.config import ModelParameters, apply_environment  # noqa: E402
 from python_backend.logs import model_logger  # noqa: E402
 
 
@@ -18,6 +17,10 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine; raises ValueError for a wrong option, or the engine's own error."""
+        apply_environment(args["model_config"])
+        # Only now, because vLLM and PyTorch read the environment.
+        from engines.embedding_service import EmbeddingService
+
         model_logger("embedding", verbose=True)
         # Before the engine, whose processes must not outlive a server that is killed while it loads.
         watchdog.start()
