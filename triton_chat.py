@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent
 PACKAGES = (
     "chat_page",
     "common",
+    "embedding_repository",
     "engines",
     "families",
     "frontend",

@@ -19,7 +19,7 @@ class Checkpoint:
     model_type, architectures: of the whole model (`internvl_chat`, not its language model's `qwen2`).
     vocab_size: rows of the language model's embedding table, at least the tokenizer's size; prompt ids are below it.
     max_position_embeddings: the language model's maximum context in tokens.
-    end_ids: ids that end an answer, the main one first.
+    end_ids: ids that end an answer, the main one first; none for a model that writes no answers.
     """
 
     path: Path
@@ -31,8 +31,11 @@ class Checkpoint:
     pad_id: int
 
     @classmethod
-    def load(cls, path: str | Path) -> "Checkpoint":
-        """Read the files of a checkpoint's folder; raises ValueError naming the wrong path or key."""
+    def load(cls, path: str | Path, *, generates: bool = True) -> "Checkpoint":
+        """Read the files of a checkpoint's folder; raises ValueError naming the wrong path or key.
+
+        generates: it writes answers, and must therefore name the ids that end them.
+        """
         folder = Path(path)
         if not folder.is_dir():
             raise ValueError(f"checkpoint: '{folder}' is not a directory")
@@ -41,7 +44,7 @@ class Checkpoint:
             raise ValueError(f"checkpoint: '{folder}' has no config.json")
         text_config = _text_config(config)
         generation = read_json(folder / "generation_config.json")
-        end_ids = _end_ids(folder, (generation, config, text_config))
+        end_ids = _end_ids(folder, (generation, config, text_config)) if generates else ()
         return cls(
             path=folder,
             model_type=str(config.get("model_type", "")),
@@ -49,7 +52,7 @@ class Checkpoint:
             vocab_size=_size(text_config, "vocab_size", folder),
             max_position_embeddings=_size(text_config, "max_position_embeddings", folder),
             end_ids=end_ids,
-            pad_id=_pad_id(folder, (generation, config, text_config), end_ids[0]),
+            pad_id=_pad_id(folder, (generation, config, text_config), end_ids[0] if end_ids else 0),
         )
 
 

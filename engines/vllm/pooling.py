@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from itertools import cycle, islice
-from typing import Any
+from typing import Any, Final
 
 import torch
 from vllm import PoolingParams
@@ -34,7 +34,8 @@ from engines.vllm.config import KNOWN_OPTIONS
 from engines.vllm.errors import request_error
 from engines.vllm.statistics import VllmStatistics
 
-EMBED, CLASSIFY = "embed", "classify"
+EMBED: Final = "embed"
+CLASSIFY: Final = "classify"
 # vLLM's names for a prompt that is longer than the context.
 _TOO_LONG = ("input_tokens", "input_text")
 
@@ -78,7 +79,7 @@ class VllmPooling:
         # More of one request would only wait in vLLM, before the inputs of requests that come later.
         self._window = 2 * config.scheduler_config.max_num_seqs
         self._task = self._model_config.get_pooling_task(await self._llm.get_supported_tasks())
-        self._render_pair = self._pair_renderer(config) if self._task == CLASSIFY else None
+        self._pair_renderer = self._make_pair_renderer(config) if self._task == CLASSIFY else None
         if self._task not in (EMBED, CLASSIFY):
             raise ValueError(f"this model neither embeds nor scores texts: its task in vLLM is {self._task!r}")
 
@@ -89,7 +90,7 @@ class VllmPooling:
         try:
             if request.pairs is None:
                 return await self._embed(request)
-            return await (self._score_by_classes(request) if self._render_pair else self._score_by_cosine(request))
+            return await (self._score_by_classes(request) if self._pair_renderer else self._score_by_cosine(request))
         except Exception as error:
             refusal = _refusal(error)
             if refusal is None:
@@ -110,7 +111,7 @@ class VllmPooling:
     def _check(self, request: PoolingRequest) -> None:
         if request.pairs is None and self._task != EMBED:
             raise RequestError("this model scores pairs of texts and has no embeddings", param="model")
-        if request.pairs is not None and self._render_pair and self._model_config.hf_config.num_labels != 1:
+        if request.pairs is not None and self._pair_renderer and self._model_config.hf_config.num_labels != 1:
             raise RequestError("this model has several classes, and therefore no score of a pair", param="model")
         for prompt in request.prompts:
             if isinstance(prompt, list) and any(not 0 <= one < self._model_config.get_vocab_size() for one in prompt):
@@ -162,19 +163,20 @@ class VllmPooling:
         parsed = [parse_model_prompt(self._model_config, prompt) for prompt in prompts]
         return list(await self._llm.renderer.render_cmpl_async(parsed, tokenize))
 
-    def _pair_renderer(self, config: VllmConfig) -> Any:
+    def _make_pair_renderer(self, config: VllmConfig) -> Any:
         # Imported here, because it brings vLLM's HTTP server.
         from vllm.entrypoints.pooling.scoring.io_processor import CrossEncoderIOProcessor
 
         template = ChatTemplateConfig(chat_template=self._template)
-        return CrossEncoderIOProcessor(config, self._llm.renderer, template)
+        return CrossEncoderIOProcessor(config, self._llm.renderer, template)  # type: ignore[no-untyped-call]
 
     def _render_pairs(
         self, queries: Any, documents: Sequence[str], tokenize: TokenizeParams, params: PoolingParams
     ) -> list[tuple[Any, PoolingParams]]:
+        render: Any = self._pair_renderer.render  # type: ignore[union-attr] # a cross-encoder has one
         rendered: list[tuple[Any, PoolingParams]] = []
         for query, document in zip(queries, documents, strict=True):
-            made = self._render_pair.render(
+            made = render(
                 {
                     "data_1": query,
                     "data_2": document,

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from common.chat.template import is_text
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
+from common.served_model import CHAT
 from preprocessing.engine_traits import TRTLLM
 from scripts.cache import MARKER, cache_dir
 from scripts.cli.pictures import picture_findings
 from scripts.launcher.checks import FORMATS, check_memory, format_problem, format_value
+from scripts.launcher.embedding import wanted_kind
 from scripts.launcher.environment import CPU_KV_CACHE_GIB
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import PREPARED, ServedModel, served
@@ -44,18 +46,19 @@ def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> It
             yield Finding("model", "ok", advice)
             return
     try:
-        model = served(folder, folder.name)
+        model = served(folder, folder.name, wanted_kind(options))
     except LaunchError as error:
         yield Finding("model", "error", str(error))
         return
     yield Finding("model", "ok", f"{folder}: {model.checkpoint.model_type}")
-    if not problems:
+    if not problems and model.kind == CHAT:
         yield from _formats(model.checkpoint, options, {**environment, **options.settings})
     # An engine of TensorRT-LLM contains the weights.
     built = engine_name(options, environment) == TRTLLM
     if not built:
         yield check_result("weights", weights_problem(folder), "complete")
-    yield from picture_findings(folder, options, {**environment, **options.settings})
+    if model.kind == CHAT:
+        yield from picture_findings(folder, options, {**environment, **options.settings})
     if not built:
         yield check_result(
             "fits", _memory_problem(model, environment), f"{model.weight_bytes / 2**30:.1f} GiB of weights"

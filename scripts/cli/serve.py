@@ -63,4 +63,5 @@ def _announce(stack: Stack, console: Console) -> None:
     console.print(f"logs:   {stack.options.log_dir}", soft_wrap=True)
     for warning in stack.warnings:
         console.print(f"[bold red]warning:[/] {escape(warning)}", soft_wrap=True)
-    console.print("\nTry:\n" + escape(curl(stack.url, stack.model_names[0], stack.needs_key)), soft_wrap=True)
+    example = curl(stack.url, stack.model_names[0], stack.needs_key, stack.model.kind)
+    console.print("\nTry:\n" + escape(example), soft_wrap=True)

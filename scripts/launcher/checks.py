@@ -7,6 +7,8 @@ from pathlib import Path
 import psutil
 
 from common.chat.template import load_template
+from common.model_names import ENSEMBLE
+from common.served_model import EMBEDDING
 from families.parsers.formats import AUTO, resolve_reasoning_format, resolve_tool_format
 from frontend.auth.authenticator import Authenticator
 from frontend.settings import ENV_PREFIX, Settings, SettingsError
@@ -35,8 +37,8 @@ FORMATS: Mapping[str, Callable[[str], str]] = {
 def check_server(server: TritonServer, options: LaunchOptions) -> None:
     """Check that this Python and this repository can be used with the tritonserver; raises LaunchError."""
     repository = options.model_repository
-    if not (repository / "ensemble" / "config.pbtxt").is_file():
-        raise LaunchError(f"--model-repository {repository} has no model 'ensemble'.")
+    if not any((repository / model / "config.pbtxt").is_file() for model in (ENSEMBLE, EMBEDDING)):
+        raise LaunchError(f"--model-repository {repository} has no model '{ENSEMBLE}'.")
     problems = (libpython_problem(), numpy_problem()) if server.embedded else ()
     for problem in filter(None, problems):
         raise LaunchError(problem)

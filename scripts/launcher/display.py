@@ -5,12 +5,19 @@ import json
 import shlex
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.status import Status
 
+from common.served_model import CHAT, EMBEDDING
+
 _MARKS = {"ready": "[green]ready[/]", "loading": "[yellow]loading[/]", "failed": "[red]failed[/]"}
+
+_EXAMPLES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    CHAT: ("chat/completions", {"messages": [{"role": "user", "content": "Please name the capital of France."}]}),
+    EMBEDDING: ("embeddings", {"input": "The capital of France is Paris."}),
+}
 
 
 class Display:
@@ -42,10 +49,11 @@ class Display:
         self._last = parts
 
 
-def curl(url: str, model: str, with_key: bool) -> str:
-    """A chat request as a shell command. with_key: it sends the key in $API_KEY."""
-    body = {"model": model, "messages": [{"role": "user", "content": "Please name the capital of France."}]}
-    words = ["curl", f"{url}/v1/chat/completions", "-H", "Content-Type: application/json"]
+def curl(url: str, model: str, with_key: bool, kind: str = CHAT) -> str:
+    """A request to a model of this kind as a shell command. with_key: it sends the key in $API_KEY."""
+    path, asked = _EXAMPLES[kind]
+    body = {"model": model, **asked}
+    words = ["curl", f"{url}/v1/{path}", "-H", "Content-Type: application/json"]
     if url.startswith("https:"):
         words.insert(1, "--insecure")
     command = " ".join(shlex.quote(word) for word in [*words, "-d", json.dumps(body)])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.chat.template import is_text
+from common.served_model import CHAT, EMBEDDING
 from families.parsers.formats import AUTO, REASONING_FORMATS, resolve_reasoning_format
 from scripts.launcher.engine_folder import EngineFolder
 from scripts.launcher.errors import LaunchError
@@ -25,8 +26,12 @@ from scripts.setup.interpreter import libpython_dir
 from triton_chat import child_environment
 
 CONTAINER_BINARY = Path("/opt/tritonserver/bin/tritonserver")
-# With compilation on, vLLM's CPU build gave wrong text in bf16; eager matched Hugging Face.
-CPU_ENGINE_DEFAULTS: Mapping[str, Any] = {"dtype": "bfloat16", "enforce_eager": True}
+# With compilation on, vLLM's CPU build gave wrong text in bf16; eager matched Hugging Face. The type of an embedding
+# model's weights is left to vLLM, as in `vllm serve`: half of the digits would be lost for little time.
+CPU_ENGINE_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    CHAT: {"dtype": "bfloat16", "enforce_eager": True},
+    EMBEDDING: {"enforce_eager": True},
+}
 CPU_KV_CACHE_GIB = "2"
 # Triton's APIs that change the server or access the machine's memory: only for the launcher.
 MANAGEMENT = "model-repository,shared-memory,logging,trace"
@@ -177,6 +182,9 @@ def server_environment(base: Mapping[str, str], options: LaunchOptions, ports: P
         "TRITON_CHAT_HOST": options.host,
         "TRITON_CHAT_PORT": str(ports.frontend),
         "TRITON_CHAT_TRITON_URL": f"{triton_host}:{ports.grpc}",
+        "TRITON_CHAT_SERVED_MODEL_NAME": ",".join(names),
+        "TRITON_CHAT_MODEL": str(model.checkpoint.path),
+        "TRITON_CHAT_MAX_MODEL_LEN": _context(options, model, engine),
         # The stub finds its packages through the first python3 on PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
         "VIRTUAL_ENV": sys.prefix,
@@ -210,11 +218,16 @@ def model_environment(
     return environment
 
 
-def _context(options: LaunchOptions, model: ServedModel, engine: EngineFolder | None) -> int:
-    """Context length: tokens of prompt and answer together."""
+def _context(options: LaunchOptions, model: ServedModel, engine: EngineFolder | None) -> str:
+    """Context length: tokens of prompt and answer together. Empty if it is left to vLLM.
+
+    Files of sentence-transformers limit that of embedding models, which vLLM reads.
+    """
+    if model.kind == EMBEDDING:
+        return str(options.max_model_len or "")
     checkpoints = model.checkpoint.max_position_embeddings
     engines = engine.max_seq_len if engine is not None and engine.max_seq_len is not None else checkpoints
-    return options.max_model_len or min(checkpoints, engines)
+    return str(options.max_model_len or min(checkpoints, engines))
 
 
 def _few_cores(engine: Mapping[str, Any]) -> str | None:
@@ -236,20 +249,13 @@ def _reasoning_markers(environment: Mapping[str, str]) -> dict[str, str] | None:
     return {"reasoning_start_str": form.open, "reasoning_end_str": form.close}
 
 
-def triton_environment(shared: Mapping[str, str], options: LaunchOptions, server: TritonServer) -> dict[str, str]:
-    """The environment of tritonserver: `shared`, the engine's options and, if embedded, its library folders."""
-    environment = engine_environment(shared, options)
-    # Without it a model's watchdog kills a tritonserver that lost the process of a model.
-    environment["TRITON_CHAT_SUPERVISED"] = "1"
-    if server.home is not None:
-        folders = [server.home / "nvidia_pytriton.libs", libpython_dir(), server.home / "lib"]
-        inherited = shared.get("LD_LIBRARY_PATH")
-        environment["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, folders), *([inherited] if inherited else [])])
-    return environment
+def triton_environment(
+    shared: Mapping[str, str], options: LaunchOptions, server: TritonServer, kind: str = CHAT
+) -> dict[str, str]:
+    """The environment of tritonserver: `shared`, the engine's options and, if embedded, its library folders.
 
-
-def engine_environment(shared: Mapping[str, str], options: LaunchOptions) -> dict[str, str]:
-    """`shared` with the variables of the engine, as the processes of a model need them."""
+    kind: of the model, one of common.served_model.KINDS.
+    """
     environment = dict(shared)
     engine = dict(options.engine)
     if not has_gpu(shared):
@@ -258,8 +264,8 @@ def engine_environment(shared: Mapping[str, str], options: LaunchOptions) -> dic
         if cores := _few_cores(engine):
             environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
         if shared.get("TRITON_CHAT_ENGINE", "vllm") == "vllm":
-            engine = {**CPU_ENGINE_DEFAULTS, **engine}
-    if shared.get("TRITON_CHAT_ENGINE", "vllm") == "vllm" and (markers := _reasoning_markers(shared)):
+            engine = {**CPU_ENGINE_DEFAULTS[kind], **engine}
+    if kind == CHAT and shared.get("TRITON_CHAT_ENGINE", "vllm") == "vllm" and (markers := _reasoning_markers(shared)):
         engine.setdefault("reasoning_config", markers)
     environment["TRITON_CHAT_ENGINE_OPTIONS"] = json.dumps(engine)
     # tritonserver runs in a folder of its own.

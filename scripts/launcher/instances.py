@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from common.served_model import EMBEDDING
 from common.vision_path import VisionPath
 from scripts.launcher.checks import available_memory, engine_memory
 from scripts.launcher.layout import lay_out, read_config
@@ -25,11 +26,8 @@ def choose_instances(options: LaunchOptions, model: ServedModel, environment: Ma
 
     environment: tritonserver's. Half of the memory that the engine leaves is for them.
     """
-    return instances_within(options, model, available_memory() - engine_memory(model, environment))
-
-
-def instances_within(options: LaunchOptions, model: ServedModel, left: int, models: int = 1) -> int | None:
-    """The same, for one of so many models. left: bytes of memory that the engines of all of them leave."""
+    if model.kind == EMBEDDING:
+        return None
     if options.preprocessing_instances is not None or model.vision is not VisionPath.ENGINE:
         return options.preprocessing_instances
     cores = min(max(_FEWEST, len(os.sched_getaffinity(0)) // (2 * models)), _MOST)

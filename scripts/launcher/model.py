@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from common.checkpoint import Checkpoint
+from common.model_kind import model_kind
+from common.served_model import CHAT, EMBEDDING
 from common.vision_path import VisionPath, is_unsplit, vision_path
 from scripts.cache import build_once, cache_dir
 from scripts.launcher.errors import LaunchError
@@ -19,6 +21,8 @@ from scripts.shared.weights import weight_bytes
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
 _UNWANTED_FILES = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.pth", "consolidated*", "original/*")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
+# BERT's, which only vLLM reads here.
+_ENCODER_TOKENIZER = "vocab.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +51,29 @@ class ServedModel:
     """A checkpoint to serve.
 
     name: its default name in requests. weight_bytes: size of its weights. vision: the path of its pictures.
+    kind: one of common.served_model.KINDS.
     """
 
     checkpoint: Checkpoint
     name: str
     weight_bytes: int
     vision: VisionPath = VisionPath.NONE
+    kind: str = CHAT
 
 
-def resolve_model(model: str, console: Console, vision: str | None = None, engine: str | None = None) -> ServedModel:
+def resolve_model(
+    model: str, console: Console, vision: str | None = None, engine: str | None = None, kind: str | None = None
+) -> ServedModel:
     """Find, prepare or download the checkpoint; downloads show their progress.
 
-    vision, engine: as `vision_path` takes them.
+    vision, engine: as `vision_path` takes them. kind: what it is served for, None for what the checkpoint is made for.
     Raises LaunchError if there is no such model, it is no checkpoint, or its pictures cannot take that path.
     """
     try:
-        return _resolve(model, console, vision, engine)
+        folder, name = _find(model, console)
+        if (kind or _kind(folder)) == EMBEDDING:
+            return served(folder, name, EMBEDDING)
+        return _whole_or_split(folder, name, console, vision, engine)
     except ImportError as error:
         # Serving a checkpoint takes a Triton; converting one takes torch, which is not in every installation.
         reason = f"the package {error.name} is missing" if error.name else f"packages do not fit together: {error}"
@@ -72,18 +83,18 @@ def resolve_model(model: str, console: Console, vision: str | None = None, engin
         ) from error
 
 
-def _resolve(model: str, console: Console, vision: str | None, engine: str | None) -> ServedModel:
+def _find(model: str, console: Console) -> tuple[Path, str]:
+    """The checkpoint's folder, and its default name in requests."""
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return _whole_or_split(folder.resolve(), folder.resolve().name, console, vision, engine)
+        return folder.resolve(), folder.resolve().name
     if model in PREPARED:
-        name = PREPARED[model].name
-        return _whole_or_split(PREPARED[model].prepare(console), name, console, vision, engine)
+        return PREPARED[model].prepare(console), PREPARED[model].name
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise LaunchError(
             f"there is no folder {folder}.", f"--model takes a checkpoint folder, a hub id, {' or '.join(PREPARED)}."
         )
-    return _whole_or_split(_downloaded(model), model, console, vision, engine)
+    return _downloaded(model), model
 
 
 def _whole_or_split(folder: Path, name: str, console: Console, vision: str | None, engine: str | None) -> ServedModel:
@@ -91,7 +102,15 @@ def _whole_or_split(folder: Path, name: str, console: Console, vision: str | Non
         path = vision_path(folder, vision, engine)
     except ValueError as error:
         raise LaunchError(f"{error}.") from error
-    return replace(served(_split(folder, console) if is_unsplit(folder, path) else folder, name), vision=path)
+    return replace(served(_split(folder, console) if is_unsplit(folder, path) else folder, name, CHAT), vision=path)
+
+
+def _kind(folder: Path) -> str:
+    """What the checkpoint is made for. One that cannot be read is refused by what reads it next."""
+    try:
+        return model_kind(folder)
+    except ValueError:
+        return CHAT
 
 
 def _split(folder: Path, console: Console) -> Path:
@@ -131,17 +150,22 @@ def _downloaded(hub_id: str) -> Path:
         ) from error
 
 
-def served(folder: Path, name: str) -> ServedModel:
-    """Read the checkpoint in a folder; raises LaunchError if it has no usable config or no tokenizer."""
+def served(folder: Path, name: str, kind: str | None = None) -> ServedModel:
+    """Read the checkpoint in a folder; raises LaunchError if it has no usable config or no tokenizer.
+
+    kind: what it is served for, None for what the checkpoint is made for.
+    """
+    kind = kind or _kind(folder)
     try:
-        checkpoint = Checkpoint.load(folder)
+        checkpoint = Checkpoint.load(folder, generates=kind == CHAT)
     except ValueError as error:
         raise LaunchError(
             f"{error}.", "--model needs a Hugging Face checkpoint folder (config.json, tokenizer, weights)."
         ) from error
-    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+    files = TOKENIZER_FILES if kind == CHAT else (*TOKENIZER_FILES, _ENCODER_TOKENIZER)
+    if not any((folder / file).is_file() for file in files):
         raise LaunchError(
-            f"'{folder}' has no tokenizer ({', '.join(TOKENIZER_FILES)}).",
+            f"'{folder}' has no tokenizer ({', '.join(files)}).",
             "Copy the tokenizer's files of the published checkpoint into it.",
         )
-    return ServedModel(checkpoint, name, weight_bytes(folder))
+    return ServedModel(checkpoint, name, weight_bytes(folder), kind=kind)

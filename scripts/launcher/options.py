@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from common.model_names import check_name
+from common.served_model import KINDS
 from frontend.settings import ENV_PREFIX, Settings
 from scripts.cache import REPOSITORY, cache_dir
 from scripts.launcher.flags import Flag, option, size_of, split
@@ -26,6 +26,7 @@ MODEL_SETTINGS = frozenset(
         "describe_tools",
         "engine_max_requests",
         "image_max_pixels",
+        "max_inputs",
         "max_resized_pixels",
         "max_tiles",
         "max_tiles_per_image",
@@ -65,7 +66,9 @@ OF_ONE_MODEL = ("served_model_name", "engine_dir", "world_size")
 class LaunchOptions:
     """The options of one stack.
 
-    model: a checkpoint folder, "smollm2", "demo-vlm" or a hub id. served_model_name: empty means the model's own name.
+    model: a checkpoint folder, "smollm2", "demo-vlm" or a hub id. kind: what it is served for, one of
+    common.served_model.KINDS; None means what the checkpoint is made for.
+    served_model_name: empty means the model's own name.
     port, ui_port and triton_*_port: 0 picks a free one. ui: with the chat page. frontends: processes that share `port`.
     max_model_len: None means the checkpoint's. preprocessing_instances: None means those of the config, or by cores and
     memory if they run vLLM's processor. settings: of the frontend and of the models' configs, by environment variable.
@@ -77,8 +80,7 @@ class LaunchOptions:
     """
 
     model: str = DEFAULT_MODEL
-    models: Path | None = None
-    named_models: Mapping[str, str] = field(default_factory=dict)
+    kind: str | None = None
     served_model_name: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 9997
@@ -297,7 +299,11 @@ def _parser(kind: type[argparse.ArgumentParser], command: str, about: str) -> ar
         help=f"checkpoint folder, hub id, {DEFAULT_MODEL} (default) or {DEMO_MODEL}, which are prepared without a hub; "
         "NAME=MODEL, once for each of several models that get the other options together",
     )
-    add("--models", type=Path, metavar="FILE", help="YAML file with several models, each with options of its own")
+    add(
+        "--kind",
+        choices=KINDS,
+        help="what the model is served for (default: by its files): chat, or embedding, also for rerankers",
+    )
     add("--served-model-name", nargs="+", metavar="NAME", help="names that requests use (default: the model's own)")
     add("--host", help=f"address of the OpenAI API (default {defaults.host})")
     add("--port", type=_port, help=f"port of the OpenAI API; 0 picks one (default {defaults.port})")

@@ -14,6 +14,8 @@ from typing import Self
 
 from rich.console import Console
 
+from common.models_state import VARIABLE
+from common.served_model import EMBEDDING
 from frontend.auth import authenticator
 from frontend.settings import Settings
 from scripts.launcher import environment as environments
@@ -23,6 +25,7 @@ from scripts.launcher.checks import check_formats, check_memory, check_server, c
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit, explain
 from scripts.launcher.display import Display
+from scripts.launcher.embedding import embedding_options, wanted_kind, write_state
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.instances import RepositoryWithInstances, choose_instances
 from scripts.launcher.model import ServedModel, resolve_model
@@ -75,7 +78,10 @@ class Stack:
         self.ports = choose_ports(self.options)
         vision = self.options.settings.get("TRITON_CHAT_VISION") or base.get("TRITON_CHAT_VISION")
         engine = engine_name(self.options, base)
-        self.model: ServedModel = resolve_model(self.options.model, self.console, vision, engine)
+        kind = wanted_kind(self.options)
+        self.model: ServedModel = resolve_model(self.options.model, self.console, vision, engine, kind)
+        if self.model.kind == EMBEDDING:
+            self.options = embedding_options(self.options, engine)
         self._shared = environments.stack_environment(base, self.options, self.model, self.ports, self.engine)
         self._trtllm: Trtllm | None = None
         if self.engine is None:
@@ -85,7 +91,9 @@ class Stack:
             self._shared |= self._trtllm.environment
         check_settings(self._shared)
         self._settings = Settings.load([], self._shared)
-        self._triton_environment = environments.triton_environment(self._shared, self.options, self.server)
+        self._triton_environment = environments.triton_environment(
+            self._shared, self.options, self.server, self.model.kind
+        )
         if self.engine is None:
             check_memory(self.model, self._triton_environment)
         self._repository: RepositoryWithInstances | None = None
@@ -94,11 +102,14 @@ class Stack:
             served = self.options if self._trtllm is None else self._trtllm.options
             self._repository = RepositoryWithInstances(served, count)
         self._page_environment = page.page_environment(base)
-        # Frontends that share a port write their counters here, so that each can report all of them to Prometheus.
+        # Frontends that share a port write their counters here, so that each can report all of them to Prometheus. It
+        # also has the state file.
         self._counts = TemporaryDirectory(prefix="triton_chat_metrics_", ignore_cleanup_errors=True)
         # The stubs of Python models search the current directory first for modules: tritonserver gets an empty one.
         self._triton_folder = TemporaryDirectory(prefix="triton_chat_tritonserver_", ignore_cleanup_errors=True)
         counts = {"PROMETHEUS_MULTIPROC_DIR": self._counts.name} if self.options.frontends > 1 else {}
+        if self.model.kind == EMBEDDING:
+            counts[VARIABLE] = str(write_state(Path(self._counts.name)))
         self._frontend_environment = self._shared | counts
         # Set by signal handlers. stopping: end `wait`. hurry: end everything without grace periods.
         self.stopping = threading.Event()

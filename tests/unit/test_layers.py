@@ -24,6 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "engines.vllm.processor": {"common", "engines", "python_backend"},
     "vision": {"common", "python_backend"},
     "frontend": {"common", "families"},
+    "embedding_repository": {"common", "engines", "python_backend"},
     "model_repository": {"common", "engines", "postprocessing", "preprocessing", "python_backend", "vision"},
     "models.demo_vlm": {"common", "preprocessing"},
     "chat_page": set(),

@@ -35,6 +35,8 @@ PINNED_IN = {
     "onnx": ["dev"],
     "ui": ["ui"],
 }
+# Triton's configs and models.
+REPOSITORIES = ("embedding_repository", "model_repository")
 # Fonts for the demo model's training, tests/fuzz, scripts/clients, and what comes with TensorRT, TensorRT-LLM and Triton.
 OPTIONAL = {"matplotlib", "hypothesis", "langchain_core", "langchain_openai", "llama_index", "langchain", "langgraph"}
 OPTIONAL |= {"tensorrt", "tensorrt_llm", "triton", "triton_python_backend_utils"}
@@ -122,7 +124,8 @@ def test_the_wheel_has_all_that_is_run_and_nothing_else(wheel: Path) -> None:
     repository = {
         path.relative_to(ROOT).as_posix()
         for pattern in ("*.pbtxt", ".gitkeep")
-        for path in (ROOT / "model_repository").rglob(pattern)
+        for folder in REPOSITORIES
+        for path in (ROOT / folder).rglob(pattern)
     }
     models = {path.relative_to(ROOT).as_posix() for path in (ROOT / "models").rglob("*") if path.is_file()}
     assert names == code | repository | models | {"triton_chat.py"}
@@ -184,4 +187,4 @@ def test_without_a_clone_the_cache_is_the_users(installed: Path, tmp_path: Path)
 def test_mypy_checks_every_package() -> None:
     (checked,) = re.findall(r"-m mypy ((?!\$).+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     # The models are checked one by one.
-    assert set(PACKAGES) - {"model_repository"} <= set(checked.split())
+    assert set(PACKAGES) - set(REPOSITORIES) <= set(checked.split())
