@@ -45,12 +45,15 @@ class RunningGenerations:
             if outgoing.reply.client_id == client_id:
                 task.cancel()
 
+    def cancel_each(self) -> None:
+        """Cancel all generations, without waiting for their end."""
+        for task, _ in self:
+            task.cancel()
+
     async def cancel_all(self) -> None:
         """Cancel everything and wait until it has ended."""
-        tasks = [task for task, _ in self]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self.cancel_each()
+        await asyncio.gather(*(task for task, _ in self), return_exceptions=True)
 
     def _remove(self, request_id: str, task: "asyncio.Task[None]") -> None:
         tasks = self._tasks[request_id]

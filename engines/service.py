@@ -139,6 +139,9 @@ class EngineService:
     def _stop(self, request_id: str, parameters: dict[str, Any]) -> None:
         if "owner" in parameters:
             self._running.cancel_client(parameters["owner"])
+        elif parameters.get("all_requests"):
+            # From the launcher, when the grace time of a model that it unloads is over.
+            self._running.cancel_each()
         else:
             self._running.cancel(request_id, parameters.get("stream_id"))
 

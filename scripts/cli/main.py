@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": Command(
         "scripts.cli.serve", "serve a model: tritonserver and the OpenAI API, started and stopped together"
     ),
+    "models": Command("scripts.cli.models", "list, load, unload and reload the models of a running server"),
     "prepare": Command(
         "scripts.cli.prepare",
         "fetch, convert and split a model, so that `serve` need not; prints its folder",

@@ -20,11 +20,16 @@ class RestartBudget:
 
     def spend(self, part: str) -> int | None:
         """Count a fault; returns its number among the part's recent ones, from 1, or None if there were too many."""
+        self._faults[part].append(self._clock())
+        count = self.recent(part)
+        return count if count <= self.most else None
+
+    def recent(self, part: str) -> int:
+        """The number of a part's recent faults."""
         faults, now = self._faults[part], self._clock()
         while faults and now - faults[0] > WINDOW_S:
             faults.popleft()
-        faults.append(now)
-        return len(faults) if len(faults) <= self.most else None
+        return len(faults)
 
 
 def backoff_s(fault: int) -> float:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +70,11 @@ class ModelFolders:
     def remove_steps(self, plan: ModelPlan, generation: int) -> None:
         """Remove the steps of a generation; fine if there are none."""
         for name in plan.steps(generation):
+            self._remove(name)
+
+    def remove_names(self, names: Iterable[str]) -> None:
+        """Remove these Triton models; fine if there are none."""
+        for name in names:
             self._remove(name)
 
     def remove(self, plan: ModelPlan, generation: int) -> None:

@@ -1,22 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load a model again whose process died, by Triton's model repository API, which only the launcher may use."""
+"""Triton's model repository API, which loads and unloads models, and which only the launcher may use."""
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 from urllib.parse import urlsplit
+
+from scripts.shared.errors import CommandError
 
 # The header that Triton's restricted APIs ask for.
 KEY_HEADER = "triton-chat-launcher"
+# How long Triton may take for an answer that needs no model.
+_QUICK_S = 20.0
+# States of a Triton model in the index; others are those of models that are going, or were never loaded.
+READY, UNLOADING = "READY", "UNLOADING"
 
 
 def load_model(base_url: str, key: str, model: str, timeout_s: float) -> None:
     """Load a model, even if Triton takes it for loaded; raises OSError with the reason if that fails."""
+    _post(base_url, key, f"models/{model}/load", timeout_s)
+
+
+def _post(base_url: str, key: str, path: str, timeout_s: float) -> Any:
+    """The JSON answer of a POST, None without one; raises OSError with the reason if it is no success."""
     connection = HTTPConnection(urlsplit(base_url).netloc, timeout=timeout_s)
     headers: Mapping[str, str] = {KEY_HEADER: key, "Content-Type": "application/json"}
     try:
-        connection.request("POST", f"/v2/repository/models/{model}/load", b"{}", dict(headers))
+        connection.request("POST", f"/v2/repository/{path}", b"{}", dict(headers))
         response = connection.getresponse()
         body = response.read().decode("utf-8", errors="replace")
     except HTTPException as error:
@@ -25,6 +37,7 @@ def load_model(base_url: str, key: str, model: str, timeout_s: float) -> None:
         connection.close()
     if response.status != 200:
         raise OSError(_reason(body))
+    return json.loads(body) if body else None
 
 
 def _reason(body: str) -> str:
@@ -34,14 +47,14 @@ def _reason(body: str) -> str:
         return body
 
 
-class Load:
-    """A load in progress on a thread of its own, so that the launcher keeps supervising."""
+class Call:
+    """A call in progress on a thread of its own, so that the launcher keeps supervising. name: of the thread."""
 
-    def __init__(self, base_url: str, key: str, model: str, timeout_s: float) -> None:
-        self.model = model
+    def __init__(self, run: Callable[[], Any], name: str) -> None:
         self.error: str | None = None
-        self._arguments = (base_url, key, model, timeout_s)
-        self._thread = threading.Thread(target=self._run, name=f"load-{model}", daemon=True)
+        self.result: Any = None
+        self._call = run
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     @property
@@ -51,6 +64,37 @@ class Load:
 
     def _run(self) -> None:
         try:
-            load_model(*self._arguments)
-        except OSError as error:
+            self.result = self._call()
+        except (OSError, ValueError, CommandError) as error:
             self.error = str(error) or type(error).__name__
+
+
+class Load(Call):
+    """The load of one model in progress."""
+
+    def __init__(self, base_url: str, key: str, model: str, timeout_s: float) -> None:
+        self.model = model
+        super().__init__(lambda: load_model(base_url, key, model, timeout_s), f"load-{model}")
+
+
+class Repository:
+    """The models that a tritonserver knows. load_timeout_s: the longest that one load may take."""
+
+    def __init__(self, base_url: str, key: str, load_timeout_s: float) -> None:
+        self._base_url, self._key, self._load_timeout_s = base_url, key, load_timeout_s
+
+    def load(self, model: str) -> Load:
+        """Begin to load a model, or to replace it by what its folder holds now."""
+        return Load(self._base_url, self._key, model, self._load_timeout_s)
+
+    def unload(self, model: str) -> Call:
+        """Begin to unload a model. That call is short: Triton lets its running requests end first."""
+        return Call(lambda: _post(self._base_url, self._key, f"models/{model}/unload", _QUICK_S), f"unload-{model}")
+
+    def index(self) -> Call:
+        """Ask for the state of every Triton model by name, as the call's result; "" if it was never loaded."""
+        return Call(lambda: _states(_post(self._base_url, self._key, "index", _QUICK_S)), "index")
+
+
+def _states(index: Any) -> dict[str, str]:
+    return {model["name"]: model.get("state", "") for model in index}

@@ -27,7 +27,7 @@ class Stubs:
         for stub in self._children():
             if not stub.alive:
                 dead.add(stub.pid)
-            elif stub.pid not in self._models and (model := _model_of(stub.pid)):
+            elif stub.pid not in self._models and (model := model_of(stub.pid)):
                 self._models[stub.pid] = model
         found = sorted((dead & self._dead) - self._reported)
         self._dead = dead
@@ -49,7 +49,7 @@ class Stubs:
         return [child for child in children(self._tritonserver) if child.is_stub]
 
 
-def _model_of(stub: int) -> str | None:
+def model_of(stub: int) -> str | None:
     """The model's name from the stub's command line, .../stub .../NAME/1/model.py ...; None if it has just ended."""
     words = command_line(stub)
     return Path(words[1]).parent.parent.name if len(words) > 1 else None

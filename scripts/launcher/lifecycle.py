@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a served model is loaded, unloaded, reloaded and replaced in a running tritonserver.
+
+A model is an ensemble and a generation of steps (common/model_names.py). The steps of the next generation are loaded
+beside those that serve. When all of them are ready, the ensemble is loaded again, now pointing at them, which takes
+Triton hundredths of a second; requests that began on the old steps end there. Triton 2.51 stops serving an ensemble
+whose load fails, so it is never loaded before its steps are.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from common.model_names import ENGINE, role
+from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState
+from scripts.launcher.budget import RestartBudget, backoff_s
+from scripts.launcher.model_folders import ModelFolders, ModelPlan
+from scripts.launcher.operations import OperationError, Steps, ended
+from scripts.launcher.repository import Call
+
+# Frontends look at the state file twice a second: what they sent before they saw it has reached Triton by then.
+_NOTICE_S = 1.5
+_POLL_S = 0.5
+# How long cancelled requests may take to end.
+_CANCEL_S = 5.0
+# Triton ends the processes of an unloaded model within about five seconds, and an engine may take ten more.
+_GONE_S = 60.0
+# What refused clients are told about a model whose load was never measured.
+_UNMEASURED_S = 30.0
+
+
+# Said of a model while it is replaced.
+LOST = "the model has lost a process and is being loaded again"
+
+
+class Planned(Protocol):
+    """A model as the command line or the file of models describes it, checked."""
+
+    @property
+    def name(self) -> str:
+        """The served name."""
+
+    @property
+    def spec(self) -> object:
+        """What the operator says of it. Two equal ones are the same model."""
+
+    @property
+    def plan(self) -> ModelPlan:
+        """What its folders are made of."""
+
+
+class Repository(Protocol):
+    """Triton's model repository API (scripts/launcher/repository.py)."""
+
+    def load(self, model: str) -> Call:
+        """Begin to load a model."""
+
+    def unload(self, model: str) -> Call:
+        """Begin to unload a model."""
+
+    def index(self) -> Call:
+        """Ask for the states by name."""
+
+
+class Processes(Protocol):
+    """The running tritonserver and the processes of its models (scripts/launcher/model_processes.py)."""
+
+    def live(self) -> Call:
+        """Ask whether tritonserver takes calls."""
+
+    def requests(self) -> Call:
+        """Ask for the number of requests in each engine, by its Triton model."""
+
+    def cancel_all(self, engine: str) -> Call:
+        """Cancel every request in an engine."""
+
+    def alive(self, models: Sequence[str]) -> bool:
+        """Whether a process of these Triton models lives."""
+
+    def kill(self, models: Sequence[str]) -> None:
+        """Kill the processes of these Triton models."""
+
+
+@dataclass(eq=False)
+class Model:
+    """A served model.
+
+    generation: of the steps that serve, 0 before the first load. newest: the last one tried. wanted: whether it is to
+    be loaded after a restart of tritonserver. lost: whether it lost a process and nothing was done about it yet.
+    load_s: seconds that its last load took.
+    """
+
+    planned: Planned
+    state: str = UNLOADED
+    reason: str | None = None
+    generation: int = 0
+    newest: int = 0
+    wanted: bool = True
+    lost: bool = False
+    load_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The served name, which is its ensemble's in Triton."""
+        return self.planned.name
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The Triton models whose processes serve it; a model without steps is one itself."""
+        return self.planned.plan.steps(max(1, self.generation)) or (self.name,)
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether it is an ensemble."""
+        return self.steps != (self.name,)
+
+    @property
+    def engine(self) -> str:
+        """The Triton model with the network."""
+        return next((step for step in self.steps if role(step) == ENGINE), self.name)
+
+    @property
+    def retry_after(self) -> int | None:
+        """Seconds after which a refused client may come again."""
+        return None if self.state in (READY, UNLOADED) else max(1, round(self.load_s or _UNMEASURED_S))
+
+    def published(self) -> ModelState:
+        """The model as frontends see it."""
+        return ModelState(
+            state=self.state,
+            ensemble=self.name,
+            engine=self.engine,
+            info=self.planned.plan.info,
+            reason=self.reason,
+            retry_after=self.retry_after,
+        )
+
+    def described(self) -> dict[str, Any]:
+        """The model as JSON, for people and programs."""
+        info = self.planned.plan.info
+        return {
+            "state": self.state,
+            "reason": self.reason,
+            "names": list(info.names),
+            "kind": info.kind,
+            "engine": self.engine,
+            "generation": self.generation,
+            "load_seconds": None if self.load_s is None else round(self.load_s, 1),
+        }
+
+
+class Lifecycle:
+    """The operations on one model; each goes on when the launcher's main thread resumes it.
+
+    fits: says why a model cannot be loaded into the memory that is left, None if it can. grace_s: how long the running
+    requests of a model that is unloaded may take. budget: of the deaths of each model. changed: called after each
+    change of a model's state. begin: begins an operation that nobody waits for. log: prints a line.
+    """
+
+    def __init__(
+        self,
+        folders: ModelFolders,
+        repository: Repository,
+        processes: Processes,
+        *,
+        fits: Callable[[Planned], str | None],
+        grace_s: float,
+        budget: RestartBudget,
+        changed: Callable[[], None],
+        begin: Callable[[Steps], None],
+        log: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folders = folders
+        self._repository = repository
+        self._processes = processes
+        self._fits = fits
+        self._grace_s = grace_s
+        self._budget = budget
+        self._changed = changed
+        self._begin = begin
+        self._log = log
+        self._clock = clock
+
+    def until_live(self) -> Steps:
+        """Wait until tritonserver takes calls."""
+        while not (yield from ended(self._processes.live())).result:
+            yield from self.pause(_POLL_S)
+
+    def load(self, model: Model, planned: Planned) -> Steps:
+        """Load a model that does not serve. Raises OperationError; the model has failed then."""
+        begun, old = self._clock(), model.steps
+        self.set(model, LOADING, model.reason if model.state == LOADING else "the model is being loaded")
+        try:
+            if problem := self._fits(planned):
+                raise OperationError(problem)
+            yield from self._bring_up(model, planned)
+        except OperationError as error:
+            model.wanted = False
+            self.set(model, FAILED, str(error))
+            raise OperationError(f"the model '{model.name}' could not be loaded: {error}", error.status) from error
+        if model.has_steps and old != model.steps:
+            self._folders.remove_names(old)
+        self._loaded(model, begun)
+        return f"model {model.name} is loaded after {model.load_s:.1f} s"
+
+    def replace(self, model: Model) -> Steps:
+        """Load the next generation of a model that lost a process, and let go of the old one.
+
+        Raises OperationError if that fails as often as the budget allows.
+        """
+        model.lost = False
+        if model.has_steps:
+            self._begin(self._retire(model.steps, dead=True))
+        while True:
+            yield from self.pause(backoff_s(self._budget.recent(model.name)))
+            try:
+                message = yield from self.load(model, model.planned)
+                return f"{message}, in the place of what died"
+            except OperationError as error:
+                if self._budget.spend(model.name) is None:
+                    # Triton takes it for ready still.
+                    yield from ended(self._repository.unload(model.name))
+                    raise
+                self._log(str(error))
+                self.set(model, LOADING, LOST)
+
+    def reload(self, model: Model, planned: Planned) -> Steps:
+        """Load the next generation beside the one that serves, or in its place if there is no memory for both.
+
+        Raises OperationError if it cannot be loaded. Beside it, the old one then goes on serving.
+        """
+        begun = self._clock()
+        problem = self._fits(planned) if model.has_steps else "its steps cannot be loaded beside each other"
+        if problem is not None:
+            self._log(f"model {model.name} is unloaded before it is loaded again: {problem}")
+            yield from self._stop_serving(model, "the model is being loaded again", LOADING)
+            unserved = self._clock()
+            message = yield from self.load(model, planned)
+            return f"{message}; it took no requests for {self._clock() - begun:.1f} s, " + (
+                f"of which {self._clock() - unserved:.1f} s were the load"
+            )
+        old, engine = model.steps, model.engine
+        try:
+            yield from self._bring_up(model, planned)
+        except OperationError as error:
+            serves = "" if model.lost or model.state != READY else " It serves as before."
+            raise OperationError(f"the model '{model.name}' could not be loaded again: {error}.{serves}") from error
+        lost = model.lost
+        self._loaded(model, begun)
+        self._log(f"model {model.name} serves from its new steps after {model.load_s:.1f} s")
+        cancelled = 0 if lost else (yield from self._drain(engine))
+        yield from self._retire(old, dead=lost)
+        return f"model {model.name} is loaded again, without a gap{_cancelled(cancelled)}"
+
+    def unload(self, model: Model) -> Steps:
+        """Let the running requests of a model end, and give its memory back."""
+        begun = self._clock()
+        model.wanted = False
+        cancelled = yield from self._stop_serving(model, "the model is being unloaded", UNLOADED)
+        return f"model {model.name} is unloaded after {self._clock() - begun:.1f} s{_cancelled(cancelled)}"
+
+    def _stop_serving(self, model: Model, reason: str, then: str) -> Steps:
+        """Let the running requests of a model end, and unload it; returns how many requests were cancelled.
+
+        then: its state when there are none any more.
+        """
+        self.set(model, DRAINING, reason)
+        yield from self.pause(_NOTICE_S)
+        if model.has_steps:
+            # Triton then refuses new requests of its own clients, and lets the running ones end.
+            yield from ended(self._repository.unload(model.name))
+        cancelled = yield from self._drain(model.engine)
+        model.lost = False
+        self.set(model, then, reason if then == LOADING else None)
+        yield from self._unload_steps(model.steps)
+        return cancelled
+
+    def _drain(self, engine: str) -> Steps:
+        """Wait until an engine is idle, or cancel what it has when the grace time is over; returns how many those were.
+
+        Requests that are in no engine at that moment, such as in `preprocessing`, are safe: Triton keeps every step of
+        an ensemble until its running requests have ended.
+        """
+        end, idle, running = self._clock() + self._grace_s, 0, 0
+        while idle < 2 and self._clock() < end:
+            running = yield from self._running(engine)
+            idle = 0 if running else idle + 1
+            yield from self.pause(_POLL_S)
+        if not running:
+            return 0
+        yield from ended(self._processes.cancel_all(engine))
+        end = self._clock() + _CANCEL_S
+        while (yield from self._running(engine)) and self._clock() < end:
+            yield from self.pause(_POLL_S)
+        return running
+
+    def _running(self, engine: str) -> Steps:
+        call = yield from ended(self._processes.requests())
+        return 0 if call.error is not None else int(call.result.get(engine, 0))
+
+    def _bring_up(self, model: Model, planned: Planned) -> Steps:
+        """Load the next generation of steps and point the model at it.
+
+        Raises OperationError if that fails; nothing has changed then.
+        """
+        generation = model.newest = model.newest + 1
+        steps = planned.plan.steps(generation)
+        self._folders.write_steps(planned.plan, generation)
+        calls = [self._repository.load(step) for step in steps]
+        for call in calls:
+            yield from ended(call)
+        problems = [
+            f"{step}: {short_reason(call.error)}" for step, call in zip(steps, calls, strict=True) if call.error
+        ]
+        if not problems:
+            self._folders.point(planned.plan, generation)
+            call = yield from ended(self._repository.load(model.name))
+            problems = [short_reason(call.error)] if call.error else []
+            if problems and model.generation:
+                self._folders.point(model.planned.plan, model.generation)
+        if problems:
+            self._begin(self._retire(steps))
+            raise OperationError(problems[0])
+        model.planned, model.generation = planned, generation
+
+    def set(self, model: Model, state: str, reason: str | None = None) -> None:
+        """Change a model's state."""
+        model.state, model.reason = state, reason
+        self._changed()
+
+    def _loaded(self, model: Model, begun: float) -> None:
+        model.load_s = self._clock() - begun
+        model.wanted, model.lost = True, False
+        self.set(model, READY)
+
+    def abandon(self, model: Model) -> Steps:
+        """Unload what is left of a model that lost a process and is not loaded again."""
+        steps = model.steps
+        yield from ended(self._repository.unload(model.name))
+        if model.has_steps:
+            yield from self._retire(steps, dead=True)
+
+    def _retire(self, steps: Sequence[str], *, dead: bool = False) -> Steps:
+        """Unload steps that nobody needs and remove their folders.
+
+        dead: one of them has lost its process. Triton never ends the others then: they wait for requests that it had.
+        """
+        yield from self._unload_steps(steps, _CANCEL_S if dead else _GONE_S)
+        self._folders.remove_names(steps)
+
+    def _unload_steps(self, steps: Sequence[str], limit_s: float = _GONE_S) -> Steps:
+        """Unload steps and wait until their memory is given back, that is until their processes are gone."""
+        for step in steps:
+            yield from ended(self._repository.unload(step))
+        end = self._clock() + limit_s
+        while self._processes.alive(steps) and self._clock() < end:
+            yield from self.pause(_POLL_S)
+        self._processes.kill(steps)
+
+    def pause(self, seconds: float) -> Steps:
+        """Wait so many seconds."""
+        end = self._clock() + seconds
+        while self._clock() < end:
+            yield
+
+
+def short_reason(error: str) -> str:
+    """The part of Triton's message that says what was wrong with a load, without the place in the code."""
+    first = error.partition("\n\nAt:")[0].strip()
+    return first.rpartition("state: Internal: ")[2] or first
+
+
+def _cancelled(count: int) -> str:
+    return f"; {count} of its requests were cancelled, as the grace time was over" if count else ""

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the launcher asks of a running tritonserver and of the processes of its models, besides loading them."""
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
+
+import numpy as np
+import tritonclient.grpc as grpc
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from common.processes import children, kill
+from scripts.launcher.readiness import answers_ok
+from scripts.launcher.repository import Call
+from scripts.launcher.stubs import model_of
+
+_TIMEOUT_S = 10.0
+# Gauges that together count the requests in an engine: those of this project's engines, and the C++ backend's.
+_REQUESTS = re.compile(
+    r"^(?:triton_chat_engine_(?:running|waiting)|nv_trt_llm_request_metrics)"
+    r'\{(?P<labels>(?=[^}]*model="(?P<model>[^"]*)")[^}]*)\} (?P<value>[0-9.e+]+)$',
+    re.MULTILINE,
+)
+
+
+class ModelProcesses:
+    """The processes of one tritonserver after the other. tritonserver: returns the id of the one that runs."""
+
+    def __init__(self, http_url: str, grpc_url: str, metrics_url: str, tritonserver: Callable[[], int]) -> None:
+        self._http_url, self._grpc_url, self._metrics_url = http_url, grpc_url, metrics_url
+        self._tritonserver = tritonserver
+
+    def live(self) -> Call:
+        """Ask whether tritonserver takes calls, as the call's result."""
+        return Call(lambda: answers_ok(f"{self._http_url}/v2/health/live"), "live")
+
+    def requests(self) -> Call:
+        """Ask for the number of requests in each engine, by its Triton model, as the call's result.
+
+        They are counted where they run, so that those of Triton's own clients count as well.
+        """
+        return Call(lambda: requests_in(_get(self._metrics_url)), "requests")
+
+    def cancel_all(self, engine: str) -> Call:
+        """Cancel every request in an engine."""
+        return Call(lambda: _stop_all(self._grpc_url, engine), f"cancel-{engine}")
+
+    def alive(self, models: Collection[str]) -> bool:
+        """Whether a process of these Triton models lives."""
+        return any(self._of(models))
+
+    def kill(self, models: Collection[str]) -> None:
+        """Kill the processes of these Triton models."""
+        for pid in self._of(models):
+            kill(pid)
+
+    def _of(self, models: Collection[str]) -> Iterable[int]:
+        stubs = [child.pid for child in children(self._tritonserver()) if child.is_stub and child.alive]
+        return (pid for pid in stubs if model_of(pid) in models)
+
+
+def requests_in(metrics: str) -> dict[str, float]:
+    """The number of requests in each engine, by its Triton model, from the text of Triton's metrics."""
+    found: dict[str, float] = {}
+    for gauge in _REQUESTS.finditer(metrics):
+        if gauge[0].startswith("nv_") and 'request_type="active"' not in gauge["labels"]:
+            continue
+        found[gauge["model"]] = found.get(gauge["model"], 0.0) + float(gauge["value"])
+    return found
+
+
+def _get(url: str) -> str:
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc, timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", parts.path)
+        return connection.getresponse().read().decode("utf-8", errors="replace")
+    except HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    finally:
+        connection.close()
+
+
+def _stop_all(grpc_url: str, engine: str) -> None:
+    """Send an engine the input `stop` for all of its requests; raises OSError if it does not answer."""
+    inputs = []
+    for name, value in (
+        ("input_lengths", np.int32(1)),
+        ("request_output_len", np.int32(1)),
+        ("stop", np.True_),
+        ("streaming", np.True_),
+    ):
+        array = np.array([[value]])
+        tensor = grpc.InferInput(name, [1, 1], np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    client = grpc.InferenceServerClient(grpc_url)
+    try:
+        client.start_stream(lambda result, error: None, stream_timeout=_TIMEOUT_S)
+        client.async_stream_infer(engine, inputs, parameters={"all_requests": True})
+        client.stop_stream()
+    except InferenceServerException as error:
+        raise OSError(str(error)) from error
+    finally:
+        client.close()
