@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(stack: Stack, console: Console) -> None:
     for note in stack.options.notes:
         console.print(f"note: {escape(note)}")
-    console.print(f"serving {escape(str(stack.model.checkpoint.path))} with {stack.server.binary}", soft_wrap=True)
+    for what in _checkpoints(stack):
+        console.print(f"serving {escape(what)} with {stack.server.binary}", soft_wrap=True)
     try:
         with stack:
             _announce(stack, console)
@@ -35,6 +36,12 @@ def _run(stack: Stack, console: Console) -> None:
     except LaunchError as error:
         error.add_note(f"logs: {stack.options.log_dir}")
         raise
+
+
+def _checkpoints(stack: Stack) -> list[str]:
+    if stack.several is None:
+        return [str(stack.model.checkpoint.path)]
+    return [f"{one.name} ({one.model.checkpoint.path})" for one in stack.several.planned]
 
 
 def _stop_on_signals(stack: Stack) -> None:
@@ -53,7 +60,14 @@ def _stop_on_signals(stack: Stack) -> None:
 def _announce(stack: Stack, console: Console) -> None:
     if stack.stopping.is_set():
         return
-    console.print(f"[green]ready:[/] {stack.url}/v1 serves {', '.join(stack.model_names)}", soft_wrap=True)
+    failures = {} if stack.several is None else stack.several.failures
+    names, kind = stack.model_names, stack.model.kind
+    if stack.several is not None:
+        serving = [one for one in stack.several.planned if one.name not in failures]
+        names, kind = tuple(name for one in serving for name in one.spec.names), serving[0].model.kind
+    console.print(f"[green]ready:[/] {stack.url}/v1 serves {', '.join(names)}", soft_wrap=True)
+    for name, reason in failures.items():
+        console.print(f"[bold red]not served:[/] {escape(f'{name}: {reason}')}", soft_wrap=True)
     console.print(f"versions: {escape(str(served_versions(stack.url)))}", soft_wrap=True)
     if stack.ui_url:
         console.print(f"chat page: {stack.ui_url}", soft_wrap=True)
@@ -63,5 +77,5 @@ def _announce(stack: Stack, console: Console) -> None:
     console.print(f"logs:   {stack.options.log_dir}", soft_wrap=True)
     for warning in stack.warnings:
         console.print(f"[bold red]warning:[/] {escape(warning)}", soft_wrap=True)
-    example = curl(stack.url, stack.model_names[0], stack.needs_key, stack.model.kind)
+    example = curl(stack.url, names[0], stack.needs_key, kind)
     console.print("\nTry:\n" + escape(example), soft_wrap=True)

@@ -115,7 +115,8 @@ def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports, k
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(ports)}",
         # Models can be loaded again, only by the launcher.
         "--model-control-mode=explicit",
-        "--load-model=*",
+        # Several are loaded by the launcher, so that one that fails leaves the others alone.
+        *([] if options.several else ["--load-model=*"]),
         # The configs are complete. To complete them, the Python backend would start each model's process twice.
         "--disable-auto-complete-config",
         f"--http-restricted-api={MANAGEMENT}:{KEY_HEADER}={key}",

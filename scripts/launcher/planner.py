@@ -17,7 +17,8 @@ from common.vision_path import VisionPath
 from frontend.settings import ENV_PREFIX, Settings
 from preprocessing.engine_traits import TRTLLM
 from scripts.launcher import environment as environments
-from scripts.launcher.checks import available_memory, check_formats, check_memory_together, engine_memory
+from scripts.launcher.checks import GIB, available_memory, check_formats, check_memory_together, engine_memory
+from scripts.launcher.embedding import embedding_options, wanted_kind
 from scripts.launcher.engine_folder import EngineFolder, check_manifest
 from scripts.launcher.environment import TritonServer
 from scripts.launcher.errors import LaunchError
@@ -28,11 +29,14 @@ from scripts.launcher.models_file import FRONTEND, ModelSpec
 from scripts.launcher.multi_gpu import DEFAULT_UTILIZATION, check_shares, check_trtllm, check_vllm_gpus, gpus_of
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.trtllm_config import BACKEND, engine_name, filled_config, find_engine, guided_decoding
+from scripts.shared.toolchain import gpu_memory
 
 # Variables that the processes of a model set themselves; all others are in its configs.
 _OF_PROCESSES = ("VLLM_", "CUDA_")
 _RANKS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 _CORES = "VLLM_CPU_OMP_THREADS_BIND"
+# A model imports vLLM in two processes, and compiles in several threads.
+_CORES_TO_LOAD = 4
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -40,13 +44,15 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 class PlannedModel:
     """A model of several, ready to be written into the repository.
 
-    memory: bytes of the machine's memory for weights and KV cache; 0 on a GPU. environment: that of its engine.
+    memory: bytes of the machine's memory for weights and KV cache; 0 on a GPU. gpus: the part of their memory that
+    vLLM takes, and the GPUs. environment: that of its engine.
     """
 
     spec: ModelSpec
     plan: ModelPlan
     model: ServedModel
     memory: int
+    gpus: tuple[float, Sequence[str]]
     environment: Mapping[str, str]
 
     @property
@@ -86,9 +92,10 @@ class Planner:
         self._server = server
         self._console = console
 
-    def plan(self, specs: Sequence[ModelSpec]) -> list[PlannedModel]:
+    def plan(self, specs: Sequence[ModelSpec], *, running: bool = False) -> list[PlannedModel]:
         """Plan these models, downloads and conversions included.
 
+        running: some of them hold their memory already, so that what is free says nothing.
         Raises LaunchError naming the model that cannot be served, or what all of them together lack.
         """
         cores = share_cores(specs, self._shared)
@@ -97,9 +104,10 @@ class Planner:
             with _named(spec):
                 resolved.append(self._resolve(spec, cores.get(spec.name)))
         memory = {one.spec.name: engine_memory(one.model, one.environment) for one in resolved}
-        check_memory_together({one.spec.name: (one.model, memory[one.spec.name]) for one in resolved})
+        if not running:
+            check_memory_together({one.spec.name: (one.model, memory[one.spec.name]) for one in resolved})
         check_shares({one.spec.name: _gpu_share(one) for one in resolved if one.on_vllm})
-        left = available_memory() - sum(memory.values())
+        left = available_memory() - (0 if running else sum(memory.values()))
         return [self._planned(one, memory[one.spec.name], left, len(resolved)) for one in resolved]
 
     def _resolve(self, spec: ModelSpec, cores: str | None) -> _Resolved:
@@ -167,7 +175,10 @@ class Planner:
             config_name=one.options.model_config_name,
             preprocessing_instances=instances_within(one.options, one.model, left, models),
         )
-        return PlannedModel(spec=one.spec, plan=plan, model=one.model, memory=memory, environment=one.environment)
+        gpus = _gpu_share(one) if one.on_vllm else (0.0, ())
+        return PlannedModel(
+            spec=one.spec, plan=plan, model=one.model, memory=memory, gpus=gpus, environment=one.environment
+        )
 
     def _info(self, one: _Resolved, kind: str) -> ServedModelInfo:
         """What frontends are told: what differs from their own settings."""
@@ -185,6 +196,29 @@ class Planner:
             modalities=modalities(one.model) if kind != EMBEDDING else ("text",),
             **own,
         )
+
+
+def fits(planned: PlannedModel) -> str | None:
+    """Say why there is no room for a model beside what runs now; None if there is."""
+    if planned.memory > (free := available_memory()):
+        return f"it needs {planned.memory / GIB:.1f} GiB of memory, and {free / GIB:.1f} GiB is available"
+    share, gpus = planned.gpus
+    memory = gpu_memory() if gpus else {}
+    for gpu in gpus:
+        free, total = memory.get(gpu, (0, 0))
+        if free < share * total:
+            return f"it needs {share * total / GIB:.1f} GiB of GPU {gpu}, and {free / GIB:.1f} GiB is free"
+    return None
+
+
+def may_load_together(planned: Sequence[PlannedModel]) -> bool:
+    """Whether loading all at once is no slower than one after the other, and as safe.
+
+    On a shared GPU vLLM would count the memory that another one takes meanwhile as its own.
+    """
+    gpus = [gpu for one in planned for gpu in one.gpus[1]]
+    enough = available_memory() >= 2 * sum(one.memory for one in planned)
+    return len(set(gpus)) == len(gpus) and enough and len(os.sched_getaffinity(0)) >= _CORES_TO_LOAD * len(planned)
 
 
 def modalities(model: ServedModel) -> tuple[str, ...]:

@@ -29,11 +29,13 @@ from scripts.launcher.embedding import embedding_options, wanted_kind, write_sta
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.instances import RepositoryWithInstances, choose_instances
 from scripts.launcher.model import ServedModel, resolve_model
+from scripts.launcher.model_processes import ModelProcesses
 from scripts.launcher.multi_gpu import check_vllm_gpus
 from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.launcher.ports import choose_ports
 from scripts.launcher.readiness import answers_ok, model_states
-from scripts.launcher.repository import Load
+from scripts.launcher.repository import Load, Repository
+from scripts.launcher.several import SeveralModels
 from scripts.launcher.supervisor import CrashLoop, Supervisor
 from scripts.launcher.trtllm import Trtllm
 from scripts.launcher.trtllm_config import engine_name, find_engine
@@ -72,35 +74,21 @@ class Stack:
         self.server = environments.find_triton(self.options.triton)
         check_server(self.server, self.options)
         check_formats({**base, **self.options.settings})
-        self.engine = find_engine(self.options, base)
+        self.engine = None if self.options.several else find_engine(self.options, base)
         if self.options.ui:
             page.check_page()
         self.ports = choose_ports(self.options)
-        vision = self.options.settings.get("TRITON_CHAT_VISION") or base.get("TRITON_CHAT_VISION")
-        engine = engine_name(self.options, base)
-        kind = wanted_kind(self.options)
-        self.model: ServedModel = resolve_model(self.options.model, self.console, vision, engine, kind)
-        if self.model.kind == EMBEDDING:
-            self.options = embedding_options(self.options, engine)
-        self._shared = environments.stack_environment(base, self.options, self.model, self.ports, self.engine)
         self._trtllm: Trtllm | None = None
-        if self.engine is None:
-            check_vllm_gpus(self.options.engine, self._shared)
-        else:
-            self._trtllm = Trtllm(self.options, self.engine, self.model, self.server, self._shared)
-            self._shared |= self._trtllm.environment
-        check_settings(self._shared)
-        self._settings = Settings.load([], self._shared)
-        self._triton_environment = environments.triton_environment(
-            self._shared, self.options, self.server, self.model.kind
-        )
-        if self.engine is None:
-            check_memory(self.model, self._triton_environment)
         self._repository: RepositoryWithInstances | None = None
-        count = choose_instances(self.options, self.model, self._triton_environment)
-        if count is not None:
-            served = self.options if self._trtllm is None else self._trtllm.options
-            self._repository = RepositoryWithInstances(served, count)
+        # None if there is one model.
+        self.several: SeveralModels | None = None
+        # The one model, or the first of several.
+        self.model: ServedModel
+        if self.options.several:
+            self._prepare_several(base)
+        else:
+            self._prepare_one(base)
+        self._settings = Settings.load([], self._shared)
         self._page_environment = page.page_environment(base)
         # Frontends that share a port write their counters here, so that each can report all of them to Prometheus. It
         # also has the state file.
@@ -108,7 +96,7 @@ class Stack:
         # The stubs of Python models search the current directory first for modules: tritonserver gets an empty one.
         self._triton_folder = TemporaryDirectory(prefix="triton_chat_tritonserver_", ignore_cleanup_errors=True)
         counts = {"PROMETHEUS_MULTIPROC_DIR": self._counts.name} if self.options.frontends > 1 else {}
-        if self.model.kind == EMBEDDING:
+        if self.several is None and self.model.kind == EMBEDDING:
             counts[VARIABLE] = str(write_state(Path(self._counts.name)))
         self._frontend_environment = self._shared | counts
         # Set by signal handlers. stopping: end `wait`. hurry: end everything without grace periods.
@@ -118,6 +106,39 @@ class Stack:
         self._parts: list[ChildProcess] = []
         self._supervisor: Supervisor | None = None
         self._crashed_once = False
+
+    def _prepare_several(self, base: Mapping[str, str]) -> None:
+        """Check the models, and make what they are started with."""
+        self._shared = environments.server_environment(base, self.options, self.ports)
+        check_settings(self._shared)
+        self.several = SeveralModels(self.options, self.server, base, self._shared, self.console)
+        self.model = self.several.planned[0].model
+        self._triton_environment = environments.triton_environment(self._shared, self.options, self.server)
+
+    def _prepare_one(self, base: Mapping[str, str]) -> None:
+        """Check the model, and make what it is started with."""
+        vision = self.options.settings.get("TRITON_CHAT_VISION") or base.get("TRITON_CHAT_VISION")
+        engine = engine_name(self.options, base)
+        kind = wanted_kind(self.options)
+        self.model = resolve_model(self.options.model, self.console, vision, engine, kind)
+        if self.model.kind == EMBEDDING:
+            self.options = embedding_options(self.options, engine)
+        self._shared = environments.stack_environment(base, self.options, self.model, self.ports, self.engine)
+        if self.engine is None:
+            check_vllm_gpus(self.options.engine, self._shared)
+        else:
+            self._trtllm = Trtllm(self.options, self.engine, self.model, self.server, self._shared)
+            self._shared |= self._trtllm.environment
+        check_settings(self._shared)
+        self._triton_environment = environments.triton_environment(
+            self._shared, self.options, self.server, self.model.kind
+        )
+        if self.engine is None:
+            check_memory(self.model, self._triton_environment)
+        count = choose_instances(self.options, self.model, self._triton_environment)
+        if count is not None:
+            served = self.options if self._trtllm is None else self._trtllm.options
+            self._repository = RepositoryWithInstances(served, count)
 
     @property
     def url(self) -> str:
@@ -155,7 +176,9 @@ class Stack:
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """Names of the model that requests may use."""
+        """Names of the models that requests may use."""
+        if self.several is not None:
+            return tuple(name for one in self.several.planned for name in one.spec.names)
         return self._settings.served_model_name
 
     @property
@@ -191,7 +214,8 @@ class Stack:
     def start(self) -> None:
         """Start every part and wait until a request can be served, or until `stopping` is set.
 
-        Raises LaunchError naming the part that died, or after `ready_timeout`.
+        Of several models each has been loaded or has failed then. Raises LaunchError naming the part that died, or
+        after `ready_timeout`, or if every model has failed.
         """
         self._spawn()
         begun = time.monotonic()
@@ -199,13 +223,15 @@ class Stack:
             while not self.stopping.wait(_POLL_S):
                 elapsed = time.monotonic() - begun
                 self.check()
-                states = model_states(self._parts[0].lines())
+                states = self._states()
                 display.show(states, elapsed)
-                if "failed" in states.values():
+                if self.several is None and "failed" in states.values():
                     raise self._failure(self._parts[0], "tritonserver cannot serve.")
-                if self._late_part() is None:
+                if self.several is not None and self.several.models.settled:
+                    self._check_any_loaded()
+                if "loading" not in states.values() and self._late_part() is None:
                     return
-                if elapsed > self.options.ready_timeout:
+                if elapsed > self._start_limit_s():
                     raise self._late(states)
 
     def wait(self) -> None:
@@ -220,6 +246,8 @@ class Stack:
         self._show_logs()
         try:
             self._supervisor.step()
+            if self.several is not None:
+                self.several.models.step()
         except CrashLoop as loop:
             raise self._failure(loop.part, str(loop)) from loop
 
@@ -233,11 +261,16 @@ class Stack:
                 self.console.print(f"{part.name} {describe_exit(status)} while it loaded; starting it once more")
                 part.stop(0.0)
                 self._parts[0] = part.restart()
+                if self.several is not None:
+                    self.several.models.server_lost()
+                    self.several.models.load_all()
             elif status is not None:
                 raise self._failure(part, f"{part.name} {describe_exit(status)}.")
 
     def stop(self) -> None:
         """Stop the frontends, which finish their requests, then tritonserver; no process is left."""
+        if self.several is not None:
+            self.several.refuse_commands()
         clients = self._parts[1:]
         for part in clients:
             part.terminate()
@@ -249,7 +282,7 @@ class Stack:
         self._parts.clear()
         self._counts.cleanup()
         self._triton_folder.cleanup()
-        for repository in (self._trtllm, self._repository):
+        for repository in (self._trtllm, self._repository, self.several):
             if repository is not None:
                 repository.close()
         # A crashed tritonserver leaves the regions that it shared with its stubs, which are gone by now.
@@ -258,7 +291,7 @@ class Stack:
 
     def _spawn(self) -> None:
         log_dir = self.options.log_dir
-        repository = self._repository or self._trtllm
+        repository = self._repository or self._trtllm or self.several
         options = self.options if repository is None else repository.options
         command = environments.triton_command(self.server, options, self.ports, self._key)
         command += environments.trace_flags(self._shared)
@@ -266,14 +299,45 @@ class Stack:
             command = self._trtllm.command(command)
         log, folder = log_dir / "tritonserver.log", Path(self._triton_folder.name)
         self._parts.append(ChildProcess("tritonserver", command, self._triton_environment, log, folder=folder))
+        told = {} if self.several is None else self._load_several(self.several)
         for number in range(1, self.options.frontends + 1):
             name = f"frontend-{number}"
             command = environments.frontend_command()
-            environment = self._frontend_environment | {"TRITON_CHAT_OWNER": name}
+            environment = self._frontend_environment | told | {"TRITON_CHAT_OWNER": name}
             self._parts.append(ChildProcess(name, command, environment, log_dir / f"{name}.log"))
         if self.options.ui:
             command = page.page_command(self.url, self.options, self.ports.ui, self._settings)
             self._parts.append(ChildProcess(page.NAME, command, self._page_environment, log_dir / f"{page.NAME}.log"))
+
+    def _load_several(self, several: SeveralModels) -> dict[str, str]:
+        """Begin to load the models; returns the variables by which frontends learn of them."""
+        return several.start(
+            Repository(self.triton_http_url, self._key, self.options.ready_timeout),
+            ModelProcesses(self.triton_http_url, self.grpc_url, self.metrics_url, lambda: self._parts[0].pid),
+            grace_s=self._settings.grace_period,
+            port=self.ports.frontend,
+            log=self._log,
+        )
+
+    def _states(self) -> dict[str, str]:
+        """The state of each model during the start, for the display."""
+        if self.several is None:
+            return model_states(self._parts[0].lines())
+        self.several.models.step()
+        return {name: state.state for name, state in self.several.models.states.items()}
+
+    def _check_any_loaded(self) -> None:
+        if self.several is not None and len(failures := self.several.failures) == len(self.several.planned):
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            raise self._failure(self._parts[0], f"no model could be loaded ({reasons}).")
+
+    def _start_limit_s(self) -> float:
+        """Seconds that the start may take: of models that are loaded one after the other, each may take so long."""
+        in_turn = self.several is not None and not self.several.together
+        return self.options.ready_timeout * (len(self.several.planned) if in_turn and self.several else 1)
+
+    def _log(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def _late_part(self) -> ChildProcess | None:
         """A frontend or the chat page that does not serve yet."""
@@ -289,7 +353,7 @@ class Stack:
             load=lambda model: Load(self.triton_http_url, self._key, model, timeout),
             ready=lambda: answers_ok(f"{self.url}/health/ready"),
             ready_timeout_s=timeout,
-            log=lambda text: self.console.print(text, markup=False, soft_wrap=True),
+            log=self._log,
         )
 
     def _show_logs(self) -> None:

@@ -28,6 +28,7 @@ for name in sys.argv[1:]:
 print(json.dumps(found))
 """
 _QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits")
+_MEMORY_QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.free,memory.total", "--format=csv,noheader,nounits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,17 @@ def find_gpus() -> tuple[Gpu, ...]:
         return tuple(Gpu(name, _capability(compute), int(memory) * 2**20) for name, compute, memory in rows)
     except ValueError as error:
         raise EngineError(f"nvidia-smi answers otherwise than asked: {rows}.") from error
+
+
+def gpu_memory() -> dict[str, tuple[int, int]]:
+    """Free and total bytes of each GPU, by its number and by its UUID; empty without nvidia-smi."""
+    rows = [[cell.strip() for cell in line.split(",")] for line in _run(_MEMORY_QUERY).splitlines()]
+    return {
+        name: (int(free) * 2**20, int(total) * 2**20)
+        for number, uuid, free, total in rows
+        if free.isdigit() and total.isdigit()
+        for name in (number, uuid)
+    }
 
 
 def _capability(text: str) -> tuple[int, int]:
