@@ -7,7 +7,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from common.model_names import owner
+from common.model_names import POSTPROCESSING, PREPROCESSING, VIT, owner, role
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState, write_states
 from scripts.launcher import repository as triton
 from scripts.launcher.budget import WINDOW_S, RestartBudget
@@ -28,6 +28,8 @@ from scripts.launcher.operations import (
 )
 from scripts.launcher.repository import Call
 
+# Steps that hold nothing beyond a request.
+_RELOADABLE = (PREPROCESSING, VIT, POSTPROCESSING)
 # How often Triton is asked whether somebody else loaded or unloaded a model.
 _OBSERVE_PERIOD_S = 2.0
 
@@ -118,27 +120,40 @@ class ServedModels:
         self._observe()
 
     def lose(self, step: str) -> bool:
-        """Take note that a process of a Triton model has died; returns whether the model is one of these.
+        """Take note that a process of a Triton model has died; returns whether to load it again in its place.
 
-        The loss of a step that does not serve yet, or any more, changes nothing.
+        An engine takes the running requests and the weights with it: the whole model is replaced. The loss of a step
+        that does not serve yet, or any more, changes nothing: its load fails, or nobody needs it.
         """
-        model = self.models.get(owner(step) or step)
+        model = self._serving(step)
         if model is None:
             return False
-        if step not in model.steps or model.state not in (READY, DRAINING):
-            return True
         fault = self._budget.spend(model.name)
         if fault is None:
             model.wanted = False
-            died = f"a process of it died {self._budget.most + 1} times within {WINDOW_S / 60:g} minutes"
+            died = f"its processes died {self._budget.most + 1} times within {WINDOW_S / 60:g} minutes"
             self._lifecycle.set(model, FAILED, died)
             self._log(f"model {model.name}: {died}, the last one of {step}; it is not loaded again")
             self._begin(self._lifecycle.abandon(model), model.name)
+            return False
+        self._log(f"model {step} has lost a process; loading it again ({fault} of {self._budget.most})")
+        if role(step) in _RELOADABLE and not self._operations.busy(model.name):
             return True
-        self._log(f"model {model.name} has lost the process of {step}; replacing it ({fault} of {self._budget.most})")
-        self._lifecycle.set(model, LOADING, LOST)
-        model.lost = True
-        return True
+        self.replace(step)
+        return False
+
+    def replace(self, step: str) -> None:
+        """Replace the model of a step that cannot be loaded again in its place."""
+        model = self._serving(step)
+        if model is not None:
+            self._lifecycle.set(model, LOADING, LOST)
+            model.lost = True
+
+    def _serving(self, step: str) -> Model | None:
+        """The model that serves from this step."""
+        model = self.models.get(owner(step) or step)
+        serves = model is not None and step in model.steps and model.state in (READY, DRAINING)
+        return model if serves else None
 
     def server_lost(self) -> None:
         """Take note that tritonserver is gone: what was in progress ends, and what was loaded is to be loaded again."""

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restarts a dead frontend, chat page or tritonserver, and reloads a model whose process died."""
+"""Restarts a dead frontend, chat page or tritonserver, and reloads a model whose process died.
+
+Of several models, one that loses a process is replaced, and the others go on (scripts/launcher/models.py).
+"""
 
 import time
 from collections.abc import Callable
 
+from common.model_names import POSTPROCESSING, PREPROCESSING, VIT
 from scripts.launcher.budget import WINDOW_S, RestartBudget, backoff_s
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit
+from scripts.launcher.models import ServedModels
 from scripts.launcher.repository import Load
 from scripts.launcher.stubs import Stubs
 
 # These hold nothing beyond a request. The engine's process takes the weights and all running requests with it, which
-# Triton then never ends: only a new tritonserver helps.
-RELOADABLE = ("preprocessing", "vit", "postprocessing")
+# Triton then never ends: only a new tritonserver helps the one model alone.
+RELOADABLE = (PREPROCESSING, VIT, POSTPROCESSING)
 _STUBS_PERIOD_S = 0.5
 _READY_PERIOD_S = 1.0
 _MEMORY_PERIOD_S = 10.0
@@ -33,6 +38,7 @@ class Supervisor:
 
     parts: tritonserver, then the frontends and the chat page; a restarted part takes its place in this list.
     load: starts loading a model. ready: whether the stack can serve. log: prints a line on the terminal.
+    models: several models, which are told what they lose; None for one model alone.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Supervisor:
         ready: Callable[[], bool],
         ready_timeout_s: float,
         log: Callable[[str], None],
+        models: ServedModels | None = None,
     ) -> None:
         self._parts = parts
         self._budget = budget
@@ -51,6 +58,7 @@ class Supervisor:
         self._ready = ready
         self._ready_timeout_s = ready_timeout_s
         self._log = log
+        self._models = models
         self._stubs = Stubs(parts[0].pid)
         self._stubs.died()
         self._to_load: list[str] = []
@@ -95,6 +103,8 @@ class Supervisor:
     def _restart_triton(self, what: str) -> None:
         part = self._parts[0]
         fault = self._spend(part, part.name, what)
+        if self._models is not None:
+            self._models.server_lost()
         # Without a grace period: its requests would wait for ever, and their clients learn it by the broken connection.
         part.stop(0.0)
         self._loading, self._to_load, self._retired = None, [], []
@@ -105,6 +115,8 @@ class Supervisor:
             self._parts[0] = self._parts[0].restart()
             self._stubs, self.degraded = Stubs(self._parts[0].pid), False
             self._start_at, self._started_at = None, time.monotonic()
+            if self._models is not None:
+                self._models.load_all()
 
     def _await_triton(self, started_at: float) -> None:
         self._next_check = time.monotonic() + _READY_PERIOD_S
@@ -124,22 +136,28 @@ class Supervisor:
             self._parts[0].record_shared_memory()
         for model in self._stubs.died():
             self.degraded = True
-            if model not in RELOADABLE:
+            if self._models is not None:
+                reloadable = self._models.lose(model)
+            elif reloadable := model in RELOADABLE:
+                self._spend(self._parts[0], f"model {model}", "has lost a process")
+            else:
                 self._restart_triton(f"has lost the process of model {model}")
                 return
-            self._spend(self._parts[0], f"model {model}", "has lost a process")
-            if model not in self._to_load:
+            if reloadable and model not in self._to_load:
                 self._to_load.append(model)
         self._load_next()
 
     def _load_next(self) -> None:
         if self._loading is not None and self._loading.done:
             loaded, self._loading = self._loading, None
-            if loaded.error is not None:
+            if loaded.error is not None and self._models is not None:
+                self._models.replace(loaded.model)
+            elif loaded.error is not None:
                 self._restart_triton(f"could not load model {loaded.model} again ({loaded.error})")
                 return
-            self._log(f"model {loaded.model} is loaded again")
-            self._retired.append((time.monotonic() + _RETIRE_S, self._replaced))
+            else:
+                self._log(f"model {loaded.model} is loaded again")
+                self._retired.append((time.monotonic() + _RETIRE_S, self._replaced))
         if self._loading is None and self._to_load:
             model = self._to_load.pop(0)
             self._replaced = self._stubs.living(model)
