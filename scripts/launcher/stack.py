@@ -354,6 +354,7 @@ class Stack:
             ready=lambda: answers_ok(f"{self.url}/health/ready"),
             ready_timeout_s=timeout,
             log=self._log,
+            models=None if self.several is None else self.several.models,
         )
 
     def _show_logs(self) -> None:

@@ -17,7 +17,7 @@ from scripts.launcher import FREE_PORTS, Stack
 from scripts.prepare.smollm2 import prepare_default_model
 from tests.support.demo_stack import DemoStack, demo_stack
 from tests.support.gpu import memory_share
-from tests.support.scripted import ALL_DOUBLES, ScriptedStack, scripted_stack
+from tests.support.scripted import ALL_DOUBLES, ScriptedPair, ScriptedStack, scripted_pair, scripted_stack
 from tests.support.waiting import MODEL, PATIENCE_S
 
 # What the double says in the place of the default model.
@@ -70,6 +70,13 @@ def scripted_qwen3(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir
     """A scripted stack with Qwen3's tokenizer; each test plays its own script."""
     names = ("qwen3", "qwen3-other-name")
     with scripted_stack("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("qwen3"), names) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def scripted_models(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir: Path) -> Iterator[ScriptedPair]:
+    """A stack with the two scripted models PAIR."""
+    with scripted_pair(qwen3_tokenizer_dir, tmp_path_factory.mktemp("pair")) as running:
         yield running
 
 

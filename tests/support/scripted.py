@@ -7,7 +7,7 @@ The engine is tests/fakes/scripted_engine.py, or the double of TensorRT-LLM's C+
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ SCRIPT, DOUBLE, LOGS, ENGINE = "script.json", "double.json", "logs", "engine"
 # Set by pytest's option --double: every scripted stack uses the double.
 ALL_DOUBLES = "TRITON_CHAT_TEST_DOUBLE"
 ENVIRONMENT = {"TRITON_CHAT_ENGINE": "scripted_engine:ScriptedEngine"}
+# The names of two scripted models, the second with a dot as in the names of its steps.
+PAIR, PAIR_ALIAS = ("alpha", "beta.v2"), "first"
 # The parts of config.json by which a family is recognised; there are no weights.
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": {
@@ -96,13 +98,52 @@ def scripted_stack(
         check_clean_stop(folder / LOGS)
 
 
+class ScriptedPair:
+    """Two scripted models in one stack, each with a script of its own."""
+
+    def __init__(self, stack: Stack, models_file: Path, scripts: Mapping[str, Path]) -> None:
+        self.stack = stack
+        self.models_file = models_file
+        self._scripts = scripts
+
+    def play(self, model: str, *rules: dict[str, Any]) -> None:
+        """Replace the rules of one model; the first whose `contains` is in the prompt answers."""
+        self._scripts[model].write_text(json.dumps(rules), encoding="utf-8")
+
+
+@contextmanager
+def scripted_pair(
+    tokenizer_dir: Path, folder: Path, *, more: Sequence[str] = (), clean_stop: bool = True, **settings: str
+) -> Iterator[ScriptedPair]:
+    """Start a stack with two scripted models on free ports, both with Qwen3's real tokenizer.
+
+    PAIR has their names; requests may call the first one by the alias PAIR_ALIAS too. folder: empty. more: arguments of
+    the launcher. clean_stop: check at the end that no request was leaked. settings: environment variables.
+    """
+    checkpoint, repository = _checkpoint("qwen3", tokenizer_dir, folder), _scripted_repository(folder)
+    scripts = {name: folder / f"{name}.json" for name in PAIR}
+    entries = {
+        name: {"model": str(checkpoint), "engine": ENVIRONMENT["TRITON_CHAT_ENGINE"], "script": str(script)}
+        for name, script in scripts.items()
+    }
+    entries[PAIR[0]]["aliases"] = [PAIR_ALIAS]
+    for script in scripts.values():
+        script.write_text("[]")
+    models_file = folder / "models.yaml"
+    # JSON is YAML.
+    models_file.write_text(json.dumps({"models": entries}), encoding="utf-8")
+    arguments = ["--models", str(models_file), "--model-repository", str(repository), "--log-dir", str(folder / LOGS)]
+    with Stack([*arguments, *FREE_PORTS, *more], environment=os.environ | settings) as stack:
+        yield ScriptedPair(stack, models_file, scripts)
+    if clean_stop:
+        check_clean_stop(folder / LOGS, PAIR)
+
+
 def scripted_line(family: str, tokenizer_dir: Path, folder: Path) -> list[str]:
     """Write the files of a scripted stack to `folder`; returns the arguments of `triton-chat serve`."""
     checkpoint = _checkpoint(family, tokenizer_dir, folder)
     (folder / SCRIPT).write_text("[]")
-    repository = _repository(folder)
-    for fake in ("scripted_engine.py", "script.py"):
-        shutil.copy(FAKES / fake, repository / "tensorrt_llm" / "1")
+    repository = _scripted_repository(folder)
     flags = ["--model-repository", str(repository), "--script", str(folder / SCRIPT), "--log-dir", str(folder / LOGS)]
     return [str(checkpoint), *flags, *FREE_PORTS]
 
@@ -141,14 +182,22 @@ def _checkpoint(family: str, tokenizer_dir: Path, folder: Path) -> Path:
     return checkpoint
 
 
+def _scripted_repository(folder: Path) -> Path:
+    repository = _repository(folder)
+    for fake in ("scripted_engine.py", "script.py"):
+        shutil.copy(FAKES / fake, repository / "tensorrt_llm" / "1")
+    return repository
+
+
 def _repository(folder: Path) -> Path:
     repository = folder / "model_repository"
     shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("__pycache__"))
     return repository
 
 
-def check_clean_stop(logs: Path) -> None:
+def check_clean_stop(logs: Path, ensembles: Sequence[str] = ("ensemble",)) -> None:
     """Check the log for leaked requests, which keep the ensemble loaded until the time limit, and for crashed stubs."""
     text = (logs / "tritonserver.log").read_text(encoding="utf-8", errors="replace")
-    assert "successfully unloaded 'ensemble'" in text, "a request was never released"
+    for ensemble in ensembles:
+        assert f"successfully unloaded '{ensemble}'" in text, "a request was never released"
     assert "Segfault" not in text, "a model's process crashed at its end"
