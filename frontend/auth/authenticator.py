@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -19,6 +20,16 @@ logger = logging.getLogger(__name__)
 
 RELOAD_PERIOD = 1.0  # seconds between two checks whether the file has changed
 PROTECTED = ("/v1/", "/tokenize", "/detokenize")
+ADMIN = ("/admin/",)  # paths that need the admin key instead
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request. models: what they may use; None for all."""
+
+    name: str
+    quota: Quota
+    models: frozenset[str] | None
 
 
 class Authenticator:
@@ -31,6 +42,8 @@ class Authenticator:
         self._origins = frozenset(settings.cors_allow_origins)
         self._defaults = Limits(settings.api_key_rate, settings.api_key_burst, settings.api_key_concurrent)
         self._fixed = tuple(ApiKey(f"setting:{i}", digest(key), Limits()) for i, key in enumerate(settings.api_key, 1))
+        admin = settings.admin_key
+        self._admin = None if admin is None else KeyIndex([ApiKey("admin", digest(admin), Limits())])
         self._path = None if settings.api_keys_file is None else Path(settings.api_keys_file)
         self._checked_at = float("-inf")
         self._version: tuple[int, ...] | None = None
@@ -38,19 +51,27 @@ class Authenticator:
         self._index = KeyIndex(())
         self._use(() if self._path is None else _first_keys(self._path))
 
-    def authenticate(self, headers: Headers) -> tuple[str, Quota] | None:
-        """Return the name and the quota of the request's key; None if no key is needed. Raises ApiError."""
+    def authenticate(self, headers: Headers) -> Caller | None:
+        """Return whose key the request has; None if no key is needed. Raises ApiError."""
         if self._path is not None:
             self._reload(self._path)
         elif not self._fixed:
             return None
-        # Of two keys a proxy may have checked the other one.
-        sent = headers.getlist("authorization")
-        scheme, _, given = (sent[0] if len(sent) == 1 else "").partition(" ")
-        key = self._index.find(given.strip()) if scheme.lower() == "bearer" else None
+        given = _bearer(headers)
+        key = None if given is None else self._index.find(given)
         if key is None:
             raise ApiError("bad_key", "A valid API key is required: Authorization: Bearer <key>")
-        return key.name, self._quotas[key.name]
+        return Caller(key.name, self._quotas[key.name], key.models)
+
+    def check_admin(self, headers: Headers) -> None:
+        """Raise ApiError unless the request has the admin key. Without such a key the path does not exist."""
+        if self._admin is None:
+            raise ApiError("unknown_path", "There is nothing at this path")
+        given = _bearer(headers)
+        if given is None:
+            raise ApiError("bad_key", "The admin key is required: Authorization: Bearer <key>")
+        if self._admin.find(given) is None:
+            raise ApiError("not_admin", "This needs the admin key")
 
     def check_origin(self, headers: Headers) -> None:
         """Raise ApiError for a POST of a web page whose origin is not allowed.
@@ -122,6 +143,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _bearer(headers: Headers) -> str | None:
+    """Return the key that a request sent; None without one, or with two: a proxy may have checked the other."""
+    sent = headers.getlist("authorization")
+    scheme, _, given = (sent[0] if len(sent) == 1 else "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
 
 
 def _first_keys(path: Path) -> tuple[ApiKey, ...]:

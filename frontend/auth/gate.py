@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from frontend.auth.authenticator import PROTECTED, Authenticator
+from frontend.auth.authenticator import ADMIN, PROTECTED, Authenticator
 from frontend.errors import ApiError, error_response
 from frontend.telemetry.request_record import current
 
@@ -48,16 +48,21 @@ class Gate:
 
     def _authorize(self, path: str, method: str, headers: Headers, held: ExitStack) -> None:
         """Raise ApiError if the caller may not call. The key's quota is in use until `held` is closed."""
-        if method == "OPTIONS" or not path.startswith(PROTECTED):
+        admin = path.startswith(ADMIN)
+        if method == "OPTIONS" or not (admin or path.startswith(PROTECTED)):
             return
         if method == "POST":
             self._authenticator.check_origin(headers)
+        if admin:
+            self._authenticator.check_admin(headers)
+            current().key = "admin"
+            return
         caller = self._authenticator.authenticate(headers)
         if caller is None:
             return
-        current().key, quota = caller
+        current().key, current().key_models = caller.name, caller.models
         if method == "POST":
-            held.enter_context(quota.use())
+            held.enter_context(caller.quota.use())
 
     def _check_length(self, length: str | None) -> None:
         if length is not None and length.isascii() and length.isdigit() and int(length[:20]) > self._max_body_bytes:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """API keys, and the file that holds their hashes, one key per line.
 
-    # name, SHA-256 of the key, then limits if there are any
-    alice 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 rate=60 burst=10 concurrent=4
+    # name, SHA-256 of the key, then limits if there are any, and the models that it may use if not all
+    alice 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 rate=60 burst=10 concurrent=4 models=qwen3
 
 `triton-chat keys alice rate=60 concurrent=4 >> keys` makes a key, prints it on the terminal and writes its line; in a
 container with only the frontend it is `python -m frontend.auth.keys`.
@@ -23,6 +23,7 @@ from frontend.auth.quotas import Limits
 
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
+_MODELS = "models="
 _LIMITS = tuple(field.name for field in fields(Limits))
 PREFIX = "sk-"  # of the keys that are made here; some clients check for it
 
@@ -31,17 +32,20 @@ PREFIX = "sk-"  # of the keys that are made here; some clients check for it
 class ApiKey:
     """The hash and the limits of one API key.
 
-    name: for logs; the limits are counted by it. digest: SHA-256 of the key.
+    name: for logs; the limits are counted by it. digest: SHA-256 of the key. models: names of the models that it may
+    use; None for all.
     """
 
     name: str
     digest: bytes
     limits: Limits
+    models: frozenset[str] | None = None
 
     def line(self) -> str:
         """Return the key's line of the file."""
         limits = [f"{name}={value}" for name in _LIMITS if (value := getattr(self.limits, name)) is not None]
-        return " ".join([self.name, self.digest.hex(), *limits])
+        models = [] if self.models is None else [_MODELS + ",".join(sorted(self.models))]
+        return " ".join([self.name, self.digest.hex(), *limits, *models])
 
 
 def digest(key: str) -> bytes:
@@ -76,7 +80,19 @@ def parse_key(words: Sequence[str]) -> ApiKey:
         raise ValueError("a line begins with a name of letters, digits and . _ @ -")
     if not rest or not _HASH.fullmatch(rest[0]):
         raise ValueError(f"{name} needs the SHA-256 of its key, 64 hexadecimal digits")
-    return ApiKey(name, bytes.fromhex(rest[0]), parse_limits(rest[1:]))
+    models = [word for word in rest[1:] if word.startswith(_MODELS)]
+    limits = parse_limits(word for word in rest[1:] if word not in models)
+    return ApiKey(name, bytes.fromhex(rest[0]), limits, _parse_models(models))
+
+
+def _parse_models(words: Sequence[str]) -> frozenset[str] | None:
+    """Read the words `models=a,b`, of which there is at most one."""
+    if not words:
+        return None
+    names = words[0].removeprefix(_MODELS).split(",")
+    if len(words) > 1 or not all(names):
+        raise ValueError("expected at most one list of models, as models=qwen3,gemma3")
+    return frozenset(names)
 
 
 def parse_limits(words: Iterable[str]) -> Limits:
@@ -85,7 +101,7 @@ def parse_limits(words: Iterable[str]) -> Limits:
     for word in words:
         name, _, value = word.partition("=")
         if name not in _LIMITS or name in limits:
-            raise ValueError(f"expected each of {', '.join(_LIMITS)} at most once, as rate=60")
+            raise ValueError(f"expected each of {', '.join(_LIMITS)}, models at most once, as rate=60")
         if not re.fullmatch(r"[1-9][0-9]{0,8}", value):
             raise ValueError(f"{name} must be a whole number above 0")
         limits[name] = int(value)
@@ -123,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="example: triton-chat keys alice rate=60 concurrent=4 >> keys.txt",
     )
     parser.add_argument("name", metavar="NAME", help="name of the key, for logs; the limits are counted by it")
-    parser.add_argument("limits", nargs="*", metavar="LIMIT", help=f"each at most once: {'=N, '.join(_LIMITS)}=N")
+    about = f"each at most once: {'=N, '.join(_LIMITS)}=N, {_MODELS}NAME,NAME: the models that it may use"
+    parser.add_argument("limits", nargs="*", metavar="LIMIT", help=about)
     options = parser.parse_args(arguments)
     key = PREFIX + secrets.token_urlsafe(32)
     try:

@@ -18,7 +18,7 @@ from frontend.protocol.common import too_deep
 from frontend.protocol.messages import clean_messages
 from frontend.protocol.refused import REFUSED_IN_CHAT, refuse
 from frontend.serving.answer import Plan, head, new_id
-from frontend.serving.service import Service
+from frontend.serving.served_model import RequestedModel
 from frontend.serving.sse import ChunkFrames
 from frontend.triton.deltas import complete_tool_calls
 from frontend.triton.tensors import Delta, EnsembleRequest
@@ -31,25 +31,24 @@ _SAME_IN_PROMPT = (
 )
 
 
-async def plan_chat(service: Service, raw: dict[str, Any]) -> "ChatPlan":
+async def plan_chat(model: RequestedModel, raw: dict[str, Any]) -> "ChatPlan":
     """Validate the body and map it to tensors, without the images."""
-    refuse(raw, REFUSED_IN_CHAT, trust_chat_template=service.settings.trust_request_chat_template)
+    settings = model.served.settings
+    refuse(raw, REFUSED_IN_CHAT, trust_chat_template=settings.trust_request_chat_template)
     body = ChatBody.model_validate(raw)
-    model = service.model_name(body.model)
-    thinking = body.thinks(service.settings.enable_thinking)
+    thinking = body.thinks(settings.enable_thinking)
     messages, urls = clean_messages(body.messages)
     request = EnsembleRequest(
         messages=prompt_json(body, messages, thinking, raw),
         max_tokens=body.length,
         return_log_probs=True if body.logprobs else None,
-        parameters=engine_parameters(body, salt_by_key=service.settings.cache_salt_by_key)
-        | _options(body, thinking, raw, service.settings.inline_reasoning).to_parameters(),
+        parameters=engine_parameters(body) | _options(body, thinking, raw, settings.inline_reasoning).to_parameters(),
         # Where there is no reasoning, engines would look for its beginning in vain.
         **sampling_inputs(body) | {"thinking_token_budget": None if thinking is False else body.reasoning_budget},
     )
     if body.constraints():
-        await service.require_input("guided_decoding_guide", body.constraint_field)
-    return ChatPlan(body, model, request, urls)
+        await model.served.require_input("guided_decoding_guide", body.constraint_field)
+    return ChatPlan(body, model.name, request, urls)
 
 
 def prompt_json(

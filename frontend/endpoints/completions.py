@@ -18,17 +18,16 @@ from frontend.endpoints.sampling import engine_parameters, sampling_inputs
 from frontend.protocol.completions import CompletionBody, Prompt
 from frontend.protocol.refused import REFUSED_IN_COMPLETIONS, refuse
 from frontend.serving.answer import Plan, head, new_id
-from frontend.serving.service import Service
+from frontend.serving.served_model import RequestedModel
 from frontend.serving.sse import ChunkFrames
 from frontend.triton.tensors import Delta, EnsembleRequest, Parameter
 from frontend.triton.usage import Usage
 
 
-async def plan_completion(service: Service, raw: dict[str, Any]) -> "CompletionPlan":
+async def plan_completion(model: RequestedModel, raw: dict[str, Any]) -> "CompletionPlan":
     """Validate and map to tensors; prompts that are to be echoed and came as ids are detokenized."""
     refuse(raw, REFUSED_IN_COMPLETIONS)
     body = CompletionBody.model_validate(raw)
-    model = service.model_name(body.model)
     fields = sampling_inputs(body) | guide_inputs(body)
     fields |= {
         # Engines generate at least one token; `adapt` drops it if none was requested.
@@ -37,8 +36,8 @@ async def plan_completion(service: Service, raw: dict[str, Any]) -> "CompletionP
         "parameters": _parameters(body, service.settings.cache_salt_by_key),
     }
     requests = [_request(prompt, fields) for prompt in body.prompt]
-    echoes = await asyncio.gather(*(_echo(service, body, prompt) for prompt in body.prompt))
-    return CompletionPlan(body, model, requests, echoes)
+    echoes = await asyncio.gather(*(_echo(model, body, prompt) for prompt in body.prompt))
+    return CompletionPlan(body, model.name, requests, echoes)
 
 
 def _request(prompt: Prompt, fields: dict[str, Any]) -> EnsembleRequest:
@@ -47,10 +46,10 @@ def _request(prompt: Prompt, fields: dict[str, Any]) -> EnsembleRequest:
     return EnsembleRequest(input_ids=tuple(prompt), **fields)
 
 
-async def _echo(service: Service, body: CompletionBody, prompt: Prompt) -> str:
+async def _echo(model: RequestedModel, body: CompletionBody, prompt: Prompt) -> str:
     if not body.echo:
         return ""
-    return prompt if isinstance(prompt, str) else await service.detokenize(prompt)
+    return prompt if isinstance(prompt, str) else await model.served.detokenize(prompt)
 
 
 def _parameters(body: CompletionBody, salt_by_key: bool) -> dict[str, Parameter]:

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Liveness, readiness, version and metrics."""
 
+import asyncio
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from common.models_state import READY
 from common.versions import Versions
 from frontend import __version__
+from frontend.serving.served_model import ServedModel
 from frontend.serving.service import Service
 from frontend.telemetry.metrics import exposition
 
@@ -26,16 +30,36 @@ async def live() -> JSONResponse:
 
 @router.get("/health")
 @router.get("/health/ready")
-async def ready(request: Request) -> JSONResponse:
-    """Return 200 if Triton and all of its models can serve, else 503 naming those that cannot."""
+async def ready(request: Request, model: str | None = None) -> JSONResponse:
+    """Return 200 if this server can serve, else 503; the body names what cannot.
+
+    One model can serve if Triton and all of its Triton models can. Of several models one is enough, so that one that
+    fails or loads does not take the others from their clients. model: the name of one, to ask for this one only.
+    """
     service: Service = request.app.state.service
-    parts = await service.triton.readiness()
+    chosen = service.catalog.alone if model is None else service.catalog.get(model)
+    asked = list(service.catalog.models.values()) if chosen is None else [chosen]
+    server, answers = await asyncio.gather(
+        service.triton.server_ready(), asyncio.gather(*(one.readiness() for one in asked))
+    )
+    parts = {"triton": server}
+    for answer in answers:
+        parts |= answer
     missing = [name for name, is_ready in parts.items() if not is_ready]
+    serving = server and any(answer and all(answer.values()) for answer in answers)
     if service.admission.draining:
         missing.append("frontend")
-    status = "not ready" if missing else "ready"
-    body = {"status": status, "not_ready": missing, "parts": parts}
-    return JSONResponse(body, status_code=503 if missing else 200, headers=_NO_STORE)
+        serving = False
+    body: dict[str, Any] = {"status": "ready" if serving else "not ready", "not_ready": missing, "parts": parts}
+    if model is not None or chosen is None:
+        body["models"] = {one.label: _state(one, answer) for one, answer in zip(asked, answers, strict=True)}
+    return JSONResponse(body, status_code=200 if serving else 503, headers=_NO_STORE)
+
+
+def _state(model: ServedModel, readiness: dict[str, bool]) -> str:
+    """Return a model's state as the launcher or Triton tells it, or that it does not answer although it is loaded."""
+    state = model.state.state
+    return "not ready" if state == READY and not all(readiness.values()) else state
 
 
 @router.get("/version")
@@ -51,4 +75,4 @@ async def metrics(request: Request) -> Response:
 
 async def _versions(request: Request) -> Versions:
     service: Service = request.app.state.service
-    return await service.triton.versions()
+    return await service.catalog.versions()

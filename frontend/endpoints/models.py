@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GET /v1/models: the names under which the one model is served."""
+"""GET /v1/models: the loaded models, under each of their names."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from frontend.serving.served_model import ServedModel
 from frontend.serving.service import Service
 
 router = APIRouter(prefix="/v1/models")
@@ -13,24 +14,29 @@ router = APIRouter(prefix="/v1/models")
 
 @router.get("")
 async def list_models(request: Request) -> JSONResponse:
-    names = request.app.state.service.settings.served_model_name
-    return JSONResponse({"object": "list", "data": [_model(request, name) for name in names]})
+    """Return the models that are loaded and that the request's key may use."""
+    service: Service = request.app.state.service
+    data = [_model(request, model, name) for model in service.catalog.listed() for name in model.names]
+    return JSONResponse({"object": "list", "data": data})
 
 
 @router.get("/{name:path}")
 async def get_model(request: Request, name: str) -> JSONResponse:
+    """Return one of them."""
     service: Service = request.app.state.service
-    return JSONResponse(_model(request, service.model_name(name)))
+    return JSONResponse(_model(request, service.catalog.loaded(name), name))
 
 
-def _model(request: Request, name: str) -> dict[str, Any]:
-    service: Service = request.app.state.service
+def _model(request: Request, model: ServedModel, name: str) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
         "created": request.app.state.started,
         "owned_by": "triton-chat",
-        "root": service.settings.served_model_name[0],
+        "root": model.names[0],
         "parent": None,
-        "max_model_len": service.settings.max_model_len,
+        "max_model_len": model.settings.max_model_len,
+        "kind": model.kind,
+        "aliases": [other for other in model.names if other != name],
+        "modalities": list(model.state.info.modalities) or None,
     }

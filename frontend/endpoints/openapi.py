@@ -13,6 +13,7 @@ from common.chat.media import PART_OPTIONS
 from common.chat.messages import DETAILS, ROLES
 from common.chat.parts import Kind
 from frontend import __version__
+from frontend.endpoints.admin import ACTIONS
 from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
 from frontend.endpoints.responses_input import SAME, VERBOSITIES
 from frontend.errors import KINDS, REFUSALS
@@ -56,6 +57,9 @@ def document() -> Schema:
 
 def _paths() -> Schema:
     models = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    served = {"name": "model", "in": "query", "schema": {"type": "string"}}
+    action = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(ACTIONS)}}
+    change = _get("Load, unload or reload a model, which takes as long as it takes", ref("AdminModels"))["get"]
     tokenize = {"anyOf": [ref("TokenizeChatBody"), ref("TokenizeTextBody")]}
     return {
         "/v1/chat/completions": _post("Answer a chat", ref("ChatBody"), "ChatCompletion", "one ChatCompletionChunk"),
@@ -63,12 +67,14 @@ def _paths() -> Schema:
         "/v1/responses": _post(
             "Answer a chat in the form of responses; nothing is stored", ref("ResponseBody"), "Response", "one event"
         ),
-        "/v1/models": _get("The served names of the model", ref("ModelList")),
+        "/v1/models": _get("The loaded models, under each of their names", ref("ModelList")),
         "/v1/models/{name}": _get("One of them", ref("Model")) | {"parameters": [models]},
         "/tokenize": _post("The token ids of a text or a chat", tokenize, "Tokens"),
         "/detokenize": _post("The text of token ids", ref("DetokenizeBody"), "Text"),
-        "/health": _health("The same as /health/ready"),
-        "/health/ready": _health("Whether Triton and each of its models can serve"),
+        "/admin/models": _get("The models of the launcher and their states", ref("AdminModels")),
+        "/admin/models/{name}/{action}": {"post": change, "parameters": [models, action]},
+        "/health": _health("The same as /health/ready") | {"parameters": [served]},
+        "/health/ready": _health("Whether Triton and a model, or the named one, can serve") | {"parameters": [served]},
         "/health/live": _get("Whether this process serves HTTP", HEALTH),
         "/version": _get("The versions of this server, the engine, Triton, CUDA and the GPUs", ref("Version")),
         "/metrics": _get("Metrics for Prometheus", {"type": "string"}, METRICS),

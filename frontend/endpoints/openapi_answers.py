@@ -4,6 +4,8 @@
 from dataclasses import fields
 from typing import Any
 
+from common.models_state import STATES
+from common.served_model import KINDS
 from common.versions import Versions
 
 Schema = dict[str, Any]
@@ -144,11 +146,24 @@ ANSWERS: Schema = {
             "created": COUNT,
             "owned_by": TEXT,
             "root": TEXT,
-            "parent": {"type": "null"},
+            "parent": _or_null(TEXT),
             "max_model_len": _or_null(COUNT),
+            "kind": {"enum": list(KINDS)},
+            "aliases": _list(TEXT),
+            "modalities": _or_null(_list(TEXT)),
         }
     ),
     "ModelList": _object({"object": {"const": "list"}, "data": _list(ref("Model"))}),
+    "AdminModels": _object(
+        {
+            "models": {
+                "type": "object",
+                "additionalProperties": _object(
+                    {"state": {"enum": list(STATES)}, "reason": _or_null(TEXT), "retry_after": _or_null(COUNT)}
+                ),
+            }
+        }
+    ),
     "Tokens": _object(
         {"count": COUNT, "max_model_len": _or_null(COUNT), "tokens": _list(COUNT)}, {"token_strs": _list(TEXT)}
     ),
@@ -158,7 +173,8 @@ ANSWERS: Schema = {
             "status": {"enum": ["ready", "not ready"]},
             "not_ready": _list(TEXT),
             "parts": {"type": "object", "additionalProperties": {"type": "boolean"}},
-        }
+        },
+        {"models": {"type": "object", "additionalProperties": {"enum": [*STATES, "not ready"]}}},
     ),
     "Version": _object({"version": TEXT} | {field.name: _or_null(TEXT) for field in fields(Versions)}),
 }

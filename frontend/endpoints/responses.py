@@ -16,15 +16,15 @@ from frontend.endpoints.responses_input import chat_body
 from frontend.errors import error_json
 from frontend.protocol.common import too_deep
 from frontend.serving.answer import Plan, new_id
-from frontend.serving.service import Service
+from frontend.serving.served_model import RequestedModel
 from frontend.triton.tensors import Delta
 
 
-async def plan_response(service: Service, raw: dict[str, Any]) -> "ResponsePlan":
+async def plan_response(model: RequestedModel, raw: dict[str, Any]) -> "ResponsePlan":
     """Validate the body and map it to tensors; errors name the fields of this body."""
     body, names = chat_body(raw)
     try:
-        chat = await plan_chat(service, body)
+        chat = await plan_chat(model, body)
     except (RequestError, ValidationError) as error:
         raise names().own(error) from None
     return ResponsePlan(chat, raw, names)

@@ -11,6 +11,7 @@ from frontend.endpoints.chat import prompt_json
 from frontend.protocol.messages import clean_messages
 from frontend.protocol.refused import REFUSED_IN_TOKENIZE, refuse
 from frontend.protocol.tokenize import DetokenizeBody, TokenizeChatBody, TokenizeTextBody
+from frontend.serving.served_model import ServedModel
 from frontend.serving.service import Service
 
 router = APIRouter()
@@ -23,9 +24,9 @@ _Tokens = tuple[list[int], list[str] | None]
 async def tokenize(request: Request) -> Response:
     service: Service = request.app.state.service
     async with service.admission.admit(request, "tokenize") as admitted, admitted.cancel_scope.cancellable():
-        raw = admitted.body
-        ids, token_strs = await (_tokenize_chat(service, raw) if "messages" in raw else _tokenize_text(service, raw))
-        body: dict[str, Any] = {"count": len(ids), "max_model_len": service.settings.max_model_len, "tokens": ids}
+        raw, served = admitted.body, admitted.model.served
+        ids, token_strs = await (_tokenize_chat(served, raw) if "messages" in raw else _tokenize_text(served, raw))
+        body: dict[str, Any] = {"count": len(ids), "max_model_len": served.settings.max_model_len, "tokens": ids}
         if token_strs is not None:
             body["token_strs"] = token_strs
         return Response(orjson.dumps(body), media_type="application/json")
@@ -36,28 +37,25 @@ async def detokenize(request: Request) -> Response:
     service: Service = request.app.state.service
     async with service.admission.admit(request, "detokenize") as admitted, admitted.cancel_scope.cancellable():
         body = DetokenizeBody.model_validate(admitted.body)
-        service.model_name(body.model)
-        text = await service.detokenize(body.tokens)
+        text = await admitted.model.served.detokenize(body.tokens)
         return Response(orjson.dumps({"prompt": text}), media_type="application/json")
 
 
-async def _tokenize_text(service: Service, raw: dict[str, Any]) -> _Tokens:
+async def _tokenize_text(served: ServedModel, raw: dict[str, Any]) -> _Tokens:
     body = TokenizeTextBody.model_validate(raw)
-    service.model_name(body.model)
     _check_special_tokens(body.add_special_tokens, always=True)
-    return await service.tokenize(text=body.prompt, token_strs=body.return_token_strs is True)
+    return await served.tokenize(text=body.prompt, token_strs=body.return_token_strs is True)
 
 
-async def _tokenize_chat(service: Service, raw: dict[str, Any]) -> _Tokens:
-    refuse(raw, REFUSED_IN_TOKENIZE, trust_chat_template=service.settings.trust_request_chat_template)
+async def _tokenize_chat(served: ServedModel, raw: dict[str, Any]) -> _Tokens:
+    refuse(raw, REFUSED_IN_TOKENIZE, trust_chat_template=served.settings.trust_request_chat_template)
     body = TokenizeChatBody.model_validate(raw)
-    service.model_name(body.model)
     messages, urls = clean_messages(body.messages)
-    thinking = body.thinks(service.settings.enable_thinking)
+    thinking = body.thinks(served.settings.enable_thinking)
     prompt = prompt_json(body, messages, thinking, raw)
     _check_special_tokens(body.add_special_tokens, always=False)
     token_strs = body.return_token_strs is True
-    return await service.tokenize(messages=prompt, image_urls=urls, token_strs=token_strs)
+    return await served.tokenize(messages=prompt, image_urls=urls, token_strs=token_strs)
 
 
 def _check_special_tokens(asked: bool | None, *, always: bool) -> None:

@@ -8,7 +8,10 @@
 2. Start its deadline, `request_timeout` or the shorter X-Request-Timeout (504 once it has passed).
 3. Read its body, which must be a JSON object (400) and arrive within body_timeout (408).
 4. Watch its connection: from here a disconnect cancels the request (499).
-5. Wait for one of max_in_flight slots, first come, first served, at most queue_timeout (503).
+5. Find its model (404, or 503 if it is loading). Limits and deadlines are the model's own. Each of several models
+   counts its own requests from here, so that one that has too many refuses only its own; before, as many bodies may be
+   read as all models together hold.
+6. Wait for one of the model's max_in_flight slots, first come, first served, at most queue_timeout (503).
 
 So no request waits longer than queue_timeout for an engine that is given no more than it can take.
 """
@@ -18,9 +21,8 @@ import json
 import math
 import sys
 from codecs import BOM_UTF8
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,18 +31,23 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from common.errors import RequestError
+from common.served_model import CHAT
 from frontend.errors import ApiError, ClientGone, ShuttingDown
 from frontend.serving.cancel_scope import CancelScope
+from frontend.serving.catalog import Catalog
+from frontend.serving.served_model import RequestedModel, ServedModel
 from frontend.settings import Settings
-from frontend.telemetry.metrics import QUEUED, RequestMetrics
+from frontend.telemetry.metrics import RequestMetrics
+from frontend.telemetry.request_record import current
 
 MAX_EXAMINED = 2**20  # bytes of a body that is not JSON in which the reason is looked for; it blocks the process
 
 
 @dataclass(frozen=True, slots=True)
 class AdmittedRequest:
-    """A request that holds a slot. body: the JSON object that it sent."""
+    """A request that holds a slot of its model. body: the JSON object that it sent."""
 
+    model: RequestedModel
     body: dict[str, Any]
     metrics: RequestMetrics
     cancel_scope: CancelScope
@@ -49,44 +56,70 @@ class AdmittedRequest:
 class Admission:
     """Admits the requests of one process and can cancel all of them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
         self._settings = settings
+        self._catalog = catalog
         self._cancel_scopes: set[CancelScope] = set()
-        self.slots = Slots(settings.max_in_flight, settings.max_queued, settings.queue_timeout)
+        self._reading = 0
+        self.draining = False  # all new requests are refused
 
     @asynccontextmanager
-    async def admit(self, request: Request, endpoint: str) -> AsyncIterator[AdmittedRequest]:
-        """Admit a request, read its JSON body, wait for a slot, and hold the slot until the context is left.
+    async def admit(self, request: Request, endpoint: str, kind: str = CHAT) -> AsyncIterator[AdmittedRequest]:
+        """Admit a request, read its JSON body, wait for a slot of its model, and hold it until the context is left.
 
-        Raises ApiError if the request is refused, RequestError if it cannot be read, ClientGone if the client left.
+        kind: of the models that the endpoint is for. Raises ApiError if the request is refused, RequestError if it
+        cannot be read, ClientGone if the client left.
         """
-        with (
-            self.slots.enter(),
-            RequestMetrics(endpoint) as metrics,
-            self._cancel_scope(_timeout(request, self._settings.request_timeout)) as cancel_scope,
-        ):
+        alone = self._catalog.alone
+        if alone is not None:
+            current().label = alone.label
+        with ExitStack() as held:
+            reading = held.enter_context(ExitStack())
+            reading.enter_context(self._count(alone))
+            metrics = held.enter_context(RequestMetrics(endpoint))
+            settings = self._settings if alone is None else alone.settings
+            cancel_scope = held.enter_context(self._cancel_scope(_timeout(request, settings.request_timeout)))
             async with cancel_scope.cancellable():
                 body = await _read_json(request, self._settings.body_timeout)
                 cancel_scope.cancel_on_disconnect(request)
-                await self.slots.acquire()
+                model = await self._catalog.find(body.get("model"), kind)
+                served = model.served
+                if served is not alone:
+                    held.enter_context(served.slots.enter())
+                    reading.close()
+                    cancel_scope.set_timeout(_timeout(request, served.settings.request_timeout))
+                metrics.name_model(model.label)
+                await served.slots.acquire()
             try:
-                yield AdmittedRequest(body, metrics, cancel_scope)
+                yield AdmittedRequest(model, body, metrics, cancel_scope)
             finally:
-                self.slots.release()
-
-    @property
-    def draining(self) -> bool:
-        """Whether all new requests are refused."""
-        return self.slots.closed
+                served.slots.release()
 
     def drain(self) -> None:
         """Refuse all new requests: the server is shutting down."""
-        self.slots.closed = True
+        self.draining = True
 
     def cancel_all(self) -> None:
         """Cancel the requests in progress: the server is shutting down."""
         for cancel_scope in list(self._cancel_scopes):
             cancel_scope.cancel(ShuttingDown())
+
+    @contextmanager
+    def _count(self, alone: ServedModel | None) -> Iterator[None]:
+        """Count a request: as one of the only model, or as one whose model is not known yet. Raises ApiError."""
+        if self.draining:
+            raise ApiError("overloaded", "The server is shutting down")
+        if alone is not None:
+            with alone.slots.enter():
+                yield
+            return
+        if self._reading >= sum(model.slots.max_admitted for model in self._catalog.models.values()):
+            raise ApiError("overloaded", "Too many requests at once; try again later")
+        self._reading += 1
+        try:
+            yield
+        finally:
+            self._reading -= 1
 
     @contextmanager
     def _cancel_scope(self, timeout: float) -> Iterator[CancelScope]:
@@ -153,73 +186,3 @@ def _finite(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_finite, value))
     return not isinstance(value, int | float) or -sys.float_info.max <= value <= sys.float_info.max
-
-
-class Slots:
-    """Concurrency slots with a bounded queue.
-
-    At most max_in_flight + max_queued requests are inside `enter`; at most max_in_flight of them hold a slot.
-    closed: `enter` refuses all.
-    """
-
-    def __init__(self, max_in_flight: int, max_queued: int, queue_timeout: float) -> None:
-        self._max_in_flight = max_in_flight
-        self._max_admitted = max_in_flight + max_queued
-        self._queue_timeout = queue_timeout
-        self._queue: deque[asyncio.Future[None]] = deque()
-        self.admitted = 0
-        self.in_flight = 0
-        self.closed = False
-
-    @property
-    def queued(self) -> int:
-        """The number of requests that wait for a slot."""
-        return len(self._queue)
-
-    @contextmanager
-    def enter(self) -> Iterator[None]:
-        """Count a request while the context is open. Raises ApiError if that would be one too many."""
-        if self.closed:
-            raise ApiError("overloaded", "The server is shutting down")
-        if self.admitted >= self._max_admitted:
-            raise ApiError("overloaded", "Too many requests at once; try again later")
-        self.admitted += 1
-        try:
-            yield
-        finally:
-            self.admitted -= 1
-
-    async def acquire(self) -> None:
-        """Wait for a slot, which `release` gives back. Raises ApiError if none is free within queue_timeout."""
-        if self.in_flight < self._max_in_flight and not self._queue:
-            self.in_flight += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
-        QUEUED.inc()
-        try:
-            async with asyncio.timeout(self._queue_timeout):
-                await turn
-        except BaseException as error:
-            self._leave_queue(turn)
-            if isinstance(error, TimeoutError):
-                raise ApiError("overloaded", "The server is busy; try again later") from None
-            raise
-        finally:
-            QUEUED.dec()
-
-    def release(self) -> None:
-        """Give a slot to the next request in the queue, if there is one."""
-        while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.in_flight -= 1
-
-    def _leave_queue(self, turn: "asyncio.Future[None]") -> None:
-        if turn in self._queue:
-            self._queue.remove(turn)
-        elif not turn.cancelled():
-            # The slot was handed over in the same moment.
-            self.release()

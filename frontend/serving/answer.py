@@ -20,6 +20,7 @@ from frontend import __version__
 from frontend.errors import ClientGone, SlowReader, describe, error_json
 from frontend.serving.admission import AdmittedRequest
 from frontend.serving.generation import Generation
+from frontend.serving.served_model import RequestedModel
 from frontend.serving.service import Service
 from frontend.serving.slow_readers import StreamWriter
 from frontend.serving.sse import DONE, error_event
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 class Plan(ABC):
     """The requests of one completion to the ensemble, and how its deltas are written for the client.
 
-    requests: one for each choice. image_urls: the images that each request carries; `Service.generate` fetches them.
+    requests: one for each choice. image_urls: the images that each request carries, which `ServedModel.generate`
+    fetches.
     """
 
     id: str
@@ -95,7 +97,7 @@ def head(answer_id: str, kind: str, created: int, model: str) -> dict[str, Any]:
 
 
 async def answer(
-    request: Request, endpoint: str, make_plan: Callable[[Service, dict[str, Any]], Awaitable[Plan]]
+    request: Request, endpoint: str, make_plan: Callable[[RequestedModel, dict[str, Any]], Awaitable[Plan]]
 ) -> Response:
     """Answer one request with a stream of events or one body.
 
@@ -105,9 +107,9 @@ async def answer(
     async with AsyncExitStack() as stack:
         admitted = await stack.enter_async_context(service.admission.admit(request, endpoint))
         async with admitted.cancel_scope.cancellable():
-            plan = await make_plan(service, admitted.body)
+            plan = await make_plan(admitted.model, admitted.body)
             with plan.own_errors():
-                generation = await service.generate(plan.requests, plan.id, plan.image_urls)
+                generation = await admitted.model.served.generate(plan.requests, plan.id, plan.image_urls)
             stack.callback(generation.close)
             await generation.start()
         admitted.cancel_scope.attach(generation)

@@ -24,8 +24,13 @@ class CancelScope:
         self._error: Exception | None = None
         self._generation: Generation | None = None
         self._watcher: asyncio.Task[None] | None = None
-        late = RequestError(f"The request did not finish within {timeout:g} s", kind="timeout")
-        self._timer = asyncio.get_running_loop().call_later(timeout, self.cancel, late)
+        self._started = asyncio.get_running_loop().time()
+        self._timer = self._start_timer(timeout)
+
+    def set_timeout(self, timeout: float) -> None:
+        """Change the timeout, which counts from the beginning."""
+        self._timer.cancel()
+        self._timer = self._start_timer(timeout)
 
     @asynccontextmanager
     async def cancellable(self) -> AsyncIterator[None]:
@@ -74,6 +79,10 @@ class CancelScope:
         if self._watcher is not None:
             self._watcher.remove_done_callback(self._on_disconnect)
             self._watcher.cancel()
+
+    def _start_timer(self, timeout: float) -> asyncio.TimerHandle:
+        late = RequestError(f"The request did not finish within {timeout:g} s", kind="timeout")
+        return asyncio.get_running_loop().call_at(self._started + timeout, self.cancel, late)
 
     def _on_disconnect(self, watcher: "asyncio.Task[None]") -> None:
         self.cancel(ClientGone())

@@ -10,7 +10,7 @@ from frontend.errors import upstream_error
 from frontend.telemetry.request_record import current
 from frontend.triton.deltas import merge
 from frontend.triton.response_queue import ResponseQueue
-from frontend.triton.stream import TritonStream
+from frontend.triton.stream import Target, TritonStream
 from frontend.triton.tensors import Delta, add_trace_context, decode_delta
 
 # The engine's finish reasons that are errors.
@@ -26,8 +26,9 @@ class Generation:
     Call `close` at the end: it stops the requests that have not finished.
     """
 
-    def __init__(self, stream: TritonStream, requests: Sequence[pb.ModelInferRequest]) -> None:
+    def __init__(self, stream: TritonStream, target: Target, requests: Sequence[pb.ModelInferRequest]) -> None:
         self._stream = stream
+        self._target = target
         self._requests = requests
         self._responses = ResponseQueue()
         self._running = set(range(len(requests)))
@@ -38,7 +39,7 @@ class Generation:
         trace_headers = None if self._trace is None else self._trace.begin_triton(len(self._requests))
         for request in self._requests if trace_headers else ():
             add_trace_context(request, trace_headers or {})
-        await self._stream.submit(self._requests, self._responses, trace_headers)
+        await self._stream.submit(self._requests, self._responses, self._target, trace_headers)
 
     @property
     def running(self) -> bool:

@@ -27,32 +27,34 @@ CAUSES = ("client_gone", "timeout", "slow_reader", "shutdown")
 SCHEMES = ("data", "http", "https", "file", "other")
 FETCH_OUTCOMES = ("ok", "refused", "cancelled")
 
-REQUESTS = Counter("triton_chat_requests", "Requests by outcome", ["endpoint", "outcome"])
-REJECTED = Counter("triton_chat_rejected", "Requests refused by the frontend itself", ["cause"])
-CANCELLED = Counter("triton_chat_cancellations", "Answers that were cut off", ["cause"])
-IN_FLIGHT = Gauge("triton_chat_in_flight", "Admitted and queued requests", multiprocess_mode="livesum")
-QUEUED = Gauge("triton_chat_queued", "Queued requests", multiprocess_mode="livesum")
+REQUESTS = Counter("triton_chat_requests", "Requests by outcome", ["endpoint", "outcome", "model"])
+REJECTED = Counter("triton_chat_rejected", "Requests refused by the frontend itself", ["cause", "model"])
+CANCELLED = Counter("triton_chat_cancellations", "Answers that were cut off", ["cause", "model"])
+IN_FLIGHT = Gauge("triton_chat_in_flight", "Admitted and queued requests", ["model"], multiprocess_mode="livesum")
+QUEUED = Gauge("triton_chat_queued", "Queued requests", ["model"], multiprocess_mode="livesum")
 TTFT = Histogram(
     "triton_chat_time_to_first_token_seconds",
     "From a request's arrival to the first content",
-    ["endpoint"],
+    ["endpoint", "model"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 2, 5, 10, 30, 60),
 )
 ITL = Histogram(
     "triton_chat_inter_token_seconds",
     "Between two chunks of an answer; a chunk has one token unless the client or this process is slow",
-    ["endpoint"],
+    ["endpoint", "model"],
     buckets=(0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5),
 )
 E2E = Histogram(
     "triton_chat_request_seconds",
     "From a request's arrival to the end of its answer",
-    ["endpoint"],
+    ["endpoint", "model"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
 )
-PROMPT_TOKENS = Counter("triton_chat_prompt_tokens", "Prompt tokens", ["endpoint"])
-COMPLETION_TOKENS = Counter("triton_chat_completion_tokens", "Output tokens", ["endpoint"])
-CACHED_TOKENS = Counter("triton_chat_cached_tokens", "Prompt tokens served from the prefix cache", ["endpoint"])
+PROMPT_TOKENS = Counter("triton_chat_prompt_tokens", "Prompt tokens", ["endpoint", "model"])
+COMPLETION_TOKENS = Counter("triton_chat_completion_tokens", "Output tokens", ["endpoint", "model"])
+CACHED_TOKENS = Counter(
+    "triton_chat_cached_tokens", "Prompt tokens served from the prefix cache", ["endpoint", "model"]
+)
 IMAGE_FETCHES = Counter("triton_chat_image_fetches", "Fetched images and videos by outcome", ["scheme", "outcome"])
 IMAGE_BYTES = Counter("triton_chat_image_bytes", "Encoded bytes of fetched images and videos", ["scheme"])
 IMAGE_SECONDS = Histogram(
@@ -64,29 +66,37 @@ IMAGE_SECONDS = Histogram(
 
 
 class EndpointMetrics:
-    """The metrics of one endpoint. Their label is bound once, because looking it up costs more than counting."""
+    """The metrics of one endpoint and model. The labels are bound once: looking them up costs more than counting."""
 
-    def __init__(self, endpoint: str) -> None:
-        self.ttft = TTFT.labels(endpoint)
-        self.itl = ITL.labels(endpoint)
-        self.e2e = E2E.labels(endpoint)
-        self.prompt_tokens = PROMPT_TOKENS.labels(endpoint)
-        self.completion_tokens = COMPLETION_TOKENS.labels(endpoint)
-        self.cached_tokens = CACHED_TOKENS.labels(endpoint)
+    def __init__(self, endpoint: str, model: str) -> None:
+        self.ttft = TTFT.labels(endpoint, model)
+        self.itl = ITL.labels(endpoint, model)
+        self.e2e = E2E.labels(endpoint, model)
+        self.prompt_tokens = PROMPT_TOKENS.labels(endpoint, model)
+        self.completion_tokens = COMPLETION_TOKENS.labels(endpoint, model)
+        self.cached_tokens = CACHED_TOKENS.labels(endpoint, model)
 
 
 endpoint_metrics = cache(EndpointMetrics)
 
 
-def _begin_at_zero() -> None:
-    """Create all series with the value 0: the rate of a series that starts with its first event misses that event."""
-    for endpoint in ENDPOINTS:
-        endpoint_metrics(endpoint)
-        REQUESTS.labels(endpoint, "ok")
+def begin_at_zero(model: str) -> None:
+    """Create a model's series with the value 0: the rate of one that starts with its first event misses that event.
+
+    model: the label; "" for requests whose model is not known, or not served.
+    """
+    for endpoint in ENDPOINTS if model else ():
+        endpoint_metrics(endpoint, model)
+        REQUESTS.labels(endpoint, "ok", model)
+    for cause in CAUSES if model else ():
+        CANCELLED.labels(cause, model)
     for shape in REFUSALS.values():
-        REJECTED.labels(shape.code)
-    for cause in CAUSES:
-        CANCELLED.labels(cause)
+        REJECTED.labels(shape.code, model)
+    IN_FLIGHT.labels(model)
+    QUEUED.labels(model)
+
+
+def _begin_images_at_zero() -> None:
     for scheme in SCHEMES:
         IMAGE_BYTES.labels(scheme)
         IMAGE_SECONDS.labels(scheme)
@@ -94,7 +104,8 @@ def _begin_at_zero() -> None:
             IMAGE_FETCHES.labels(scheme, outcome)
 
 
-_begin_at_zero()
+begin_at_zero("")
+_begin_images_at_zero()
 
 
 class RequestMetrics:
@@ -106,11 +117,25 @@ class RequestMetrics:
     def __init__(self, endpoint: str) -> None:
         self.usage: Usage | None = None
         self._record = current()
-        self._record.endpoint = endpoint
-        self._metrics = endpoint_metrics(endpoint)
-        self._observe_gap = self._metrics.itl.observe
+        self._record.endpoint = self._endpoint = endpoint
         self._last: dict[int, float] = {}
-        IN_FLIGHT.inc()
+        self._in_flight = IN_FLIGHT.labels(self._record.label)
+        self._in_flight.inc()
+        self._bind()
+
+    def name_model(self, label: str) -> None:
+        """Note which model the request is for."""
+        if label != self._label:
+            self._record.label = label
+            self._in_flight.dec()
+            self._in_flight = IN_FLIGHT.labels(label)
+            self._in_flight.inc()
+            self._bind()
+
+    def _bind(self) -> None:
+        self._label = self._record.label
+        self._metrics = endpoint_metrics(self._endpoint, self._label)
+        self._observe_gap = self._metrics.itl.observe
 
     def fail(self, error: BaseException) -> None:
         """Note why the request failed; the first error counts."""
@@ -134,7 +159,7 @@ class RequestMetrics:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is not None:
             self.fail(error)
-        IN_FLIGHT.dec()
+        self._in_flight.dec()
         if self.usage is None:
             return
         record, usage = self._record, self.usage
@@ -178,14 +203,14 @@ def count(record: RequestRecord) -> None:
     """Count a request that has ended. Requests that ask no model are counted only if they were refused."""
     if record.endpoint is None and record.error is None:
         return
-    REQUESTS.labels(record.endpoint or "other", record.outcome).inc()
+    REQUESTS.labels(record.endpoint or "other", record.outcome, record.label).inc()
     if isinstance(record.error, ApiError):
-        REJECTED.labels(record.outcome).inc()
+        REJECTED.labels(record.outcome, record.label).inc()
     elif record.endpoint is not None:
-        endpoint_metrics(record.endpoint).e2e.observe(record.seconds)
+        endpoint_metrics(record.endpoint, record.label).e2e.observe(record.seconds)
     cause = cancellation(record.error)
     if cause is not None:
-        CANCELLED.labels(cause).inc()
+        CANCELLED.labels(cause, record.label).inc()
 
 
 def cancellation(error: BaseException | None) -> str | None:

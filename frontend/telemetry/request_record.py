@@ -14,8 +14,9 @@ class RequestRecord:
     """One HTTP request from its arrival to the last byte of its response.
 
     request_id: X-Request-Id, the client's or made here. endpoint: as in the metrics; None if no model is asked.
-    outcome: "ok" or the code of the first error. key: name of the API key, never the key itself. ttft: seconds to the
-    first content. trace: None if the request is not sampled.
+    outcome: "ok" or the code of the first error. model: as the request calls it, None if it is not served; label: its
+    name in metrics. key: name of the API key, never the key itself; key_models: what it may use, None for all models.
+    ttft: seconds to the first content. trace: None if the request is not sampled.
     """
 
     request_id: str
@@ -27,7 +28,9 @@ class RequestRecord:
     error: BaseException | None = None
     outcome: str = "ok"
     model: str | None = None
+    label: str = ""
     key: str | None = None
+    key_models: frozenset[str] | None = None
     images: int = 0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None

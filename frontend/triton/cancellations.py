@@ -7,7 +7,7 @@ before its last).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 MIN_INTERVAL = 0.2  # seconds between two stops of one id
@@ -16,28 +16,32 @@ FORGET_AFTER = 60.0  # seconds after which an id that never ended is forgotten
 
 @dataclass(slots=True)
 class _Stop:
+    engines: Callable[[], Sequence[str]]
     forget_at: float
     sent_at: float
     timer: asyncio.TimerHandle | None = None
 
 
 class Cancellations:
-    """The ids that are being stopped. `send` writes one stop request to Triton and must not block."""
+    """The ids that are being stopped. `send` writes one stop request to an engine in Triton and must not block."""
 
-    def __init__(self, send: Callable[[str], None]) -> None:
+    def __init__(self, send: Callable[[str, str], None]) -> None:
         self._send = send
         self._stops: dict[str, _Stop] = {}
 
     def __len__(self) -> int:
         return len(self._stops)
 
-    def add(self, request_id: str) -> None:
-        """Stop a request now, and again until `done`."""
+    def add(self, request_id: str, engines: Callable[[], Sequence[str]]) -> None:
+        """Stop a request now, and again until `done`.
+
+        engines: returns the engines that it may run on. They can become more, as its model may just be reloaded.
+        """
         if request_id in self._stops:
             return
         now = asyncio.get_running_loop().time()
-        self._stops[request_id] = stop = _Stop(now + FORGET_AFTER, now)
-        self._send(request_id)
+        self._stops[request_id] = stop = _Stop(engines, now + FORGET_AFTER, now)
+        self._resend(request_id, stop)
         self._repeat_in(MIN_INTERVAL, request_id, stop)
 
     def late_response(self, request_id: str) -> None:
@@ -71,4 +75,5 @@ class Cancellations:
 
     def _resend(self, request_id: str, stop: _Stop) -> None:
         stop.sent_at = asyncio.get_running_loop().time()
-        self._send(request_id)
+        for engine in stop.engines():
+            self._send(request_id, engine)

@@ -21,7 +21,7 @@ OVERDUE = 2.0  # seconds without a first response after which the models are pro
 PROBE_TIMEOUT = 5.0  # seconds; a timeout does not count as dead, as the model may be busy
 
 # Written by Triton's Python backend, once a second for each process that is gone.
-_LOST_PROCESS = re.compile(r"Stub process '(\w+?)_\d+_\d+' is not healthy")
+_LOST_PROCESS = re.compile(r"Stub process '([\w.-]+?)_\d+_\d+' is not healthy")
 
 
 def lost_model() -> RequestError:
@@ -30,7 +30,7 @@ def lost_model() -> RequestError:
 
 
 class ModelHealth:
-    """Monitors the models; `dead` holds those that lost their process, until they answer again.
+    """Monitors the Triton models of one served model; `dead` holds those that lost their process, until they answer.
 
     probe: sends a model a small request; returns when it is answered, raises if it fails. overdue: whether a request
     has waited this many seconds for its first response. died: called with the name of a model that was found dead.
@@ -51,9 +51,9 @@ class ModelHealth:
         self._asked_at = float("-inf")
 
     def note_error(self, text: str) -> str | None:
-        """Return the model that an error message of Triton reports as dead, or None if it is about something else."""
+        """Return which of the models an error message of Triton reports as dead; None if it is about something else."""
         found = _LOST_PROCESS.search(text)
-        if found is None:
+        if found is None or found[1] not in self._models:
             return None
         if found[1] not in self.dead:
             logger.error("model %s has lost its process", found[1])

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Protocol
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
@@ -16,23 +16,33 @@ from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from common.errors import RequestError
 from common.logs import about
+from common.model_names import ENGINE, role
 from frontend.errors import upstream_error
 from frontend.triton.cancellations import Cancellations
 from frontend.triton.model_health import ModelHealth, lost_model
 from frontend.triton.response_queue import ResponseQueue
-from frontend.triton.tensors import ENGINE, encode_probe, encode_stop, encode_stop_all, has_finished
+from frontend.triton.tensors import encode_stop, encode_stop_all, has_finished
 
 logger = logging.getLogger(__name__)
 
-_ENCODE_PROBE = partial(encode_probe, ENGINE)
 CONNECT_WAIT = 1.0  # seconds that a request waits for a stream that is being reopened
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 0.5  # seconds between attempts to reopen the stream
+
+
+class Target(Protocol):
+    """Where the requests of one served model go in Triton."""
+
+    health: ModelHealth
+
+    def engines(self) -> Sequence[str]:
+        """Return the engines that a request of this model may run on: several while the model is reloaded."""
 
 
 @dataclass(slots=True)
 class _Receiver:
     queue: ResponseQueue
     choice: int
+    target: Target
     sent_at: float
     answered: bool = False
 
@@ -41,13 +51,21 @@ class TritonStream:
     """Sends requests, and puts each response into the queue of its request.
 
     `connections` counts the streams opened so far: after a new one, Triton may have other models.
-    health: gets the text of every error; no request is sent while it has a dead model. client_id: `Settings.owner`.
+    note_error: gets the text of every error. changed: called when the stream was opened (True) or broke (False).
+    client_id: `Settings.owner`.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, health: ModelHealth, client_id: str | None) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        note_error: Callable[[str], None],
+        changed: Callable[[bool], None],
+        client_id: str | None,
+    ) -> None:
         self._channel = channel
         self._stub = pb_grpc.GRPCInferenceServiceStub(channel)
-        self._health = health
+        self._note_error = note_error
+        self._changed = changed
         self._client_id = client_id
         self._receivers: dict[str, _Receiver] = {}
         self._probes: dict[str, asyncio.Future[pb.ModelInferResponse]] = {}
@@ -74,18 +92,19 @@ class TritonStream:
         self,
         requests: Sequence[pb.ModelInferRequest],
         queue: ResponseQueue,
+        target: Target,
         trace_headers: Mapping[str, str] | None = None,
     ) -> None:
         """Send the requests of one generation; responses to request i are put into the queue as choice i.
 
         trace_headers: the trace that Triton continues. It reads them once per stream, so these requests get their own.
-        Raises RequestError (unavailable) if there is no stream or a model is dead.
+        Raises RequestError (unavailable) if there is no stream or a model of the target is dead.
         """
         await self.connected()
-        if self._health.dead:
+        if target.health.dead:
             raise lost_model()
         for choice, request in enumerate(requests):
-            self._receivers[request.id] = _Receiver(queue, choice, time.monotonic())
+            self._receivers[request.id] = _Receiver(queue, choice, target, time.monotonic())
             if trace_headers is None:
                 self._outgoing.put_nowait(request)
         if trace_headers is not None:
@@ -95,25 +114,36 @@ class TritonStream:
 
     def cancel(self, request_id: str) -> None:
         """Stop a request that nobody waits for any more, unless it has ended."""
-        if self._receivers.pop(request_id, None) is not None:
-            self._cancellations.add(request_id)
+        if (receiver := self._receivers.pop(request_id, None)) is not None:
+            self._cancellations.add(request_id, receiver.target.engines)
 
-    def overdue(self, seconds: float) -> bool:
-        """Return whether a request has waited this long without any response."""
+    def serves(self, target: Target) -> bool:
+        """Return whether a request of this target is in progress."""
+        return any(one.target is target for one in self._receivers.values())
+
+    def overdue(self, target: Target, seconds: float) -> bool:
+        """Return whether a request of this target has waited this long without any response."""
         limit = time.monotonic() - seconds
-        return any(not one.answered and one.sent_at < limit for one in self._receivers.values())
+        return any(
+            not one.answered and one.sent_at < limit and one.target is target for one in self._receivers.values()
+        )
 
-    def fail_all(self, error: RequestError, *, answered: bool, stop: bool) -> None:
-        """Fail the requests in progress, those with a response only if `answered`. stop: in the engine too."""
-        failed = [key for key, one in self._receivers.items() if answered or not one.answered]
+    def fail_all(self, target: Target, error: RequestError, *, answered: bool, stop: bool) -> None:
+        """Fail the target's requests in progress, those with a response only if `answered`. stop: in the engine too."""
+        failed = [
+            key for key, one in self._receivers.items() if one.target is target and (answered or not one.answered)
+        ]
         for request_id in failed:
             self._receivers.pop(request_id).queue.fail(error)
             if stop:
-                self._cancellations.add(request_id)
+                self._cancellations.add(request_id, target.engines)
 
-    async def probe_engine(
-        self, encode: Callable[[str], pb.ModelInferRequest] = _ENCODE_PROBE
-    ) -> pb.ModelInferResponse:
+    def stop_left_over(self, engine: str) -> None:
+        """Stop the requests in an engine that an earlier process of this name may have left there."""
+        if self._client_id is not None and self._open.is_set():
+            self._outgoing.put_nowait(encode_stop_all(self._client_id, f"stop-{uuid.uuid4().hex}", engine))
+
+    async def probe_engine(self, encode: Callable[[str], pb.ModelInferRequest]) -> pb.ModelInferResponse:
         """Return the engine's answer to the request that `encode` makes of an id; raises RequestError if it failed.
 
         The request is one that the engine answers at once, a stop.
@@ -160,9 +190,8 @@ class TritonStream:
         call = self._stub.ModelStreamInfer()
         writer = asyncio.create_task(self._write(call))
         self.connections += 1
-        if self._client_id is not None and self.connections == 1:
-            self._outgoing.put_nowait(encode_stop_all(self._client_id, f"stop-{uuid.uuid4().hex}"))
         self._open.set()
+        self._changed(True)
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
                 self._dispatch(response)
@@ -189,7 +218,7 @@ class TritonStream:
                 receiver = self._receivers.pop(request.id, None)
                 if receiver is not None:
                     receiver.queue.fail(RequestError("The connection to Triton was lost", kind="unavailable"))
-                    self._cancellations.add(request.id)
+                    self._cancellations.add(request.id, receiver.target.engines)
 
     async def _write(
         self, call: "grpc.aio.StreamStreamCall[pb.ModelInferRequest, pb.ModelStreamInferResponse]"
@@ -205,11 +234,11 @@ class TritonStream:
         if message.error_message:
             self._fail(request_id, message.error_message)
             return
-        if response.model_name == ENGINE:  # the answer to a stop or a probe
+        receiver = self._receivers.get(request_id)
+        if receiver is None and role(response.model_name) == ENGINE:  # the answer to a stop or a probe
             if request_id in self._probes and not self._probes[request_id].done():
                 self._probes[request_id].set_result(response)
             return
-        receiver = self._receivers.get(request_id)
         if receiver is not None:
             receiver.answered = True
             receiver.queue.put(receiver.choice, response)
@@ -226,7 +255,7 @@ class TritonStream:
         # Ignore errors of requests that nobody waits for: Triton may fail one seconds after its model was reloaded.
         if not request_id or request_id in self._probes or request_id in self._receivers:
             # First, because it may find a dead model and fail other requests too.
-            self._health.note_error(text)
+            self._note_error(text)
         if request_id in self._probes:
             if not self._probes[request_id].done():
                 self._probes[request_id].set_exception(error)
@@ -238,20 +267,20 @@ class TritonStream:
             if receiver is not None:
                 receiver.queue.fail(error)
 
-    def _send_stop(self, request_id: str) -> None:
+    def _send_stop(self, request_id: str, engine: str) -> None:
         if self._open.is_set():
-            self._outgoing.put_nowait(encode_stop(request_id))
+            self._outgoing.put_nowait(encode_stop(request_id, engine))
 
     def _break(self) -> None:
         """Fail all requests in progress. The next stream stops them, in case Triton is still the same."""
         self._open.clear()
-        self._health.forget()
+        self._changed(False)
         self._outgoing = asyncio.Queue()
         receivers, self._receivers = self._receivers, {}
         lost = RequestError("The connection to Triton was lost", kind="unavailable")
         for request_id, receiver in receivers.items():
             receiver.queue.fail(lost)
-            self._cancellations.add(request_id)
+            self._cancellations.add(request_id, receiver.target.engines)
         for probe in self._probes.values():
             if not probe.done():
                 probe.set_exception(lost)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encodes requests to Triton's models and decodes their responses; no other module names the tensors.
 
+The models are called by their names in Triton (common.model_names); the defaults are those of one model alone.
+
 Tensors have a leading batch dimension of 1. Their values are raw bytes, little endian; a string is its length as uint32
 followed by its UTF-8.
 """
@@ -17,12 +19,9 @@ from tritonclient.grpc import service_pb2 as pb
 from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
 from common.errors import RequestError
 from common.finish_reason import FinishReason
+from common.model_names import ENGINE, ENSEMBLE, POSTPROCESSING, PREPROCESSING, role
 from common.sampling import ENGINE_PARAMETERS, SAMPLING, Datatype, SamplingFields
 from common.versions import BUILD_INFO, Versions
-
-ENSEMBLE, ENGINE, PREPROCESSING, POSTPROCESSING = "ensemble", "tensorrt_llm", "preprocessing", "postprocessing"
-VIT = "vit"
-MODELS = (ENSEMBLE, PREPROCESSING, VIT, ENGINE, POSTPROCESSING)
 
 Parameter = str | int | bool
 _FORMATS: dict[Datatype, str] = {"INT32": "i", "UINT64": "Q", "FP32": "f", "BOOL": "?"}
@@ -138,10 +137,14 @@ class Delta(AnswerDelta):
 
 
 def encode_request(
-    request: EnsembleRequest, request_id: str, capabilities: Capabilities, client_id: str | None = None
+    request: EnsembleRequest,
+    request_id: str,
+    capabilities: Capabilities,
+    client_id: str | None = None,
+    ensemble: str = ENSEMBLE,
 ) -> pb.ModelInferRequest:
     """Encode a request, without inputs that the ensemble does not declare. client_id: `Settings.owner`."""
-    message = pb.ModelInferRequest(model_name=ENSEMBLE, id=request_id)
+    message = pb.ModelInferRequest(model_name=ensemble, id=request_id)
     if not capabilities.python_engine:
         request = _with_sampling_defaults(request)
     for name, datatype, values in request.tensors():
@@ -165,16 +168,16 @@ def add_trace_context(message: pb.ModelInferRequest, headers: Mapping[str, str])
     _add_parameters(message, {"traceparent": headers["traceparent"]})
 
 
-def encode_stop_all(client_id: str, request_id: str) -> pb.ModelInferRequest:
+def encode_stop_all(client_id: str, request_id: str, engine: str = ENGINE) -> pb.ModelInferRequest:
     """Encode the request that stops all requests of this client (`Settings.owner`) in a Python engine."""
-    message = encode_stop(request_id)
+    message = encode_stop(request_id, engine)
     _add_parameters(message, {"owner": client_id})
     return message
 
 
-def encode_stop(request_id: str) -> pb.ModelInferRequest:
+def encode_stop(request_id: str, engine: str = ENGINE) -> pb.ModelInferRequest:
     """Encode the request that stops the request of the same id in the engine."""
-    message = pb.ModelInferRequest(model_name=ENGINE, id=request_id)
+    message = pb.ModelInferRequest(model_name=engine, id=request_id)
     # The engine requires both lengths, even of a stop.
     _add(message, "input_lengths", "INT32", (1,))
     _add(message, "request_output_len", "INT32", (1,))
@@ -190,12 +193,13 @@ def encode_tokenize(
     images: tuple[bytes, ...] = (),
     token_strs: bool = False,
     request_id: str,
+    preprocessing: str = PREPROCESSING,
 ) -> pb.ModelInferRequest:
     """Encode a request to the model `preprocessing` for the token ids of a text or chat.
 
     token_strs: request the vocabulary's text of each id too. A request for all outputs would announce an answer.
     """
-    message = pb.ModelInferRequest(model_name=PREPROCESSING, id=request_id)
+    message = pb.ModelInferRequest(model_name=preprocessing, id=request_id)
     message.outputs.add(name="input_ids")
     if token_strs:
         message.outputs.add(name="token_strs")
@@ -209,9 +213,11 @@ def encode_tokenize(
     return message
 
 
-def encode_detokenize(ids: Sequence[int], request_id: str) -> pb.ModelInferRequest:
+def encode_detokenize(
+    ids: Sequence[int], request_id: str, postprocessing: str = POSTPROCESSING
+) -> pb.ModelInferRequest:
     """Encode a request to the model `postprocessing` for the text of these ids, with special tokens."""
-    message = pb.ModelInferRequest(model_name=POSTPROCESSING, id=request_id)
+    message = pb.ModelInferRequest(model_name=postprocessing, id=request_id)
     _add(message, "output_ids", "INT32", ids, shape=(1, 1, len(ids)))
     # LENGTH, because the text of an id that ends the answer would be left out.
     _add(message, "engine_finish_reason", "INT32", (FinishReason.LENGTH,))
@@ -221,12 +227,12 @@ def encode_detokenize(ids: Sequence[int], request_id: str) -> pb.ModelInferReque
 
 def encode_probe(model: str, request_id: str) -> pb.ModelInferRequest:
     """Encode the smallest request that a model of the ensemble answers, to check that its process is alive."""
-    if model == PREPROCESSING:
-        return encode_tokenize(text="a", messages=None, request_id=request_id)
-    if model == POSTPROCESSING:
-        return encode_detokenize((0,), request_id)
-    if model == ENGINE:
-        message = encode_stop(request_id)
+    if role(model) == PREPROCESSING:
+        return encode_tokenize(text="a", messages=None, request_id=request_id, preprocessing=model)
+    if role(model) == POSTPROCESSING:
+        return encode_detokenize((0,), request_id, model)
+    if role(model) == ENGINE:
+        message = encode_stop(request_id, model)
         # The answer to a stop has no tensor; Triton sends such a response only if this parameter requests it.
         _add_parameters(message, {"triton_enable_empty_final_response": True})
         return message
@@ -235,9 +241,9 @@ def encode_probe(model: str, request_id: str) -> pb.ModelInferRequest:
     return message
 
 
-def encode_versions(request_id: str) -> pb.ModelInferRequest:
+def encode_versions(request_id: str, engine: str = ENGINE) -> pb.ModelInferRequest:
     """Encode the request to a Python engine for its versions: a stop that asks for BUILD_INFO only."""
-    message = encode_probe(ENGINE, request_id)
+    message = encode_probe(engine, request_id)
     message.outputs.add(name=BUILD_INFO)
     return message
 

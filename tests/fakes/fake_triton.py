@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A fake Triton that plays a test's script: the gRPC interface of the five models without models.
+"""A fake Triton that plays a test's script: the gRPC interface of our models without models.
+
+It has the five models of one model alone, or those of the served models in `served`.
 
 A script is an async generator: it gets the `Call` of one ensemble request and yields what Triton would answer,
 made with `reply` or `failure`. The fake records every request, and every id that was stopped.
@@ -17,6 +19,8 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
+
+from common.model_names import STEPS, role
 
 CONFIG = Path(__file__).parents[2] / "model_repository" / "ensemble" / "config.pbtxt"
 # The ensemble's own: its config lists the inputs before the outputs.
@@ -96,6 +100,16 @@ async def silence(call: Call) -> AsyncIterator[Any]:
     yield finish("cancelled")
 
 
+@dataclass
+class Served:
+    """One of several models in the fake. steps: what the names of its steps begin with. info: its `served_model`."""
+
+    steps: str
+    info: dict[str, Any] = field(default_factory=dict)
+    state: str = "READY"
+    reason: str = ""
+
+
 class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
     """Scripted servicer. Attributes are the test's to set before or between requests."""
 
@@ -105,11 +119,17 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.engine_backend = "python"
         # What the engine tells of itself; None for an engine that lacks the output.
         self.build_info: dict[str, Any] | None = {"engine": "vllm", "engine_version": "0.32.0"}
+        # The ensembles. A step is loaded if a ready ensemble or `old_steps` names what its name begins with.
+        self.served = {"ensemble": Served("")}
+        self.old_steps: set[str] = set()
+        self.has_index = True
         self.unready: set[str] = set()
         # A model whose process is gone: Triton calls it ready, and its requests fail.
         self.lost: str | None = None
         self.calls: list[Call] = []
         self.stops: list[str] = []
+        # The engine that each stop was sent to.
+        self.stopped_in: list[str] = []
         # Of each stream that was opened.
         self.metadata: list[dict[str, Any]] = []
         # A request stops at its nth stop; earlier ones are ignored, as if the engine did not know the id yet.
@@ -144,15 +164,29 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
     async def ModelReady(self, request: Any, context: Any) -> Any:
         return pb.ModelReadyResponse(ready=request.name not in self.unready)
 
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:
+        if not self.has_index:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no index")
+        index = pb.RepositoryIndexResponse()
+        for name, served in self.served.items():
+            for one in (name, *(served.steps + step for step in STEPS)) if served.state else ():
+                index.models.add(name=one, version="1", state=served.state, reason=served.reason)
+        return index
+
     async def ModelConfig(self, request: Any, context: Any) -> Any:
         if request.name in self.unready:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"Request for unknown model: '{request.name}'")
         config = pb.ModelConfigResponse()
         config.config.name = request.name
         config.config.backend = self.engine_backend
-        for name in sorted(self.inputs) if request.name == "ensemble" else ():
+        served = self.served.get(request.name)
+        for name in sorted(self.inputs) if served is not None else ():
             config.config.input.add(name=name)
-        if request.name == "tensorrt_llm" and self.build_info is not None:
+        if served is not None:
+            config.config.parameters["served_model"].string_value = json.dumps(served.info)
+            for step in STEPS:
+                config.config.ensemble_scheduling.step.add(model_name=served.steps + step)
+        if role(request.name) == "tensorrt_llm" and self.build_info is not None:
             config.config.output.add(name="build_info")
         return config
 
@@ -164,12 +198,12 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         if not call.id.startswith("probe-"):
             self.calls.append(call)
         response = pb.ModelInferResponse(model_name=call.model, id=call.id)
-        if call.model == "vit":
+        if role(call.model) == "vit":
             return response
-        if call.model == "preprocessing":
+        if role(call.model) == "preprocessing":
             text = (call.inputs.get("text_input") or [call.inputs.get("messages", [b""])[0]])[0].decode()
             if "<<refuse>>" in text:
-                await context.abort(grpc.StatusCode.INTERNAL, "in model 'preprocessing': " + REFUSAL)
+                await context.abort(grpc.StatusCode.INTERNAL, f"in model '{call.model}': " + REFUSAL)
             ids = [2, *map(ord, text)]
             _add(response, "input_ids", "INT32", struct.pack(f"<{len(ids)}i", *ids))
             if call.parameters.get("return_token_strs"):
@@ -199,11 +233,14 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                 if call.model == self.lost:
                     lost = failure(f"Stub process '{call.model}_0_0' is not healthy.")
                     outgoing.put_nowait(_named(call.id, lost))
-                elif call.model == "tensorrt_llm":
+                elif not self._loaded(call.model):
+                    unknown = failure(f"Request for unknown model: '{call.model}' is not found")
+                    outgoing.put_nowait(_named(call.id, unknown))
+                elif role(call.model) == "tensorrt_llm":
                     told = {output.name: self.build_info for output in request.outputs}
                     if not told:
-                        self._stop(call.id)
-                    outgoing.put_nowait(_named(call.id, reply(model="tensorrt_llm", **told)))
+                        self._stop(call.id, call.model)
+                    outgoing.put_nowait(_named(call.id, reply(model=call.model, **told)))
                 else:
                     self.calls.append(call)
                     self._running[call.id] = call
@@ -216,8 +253,17 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             outgoing.put_nowait(_named(call.id, response))
         self._running.pop(call.id, None)
 
-    def _stop(self, request_id: str) -> None:
+    def _loaded(self, model: str) -> bool:
+        if model in self.served:
+            return self.served[model].state == "READY"
+        steps = model.removesuffix(role(model))
+        return steps in self.old_steps or any(
+            one.steps == steps and one.state == "READY" for one in self.served.values()
+        )
+
+    def _stop(self, request_id: str, engine: str) -> None:
         self.stops.append(request_id)
+        self.stopped_in.append(engine)
         if self.stops.count(request_id) >= self.stops_needed and request_id in self._running:
             self._running[request_id].stopped.set()
 

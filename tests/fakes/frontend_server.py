@@ -35,6 +35,7 @@ class Serving:
         self.triton.script = answer_of("Hello", " world")
         self.triton.inputs = FakeTriton().inputs
         self.triton.unready.clear()
+        self.triton.stopped_in.clear()
         self.triton.calls.clear()
         self.triton.stops.clear()
         self.triton.stops_needed = 1

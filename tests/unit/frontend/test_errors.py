@@ -361,7 +361,7 @@ async def test_body_limit(served: Serving) -> None:
 
 
 async def test_a_large_prompt_with_many_choices(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("frontend.serving.service.MAX_SENT", 10_000)
+    monkeypatch.setattr("frontend.serving.served_model.MAX_SENT", 10_000)
     message = {"role": "user", "content": "x" * 4000}
     assert (await served.chat(messages=[message], n=2)).status_code == 200
     assert check_error(await served.chat(messages=[message], n=3))["param"] == "n"

@@ -49,7 +49,7 @@ def caller(gate: Authenticator, key: str) -> str | None:
     except ApiError as error:
         assert error.shape.status == 401
         return None
-    return known and known[0]
+    return known and known.name
 
 
 @pytest.fixture
@@ -99,16 +99,16 @@ class TestFile:
     def test_quotas_outlive_a_change_of_the_file(self, file: Path) -> None:
         file.write_text(entry("alice", "key-a", "concurrent=1"))
         gate = gate_of(file)
-        quota = (gate.authenticate(bearer("key-a")) or ("", None))[1]
-        assert quota is not None
-        with quota.use():
+        alice = gate.authenticate(bearer("key-a"))
+        assert alice is not None
+        with alice.quota.use():
             file.write_text(entry("dave", "key-d") + entry("alice", "key-new", "concurrent=1"))
             changed = gate.authenticate(bearer("key-new"))
             assert changed is not None
-            with pytest.raises(ApiError, match="1 requests at once"), changed[1].use():
+            with pytest.raises(ApiError, match="1 requests at once"), changed.quota.use():
                 pass
 
-    @pytest.mark.parametrize("line", ["alice", "alice short", "al/ice " + "0" * 64, "alice " + "0" * 64 + " rate=0", "alice " + "0" * 64 + " speed=1", "alice " + "0" * 64 + " rate=1 rate=2"])  # fmt: skip
+    @pytest.mark.parametrize("line", ["alice", "alice short", "al/ice " + "0" * 64, "alice " + "0" * 64 + " rate=0", "alice " + "0" * 64 + " speed=1", "alice " + "0" * 64 + " rate=1 rate=2", "alice " + "0" * 64 + " models=", "alice " + "0" * 64 + " models=a models=b"])  # fmt: skip
     def test_a_start_with_a_broken_file_is_refused(self, tmp_path: Path, line: str) -> None:
         path = tmp_path / "keys"
         path.write_text(line)
@@ -122,13 +122,14 @@ class TestFile:
         assert failed.stderr.startswith(f"--api-keys-file='{path}': expected a file of API keys: line 1: ")
 
     def test_the_command_makes_an_entry_of_a_random_key(self, tmp_path: Path) -> None:
-        command = [sys.executable, "-m", "scripts.cli", "keys", "alice", "rate=60", "concurrent=4"]
+        command = [sys.executable, "-m", "scripts.cli", "keys", "alice", "rate=60", "concurrent=4", "models=b,a"]
         made = [subprocess.run(command, capture_output=True, text=True, timeout=60, check=True) for _ in range(2)]
         key, other = [one.stderr.split()[-1] for one in made]
         assert key.startswith("sk-") and len(key) > 40 and key != other
         path = tmp_path / "keys"
         path.write_text(made[0].stdout)
-        assert read_keys(path)[0].limits == Limits(rate=60, concurrent=4)
+        (made_key,) = read_keys(path)
+        assert (made_key.limits, made_key.models) == (Limits(rate=60, concurrent=4), {"a", "b"})
         assert key not in made[0].stdout
         assert caller(gate_of(path), key) == "alice"
 
@@ -138,7 +139,7 @@ class TestFile:
         assert (failed.returncode, failed.stdout) == (2, "")
 
     def test_a_line_is_written_as_it_is_read(self) -> None:
-        words = ["alice", "ab" * 32, "rate=60", "burst=2", "concurrent=4"]
+        words = ["alice", "ab" * 32, "rate=60", "burst=2", "concurrent=4", "models=gemma3,qwen3"]
         assert parse_key(words).line().split() == words
 
 

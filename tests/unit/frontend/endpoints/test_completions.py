@@ -219,7 +219,7 @@ async def test_readiness_names_models_that_are_not_ready(served: Serving) -> Non
 async def test_metrics_count_by_outcome(served: Serving) -> None:
     async def count(outcome: str) -> float:
         text = (await served.http.get("/metrics")).text
-        name = f'triton_chat_requests_total{{endpoint="completions",outcome="{outcome}"}} '
+        name = f'triton_chat_requests_total{{endpoint="completions",model="model",outcome="{outcome}"}} '
         return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
 
     before = await count("ok"), await count("context_length_exceeded")
@@ -231,7 +231,7 @@ async def test_metrics_count_by_outcome(served: Serving) -> None:
     served.triton.script = script
     await served.http.post(PATH, json={"prompt": "x"})
     assert (await count("ok"), await count("context_length_exceeded")) == (before[0] + 1, before[1] + 1)
-    assert "triton_chat_in_flight 0.0" in (await served.http.get("/metrics")).text
+    assert 'triton_chat_in_flight{model="model"} 0.0' in (await served.http.get("/metrics")).text
 
 
 async def test_the_request_id(served: Serving) -> None:

@@ -11,6 +11,7 @@ from frontend.endpoints.chat import plan_chat
 from frontend.endpoints.completions import plan_completion
 from frontend.protocol.chat import ChatBody
 from frontend.protocol.completions import CompletionBody
+from frontend.serving.served_model import RequestedModel
 from frontend.settings import Settings
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -98,13 +99,10 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 
 
-class FakeService:
+class FakeModel:
     """Accepts every request."""
 
     settings = Settings(trust_request_chat_template=True)
-
-    def model_name(self, name: str | None) -> str:
-        return name or "qwen"
 
     async def require_input(self, *_: Any) -> None: ...
 
@@ -113,8 +111,8 @@ class FakeService:
 
 async def places(chat: bool, fields: dict[str, Any]) -> dict[str, Any]:
     """The inputs and parameters of the request that these fields make."""
-    service: Any = FakeService()
-    plan: Any = await (plan_chat if chat else plan_completion)(service, fields)
+    model: Any = RequestedModel(FakeModel(), "qwen", "qwen")
+    plan: Any = await (plan_chat if chat else plan_completion)(model, fields)
     request = plan.requests[0]
     found = {name: values for name, _, values in request.tensors()}
     found |= {f"parameter {name}": value for name, value in request.request_parameters().items()}

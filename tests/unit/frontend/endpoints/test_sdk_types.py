@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 COMPLETIONS, RESPONSES = "/v1/completions", "/v1/responses"
 # Fields that this server adds to OpenAI's types.
-OWN = {"reasoning", "reasoning_content", "store", "root", "parent", "max_model_len"}
+OWN = {"reasoning", "reasoning_content", "store", "root", "parent", "max_model_len", "kind", "aliases", "modalities"}
 # OpenAI sends it with the event, and the client's type lacks it; the error object is what makes the client raise.
 OF_EVENTS = {"response.function_call_arguments.done": {"name"}, "error": {"error"}}
 

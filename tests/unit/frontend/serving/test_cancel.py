@@ -54,7 +54,7 @@ async def leave(served: Serving, body: dict, *, after: bytes = b"") -> None:
 async def idle(served: Serving) -> bool:
     """Wait until no request is in flight."""
     async with asyncio.timeout(WAIT):
-        while "triton_chat_in_flight 0.0" not in (await served.http.get("/metrics")).text:
+        while 'triton_chat_in_flight{model="model"} 0.0' not in (await served.http.get("/metrics")).text:
             await asyncio.sleep(0.02)
     return True
 

@@ -23,15 +23,15 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def at_rest(served: Serving) -> None:
     """Wait until no request is admitted or queued."""
-    slots = served.server.app.state.service.admission.slots
+    slots = served.server.app.state.service.catalog.alone.slots
     await until(lambda: (slots.admitted, slots.in_flight, slots.queued) == (0, 0, 0))
     text = (await served.http.get("/metrics")).text
-    assert "triton_chat_in_flight 0.0" in text
-    assert "triton_chat_queued 0.0" in text
+    assert 'triton_chat_in_flight{model="model"} 0.0' in text
+    assert 'triton_chat_queued{model="model"} 0.0' in text
 
 
 def queued(served: Serving) -> int:
-    return served.server.app.state.service.admission.slots.queued
+    return served.server.app.state.service.catalog.alone.slots.queued
 
 
 class Holding:
@@ -71,7 +71,7 @@ class TestQueue:
             holding, working = await fill(served)
             waiting = asyncio.create_task(served.chat())
             await until(lambda: queued(served) == 1)
-            assert "triton_chat_queued 1.0" in (await served.http.get("/metrics")).text
+            assert 'triton_chat_queued{model="model"} 1.0' in (await served.http.get("/metrics")).text
             refused = await served.chat()
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
             assert refused.headers["retry-after"] == "1"
@@ -167,7 +167,7 @@ class TestBody:
     async def test_a_request_takes_no_slot_while_its_body_arrives(self) -> None:
         async with serving(**FULL) as served:
             _, writer = await post(served, b"{", 1000)
-            await until(lambda: served.server.app.state.service.admission.slots.admitted == 1)
+            await until(lambda: served.server.app.state.service.catalog.alone.slots.admitted == 1)
             assert (await served.chat()).status_code == 200
             writer.close()
             await at_rest(served)

@@ -18,6 +18,7 @@ from frontend.telemetry.metrics import CAUSES, cancellation
 from tests.fakes.fake_triton import Call, FakeTriton, answer_of, finish, reply, silence
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
 
+IN_FLIGHT, QUEUED = 'triton_chat_in_flight{model="model"}', 'triton_chat_queued{model="model"}'
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 
 
@@ -66,19 +67,19 @@ async def test_an_answer_is_counted_and_timed(served: Serving) -> None:
     counting = await Counting.begin(served)
     await served.chunks()
     assert await counting.change(
-        'triton_chat_requests_total{endpoint="chat",outcome="ok"}',
-        'triton_chat_prompt_tokens_total{endpoint="chat"}',
-        'triton_chat_completion_tokens_total{endpoint="chat"}',
-        'triton_chat_cached_tokens_total{endpoint="chat"}',
-        'triton_chat_time_to_first_token_seconds_count{endpoint="chat"}',
-        'triton_chat_inter_token_seconds_count{endpoint="chat"}',
-        'triton_chat_request_seconds_count{endpoint="chat"}',
-        "triton_chat_in_flight",
+        'triton_chat_requests_total{endpoint="chat",model="model",outcome="ok"}',
+        'triton_chat_prompt_tokens_total{endpoint="chat",model="model"}',
+        'triton_chat_completion_tokens_total{endpoint="chat",model="model"}',
+        'triton_chat_cached_tokens_total{endpoint="chat",model="model"}',
+        'triton_chat_time_to_first_token_seconds_count{endpoint="chat",model="model"}',
+        'triton_chat_inter_token_seconds_count{endpoint="chat",model="model"}',
+        'triton_chat_request_seconds_count{endpoint="chat",model="model"}',
+        IN_FLIGHT,
     ) == [1, 12, 3, 8, 1, 2, 1, 0]
     first, between, whole = await counting.change(
-        'triton_chat_time_to_first_token_seconds_sum{endpoint="chat"}',
-        'triton_chat_inter_token_seconds_sum{endpoint="chat"}',
-        'triton_chat_request_seconds_sum{endpoint="chat"}',
+        'triton_chat_time_to_first_token_seconds_sum{endpoint="chat",model="model"}',
+        'triton_chat_inter_token_seconds_sum{endpoint="chat",model="model"}',
+        'triton_chat_request_seconds_sum{endpoint="chat",model="model"}',
     )
     # On a busy machine the pieces may come late, each by itself; what the script slept is in the whole.
     assert whole > 0.09
@@ -103,8 +104,8 @@ async def test_gaps_are_those_of_each_choice(served: Serving) -> None:
     await served.chunks(n=2)
     assert len(turns) == 6
     assert await counting.change(
-        'triton_chat_inter_token_seconds_count{endpoint="chat"}',
-        'triton_chat_time_to_first_token_seconds_count{endpoint="chat"}',
+        'triton_chat_inter_token_seconds_count{endpoint="chat",model="model"}',
+        'triton_chat_time_to_first_token_seconds_count{endpoint="chat",model="model"}',
     ) == [4, 1]
 
 
@@ -114,12 +115,12 @@ async def test_refusals_are_counted_by_cause(served: Serving) -> None:
     await served.http.get("/nothing")
     await served.chat(temperature=-1)
     assert await counting.change(
-        'triton_chat_rejected_total{cause="model_not_found"}',
-        'triton_chat_rejected_total{cause="not_found"}',
-        'triton_chat_requests_total{endpoint="chat",outcome="model_not_found"}',
-        'triton_chat_requests_total{endpoint="other",outcome="not_found"}',
-        'triton_chat_requests_total{endpoint="chat",outcome="invalid_request"}',
-        'triton_chat_requests_total{endpoint="chat",outcome="ok"}',
+        'triton_chat_rejected_total{cause="model_not_found",model=""}',
+        'triton_chat_rejected_total{cause="not_found",model=""}',
+        'triton_chat_requests_total{endpoint="chat",model="",outcome="model_not_found"}',
+        'triton_chat_requests_total{endpoint="other",model="",outcome="not_found"}',
+        'triton_chat_requests_total{endpoint="chat",model="model",outcome="invalid_request"}',
+        'triton_chat_requests_total{endpoint="chat",model="model",outcome="ok"}',
     ) == [1, 1, 1, 1, 1, 0]
 
 
@@ -127,15 +128,15 @@ async def test_queued_and_refused_requests_are_counted(served: Serving) -> None:
     served.triton.script = silence
     counting = await Counting.begin(served)
     tasks = [asyncio.create_task(served.chat()) for _ in range(2)]
-    await counting.until("triton_chat_queued", 1)
+    await counting.until(QUEUED, 1)
     assert (await served.chat()).status_code == 503
-    assert await counting.change('triton_chat_rejected_total{cause="overloaded"}', "triton_chat_in_flight") == [1, 2]
+    assert await counting.change('triton_chat_rejected_total{cause="overloaded",model="model"}', IN_FLIGHT) == [1, 2]
     served.triton.script = answer_of("x")
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await counting.until("triton_chat_in_flight", 0)
-    assert await counting.change("triton_chat_queued", 'triton_chat_cancellations_total{cause="client_gone"}') == [0, 2]
+    await counting.until(IN_FLIGHT, 0)
+    assert await counting.change(QUEUED, 'triton_chat_cancellations_total{cause="client_gone",model="model"}') == [0, 2]
 
 
 async def test_a_timeout_is_a_cancellation(served: Serving) -> None:
@@ -143,7 +144,7 @@ async def test_a_timeout_is_a_cancellation(served: Serving) -> None:
     counting = await Counting.begin(served)
     response = await served.http.post(CHAT, json=HELLO, headers={"X-Request-Timeout": "0.1"})
     assert response.status_code == 504
-    assert await counting.change('triton_chat_cancellations_total{cause="timeout"}') == [1]
+    assert await counting.change('triton_chat_cancellations_total{cause="timeout",model="model"}') == [1]
 
 
 @pytest.mark.parametrize(
@@ -196,19 +197,20 @@ async def test_processes_that_share_a_port_report_as_one(tmp_path: Path) -> None
                 for _ in range(times):
                     assert (await http.post(url + CHAT, json=HELLO)).status_code == 200
             reports = [read((await http.get(f"{url}/metrics")).text) for url in urls]
-            name = 'triton_chat_requests_total{endpoint="chat",outcome="ok"}'
+            name = 'triton_chat_requests_total{endpoint="chat",model="triton-chat",outcome="ok"}'
+            in_flight = 'triton_chat_in_flight{model="triton-chat"}'
             assert [one[name] for one in reports] == [3, 3]
             # What a killed process had in flight is in flight no more; what it counted stays.
             triton.script = silence
             asking = asyncio.create_task(http.post(urls[0] + CHAT, json=HELLO))
-            while read((await http.get(f"{urls[1]}/metrics")).text)["triton_chat_in_flight"] != 1:
+            while read((await http.get(f"{urls[1]}/metrics")).text)[in_flight] != 1:
                 await asyncio.sleep(0.02)
             processes[0][0].kill()
             await processes[0][0].wait()
             with pytest.raises(httpx.HTTPError):
                 await asking
             left = read((await http.get(f"{urls[1]}/metrics")).text)
-            assert (left["triton_chat_in_flight"], left[name]) == (0, 3)
+            assert (left[in_flight], left[name]) == (0, 3)
     finally:
         for process, _ in processes:
             if process.returncode is None:

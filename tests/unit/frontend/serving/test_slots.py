@@ -6,7 +6,7 @@ import asyncio
 import pytest
 
 from frontend.errors import ApiError
-from frontend.serving.admission import Slots
+from frontend.serving.slots import Slots
 
 
 async def settle() -> None:
@@ -21,13 +21,6 @@ def test_a_request_beyond_slots_and_queue_is_refused() -> None:
     with slots.enter():
         assert slots.admitted == 1
     assert slots.admitted == 0
-
-
-def test_all_requests_are_refused_while_closed() -> None:
-    slots = Slots(1, 1, 10)
-    slots.closed = True
-    with pytest.raises(ApiError, match="shutting down"), slots.enter():
-        pass
 
 
 async def test_slots_are_given_in_the_order_of_the_queue() -> None:
@@ -101,4 +94,33 @@ async def test_a_release_and_a_cancelled_wait_at_the_same_moment() -> None:
     assert (slots.in_flight, slots.queued) == (1, 0)
     with pytest.raises(asyncio.CancelledError):
         await gone
+    assert (slots.in_flight, slots.queued) == (1, 0)
+
+
+async def test_more_slots_than_before_are_given_to_the_queue() -> None:
+    slots = Slots(1, 9, 10)
+    await slots.acquire()
+    waiting = [asyncio.create_task(slots.acquire()) for _ in range(3)]
+    await settle()
+    slots.resize(3, 9, 10)
+    await settle()
+    assert (slots.in_flight, slots.queued) == (3, 1)
+    slots.release()
+    await asyncio.gather(*waiting)
+    assert (slots.in_flight, slots.queued) == (3, 0)
+
+
+async def test_fewer_slots_than_before_are_given_to_no_one_until_enough_are_free() -> None:
+    slots = Slots(3, 9, 10)
+    for _ in range(3):
+        await slots.acquire()
+    waiting = asyncio.create_task(slots.acquire())
+    await settle()
+    slots.resize(1, 9, 10)
+    for _ in range(2):
+        slots.release()
+        await settle()
+    assert (slots.in_flight, slots.queued) == (1, 1)
+    slots.release()
+    await waiting
     assert (slots.in_flight, slots.queued) == (1, 0)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A served model as it is loaded in Triton: the names of its Triton models, their health, and what they support."""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from common.errors import RequestError
+from common.model_names import ENGINE, POSTPROCESSING, PREPROCESSING, VIT, role, sibling
+from common.served_model import CHAT
+from common.versions import BUILD_INFO, Versions
+from frontend.triton.client import TritonClient
+from frontend.triton.model_health import PERIOD, PROBE_TIMEOUT, ModelHealth, lost_model
+from frontend.triton.tensors import CPP_PARAMETER, Capabilities, decode_versions, encode_probe, encode_versions
+
+logger = logging.getLogger(__name__)
+
+READINESS_PATIENCE = 0.5  # seconds that readiness waits for models to answer; orchestrators often allow 1 s in all
+
+
+class Deployment:
+    """What one served model is in Triton now. Requests stay with the deployment that they began on.
+
+    ensemble: the Triton model that requests are sent to. engine: the one with the language model, which stops are sent
+    to; of an embedding model, which is one Triton model, it is the same. models: all of them. successor: the deployment
+    that a reload has made. Create it in a running event loop, `start` it, and `close` it at the end.
+    """
+
+    def __init__(self, triton: TritonClient, ensemble: str, engine: str, kind: str = CHAT) -> None:
+        self._triton = triton
+        self.ensemble, self.engine, self.kind = ensemble, engine, kind
+        self.preprocessing, self.postprocessing = sibling(engine, PREPROCESSING), sibling(engine, POSTPROCESSING)
+        steps = (self.preprocessing, sibling(engine, VIT), engine, self.postprocessing) if kind == CHAT else (engine,)
+        self.models = tuple(dict.fromkeys((ensemble, *steps)))
+        self.health = ModelHealth(steps, self._probe, partial(triton.stream.overdue, self), self._model_died)
+        self.successor: Deployment | None = None
+        self._capabilities: Capabilities | None = None
+        self._capabilities_of = 0
+        self._versions = Versions()
+        self._versions_of = 0
+        self._asking: asyncio.Task[None] | None = None
+        self._monitoring: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to monitor the models."""
+        self._triton.healths.add(self.health)
+        self._monitoring = asyncio.create_task(self.health.run())
+
+    async def retire(self, successor: "Deployment") -> None:
+        """Take no more requests, and close once those in progress have ended."""
+        self.successor = successor
+        try:
+            while self._triton.stream.serves(self):
+                await asyncio.sleep(PERIOD)
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Stop monitoring."""
+        self._triton.healths.discard(self.health)
+        for task in (self._monitoring, self._asking):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    def engines(self) -> Sequence[str]:
+        """Return the engines that a request may run on: Triton may have switched to the successor before it began."""
+        return [self.engine] if self.successor is None else [self.engine, self.successor.engine]
+
+    def fail_requests(self, error: RequestError) -> None:
+        """Fail all requests in progress, and stop them in the engine."""
+        self._triton.stream.fail_all(self, error, answered=True, stop=True)
+
+    async def capabilities(self) -> Capabilities:
+        """Return what the loaded models support, read once per connection to Triton."""
+        await self._triton.stream.connected()
+        connections = self._triton.stream.connections
+        if self._capabilities is None or self._capabilities_of != connections:
+            ensemble, engine = await asyncio.gather(
+                self._triton.config(self.ensemble), self._triton.config(self.engine)
+            )
+            self._capabilities = Capabilities(
+                inputs=frozenset(tensor.name for tensor in ensemble.input),
+                python_engine=_is_python(engine),
+            )
+            self._capabilities_of = connections
+        return self._capabilities
+
+    async def versions(self) -> Versions:
+        """Return what runs behind this model, read once per connection to Triton; nothing is known without one."""
+        if not self._triton.stream.is_open:
+            return Versions()
+        connections = self._triton.stream.connections
+        if self._versions_of != connections:
+            try:
+                async with asyncio.timeout(READINESS_PATIENCE):
+                    self._versions = await self._read_versions()
+            except (TimeoutError, RequestError) as error:
+                logger.debug("the versions are not known: %s", error)
+                return Versions()
+            self._versions_of = connections
+            logger.info("connected to Triton: %s", self._versions)
+        return self._versions
+
+    async def readiness(self) -> dict[str, bool]:
+        """Return whether each of the Triton models can serve."""
+        answers = await asyncio.gather(*map(self._triton.model_ready, self.models))
+        if all(answers):
+            # Not enough: Triton reports a model that lost its process as ready.
+            self._asking = asyncio.create_task(self.health.ask())
+            await asyncio.wait({self._asking}, timeout=READINESS_PATIENCE)
+        return {
+            name: is_ready and name not in self.health.dead for name, is_ready in zip(self.models, answers, strict=True)
+        }
+
+    async def _read_versions(self) -> Versions:
+        server, engine = await asyncio.gather(self._triton.server_version(), self._triton.config(self.engine))
+        versions = Versions(engine=None if engine.backend == "python" else engine.backend)
+        if _is_python(engine) and any(output.name == BUILD_INFO for output in engine.output):
+            encode = partial(encode_versions, engine=self.engine)
+            versions = decode_versions(await self._triton.stream.probe_engine(encode))
+        return replace(versions, triton=server)
+
+    async def _probe(self, model: str) -> None:
+        if role(model) == ENGINE:
+            await self._triton.stream.probe_engine(partial(encode_probe, model))
+        else:
+            await self._triton.infer(encode_probe(model, f"probe-{uuid.uuid4().hex}"), PROBE_TIMEOUT)
+
+    def _model_died(self, model: str) -> None:
+        """Fail the requests inside the dead model or queued for it, as they will never be answered."""
+        everything = role(model) in (ENGINE, POSTPROCESSING)
+        self._triton.stream.fail_all(self, lost_model(), answered=everything, stop=role(model) != ENGINE)
+
+
+def _is_python(engine: Any) -> bool:
+    """Whether a model config is that of a Python engine, not of the C++ backend or its double."""
+    return engine.backend == "python" and CPP_PARAMETER not in engine.parameters
