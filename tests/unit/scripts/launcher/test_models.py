@@ -1,0 +1,458 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models are loaded, drained, reloaded and replaced beside others, which notice nothing."""
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.model_names import STEPS, step
+from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, read_states
+from common.served_model import EMBEDDING, ServedModelInfo
+from scripts.launcher.budget import RestartBudget
+from scripts.launcher.lifecycle import short_reason
+from scripts.launcher.model_folders import ModelFolders, ModelPlan
+from scripts.launcher.models import ServedModels
+from scripts.launcher.operations import APPLY, LIST, LOAD, RELOAD, UNLOAD, Command
+
+ROOT = Path(__file__).parents[4]
+GRACE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A model as the planner gives it. spec: changes when the operator's entry does."""
+
+    name: str
+    spec: str = "as it was"
+    embedding: bool = False
+
+    @property
+    def plan(self) -> ModelPlan:
+        kind = {"kind": EMBEDDING} if self.embedding else {}
+        info = ServedModelInfo(names=(self.name,), **kind)
+        return ModelPlan(name=self.name, repository=ROOT / "model_repository", variables={}, info=info)
+
+
+@dataclass
+class Answer:
+    """A call that has ended, or one that a test ends."""
+
+    error: str | None = None
+    result: Any = None
+    done: bool = True
+
+
+class FakeFolders(ModelFolders):
+    """The folders, of which only the names are needed."""
+
+    def __init__(self) -> None:
+        self.present: set[str] = set()
+        self.points: dict[str, int] = {}
+
+    def write_steps(self, plan: ModelPlan, generation: int) -> None:
+        self.present.update(plan.steps(generation))
+
+    def point(self, plan: ModelPlan, generation: int) -> None:
+        self.present.add(plan.name)
+        self.points[plan.name] = generation
+
+    def remove_names(self, names: Iterable[str]) -> None:
+        self.present -= set(names)
+
+
+class FakeTriton:
+    """Triton's repository API and its processes.
+
+    fails: reasons, by Triton model. slow: loads that do not end. hang: processes that do not end when unloaded.
+    """
+
+    def __init__(self, folders: FakeFolders) -> None:
+        self._folders = folders
+        self.calls: list[str] = []
+        self.ready: set[str] = set()
+        self.running: dict[str, float] = {}
+        self.fails: dict[str, str] = {}
+        self.slow: dict[str, Answer] = {}
+        self.hang: set[str] = set()
+        self.killed: list[str] = []
+        self.cancelled: list[str] = []
+        self.lives = True
+
+    def load(self, model: str) -> Answer:
+        self.calls.append(f"load {model}")
+        if model in self.slow:
+            return self.slow[model]
+        if model in self.fails:
+            self.ready.discard(model)
+            return Answer(self.fails[model])
+        assert model in self._folders.present, f"{model} has no folder"
+        self.ready.add(model)
+        return Answer()
+
+    def unload(self, model: str) -> Answer:
+        self.calls.append(f"unload {model}")
+        if model not in self.hang:
+            self.ready.discard(model)
+        return Answer()
+
+    def index(self) -> Answer:
+        return Answer(result=dict.fromkeys(self.ready, "READY"))
+
+    def live(self) -> Answer:
+        return Answer(result=self.lives)
+
+    def requests(self) -> Answer:
+        return Answer(result=dict(self.running))
+
+    def cancel_all(self, engine: str) -> Answer:
+        self.cancelled.append(engine)
+        self.running.pop(engine, None)
+        return Answer()
+
+    def alive(self, models: Collection[str]) -> bool:
+        return bool(self.ready & set(models))
+
+    def kill(self, models: Collection[str]) -> None:
+        self.killed += sorted(self.ready & set(models))
+        self.ready -= set(models)
+
+
+@dataclass
+class Bench:
+    """Two models on a fake Triton, and a clock that runs when the models are stepped."""
+
+    folder: Path
+    planned: list[Planned] = field(default_factory=lambda: [Planned("one"), Planned("two")])
+    restarts: int = 3
+    now: float = 0.0
+    problem: Callable[[], str | None] = lambda: None
+    unusable: str | None = None
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folders = FakeFolders()
+        self.triton = FakeTriton(self.folders)
+        self.file = self.folder / "models.json"
+        self.history: list[tuple[str, str]] = []
+        self.models = ServedModels(
+            self.planned,
+            self.folders,
+            self.triton,
+            self.triton,
+            state_file=self.file,
+            fits=lambda planned: self.problem(),
+            replan=self._replan,
+            budget=RestartBudget(self.restarts),
+            grace_s=GRACE_S,
+            together=True,
+            log=self.lines.append,
+            clock=lambda: self.now,
+        )
+
+    def step_until(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
+        end = self.now + seconds
+        while not condition():
+            assert self.now < end, (self.states(), self.lines, self.triton.calls[-5:])
+            self.models.step()
+            for name, state in self.states().items():
+                if (name, state) not in self.history[-2:]:
+                    self.history.append((name, state))
+            self.now += 0.1
+            time.sleep(0.0005)
+
+    def _replan(self) -> list[Planned]:
+        if self.unusable is not None:
+            raise ValueError(self.unusable)
+        return self.planned
+
+    def states(self) -> dict[str, str]:
+        return {name: model.state for name, model in read_states(self.file).items()}
+
+    def do(self, verb: str, name: str = "") -> Command:
+        command = Command(verb, name)
+        self.models.submit(command)
+        self.step_until(lambda: command.wait(0))
+        return command
+
+    def settle(self, seconds: float = 10.0) -> None:
+        end = self.now + seconds
+        self.step_until(lambda: self.now >= end)
+
+    def steps(self, name: str, generation: int = 1) -> set[str]:
+        return {step(name, role, generation) for role in STEPS}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    made = Bench(tmp_path)
+    made.models.load_all()
+    made.step_until(lambda: made.models.settled)
+    assert made.states() == {"one": READY, "two": READY}
+    return made
+
+
+def test_the_steps_are_loaded_before_the_ensemble(bench: Bench) -> None:
+    loads = [call.removeprefix("load ") for call in bench.triton.calls if call.split()[1].startswith("one")]
+    assert set(loads[:4]) == bench.steps("one") and loads[4:] == ["one"]
+    assert read_states(bench.file)["one"].engine == "one.tensorrt_llm"
+
+
+def test_nothing_is_loaded_before_tritonserver_answers(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.triton.lives = False
+    bench.models.load_all()
+    bench.settle()
+    assert bench.triton.calls == [] and bench.states() == {"one": LOADING, "two": LOADING}
+    bench.triton.lives = True
+    bench.step_until(lambda: bench.models.settled)
+    assert set(bench.states().values()) == {READY}
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_others_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.triton.fails["one.tensorrt_llm"] = (
+        "load failed for model 'one.tensorrt_llm': version 1 is at UNAVAILABLE state: Internal: ValueError: no such "
+        "engine\n\nAt:\n  somewhere.py(21): build"
+    )
+    bench.models.load_all()
+    bench.step_until(lambda: bench.models.settled)
+    bench.settle()
+    assert bench.states() == {"one": FAILED, "two": READY}
+    assert read_states(bench.file)["one"].reason == "one.tensorrt_llm: ValueError: no such engine"
+    assert "load one" not in bench.triton.calls and not bench.triton.ready & bench.steps("one"), "nothing stays loaded"
+    del bench.triton.fails["one.tensorrt_llm"]
+    assert bench.do(LOAD, "one").error is None
+    assert bench.states() == {"one": READY, "two": READY}
+    assert read_states(bench.file)["one"].engine == "one.g2.tensorrt_llm"
+
+
+def test_unloading_waits_for_running_requests(bench: Bench) -> None:
+    bench.triton.running["one.tensorrt_llm"] = 2
+    command = Command(UNLOAD, "one")
+    bench.models.submit(command)
+    bench.settle(5)
+    assert bench.states() == {"one": DRAINING, "two": READY} and read_states(bench.file)["one"].retry_after
+    assert "unload one" in bench.triton.calls, "Triton's own clients are refused"
+    assert bench.steps("one") <= bench.triton.ready
+    bench.triton.running.clear()
+    bench.step_until(lambda: command.wait(0))
+    assert command.error is None and bench.triton.cancelled == [] and not bench.triton.ready & bench.steps("one")
+    assert bench.states() == {"one": UNLOADED, "two": READY}
+    assert bench.steps("two") <= bench.triton.ready
+
+
+def test_requests_are_cancelled_when_the_grace_time_is_over(bench: Bench) -> None:
+    bench.triton.running["one.tensorrt_llm"] = 2
+    begun = bench.now
+    command = bench.do(UNLOAD, "one")
+    assert bench.triton.cancelled == ["one.tensorrt_llm"] and "2 of its requests were cancelled" in command.message
+    assert GRACE_S <= bench.now - begun < GRACE_S + 10
+
+
+def test_a_reload_beside_has_no_gap(bench: Bench) -> None:
+    bench.triton.running["one.tensorrt_llm"] = 1
+    bench.history.clear()
+    command = Command(RELOAD, "one")
+    bench.models.submit(command)
+    bench.step_until(lambda: bench.folders.points["one"] == 2)
+    bench.settle(3)
+    assert read_states(bench.file)["one"].engine == "one.g2.tensorrt_llm"
+    assert bench.steps("one") <= bench.triton.ready, "they have a request still"
+    bench.triton.running.clear()
+    bench.step_until(lambda: command.wait(0))
+    assert command.error is None and "without a gap" in command.message
+    assert {state for name, state in bench.history if name == "one"} == {READY}
+    assert not (bench.triton.ready | bench.folders.present) & bench.steps("one")
+
+
+def test_a_reload_that_fails_leaves_what_served(bench: Bench) -> None:
+    bench.triton.fails["one.g2.vit"] = "no such tower"
+    bench.history.clear()
+    command = bench.do(RELOAD, "one")
+    bench.settle()
+    assert command.error is not None and "no such tower" in str(command.error) and "as before" in str(command.error)
+    assert {state for name, state in bench.history if name == "one"} == {READY}
+    assert bench.steps("one") <= bench.triton.ready and not bench.triton.ready & bench.steps("one", 2)
+    assert bench.folders.points["one"] == 1
+
+
+def test_an_ensemble_that_cannot_be_switched_points_back(bench: Bench) -> None:
+    bench.triton.fails["one"] = "no"
+    assert bench.do(RELOAD, "one").error is not None
+    assert bench.folders.points["one"] == 1
+
+
+def test_a_reload_without_memory_for_two_has_an_honest_gap(bench: Bench) -> None:
+    bench.problem = lambda: "no memory for both" if bench.steps("one") & bench.triton.ready else None
+    bench.history.clear()
+    command = bench.do(RELOAD, "one")
+    assert command.error is None and "it took no requests for" in command.message
+    assert next(state for name, state in bench.history if name == "one") == DRAINING
+    calls = bench.triton.calls
+    assert calls.index("unload one.tensorrt_llm") < calls.index("load one.g2.tensorrt_llm")
+    assert bench.states() == {"one": READY, "two": READY}
+
+
+def test_what_cannot_be_done_is_refused(bench: Bench) -> None:
+    for verb, name, status in ((LOAD, "one", 409), (LOAD, "three", 404), (UNLOAD, "three", 404)):
+        command = bench.do(verb, name)
+        assert command.error is not None and command.error.status == status
+    assert bench.do(UNLOAD, "one").error is None
+    again = bench.do(UNLOAD, "one")
+    assert again.error is not None and again.error.status == 409
+    bench.problem = lambda: "8 GiB are free, 16 are needed"
+    refused = bench.do(LOAD, "one")
+    assert refused.error is not None and "8 GiB are free" in str(refused.error)
+
+
+def test_one_operation_at_a_time_on_a_model(bench: Bench) -> None:
+    bench.triton.slow["one.g2.vit"] = Answer(done=False)
+    first, other = Command(RELOAD, "one"), Command(UNLOAD, "two")
+    bench.models.submit(first)
+    bench.settle(1)
+    refused = bench.do(UNLOAD, "one")
+    assert refused.error is not None and refused.error.status == 409
+    assert bench.do(APPLY).error is not None
+    bench.models.submit(other)
+    bench.step_until(lambda: other.wait(0))
+    assert other.error is None and not first.wait(0)
+
+
+def test_an_engine_that_died_is_replaced_beside_the_others(bench: Bench) -> None:
+    bench.triton.hang = bench.steps("one")
+    before = len(bench.triton.calls)
+    assert bench.models.lose("one.tensorrt_llm") is False
+    assert bench.states() == {"one": LOADING, "two": READY}
+    bench.step_until(lambda: bench.states()["one"] == READY)
+    bench.settle()
+    assert read_states(bench.file)["one"].engine == "one.g2.tensorrt_llm"
+    assert set(bench.triton.killed) == bench.steps("one"), "Triton never ends what waits for the dead one"
+    assert not any("two" in call for call in bench.triton.calls[before:])
+
+
+def test_steps_without_state_are_loaded_again_in_their_place(bench: Bench) -> None:
+    assert [bench.models.lose(f"one.{role}") for role in ("preprocessing", "vit", "postprocessing")] == [True] * 3
+    assert bench.states()["one"] == READY
+    bench.models.replace("one.vit")
+    bench.step_until(lambda: bench.states()["one"] == READY)
+    assert bench.folders.points["one"] == 2
+
+
+def test_deaths_that_concern_nobody(bench: Bench) -> None:
+    bench.do(RELOAD, "one")
+    bench.do(UNLOAD, "two")
+    calls = len(bench.triton.calls)
+    for gone in ("one.tensorrt_llm", "two.tensorrt_llm", "two", "three.vit", "unknown", "one.g9.vit"):
+        assert bench.models.lose(gone) is False
+    bench.settle(1)
+    assert len(bench.triton.calls) == calls and bench.states() == {"one": READY, "two": UNLOADED}
+
+
+def test_a_model_in_a_crash_loop_fails_alone(bench: Bench) -> None:
+    for fault in range(bench.restarts):
+        bench.models.lose(step("one", "tensorrt_llm", fault + 1))
+        bench.step_until(lambda: bench.states()["one"] == READY)
+    bench.models.lose(step("one", "tensorrt_llm", bench.restarts + 1))
+    bench.settle(60)
+    assert bench.states() == {"one": FAILED, "two": READY}
+    assert "died 4 times within 15 minutes" in str(read_states(bench.file)["one"].reason)
+    assert not bench.triton.ready & {"one", *bench.steps("one", bench.restarts + 1)}
+
+
+def test_a_replacement_that_cannot_be_loaded_is_tried_again_and_given_up(bench: Bench) -> None:
+    bench.triton.fails |= {f"one.g{generation}.tensorrt_llm": "no memory" for generation in range(2, 9)}
+    bench.models.lose("one.tensorrt_llm")
+    bench.settle(60)
+    assert bench.states() == {"one": FAILED, "two": READY} and "one" not in bench.triton.ready
+    assert sum(call.endswith("tensorrt_llm") and call.startswith("load one.g") for call in bench.triton.calls) == 3
+
+
+def test_a_death_while_it_is_reloaded(bench: Bench) -> None:
+    bench.triton.slow["one.g2.vit"] = slow = Answer(done=False)
+    command = Command(RELOAD, "one")
+    bench.models.submit(command)
+    bench.settle(1)
+    bench.models.lose("one.tensorrt_llm")
+    assert bench.states()["one"] == LOADING
+    slow.error, slow.done = "it failed too", True
+    bench.step_until(lambda: bench.states()["one"] == READY)
+    assert command.error is not None and "as before" not in str(command.error)
+    assert bench.folders.points["one"] == 3
+
+
+def test_a_new_tritonserver_gets_what_was_loaded(bench: Bench) -> None:
+    bench.do(UNLOAD, "two")
+    bench.triton.slow["one.g2.vit"] = Answer(done=False)
+    command = Command(RELOAD, "one")
+    bench.models.submit(command)
+    bench.settle(1)
+    bench.models.server_lost()
+    assert command.error is not None and command.error.status == 503
+    assert bench.states() == {"one": LOADING, "two": UNLOADED}
+    bench.triton.ready.clear()
+    bench.triton.slow.clear()
+    bench.models.load_all()
+    bench.step_until(lambda: bench.models.settled)
+    bench.settle()
+    assert bench.states() == {"one": READY, "two": UNLOADED}
+
+
+def test_what_others_load_and_unload_is_no_fault(bench: Bench) -> None:
+    bench.triton.ready.discard("one")
+    bench.step_until(lambda: bench.states()["one"] == UNLOADED)
+    assert "Triton's repository API" in str(read_states(bench.file)["one"].reason)
+    bench.triton.ready.add("one")
+    bench.step_until(lambda: bench.states()["one"] == READY)
+    assert not any("died" in line for line in bench.lines)
+
+
+def test_a_changed_file_is_applied(bench: Bench) -> None:
+    assert bench.do(APPLY).message == "applied: nothing had changed"
+    calls = len(bench.triton.calls)
+    bench.planned[:] = [Planned("one", "changed"), Planned("three")]
+    command = bench.do(APPLY)
+    assert command.error is None and command.message == "applied: unloaded two, reloaded one, loaded three"
+    assert bench.states() == {"one": READY, "three": READY} and bench.folders.points == {"one": 2, "two": 1, "three": 1}
+    bench.planned.append(Planned("four"))
+    calls = len(bench.triton.calls)
+    assert bench.do(APPLY).message == "applied: loaded four"
+    assert not any("one" in call or "three" in call for call in bench.triton.calls[calls:]), "what did not change stays"
+
+
+def test_an_unusable_file_changes_nothing(bench: Bench) -> None:
+    bench.unusable = "models.yaml: unknown key"
+    command = bench.do(APPLY)
+    assert command.error is not None and command.error.status == 400 and "unknown key" in str(command.error)
+    assert bench.states() == {"one": READY, "two": READY}
+
+
+def test_a_model_without_steps(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [Planned("bge", embedding=True), Planned("one")])
+    bench.models.load_all()
+    bench.step_until(lambda: bench.models.settled)
+    assert "bge" in bench.triton.ready and read_states(bench.file)["bge"].engine == "bge"
+    assert bench.do(RELOAD, "bge").error is None, "two of it cannot be loaded beside each other"
+    assert bench.do(UNLOAD, "bge").error is None and "bge" not in bench.triton.ready
+    assert bench.do(LOAD, "bge").error is None
+    assert bench.models.lose("bge") is False
+    bench.step_until(lambda: bench.states()["bge"] == READY)
+    assert bench.triton.calls[-1] == "load bge" and "bge" in bench.folders.present
+
+
+def test_the_list(bench: Bench) -> None:
+    bench.triton.running["one.tensorrt_llm"] = 4
+    found = bench.do(LIST).models
+    assert found["one"]["requests"] == 4 and found["one"]["state"] == READY and found["two"]["requests"] is None
+    assert not any("list" in line for line in bench.lines)
+
+
+def test_reasons_are_short() -> None:
+    long = (
+        "load failed for model 'a.vit': version 1 is at UNAVAILABLE state: Internal: ValueError: no tower\n\nAt:\n  x"
+    )
+    assert short_reason(long) == "ValueError: no tower"
+    assert short_reason("Connection refused") == "Connection refused"
