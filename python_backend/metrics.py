@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publish the metrics of a Python model on Triton's metrics endpoint."""
 
+import ctypes
 import threading
 from collections.abc import Callable, Mapping
 
@@ -12,8 +13,7 @@ PERIOD_S = 0.25
 class Published:
     """Metrics named `<prefix>_<name>`: counters if the name ends in "_total", else gauges.
 
-    model: the Triton model's name. Two processes must never publish metrics of the same name with the same labels: they
-    share them in Triton, and the first that deletes its own corrupts the memory of tritonserver (2.51).
+    model: the Triton model's name.
     descriptions: name -> description, for every possible name.
     Setting a metric costs a message to the Triton process, so only changed values are set. Use it from one thread at a
     time.
@@ -42,9 +42,17 @@ class Published:
             self._values[name] = value
 
     def close(self) -> None:
-        """Delete all metrics: when Python deletes them at its end, the stub crashes."""
-        self._metrics.clear()
-        self._families.clear()
+        """End with all gauges at 0, and keep the metrics for ever.
+
+        They must not be deleted. In Triton, processes that publish a metric of the same name with the same labels share
+        it: those of a model that is loaded again while its old process ends. Triton 2.51 deletes it with the first of
+        them, and the next value of the other corrupts tritonserver's memory. And when Python itself deletes them at its
+        end, the stub crashes.
+        """
+        self.set({name: 0.0 for name in self._metrics if not name.endswith("_total")})
+        for kept in (*self._metrics.values(), *self._families.values()):
+            # One reference more than there are holders: not even the end of the interpreter deletes it.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
     def _add(self, name: str) -> None:
         kinds = pb_utils.MetricFamily

@@ -12,6 +12,8 @@ from scripts.shared.errors import CommandError
 
 # The header that Triton's restricted APIs ask for.
 KEY_HEADER = "triton-chat-launcher"
+# The variable with its value, for operators who use these APIs themselves; without it the launcher makes one up.
+KEY_VARIABLE = "TRITON_CHAT_REPOSITORY_KEY"
 # How long Triton may take for an answer that needs no model.
 _QUICK_S = 20.0
 # States of a Triton model in the index; others are those of models that are going, or were never loaded.

@@ -34,7 +34,7 @@ from scripts.launcher.multi_gpu import check_vllm_gpus
 from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.launcher.ports import choose_ports
 from scripts.launcher.readiness import answers_ok, model_states
-from scripts.launcher.repository import Load, Repository
+from scripts.launcher.repository import KEY_VARIABLE, Load, Repository
 from scripts.launcher.several import SeveralModels
 from scripts.launcher.supervisor import CrashLoop, Supervisor
 from scripts.launcher.trtllm import Trtllm
@@ -102,7 +102,7 @@ class Stack:
         # Set by signal handlers. stopping: end `wait`. hurry: end everything without grace periods.
         self.stopping = threading.Event()
         self.hurry = threading.Event()
-        self._key = secrets.token_hex(16)
+        self._key = base.get(KEY_VARIABLE) or secrets.token_hex(16)
         self._parts: list[ChildProcess] = []
         self._supervisor: Supervisor | None = None
         self._crashed_once = False
