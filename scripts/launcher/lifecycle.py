@@ -24,8 +24,9 @@ _NOTICE_S = 1.5
 _POLL_S = 0.5
 # How long cancelled requests may take to end.
 _CANCEL_S = 5.0
-# Triton ends the processes of an unloaded model within about five seconds, and an engine may take ten more.
-_GONE_S = 60.0
+# Triton ends the processes of an unloaded model within about five seconds, and an engine may take ten more. It never does
+# while a client keeps a gRPC stream open on which it once called the step itself.
+_GONE_S = 15.0
 # What refused clients are told about a model whose load was never measured.
 _UNMEASURED_S = 30.0
 
@@ -357,7 +358,9 @@ class Lifecycle:
         end = self._clock() + limit_s
         while self._processes.alive(steps) and self._clock() < end:
             yield from self.pause(_POLL_S)
-        self._processes.kill(steps)
+        if self._processes.alive(steps):
+            self._log(f"the processes of {', '.join(steps)} do not end by themselves: killing them")
+            self._processes.kill(steps)
 
     def pause(self, seconds: float) -> Steps:
         """Wait so many seconds."""

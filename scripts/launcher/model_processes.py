@@ -10,7 +10,7 @@ import numpy as np
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from common.processes import children, kill
+from common.processes import children, descendants, kill, read_process
 from scripts.launcher.readiness import answers_ok
 from scripts.launcher.repository import Call
 from scripts.launcher.stubs import model_of
@@ -51,9 +51,11 @@ class ModelProcesses:
         return any(self._of(models))
 
     def kill(self, models: Collection[str]) -> None:
-        """Kill the processes of these Triton models."""
-        for pid in self._of(models):
-            kill(pid)
+        """Kill the processes of these Triton models, with those that an engine has started."""
+        for pid in list(self._of(models)):
+            for process in (*descendants(pid), read_process(pid)):
+                if process is not None:
+                    kill(process.pid)
 
     def _of(self, models: Collection[str]) -> Iterable[int]:
         stubs = [child.pid for child in children(self._tritonserver()) if child.is_stub and child.alive]
