@@ -126,6 +126,7 @@ def _end_trace(trace: RequestTrace, record: RequestRecord) -> None:
         "triton_chat.outcome": record.outcome,
         "triton_chat.images": record.images or None,
         "gen_ai.request.model": record.model,
+        "gen_ai.response.model": record.label or None,
         "gen_ai.usage.input_tokens": record.prompt_tokens,
         "gen_ai.usage.output_tokens": record.completion_tokens,
         "gen_ai.server.time_to_first_token": record.ttft,

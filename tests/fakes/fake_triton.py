@@ -123,6 +123,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.served = {"ensemble": Served("")}
         self.old_steps: set[str] = set()
         self.has_index = True
+        # Models that are not ours.
+        self.foreign: set[str] = set()
         self.unready: set[str] = set()
         # A model whose process is gone: Triton calls it ready, and its requests fail.
         self.lost: str | None = None
@@ -182,7 +184,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         served = self.served.get(request.name)
         for name in sorted(self.inputs) if served is not None else ():
             config.config.input.add(name=name)
-        if served is not None:
+        if served is not None and request.name not in self.foreign:
             config.config.parameters["served_model"].string_value = json.dumps(served.info)
             for step in STEPS:
                 config.config.ensemble_scheduling.step.add(model_name=served.steps + step)

@@ -61,9 +61,9 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(**settings: Any) -> AsyncIterator[Serving]:
-    """Run a frontend with a fake Triton. settings: fields of Settings."""
-    triton = FakeTriton()
+async def serving(triton: FakeTriton | None = None, **settings: Any) -> AsyncIterator[Serving]:
+    """Run a frontend with a fake Triton, this one if it is given. settings: fields of Settings."""
+    triton = triton or FakeTriton()
     await triton.start()
     values = {"served_model_name": ("model", "org/model:1"), "log_level": "critical", "grace_period": 0.3} | settings
     server = Server(Settings(triton_url=f"127.0.0.1:{triton.port}", **values))

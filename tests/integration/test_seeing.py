@@ -95,7 +95,7 @@ def test_the_engine_tells_its_versions_through_triton(seen: Seen) -> None:
     assert told["triton"] == TRITON_VERSION and told["cuda"] == cuda_version()
     (labels,) = [line for line in seen.http.get("/metrics").text.splitlines() if "triton_chat_build_info{" in line]
     assert 'engine="scripted_engine:ScriptedEngine"' in labels and f'triton="{TRITON_VERSION}"' in labels
-    for part, logger in (("tritonserver", "tensorrt_llm"), ("frontend-1", "frontend.triton.client")):
+    for part, logger in (("tritonserver", "tensorrt_llm"), ("frontend-1", "frontend.triton.deployment")):
 
         def told_by(part: str = part, logger: str = logger) -> bool:
             lines = [line["message"] for line in seen.log(part) if line["logger"] == logger]
@@ -105,7 +105,7 @@ def test_the_engine_tells_its_versions_through_triton(seen: Seen) -> None:
 
 
 def test_any_frontend_reports_the_metrics_of_all(seen: Seen) -> None:
-    series = 'triton_chat_requests_total{endpoint="chat",outcome="ok"}'
+    series = 'triton_chat_requests_total{endpoint="chat",model="qwen3",outcome="ok"}'
 
     def count() -> float:
         with httpx.Client(base_url=seen.scripted.stack.url, timeout=60) as client:

@@ -29,7 +29,7 @@ def expressions() -> Iterator[str]:
     """Yield every PromQL expression, with the dashboard's variables filled in."""
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", ()):
-            yield target["expr"].replace("$__rate_interval", "5m").replace("$endpoint", ".*")
+            yield target["expr"].replace("$__rate_interval", "5m").replace("$endpoint", ".*").replace("$model", ".*")
     for rule in rules():
         yield rule["expr"]
 
