@@ -24,8 +24,8 @@ _NOTICE_S = 1.5
 _POLL_S = 0.5
 # How long cancelled requests may take to end.
 _CANCEL_S = 5.0
-# Triton ends the processes of an unloaded model within about five seconds, and an engine may take ten more. It never does
-# while a client keeps a gRPC stream open on which it once called the step itself.
+# Triton ends the processes of an unloaded model within about five seconds, and an engine may take ten more. It never
+# does while a client keeps a gRPC stream open on which it once called the step itself.
 _GONE_S = 15.0
 # What refused clients are told about a model whose load was never measured.
 _UNMEASURED_S = 30.0

@@ -163,6 +163,8 @@ class ServedModels:
             model.lost = False
             if model.wanted:
                 self._lifecycle.set(model, LOADING, "tritonserver is being restarted")
+            elif model.state != FAILED:
+                self._lifecycle.set(model, UNLOADED)
 
     # What was asked for
 
@@ -203,7 +205,7 @@ class ServedModels:
         raise OperationError(f"the model '{model.name}' is {model.state}: there is nothing to {command.verb}", 409)
 
     def _check_idle(self, model: Model) -> None:
-        if self._operations.busy(model.name) or model.lost:
+        if self._operations.busy(model.name) or model.lost or model.state == LOADING:
             raise OperationError(f"the model '{model.name}' is being changed ({model.state}); try again later", 409)
 
     def _begin(self, steps: Steps, *models: str) -> None:

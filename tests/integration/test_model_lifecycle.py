@@ -190,7 +190,7 @@ def test_unloading_lets_requests_end_and_gives_the_memory_back(server: Server) -
     assert server.listed(CHANGED)["requests"] == len(running)
     unloading = server.start_triton_chat("unload", CHANGED)
     server.until(lambda: server.states()[CHANGED] == "draining", "it drains")
-    server.until(lambda: server.short_answer() == "503 unavailable retry True", "new requests are refused")
+    server.until(lambda: server.short_answer() == "503 model_not_ready retry True", "new requests are refused")
     server.until(lambda: unloading.poll() is not None, "it is unloaded")
     assert unloading.returncode == 0 and server.states() == {CHANGED: "unloaded", OTHER: "ready"}
     assert server.ended(running) == ["stop"] * len(running) and all(one.words == 150 for one in running)
@@ -227,7 +227,7 @@ def test_a_killed_engine_is_replaced_and_the_other_model_streams_on(server: Serv
     with server.steady(OTHER) as beside:
         os.kill(next(process.pid for name, process in old.items() if name.endswith("tensorrt_llm")), signal.SIGKILL)
         assert server.ended(lost) == ["unavailable"] * 4
-        server.until(lambda: server.short_answer() == "503 unavailable retry True", "it says that it comes back")
+        server.until(lambda: server.short_answer() == "503 model_not_ready retry True", "it says that it comes back")
         server.until(lambda: server.states()[CHANGED] == "ready", "it is back")
     assert server.ended(kept) == ["length"] * 4 and all(one.words == EPIC_TOKENS for one in kept)
     assert set(beside.ends) == {"length"}

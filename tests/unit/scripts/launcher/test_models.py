@@ -392,6 +392,8 @@ def test_a_new_tritonserver_gets_what_was_loaded(bench: Bench) -> None:
     bench.settle(1)
     bench.models.server_lost()
     assert command.error is not None and command.error.status == 503
+    refused = bench.do(RELOAD, "one")
+    assert refused.error is not None and refused.error.status == 409
     assert bench.states() == {"one": LOADING, "two": UNLOADED}
     bench.triton.ready.clear()
     bench.triton.slow.clear()
@@ -399,6 +401,14 @@ def test_a_new_tritonserver_gets_what_was_loaded(bench: Bench) -> None:
     bench.step_until(lambda: bench.models.settled)
     bench.settle()
     assert bench.states() == {"one": READY, "two": UNLOADED}
+
+
+def test_tritonserver_is_lost_while_a_model_is_unloaded(bench: Bench) -> None:
+    bench.triton.running["one.tensorrt_llm"] = 1
+    bench.models.submit(Command(UNLOAD, "one"))
+    bench.settle(3)
+    bench.models.server_lost()
+    assert bench.states() == {"one": UNLOADED, "two": LOADING}
 
 
 def test_what_others_load_and_unload_is_no_fault(bench: Bench) -> None:
