@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,8 @@ from frontend.triton.tensors import encode_stop, encode_stop_all, has_finished
 logger = logging.getLogger(__name__)
 
 CONNECT_WAIT = 1.0  # seconds that a request waits for a stream that is being reopened
+GATHER = 0.005  # seconds for which requests to engines are gathered
+ENGINE_PATIENCE = 10.0  # seconds that an engine may take to answer a stop or a probe
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 0.5  # seconds between attempts to reopen the stream
 
 
@@ -72,7 +74,8 @@ class TritonStream:
         self._cancellations = Cancellations(self._send_stop)
         self._outgoing: asyncio.Queue[pb.ModelInferRequest] = asyncio.Queue()
         self._open = asyncio.Event()
-        self._traced: set[asyncio.Task[None]] = set()
+        self._to_engines: list[pb.ModelInferRequest] = []
+        self._short: set[asyncio.Task[None]] = set()
         self.connections = 0
 
     @property
@@ -108,9 +111,7 @@ class TritonStream:
             if trace_headers is None:
                 self._outgoing.put_nowait(request)
         if trace_headers is not None:
-            traced = asyncio.create_task(self._serve_traced(requests, trace_headers))
-            self._traced.add(traced)
-            traced.add_done_callback(self._traced.discard)
+            self._begin(self._serve_traced(requests, trace_headers))
 
     def cancel(self, request_id: str) -> None:
         """Stop a request that nobody waits for any more, unless it has ended."""
@@ -141,7 +142,7 @@ class TritonStream:
     def stop_left_over(self, engine: str) -> None:
         """Stop the requests in an engine that an earlier process of this name may have left there."""
         if self._client_id is not None and self._open.is_set():
-            self._outgoing.put_nowait(encode_stop_all(self._client_id, f"stop-{uuid.uuid4().hex}", engine))
+            self._send_to_engine(encode_stop_all(self._client_id, f"stop-{uuid.uuid4().hex}", engine))
 
     async def probe_engine(self, encode: Callable[[str], pb.ModelInferRequest]) -> pb.ModelInferResponse:
         """Return the engine's answer to the request that `encode` makes of an id; raises RequestError if it failed.
@@ -152,7 +153,7 @@ class TritonStream:
             raise RequestError("Triton cannot be reached at the moment", kind="unavailable")
         request_id = f"probe-{uuid.uuid4().hex}"
         self._probes[request_id] = answered = asyncio.get_running_loop().create_future()
-        self._outgoing.put_nowait(encode(request_id))
+        self._send_to_engine(encode(request_id))
         try:
             return await answered
         finally:
@@ -179,12 +180,12 @@ class TritonStream:
         """Wait at most `patience` seconds until stops have been sent and answered."""
         deadline = asyncio.get_running_loop().time() + patience
         while self._open.is_set() and asyncio.get_running_loop().time() < deadline:
-            if self._outgoing.empty() and not self._cancellations:
+            if self._outgoing.empty() and not self._cancellations and not self._to_engines:
                 break
             await asyncio.sleep(0.02)
         self._cancellations.clear()
-        for traced in self._traced:
-            traced.cancel()
+        for short in self._short:
+            short.cancel()
 
     async def _serve(self) -> None:
         call = self._stub.ModelStreamInfer()
@@ -269,7 +270,47 @@ class TritonStream:
 
     def _send_stop(self, request_id: str, engine: str) -> None:
         if self._open.is_set():
-            self._outgoing.put_nowait(encode_stop(request_id, engine))
+            self._send_to_engine(encode_stop(request_id, engine))
+
+    def _send_to_engine(self, request: pb.ModelInferRequest) -> None:
+        """Send a stop or a probe to an engine itself, on a stream that ends with its answer.
+
+        Triton 2.51 keeps a model for as long as a stream is open that carried a request to it: on the long stream, the
+        memory of an engine that is unloaded or reloaded would never be given back.
+        """
+        self._to_engines.append(request)
+        if len(self._to_engines) == 1:
+            self._begin(self._serve_engines())
+
+    def _begin(self, serve: Coroutine[None, None, None]) -> None:
+        """Serve a short stream beside the long one."""
+        task = asyncio.create_task(serve)
+        self._short.add(task)
+        task.add_done_callback(self._short.discard)
+
+    async def _serve_engines(self) -> None:
+        await asyncio.sleep(GATHER)
+        requests, self._to_engines = self._to_engines, []
+        call = self._stub.ModelStreamInfer(timeout=ENGINE_PATIENCE)
+        try:
+            for request in requests:
+                await call.write(request)
+            await call.done_writing()
+            while (response := await call.read()) is not grpc.aio.EOF:
+                if response.infer_response.id:
+                    self._dispatch(response)
+                else:
+                    # An error that names no request, for example of an engine that is gone: of none on the long stream.
+                    self._note_error(response.error_message)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            # Stops are repeated by whoever sent them.
+            logger.debug("a stream to the engines broke: %s", error)
+        finally:
+            call.cancel()
+            for request in requests:
+                probe = self._probes.get(request.id)
+                if probe is not None and not probe.done():
+                    probe.set_exception(RequestError("The engine did not answer", kind="unavailable"))
 
     def _break(self) -> None:
         """Fail all requests in progress. The next stream stops them, in case Triton is still the same."""
