@@ -9,6 +9,7 @@ from rich.console import Console
 
 from scripts.cli.machine import machine_findings
 from scripts.cli.model_files import model_findings
+from scripts.cli.several_findings import several_findings
 from scripts.cli.software import software_findings
 from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.shared.findings import Finding, rendered
@@ -37,4 +38,4 @@ def findings(options: LaunchOptions) -> Iterator[Finding]:
     """All findings for one command line of `serve`."""
     yield from software_findings(options, os.environ)
     yield from machine_findings(options, os.environ)
-    yield from model_findings(options, os.environ)
+    yield from (several_findings if options.several else model_findings)(options, os.environ)

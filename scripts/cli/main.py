@@ -30,7 +30,7 @@ class Command:
 
 COMMANDS = {
     "serve": Command(
-        "scripts.cli.serve", "serve a model: tritonserver and the OpenAI API, started and stopped together"
+        "scripts.cli.serve", "serve one or more models: tritonserver and the OpenAI API, started and stopped together"
     ),
     "models": Command("scripts.cli.models", "list, load, unload and reload the models of a running server"),
     "prepare": Command(
@@ -42,6 +42,9 @@ COMMANDS = {
         "scripts.cli.build",
         "build engines for NVIDIA GPUs: a TensorRT-LLM engine, the vision tower",
         "interrupted; what was begun is not put in place",
+    ),
+    "repository": Command(
+        "scripts.cli.repository", "write the model repository of several models, for your own tritonserver"
     ),
     "split": Command("scripts.split.command", "split a vision-language checkpoint into a folder of your choice"),
     "chat": Command("scripts.cli.chat", "talk to a server in the terminal, with images"),
@@ -107,14 +110,15 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 def usage() -> str:
     """The text of `triton-chat --help`."""
-    commands = "\n".join(f"  {name:<10}{command.about}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:<12}{command.about}" for name, command in COMMANDS.items())
     return USAGE.format(commands=commands)
 
 
 def _complaint(line: Sequence[str]) -> str:
     if not line:
         return usage()
-    close = get_close_matches(line[0], COMMANDS, n=1)
+    # A path is no command, however much it looks like one.
+    close = [] if "/" in line[0] else get_close_matches(line[0], COMMANDS, n=1)
     guess = f" Did you mean {close[0]}?" if close else ""
     if not line[0].startswith("-") and not close:
         guess = f" To serve a model: triton-chat serve {' '.join(line)}"

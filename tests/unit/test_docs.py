@@ -94,8 +94,8 @@ def test_the_launchers_options() -> None:
     documented = {code for cells in rows(section("options.md", "Launcher options")) for code in codes(cells[0])} - {
         "MODEL"
     }
-    # Three fields hold the rest of the command line: --engine-config is read into one of them, and --engine is a name.
-    sorted_out = {"settings", "engine", "notes", "engine_name"}
+    # Four fields hold the rest of the command line: --engine-config is read into one of them, and --engine is a name.
+    sorted_out = {"settings", "engine", "notes", "engine_name", "named_models"}
     own = {field.name for field in fields(LaunchOptions)} - sorted_out | {"engine_config", "engine"}
     assert documented == {flag(name) for name in own}
     defaults = {codes(cells[0])[-1]: cells[1] for cells in rows(section("options.md", "Launcher options"))}

@@ -21,6 +21,7 @@ from scripts.cli import machine, software
 from scripts.cli.doctor import findings
 from scripts.cli.main import COMMANDS, main
 from scripts.launcher import FREE_PORTS
+from scripts.launcher.layout import read_config
 from scripts.launcher.options import parse_options
 from scripts.setup import interpreter
 from scripts.shared.findings import Finding
@@ -78,7 +79,7 @@ def test_the_version_is_told_whatever_is_missing(capsys) -> None:
     [
         (
             "srve m",
-            "unknown command 'srve'; known: serve, prepare, build, split, chat, keys, frontend, bench, doctor. Did you mean serve?",
+            "unknown command 'srve'; known: serve, models, prepare, build, repository, split, chat, keys, frontend, bench, doctor. Did you mean serve?",
         ),
         ("/models/x --port 1", "To serve a model: triton-chat serve /models/x --port 1"),
         ("--port 1", "unknown command '--port'"),
@@ -398,3 +399,37 @@ def test_a_gpu_that_can_be_used(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(machine, "has_gpu", lambda environment: True)
     monkeypatch.setattr(machine, "installed", lambda name: name == "vllm")
     assert machine.gpu({}) == Finding("gpu", "ok", "NVIDIA H200, 143000 MiB free, driver 570.1")
+
+
+def test_several_models_are_checked_each_and_together(model: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "0")
+    file = tmp_path / "models.yaml"
+    file.write_text(f"models: {{a: {{model: {model}}}, b: {{model: {model}, max_model_len: 16}}}}")
+    found = {each.subject: each for each in findings(parse_options([*FREE_PORTS, "--models", str(file)], "doctor"))}
+    assert found["a: weights"].verdict == found["b: fits"].verdict == "ok"
+    assert found["together"].text.startswith("2 models: ")
+    file.write_text(f"models: {{a: {{model: {model}}}, b: {{model: /nowhere}}}}")
+    assert problems("--models", str(file)) == ["error b: model: " + problems("/nowhere")[0].partition("model: ")[2]]
+    file.write_text(f"models: {{a: {{model: {model}, prt: 1}}}}")
+    assert problems("--models", str(file))[0].startswith(f"error models: {file}: model 'a': unknown key 'prt'")
+
+
+def test_a_repository_is_written_for_another_tritonserver(model: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "0")
+    folder = tmp_path / "repository"
+    line = f"repository --model a={model} --model b.c={model} --output {folder} --max-model-len 16"
+    assert exit_status(line) == 0
+    assert capsys.readouterr().out == f"{folder}\n"
+    steps = ("preprocessing", "vit", "tensorrt_llm", "postprocessing")
+    expected = {name for served in ("a", "b.c") for name in (served, *(f"{served}.{step}" for step in steps))}
+    assert {each.name for each in folder.iterdir()} == expected
+    assert list(tmp_path.glob(".*")) == []
+    parameters = read_config(folder, "b.c.tensorrt_llm/config.pbtxt").parameters
+    assert parameters["model_path"].string_value == str(model)
+    assert parameters["max_model_len"].string_value == "16"
+    assert exit_status(line) == 1
+    assert f"--output {folder} is not empty." in capsys.readouterr().err
+    assert exit_status(f"repository --models /nowhere.yaml --output {tmp_path / 'new'}") == 1
+    assert "--models /nowhere.yaml: No such file or directory." in capsys.readouterr().err
+    assert exit_status(f"repository {model} --output {tmp_path / 'new'}") == 1
+    assert "which models? Give --models FILE" in capsys.readouterr().err

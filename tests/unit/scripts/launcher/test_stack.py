@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from scripts.launcher import FREE_PORTS, LaunchError, Stack
+from scripts.launcher.environment import triton_command
 from tests.support.hostile_folder import make_hostile_folder
 from tests.support.waiting import PATIENCE_S
 
@@ -122,3 +123,29 @@ def test_urls(tmp_path: Path) -> None:
     assert stack.metrics_url == f"http://127.0.0.1:{stack.ports.metrics}/metrics"
     assert stack.model_names == ("a", "b")
     assert stack.needs_key
+
+
+def test_several_models_are_planned_and_nothing_is_loaded_by_tritonserver_itself(tmp_path: Path) -> None:
+    stack, _ = make_stack(tmp_path, "refuse")
+    file = tmp_path / "models.yaml"
+    file.write_text(f"models: {{a: {{model: {tmp_path / 'tiny'}, aliases: [x]}}, b: {{model: {tmp_path / 'tiny'}}}}}")
+    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "0"}
+    line = ["--models", str(file), "--triton", str(FAKE), *FREE_PORTS]
+    several = Stack(line, environment=environment, console=Console(quiet=True))
+    assert several.model_names == ("a", "x", "b")
+    assert several.several is not None and several.several.options.model_repository.is_dir()
+    for each, expected in ((stack, True), (several, False)):
+        command = triton_command(each.server, each.options, each.ports, "key")
+        assert ("--load-model=*" in command) is expected
+        assert "--model-control-mode=explicit" in command
+    folder = several.several.options.model_repository
+    several.stop()
+    stack.stop()
+    assert not folder.exists()
+
+
+def test_a_wrong_file_of_models_stops_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text("models: {a: {model: /nowhere}}")
+    with pytest.raises(LaunchError, match="model 'a': there is no folder /nowhere"):
+        Stack(["--models", str(file), "--triton", str(FAKE), *FREE_PORTS], console=Console(quiet=True))
