@@ -34,7 +34,7 @@ FRONTEND = frozenset(
     }
 )
 _EXTRA = frozenset({"aliases", "devices", "environment", "sampling"})
-_KEYS = _LAUNCHER | FRONTEND | MODEL_SETTINGS | _EXTRA
+KEYS = _LAUNCHER | FRONTEND | MODEL_SETTINGS | _EXTRA
 # What vLLM takes for defaults that a request may override.
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 # Where a key of another spelling is looked for.
@@ -156,7 +156,7 @@ def _spec(name: str, entry: Mapping[str, Any], common: LaunchOptions, engine: st
 
 def _check_key(key: str, engine: str) -> None:
     """Raise ValueError for a key that is not for one model, and for one that looks like a slip."""
-    if key in _KEYS:
+    if key in KEYS:
         return
     if key == "served_model_name":
         raise ValueError(
@@ -169,7 +169,7 @@ def _check_key(key: str, engine: str) -> None:
     known = vllm_options() if engine == "vllm" else frozenset()
     if key in known or key in UNNEEDED:
         return
-    close = get_close_matches(key, _KEYS | known, 1, _CLOSE)
+    close = get_close_matches(key, KEYS | known, 1, _CLOSE)
     if close or known:
         hint = f"; did you mean '{close[0]}'?" if close else f": neither the launcher nor the engine {engine} has it"
         raise ValueError(f"unknown key '{key}'{hint}")

@@ -144,9 +144,11 @@ def test_what_is_served_in_the_text_could_be_started(engine_options: frozenset[s
 def made(variables: list[str]) -> list[str]:
     """The launcher's arguments that `make serve` makes from its variables."""
     values: dict[str, Any] = dict(word.split("=", 1) for word in variables)
-    line = ["--model", values.pop("MODEL", "smollm2"), "--port", values.pop("PORT", "9997")]
+    more, model = shlex.split(values.pop("ARGS", "")), values.pop("MODEL", "smollm2")
+    chosen = any(word.partition("=")[0] in ("--model", "--models") for word in more)
+    line = [*([] if chosen else ["--model", model]), "--port", values.pop("PORT", "9997")]
     line += ["--ui"] if values.pop("UI", "") else []
-    line += shlex.split(values.pop("ARGS", ""))
+    line += more
     assert not values
     return line
 

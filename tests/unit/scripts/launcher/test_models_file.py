@@ -8,8 +8,9 @@ import pytest
 
 from scripts.launcher import LaunchError
 from scripts.launcher.engine_names import vllm_options
-from scripts.launcher.models_file import ModelSpec, read_models
-from scripts.launcher.options import parse_options
+from scripts.launcher.models_file import KEYS, ModelSpec, read_models
+from scripts.launcher.options import MODEL_SETTINGS, parse_options
+from tests.support.doc_blocks import DOCS, blocks, codes, rows, section
 
 EXAMPLE = """
 models:
@@ -186,3 +187,20 @@ def test_options_of_other_engines_are_theirs(tmp_path: Path) -> None:
     path = tmp_path / "models.yaml"
     path.write_text("models: {a: {model: x, engine: 'mine:Engine', script: /s.json}}")
     assert read(path)["a"].options.engine == {"script": "/s.json"}
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    (example,) = (block for block in blocks(DOCS / "several-models.md") if block.language == "yaml")
+    path = tmp_path / "models.yaml"
+    path.write_text(example.text)
+    specs = read(path)
+    assert [(spec.name, spec.devices, spec.options.kind) for spec in specs.values()] == [
+        ("qwen3", (0,), None),
+        ("gemma3", (1, 2), None),
+        ("embedder", (0,), "embedding"),
+    ]
+
+
+def test_the_documented_keys() -> None:
+    documented = {code for cells in rows(section("several-models.md", "The file"))[:-2] for code in codes(cells[0])}
+    assert documented == KEYS - MODEL_SETTINGS
