@@ -42,6 +42,8 @@ class SeveralModels:
         engine = base.get("TRITON_CHAT_ENGINE") or "vllm"
         planner = Planner(base, shared, server, console)
         self.planned: list[PlannedModel] = planner.plan(read_models(given, engine))
+        # Whether all of them are loaded at once.
+        self.together = may_load_together(self.planned)
         self._replan = lambda: planner.plan(read_models(given, engine), running=True)
         self._folder = TemporaryDirectory(prefix="triton_chat_models_", ignore_cleanup_errors=True)
         self.options = replace(given, model_repository=Path(self._folder.name) / "repository")
@@ -56,11 +58,6 @@ class SeveralModels:
         if self._models is None:
             raise RuntimeError("the models are not started")
         return self._models
-
-    @property
-    def together(self) -> bool:
-        """Whether all of them are loaded at once."""
-        return may_load_together(self.planned)
 
     def start(
         self,

@@ -12,7 +12,7 @@ from common.served_model import ServedModelInfo
 from scripts.launcher import LaunchError, checks, environment, planner
 from scripts.launcher.models_file import read_models
 from scripts.launcher.options import parse_options
-from scripts.launcher.planner import PlannedModel, Planner
+from scripts.launcher.planner import PlannedModel, Planner, fits, may_load_together
 from scripts.launcher.ports import Ports
 
 CONFIG = {"model_type": "llama", "vocab_size": 10, "max_position_embeddings": 64, "eos_token_id": 1}
@@ -189,3 +189,39 @@ def test_models_have_cores_of_their_own(
     chosen_by_the_operator = CPU | {"VLLM_CPU_OMP_THREADS_BIND": "0-5"}
     found = plan(checkpoint, "  a: {model: MODEL}\n  b: {model: MODEL}\n", chosen_by_the_operator)
     assert all("VLLM_CPU_OMP_THREADS_BIND" not in one.plan.environment for one in found.values())
+
+
+def test_a_model_is_loaded_beside_others_only_if_there_is_room(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cpu = plan(checkpoint, "  a: {model: MODEL}\n")["a"]
+    assert fits(on_cpu) is None
+    monkeypatch.setattr(planner, "available_memory", lambda: 2 * 2**30)
+    assert fits(on_cpu) == "it needs 3.0 GiB of memory, and 2.0 GiB is available"
+    gpus(monkeypatch, 2)
+    on_gpu = plan(checkpoint, "  a: {model: MODEL, devices: [1], gpu_memory_utilization: 0.5}\n", {})["a"]
+    for free, said in ((41, None), (39, "it needs 40.0 GiB of GPU 1, and 39.0 GiB is free")):
+        memory = {"0": (0, 80 * 2**30), "1": (free * 2**30, 80 * 2**30)}
+        monkeypatch.setattr(planner, "gpu_memory", lambda memory=memory: memory)
+        assert fits(on_gpu) == said
+
+
+@pytest.mark.parametrize(
+    ("entries", "count", "cores", "together"),
+    [
+        ("", 0, 8, True),
+        ("", 0, 7, False),
+        ("devices: [NUMBER]", 2, 8, True),
+        ("devices: [0], gpu_memory_utilization: 0.4", 2, 8, False),
+    ],
+)
+def test_models_are_loaded_together_if_that_is_no_slower(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, entries: str, count: int, cores: int, together: bool
+) -> None:
+    gpus(monkeypatch, count)
+    monkeypatch.setattr(planner.os, "sched_getaffinity", lambda pid: range(cores))
+    lines = "".join(f"  m{number}: {{model: MODEL, {entries}}}\n".replace("NUMBER", str(number)) for number in (0, 1))
+    planned = list(plan(checkpoint, lines, {}).values())
+    assert may_load_together(planned) is together
+    monkeypatch.setattr(planner, "available_memory", lambda: 2**30)
+    assert may_load_together(planned) is (together and count > 0)
