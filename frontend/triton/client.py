@@ -11,6 +11,7 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
+from common.models_state import KEY_HEADER
 from frontend.errors import rpc_error
 from frontend.triton.model_health import ModelHealth
 from frontend.triton.stream import TritonStream
@@ -41,12 +42,13 @@ class TritonClient:
     """The client of one Triton server. `stream` carries the generations; unary calls raise RequestError.
 
     healths: of the models that are served from there; each gets the errors that Triton reports.
-    connected: is called whenever the stream was opened.
+    connected: is called whenever the stream was opened. key: `Settings.repository_key`.
     """
 
-    def __init__(self, url: str, client_id: str | None) -> None:
+    def __init__(self, url: str, client_id: str | None, key: str | None = None) -> None:
         self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
         self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
+        self._key = () if key is None else ((f"triton-grpc-protocol-{KEY_HEADER}", key),)
         self._running: asyncio.Task[None] | None = None
         self.healths: set[ModelHealth] = set()
         self.connected: Callable[[], None] = _nothing
@@ -92,7 +94,7 @@ class TritonClient:
 
     async def index(self) -> Any:
         """Return the models in Triton's repository, loaded or not. Raises AioRpcError, as some servers refuse it."""
-        answer = await self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=CALL_TIMEOUT)
+        answer = await self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=CALL_TIMEOUT, metadata=self._key)
         return answer.models
 
     def note_error(self, text: str) -> None:

@@ -17,13 +17,13 @@ from typing import Any
 
 import httpx
 
+from common.models_state import KEY_HEADER
 from common.processes import command_line
 from scripts.bench.load import Endpoint, Outcome, run
 from scripts.bench.questions import Stream
 from scripts.launcher import LaunchError, Stack
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.environment import python_command
-from scripts.launcher.repository import KEY_HEADER
 
 NAME = "bench"
 TOKEN_RATE_ENGINE = "scripts.bench.token_rate_engine:TokenRateEngine"  # nosec B105 # a class, not a password

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.chat.template import is_text
+from common.models_state import KEY_HEADER
 from common.served_model import CHAT, EMBEDDING
 from families.parsers.formats import AUTO, REASONING_FORMATS, resolve_reasoning_format
 from scripts.launcher.engine_folder import EngineFolder
@@ -20,7 +21,6 @@ from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.ports import Ports
-from scripts.launcher.repository import KEY_HEADER
 from scripts.setup import fetch_tritonserver
 from scripts.setup.interpreter import libpython_dir
 from triton_chat import child_environment

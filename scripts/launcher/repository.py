@@ -8,11 +8,10 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
+from common.models_state import KEY_HEADER
 from scripts.shared.errors import CommandError
 
-# The header that Triton's restricted APIs ask for.
-KEY_HEADER = "triton-chat-launcher"
-# The variable with its value, for operators who use these APIs themselves; without it the launcher makes one up.
+# The variable with the value of KEY_HEADER, for operators who use these APIs themselves; else the launcher makes one up.
 KEY_VARIABLE = "TRITON_CHAT_REPOSITORY_KEY"
 # How long Triton may take for an answer that needs no model.
 _QUICK_S = 20.0

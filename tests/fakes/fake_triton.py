@@ -122,7 +122,9 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         # The ensembles. A step is loaded if a ready ensemble or `old_steps` names what its name begins with.
         self.served = {"ensemble": Served("")}
         self.old_steps: set[str] = set()
-        self.has_index = True
+        # What Triton answers instead of its index.
+        self.refuses_index: tuple[grpc.StatusCode, str] | None = None
+        self.key = "the-key"  # with which it does not refuse
         # Models that are not ours.
         self.foreign: set[str] = set()
         self.unready: set[str] = set()
@@ -167,8 +169,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=request.name not in self.unready)
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
-        if not self.has_index:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no index")
+        if self.refuses_index is not None and self.key not in dict(context.invocation_metadata()).values():
+            await context.abort(*self.refuses_index)
         index = pb.RepositoryIndexResponse()
         for name, served in self.served.items():
             for one in (name, *(served.steps + step for step in STEPS)) if served.state else ():

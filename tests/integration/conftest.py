@@ -20,6 +20,7 @@ from tests.support.gpu import memory_share
 from tests.support.scripted import ALL_DOUBLES, ScriptedPair, ScriptedStack, scripted_pair, scripted_stack
 from tests.support.waiting import MODEL, PATIENCE_S
 
+ADMIN_KEY = "the-admin-key"  # of the stack with two models
 # What the double says in the place of the default model.
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo"}
 SMOLLM2_SAYS: list[dict[str, Any]] = [
@@ -75,8 +76,11 @@ def scripted_qwen3(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir
 
 @pytest.fixture(scope="session")
 def scripted_models(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir: Path) -> Iterator[ScriptedPair]:
-    """A stack with the two scripted models PAIR."""
-    with scripted_pair(qwen3_tokenizer_dir, tmp_path_factory.mktemp("pair")) as running:
+    """A stack with the two scripted models PAIR, two frontends, and ADMIN_KEY as the key of both APIs that load models."""
+    folder, more = tmp_path_factory.mktemp("pair"), ["--frontends", "2"]
+    with scripted_pair(
+        qwen3_tokenizer_dir, folder, more=more, TRITON_CHAT_ADMIN_KEY=ADMIN_KEY, TRITON_CHAT_REPOSITORY_KEY=ADMIN_KEY
+    ) as running:
         yield running
 
 

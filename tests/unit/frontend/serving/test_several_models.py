@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState, write_states
@@ -430,13 +431,28 @@ class TestDiscovery:
         await served.stopped([-1])
         assert served.triton.stopped_in[-1] == "b.g2.tensorrt_llm"
 
-    async def test_a_server_without_an_index_has_one_model(self) -> None:
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            (grpc.StatusCode.UNIMPLEMENTED, ""),
+            # As Triton 2.51 writes it.
+            (grpc.StatusCode.UNAVAILABLE, "This protocol is restricted, expecting header 'triton-chat-launcher'"),
+        ],
+    )
+    async def test_a_server_that_refuses_the_index_has_one_model(self, refusal: tuple[grpc.StatusCode, str]) -> None:
         triton = FakeTriton()
-        triton.has_index = False
+        triton.refuses_index = refusal
         async with serving(triton) as served:
             assert (await served.chat()).status_code == 200
             assert (await served.chat(model="other")).status_code == 404
+            assert served.server.app.state.service.catalog._known.is_set(), "no request waits for it again"
             assert "models" not in (await served.http.get("/health/ready")).json()
+
+    async def test_a_server_that_asks_for_a_key(self) -> None:
+        triton = fake()
+        triton.refuses_index = (grpc.StatusCode.UNAVAILABLE, "This protocol is restricted")
+        async with serving(triton, repository_key=triton.key) as served:
+            assert (await served.chat(model="b")).status_code == 200
 
     async def test_models_that_are_not_ours_are_left_alone(self) -> None:
         triton = fake()
