@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from common.models_state import KEY_HEADER
 from scripts.shared.errors import CommandError
 
-# The variable with the value of KEY_HEADER, for operators who use these APIs themselves; else the launcher makes one up.
+# The variable with its value, for operators who use these APIs themselves; without it the launcher makes one up.
 KEY_VARIABLE = "TRITON_CHAT_REPOSITORY_KEY"
 # How long Triton may take for an answer that needs no model.
 _QUICK_S = 20.0
