@@ -8,7 +8,7 @@ that `decode` finds in that text, so that the frontend can choose the HTTP statu
 import json
 from typing import Literal, get_args
 
-Kind = Literal["invalid_request", "context_length", "cancelled", "timeout", "unavailable", "internal"]
+Kind = Literal["invalid_request", "not_found", "context_length", "cancelled", "timeout", "unavailable", "internal"]
 
 _OPEN, _CLOSE = "<<request-error ", ">>"
 

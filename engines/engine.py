@@ -9,6 +9,7 @@ import torch
 
 from common.finish_reason import FinishReason
 from common.sampling import SamplingFields
+from engines.adapters import AdapterTable
 
 # Name -> description, for Triton's metrics endpoint. "_total" marks counters.
 STATISTICS = {
@@ -38,8 +39,7 @@ class Generation(SamplingFields):
     multimodal: UINT8 [bytes], what the checkpoint's own processor made of the prompt's pictures and videos; or the
     pictures themselves (common.raw_pictures), for an engine with that processor.
     prompt_extra_ids: one per prompt id, 0 for text; at an image's position a hash of the image.
-    allowed_token_ids: the only ids that the answer may have; empty for all.
-    cache_salt: the prefix cache is shared only by prompts with the same one.
+    lora_task_id: id of the adapter, None for the base alone.
     traceparent: the trace that the generation is part of, as W3C writes it.
     request_id: Triton's, for logs; several generations may share it.
     guide_type: json, json_schema, regex, ebnf_grammar or structural_tag, with its `guide`.
@@ -64,6 +64,7 @@ class Generation(SamplingFields):
     guide_type: str | None = None
     guide: str | None = None
     streaming: bool = True
+    lora_task_id: int | None = None
     traceparent: str | None = None
     request_id: str = ""
 
@@ -101,7 +102,12 @@ class Tokens:
 
 
 class Engine(Protocol):
-    """An LLM engine, built by `registry.build_engine`. Every method is called on one event loop."""
+    """An LLM engine, built by `registry.build_engine`. Every method is called on one event loop.
+
+    adapters: its LoRA adapters, None if it was started without.
+    """
+
+    adapters: AdapterTable | None
 
     async def start(self) -> None:
         """Load the model; raises an error with a readable message if the options are wrong."""

@@ -3,13 +3,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from python_backend.config import ENVIRONMENT, ModelParameters
+from engines.adapters import AdapterOptions
+from python_backend.config import ModelParameters
 
 # Parameters of a Python model's config that are no options of an engine.
 OWN = (
@@ -23,12 +24,13 @@ class EngineOptions:
     """Options of one engine.
 
     engine: a name of the registry or `module:Class`. model_path: checkpoint folder. passed: further options under the
-    engine's own names.
+    engine's own names. adapters: what is asked of LoRA adapters besides them.
     """
 
     engine: str
     model_path: str
     passed: Mapping[str, Any]
+    adapters: AdapterOptions = field(default_factory=AdapterOptions)
 
 
 def read_options(parameters: ModelParameters) -> EngineOptions:
@@ -42,7 +44,8 @@ def read_options(parameters: ModelParameters) -> EngineOptions:
         # Upper-case parameters such as FORCE_CPU_ONLY_INPUT_TENSORS belong to Triton's Python backend.
         if key not in OWN and not key.isupper() and value is not None:
             passed[key] = yaml.safe_load(value)
-    return EngineOptions(parameters.required("engine"), parameters.required("model_path"), passed)
+    adapters = AdapterOptions.take(passed)
+    return EngineOptions(parameters.required("engine"), parameters.required("model_path"), passed, adapters)
 
 
 def refuse_unknown(passed: Mapping[str, Any], known: frozenset[str]) -> None:

@@ -16,18 +16,20 @@ from typing import Any
 
 import torch
 
+from common.adapters import ADAPTERS, CHANGES, to_json
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.logs import about
 from common.model_names import ENGINE
 from common.versions import BUILD_INFO, Versions
+from engines.adapters import AdapterOptions, AdapterTable
 from engines.engine import STATISTICS, Engine, Generation, Tokens
 from engines.options import read_options
 from engines.outbox import Outbox, Outgoing
 from engines.registry import build_engine
 from engines.reply import Reply
 from engines.running import RunningGenerations
-from engines.tensors import Inputs, Outputs, build_info_tensors, read_generations
+from engines.tensors import Inputs, Outputs, read_generations, text_tensors
 from python_backend.api import InferenceRequest, ResponseSender
 from python_backend.config import ModelParameters
 from python_backend.metrics import PERIOD_S, Published
@@ -57,12 +59,14 @@ class EngineService:
         model: str = ENGINE,
     ) -> None:
         self._engine = engine
-        self._model = model
+        # Engines of others may know nothing of adapters.
+        self._adapters: AdapterTable | None = getattr(engine, "adapters", None)
         self._versions = versions or Versions()
         self._max_requests = max_requests or math.inf
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True)
         self._stream_ids = itertools.count(1)
+        self._changes: set[asyncio.Task[None]] = set()
 
     @classmethod
     def from_config(cls, parameters: ModelParameters) -> "EngineService":
@@ -71,7 +75,9 @@ class EngineService:
         torch.set_num_threads(1)
         options = read_options(parameters)
         engine = build_engine(options)
-        return cls(engine, parameters.integer("max_requests"), Versions.find(options.engine), parameters.model)
+        if options.adapters != AdapterOptions() and getattr(engine, "adapters", None) is None:
+            raise ValueError(f"the engine {options.engine} takes no LoRA adapters (lora_modules, allowed_lora_path)")
+        return cls(engine, parameters.integer("max_requests"), Versions.find(options.engine))
 
     def start(self) -> None:
         """Load the engine and return when it is ready; raises the engine's error if it cannot start."""
@@ -120,14 +126,12 @@ class EngineService:
         """Start the generations of a request, or stop those of another. Raises RequestError for a wrong request."""
         inputs = Inputs(request)
         if inputs.scalar("stop", 0, False):
-            self._stop(request.request_id(), parameters)
-            if set(request.requested_output_names()) == {BUILD_INFO}:
-                Reply(sender).end(build_info_tensors(json.dumps(asdict(self._versions))))
-            else:
-                Reply(sender).end_empty()
+            self._control(request, Reply(sender), parameters)
             return
         generations = list(read_generations(inputs, parameters, request.request_id()))
         self._check_room(len(generations))
+        if self._adapters is None and any(each.lora_task_id is not None for _, _, each in generations):
+            raise RequestError("this engine was started without LoRA adapters (enable_lora)", param="lora_task_id")
         request_id, requested = request.request_id(), set(request.requested_output_names())
         reply = Reply(
             sender, generations=len(generations), errors_as_output=errors_as_output, client_id=parameters.get("owner")
@@ -135,6 +139,34 @@ class EngineService:
         for batch, sequence, generation in generations:
             outgoing = Outgoing(reply, Outputs(requested, inputs, next(self._stream_ids), batch, sequence))
             self._running.start(request_id, outgoing, self._generate(generation, outgoing))
+
+    def _control(self, request: InferenceRequest, reply: Reply, parameters: dict[str, Any]) -> None:
+        """Answer a request that generates nothing: a stop, or a question that is sent as one."""
+        asked = set(request.requested_output_names())
+        if asked == {ADAPTERS}:
+            task = self._loop.create_task(self._tell_adapters(reply, parameters))
+            self._changes.add(task)
+            task.add_done_callback(self._changes.discard)
+            return
+        self._stop(request.request_id(), parameters)
+        if asked == {BUILD_INFO}:
+            reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
+        else:
+            reply.end_empty()
+
+    async def _tell_adapters(self, reply: Reply, parameters: dict[str, Any]) -> None:
+        """Load or unload the adapter that the parameters name, if any, and tell which there are."""
+        try:
+            if self._adapters is not None:
+                await self._adapters.change(parameters)
+            elif CHANGES & parameters.keys():
+                raise RequestError("this engine was started without LoRA adapters (enable_lora)")
+            reply.end(text_tensors(ADAPTERS, to_json(self._adapters.all() if self._adapters else ())))
+        except RequestError as error:
+            reply.fail(error)
+        except Exception:
+            log.exception("the LoRA adapters could not be changed")
+            reply.fail(RequestError("the engine failed on this request", kind="internal"))
 
     def _stop(self, request_id: str, parameters: dict[str, Any]) -> None:
         if "owner" in parameters:

@@ -14,7 +14,6 @@ from torch.utils.dlpack import from_dlpack
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.sampling import ENGINE_PARAMETERS, INT32_MAX, SAMPLING, UINT64_MAX, Limits, check_sampling
-from common.versions import BUILD_INFO
 from engines.engine import Generation, Tokens
 from python_backend.api import InferenceRequest, Tensor, pb_utils
 
@@ -22,7 +21,7 @@ from python_backend.api import InferenceRequest, Tensor, pb_utils
 NUMPY_TENSORS = np.lib.NumpyVersion(np.__version__) < "2.0.0"
 NUMPY_DTYPES = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32}
 
-UNSUPPORTED = ("decoder_input_ids", "draft_input_ids", "lora_task_id", "lora_weights", "lora_config")
+UNSUPPORTED = ("decoder_input_ids", "draft_input_ids", "lora_weights", "lora_config")
 
 # As many as the frontend's `n`.
 SEQUENCES = Limits(1, 128)
@@ -131,6 +130,7 @@ def _read_generation(
         prompt_extra_ids=None if extra_ids is None else extra_ids[row, :length].tolist(),
         return_log_probs=inputs.scalar("return_log_probs", row, False),
         streaming=inputs.scalar("streaming", row, False),
+        lora_task_id=inputs.scalar("lora_task_id", row),
         guide_type=inputs.text("guided_decoding_guide_type", row),
         guide=inputs.text("guided_decoding_guide", row),
         request_id=request_id,
@@ -239,9 +239,9 @@ class Outputs:
         return values
 
 
-def build_info_tensors(versions: str) -> list[Tensor]:
-    """Build the response that tells the versions, as JSON."""
-    return [pb_utils.Tensor(BUILD_INFO, np.array([[versions.encode()]], dtype=object))]
+def text_tensors(name: str, text: str) -> list[Tensor]:
+    """Build a response of one text, such as the versions in BUILD_INFO."""
+    return [pb_utils.Tensor(name, np.array([[text.encode()]], dtype=object))]
 
 
 def error_tensors(error: str, stream_id: int | None) -> list[Tensor]:

@@ -28,6 +28,7 @@ _RETRY = {"Retry-After": "1"}
 
 KINDS: dict[Kind, Shape] = {
     "invalid_request": Shape(400, "invalid_request_error", None),
+    "not_found": Shape(404, "invalid_request_error", "model_not_found"),
     "context_length": Shape(400, "invalid_request_error", "context_length_exceeded"),
     "cancelled": Shape(499, "cancelled", "request_cancelled"),
     "timeout": Shape(504, "timeout_error", "timeout"),

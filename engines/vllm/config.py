@@ -13,6 +13,7 @@ from vllm.usage.usage_lib import UsageContext
 from common.checkpoint import Checkpoint, read_json
 from common.errors import RequestError
 from common.tokenizer import ChatTokenizer
+from engines.adapters import ROOM
 from engines.options import EngineOptions, refuse_unknown
 from engines.vllm import gemma3, table_model
 from families.detection import find_styler
@@ -24,6 +25,7 @@ BACKEND, AUTO = "xgrammar", "auto"
 # Ours, by the names under which vLLM's processes import them.
 GEMMA3_EXTENSION = "engines.vllm.gemma3_worker.Extension"
 IMAGE_CPU_WORKER = "engines.vllm.cpu_worker.ImageWorker"
+LORA_CPU_WORKER = "engines.vllm.cpu_lora.LoraWorker"
 SCHEDULER = "engines.vllm.scheduler.WholeImageScheduler"
 ASYNC_SCHEDULER = "engines.vllm.scheduler.AsyncWholeImageScheduler"
 _OF_THE_ENGINE = ("structured_outputs_config", "reasoning_config", "mm_processor_cache_gb")
@@ -39,6 +41,10 @@ def engine_args(options: EngineOptions) -> AsyncEngineArgs:
     given = {**_defaults(Path(options.model_path)), **options.passed}
     given["structured_outputs_config"] = _structured_outputs(given.get("structured_outputs_config"))
     given["reasoning_config"] = _reasoning(given, Path(options.model_path))
+    if given.get("enable_lora"):
+        # vLLM would read an adapter beyond max_cpu_loras from its folder whenever a request needs it, and die if it
+        # has gone: here that is the limit of loaded adapters, so vLLM's default of max_loras would be too small.
+        given.setdefault("max_cpu_loras", max(ROOM, len(options.adapters.sources), given.get("max_loras", 1)))
     return AsyncEngineArgs(model=options.model_path, **given)
 
 
@@ -75,6 +81,8 @@ def engine_config(args: AsyncEngineArgs) -> VllmConfig:
     config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
     if config.model_config.is_multimodal_model and config.model_config.is_mm_prefix_lm:
         _keep_images_whole(config)
+    if config.lora_config is not None and config.parallel_config.worker_cls == CPU_WORKER:
+        config.parallel_config.worker_cls = LORA_CPU_WORKER
     scheduler = config.scheduler_config
     if takes_tables and scheduler.scheduler_cls is None:
         scheduler.scheduler_cls = ASYNC_TABLE_SCHEDULER if scheduler.async_scheduling else TABLE_SCHEDULER

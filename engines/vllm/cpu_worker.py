@@ -13,13 +13,13 @@ import torch
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend, CPUAttentionMetadata, CPUAttentionMetadataBuilder
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
-from vllm.v1.worker.cpu_worker import CPUWorker
 
+from engines.vllm.cpu_lora import LoraWorker
 from engines.vllm.versions import CAUSAL_DTYPE
 
 
-class ImageWorker(CPUWorker):
-    """vLLM's CPU worker; importing this module registers the attention backend below."""
+class ImageWorker(LoraWorker):
+    """vLLM's CPU worker, also for adapters; importing this module registers the attention backend below."""
 
 
 class ImageAttentionBuilder(CPUAttentionMetadataBuilder):

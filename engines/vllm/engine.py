@@ -4,15 +4,21 @@
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from vllm.envs import enable_envs_cache
+from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 
+from common.adapters import Adapter
 from common.errors import RequestError
 from common.finish_reason import FinishReason
+from engines.adapters import AdapterTable
 from engines.dead_engine import exit_when_dead
 from engines.engine import Generation, Tokens
 from engines.logprob_rows import add_logprobs, cut
@@ -35,6 +41,16 @@ class VllmEngine:
         self._args = engine_args(options)
         self._running = 0
         self._statistics = VllmStatistics()
+        self.adapters: AdapterTable | None = None
+        if self._args.enable_lora:
+            self.adapters = AdapterTable(
+                options.adapters,
+                Path(options.model_path),
+                self._add_lora,
+                self._remove_lora,
+                max_rank=self._args.max_lora_rank,
+                room=self._args.max_cpu_loras,
+            )
 
     async def start(self) -> None:
         """Load the model and start the engine's processes."""
@@ -54,31 +70,35 @@ class VllmEngine:
         enable_envs_cache()
         self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
         self._prompts = Prompts(config)
+        if self.adapters is not None:
+            await self.adapters.load_first()
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
         """Stream one continuation; see `Engine.generate`."""
         params, prompt = sampling_params(generation, self._defaults), await self._prompts.build(generation)
         matcher = StopWordsMatcher(generation.stop_words, generation.min_tokens or 0)
-        self._running += 1
-        outputs = self._llm.generate(
-            prompt,
-            params,
-            f"{generation.request_id}.{uuid.uuid4().hex}",
-            trace_headers={"traceparent": generation.traceparent} if generation.traceparent else None,
-            priority=generation.priority,
-        )
-        try:
-            while (output := await _next(outputs)) is not None:
-                tokens = _tokens(output, generation)
-                matched = matcher.feed(tokens.ids)
-                if matched is not None:
-                    yield cut(tokens, matched)
-                    return
-                yield tokens
-        finally:
-            self._running -= 1
-            # Ends the request in the engine if this iterator was closed early; a no-op after the last output.
-            await outputs.aclose()
+        with self._lora(generation) as lora:
+            self._running += 1
+            outputs = self._llm.generate(
+                prompt,
+                params,
+                f"{generation.request_id}.{uuid.uuid4().hex}",
+                lora_request=lora,
+                trace_headers={"traceparent": generation.traceparent} if generation.traceparent else None,
+                priority=generation.priority,
+            )
+            try:
+                while (output := await _next(outputs)) is not None:
+                    tokens = _tokens(output, generation)
+                    matched = matcher.feed(tokens.ids)
+                    if matched is not None:
+                        yield cut(tokens, matched)
+                        return
+                    yield tokens
+            finally:
+                self._running -= 1
+                # Ends the request in the engine if this iterator was closed early; a no-op after the last output.
+                await outputs.aclose()
 
     def statistics(self) -> Mapping[str, float]:
         """All of STATISTICS; only the requests inside if vLLM's option disable_log_stats is set."""
@@ -88,10 +108,42 @@ class VllmEngine:
         """Hand tokens over less often if responses hold several anyway."""
         self._stream_interval.adjust(tokens_per_response, self._running)
 
+    @contextmanager
+    def _lora(self, generation: Generation) -> Iterator[LoRARequest | None]:
+        """The adapter of a generation, which stays in the engine while the context is open.
+
+        Raises RequestError if there is no such adapter.
+        """
+        if generation.lora_task_id is None or self.adapters is None:
+            yield None
+            return
+        with self.adapters.use(generation.lora_task_id) as adapter:
+            yield lora_request(adapter)
+
+    async def _add_lora(self, adapter: Adapter) -> None:
+        """Load an adapter; raises ValueError with vLLM's reason if it cannot."""
+        try:
+            await self._llm.add_lora(lora_request(adapter))
+        except EngineDeadError:
+            raise
+        except Exception as error:
+            # It may be there already, if it did not fit the layers.
+            with suppress(Exception):
+                await self._llm.remove_lora(adapter.id)
+            raise ValueError(str(error)) from error
+
+    async def _remove_lora(self, adapter: Adapter) -> None:
+        await self._llm.remove_lora(adapter.id)
+
     def shutdown(self) -> None:
         """Stop the engine core and its workers."""
         self._exit_task.get_loop().call_soon_threadsafe(self._exit_task.cancel)
         self._llm.shutdown()
+
+
+def lora_request(adapter: Adapter) -> LoRARequest:
+    """An adapter as vLLM takes it. Its prefix cache goes by the name, which with the id is that of one content only."""
+    return LoRARequest(f"{adapter.name}#{adapter.id}", adapter.id, adapter.path)
 
 
 async def _next(outputs: AsyncGenerator[RequestOutput, None]) -> RequestOutput | None:

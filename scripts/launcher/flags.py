@@ -18,6 +18,8 @@ SHORT_FORMS = {
     "-q": "--quantization",
     "-tp": "--tensor-parallel-size",
 }
+# Engine flags that take several words, and may be repeated.
+SEVERAL = frozenset({"--lora-modules", "--allowed-lora-path"})
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kKmMgG])")
 # As `vllm serve` reads them: lower case is decimal, upper case binary.
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
@@ -40,7 +42,8 @@ class Flag:
 def split(arguments: Sequence[str], own: Collection[str]) -> tuple[list[str], list[Flag]]:
     """Split the arguments into the launcher's and the flags of others.
 
-    own: the option strings of the launcher. A foreign flag takes at most one word; further words are the launcher's.
+    own: the option strings of the launcher. A foreign flag takes at most one word, those of
+    SEVERAL all that follow; further words are the launcher's.
     """
     ours: list[str] = []
     loose: list[str] = []
@@ -49,8 +52,9 @@ def split(arguments: Sequence[str], own: Collection[str]) -> tuple[list[str], li
         if flag.name in own:
             ours += [f"{flag.name}={flag.words[0]}"] if flag.joined else [flag.name, *flag.words]
         elif flag.name:
-            foreign.append(Flag(flag.name, flag.words[:1], flag.joined))
-            loose += flag.words[1:]
+            taken = len(flag.words) if flag.name in SEVERAL else 1
+            foreign.append(Flag(flag.name, flag.words[:taken], flag.joined))
+            loose += flag.words[taken:]
         else:
             loose += flag.words
     # First, because a flag of ours that takes several words would swallow them.
@@ -76,7 +80,12 @@ def _flags(arguments: Sequence[str], own: Collection[str]) -> Iterator[Flag]:
 
 
 def option(flag: Flag) -> tuple[str, Any]:
-    """Name and value of an engine option: `--x` is true, `--no-x` false, a word is JSON, a size or text."""
+    """Name and value of an engine option: `--x` is true, `--no-x` false, a word is JSON, a size or text.
+
+    An option of SEVERAL is a list of its words.
+    """
+    if flag.name in SEVERAL:
+        return flag.key, list(flag.words)
     if flag.words:
         return flag.key, value_of(flag.words[0])
     if flag.key.startswith("no_"):

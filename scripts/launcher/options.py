@@ -15,7 +15,7 @@ import yaml
 from common.served_model import KINDS
 from frontend.settings import ENV_PREFIX, Settings
 from scripts.cache import REPOSITORY, cache_dir
-from scripts.launcher.flags import Flag, option, size_of, split
+from scripts.launcher.flags import SEVERAL, Flag, option, size_of, split
 
 DEFAULT_MODEL = "smollm2"
 DEMO_MODEL = "demo-vlm"
@@ -219,6 +219,8 @@ def _sort_foreign(foreign: Sequence[Flag]) -> tuple[dict[str, str], dict[str, An
             settings[variable] = f"{settings[variable]},{text}" if variable in settings else text
         elif name in UNNEEDED:
             notes.append(f"{flag.name} is not needed: {UNNEEDED[name]}")
+        elif flag.name in SEVERAL:
+            engine[name] = [*engine.get(name, ()), *value]
         else:
             engine[name] = value
     return settings, engine, tuple(notes)

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -20,6 +21,7 @@ from frontend.auth import authenticator
 from frontend.settings import Settings
 from scripts.launcher import environment as environments
 from scripts.launcher import page
+from scripts.launcher.adapters import with_adapters
 from scripts.launcher.budget import RestartBudget
 from scripts.launcher.checks import check_formats, check_memory, check_server, check_settings
 from scripts.launcher.child_process import ChildProcess
@@ -119,10 +121,9 @@ class Stack:
         """Check the model, and make what it is started with."""
         vision = self.options.settings.get("TRITON_CHAT_VISION") or base.get("TRITON_CHAT_VISION")
         engine = engine_name(self.options, base)
-        kind = wanted_kind(self.options)
-        self.model = resolve_model(self.options.model, self.console, vision, engine, kind)
-        if self.model.kind == EMBEDDING:
-            self.options = embedding_options(self.options, engine)
+        self.model: ServedModel = resolve_model(self.options.model, self.console, vision, engine)
+        names = self.options.served_model_name or (self.model.name,)
+        self.options = replace(self.options, engine=with_adapters(self.options.engine, self.model, names))
         self._shared = environments.stack_environment(base, self.options, self.model, self.ports, self.engine)
         if self.engine is None:
             check_vllm_gpus(self.options.engine, self._shared)

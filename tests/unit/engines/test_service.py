@@ -6,19 +6,24 @@ import json
 import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from triton_python_backend_utils import InferenceResponse, MetricFamily, Tensor
 
+from common.adapters import Adapter
+from common.adapters import from_json as adapters_of
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.versions import Versions
 from engines import service as services
+from engines.adapters import AdapterOptions, AdapterTable
 from engines.engine import Generation, Tokens
 from engines.service import EngineService
 from python_backend.api import FINAL
+from tests.support.plain_adapter import write_adapter, write_base
 
 WAIT = 30.0
 ENDLESS = 10**9
@@ -30,11 +35,13 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.left: list[list[int]] = []
+        self.adapters_used: list[int | None] = []
         self.is_shut_down = False
 
     async def start(self) -> None: ...
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
+        self.adapters_used.append(generation.lora_task_id)
         if generation.max_tokens == 13:
             raise RequestError("no such ids", param="input_ids")
         if generation.max_tokens == 14:
@@ -155,6 +162,44 @@ def test_the_versions_are_told_only_if_nothing_else_is_asked(service: EngineServ
     assert stopping.wait() == []
 
 
+def ask_adapters(service: EngineService, **parameters: Any) -> FakeRequest:
+    asking = FakeRequest("probe", 1, parameters, stop=True)
+    asking.outputs = ["adapters"]
+    service.accept(asking)
+    return asking
+
+
+def told_adapters(asking: FakeRequest) -> list[str]:
+    ((told,),) = [[response["adapters"] for response in asking.wait()]]
+    return [adapter.name for adapter in adapters_of(told[0][0])]
+
+
+def test_adapters_are_told_loaded_and_chosen(
+    service: EngineService, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert told_adapters(ask_adapters(service)) == []
+    base, adapter = write_base(tmp_path / "base"), write_adapter(tmp_path / "sql")
+    change = {"load_adapter": "sql", "adapter_path": str(adapter)}
+    off = ask_adapters(service, **change)
+    off.wait()
+    assert "enable_lora" in off.responses[0].error.message()
+
+    async def nothing(adapter: Adapter) -> None: ...
+
+    table = AdapterTable(AdapterOptions(allowed=(tmp_path,)), base, nothing, nothing)
+    monkeypatch.setattr(service, "_adapters", table)
+    assert told_adapters(ask_adapters(service, **change)) == told_adapters(ask_adapters(service)) == ["sql"]
+    again = ask_adapters(service, **change)
+    again.wait()
+    error = RequestError.decode(again.responses[0].error.message())
+    assert error is not None and error.param == "lora_name"
+    (sql,) = table.all()
+    accept(service, "r", 1, lora_task_id=sql.id).wait()
+    accept(service, "r", 1).wait()
+    assert engine.adapters_used == [sql.id, None]
+    assert told_adapters(ask_adapters(service, unload_adapter="sql")) == []
+
+
 def test_the_end_of_the_prompt_goes_with_the_first_response_of_each_sequence(service: EngineService) -> None:
     responses = accept(service, "r", 2, num_return_sequences=2, reasoning_open=1).wait()
     streams = [each["stream_id"][0][0] for each in responses]
@@ -230,6 +275,7 @@ ODD: list[dict[str, Any]] = [
     *({"input_lengths": length} for length in (0, -1, 3)),
     *({"max_tokens": count} for count in (0, -1, -(2**31))),
     {"decoder_input_ids": 1},
+    {"lora_task_id": 1},
     {"guided_decoding_guide_type": b"\xff"},
     {"guided_decoding_guide_type": b"json", "guided_decoding_guide": b"\xff"},
     {"temperature": -1.0},

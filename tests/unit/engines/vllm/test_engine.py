@@ -25,7 +25,7 @@ class Started(Exception):
 
 @pytest.fixture
 def fake_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_engine, "engine_args", lambda options: None)
+    monkeypatch.setattr(vllm_engine, "engine_args", lambda options: SimpleNamespace(enable_lora=False))
     monkeypatch.setattr(vllm_engine, "engine_config", lambda args: (_ for _ in ()).throw(Started))
 
 

@@ -173,6 +173,18 @@ def test_options_are_frozen() -> None:
         LaunchOptions().port = 1  # type: ignore[misc]
 
 
+def test_adapters_are_written_as_for_vllm() -> None:
+    line = '--enable-lora --lora-modules sql=/a/sql {"name":"p","path":"/a/p"} --max-lora-rank 32 --lora-modules c=/c m'
+    options = parse_options(["--model", "base", *line.split()])
+    assert options.model == "base"
+    assert options.engine == {
+        "enable_lora": True,
+        "lora_modules": ["sql=/a/sql", '{"name":"p","path":"/a/p"}', "c=/c", "m"],
+        "max_lora_rank": 32,
+    }
+    assert parse_options(["base", "--lora-modules=sql=/a/sql"]).engine == {"lora_modules": ["sql=/a/sql"]}
+
+
 def test_paths_of_engine_options_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """tritonserver runs in a folder of its own. A value that names no file stays: a hub id, a number format."""
     monkeypatch.chdir(tmp_path)

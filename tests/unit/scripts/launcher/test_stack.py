@@ -14,6 +14,7 @@ from rich.console import Console
 from scripts.launcher import FREE_PORTS, LaunchError, Stack
 from scripts.launcher.environment import triton_command
 from tests.support.hostile_folder import make_hostile_folder
+from tests.support.plain_adapter import write_adapter, write_base
 from tests.support.waiting import PATIENCE_S
 
 FAKE = Path(__file__).parents[3] / "fakes" / "fake_tritonserver.py"
@@ -25,6 +26,8 @@ def make_stack(tmp_path: Path, behaviour: str, *more: str) -> tuple[Stack, io.St
     model.mkdir()
     (model / "config.json").write_text(json.dumps(CONFIG))
     (model / "tokenizer.json").write_text("{}")
+    write_base(tmp_path / "weights")
+    (tmp_path / "weights" / "model.safetensors").rename(model / "model.safetensors")
     screen = io.StringIO()
     arguments = [str(model), "--triton", str(FAKE), "--log-dir", str(tmp_path / "logs"), *FREE_PORTS, *more]
     environment = os.environ | {"FAKE_TRITONSERVER": behaviour, "VLLM_CPU_KVCACHE_SPACE": "0"}
@@ -46,6 +49,33 @@ def make_stack(tmp_path: Path, behaviour: str, *more: str) -> tuple[Stack, io.St
 def test_a_wrong_template_or_parser_stops_the_start(tmp_path: Path, line: tuple[str, ...], message: str) -> None:
     with pytest.raises(LaunchError, match=message):
         make_stack(tmp_path, "refuse", *line)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--lora-modules a={}/a", "need --enable-lora"),
+        ("--enable-lora --lora-modules a", r"expected NAME=PATH .* not a\."),
+        ("--enable-lora --lora-modules tiny={}/a", "'tiny' is a name of the model itself"),
+        ("--enable-lora --lora-modules a={}/none", "adapter 'a' cannot be served: there is no folder .*/none"),
+        ("--enable-lora --lora-modules a={}/a", "rank 32, above the limit of 16"),
+        ("--enable-lora --max-lora-rank 32 --lora-modules a={}/a", "made for another base"),
+        ("--enable-lora --allowed-lora-path {}/none", "--allowed-lora-path: there is no folder"),
+    ],
+)
+def test_an_adapter_that_cannot_be_served_stops_the_start(tmp_path: Path, line: str, message: str) -> None:
+    write_adapter(tmp_path / "a", r=32, inputs=99)
+    with pytest.raises(LaunchError, match=message):
+        make_stack(tmp_path, "refuse", *line.format(tmp_path).split())
+
+
+def test_adapters_reach_the_engine_with_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_adapter(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    stack, _ = make_stack(tmp_path, "refuse", "--enable-lora", "--lora-modules", "a=a", "--allowed-lora-path", ".")
+    options = json.loads(stack.engine_environment["TRITON_CHAT_ENGINE_OPTIONS"])
+    assert options["lora_modules"] == [{"name": "a", "path": f"{tmp_path}/a"}]
+    assert options["allowed_lora_path"] == [str(tmp_path)]
 
 
 def test_an_unknown_engine_option_is_named(tmp_path: Path) -> None:
