@@ -90,9 +90,6 @@ class Settings:
     models_state: str | None = _setting(
         None, _text, "file in which a launcher writes which models it serves; else Triton is asked what is loaded"
     )
-    repository_key: str | None = _setting(
-        None, _text, "key by which a launcher's Triton tells this frontend, which it did not start, what is loaded"
-    )
     control_socket: str | None = _setting(None, _text, "Unix socket of the launcher that loads and unloads models")
     max_model_len: int | None = _setting(None, _whole(1, 2**31 - 1), "context length that /v1/models reports")
     inline_reasoning: bool = _setting(False, _switch, "keep the reasoning in the content, inside its tags")

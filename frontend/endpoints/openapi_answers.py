@@ -159,12 +159,10 @@ ANSWERS: Schema = {
             "models": {
                 "type": "object",
                 "additionalProperties": _object(
-                    {"state": {"enum": list(STATES)}, "reason": _or_null(TEXT)},
-                    {"names": _list(TEXT), "kind": {"enum": list(KINDS)}},
+                    {"state": {"enum": list(STATES)}, "reason": _or_null(TEXT), "retry_after": _or_null(COUNT)}
                 ),
             }
-        },
-        {"message": TEXT},
+        }
     ),
     "Tokens": _object(
         {"count": COUNT, "max_model_len": _or_null(COUNT), "tokens": _list(COUNT)}, {"token_strs": _list(TEXT)}

@@ -95,8 +95,6 @@ class Catalog:
         kind: what the endpoint needs. Raises ApiError or RequestError if there is no such model, or not now.
         """
         record = current()
-        if not self.models:
-            raise ApiError("model_not_ready", "No model is loaded yet", param="model", retry_after=DEFAULT_RETRY)
         if asked is None or asked == "":
             served, name = self._default()
         elif isinstance(asked, str):
@@ -164,7 +162,6 @@ class Catalog:
             # A model that is alone in its repository has no name of its own.
             nameless = state.ensemble == ENSEMBLE or (state.ensemble == EMBEDDING and len(states) == 1)
             self.models[name] = ServedModel(state, self._settings, self._triton, self._images, nameless=nameless)
-        self.models = dict(sorted(self.models.items()))
         self._names = {}
         for name, model in self.models.items():
             for alias in model.names:

@@ -11,7 +11,6 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
-from common.models_state import KEY_HEADER
 from frontend.errors import rpc_error
 from frontend.triton.model_health import ModelHealth
 from frontend.triton.stream import TritonStream
@@ -42,13 +41,16 @@ class TritonClient:
     """The client of one Triton server. `stream` carries the generations; unary calls raise RequestError.
 
     healths: of the models that are served from there; each gets the errors that Triton reports.
+    connected: is called whenever the stream was opened.
+    """
+
+    healths: of the models that are served from there; each gets the errors that Triton reports.
     connected: is called whenever the stream was opened. key: `Settings.repository_key`.
     """
 
     def __init__(self, url: str, client_id: str | None, key: str | None = None) -> None:
         self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
         self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
-        self._key = () if key is None else ((f"triton-grpc-protocol-{KEY_HEADER}", key),)
         self._running: asyncio.Task[None] | None = None
         self.healths: set[ModelHealth] = set()
         self.connected: Callable[[], None] = _nothing
@@ -94,7 +96,7 @@ class TritonClient:
 
     async def index(self) -> Any:
         """Return the models in Triton's repository, loaded or not. Raises AioRpcError, as some servers refuse it."""
-        answer = await self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=CALL_TIMEOUT, metadata=self._key)
+        answer = await self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=CALL_TIMEOUT)
         return answer.models
 
     def note_error(self, text: str) -> None:

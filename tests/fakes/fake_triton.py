@@ -122,11 +122,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         # The ensembles. A step is loaded if a ready ensemble or `old_steps` names what its name begins with.
         self.served = {"ensemble": Served("")}
         self.old_steps: set[str] = set()
-        # What Triton answers instead of its index.
-        self.refuses_index: tuple[grpc.StatusCode, str] | None = None
-        self.key = "the-key"  # with which it does not refuse
-        # Models that are not ours.
-        self.foreign: set[str] = set()
+        self.has_index = True
         self.unready: set[str] = set()
         # A model whose process is gone: Triton calls it ready, and its requests fail.
         self.lost: str | None = None
@@ -169,8 +165,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=request.name not in self.unready)
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
-        if self.refuses_index is not None and self.key not in dict(context.invocation_metadata()).values():
-            await context.abort(*self.refuses_index)
+        if not self.has_index:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no index")
         index = pb.RepositoryIndexResponse()
         for name, served in self.served.items():
             for one in (name, *(served.steps + step for step in STEPS)) if served.state else ():
@@ -186,7 +182,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         served = self.served.get(request.name)
         for name in sorted(self.inputs) if served is not None else ():
             config.config.input.add(name=name)
-        if served is not None and request.name not in self.foreign:
+        if served is not None:
             config.config.parameters["served_model"].string_value = json.dumps(served.info)
             for step in STEPS:
                 config.config.ensemble_scheduling.step.add(model_name=served.steps + step)
