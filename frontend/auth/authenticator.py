@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 RELOAD_PERIOD = 1.0  # seconds between two checks whether the file has changed
 PROTECTED = ("/v1/", "/tokenize", "/detokenize")
-ADMIN = ("/admin/",)  # paths that need the admin key instead
+ADMIN = ("/admin/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")  # paths that need the admin key instead
 
 
 @dataclass(frozen=True, slots=True)

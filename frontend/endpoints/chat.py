@@ -41,6 +41,7 @@ async def plan_chat(model: RequestedModel, raw: dict[str, Any]) -> "ChatPlan":
     request = EnsembleRequest(
         messages=prompt_json(body, messages, thinking, raw),
         max_tokens=body.length,
+        lora_task_id=model.lora_task_id,
         return_log_probs=True if body.logprobs else None,
         parameters=engine_parameters(body) | _options(body, thinking, raw, settings.inline_reasoning).to_parameters(),
         # Where there is no reasoning, engines would look for its beginning in vain.

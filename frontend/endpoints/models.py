@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from common.adapters import Adapter
 from frontend.serving.served_model import ServedModel
 from frontend.serving.service import Service
 
@@ -17,6 +18,7 @@ async def list_models(request: Request) -> JSONResponse:
     """Return the models that are loaded and that the request's key may use."""
     service: Service = request.app.state.service
     data = [_model(request, model, name) for model in service.catalog.listed() for name in model.names]
+    data += [_adapter(request, model, adapter) for model, adapter in await service.catalog.listed_adapters()]
     return JSONResponse({"object": "list", "data": data})
 
 
@@ -24,6 +26,9 @@ async def list_models(request: Request) -> JSONResponse:
 async def get_model(request: Request, name: str) -> JSONResponse:
     """Return one of them."""
     service: Service = request.app.state.service
+    for model, adapter in () if service.catalog.is_model(name) else await service.catalog.listed_adapters():
+        if adapter.name == name:
+            return JSONResponse(_adapter(request, model, adapter))
     return JSONResponse(_model(request, service.catalog.loaded(name), name))
 
 
@@ -40,3 +45,9 @@ def _model(request: Request, model: ServedModel, name: str) -> dict[str, Any]:
         "aliases": [other for other in model.names if other != name],
         "modalities": list(model.state.info.modalities) or None,
     }
+
+
+def _adapter(request: Request, model: ServedModel, adapter: Adapter) -> dict[str, Any]:
+    """Return a LoRA adapter as one more model. Triton clients choose it by `lora_task_id`."""
+    own = {"id": adapter.name, "root": adapter.name, "parent": model.label, "aliases": []}
+    return _model(request, model, model.label) | own | {"lora_task_id": adapter.id}

@@ -17,11 +17,15 @@ from frontend.endpoints.admin import ACTIONS
 from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
 from frontend.endpoints.responses_input import SAME, VERBOSITIES
 from frontend.errors import KINDS, REFUSALS
+from frontend.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from frontend.protocol.chat import MAX_MESSAGES, ChatBody
 from frontend.protocol.completions import CompletionBody
 from frontend.protocol.tokenize import DetokenizeBody, TokenizeChatBody, TokenizeTextBody
 
-BODIES = (ChatBody, CompletionBody, TokenizeTextBody, TokenizeChatBody, DetokenizeBody)
+BODIES = (
+    *(ChatBody, CompletionBody, TokenizeTextBody, TokenizeChatBody, DetokenizeBody),
+    *(LoadAdapterBody, UnloadAdapterBody),
+)
 JSON = "application/json"
 EVENTS = "text/event-stream"
 METRICS = "text/plain"
@@ -71,6 +75,8 @@ def _paths() -> Schema:
         "/v1/models/{name}": _get("One of them", ref("Model")) | {"parameters": [models]},
         "/tokenize": _post("The token ids of a text or a chat", tokenize, "Tokens"),
         "/detokenize": _post("The text of token ids", ref("DetokenizeBody"), "Text"),
+        "/v1/load_lora_adapter": _adapter("Load a LoRA adapter, with the admin key", "LoadAdapterBody"),
+        "/v1/unload_lora_adapter": _adapter("Unload a LoRA adapter, with the admin key", "UnloadAdapterBody"),
         "/admin/models": _get("The models of the launcher and their states", ref("AdminModels")),
         "/admin/models/{name}/{action}": {"post": change, "parameters": [models, action]},
         "/health": _health("The same as /health/ready") | {"parameters": [served]},
@@ -97,6 +103,13 @@ def _post(summary: str, body: Schema, answer: str, event: str | None = None) -> 
             "responses": {"200": _answer("The answer", content), **_errors()},
         }
     }
+
+
+def _adapter(summary: str, body: str) -> Schema:
+    """Describe a POST endpoint that is answered by a line of text."""
+    about = _post(summary, ref(body), "Text")
+    about["post"]["responses"]["200"] = _answer("What was done", {"text/plain": {"schema": TEXT}})
+    return about
 
 
 def _get(summary: str, schema: Schema, media_type: str = JSON) -> Schema:

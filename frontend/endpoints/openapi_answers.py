@@ -151,7 +151,8 @@ ANSWERS: Schema = {
             "kind": {"enum": list(KINDS)},
             "aliases": _list(TEXT),
             "modalities": _or_null(_list(TEXT)),
-        }
+        },
+        {"lora_task_id": COUNT},
     ),
     "ModelList": _object({"object": {"const": "list"}, "data": _list(ref("Model"))}),
     "AdminModels": _object(

@@ -80,7 +80,7 @@ class Admission:
             settings = self._settings if alone is None else alone.settings
             cancel_scope = held.enter_context(self._cancel_scope(_timeout(request, settings.request_timeout)))
             async with cancel_scope.cancellable():
-                body = await _read_json(request, self._settings.body_timeout)
+                body = await read_json(request, self._settings.body_timeout)
                 cancel_scope.cancel_on_disconnect(request)
                 model = await self._catalog.find(body.get("model"), kind)
                 served = model.served
@@ -146,7 +146,7 @@ def _timeout(request: Request, longest: float) -> float:
     return min(asked, longest)
 
 
-async def _read_json(request: Request, timeout: float) -> dict[str, Any]:
+async def read_json(request: Request, timeout: float) -> dict[str, Any]:
     """Read the request's body within `timeout` seconds. Raises RequestError if it is not a JSON object."""
     try:
         async with asyncio.timeout(timeout):

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from dataclasses import replace
 
+from common.adapters import Adapter
 from common.errors import RequestError
 from common.model_names import ENSEMBLE
 from common.models_state import DRAINING, FAILED, LOADING, UNLOADED
@@ -89,27 +90,46 @@ class Catalog:
         _check_ready(served, name)
         return served
 
+    def is_model(self, name: str) -> bool:
+        """Whether a name is that of a model, loaded or not, and not of an adapter."""
+        return name in self._names
+
+    async def adapters(self) -> list[tuple[ServedModel, Adapter]]:
+        """Return the adapters of the loaded models, whoever may use them. What has the name of a model is none."""
+        serving = [model for model in self.models.values() if model.kind == CHAT and model.state.ready]
+        await asyncio.gather(*(model.deployment.adapters.refresh() for model in serving))
+        found = [(model, adapter) for model in serving for adapter in model.deployment.adapters.table.values()]
+        return [(model, adapter) for model, adapter in found if adapter.name not in self._names]
+
+    async def listed_adapters(self) -> list[tuple[ServedModel, Adapter]]:
+        """Return those that the current request's key may use."""
+        return [(model, adapter) for model, adapter in await self.adapters() if _may_use(model, adapter)]
+
     async def find(self, asked: object, kind: str = CHAT) -> RequestedModel:
         """Return the model that a request's `model` names; None or "" means the only one.
 
         kind: what the endpoint needs. Raises ApiError or RequestError if there is no such model, or not now.
         """
-        record = current()
+        record, adapter = current(), None
         if asked is None or asked == "":
             served, name = self._default()
         elif isinstance(asked, str):
             if asked not in self._names:
                 record.label = ""
                 await self._first_look()
-            served, name = self.get(asked), asked
+            if asked in self._names or (found := await self._adapter(asked)) is None:
+                served, name = self.get(asked), asked
+            else:
+                (served, adapter), name = found, asked
         else:
             raise RequestError("model: Input should be a valid string", param="model")
-        record.model, record.label = name, served.label
+        label = served.label if adapter is None else adapter.name
+        record.model, record.label = name, label
         if served.kind != kind:
             message = f"The model '{name}' {_KINDS[served.kind]}; this endpoint needs one that {_KINDS[kind]}"
             raise RequestError(message, param="model")
         _check_ready(served, name)
-        return RequestedModel(served, name, served.label)
+        return RequestedModel(served, name, label, adapter)
 
     async def versions(self) -> Versions:
         """Return what runs behind this process: behind the first model, if there are several."""
@@ -117,6 +137,15 @@ class Catalog:
             if model.state.ready:
                 return await model.deployment.versions()
         return Versions()
+
+    async def _adapter(self, name: str) -> tuple[ServedModel, Adapter] | None:
+        """Return the adapter of this name and its model; None if there is none. Raises ApiError if it is forbidden."""
+        for model, adapter in await self.adapters():
+            if adapter.name == name:
+                if not _may_use(model, adapter):
+                    raise ApiError("model_forbidden", f"This API key may not use the model '{name}'", param="model")
+                return model, adapter
+        return None
 
     def _default(self) -> tuple[ServedModel, str]:
         if self.alone is not None:
@@ -183,10 +212,15 @@ class Catalog:
                     self._triton.stream.stop_left_over(engine)
 
 
-def _may_use(model: ServedModel) -> bool:
-    """Whether the current request's key may use a model; a key without a list may use all."""
+def _may_use(model: ServedModel, adapter: Adapter | None = None) -> bool:
+    """Whether the current request's key may use a model, and so its adapters, or this adapter of it.
+
+    A key without a list may use all.
+    """
     allowed = current().key_models
-    return not allowed or not allowed.isdisjoint(model.names)
+    if not allowed or not allowed.isdisjoint(model.names):
+        return True
+    return adapter is not None and adapter.name in allowed
 
 
 def _check_ready(model: ServedModel, name: str) -> None:

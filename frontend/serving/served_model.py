@@ -10,6 +10,7 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
+from common.adapters import Adapter
 from common.errors import RequestError
 from common.models_state import DRAINING, READY, ModelState
 from common.served_model import ServedModelInfo
@@ -217,8 +218,15 @@ class RequestedModel:
     """The model that one request is for.
 
     name: what the request calls it, which the answer repeats. label: the value of the metrics' label `model`.
+    adapter: the LoRA adapter that the name is of, if it is one's.
     """
 
     served: ServedModel
     name: str
     label: str
+    adapter: Adapter | None = None
+
+    @property
+    def lora_task_id(self) -> int | None:
+        """The ensemble's input that chooses the adapter; None for the model itself."""
+        return None if self.adapter is None else self.adapter.id

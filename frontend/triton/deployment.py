@@ -5,18 +5,29 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from common.adapters import ADAPTERS, Adapter
 from common.errors import RequestError
 from common.model_names import ENGINE, POSTPROCESSING, PREPROCESSING, VIT, role, sibling
 from common.served_model import CHAT
 from common.versions import BUILD_INFO, Versions
+from frontend.triton.adapters import Adapters
 from frontend.triton.client import TritonClient
 from frontend.triton.model_health import PERIOD, PROBE_TIMEOUT, ModelHealth, lost_model
-from frontend.triton.tensors import CPP_PARAMETER, Capabilities, decode_versions, encode_probe, encode_versions
+from frontend.triton.tensors import (
+    CPP_PARAMETER,
+    Capabilities,
+    decode_adapters,
+    decode_versions,
+    encode_adapters,
+    encode_backend_adapters,
+    encode_probe,
+    encode_versions,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +50,7 @@ class Deployment:
         self.models = tuple(dict.fromkeys((ensemble, *steps)))
         self.health = ModelHealth(steps, self._probe, partial(triton.stream.overdue, self), self._model_died)
         self.successor: Deployment | None = None
+        self.adapters = Adapters(self._ask_adapters, lambda: triton.stream.connections)
         self._capabilities: Capabilities | None = None
         self._capabilities_of = 0
         self._versions = Versions()
@@ -88,6 +100,7 @@ class Deployment:
             self._capabilities = Capabilities(
                 inputs=frozenset(tensor.name for tensor in ensemble.input),
                 python_engine=_is_python(engine),
+                tells_adapters=any(output.name == ADAPTERS for output in engine.output),
             )
             self._capabilities_of = connections
         return self._capabilities
@@ -126,6 +139,20 @@ class Deployment:
             encode = partial(encode_versions, engine=self.engine)
             versions = decode_versions(await self._triton.stream.probe_engine(encode))
         return replace(versions, triton=server)
+
+    async def _ask_adapters(self, change: Mapping[str, str | bool]) -> Sequence[Adapter]:
+        """Ask for the adapters. change: parameters that load or unload one. Raises RequestError if that fails."""
+        capabilities = await self.capabilities()
+        if change and not (capabilities.python_engine and capabilities.tells_adapters):
+            raise RequestError("the adapters of this engine cannot change while it runs")
+        if not capabilities.tells_adapters:
+            return ()
+        if capabilities.python_engine:
+            answer = await self._triton.stream.probe_engine(partial(encode_adapters, engine=self.engine, change=change))
+        else:
+            request = encode_backend_adapters(f"adapters-{uuid.uuid4().hex}", self.preprocessing)
+            answer = await self._triton.infer(request, PROBE_TIMEOUT)
+        return decode_adapters(answer)
 
     async def _probe(self, model: str) -> None:
         if role(model) == ENGINE:

@@ -16,6 +16,8 @@ from typing import Any
 import orjson
 from tritonclient.grpc import service_pb2 as pb
 
+from common.adapters import ADAPTERS, Adapter
+from common.adapters import from_json as read_adapters
 from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
 from common.errors import RequestError
 from common.finish_reason import FinishReason
@@ -68,6 +70,7 @@ class EnsembleRequest(SamplingFields):
     logit_bias_ids: tuple[int, ...] = _input("INT32", "logit_bias", ())
     logit_bias_values: tuple[float, ...] = _input("FP32", "logit_bias", ())
     end_id: int | None = _input("INT32", "ignore_eos")
+    lora_task_id: int | None = _input("UINT64", "model")
     return_log_probs: bool | None = _input("BOOL", "logprobs")
     guided_decoding_guide_type: str | None = _input("BYTES", "structured_outputs")
     guided_decoding_guide: str | None = _input("BYTES", "structured_outputs")
@@ -106,11 +109,13 @@ _PARAMETERS: tuple[tuple[str, Callable[[Any], Parameter]], ...] = tuple(
 class Capabilities:
     """What the loaded models support.
 
-    inputs: of the ensemble. python_engine: the engine reads request parameters.
+    inputs: of the ensemble. python_engine: the engine reads request parameters. tells_adapters: the engine tells its
+    LoRA adapters, or `preprocessing` those of NVIDIA's C++ backend.
     """
 
     inputs: frozenset[str]
     python_engine: bool
+    tells_adapters: bool = False
 
     def check(self, request: EnsembleRequest) -> None:
         """Raise RequestError naming an OpenAI field that no model would read."""
@@ -252,6 +257,27 @@ def decode_versions(response: pb.ModelInferResponse) -> Versions:
     """Decode the versions; all of them are None if the engine has not told them."""
     found: Any = orjson.loads(_string(_raw(response, BUILD_INFO)) or "{}")
     return Versions.from_json(found)
+
+
+def encode_adapters(request_id: str, engine: str, change: Mapping[str, Parameter]) -> pb.ModelInferRequest:
+    """Encode the request to a Python engine for its adapters. change: the parameters that load or unload one."""
+    message = encode_probe(engine, request_id)
+    message.outputs.add(name=ADAPTERS)
+    _add_parameters(message, change)
+    return message
+
+
+def encode_backend_adapters(request_id: str, preprocessing: str) -> pb.ModelInferRequest:
+    """Encode the request to `preprocessing` for the adapters that it has for NVIDIA's C++ backend."""
+    message = pb.ModelInferRequest(model_name=preprocessing, id=request_id)
+    message.outputs.add(name=ADAPTERS)
+    _add(message, "text_input", "BYTES", ("a",))
+    return message
+
+
+def decode_adapters(response: pb.ModelInferResponse) -> tuple[Adapter, ...]:
+    """Decode the adapters that an engine tells."""
+    return read_adapters(_string(_raw(response, ADAPTERS)))
 
 
 def decode_ids(response: pb.ModelInferResponse) -> list[int]:

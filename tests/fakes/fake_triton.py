@@ -119,6 +119,11 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.engine_backend = "python"
         # What the engine tells of itself; None for an engine that lacks the output.
         self.build_info: dict[str, Any] | None = {"engine": "vllm", "engine_version": "0.32.0"}
+        # What it tells of its adapters, as objects with name and id; None for an engine that lacks the output. A change
+        # is refused with `adapter_error` if that is set.
+        self.adapters: list[dict[str, Any]] | None = None
+        self.adapter_error: str | None = None
+        self.adapter_changes: list[dict[str, Any]] = []
         # The ensembles. A step is loaded if a ready ensemble or `old_steps` names what its name begins with.
         self.served = {"ensemble": Served("")}
         self.old_steps: set[str] = set()
@@ -188,6 +193,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                 config.config.ensemble_scheduling.step.add(model_name=served.steps + step)
         if role(request.name) == "tensorrt_llm" and self.build_info is not None:
             config.config.output.add(name="build_info")
+        if role(request.name) == "tensorrt_llm" and self.adapters is not None:
+            config.config.output.add(name="adapters")
         return config
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
@@ -200,7 +207,10 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         response = pb.ModelInferResponse(model_name=call.model, id=call.id)
         if role(call.model) == "vit":
             return response
-        if role(call.model) == "preprocessing":
+        if [output.name for output in request.outputs] == ["adapters"]:
+            data = json.dumps(self.adapters).encode()
+            _add(response, "adapters", "BYTES", struct.pack("<I", len(data)) + data)
+        elif role(call.model) == "preprocessing":
             text = (call.inputs.get("text_input") or [call.inputs.get("messages", [b""])[0]])[0].decode()
             if "<<refuse>>" in text:
                 await context.abort(grpc.StatusCode.INTERNAL, f"in model '{call.model}': " + REFUSAL)
@@ -237,10 +247,12 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                     unknown = failure(f"Request for unknown model: '{call.model}' is not found")
                     outgoing.put_nowait(_named(call.id, unknown))
                 elif role(call.model) == "tensorrt_llm":
-                    told = {output.name: self.build_info for output in request.outputs}
+                    told = {output.name: self._told(output.name, call) for output in request.outputs}
                     if not told:
                         self._stop(call.id, call.model)
-                    outgoing.put_nowait(_named(call.id, reply(model=call.model, **told)))
+                    refused = self.adapter_error is not None and "adapters" in told
+                    answer = failure(self.adapter_error) if refused else reply(model=call.model, **told)
+                    outgoing.put_nowait(_named(call.id, answer))
                 else:
                     self.calls.append(call)
                     self._running[call.id] = call
@@ -252,6 +264,18 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         async for response in self.script(call):
             outgoing.put_nowait(_named(call.id, response))
         self._running.pop(call.id, None)
+
+    def _told(self, output: str, call: Call) -> Any:
+        """What the engine tells of itself, after a change of its adapters that the parameters ask for."""
+        if output == "build_info":
+            return self.build_info
+        changed = {name: value for name, value in call.parameters.items() if name.endswith("_adapter")}
+        if changed and self.adapter_error is None:
+            self.adapter_changes.append(call.parameters)
+            name = changed.get("load_adapter")
+            kept = [one for one in self.adapters if one["name"] not in changed.values()]
+            self.adapters = kept + ([{"name": name, "id": 100 + len(self.adapter_changes)}] if name else [])
+        return self.adapters
 
     def _loaded(self, model: str) -> bool:
         if model in self.served:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load and unload LoRA adapters while the server runs, under the paths of vLLM. They need the admin key."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse
+
+from common.adapters import LOAD, LOAD_PATH, REPLACE, UNLOAD
+from common.errors import RequestError
+from frontend.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
+from frontend.serving.admission import read_json
+from frontend.serving.served_model import ServedModel
+from frontend.serving.service import Service
+
+router = APIRouter(prefix="/v1")
+
+
+@router.post("/load_lora_adapter")
+async def load_lora_adapter(request: Request) -> PlainTextResponse:
+    """Load an adapter; the answer comes once requests can name it."""
+    service: Service = request.app.state.service
+    body = LoadAdapterBody.model_validate(await read_json(request, service.settings.body_timeout))
+    if service.catalog.is_model(body.lora_name):
+        raise RequestError(f"'{body.lora_name}' is the name of a model", param="lora_name")
+    change = {LOAD: body.lora_name, LOAD_PATH: body.lora_path, REPLACE: body.load_inplace is True}
+    await _model(service, body).deployment.adapters.change(change)
+    return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
+
+
+@router.post("/unload_lora_adapter")
+async def unload_lora_adapter(request: Request) -> PlainTextResponse:
+    """Unload an adapter: no new requests get it, those in progress end with it."""
+    service: Service = request.app.state.service
+    body = UnloadAdapterBody.model_validate(await read_json(request, service.settings.body_timeout))
+    await _model(service, body).deployment.adapters.change({UNLOAD: body.lora_name})
+    return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
+
+
+def _model(service: Service, body: UnloadAdapterBody) -> ServedModel:
+    if body.base_model_name:
+        return service.catalog.loaded(body.base_model_name)
+    alone = service.catalog.alone
+    if alone is None:
+        raise RequestError("'base_model_name' is required, as several models are served", param="base_model_name")
+    return alone

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The LoRA adapters of one engine, as it last told them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+from common.adapters import Adapter
+from common.errors import RequestError
+
+logger = logging.getLogger(__name__)
+
+PERIOD = 1.0  # seconds for which a table counts as fresh
+PATIENCE = 2.0  # seconds that a request waits for a fresh table
+
+
+class Adapters:
+    """The adapters by their names. Whatever changes them in another process is seen after PERIOD.
+
+    ask: asks the engine for its adapters, with parameters that change them or none. connections: counts the connections
+    to Triton: after a new one the engine may be another.
+    """
+
+    def __init__(
+        self, ask: Callable[[Mapping[str, str | bool]], Awaitable[Iterable[Adapter]]], connections: Callable[[], int]
+    ) -> None:
+        self._ask = ask
+        self._connections = connections
+        self._asked_at, self._connection = float("-inf"), 0
+        self._asking: asyncio.Task[None] | None = None
+        self.table: Mapping[str, Adapter] = {}
+
+    async def refresh(self) -> None:
+        """Ask the engine unless that was done within PERIOD; the table stays if there is no answer in time."""
+        if self._connection == self._connections() and time.monotonic() - self._asked_at < PERIOD:
+            return
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._read())
+        await asyncio.wait({self._asking}, timeout=PATIENCE)
+
+    async def change(self, parameters: Mapping[str, str | bool]) -> None:
+        """Load or unload an adapter; raises RequestError if the engine refuses it."""
+        self._use(await self._ask(parameters))
+
+    async def _read(self) -> None:
+        connection = self._connections()
+        try:
+            self._use(await self._ask({}))
+        except RequestError as error:
+            logger.debug("the adapters are not known: %s", error)
+            if connection != self._connection:
+                self._use(())
+        self._connection = connection
+
+    def _use(self, adapters: Iterable[Adapter]) -> None:
+        self.table = {adapter.name: adapter for adapter in adapters}
+        self._asked_at = time.monotonic()
