@@ -18,6 +18,8 @@ ADAPTERS = "adapters"
 # Request parameters of such a stop, which load and unload an adapter by its name.
 LOAD, LOAD_PATH, REPLACE, UNLOAD = "load_adapter", "adapter_path", "replace_adapter", "unload_adapter"
 CHANGES = frozenset({LOAD, UNLOAD})
+# Request parameter by which the adapter's weights go along to NVIDIA's C++ backend, which keeps them in a cache.
+SEND_WEIGHTS = "send_adapter"
 DEFAULT_MAX_RANK = 16  # vLLM's
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # A name in requests: no control characters, and not endless.

@@ -28,7 +28,7 @@ _RETRY = {"Retry-After": "1"}
 
 KINDS: dict[Kind, Shape] = {
     "invalid_request": Shape(400, "invalid_request_error", None),
-    "not_found": Shape(404, "invalid_request_error", "model_not_found"),
+    "not_found": Shape(404, "invalid_request_error", "adapter_not_found"),
     "context_length": Shape(400, "invalid_request_error", "context_length_exceeded"),
     "cancelled": Shape(499, "cancelled", "request_cancelled"),
     "timeout": Shape(504, "timeout_error", "timeout"),
@@ -67,6 +67,10 @@ _UNAVAILABLE = re.compile(
 )
 
 
+# What the C++ backend writes if it needs the weights of an adapter.
+_NOT_CACHED = re.compile(r"LoRA task \d+ not found in cache")
+
+
 class ApiError(Exception):
     """An error that only the HTTP side knows.
 
@@ -91,6 +95,13 @@ class ApiError(Exception):
             self.shape = replace(self.shape, headers=self.shape.headers | {"Allow": allow})
         self.message = message
         self.param = param
+
+
+class AdapterNotCached(RequestError):
+    """The cache of NVIDIA's C++ backend lacks the adapter of a request, whose weights must be sent."""
+
+    def __init__(self) -> None:
+        super().__init__("The engine has no room for this adapter at the moment", kind="unavailable")
 
 
 class ClientGone(Exception):
@@ -162,6 +173,8 @@ def upstream_error(text: str) -> RequestError:
     known = RequestError.decode(text)
     if known is not None:
         return known
+    if _NOT_CACHED.search(text):
+        return AdapterNotCached()
     if _UNAVAILABLE.search(text):
         return RequestError("The model is not available at the moment", kind="unavailable")
     return RequestError("The engine failed to serve the request", kind="internal")

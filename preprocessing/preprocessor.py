@@ -4,6 +4,7 @@
 import json
 from typing import Any
 
+from common.adapters import ADAPTERS, SEND_WEIGHTS, to_json
 from common.answer_options import AnswerOptions
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
@@ -12,6 +13,7 @@ from common.model_names import POSTPROCESSING, PREPROCESSING, sibling
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
 from families.parsers import starts_in_reasoning
+from preprocessing.adapters import BackendAdapters
 from preprocessing.announcement import announce
 from preprocessing.engine_traits import EngineTraits, engine_traits
 from preprocessing.images.decode import ImageLimits
@@ -19,8 +21,11 @@ from preprocessing.images.family import MAX_VIDEO_FRAMES, MediaOptions
 from preprocessing.images.registry import find_images
 from preprocessing.prompt import PromptBuilder
 from preprocessing.tensors import (
+    read_lora_task_id,
     read_request,
     read_return_perf_metrics,
+    write_adapter,
+    write_adapters,
     write_features,
     write_pictures,
     write_prompt,
@@ -47,13 +52,15 @@ _MEDIA_NUMBERS = (
 class Preprocessor:
     """Turns requests into the engine's inputs.
 
-    engine: what the engine behind the server supports. model: the name of this Triton model.
+    engine: what the engine behind the server supports. adapters: those of NVIDIA's C++ backend; other engines load
+    their own.
     """
 
-    def __init__(self, builder: PromptBuilder, engine: EngineTraits, model: str = PREPROCESSING) -> None:
+    def __init__(self, builder: PromptBuilder, engine: EngineTraits, adapters: BackendAdapters | None = None) -> None:
         self._builder = builder
         self._postprocessing = sibling(model, POSTPROCESSING)
         self._engine = engine
+        self._adapters = adapters or BackendAdapters((), builder.checkpoint.path)
 
     @classmethod
     def load(cls, parameters: ModelParameters) -> "Preprocessor":
@@ -74,7 +81,7 @@ class Preprocessor:
             call_styles=engine.call_styles,
             trust_chat_template=bool(parameters.boolean("trust_request_chat_template")),
         )
-        return cls(builder, engine, parameters.model)
+        return cls(builder, engine, BackendAdapters.read(parameters.text("lora_modules"), checkpoint.path))
 
     def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:
         """One response per request, an error response if its input is wrong."""
@@ -90,6 +97,8 @@ class Preprocessor:
             return error_response(RequestError("preprocessing failed on this request", kind="internal"))
 
     def _outputs(self, request: InferenceRequest) -> list[Tensor]:
+        if set(request.requested_output_names()) == {ADAPTERS}:
+            return [write_adapters(to_json(self._adapters.all()))]
         # Wrong options of the answer are found here, before the engine has spent anything on the request.
         parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
         options = AnswerOptions.from_parameters(parameters)
@@ -104,6 +113,8 @@ class Preprocessor:
             outputs.append(write_features(prompt.features))
         if parameters.get("return_token_strs"):
             outputs.append(write_token_strs(self._builder.tokenizer.token_strs(prompt.input_ids)))
+        if parameters.get(SEND_WEIGHTS) and (lora_task_id := read_lora_task_id(inputs)) is not None:
+            outputs += write_adapter(*self._adapters.weights(lora_task_id))
         outputs += self._timing(inputs)
         expected = starts_in_reasoning(self._builder.answer_format, options)
         if options.chat and prompt.reasoning_open not in (None, expected):

@@ -45,6 +45,22 @@ def read_return_perf_metrics(inputs: Inputs) -> bool | None:
     return None if requested is None else bool(requested.flatten()[0])
 
 
+def read_lora_task_id(inputs: Inputs) -> int | None:
+    """The id of the request's adapter; None if the input is absent."""
+    asked = inputs.array("lora_task_id")
+    return None if asked is None else int(asked.flatten()[0])
+
+
+def write_adapter(weights: NDArray[np.float16], config: NDArray[np.int32]) -> list[Tensor]:
+    """The weights of an adapter [rows, width], and the module, layer and rank of each row [rows, 3]."""
+    return [pb_utils.Tensor("lora_weights", weights[np.newaxis]), ints("lora_config", config)]
+
+
+def write_adapters(table: str) -> Tensor:
+    """The adapters that there are, as JSON; the one output of a request that asks for nothing else."""
+    return string("adapters", table)
+
+
 def write_prompt(prompt: EngineInput, vocab_size: int) -> list[Tensor]:
     """The outputs of a prompt, without its pictures. vocab_size: length of the output `embedding_bias`."""
     tensors = [

@@ -21,7 +21,11 @@ async def load_lora_adapter(request: Request) -> PlainTextResponse:
     body = LoadAdapterBody.model_validate(await read_json(request, service.settings.body_timeout))
     if service.catalog.is_model(body.lora_name):
         raise RequestError(f"'{body.lora_name}' is the name of a model", param="lora_name")
-    change = {LOAD: body.lora_name, LOAD_PATH: body.lora_path, REPLACE: body.load_inplace is True}
+    change: dict[str, str | bool] = {
+        LOAD: body.lora_name,
+        LOAD_PATH: body.lora_path,
+        REPLACE: body.load_inplace is True,
+    }
     await _model(service, body).deployment.adapters.change(change)
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from tritonclient.grpc import service_pb2 as pb
 
 from common.errors import Kind, RequestError
-from frontend.errors import upstream_error
+from frontend.errors import AdapterNotCached, upstream_error
 from frontend.telemetry.request_record import current
 from frontend.triton.deltas import merge
 from frontend.triton.response_queue import ResponseQueue
 from frontend.triton.stream import Target, TritonStream
-from frontend.triton.tensors import Delta, add_trace_context, decode_delta
+from frontend.triton.tensors import Delta, add_trace_context, decode_delta, with_weights
 
 # The engine's finish reasons that are errors.
 _FAILED_FINISHES: dict[str, tuple[str, Kind]] = {
@@ -33,6 +33,8 @@ class Generation:
         self._responses = ResponseQueue()
         self._running = set(range(len(requests)))
         self._trace = current().trace
+        # Whether the requests may be sent again with the weights of their adapter: at most once, before any response.
+        self._may_resend = True
 
     async def start(self) -> None:
         """Send the requests to Triton."""
@@ -54,7 +56,15 @@ class Generation:
         """Wait for responses and return one delta for each choice that has some. Raises what ended the generation."""
         while True:
             waiting: dict[int, list[Delta]] = {}
-            for choice, response in await self._responses.take():
+            try:
+                responses = await self._responses.take()
+            except AdapterNotCached:
+                if not self._may_resend:
+                    raise
+                await self._resend()
+                continue
+            self._may_resend = False
+            for choice, response in responses:
                 if choice in self._running:
                     delta = decode_delta(response)
                     waiting.setdefault(choice, []).append(delta)
@@ -73,6 +83,15 @@ class Generation:
             self._stream.cancel(self._requests[choice].id)
         if self._trace is not None:
             self._trace.end_triton()
+
+    async def _resend(self) -> None:
+        """Send all requests again, under new ids, with the weights of their adapter."""
+        self._may_resend = False
+        for request in self._requests:
+            self._stream.cancel(request.id)
+        self._requests = [with_weights(request) for request in self._requests]
+        self._responses = ResponseQueue()
+        await self._stream.submit(self._requests, self._responses, self._target)
 
     def _check_finish(self, choice: int, delta: Delta) -> None:
         if delta.error is not None:

@@ -31,6 +31,7 @@ from frontend.triton.tensors import (
     encode_detokenize,
     encode_request,
     encode_tokenize,
+    with_weights,
 )
 
 MAX_SENT = 256 * 2**20  # bytes of one answer's requests to Triton together
@@ -133,11 +134,17 @@ class ServedModel:
             capabilities.check(request)
         images = await self._fetch(image_urls)
         deployment = self.deployment
+        adapter_id = requests[0].lora_task_id
+        # NVIDIA's C++ backend gets an adapter's weights with its first request, and keeps them.
+        sends_weights = (
+            adapter_id is not None and not capabilities.python_engine and deployment.adapters.first_use(adapter_id)
+        )
 
         def encode(choice: int) -> pb.ModelInferRequest:
             request = replace(requests[choice], images=images) if images else requests[choice]
             owner = self._process_settings.owner
-            return encode_request(request, f"{answer_id}-{choice}", capabilities, owner, deployment.ensemble)
+            message = encode_request(request, f"{answer_id}-{choice}", capabilities, owner, deployment.ensemble)
+            return with_weights(message) if sends_weights else message
 
         encoded = [encode(0)]
         # Every choice carries the whole prompt with its images.

@@ -29,6 +29,7 @@ class Adapters:
         self._connections = connections
         self._asked_at, self._connection = float("-inf"), 0
         self._asking: asyncio.Task[None] | None = None
+        self._sent: tuple[int, set[int]] = (0, set())
         self.table: Mapping[str, Adapter] = {}
 
     async def refresh(self) -> None:
@@ -42,6 +43,15 @@ class Adapters:
     async def change(self, parameters: Mapping[str, str | bool]) -> None:
         """Load or unload an adapter; raises RequestError if the engine refuses it."""
         self._use(await self._ask(parameters))
+
+    def first_use(self, adapter_id: int) -> bool:
+        """Return whether this is the first request with an adapter since the connection to Triton."""
+        if self._sent[0] != self._connections():
+            self._sent = (self._connections(), set())
+        if adapter_id in self._sent[1]:
+            return False
+        self._sent[1].add(adapter_id)
+        return True
 
     async def _read(self) -> None:
         connection = self._connections()

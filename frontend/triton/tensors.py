@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from tritonclient.grpc import service_pb2 as pb
 
-from common.adapters import ADAPTERS, Adapter
+from common.adapters import ADAPTERS, SEND_WEIGHTS, Adapter
 from common.adapters import from_json as read_adapters
 from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
 from common.errors import RequestError
@@ -171,6 +171,15 @@ def _with_sampling_defaults(request: EnsembleRequest) -> EnsembleRequest:
 def add_trace_context(message: pb.ModelInferRequest, headers: Mapping[str, str]) -> None:
     """Add W3C's `traceparent`, so that Python engines continue the trace. Triton itself reads it from gRPC metadata."""
     _add_parameters(message, {"traceparent": headers["traceparent"]})
+
+
+def with_weights(message: pb.ModelInferRequest) -> pb.ModelInferRequest:
+    """Return a copy of a request, with an id of its own, that takes its adapter's weights to NVIDIA's C++ backend."""
+    copy = pb.ModelInferRequest()
+    copy.CopyFrom(message)
+    copy.id = f"{message.id}-weights"
+    _add_parameters(copy, {SEND_WEIGHTS: True})
+    return copy
 
 
 def encode_stop_all(client_id: str, request_id: str, engine: str = ENGINE) -> pb.ModelInferRequest:

@@ -10,10 +10,13 @@ from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
 
 
-def with_adapters(engine: Mapping[str, Any], model: ServedModel, names: tuple[str, ...] = ()) -> dict[str, Any]:
+def with_adapters(
+    engine: Mapping[str, Any], model: ServedModel, names: tuple[str, ...] = (), max_rank: int = DEFAULT_MAX_RANK
+) -> dict[str, Any]:
     """Return the engine's options with the absolute folder of each adapter of `lora_modules` and `allowed_lora_path`.
 
-    An adapter that is no folder here is taken from the model hub. names: those of the model itself.
+    An adapter that is no folder here is taken from the model hub. names: those of the model itself. max_rank: if the
+    options have no max_lora_rank.
     Raises LaunchError naming an adapter that cannot be loaded, with the reason.
     """
     options = dict(engine)
@@ -33,7 +36,7 @@ def with_adapters(engine: Mapping[str, Any], model: ServedModel, names: tuple[st
         folder = Path(source.path).expanduser()
         folder = folder.resolve() if folder.exists() or not _is_hub_id(source.path) else _downloaded(source.path)
         try:
-            check_adapter(folder, model.checkpoint.path, options.get("max_lora_rank", DEFAULT_MAX_RANK))
+            check_adapter(folder, model.checkpoint.path, options.get("max_lora_rank", max_rank))
         except ValueError as error:
             raise LaunchError(f"the LoRA adapter '{source.name}' cannot be served: {error}.") from None
         found.append({"name": source.name, "path": str(folder)})

@@ -39,7 +39,7 @@ from scripts.launcher.readiness import answers_ok, model_states
 from scripts.launcher.repository import KEY_VARIABLE, Load, Repository
 from scripts.launcher.several import SeveralModels
 from scripts.launcher.supervisor import CrashLoop, Supervisor
-from scripts.launcher.trtllm import Trtllm
+from scripts.launcher.trtllm import MAX_RANK, Trtllm
 from scripts.launcher.trtllm_config import engine_name, find_engine
 
 _POLL_S = 0.2
@@ -123,7 +123,8 @@ class Stack:
         engine = engine_name(self.options, base)
         self.model: ServedModel = resolve_model(self.options.model, self.console, vision, engine)
         names = self.options.served_model_name or (self.model.name,)
-        self.options = replace(self.options, engine=with_adapters(self.options.engine, self.model, names))
+        ranks = () if self.engine is None else (MAX_RANK,)
+        self.options = replace(self.options, engine=with_adapters(self.options.engine, self.model, names, *ranks))
         self._shared = environments.stack_environment(base, self.options, self.model, self.ports, self.engine)
         if self.engine is None:
             check_vllm_gpus(self.options.engine, self._shared)

@@ -17,7 +17,8 @@ from scripts.launcher import FREE_PORTS, Stack
 from scripts.prepare.smollm2 import prepare_default_model
 from tests.support.demo_stack import DemoStack, demo_stack
 from tests.support.gpu import memory_share
-from tests.support.scripted import ALL_DOUBLES, ScriptedPair, ScriptedStack, scripted_pair, scripted_stack
+from tests.support.plain_adapter import write_adapter
+from tests.support.scripted import ALL_DOUBLES, ScriptedStack, scripted_stack
 from tests.support.waiting import MODEL, PATIENCE_S
 
 ADMIN_KEY = "the-admin-key"  # of the stack with two models
@@ -86,8 +87,12 @@ def scripted_models(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_di
 
 @pytest.fixture(scope="session")
 def double_qwen3(tmp_path_factory: pytest.TempPathFactory, qwen3_tokenizer_dir: Path) -> Iterator[ScriptedStack]:
-    """The same with the double of TensorRT-LLM's C++ backend."""
-    with scripted_stack("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("double"), double=True) as running:
+    """The same with the double of TensorRT-LLM's C++ backend, and with the LoRA adapters `sql` and `poet`."""
+    folder = tmp_path_factory.mktemp("adapters")
+    paths = {name: write_adapter(folder / name, fill=fill) for name, fill in (("sql", 1.0), ("poet", 2.0))}
+    more = ["--enable-lora", "--lora-modules", *(f"{name}={path}" for name, path in paths.items())]
+    place = tmp_path_factory.mktemp("double")
+    with scripted_stack("qwen3", qwen3_tokenizer_dir, place, double=True, more=more) as running:
         yield running
 
 

@@ -215,3 +215,38 @@ def test_images_reach_the_backend_as_rows(tmp_path: Path, qwen3_tokenizer_dir: P
         assert answer.json()["choices"][0]["message"]["content"] == "A red picture.", answer.text
         asked = set(stack.asked_double())
     assert {"prompt_embedding_table", "prompt_table_extra_ids"} <= asked and "images" not in asked
+
+
+def test_the_weights_of_an_adapter_travel_once_and_again_when_they_are_dropped(double_qwen3: ScriptedStack) -> None:
+    url = f"{double_qwen3.stack.url}/v1/models"
+    listed = {one["id"]: one for one in httpx.get(url, timeout=PATIENCE_S).json()["data"]}
+    assert listed["sql"]["parent"] == listed["poet"]["parent"] == "qwen3"
+    double_qwen3.play({"text": "one"})
+    double_qwen3.set_double(adapters=1)
+
+    def weights_sent(model: str) -> bool:
+        """Ask an adapter; returns whether its weights went along with the request that was answered."""
+        answer = ask(double_qwen3, model=model)
+        assert answer.status_code == 200 and answer.json()["model"] == model, answer.text
+        asked = double_qwen3.asked_double()
+        assert asked["lora_task_id"] == listed[model]["lora_task_id"]
+        assert ("lora_weights" in asked) is ("lora_config" in asked)
+        return "lora_weights" in asked
+
+    # The cache has room for one: each has dropped the other.
+    assert [weights_sent(model) for model in ("sql", "sql", "poet", "poet", "sql", "sql")] == [True, False] * 3
+    assert ask(double_qwen3).status_code == 200 and "lora_task_id" not in double_qwen3.asked_double()
+    assert ask(double_qwen3, model="none").status_code == 404
+    double_qwen3.set_double()
+
+
+async def test_triton_clients_send_the_weights_by_a_parameter(double_qwen3: ScriptedStack) -> None:
+    models = httpx.get(f"{double_qwen3.stack.url}/v1/models", timeout=PATIENCE_S).json()["data"]
+    (sql,) = [one["lora_task_id"] for one in models if one["id"] == "sql"]
+    double_qwen3.play({"text": "one"})
+    inputs = prompt(lora_task_id=(sql, np.uint64), stream=(True, bool))
+    assert text_of(await infer(double_qwen3.stack, "ensemble", inputs, {"send_adapter": True})) == "one"
+    assert "lora_weights" in double_qwen3.asked_double()
+    unknown = prompt(lora_task_id=(5, np.uint64), stream=(True, bool))
+    with pytest.raises(Exception, match="There is no adapter with the id 5"):
+        await infer(double_qwen3.stack, "ensemble", unknown, {"send_adapter": True})

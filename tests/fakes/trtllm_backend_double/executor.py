@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from script import Rule, find_rule, pieces
 from wire import RequestInputs, words
 
@@ -23,10 +24,12 @@ class ExecutorError(Exception):
 class DoubleOptions:
     """The options in `double.json` of the engine's folder; all but `slots` are read again for each request.
 
-    sends_end_id: an answer's last id is its end id. slots: concurrent answers.
+    sends_end_id: an answer's last id is its end id. adapters: how many the cache holds. slots: concurrent
+    answers.
     """
 
     sends_end_id: bool = False
+    adapters: int = 2**31
     slots: int = 2**31
 
 
@@ -43,6 +46,8 @@ class Request:
     beams: int
     batch_index: int
     sequence_index: int
+    adapter: int | None
+    has_weights: bool
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -76,6 +81,8 @@ class Executor:
         self._slots = asyncio.Semaphore(self._options().slots)
         self._waiting = 0
         self._numbers = itertools.count(1)
+        # Ids of the adapters whose weights are cached, the last used one last.
+        self._adapters: list[int] = []
 
     def enqueue(self, inputs: RequestInputs) -> list[Request]:
         """Make the executor requests of one Triton request; raises ExecutorError if the backend would refuse it."""
@@ -112,6 +119,7 @@ class Executor:
         self._waiting += 1
         async with self._slots:
             self._waiting -= 1
+            self._use_adapter(request)
             rule = self._rule(request)
             parts = list(pieces(self._ids(rule, request), rule.sizes))
             answers = itertools.count()
@@ -136,6 +144,15 @@ class Executor:
             if not request.streaming:
                 yield Result(request, _beams(sent, request.beams), len(sent), True, first, time.monotonic_ns())
 
+    def _use_adapter(self, request: Request) -> None:
+        """Find the adapter of a request in the cache, or put it there; raises ExecutorError if its weights are needed."""
+        task = request.adapter
+        if task is None:
+            return
+        if task not in self._adapters and not request.has_weights:
+            raise ExecutorError(f"LoRA task {task} not found in cache. Please send LoRA weights with request")
+        self._adapters = [*(one for one in self._adapters if one != task), task][-self._options().adapters :]
+
     def _options(self) -> DoubleOptions:
         return DoubleOptions(**json.loads(self._options_file.read_text(encoding="utf-8")))
 
@@ -150,6 +167,8 @@ class Executor:
             beams=beams,
             batch_index=row,
             sequence_index=sequence,
+            adapter=inputs.scalar("lora_task_id", None, row),
+            has_weights=_has_weights(inputs),
         )
 
     def _rule(self, request: Request) -> Rule:
@@ -179,6 +198,15 @@ class Executor:
         spoken = len(rule.answer(self._tokenizer, request.max_tokens))
         ended = self._ends_itself(rule, request) and len(sent) == spoken < request.max_tokens
         return ended and not self._options().sends_end_id
+
+
+def _has_weights(inputs: RequestInputs) -> bool:
+    weights, config = inputs.array("lora_weights"), inputs.array("lora_config")
+    if weights is None or config is None:
+        return False
+    if weights.dtype != np.float16 or config.shape != (1, weights.shape[1], 3):
+        raise ExecutorError("lora_weights and lora_config do not fit")
+    return True
 
 
 def _beams(ids: list[int], count: int) -> list[list[int]]:

@@ -11,7 +11,7 @@ import pytest
 from common.errors import RequestError
 from frontend.auth.keys import digest
 from frontend.triton import adapters
-from tests.fakes.fake_triton import Served
+from tests.fakes.fake_triton import Call, Served, failure, finish
 from tests.fakes.frontend_server import HELLO, WAIT, Serving, serving
 
 ADMIN = {"Authorization": "Bearer boss"}
@@ -176,3 +176,44 @@ async def test_of_several_models_the_base_is_named() -> None:
         assert (
             await served.http.post(LOAD, json=POET | {"base_model_name": "gemma"}, headers=ADMIN)
         ).status_code == 200
+
+
+DROPPED = "LoRA task 7 not found in cache. Please send LoRA weights with request"
+NOT_CACHED = f"in ensemble 'ensemble', Executor failed process requestId 3 due to the following error: {DROPPED}"
+
+
+async def test_the_cpp_backend_gets_weights_first_and_again_when_it_has_dropped_them(served: Serving) -> None:
+    served.triton.engine_backend = "tensorrtllm"
+    cached: set[int] = set()
+
+    async def script(call: Call) -> AsyncIterator[Any]:
+        (adapter,) = call.inputs["lora_task_id"]
+        if call.parameters.get("send_adapter"):
+            cached.add(adapter)
+        yield finish(text="ok") if adapter in cached else failure(NOT_CACHED)
+
+    served.triton.script = script
+    sent = []
+    for _ in range(2):
+        for _ in range(2):
+            served.triton.calls.clear()
+            assert (await served.chat(model="sql")).json()["choices"][0]["message"]["content"] == "ok"
+            sent.append([bool(call.parameters.get("send_adapter")) for call in ensemble_calls(served)])
+        cached.clear()
+    assert sent == [[True], [False], [False, True], [False]]
+    cached.clear()
+    chunks = await served.chunks(model="sql", n=2)
+    assert {chunk["choices"][0]["index"] for chunk in chunks} == {0, 1}
+    # A cache that drops it at once is not asked a third time.
+    served.triton.calls.clear()
+    served.triton.script = refuse
+    assert (await served.chat(model="sql")).status_code == 503
+    assert len(ensemble_calls(served)) == 2
+
+
+def ensemble_calls(served: Serving) -> list[Call]:
+    return [call for call in served.triton.calls if call.model == "ensemble"]
+
+
+async def refuse(call: Call) -> AsyncIterator[Any]:
+    yield failure(NOT_CACHED)

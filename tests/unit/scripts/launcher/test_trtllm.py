@@ -3,6 +3,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +299,16 @@ def test_everything_for_one_stack(tmp_path: Path, image: tuple[TritonServer, dic
     assert command.count("--disable-auto-complete-config") == 2
     trtllm.close()
     assert not repository.exists()
+
+
+def test_adapters_go_to_preprocessing(tmp_path: Path, image: tuple[TritonServer, dict[str, str]]) -> None:
+    server, environment = image
+    options = options_of(f"m --engine trtllm --enable-lora --max-lora-rank 32 --engine-dir {tmp_path}")
+    adapters = [{"name": "sql", "path": "/adapters/sql"}]
+    options = replace(options, engine={**options.engine, "lora_modules": adapters})
+    trtllm = Trtllm(options, read_engine(make_engine(tmp_path, 2)), MODEL, server, environment)
+    assert json.loads(trtllm.environment["TRITON_CHAT_LORA_MODULES"]) == adapters
+    trtllm.close()
+    options = replace(options, engine={"enable_lora": True, "allowed_lora_path": ["/adapters"]})
+    with pytest.raises(LaunchError, match="unknown engine option 'allowed_lora_path'"):
+        Trtllm(options, read_engine(tmp_path), MODEL, server, environment)
