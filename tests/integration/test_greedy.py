@@ -27,6 +27,8 @@ QUESTIONS = [
     "List three colours, then say why the sky is blue. Keep it short. " * 4,
 ]
 NEW_TOKENS = 24
+# vLLM's kernels of adapters for GPUs compute in half precision only.
+WITH_ADAPTERS = None if torch.cuda.is_available() else "llama"
 ADMIN_KEY = "boss"
 
 
@@ -108,7 +110,7 @@ def tiny(request, tmp_path_factory, smollm2_dir, qwen3_tokenizer_dir, gemma3_tok
     folder = tmp_path_factory.mktemp(request.param)
     make_checkpoint(request.param, tokenizers[FAMILIES[request.param][0]], folder)
     adapters, more = folder / "adapters", []
-    if request.param == "llama":
+    if request.param == WITH_ADAPTERS:
         make_adapter(folder, adapters / "sql", seed=1)
         make_adapter(folder, adapters / "poet", seed=2)
         more = ["--enable-lora", "--max-loras", "2", "--lora-modules", f"sql={adapters}/sql"]
@@ -168,5 +170,5 @@ def test_every_family(tiny):
         check(client, folder, question, torch.float32)
     if folder.name.startswith("qwen3"):
         check_reasoning_budget(client)
-    if folder.name.startswith("llama"):
+    if WITH_ADAPTERS is not None and folder.name.startswith(WITH_ADAPTERS):
         check_adapters(client, folder, stack)

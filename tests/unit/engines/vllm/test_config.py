@@ -14,10 +14,12 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from common.adapters import AdapterSource
+from engines.adapters import AdapterOptions
 from engines.options import EngineOptions
 from engines.vllm import config
 from engines.vllm.config import engine_args
-from scripts.launcher.engine_names import vllm_options
+from engines.vllm.cpu_lora import LoraWorker
 from tests.support.checkpoints import make_checkpoint
 
 ROOT = Path(__file__).parents[4]
@@ -87,6 +89,19 @@ def test_a_budget_of_reasoning_ends_with_the_family_s_marker(tmp_path: Path, qwe
         reasoning(folder, reasoning_config="<think>")
 
 
+def test_as_many_adapters_as_are_named_fit_into_memory(tmp_path: Path) -> None:
+    def room(sources: int = 0, **given: object) -> int | None:
+        named = tuple(AdapterSource(str(number), "/a") for number in range(sources))
+        options = EngineOptions("vllm", str(tmp_path), given, AdapterOptions(named))
+        return engine_args(options).max_cpu_loras
+
+    assert room() is None
+    assert room(enable_lora=True) == 64
+    assert room(70, enable_lora=True) == 70
+    assert room(70, enable_lora=True, max_loras=80) == 80
+    assert room(enable_lora=True, max_cpu_loras=2) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "backend"),
     [
@@ -115,7 +130,8 @@ def test_the_first_request_does_not_choose_the_backend_of_guides(
         (config.TABLE_SCHEDULER, Scheduler),
         (config.ASYNC_TABLE_SCHEDULER, AsyncScheduler),
         (config.CPU_WORKER, CPUWorker),
-        (config.IMAGE_CPU_WORKER, CPUWorker),
+        (config.IMAGE_CPU_WORKER, LoraWorker),
+        (config.LORA_CPU_WORKER, CPUWorker),
     ],
 )
 def test_vllm_finds_its_classes_by_name(name: str, base: type) -> None:
