@@ -137,6 +137,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.stopped_in: list[str] = []
         # Of each stream that was opened.
         self.metadata: list[dict[str, Any]] = []
+        # The models that each stream has carried requests of, for as long as it is open.
+        self.open_streams: list[list[str]] = []
         # A request stops at its nth stop; earlier ones are ignored, as if the engine did not know the id yet.
         self.stops_needed = 1
         self.port = 0
@@ -228,18 +230,22 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         self.metadata.append(dict(context.invocation_metadata()))
         outgoing: asyncio.Queue[Any] = asyncio.Queue()
-        tasks = [asyncio.create_task(self._read(requests, outgoing))]
+        carried: list[str] = []
+        self.open_streams.append(carried)
+        tasks = [asyncio.create_task(self._read(requests, outgoing, carried))]
         try:
             while (response := await outgoing.get()) is not None:
                 yield response
         finally:
+            self.open_streams = [one for one in self.open_streams if one is not carried]
             for task in tasks:
                 task.cancel()
 
-    async def _read(self, requests: Any, outgoing: "asyncio.Queue[Any]") -> None:
+    async def _read(self, requests: Any, outgoing: "asyncio.Queue[Any]", carried: list[str]) -> None:
         async with asyncio.TaskGroup() as group:
             async for request in requests:
                 call = Call.read(request)
+                carried.append(call.model)
                 if call.model == self.lost:
                     lost = failure(f"Stub process '{call.model}_0_0' is not healthy.")
                     outgoing.put_nowait(_named(call.id, lost))

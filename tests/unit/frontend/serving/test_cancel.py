@@ -76,6 +76,18 @@ async def test_a_disconnect_stops_the_engine(served: Serving, body: dict, script
     await idle(served)
 
 
+async def test_no_stream_stays_open_on_an_engine(served: Serving) -> None:
+    """Triton would keep the engine in memory after it is unloaded."""
+    served.triton.script = endless
+    await leave(served, {"stream": True}, after=b"on and")
+    await served.stopped()
+    await idle(served)
+    async with asyncio.timeout(WAIT):
+        while any("tensorrt_llm" in carried for carried in served.triton.open_streams):
+            await asyncio.sleep(0.02)
+    assert any("ensemble" in carried for carried in served.triton.open_streams)
+
+
 async def test_a_stop_is_repeated_until_the_engine_has_the_request(served: Serving) -> None:
     served.triton.stops_needed = 3
     served.triton.script = endless
