@@ -54,8 +54,8 @@ class Planned(Protocol):
 class Repository(Protocol):
     """Triton's model repository API (scripts/launcher/repository.py)."""
 
-    def load(self, model: str) -> Call:
-        """Begin to load a model."""
+    def load(self, model: str, *, again: bool = False) -> Call:
+        """Begin to load a model. again: it lost a process, and Triton takes it for loaded."""
 
     def unload(self, model: str) -> Call:
         """Begin to unload a model."""
@@ -189,14 +189,17 @@ class Lifecycle:
         while not (yield from ended(self._processes.live())).result:
             yield from self.pause(_POLL_S)
 
-    def load(self, model: Model, planned: Planned) -> Steps:
-        """Load a model that does not serve. Raises OperationError; the model has failed then."""
+    def load(self, model: Model, planned: Planned, *, again: bool = False) -> Steps:
+        """Load a model that does not serve. Raises OperationError; the model has failed then.
+
+        again: its Triton model has lost its process.
+        """
         begun, old = self._clock(), model.steps
         self.set(model, LOADING, model.reason if model.state == LOADING else "the model is being loaded")
         try:
             if problem := self._fits(planned):
                 raise OperationError(problem)
-            yield from self._bring_up(model, planned)
+            yield from self._bring_up(model, planned, again=again)
         except OperationError as error:
             model.wanted = False
             self.set(model, FAILED, str(error))
@@ -217,7 +220,7 @@ class Lifecycle:
         while True:
             yield from self.pause(backoff_s(self._budget.recent(model.name)))
             try:
-                message = yield from self.load(model, model.planned)
+                message = yield from self.load(model, model.planned, again=not model.has_steps)
                 return f"{message}, in the place of what died"
             except OperationError as error:
                 if self._budget.spend(model.name) is None:
@@ -301,7 +304,7 @@ class Lifecycle:
         call = yield from ended(self._processes.requests())
         return 0 if call.error is not None else int(call.result.get(engine, 0))
 
-    def _bring_up(self, model: Model, planned: Planned) -> Steps:
+    def _bring_up(self, model: Model, planned: Planned, *, again: bool = False) -> Steps:
         """Load the next generation of steps and point the model at it.
 
         Raises OperationError if that fails; nothing has changed then.
@@ -317,7 +320,7 @@ class Lifecycle:
         ]
         if not problems:
             self._folders.point(planned.plan, generation)
-            call = yield from ended(self._repository.load(model.name))
+            call = yield from ended(self._repository.load(model.name, again=again))
             problems = [short_reason(call.error)] if call.error else []
             if problems and model.generation:
                 self._folders.point(model.planned.plan, model.generation)

@@ -3,6 +3,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -20,25 +21,39 @@ READY, UNLOADING = "READY", "UNLOADING"
 
 
 def load_model(base_url: str, key: str, model: str, timeout_s: float) -> None:
-    """Load a model, even if Triton takes it for loaded; raises OSError with the reason if that fails."""
-    _post(base_url, key, f"models/{model}/load", timeout_s)
+    """Load a model, or again one whose files have changed; raises OSError with the reason if that fails."""
+    _ask(base_url, key, "POST", f"repository/models/{model}/load", timeout_s)
 
 
-def _post(base_url: str, key: str, path: str, timeout_s: float) -> Any:
-    """The JSON answer of a POST, None without one; raises OSError with the reason if it is no success."""
+def load_again(base_url: str, key: str, model: str, timeout_s: float) -> None:
+    """Load a model again that has lost a process; raises OSError with the reason if that fails.
+
+    Triton 2.51 takes it for loaded still, and does nothing unless its files or its config have changed. So the config
+    gets a parameter that nobody reads.
+    """
+    config = _ask(base_url, key, "GET", f"models/{model}/config", _QUICK_S)
+    config.setdefault("parameters", {})["loaded_again"] = {"string_value": str(time.time_ns())}
+    changed = {"parameters": {"config": json.dumps(config)}}
+    _ask(base_url, key, "POST", f"repository/models/{model}/load", timeout_s, changed)
+
+
+def _ask(
+    base_url: str, key: str, method: str, path: str, timeout_s: float, body: Mapping[str, Any] | None = None
+) -> Any:
+    """The JSON answer of Triton, None if it is empty; raises OSError with the reason if it is no success."""
     connection = HTTPConnection(urlsplit(base_url).netloc, timeout=timeout_s)
     headers: Mapping[str, str] = {KEY_HEADER: key, "Content-Type": "application/json"}
     try:
-        connection.request("POST", f"/v2/repository/{path}", b"{}", dict(headers))
+        connection.request(method, f"/v2/{path}", json.dumps(body or {}).encode(), dict(headers))
         response = connection.getresponse()
-        body = response.read().decode("utf-8", errors="replace")
+        text = response.read().decode("utf-8", errors="replace")
     except HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     finally:
         connection.close()
     if response.status != 200:
-        raise OSError(_reason(body))
-    return json.loads(body) if body else None
+        raise OSError(_reason(text))
+    return json.loads(text) if text else None
 
 
 def _reason(body: str) -> str:
@@ -71,11 +86,12 @@ class Call:
 
 
 class Load(Call):
-    """The load of one model in progress."""
+    """The load of one model in progress. again: it has lost a process, and Triton takes it for loaded."""
 
-    def __init__(self, base_url: str, key: str, model: str, timeout_s: float) -> None:
+    def __init__(self, base_url: str, key: str, model: str, timeout_s: float, *, again: bool = False) -> None:
         self.model = model
-        super().__init__(lambda: load_model(base_url, key, model, timeout_s), f"load-{model}")
+        load = load_again if again else load_model
+        super().__init__(lambda: load(base_url, key, model, timeout_s), f"load-{model}")
 
 
 class Repository:
@@ -84,17 +100,20 @@ class Repository:
     def __init__(self, base_url: str, key: str, load_timeout_s: float) -> None:
         self._base_url, self._key, self._load_timeout_s = base_url, key, load_timeout_s
 
-    def load(self, model: str) -> Load:
-        """Begin to load a model, or to replace it by what its folder holds now."""
-        return Load(self._base_url, self._key, model, self._load_timeout_s)
+    def load(self, model: str, *, again: bool = False) -> Load:
+        """Begin to load a model, or an ensemble whose config points at other steps now. again: it lost a process."""
+        return Load(self._base_url, self._key, model, self._load_timeout_s, again=again)
 
     def unload(self, model: str) -> Call:
         """Begin to unload a model. That call is short: Triton lets its running requests end first."""
-        return Call(lambda: _post(self._base_url, self._key, f"models/{model}/unload", _QUICK_S), f"unload-{model}")
+        return Call(
+            lambda: _ask(self._base_url, self._key, "POST", f"repository/models/{model}/unload", _QUICK_S),
+            f"unload-{model}",
+        )
 
     def index(self) -> Call:
         """Ask for the state of every Triton model by name, as the call's result; "" if it was never loaded."""
-        return Call(lambda: _states(_post(self._base_url, self._key, "index", _QUICK_S)), "index")
+        return Call(lambda: _states(_ask(self._base_url, self._key, "POST", "repository/index", _QUICK_S)), "index")
 
 
 def _states(index: Any) -> dict[str, str]:

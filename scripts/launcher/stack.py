@@ -352,7 +352,7 @@ class Stack:
         return Supervisor(
             self._parts,
             budget=RestartBudget(self.options.restarts),
-            load=lambda model: Load(self.triton_http_url, self._key, model, timeout),
+            load=lambda model: Load(self.triton_http_url, self._key, model, timeout, again=True),
             ready=lambda: answers_ok(f"{self.url}/health/ready"),
             ready_timeout_s=timeout,
             log=self._log,

@@ -82,8 +82,8 @@ class FakeTriton:
         self.cancelled: list[str] = []
         self.lives = True
 
-    def load(self, model: str) -> Answer:
-        self.calls.append(f"load {model}")
+    def load(self, model: str, *, again: bool = False) -> Answer:
+        self.calls.append(f"load {model}{' again' if again else ''}")
         if model in self.slow:
             return self.slow[model]
         if model in self.fails:
@@ -450,7 +450,7 @@ def test_a_model_without_steps(tmp_path: Path) -> None:
     assert bench.do(LOAD, "bge").error is None
     assert bench.models.lose("bge") is False
     bench.step_until(lambda: bench.states()["bge"] == READY)
-    assert bench.triton.calls[-1] == "load bge" and "bge" in bench.folders.present
+    assert bench.triton.calls[-1] == "load bge again" and "bge" in bench.folders.present
 
 
 def test_the_list(bench: Bench) -> None:
