@@ -27,6 +27,8 @@ _CANCEL_S = 5.0
 # Triton ends the processes of an unloaded model within about five seconds, and an engine may take ten more. It never
 # does while a client keeps a gRPC stream open on which it once called the step itself.
 _GONE_S = 15.0
+# A killed process is gone only after its memory is freed.
+_KILLED_S = 10.0
 # What refused clients are told about a model whose load was never measured.
 _UNMEASURED_S = 30.0
 
@@ -76,8 +78,11 @@ class Processes(Protocol):
     def cancel_all(self, engine: str) -> Call:
         """Cancel every request in an engine."""
 
+    def record(self) -> None:
+        """Remember which processes the models have started."""
+
     def alive(self, models: Sequence[str]) -> bool:
-        """Whether a process of these Triton models lives."""
+        """Whether a process of these Triton models lives, or one that they have started."""
 
     def kill(self, models: Sequence[str]) -> None:
         """Kill the processes of these Triton models."""
@@ -215,8 +220,10 @@ class Lifecycle:
         Raises OperationError if that fails as often as the budget allows.
         """
         model.lost = False
+        # None of its requests will be answered. What its engine has started still holds the weights.
+        yield from self._kill(model.steps)
         if model.has_steps:
-            self._begin(self._retire(model.steps, dead=True))
+            self._begin(self._retire(model.steps))
         while True:
             yield from self.pause(backoff_s(self._budget.recent(model.name)))
             try:
@@ -255,7 +262,9 @@ class Lifecycle:
         self._loaded(model, begun)
         self._log(f"model {model.name} serves from its new steps after {model.load_s:.1f} s")
         cancelled = 0 if lost else (yield from self._drain(engine))
-        yield from self._retire(old, dead=lost)
+        if lost:
+            yield from self._kill(old)
+        yield from self._retire(old)
         return f"model {model.name} is loaded again, without a gap{_cancelled(cancelled)}"
 
     def unload(self, model: Model) -> Steps:
@@ -343,27 +352,36 @@ class Lifecycle:
         """Unload what is left of a model that lost a process and is not loaded again."""
         steps = model.steps
         yield from ended(self._repository.unload(model.name))
+        yield from self._kill(steps)
         if model.has_steps:
-            yield from self._retire(steps, dead=True)
+            yield from self._retire(steps)
 
-    def _retire(self, steps: Sequence[str], *, dead: bool = False) -> Steps:
-        """Unload steps that nobody needs and remove their folders.
-
-        dead: one of them has lost its process. Triton never ends the others then: they wait for requests that it had.
-        """
-        yield from self._unload_steps(steps, _CANCEL_S if dead else _GONE_S)
+    def _retire(self, steps: Sequence[str]) -> Steps:
+        """Unload steps that nobody needs and remove their folders."""
+        yield from self._unload_steps(steps)
         self._folders.remove_names(steps)
 
-    def _unload_steps(self, steps: Sequence[str], limit_s: float = _GONE_S) -> Steps:
+    def _unload_steps(self, steps: Sequence[str]) -> Steps:
         """Unload steps and wait until their memory is given back, that is until their processes are gone."""
         for step in steps:
             yield from ended(self._repository.unload(step))
-        end = self._clock() + limit_s
-        while self._processes.alive(steps) and self._clock() < end:
-            yield from self.pause(_POLL_S)
-        if self._processes.alive(steps):
+        if not (yield from self._until_gone(steps, _GONE_S)):
             self._log(f"the processes of {', '.join(steps)} do not end by themselves: killing them")
-            self._processes.kill(steps)
+            yield from self._kill(steps)
+
+    def _kill(self, steps: Sequence[str]) -> Steps:
+        """Kill the processes of steps: Triton does not end them after one of them has lost its own."""
+        self._processes.kill(steps)
+        yield from self._until_gone(steps, _KILLED_S)
+
+    def _until_gone(self, steps: Sequence[str], limit_s: float) -> Steps:
+        """Wait until no process of these steps is left; returns whether that has come within the limit."""
+        end = self._clock() + limit_s
+        while alive := self._processes.alive(steps):
+            if self._clock() >= end:
+                break
+            yield from self.pause(_POLL_S)
+        return not alive
 
     def pause(self, seconds: float) -> Steps:
         """Wait so many seconds."""

@@ -2,7 +2,7 @@
 """What the launcher asks of a running tritonserver and of the processes of its models, besides loading them."""
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
@@ -10,12 +10,14 @@ import numpy as np
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from common.processes import children, descendants, kill, read_process
+from common.processes import Process, command_line, descendants, is_resource_tracker, kill, still_runs
 from scripts.launcher.readiness import answers_ok
 from scripts.launcher.repository import Call
 from scripts.launcher.stubs import model_of
 
 _TIMEOUT_S = 10.0
+# A Python model starts it, for tritonserver (python_backend/watchdog.py).
+WATCHDOG = "python_backend.watchdog"
 # Gauges that together count the requests in an engine: those of this project's engines, and the C++ backend's.
 _REQUESTS = re.compile(
     r"^(?:triton_chat_engine_(?:running|waiting)|nv_trt_llm_request_metrics)"
@@ -30,6 +32,8 @@ class ModelProcesses:
     def __init__(self, http_url: str, grpc_url: str, metrics_url: str, tritonserver: Callable[[], int]) -> None:
         self._http_url, self._grpc_url, self._metrics_url = http_url, grpc_url, metrics_url
         self._tritonserver = tritonserver
+        # By id: the process, and the Triton model that started it.
+        self._known: dict[int, tuple[Process, str]] = {}
 
     def live(self) -> Call:
         """Ask whether tritonserver takes calls, as the call's result."""
@@ -46,20 +50,32 @@ class ModelProcesses:
         """Cancel every request in an engine."""
         return Call(lambda: _stop_all(self._grpc_url, engine), f"cancel-{engine}")
 
+    def record(self) -> None:
+        """Remember which processes the models have started: those of an engine outlive it if it is killed."""
+        self._known = {pid: known for pid, known in self._known.items() if still_runs(known[0])}
+        for process in descendants(self._tritonserver()):
+            known = self._known.get(process.parent)
+            model = model_of(process.pid) if process.is_stub else known and known[1]
+            if model and process.alive and process.pid not in self._known:
+                self._known[process.pid] = process, model
+
     def alive(self, models: Collection[str]) -> bool:
         """Whether a process of these Triton models lives."""
-        return any(self._of(models))
+        return bool(self._of(models))
 
     def kill(self, models: Collection[str]) -> None:
-        """Kill the processes of these Triton models, with those that an engine has started."""
-        for pid in list(self._of(models)):
-            for process in (*descendants(pid), read_process(pid)):
-                if process is not None:
-                    kill(process.pid)
+        """Kill the processes of these Triton models, with those that they have started."""
+        for pid in self._of(models):
+            kill(pid)
 
-    def _of(self, models: Collection[str]) -> Iterable[int]:
-        stubs = [child.pid for child in children(self._tritonserver()) if child.is_stub and child.alive]
-        return (pid for pid in stubs if model_of(pid) in models)
+    def _of(self, models: Collection[str]) -> list[int]:
+        self.record()
+        return [pid for pid, (_, model) in self._known.items() if model in models and not _outlives_models(pid)]
+
+
+def _outlives_models(pid: int) -> bool:
+    """Whether a process is not its model's: tritonserver's watchdog, or a resource tracker, which ends by itself."""
+    return is_resource_tracker(pid) or WATCHDOG in command_line(pid)
 
 
 def requests_in(metrics: str) -> dict[str, float]:

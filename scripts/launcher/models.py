@@ -276,9 +276,13 @@ class ServedModels:
     # What others do, and what others see
 
     def _observe(self) -> None:
-        """Notice that somebody loaded or unloaded a model through Triton's own API, which is no fault."""
+        """Notice that somebody loaded or unloaded a model through Triton's own API, which is no fault.
+
+        On the way the processes that the models have are recorded.
+        """
         if self._observation is None:
             if self._clock() >= self._observe_at:
+                self._processes.record()
                 self._observation = self._operations.count, self._repository.index()
             return
         before, call = self._observation

@@ -113,6 +113,8 @@ class FakeTriton:
         self.running.pop(engine, None)
         return Answer()
 
+    def record(self) -> None: ...
+
     def alive(self, models: Collection[str]) -> bool:
         return bool(self.ready & set(models))
 
