@@ -202,6 +202,9 @@ class Lifecycle:
         begun, old = self._clock(), model.steps
         self.set(model, LOADING, model.reason if model.state == LOADING else "the model is being loaded")
         try:
+            if self._processes.alive(old):
+                # Of an ensemble that was unloaded through Triton's own API.
+                yield from self._unload_steps(old)
             if problem := self._fits(planned):
                 raise OperationError(problem)
             yield from self._bring_up(model, planned, again=again)

@@ -198,7 +198,8 @@ class ServedModels:
         loaded = model.state == READY
         if command.verb == LOAD and not loaded:
             return self._lifecycle.load(model, model.planned), (model.name,)
-        if command.verb == UNLOAD and loaded:
+        # Whoever unloads an ensemble through Triton's own API leaves its steps.
+        if command.verb == UNLOAD and (loaded or self._processes.alive(model.steps)):
             return self._lifecycle.unload(model), (model.name,)
         if command.verb == RELOAD and loaded:
             return self._lifecycle.reload(model, model.planned), (model.name,)

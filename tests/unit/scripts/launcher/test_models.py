@@ -420,6 +420,12 @@ def test_what_others_load_and_unload_is_no_fault(bench: Bench) -> None:
     bench.triton.ready.add("one")
     bench.step_until(lambda: bench.states()["one"] == READY)
     assert not any("died" in line for line in bench.lines)
+    for verb in (LOAD, UNLOAD):
+        bench.triton.ready.discard("one")
+        bench.step_until(lambda: bench.states()["one"] == UNLOADED)
+        left = bench.triton.ready - {"two", *bench.steps("two")}
+        assert bench.do(verb, "one").error is None and left and not bench.triton.ready & left, "its steps are gone"
+        assert bench.states()["one"] == (READY if verb == LOAD else UNLOADED)
 
 
 def test_a_changed_file_is_applied(bench: Bench) -> None:
