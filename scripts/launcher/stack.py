@@ -231,9 +231,13 @@ class Stack:
                     raise self._failure(self._parts[0], "tritonserver cannot serve.")
                 if self.several is not None and self.several.models.settled:
                     self._check_any_loaded()
-                if "loading" not in states.values() and self._late_part() is None:
+                late = elapsed > self._start_limit_s()
+                # Of several models, one that loads for ever does not keep the others from serving.
+                loading = self.several is not None and "loading" in states.values()
+                enough = not loading or (late and "ready" in states.values())
+                if enough and self._late_part() is None:
                     return
-                if elapsed > self._start_limit_s():
+                if late:
                     raise self._late(states)
 
     def wait(self) -> None:
@@ -371,7 +375,7 @@ class Stack:
     def _late(self, states: Mapping[str, str]) -> LaunchError:
         waiting = [name for name, state in states.items() if state != "ready"]
         part = self._parts[0] if waiting else self._late_part() or self._parts[1]
-        what = f"not ready after {self.options.ready_timeout:g} s; still missing: {', '.join(waiting) or part.name}."
+        what = f"not ready after {self._start_limit_s():g} s; still missing: {', '.join(waiting) or part.name}."
         return self._failure(part, f"{what} --ready-timeout gives more time.")
 
 

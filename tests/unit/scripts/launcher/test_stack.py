@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from common.models_state import FAILED, LOADING, READY, ModelState
 from scripts.launcher import FREE_PORTS, LaunchError, Stack
 from scripts.launcher.environment import triton_command
 from tests.support.hostile_folder import make_hostile_folder
@@ -172,6 +173,63 @@ def test_several_models_are_planned_and_nothing_is_loaded_by_tritonserver_itself
     several.stop()
     stack.stop()
     assert not folder.exists()
+
+
+class FakeModels:
+    """Several models in these states, of which none changes."""
+
+    def __init__(self, **states: str) -> None:
+        reasons = {name: "no such tokenizer" if state == FAILED else None for name, state in states.items()}
+        self.states = {
+            name: ModelState(state=state, ensemble=name, engine=name, reason=reasons[name])
+            for name, state in states.items()
+        }
+        self.settled = LOADING not in states.values()
+
+    def step(self) -> None:
+        """Nothing changes."""
+
+
+def several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str, **states: str) -> Stack:
+    """A stack of models in these states, whose tritonserver is a fake and whose frontends serve at once."""
+    one, _ = make_stack(tmp_path, "load_forever")
+    line = [word for name in states for word in ("--model", f"{name}={tmp_path / 'tiny'}")]
+    environment = os.environ | {"FAKE_TRITONSERVER": "load_forever", "VLLM_CPU_KVCACHE_SPACE": "0"}
+    line += ["--triton", str(FAKE), "--log-dir", str(tmp_path / "logs"), *FREE_PORTS, *more]
+    stack = Stack(line, environment=environment, console=one.console)
+    monkeypatch.setattr(stack.several, "start", lambda *arguments, **options: {})
+    monkeypatch.setattr(stack.several, "_models", FakeModels(**states))
+    monkeypatch.setattr(stack, "_late_part", lambda: None)
+    return stack
+
+
+def test_the_start_ends_when_each_model_serves_or_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = several(tmp_path, monkeypatch, a=READY, b=FAILED)
+    with stack:
+        assert stack.several is not None
+        assert stack.several.failures == {"b": "no such tokenizer"}
+        stack.hurry.set()
+
+
+def test_a_start_without_any_model_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = several(tmp_path, monkeypatch, a=FAILED, b=FAILED)
+    said = r"no model could be loaded \(a: no such tokenizer; b: no such tokenizer\)\."
+    with pytest.raises(LaunchError, match=said), stack:
+        pytest.fail("started")
+    assert stack.parts == ()
+
+
+def test_a_model_that_loads_for_ever_does_not_keep_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = several(tmp_path, monkeypatch, "--ready-timeout", "1", a=READY, b=LOADING)
+    with stack:
+        assert stack.several is not None and stack.several.failures == {"b": "loading"}
+        stack.hurry.set()
+
+
+def test_models_that_all_load_for_ever_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = several(tmp_path, monkeypatch, "--ready-timeout", "1", a=LOADING, b=LOADING)
+    with pytest.raises(LaunchError, match="not ready after .* s; still missing: a, b"), stack:
+        pytest.fail("started")
 
 
 def test_a_wrong_file_of_models_stops_the_start(tmp_path: Path) -> None:
