@@ -228,7 +228,7 @@ def test_a_model_that_loads_for_ever_does_not_keep_the_others(tmp_path: Path, mo
 
 def test_models_that_all_load_for_ever_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = several(tmp_path, monkeypatch, "--ready-timeout", "1", a=LOADING, b=LOADING)
-    with pytest.raises(LaunchError, match="not ready after .* s; still missing: a, b"), stack:
+    with pytest.raises(LaunchError, match=r"not ready after .* s; still missing: a, b"), stack:
         pytest.fail("started")
 
 
