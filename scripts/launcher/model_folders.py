@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model repository of several models: folders that link to the committed code, with configs of their own."""
 
+import compileall
 import json
 import os
 import shutil
@@ -105,6 +106,9 @@ class ModelFolders:
         """Make the folder of a Triton model, or replace the config in the one that is there."""
         config.name = name
         target = self.folder / name
+        # The processes would write the compiled code beside the code while they load. Triton would take that for a
+        # change, and load every step once more when it loads the ensemble.
+        compileall.compile_dir(plan.repository / role, quiet=2)
         with self._aside() as aside:
             write_model(plan.repository / role, config, aside / name)
             if target.is_dir():
