@@ -2,6 +2,7 @@
 """The Triton model `preprocessing`: each request becomes the engine's input tensors."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from common.adapters import ADAPTERS, SEND_WEIGHTS, to_json
@@ -103,7 +104,8 @@ class Preprocessor:
         parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
         options = AnswerOptions.from_parameters(parameters)
         inputs = Inputs(request)
-        prompt = self._builder.build(read_request(inputs))
+        asked = replace(read_request(inputs), cap_max_tokens=parameters.get("cap_max_tokens") is True)
+        prompt = self._builder.build(asked)
         images_tensor = self._builder.images.tensor if self._builder.images and prompt.pictures else None
         self._engine.check(prompt.guide_type, engine_images=images_tensor == ENGINE_IMAGES)
         outputs = write_prompt(prompt, self._builder.checkpoint.vocab_size)

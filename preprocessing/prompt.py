@@ -37,7 +37,8 @@ class PromptRequest:
 
     Exactly one of text, messages (the JSON text of common.chat.request) and input_ids is set.
     images: encoded image and video files in the order of their places in the prompt.
-    max_tokens: None for the rest of the context. end_id: -1 for none; None for the checkpoint's.
+    max_tokens: None for the rest of the context. cap_max_tokens: more is as much as the rest, no error.
+    end_id: -1 for none; None for the checkpoint's.
     bias_words: (word, bias added to each of its tokens). logit_bias: id -> bias.
     """
 
@@ -46,6 +47,7 @@ class PromptRequest:
     input_ids: tuple[int, ...] | None = None
     images: tuple[bytes, ...] = ()
     max_tokens: int | None = None
+    cap_max_tokens: bool = False
     stop_words: tuple[str, ...] = ()
     bad_words: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
@@ -169,7 +171,7 @@ class PromptBuilder:
         stop_words = [self._word_ids(word) for word in request.stop_words if word]
         return EngineInput(
             input_ids=input_ids,
-            request_output_len=self._output_len(len(input_ids), request.max_tokens, source),
+            request_output_len=self._output_len(len(input_ids), request, source),
             end_id=end_id,
             pad_id=self.checkpoint.pad_id if request.pad_id is None else request.pad_id,
             stop_words=[*stop_words, *([item] for item in extra_ends)],
@@ -294,14 +296,16 @@ class PromptBuilder:
             return self._literal.encode(text)
         return self.tokenizer.encode(text, add_special_tokens)
 
-    def _output_len(self, prompt_len: int, max_tokens: int | None, source: str) -> int:
-        left = self.max_model_len - prompt_len
+    def _output_len(self, prompt_len: int, request: PromptRequest, source: str) -> int:
+        left, max_tokens = self.max_model_len - prompt_len, request.max_tokens
         if left <= 0:
             raise self._too_long(str(prompt_len), source)
         if max_tokens is None:
             return left
         if max_tokens < 1:
             raise RequestError(f"max_tokens must be at least 1, not {max_tokens}", param="max_tokens")
+        if max_tokens > left and request.cap_max_tokens:
+            return left
         if max_tokens > left:
             raise RequestError(
                 f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "

@@ -64,6 +64,13 @@ def test_a_chat(model: Preprocessor) -> None:
     assert found["stop_words_list"] == [[ENDOFTEXT], [1]]
 
 
+def test_max_tokens_may_be_capped(model: Preprocessor) -> None:
+    (rest,) = answer(model, ModelRequest(messages=HELLO))["request_output_len"]
+    request = ModelRequest(messages=HELLO, max_tokens=10**6, parameters={"cap_max_tokens": True})
+    assert answer(model, request)["request_output_len"] == [rest]
+    assert refusal(model, ModelRequest(messages=HELLO, max_tokens=10**6)).param == "max_tokens"
+
+
 def test_texts_of_the_tokens(model: Preprocessor) -> None:
     parameters = {"return_token_strs": True}
     found = answer(model, ModelRequest(text_input="Hi 世<|im_end|>", parameters=parameters))

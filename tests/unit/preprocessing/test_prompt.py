@@ -167,6 +167,8 @@ class TestLength:
     def test_max_tokens(self, qwen3: PromptBuilder) -> None:
         assert qwen3.build(PromptRequest(messages=chat(), max_tokens=7)).request_output_len == 7
         assert qwen3.build(PromptRequest(messages=chat(), max_tokens=51)).request_output_len == 51
+        capped = PromptRequest(messages=chat(), max_tokens=52, cap_max_tokens=True)
+        assert qwen3.build(capped).request_output_len == 51
         error = refused(qwen3, messages=chat(), max_tokens=52)
         assert (error.kind, error.param) == ("context_length", "max_tokens")
         assert "is 64 tokens. However, you requested 65 tokens (13 in the messages, 52 in the comp" in error.message
