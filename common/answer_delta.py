@@ -35,6 +35,7 @@ class AnswerDelta:
     completion_tokens: ids consumed, the end id included. reasoning_tokens: those inside the reasoning, without its
     tags. Both with finish_reason, and before it only if `AnswerOptions.continuous_usage` asks for the counts so far.
     prompt_tokens, cached_tokens: of the prompt, and those found in the KV cache; sent by the engine itself.
+    stop_string: the stop string that ended the answer, with finish_reason.
     error: a failed answer, as `RequestError.encode` writes it.
     """
 
@@ -48,6 +49,7 @@ class AnswerDelta:
     reasoning_tokens: int | None = _output("reasoning_tokens", "int")
     prompt_tokens: int | None = _output("num_input_tokens", "int")
     cached_tokens: int | None = _output("num_cached_tokens", "int")
+    stop_string: str | None = _output("stop_string", "text")
     error: str | None = _output("error", "text")
 
 

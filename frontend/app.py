@@ -19,6 +19,7 @@ from frontend.auth.gate import Gate
 from frontend.endpoints import adapters, admin, health, models, openapi, tokenization
 from frontend.endpoints.chat import plan_chat
 from frontend.endpoints.completions import plan_completion
+from frontend.endpoints.messages import router as messages_router
 from frontend.endpoints.responses import plan_response
 from frontend.errors import ApiError, ClientGone, error_response
 from frontend.serving.answer import answer
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
     app.add_api_route("/v1/completions", completions, methods=["POST"])
     app.add_api_route("/v1/responses", responses, methods=["POST"])
+    app.include_router(messages_router)
     for router in (models.router, tokenization.router, health.router, admin.router, adapters.router, openapi.router):
         app.include_router(router)
     _add_head(app)
@@ -102,7 +104,7 @@ async def _error_response(request: Request, error: Exception) -> Response:
             return Response(status_code=204, headers={"Allow": _allowed(error)})
         error = _routing_error(error)
     current().fail(error)
-    response = error_response(error)
+    response = error_response(error, request.scope)
     if response.status_code == 500:
         unforeseen = error if not isinstance(error, RequestError) else None
         logger.error("a request failed: %s", "unforeseen" if unforeseen else error, exc_info=unforeseen)

@@ -2,7 +2,9 @@
 """Every error that a client can see, and how it is written: one table of statuses, one function for a response."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import grpc
 import orjson
@@ -55,6 +57,22 @@ REFUSALS: dict[str, Shape] = {
     ),
     "large_head": Shape(431, "invalid_request_error", "headers_too_large", {"Connection": "close"}),
     "overloaded": Shape(503, "overloaded_error", "overloaded", _RETRY),
+}
+
+# Anthropic's API is below this path. Its clients read the request's id from this header.
+MESSAGES = "/v1/messages/"
+REQUEST_ID = "request-id"
+# Status -> the type of an error there; the others below 500 are `invalid_request_error`.
+MESSAGE_ERRORS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
 }
 
 _SLOW_READER = Shape(499, "cancelled", "slow_reader")
@@ -134,18 +152,37 @@ def describe(error: BaseException) -> tuple[Shape, str, str | None]:
     return KINDS["internal"], "Internal server error", None
 
 
-def error_response(error: BaseException) -> Response:
-    """Return the response to a request that failed: status, headers and body."""
+def error_response(error: BaseException, scope: Mapping[str, Any] | None = None) -> Response:
+    """Return the response to a request that failed: status, headers and body.
+
+    scope: the request's ASGI scope, whose path decides on the form of the body; None before there is one.
+    """
     shape = describe(error)[0]
-    return Response(error_json(error), shape.status, headers=shape.headers, media_type="application/json")
+    body, headers = error_json(error), shape.headers
+    if scope is not None and f"{scope['path']}/".startswith(MESSAGES):
+        request_id: str | None = scope.get("state", {}).get("request_id")
+        body, headers = message_error(error, request_id), headers | ({REQUEST_ID: request_id} if request_id else {})
+    return Response(body, shape.status, headers=headers, media_type="application/json")
 
 
 def error_json(error: BaseException) -> bytes:
     """Return an error as OpenAI's error object: the body of a response, or the data of a stream's event."""
     shape, message, param = describe(error)
-    if len(message) > MAX_MESSAGE:
-        message = message[: MAX_MESSAGE - 3] + "..."
-    return orjson.dumps({"error": {"message": message, "type": shape.type, "param": param, "code": shape.code}})
+    return orjson.dumps({"error": {"message": _cut(message), "type": shape.type, "param": param, "code": shape.code}})
+
+
+def message_error(error: BaseException, request_id: str | None) -> bytes:
+    """Return an error as Anthropic's error object. It has no place for the field at fault, so the message names it."""
+    shape, message, param = describe(error)
+    if param is not None and param not in message:
+        message = f"{param}: {message}"
+    kind = MESSAGE_ERRORS.get(shape.status, "invalid_request_error")
+    about = {"type": kind, "message": _cut(message)}
+    return orjson.dumps({"type": "error", "error": about, "request_id": request_id})
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 3] + "..."
 
 
 def _first_mistake(error: ValidationError) -> tuple[str, str | None]:

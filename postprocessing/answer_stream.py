@@ -116,6 +116,7 @@ class AnswerStream:
             finish_reason=self._finish_reason(engine_finish) if self._finished else None,
             completion_tokens=self._completion_tokens,
             reasoning_tokens=self._reasoning_tokens,
+            stop_string=self._stop.matched,
             stop_engine=self._finished and engine_finish is None,
         )
 

@@ -57,10 +57,10 @@ class Authenticator:
             self._reload(self._path)
         elif not self._fixed:
             return None
-        given = _bearer(headers)
+        given = _sent_key(headers)
         key = None if given is None else self._index.find(given)
         if key is None:
-            raise ApiError("bad_key", "A valid API key is required: Authorization: Bearer <key>")
+            raise ApiError("bad_key", "A valid API key is required: Authorization: Bearer <key>, or x-api-key: <key>")
         return Caller(key.name, self._quotas[key.name], key.models)
 
     def check_admin(self, headers: Headers) -> None:
@@ -143,6 +143,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _sent_key(headers: Headers) -> str | None:
+    """Return the key that a request sent as a Bearer, or without Authorization in x-api-key."""
+    if "authorization" in headers:
+        return _bearer(headers)
+    keys = headers.getlist("x-api-key")
+    return keys[0].strip() if len(keys) == 1 else None
 
 
 def _bearer(headers: Headers) -> str | None:

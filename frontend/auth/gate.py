@@ -42,7 +42,7 @@ class Gate:
                 self._check_length(headers.get("content-length"))
             except ApiError as error:
                 current().fail(error)
-                await error_response(error)(scope, receive, send)
+                await error_response(error, scope)(scope, receive, send)
                 return
             await self._app(scope, self._limited(receive), send)
 

@@ -13,6 +13,7 @@ from common.chat.media import PART_OPTIONS
 from common.chat.messages import DETAILS, ROLES
 from common.chat.parts import Kind
 from frontend import __version__
+from frontend.endpoints import openapi_messages
 from frontend.endpoints.admin import ACTIONS
 from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
 from frontend.endpoints.responses_input import SAME, VERBOSITIES
@@ -50,11 +51,14 @@ def document() -> Schema:
             "they would change the answer: those are refused by name. Null is the same as absent.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "security": [{}, {"key": []}],
+        "security": [{}, {"key": []}, {"api_key": []}],
         "paths": _paths(),
         "components": {
             "schemas": _schemas(),
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
     }
 
@@ -70,6 +74,16 @@ def _paths() -> Schema:
         "/v1/completions": _post("Complete a text", ref("CompletionBody"), "Completion", "one Completion"),
         "/v1/responses": _post(
             "Answer a chat in the form of responses; nothing is stored", ref("ResponseBody"), "Response", "one event"
+        ),
+        "/v1/messages": _post(
+            "Answer a chat in the form of Anthropic's Messages API",
+            ref("MessageBody"),
+            "AnswerMessage",
+            "one event",
+            error="MessageError",
+        ),
+        "/v1/messages/count_tokens": _post(
+            "The tokens of a prompt", ref("CountTokensBody"), "TokenCount", error="MessageError"
         ),
         "/v1/models": _get("The loaded models, under each of their names", ref("ModelList")),
         "/v1/models/{name}": _get("One of them", ref("Model")) | {"parameters": [models]},
@@ -88,7 +102,7 @@ def _paths() -> Schema:
     }
 
 
-def _post(summary: str, body: Schema, answer: str, event: str | None = None) -> Schema:
+def _post(summary: str, body: Schema, answer: str, event: str | None = None, *, error: str = "Error") -> Schema:
     """Describe a POST endpoint. event: the content of each server-sent event, if the answer can be streamed."""
     content: Schema = {JSON: {"schema": ref(answer)}}
     if event:
@@ -100,7 +114,7 @@ def _post(summary: str, body: Schema, answer: str, event: str | None = None) -> 
         "post": {
             "summary": summary,
             "requestBody": {"required": True, "content": {JSON: {"schema": body}}},
-            "responses": {"200": _answer("The answer", content), **_errors()},
+            "responses": {"200": _answer("The answer", content), **_errors(error)},
         }
     }
 
@@ -123,13 +137,13 @@ def _health(summary: str) -> Schema:
     return about
 
 
-def _errors() -> Schema:
-    """Describe every status of the tables of errors."""
+def _errors(body: str = "Error") -> Schema:
+    """Describe every status of the tables of errors. body: the schema of an error."""
     codes: dict[int, list[str]] = {}
     for shape in (*KINDS.values(), *REFUSALS.values()):
         codes.setdefault(shape.status, []).append(shape.code or shape.type)
     return {
-        str(status): _answer(", ".join(dict.fromkeys(names)), {JSON: {"schema": ref("Error")}})
+        str(status): _answer(", ".join(dict.fromkeys(names)), {JSON: {"schema": ref(body)}})
         for status, names in sorted(codes.items())
     }
 
@@ -146,7 +160,9 @@ def _schemas() -> Schema:
         # Messages are validated by a function (common.chat.messages), not by a model.
         messages = {"type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": ref("Message")}
         schemas[body]["properties"]["messages"] = messages
-    return schemas | _MESSAGES | ANSWERS | {"ResponseBody": _response_body(schemas["ChatBody"]["properties"])}
+    chat = schemas["ChatBody"]["properties"]
+    own = {"ResponseBody": _response_body(chat), **openapi_messages.bodies(chat)}
+    return schemas | _MESSAGES | ANSWERS | openapi_messages.ANSWERS | own
 
 
 def _response_body(chat: Schema) -> Schema:

@@ -25,7 +25,7 @@ async def tokenize(request: Request) -> Response:
     service: Service = request.app.state.service
     async with service.admission.admit(request, "tokenize") as admitted, admitted.cancel_scope.cancellable():
         raw, served = admitted.body, admitted.model.served
-        ids, token_strs = await (_tokenize_chat(served, raw) if "messages" in raw else _tokenize_text(served, raw))
+        ids, token_strs = await (tokenize_chat(served, raw) if "messages" in raw else _tokenize_text(served, raw))
         body: dict[str, Any] = {"count": len(ids), "max_model_len": served.settings.max_model_len, "tokens": ids}
         if token_strs is not None:
             body["token_strs"] = token_strs
@@ -47,7 +47,8 @@ async def _tokenize_text(served: ServedModel, raw: dict[str, Any]) -> _Tokens:
     return await served.tokenize(text=body.prompt, token_strs=body.return_token_strs is True)
 
 
-async def _tokenize_chat(served: ServedModel, raw: dict[str, Any]) -> _Tokens:
+async def tokenize_chat(served: ServedModel, raw: dict[str, Any]) -> _Tokens:
+    """Return the ids of a chat's prompt, and their texts if the body requests them. raw: a TokenizeChatBody."""
     refuse(raw, REFUSED_IN_TOKENIZE, trust_chat_template=served.settings.trust_request_chat_template)
     body = TokenizeChatBody.model_validate(raw)
     messages, urls = clean_messages(body.messages)

@@ -68,6 +68,38 @@ REFUSED_IN_RESPONSES: dict[str, tuple[Any, ...]] = REFUSED_IN_CHAT | {
     "prompt": ("", {}),
 }
 
+# Fields of chats that messages name differently or do not have, and Anthropic's own that need what is not here.
+REFUSED_IN_MESSAGES: dict[str, tuple[Any, ...]] = REFUSED_IN_CHAT | {
+    "add_generation_prompt": (True,),
+    "compaction": (),
+    "container": (),
+    "continue_final_message": (False,),
+    "echo": (False,),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "include_reasoning": (True,),
+    "include_stop_str_in_output": (False,),
+    "inference_geo": ("global",),
+    "logprobs": (False,),
+    "max_completion_tokens": (),
+    "mcp_servers": ([],),
+    "n": (1,),
+    "output_format": (),
+    "parallel_tool_calls": (True,),
+    "reasoning_effort": (),
+    "response_format": (),
+    "separate_reasoning": (True,),
+    "skip_special_tokens": (True,),
+    "stop": ([],),
+    "stop_token_ids": ([],),
+    "structured_outputs": (),
+    "thinking_token_budget": (),
+    "thread": (),
+    "top_logprobs": (0,),
+}
+
 # Fields of chats that change the prompt; /tokenize has no use for the others.
 REFUSED_IN_TOKENIZE: dict[str, tuple[Any, ...]] = {
     name: REFUSED_IN_CHAT[name]
@@ -87,10 +119,30 @@ _HINTS = {
 }
 
 
-def refuse(body: Mapping[str, Any], table: Mapping[str, tuple[Any, ...]], *, trust_chat_template: bool = False) -> None:
+HINTS_IN_MESSAGES = {
+    "functions": "use 'tools'",
+    "guided_json": "use 'output_config.format'",
+    "max_completion_tokens": "use 'max_tokens'",
+    "output_format": "use 'output_config.format'",
+    "parallel_tool_calls": "use 'tool_choice.disable_parallel_tool_use'",
+    "reasoning_effort": "use 'output_config.effort'",
+    "response_format": "use 'output_config.format'",
+    "stop": "use 'stop_sequences'",
+    "structured_outputs": "use 'output_config.format'",
+    "thinking_token_budget": "use 'thinking.budget_tokens'",
+}
+
+
+def refuse(
+    body: Mapping[str, Any],
+    table: Mapping[str, tuple[Any, ...]],
+    *,
+    trust_chat_template: bool = False,
+    hints: Mapping[str, str] = _HINTS,
+) -> None:
     """Raise RequestError naming a field of the table if its value would have an effect.
 
-    trust_chat_template: accept `chat_template` although it is in the table.
+    trust_chat_template: accept `chat_template` although it is in the table. hints: what to use instead of a field.
     """
     for name in body.keys() & (table.keys() - ({"chat_template"} if trust_chat_template else set())):
         value = body[name]
@@ -98,5 +150,5 @@ def refuse(body: Mapping[str, Any], table: Mapping[str, tuple[Any, ...]], *, tru
         if value is not None and not any(
             value == harmless and type(value) is type(harmless) for harmless in table[name]
         ):
-            hint = f"; {_HINTS[name]}" if name in _HINTS else ""
+            hint = f"; {hints[name]}" if name in hints else ""
             raise RequestError(f"'{name}' is not supported{hint}", param=name)

@@ -44,6 +44,8 @@ class Plan(ABC):
     stream: bool
     include_usage: bool
     usage: Usage
+    # What ends a stream.
+    end = DONE
 
     @abstractmethod
     def adapt(self, delta: Delta) -> Delta:
@@ -199,7 +201,7 @@ class EventStream(Response):
             self._answer.metrics.fail(error)
             if describe(error)[0].status == 500:
                 logger.exception("request %s failed", self._answer.plan.id)
-            await writer.write(self._answer.plan.failure(error) + DONE, more=False)
+            await writer.write(self._answer.plan.failure(error) + self._answer.plan.end, more=False)
 
     async def _write_events(self, writer: StreamWriter) -> None:
         answer, plan = self._answer, self._answer.plan
@@ -212,4 +214,4 @@ class EventStream(Response):
                 waiting = b""
                 await self._write_throttle.wait()
             deltas = await answer.deltas()
-        await writer.write(waiting + (plan.usage_chunk() if plan.include_usage else b"") + DONE, more=False)
+        await writer.write(waiting + (plan.usage_chunk() if plan.include_usage else b"") + plan.end, more=False)

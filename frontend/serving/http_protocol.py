@@ -149,7 +149,8 @@ class BoundedProtocol(HttpToolsProtocol):
             waiting.keep_alive = False
             return
         if may_respond:
-            self.transport.write(_raw(error_response(error), self.server_state.default_headers))
+            scope = waiting.scope if waiting is not None and self._in_body else None
+            self.transport.write(_raw(error_response(error, scope), self.server_state.default_headers))
         self.transport.close()
 
 

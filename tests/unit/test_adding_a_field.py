@@ -246,7 +246,10 @@ def test_every_response_field_reaches_the_client() -> None:
     """Each field is read as an attribute of a delta where answers are written."""
     read = {
         node.attr
-        for path in ("endpoints/chat.py", "endpoints/completions.py", "triton/usage.py", "serving/generation.py")
+        for path in (
+            *("endpoints/chat.py", "endpoints/completions.py", "endpoints/messages.py"),
+            *("triton/usage.py", "serving/generation.py"),
+        )
         for node in ast.walk(ast.parse((ROOT / "frontend" / path).read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute)
     }

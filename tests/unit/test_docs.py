@@ -24,7 +24,12 @@ from frontend.errors import KINDS, REFUSALS
 from frontend.protocol.chat import ChatBody
 from frontend.protocol.common import GenerationBody
 from frontend.protocol.completions import CompletionBody
-from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS, REFUSED_IN_RESPONSES
+from frontend.protocol.refused import (
+    REFUSED_IN_CHAT,
+    REFUSED_IN_COMPLETIONS,
+    REFUSED_IN_MESSAGES,
+    REFUSED_IN_RESPONSES,
+)
 from frontend.settings import ENV_PREFIX, Settings
 from frontend.telemetry import metrics
 from scripts.cli import build
@@ -212,10 +217,12 @@ def test_the_options_of_pictures_and_videos() -> None:
 
 def test_the_refused_fields() -> None:
     both, others = section("api.md", "Refused fields").split("Only in chat:")
-    chat, responses = others.split("In responses those of chat, and:")
+    chat, others = others.split("In responses those of chat, and:")
+    responses, messages = others.split("In messages those of chat, and:")
     assert set(codes(both)) == set(REFUSED_IN_COMPLETIONS)
     assert set(codes(chat)) == set(REFUSED_IN_CHAT) - set(REFUSED_IN_COMPLETIONS)
     assert set(codes(responses)) == set(REFUSED_IN_RESPONSES) - set(REFUSED_IN_CHAT)
+    assert set(codes(messages)) == set(REFUSED_IN_MESSAGES) - set(REFUSED_IN_CHAT)
 
 
 def test_the_errors() -> None:

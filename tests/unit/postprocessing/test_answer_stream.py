@@ -132,6 +132,7 @@ def test_a_stop_string_stops_the_engine(qwen3: Tokenizer) -> None:
     assert (first.text, first.finish_reason, first.stop_engine) == ("one two ", None, False)
     ended = answers.feed(encode(qwen3, "ree four"))
     assert (ended.text, ended.finish_reason, ended.stop_engine) == ("three", "stop", True)
+    assert (first.stop_string, ended.stop_string) == (None, "three")
     assert answers.feed(encode(qwen3, " five"), engine_finish=5) == StreamDelta()
 
 
