@@ -73,7 +73,7 @@ def chat_body(raw: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], OwnName
     turns.add_system(raw.get("system"), "system")
     for index, message in enumerate(_list(raw.get("messages"), "messages")):
         turns.add(_object(message, f"messages[{index}]"), f"messages[{index}]")
-    body["messages"] = turns.messages
+    body["messages"] = turns.finished()
     if turns.end_is_open():
         body |= {"continue_final_message": True, "add_generation_prompt": False}
     if raw.get("stop_sequences") is not None:
@@ -102,7 +102,7 @@ def _own_names(raw: dict[str, Any], turns: "_Turns") -> OwnNames:
 class _Origin:
     """The places in the client's body of what one message of the chat is made of.
 
-    parts: of its content's parts. calls: of its tool calls. reasoning: of its reasoning.
+    parts: of its content's parts. calls: of its tool calls. reasoning: of its first reasoning. thoughts: all reasoning.
     """
 
     place: str
@@ -110,6 +110,7 @@ class _Origin:
     parts: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     reasoning: str | None = None
+    thoughts: list[str] = field(default_factory=list)
 
 
 class _Turns:
@@ -146,6 +147,14 @@ class _Turns:
             self._add_assistant(content, place, where)
         else:
             raise RequestError(f"{place}.role must be one of {', '.join(BLOCKS)}", param=f"{place}.role")
+
+    def finished(self) -> list[dict[str, Any]]:
+        """Return the messages once all are added."""
+        for message, origin in zip(self.messages, self._origins, strict=True):
+            # Joined once: a body may have many thousand.
+            if thoughts := [thought for thought in origin.thoughts if thought]:
+                message["reasoning_content"] = "\n\n".join(thoughts)
+        return self.messages
 
     def end_is_open(self) -> bool:
         """Whether the last message is the beginning of the answer, which the model continues."""
@@ -207,13 +216,8 @@ class _Turns:
                 origin.calls.append(at)
             else:
                 # Any signature is accepted. Omitted thinking comes back empty.
-                self._add_thinking(message, _text(block, "thinking", at))
+                origin.thoughts.append(_text(block, "thinking", at))
                 origin.reasoning = origin.reasoning or f"{at}.thinking"
-
-    def _add_thinking(self, message: dict[str, Any], text: str) -> None:
-        if text:
-            earlier = message.get("reasoning_content")
-            message["reasoning_content"] = f"{earlier}\n\n{text}" if earlier else text
 
     def _begin(self, role: str, place: str, content: str, **fields: Any) -> _Origin:
         self.messages.append({"role": role, "content": [], **fields})

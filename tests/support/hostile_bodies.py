@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+MESSAGES = "/v1/messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,14 @@ def _chat(name: str, make: Callable[[], dict[str, Any]]) -> Hostile:
 
 def _raw(name: str, body: bytes, path: str = CHAT) -> Hostile:
     return Hostile(name, path, lambda: body)
+
+
+def _message(name: str, role: str, make: Callable[[], Any], **fields: Any) -> Hostile:
+    def body() -> bytes:
+        messages = [{"role": "user", "content": "Hi"}, {"role": role, "content": make()}]
+        return json.dumps({"messages": messages, "max_tokens": 4, **fields}).encode()
+
+    return Hostile(name, MESSAGES, body)
 
 
 def _image(name: str, make: Callable[[], bytes]) -> Hostile:
@@ -151,6 +160,17 @@ HOSTILE = [
     _chat("many rules", lambda: {"guided_grammar": _rules(20_000)}),
     _chat("a grammar without a start", lambda: {"guided_grammar": 'x ::= "a"'}),
     _chat("long choices", lambda: {"guided_choice": ["x" * 1000 + str(i) for i in range(1000)]}),
+    _message("many thoughts", "assistant", lambda: [{"type": "thinking", "thinking": "a"}] * 40_000),
+    _message("many calls", "assistant", lambda: [{"type": "tool_use", "id": "a", "name": "f", "input": {}}] * 20_000),
+    _message("deep input", "assistant", lambda: [{"type": "tool_use", "id": "a", "name": "f", "input": DEEP(300)}]),
+    _message("many results", "user", lambda: [{"type": "tool_result", "tool_use_id": "a"}] * 30_000),
+    _message(
+        "deep results",
+        "user",
+        lambda: [{"type": "tool_result", "content": [{"type": "tool_result", "content": DEEP(300)}]}],
+    ),
+    _message("a type that is long", "user", lambda: [{"type": "x" * 500_000}]),
+    _message("a deep schema of a tool", "user", lambda: "Hi", tools=[{"name": "f", "input_schema": DEEP(300)}]),
     _image("a picture of 4 gigapixels", lambda: _png(65_535, 65_535, zlib.compress(b"\0" * 1000))),
     _image("a picture that unpacks to 1 GB", lambda: _png(20_000, 20_000, zlib.compress(b"\0" * 30_000_000))),
     _image("a bomb in a comment", _bomb_text_chunk),

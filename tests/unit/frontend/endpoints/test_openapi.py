@@ -25,6 +25,7 @@ from frontend.endpoints.openapi import document
 from frontend.settings import Settings
 from tests.fakes.fake_triton import Call, finish, reply
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
+from tests.support import claude_code
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,6 +42,7 @@ OPERATIONS = [
 ]
 # Two modes of each operation; the bodies are large, so generating them takes most of the time.
 EXAMPLES = 25
+MESSAGES = "/v1/messages"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -135,6 +137,7 @@ async def rich(call: Call) -> Any:
         (CHAT, HELLO | {"logprobs": True, "tools": [TOOL]}, "ChatCompletion", "ChatCompletionChunk"),
         ("/v1/completions", {"prompt": "x", "logprobs": 1}, "Completion", "Completion"),
         ("/v1/responses", {"input": "x"}, "Response", None),
+        (MESSAGES, {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5}, "AnswerMessage", None),
     ],
 )
 async def test_answers_are_as_documented(
@@ -177,10 +180,33 @@ async def test_bodies_that_the_document_allows_are_accepted(served: Serving) -> 
         {"input": "x", "tool_choice": "auto", "text": {"format": {"type": "json_object"}}},
         {"input": [{"role": "user", "content": "x"}], "reasoning": {"effort": "low"}, "max_output_tokens": 5},
     ]
+    picture = {"type": "image", "source": {"type": "url", "url": "data:image/png;base64,iVBORw0KGgo="}}
+    blocks = {
+        "user": [
+            {"type": "text", "text": "x"},
+            picture,
+            {"type": "document", "source": {"type": "text", "data": "x"}, "title": "x"},
+            {"type": "search_result", "title": "x", "source": "x", "content": [{"type": "text", "text": "x"}]},
+            {"type": "tool_result", "tool_use_id": "x", "content": [picture], "is_error": True},
+        ],
+        "assistant": [
+            {"type": "thinking", "thinking": "x", "signature": "x"},
+            {"type": "redacted_thinking", "data": "x"},
+            {"type": "tool_use", "id": "x", "name": "f", "input": {"a": 1}},
+        ],
+        "system": [{"type": "text", "text": "x"}],
+    }
+    messages = [
+        {"messages": [{"role": role, "content": content} for role, content in blocks.items()], "max_tokens": 5},
+        claude_code.request(3),
+    ]
+    counted = [{name: value for name, value in body.items() if name != "max_tokens"} for body in messages]
     for path, name, bodies in [
         (CHAT, "ChatBody", chats),
         ("/v1/completions", "CompletionBody", completions),
         ("/v1/responses", "ResponseBody", responses),
+        (MESSAGES, "MessageBody", messages),
+        (f"{MESSAGES}/count_tokens", "CountTokensBody", counted),
     ]:
         for body in bodies:
             validator(name).validate(body)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from common.sampling import SAMPLING
 from tests.fakes.frontend_server import CHAT, HELLO, Serving, serving
-from tests.support.hostile_bodies import DEEP, HOSTILE
+from tests.support.hostile_bodies import DEEP, HOSTILE, MESSAGES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,7 +41,8 @@ def check(response: httpx.Response, *statuses: int) -> None:
     assert response.status_code in (statuses or (200, 400, 404, 413)), response.text[:500]
     if response.status_code != 200:
         error = response.json()["error"]
-        assert error.keys() == {"message", "type", "param", "code"}
+        of_messages = response.request.url.path.startswith(MESSAGES)
+        assert error.keys() == ({"message", "type"} if of_messages else {"message", "type", "param", "code"})
         assert 0 < len(error["message"]) <= 500
 
 
@@ -197,9 +198,13 @@ JSON = st.recursive(
 )
 NAMES = words(
     "role content type text image_url video_url url detail tool_calls function name arguments id tool_call_id refusal "
+    "thinking signature tool_use_id input source media_type data title context is_error citations cache_control "
     "reasoning_content function_call input_audio min_pixels max_pixels num_frames fps max_dynamic_patch"
 )
-WORDS = words("system developer user assistant tool function text image_url video_url input_audio auto low")
+WORDS = words(
+    "system developer user assistant tool function text image_url video_url input_audio auto low "
+    "image document search_result tool_use tool_result tool_reference thinking redacted_thinking base64 image/png content"
+)
 MESSAGE_LIKE = st.recursive(
     SCALARS | WORDS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=5),
@@ -211,9 +216,9 @@ FIELDS = words(
     "response_format structured_outputs guided_json guided_regex guided_choice guided_grammar max_tokens logprobs "
     "top_logprobs tools tool_choice parallel_tool_calls separate_reasoning echo chat_template_kwargs enable_thinking "
     "reasoning_effort thinking thinking_token_budget prompt input instructions tokens text reasoning metadata best_of functions suffix audio include "
-    "max_output_tokens verbosity mm_processor_kwargs media_io_kwargs"
+    "system stop_sequences output_config context_management max_output_tokens verbosity mm_processor_kwargs media_io_kwargs"
 )
-PATHS = (CHAT, "/v1/completions", "/v1/responses", "/tokenize", "/detokenize")
+PATHS = (CHAT, "/v1/completions", "/v1/responses", MESSAGES, f"{MESSAGES}/count_tokens", "/tokenize", "/detokenize")
 
 
 async def post(served: Serving, path: str, body: Any) -> None:
@@ -233,6 +238,31 @@ async def test_any_messages(served: Serving) -> None:
         for path in (CHAT, "/tokenize"):
             asyncio.run_coroutine_threadsafe(post(served, path, {"messages": messages}), loop).result()
         asyncio.run_coroutine_threadsafe(post(served, "/v1/responses", {"input": messages}), loop).result()
+        asyncio.run_coroutine_threadsafe(post(served, MESSAGES, {"messages": messages, "max_tokens": 4}), loop).result()
+
+    await asyncio.to_thread(run)
+
+
+async def test_any_blocks(served: Serving) -> None:
+    """Blocks of messages that are right in most places, so that their insides are read."""
+    loop = asyncio.get_running_loop()
+    kinds = words(
+        "text image document search_result tool_use tool_result tool_reference thinking redacted_thinking other"
+    )
+    inner = SCALARS | st.dictionaries(NAMES, SCALARS | WORDS, max_size=4)
+    block = st.builds(lambda kind, fields: fields | {"type": kind}, kinds, st.dictionaries(NAMES, inner, max_size=5))
+    content = st.text(max_size=9) | st.lists(block, max_size=4)
+    nested = st.lists(
+        block | st.builds(lambda one: {"type": "tool_result", "tool_use_id": "x", "content": one}, content), max_size=4
+    )
+    message = st.builds(lambda role, one: {"role": role, "content": one}, words("user assistant system"), nested)
+
+    @QUICK
+    @given(messages=st.lists(message, min_size=1, max_size=4), system=content)
+    def run(messages: Any, system: Any) -> None:
+        body = {"messages": messages, "system": system, "max_tokens": 4}
+        for path in (MESSAGES, f"{MESSAGES}/count_tokens"):
+            asyncio.run_coroutine_threadsafe(post(served, path, body), loop).result()
 
     await asyncio.to_thread(run)
 
@@ -244,6 +274,8 @@ async def test_any_fields(served: Serving) -> None:
     @given(path=st.sampled_from(PATHS), fields=st.dictionaries(FIELDS, JSON | MESSAGE_LIKE, min_size=1, max_size=4))
     def run(path: str, fields: dict[str, Any]) -> None:
         sound = {CHAT: HELLO, "/v1/completions": {"prompt": "x"}, "/v1/responses": {"input": "x"}}.get(path, {})
+        if path.startswith(MESSAGES):
+            sound = HELLO | {"max_tokens": 4}
         asyncio.run_coroutine_threadsafe(post(served, path, sound | fields), loop).result()
 
     await asyncio.to_thread(run)
