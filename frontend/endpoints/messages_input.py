@@ -344,8 +344,10 @@ def _thinking(raw: dict[str, Any]) -> dict[str, Any]:
     if thinking.get("display") not in (None, *DISPLAYS):
         raise RequestError(f"thinking.display must be one of {', '.join(DISPLAYS)}", param="thinking.display")
     fields: dict[str, Any] = {"thinking": {"type": thinking["type"]}}
-    if thinking.get("budget_tokens") is not None:
-        fields["thinking_token_budget"] = thinking["budget_tokens"]
+    budget, length = thinking.get("budget_tokens"), raw.get("max_tokens")
+    # A budget is required here. One that leaves nothing to cut is no limit, which every engine and model can keep.
+    if budget is not None and not (isinstance(budget, int) and isinstance(length, int) and budget >= length - 1):
+        fields["thinking_token_budget"] = budget
     return fields
 
 
