@@ -18,6 +18,7 @@ from frontend.protocol.refused import HINTS_IN_MESSAGES, REFUSED_IN_MESSAGES, re
 SAME = (
     *("model", "stream", "max_tokens", "temperature", "top_p", "top_k"),
     *("min_p", "seed", "logit_bias", "priority", "min_tokens", "ignore_eos", "bad_words"),
+    *("allowed_token_ids", "cache_salt"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty"),
     *("enable_thinking", "chat_template_kwargs", "mm_processor_kwargs", "media_io_kwargs"),
 )
