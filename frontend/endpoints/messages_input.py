@@ -40,7 +40,7 @@ RENAMED = {
     "response_format": "output_config.format",
     "response_format.json_schema": "output_config.format",
     "reasoning_effort": "output_config.effort",
-    "thinking_token_budget": "thinking.budget_tokens",
+    "thinking_token_budget": "thinking.budget_tokens",  # nosec B105 # a field's name
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
     "tool_choice.function": "tool_choice",
 }

@@ -129,7 +129,7 @@ HINTS_IN_MESSAGES = {
     "response_format": "use 'output_config.format'",
     "stop": "use 'stop_sequences'",
     "structured_outputs": "use 'output_config.format'",
-    "thinking_token_budget": "use 'thinking.budget_tokens'",
+    "thinking_token_budget": "use 'thinking.budget_tokens'",  # nosec B105 # a field's name
 }
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -15,9 +16,13 @@ from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from common.chat.request import ChatRequest
+from common.checkpoint import Checkpoint
+from common.tokenizer import ChatTokenizer
+from families.detection import find_styler
 from frontend.endpoints.messages_input import CONVERTED, IGNORED, RENAMED, SAME
 from frontend.protocol.chat import ChatBody
 from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_MESSAGES
+from preprocessing.prompt import PromptBuilder, PromptRequest
 from tests.fakes.fake_triton import REFUSAL, Call, Script, answer_of, failure, finish, reply
 from tests.fakes.frontend_server import WAIT, Serving, serving
 from tests.support import claude_code
@@ -641,3 +646,24 @@ async def test_every_field_of_a_chat_is_taken_or_refused() -> None:
     assert set(ChatBody.model_fields) == taken | (set(REFUSED_IN_MESSAGES) & set(ChatBody.model_fields))
     assert {name.partition(".")[0] for name in RENAMED.values()} <= {*CONVERTED}
     assert set(REFUSED_IN_CHAT) <= set(REFUSED_IN_MESSAGES)
+
+
+@pytest.mark.parametrize("thinking", ["enabled", "disabled"])
+async def test_prompts_grow_only_at_their_end(served: Serving, qwen3_tokenizer_dir: Path, thinking: str) -> None:
+    """In the ids that the engine gets, too, each request of Claude Code begins with the one before."""
+    checkpoint = Checkpoint(Path(), "qwen3", ("Qwen3ForCausalLM",), 151936, 40960, (151645,), 151643)
+    builder = PromptBuilder(checkpoint, ChatTokenizer.load(qwen3_tokenizer_dir), find_styler(checkpoint))
+    wanted = {"type": thinking} | ({"budget_tokens": 31999} if thinking == "enabled" else {})
+    prompts = []
+    for number in range(1, 6):
+        body = claude_code.request(number, thinking=wanted, output_config={}, stream=False)
+        assert (await served.http.post(claude_code.PATH, json=body)).status_code == 200
+        given = served.triton.calls[-1].inputs["messages"][0].decode()
+        prompts.append(builder.build(PromptRequest(messages=given)).input_ids)
+    text = builder.tokenizer.backend.decode(prompts[-1], skip_special_tokens=False)
+    assert text.count("<tool_response>") == 4 and "I should read file 4." in text
+    for shorter, longer in pairwise(prompts):
+        pairs = enumerate(zip(shorter, longer, strict=False))
+        common = next((at for at, (one, other) in pairs if one != other), len(shorter))
+        # But for what the template writes to begin an answer.
+        assert len(shorter) - common <= 8 and len(longer) > len(shorter)
