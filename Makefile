@@ -91,7 +91,7 @@ setup-containers: $(CONTAINERS)/.installed
 	@$(PYTHON) -m scripts.setup.install_haproxy
 
 test: cpu-build setup-dev setup-agents setup-rtx setup-triton setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
-	$(RUN) -m pytest tests/unit
+	$(RUN) -m pytest tests/unit -n 2 --dist worksteal
 	$(RUN) -m pytest tests/integration
 
 cpu-build:
