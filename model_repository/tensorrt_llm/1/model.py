@@ -9,6 +9,7 @@ locale.setlocale(locale.LC_ALL, "C.UTF-8")
 from python_backend import watchdog  # noqa: E402
 from python_backend.api import InferenceRequest  # noqa: E402
 from python_backend.config import ModelParameters, apply_environment  # noqa: E402
+from python_backend.imports import quick_imports  # noqa: E402
 from python_backend.logs import model_logger  # noqa: E402
 
 
@@ -18,13 +19,14 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine; raises ValueError for a wrong option, or the engine's own error."""
         apply_environment(args["model_config"])
-        # Only now, because vLLM and PyTorch read the environment.
-        from engines.service import EngineService
-
         model_logger("tensorrt_llm", verbose=True)
         # Before the engine, whose processes must not outlive a server that is killed while it loads.
         watchdog.start()
-        self._service = EngineService.from_config(ModelParameters.from_config(args["model_config"]))
+        with quick_imports():
+            # Only now, because vLLM and PyTorch read the environment.
+            from engines.service import EngineService
+
+            self._service = EngineService.from_config(ModelParameters.from_config(args["model_config"]))
         self._service.start()
 
     def execute(self, requests: list[InferenceRequest]) -> None:
