@@ -20,7 +20,7 @@ def import_transformers_without_torch() -> None:
     modules["torch"] = None  # Python's way to say that there is no such module.
     os.environ[_QUIET] = "1"  # Else it warns that its models are not available.
     try:
-        from transformers.utils import is_torch_available
+        from transformers.utils.import_utils import is_torch_available
 
         is_torch_available()  # It keeps its answer, so that other modules may import PyTorch.
     finally:

@@ -24,6 +24,7 @@ CPU_WORKER = "vllm.v1.worker.cpu_worker.CPUWorker"
 BACKEND, AUTO = "xgrammar", "auto"
 # Ours, by the names under which vLLM's processes import them.
 GEMMA3_EXTENSION = "engines.vllm.gemma3_worker.Extension"
+QUICK_END = "engines.vllm.quick_end.Extension"
 IMAGE_CPU_WORKER = "engines.vllm.cpu_worker.ImageWorker"
 LORA_CPU_WORKER = "engines.vllm.cpu_lora.LoraWorker"
 SCHEDULER = "engines.vllm.scheduler.WholeImageScheduler"
@@ -77,6 +78,7 @@ def engine_config(args: AsyncEngineArgs) -> VllmConfig:
     else:
         # Pictures arrive processed: vLLM's cache of them would hold copies. That of `preprocessing` has this size.
         args.mm_processor_cache_gb = 0
+        args.worker_extension_cls = args.worker_extension_cls or QUICK_END
     # The usage context sets the defaults of tokens per step and requests per batch: the same as in `vllm serve`.
     config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
     if config.model_config.is_multimodal_model and config.model_config.is_mm_prefix_lm:

@@ -4,6 +4,7 @@
 vLLM's workers import the extension by its name before they load the model. The name is the model's architecture.
 """
 
+from engines.vllm import quick_end as quick_end  # takes effect by its import
 from engines.vllm.table_model import install
 
 

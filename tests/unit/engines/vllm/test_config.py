@@ -132,6 +132,7 @@ def test_the_first_request_does_not_choose_the_backend_of_guides(
         (config.CPU_WORKER, CPUWorker),
         (config.IMAGE_CPU_WORKER, LoraWorker),
         (config.LORA_CPU_WORKER, CPUWorker),
+        (config.QUICK_END, object),
     ],
 )
 def test_vllm_finds_its_classes_by_name(name: str, base: type) -> None:
