@@ -2,6 +2,7 @@
 """Serve the Triton model `embedding` with a pooling engine: one task and one response for each request."""
 
 import asyncio
+import gc
 import json
 import logging
 import math
@@ -88,6 +89,8 @@ class EmbeddingService:
         self._engine.shutdown()
         self._loop.stop()
         self._published.close()
+        # Errors hold requests in cycles of references. Freed at the interpreter's end, they crash the process (2.51).
+        gc.collect()
 
     def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
         reply = Reply(sender)
