@@ -106,6 +106,29 @@ REFUSED_IN_TOKENIZE: dict[str, tuple[Any, ...]] = {
     for name in ("chat_template", "documents", "function_call", "functions", "truncate_prompt_tokens")
 }
 
+# vLLM's fields of embeddings and of scores.
+_POOLING: dict[str, tuple[Any, ...]] = {
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "messages": ([],),
+    "padding": ("do_not_pad",),
+    "priority": (0,),
+    "truncation_side": (),
+    "use_activation": (True,),
+}
+
+REFUSED_IN_EMBEDDINGS: dict[str, tuple[Any, ...]] = _POOLING | {
+    "add_special_tokens": (True,),
+    "embed_dtype": ("float32",),
+    "endianness": ("native", "little"),
+}
+
+REFUSED_IN_SCORES: dict[str, tuple[Any, ...]] = _POOLING | {
+    "instruction": ("",),
+    "max_tokens_per_doc": (0,),
+    "max_tokens_per_query": (0,),
+}
+
 _HINTS = {
     "best_of": "use 'n'",
     "chat_template": "a chat may have one if the server is started with --trust-request-chat-template",
