@@ -198,7 +198,7 @@ def _first_mistake(error: ValidationError) -> tuple[str, str | None]:
     for part in mistake["loc"]:
         if isinstance(part, int):
             param += f"[{part}]"
-        elif re.fullmatch(r"[a-z_]{1,40}", part):
+        elif re.fullmatch(r"[a-z_][a-z0-9_]{0,39}", part):
             # A union's branches ("list[str]") and a mapping's keys are part of pydantic's path but not of the field's.
             param += f".{part}" if param else part
     text = mistake["msg"].removeprefix("Value error, ")

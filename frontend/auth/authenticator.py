@@ -19,8 +19,8 @@ from frontend.settings import Settings, SettingsError
 logger = logging.getLogger(__name__)
 
 RELOAD_PERIOD = 1.0  # seconds between two checks whether the file has changed
-PROTECTED = ("/v1/", "/tokenize", "/detokenize")
-ADMIN = ("/admin/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")  # paths that need the admin key instead
+PROTECTED = ("/v1/", "/v2/", "/tokenize", "/detokenize", "/rerank", "/score")
+ADMIN = ("/admin/",)  # paths that need the admin key instead
 
 
 @dataclass(frozen=True, slots=True)

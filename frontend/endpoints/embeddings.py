@@ -100,9 +100,10 @@ async def _pool(
 ) -> PoolingAnswer:
     """Ask the model. names: an input of Triton -> the body's field, for errors."""
     served = admitted.model.served
-    request = encode_pooling(asked, served.deployment.ensemble, triton_request_id(new_id(prefix)))
+    deployment = served.deployment
+    request = encode_pooling(asked, deployment.ensemble, triton_request_id(new_id(prefix)))
     with OwnNames(names).own_errors():
-        answer = decode_pooling(await served.infer(request, served.settings.request_timeout))
+        answer = decode_pooling(await deployment.infer(request, served.settings.request_timeout))
     admitted.metrics.usage = usage = Usage(per_prompt=1)
     usage.add(0, Delta(prompt_tokens=answer.prompt_tokens))
     return answer

@@ -21,11 +21,12 @@ from frontend.errors import KINDS, REFUSALS
 from frontend.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from frontend.protocol.chat import MAX_MESSAGES, ChatBody
 from frontend.protocol.completions import CompletionBody
+from frontend.protocol.embeddings import EmbeddingBody, RerankBody, ScoreBody
 from frontend.protocol.tokenize import DetokenizeBody, TokenizeChatBody, TokenizeTextBody
 
 BODIES = (
     *(ChatBody, CompletionBody, TokenizeTextBody, TokenizeChatBody, DetokenizeBody),
-    *(LoadAdapterBody, UnloadAdapterBody),
+    *(EmbeddingBody, RerankBody, ScoreBody),
 )
 JSON = "application/json"
 EVENTS = "text/event-stream"
@@ -75,16 +76,12 @@ def _paths() -> Schema:
         "/v1/responses": _post(
             "Answer a chat in the form of responses; nothing is stored", ref("ResponseBody"), "Response", "one event"
         ),
-        "/v1/messages": _post(
-            "Answer a chat in the form of Anthropic's Messages API",
-            ref("MessageBody"),
-            "AnswerMessage",
-            "one event",
-            error="MessageError",
+        "/v1/embeddings": _post("Embed texts", ref("EmbeddingBody"), "Embeddings"),
+        **dict.fromkeys(
+            ("/v1/rerank", "/v2/rerank", "/rerank"),
+            _post("Sort documents by their relevance for a query", ref("RerankBody"), "Ranking"),
         ),
-        "/v1/messages/count_tokens": _post(
-            "The tokens of a prompt", ref("CountTokensBody"), "TokenCount", error="MessageError"
-        ),
+        **dict.fromkeys(("/v1/score", "/score"), _post("Score pairs of texts", ref("ScoreBody"), "Scores")),
         "/v1/models": _get("The loaded models, under each of their names", ref("ModelList")),
         "/v1/models/{name}": _get("One of them", ref("Model")) | {"parameters": [models]},
         "/tokenize": _post("The token ids of a text or a chat", tokenize, "Tokens"),

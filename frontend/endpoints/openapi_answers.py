@@ -49,6 +49,7 @@ _COMPLETION_LOGPROBS = _or_null(
 _FUNCTION: Schema = {"name": TEXT, "arguments": TEXT}
 _CALL = _object({"id": TEXT, "type": {"const": "function"}, "function": _object(_FUNCTION)})
 _CALL_DELTA = _object({"index": COUNT, "function": _object({}, _FUNCTION)}, {"id": TEXT, "type": {"const": "function"}})
+_PROMPT_USAGE = _object({"prompt_tokens": COUNT, "total_tokens": COUNT})
 # Optional texts that the chunks and the messages of a chat have in common.
 _ANSWER_TEXTS: Schema = {"reasoning_content": TEXT, "reasoning": TEXT}
 
@@ -137,6 +138,42 @@ ANSWERS: Schema = {
                     }
                 )
             ),
+        }
+    ),
+    "Embeddings": _object(
+        {
+            "object": {"const": "list"},
+            "data": _list(
+                _object(
+                    {
+                        "object": {"const": "embedding"},
+                        "index": COUNT,
+                        "embedding": {"anyOf": [_list(NUMBER), {"type": "string", "contentEncoding": "base64"}]},
+                    }
+                )
+            ),
+            "model": TEXT,
+            "usage": _PROMPT_USAGE,
+        }
+    ),
+    "Ranking": _object(
+        {
+            "id": TEXT,
+            "model": TEXT,
+            "usage": _PROMPT_USAGE,
+            "results": _list(
+                _object({"index": COUNT, "relevance_score": NUMBER}, {"document": _object({"text": TEXT})})
+            ),
+        }
+    ),
+    "Scores": _object(
+        {
+            "id": TEXT,
+            "object": {"const": "list"},
+            "created": COUNT,
+            "model": TEXT,
+            "data": _list(_object({"object": {"const": "score"}, "index": COUNT, "score": NUMBER})),
+            "usage": _PROMPT_USAGE,
         }
     ),
     "Model": _object(

@@ -186,10 +186,6 @@ class ServedModel:
         request = encode_detokenize(ids, request_id, self.deployment.postprocessing)
         return decode_text(await self._triton.infer(request, UNARY_TIMEOUT))
 
-    async def infer(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
-        """Send one request to one of the Triton models, whose answer is one response."""
-        return await self._triton.infer(request, timeout)
-
     async def _fetch(self, image_urls: Sequence[str]) -> tuple[bytes, ...]:
         if not image_urls:
             return ()

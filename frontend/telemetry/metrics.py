@@ -21,7 +21,7 @@ from frontend.telemetry.request_record import RequestRecord, current
 from frontend.triton.tensors import Delta
 from frontend.triton.usage import Usage
 
-ENDPOINTS = ("chat", "completions", "responses", "messages", "tokenize", "detokenize")
+ENDPOINTS = ("chat", "completions", "responses", "tokenize", "detokenize", "embeddings", "rerank", "score")
 # Why an answer ended early: values of the label `cause`.
 CAUSES = ("client_gone", "timeout", "slow_reader", "shutdown")
 SCHEMES = ("data", "http", "https", "file", "other")

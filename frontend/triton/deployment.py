@@ -4,19 +4,22 @@
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from common.adapters import ADAPTERS, Adapter
+from tritonclient.grpc import service_pb2 as pb
+
 from common.errors import RequestError
 from common.model_names import ENGINE, POSTPROCESSING, PREPROCESSING, VIT, role, sibling
-from common.served_model import CHAT
+from common.served_model import CHAT, EMBEDDING
 from common.versions import BUILD_INFO, Versions
 from frontend.triton.adapters import Adapters
 from frontend.triton.client import TritonClient
+from frontend.triton.embedding import encode_about
 from frontend.triton.model_health import PERIOD, PROBE_TIMEOUT, ModelHealth, lost_model
 from frontend.triton.tensors import (
     CPP_PARAMETER,
@@ -34,6 +37,14 @@ logger = logging.getLogger(__name__)
 READINESS_PATIENCE = 0.5  # seconds that readiness waits for models to answer; orchestrators often allow 1 s in all
 
 
+@dataclass(slots=True)
+class _Call:
+    """A request to a model of embeddings. error: why it is being cancelled, if not by its client."""
+
+    sent_at: float
+    error: RequestError | None = None
+
+
 class Deployment:
     """What one served model is in Triton now. Requests stay with the deployment that they began on.
 
@@ -48,7 +59,8 @@ class Deployment:
         self.preprocessing, self.postprocessing = sibling(engine, PREPROCESSING), sibling(engine, POSTPROCESSING)
         steps = (self.preprocessing, sibling(engine, VIT), engine, self.postprocessing) if kind == CHAT else (engine,)
         self.models = tuple(dict.fromkeys((ensemble, *steps)))
-        self.health = ModelHealth(steps, self._probe, partial(triton.stream.overdue, self), self._model_died)
+        self.health = ModelHealth(steps, self._probe, self._overdue, self._model_died)
+        self._calls: dict[asyncio.Task[pb.ModelInferResponse], _Call] = {}
         self.successor: Deployment | None = None
         self.adapters = Adapters(self._ask_adapters, lambda: triton.stream.connections)
         self._capabilities: Capabilities | None = None
@@ -67,7 +79,7 @@ class Deployment:
         """Take no more requests, and close once those in progress have ended."""
         self.successor = successor
         try:
-            while self._triton.stream.serves(self):
+            while self._calls or self._triton.stream.serves(self):
                 await asyncio.sleep(PERIOD)
         finally:
             await self.close()
@@ -88,6 +100,26 @@ class Deployment:
     def fail_requests(self, error: RequestError) -> None:
         """Fail all requests in progress, and stop them in the engine."""
         self._triton.stream.fail_all(self, error, answered=True, stop=True)
+        self._fail_calls(error)
+
+    async def infer(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
+        """Send a request to the model of embeddings; cancelling the caller cancels it in Triton.
+
+        Raises RequestError if it fails, or the error of `fail_requests`.
+        """
+        if self.health.dead:
+            raise lost_model()
+        task = asyncio.create_task(self._triton.infer(request, timeout))
+        self._calls[task] = call = _Call(time.monotonic())
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if call.error is not None:
+                raise call.error from None
+            raise
+        finally:
+            del self._calls[task]
+            task.cancel()
 
     async def capabilities(self) -> Capabilities:
         """Return what the loaded models support, read once per connection to Triton."""
@@ -133,6 +165,9 @@ class Deployment:
         }
 
     async def _read_versions(self) -> Versions:
+        if self.kind == EMBEDDING:
+            server, answer = await asyncio.gather(self._triton.server_version(), self._ask())
+            return replace(decode_versions(answer), triton=server)
         server, engine = await asyncio.gather(self._triton.server_version(), self._triton.config(self.engine))
         versions = Versions(engine=None if engine.backend == "python" else engine.backend)
         if _is_python(engine) and any(output.name == BUILD_INFO for output in engine.output):
@@ -155,13 +190,29 @@ class Deployment:
         return decode_adapters(answer)
 
     async def _probe(self, model: str) -> None:
-        if role(model) == ENGINE:
+        if self.kind == EMBEDDING:
+            await self._ask()
+        elif role(model) == ENGINE:
             await self._triton.stream.probe_engine(partial(encode_probe, model))
         else:
             await self._triton.infer(encode_probe(model, f"probe-{uuid.uuid4().hex}"), PROBE_TIMEOUT)
 
+    async def _ask(self) -> pb.ModelInferResponse:
+        """Ask the model of embeddings for its versions."""
+        return await self._triton.infer(encode_about(self.engine, f"probe-{uuid.uuid4().hex}"), PROBE_TIMEOUT)
+
+    def _overdue(self, seconds: float) -> bool:
+        limit = time.monotonic() - seconds
+        return self._triton.stream.overdue(self, seconds) or any(one.sent_at < limit for one in self._calls.values())
+
+    def _fail_calls(self, error: RequestError) -> None:
+        for task, call in self._calls.items():
+            call.error = error
+            task.cancel()
+
     def _model_died(self, model: str) -> None:
         """Fail the requests inside the dead model or queued for it, as they will never be answered."""
+        self._fail_calls(lost_model())
         everything = role(model) in (ENGINE, POSTPROCESSING)
         self._triton.stream.fail_all(self, lost_model(), answered=everything, stop=role(model) != ENGINE)
 

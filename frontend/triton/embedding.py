@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2 as pb
 
 from common.errors import RequestError
+from common.versions import BUILD_INFO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,15 @@ def encode_pooling(request: PoolingRequest, model: str, request_id: str) -> pb.M
             _add_numbers(message, name, [value])
     for name in ("score" if request.pairs else "embedding", "num_input_tokens"):
         message.outputs.add(name=name)
+    return message
+
+
+def encode_about(model: str, request_id: str) -> pb.ModelInferRequest:
+    """Encode the request that the model answers at once, without its engine: for the versions of its software."""
+    message = pb.ModelInferRequest(model_name=model, id=request_id)
+    # Triton takes no request without an input.
+    _add_numbers(message, "dimensions", [1])
+    message.outputs.add(name=BUILD_INFO)
     return message
 
 

@@ -4,14 +4,15 @@
 It has the five models of one model alone, or those of the served models in `served`.
 
 A script is an async generator: it gets the `Call` of one ensemble request and yields what Triton would answer,
-made with `reply` or `failure`. The fake records every request, and every id that was stopped.
+made with `reply` or `failure`. A model of the kind `embedding` embeds a text as its length and the code of its first
+character, and scores a pair by the length of its second text. The fake records every request, and every id that was stopped.
 """
 
 import asyncio
 import json
 import re
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,10 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.old_steps: set[str] = set()
         self.has_index = True
         self.unready: set[str] = set()
+        # An embedding model's error, as Triton's text, or what it waits for; and the ids of requests cancelled meanwhile.
+        self.pooling_error: str | None = None
+        self.pooling_gate: asyncio.Event | None = None
+        self.cancelled: list[str] = []
         # A model whose process is gone: Triton calls it ready, and its requests fail.
         self.lost: str | None = None
         self.calls: list[Call] = []
@@ -207,6 +212,9 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         if not call.id.startswith("probe-"):
             self.calls.append(call)
         response = pb.ModelInferResponse(model_name=call.model, id=call.id)
+        if call.model in self.served and self.served[call.model].info.get("kind") == "embedding":
+            await self._pool(call, request, response, context)
+            return response
         if role(call.model) == "vit":
             return response
         if [output.name for output in request.outputs] == ["adapters"]:
@@ -226,6 +234,29 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             data = "".join(chr(one) if one < 0xD800 else "?" for one in call.inputs["output_ids"]).encode()
             _add(response, "text_output", "BYTES", struct.pack("<I", len(data)) + data)
         return response
+
+    async def _pool(self, call: Call, request: Any, response: Any, context: Any) -> None:
+        if [output.name for output in request.outputs] == ["build_info"]:
+            data = json.dumps(self.build_info).encode()
+            _add(response, "build_info", "BYTES", struct.pack("<I", len(data)) + data)
+            return
+        try:
+            if self.pooling_gate is not None:
+                await self.pooling_gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(call.id)
+            raise
+        if self.pooling_error is not None:
+            await context.abort(grpc.StatusCode.INTERNAL, self.pooling_error)
+        prompts = [text.decode() for text in call.inputs.get("text_input", [])]
+        ids = iter(call.inputs.get("input_ids", []))
+        prompts += ["".join(chr(next(ids)) for _ in range(size)) for size in call.inputs.get("input_lengths", [])]
+        pairs = call.inputs.get("text_pair", [])
+        rows = [[float(len(pair))] for pair in pairs] or [[float(len(one)), float(ord(one[0]))] for one in prompts]
+        flat = [number for row in rows for number in row]
+        name, shape = ("score", [len(rows)]) if pairs else ("embedding", [len(rows), 2])
+        _add(response, name, "FP32", struct.pack(f"<{len(flat)}f", *flat), shape)
+        _add(response, "num_input_tokens", "INT32", struct.pack(f"<{len(rows)}i", *([3] * len(rows))), [len(rows)])
 
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         self.metadata.append(dict(context.invocation_metadata()))
@@ -308,8 +339,8 @@ def _named(request_id: str, response: Any) -> Any:
     return response
 
 
-def _add(response: Any, name: str, datatype: str, raw: bytes) -> None:
-    response.outputs.add(name=name, datatype=datatype, shape=[1, 1])
+def _add(response: Any, name: str, datatype: str, raw: bytes, shape: Sequence[int] = (1, 1)) -> None:
+    response.outputs.add(name=name, datatype=datatype, shape=shape)
     response.raw_output_contents.append(raw)
 
 
