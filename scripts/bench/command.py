@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`triton-chat bench`, and `growth`, `images` and `answers` after it."""
+"""`triton-chat bench`, and `growth`, `images`, `answers` and `embeddings` after it."""
 
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from scripts.bench import answers, growth, images, run
+from scripts.bench import answers, embeddings, growth, images, run
 from scripts.bench.options import parse
 
 
@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return images.measure(images.parse(line[1:]))
     if line[:1] == ["answers"]:
         return answers.measure(answers.parse(line[1:]))
+    if line[:1] == ["embeddings"]:
+        return embeddings.measure(embeddings.parse(line[1:]))
     return run.measure(parse(line))
 
 

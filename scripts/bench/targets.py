@@ -39,13 +39,15 @@ Load = Callable[[Sequence[Stream], int, Callable[[], None]], Outcome]
 class RunningTarget:
     """A running target, or several that are endpoints of one stack.
 
-    loads: name -> function that runs streams in a number of client processes. roots: process ids by role.
+    loads: name -> function that runs streams in a number of client processes. roots: process ids by role. url: base
+    URL of the OpenAI API without /v1, empty if it has none.
     """
 
     loads: dict[str, Load]
     roots: dict[str, int]
     started_s: float
     tritonserver: str | None = None
+    url: str = ""
     commands: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +89,7 @@ def _stack(names: Sequence[str], stack: Stack) -> Iterator[RunningTarget]:
         addresses = {name: stack.url if name == "triton-chat" else stack.grpc_url for name in names}
         loads = {name: _client_load(Endpoint(ENDPOINTS[name], addresses[name], NAME)) for name in names}
         about = httpx.get(f"{stack.triton_http_url}/v2", timeout=30).json()
-        yield RunningTarget(loads, {part.name: part.pid for part in stack.parts}, took, about.get("version"))
+        yield RunningTarget(loads, {part.name: part.pid for part in stack.parts}, took, about.get("version"), stack.url)
 
 
 @contextmanager
@@ -102,7 +104,8 @@ def _vllm_serve(stack: Stack, model: str, flags: Sequence[str], log: Path) -> It
     with _part("API server", command, stack, log) as part:
         _wait(part, lambda: _healthy(url))
         took = time.monotonic() - begun
-        yield RunningTarget({"vllm-serve": _client_load(Endpoint("http", url, NAME))}, {part.name: part.pid}, took)
+        loads = {"vllm-serve": _client_load(Endpoint("http", url, NAME))}
+        yield RunningTarget(loads, {part.name: part.pid}, took, url=url)
 
 
 @contextmanager
@@ -140,7 +143,9 @@ def engine_options(stack: Stack) -> dict[str, Any]:
     """The engine's options in the stack, including those that the launcher adds."""
     environment = stack.engine_environment
     options: dict[str, Any] = json.loads(environment["TRITON_CHAT_ENGINE_OPTIONS"])
-    return options | {"max_model_len": int(environment["TRITON_CHAT_MAX_MODEL_LEN"])}
+    # Of an embedding model vLLM itself finds the length.
+    length = environment["TRITON_CHAT_MAX_MODEL_LEN"]
+    return options | ({"max_model_len": int(length)} if length else {})
 
 
 def vllm_flags(options: Mapping[str, Any]) -> list[str]:
