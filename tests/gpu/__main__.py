@@ -30,6 +30,10 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "greedy": ("greedy tokens of each family equal those of transformers", (f"{_INTEGRATION}/test_greedy.py",)),
     "images": ("images through `vit`, tokens equal those of transformers", (f"{_INTEGRATION}/test_images.py",)),
     "demo": ("the demo vision model's answers", (f"{_INTEGRATION}/test_demo_vlm.py",)),
+    "embeddings": (
+        "embeddings equal those of transformers, cancellation",
+        (f"{_INTEGRATION}/test_embeddings.py",),
+    ),
     "faults": ("the engine's process killed under load", (f"{_INTEGRATION}/test_faults.py::test_the_engine_core",)),
     "two-gpus": ("tensor-parallel answers equal those of one GPU", ("tests/gpu/test_two_gpus.py",)),
 }
