@@ -125,8 +125,9 @@ class TritonIndex:
     def _now(self, found: ModelState, entries: Mapping[str, Any]) -> ModelState:
         """Return a known model with its present state."""
         entry = entries.get(found.ensemble)
-        # The one model that has always been there: Triton's own errors say what it lacks.
-        if found.ensemble == ENSEMBLE or (entry is not None and entry.state == "READY"):
+        # Of the only model Triton's own errors say what it lacks.
+        alone = found.ensemble == ENSEMBLE and len(self._found) == 1
+        if alone or (entry is not None and entry.state == "READY"):
             return found
         return ModelState(
             state=_state(entry),

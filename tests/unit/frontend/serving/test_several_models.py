@@ -414,6 +414,19 @@ class TestDiscovery:
         await eventually(lambda: answers(status, "b", 404))
         assert await status("a") == 200
 
+    async def test_others_may_take_the_place_of_the_one_model(self) -> None:
+        async with serving() as served:
+            await until(lambda: served.server.app.state.service.catalog._known.is_set())
+            assert (await served.chat()).status_code == 200
+            served.triton.served = {"a": Served("a."), "b": Served("b.")}
+
+            async def listed() -> bool:
+                models = (await served.http.get("/v1/models")).json()
+                return [one["id"] for one in models.get("data", ())] == ["a", "b"]
+
+            await eventually(listed)
+            assert (await served.chat(model="model")).status_code == 404
+
     async def test_steps_may_change_their_names(self, served: Serving) -> None:
         assert (await served.chat(model="b")).status_code == 200
         served.triton.served["b"].steps = "b.g2."
