@@ -96,9 +96,13 @@ class Catalog:
 
     async def adapters(self) -> list[tuple[ServedModel, Adapter]]:
         """Return the adapters of the loaded models, whoever may use them. What has the name of a model is none."""
-        serving = [model for model in self.models.values() if model.kind == CHAT and model.state.ready]
-        await asyncio.gather(*(model.deployment.adapters.refresh() for model in serving))
-        found = [(model, adapter) for model in serving for adapter in model.deployment.adapters.table.values()]
+        tables = [
+            (model, model.deployment.adapters)
+            for model in self.models.values()
+            if model.kind == CHAT and model.state.ready
+        ]
+        await asyncio.gather(*(adapters.refresh() for _, adapters in tables))
+        found = [(model, adapter) for model, adapters in tables for adapter in adapters.table.values()]
         return [(model, adapter) for model, adapter in found if adapter.name not in self._names]
 
     async def listed_adapters(self) -> list[tuple[ServedModel, Adapter]]:

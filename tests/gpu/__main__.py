@@ -28,6 +28,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "guides": ("guided decoding", (f"{_INTEGRATION}/test_guides.py",)),
     "greedy": ("greedy tokens of each family equal those of transformers", (f"{_INTEGRATION}/test_greedy.py",)),
+    "adapters": ("tokens with LoRA adapters equal those of PEFT", ("tests/gpu/test_adapters.py",)),
     "images": ("images through `vit`, tokens equal those of transformers", (f"{_INTEGRATION}/test_images.py",)),
     "demo": ("the demo vision model's answers", (f"{_INTEGRATION}/test_demo_vlm.py",)),
     "embeddings": (
