@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from common.adapters import read_sources
 from common.model_names import check_name
 from frontend.settings import ENV_PREFIX, Settings
 from scripts.launcher.engine_names import vllm_options
@@ -252,10 +253,15 @@ def _environment(value: Any) -> dict[str, str]:
 
 
 def _check_names(specs: list[ModelSpec], where: str) -> None:
-    """Raise LaunchError if two models answer to one name."""
+    """Raise LaunchError if two models, or their adapters, answer to one name."""
     owners: dict[str, str] = {}
     for spec in specs:
-        for name in spec.names:
+        modules = spec.options.engine.get("lora_modules")
+        try:
+            adapters = [source.name for source in read_sources(modules)] if modules else []
+        except ValueError as error:
+            raise LaunchError(f"{where}: model '{spec.name}': {error}.") from None
+        for name in (*spec.names, *adapters):
             if name in owners:
                 raise LaunchError(f"{where}: the name '{name}' is given to both '{owners[name]}' and '{spec.name}'.")
             owners[name] = spec.name

@@ -67,6 +67,23 @@ def test_an_entry_is_a_command_line_as_a_mapping(file: Path) -> None:
     assert qwen3.environment == {"VLLM_USE_V2": "true"}
 
 
+@pytest.mark.parametrize("modules", ["{sql: /a/sql, poet: /a/p}", "[sql=/a/sql, {name: poet, path: /a/p}]"])
+def test_adapters_of_an_entry(tmp_path: Path, modules: str) -> None:
+    path = tmp_path / "models.yaml"
+    more = f"enable_lora: true, lora_modules: {modules}, allowed_lora_path: [/a, /b]"
+    path.write_text(f"models: {{base: {{model: smollm2, {more}}}}}")
+    engine = read(path)["base"].options.engine
+    assert engine["enable_lora"] is True and engine["allowed_lora_path"] == ["/a", "/b"]
+    assert read_sources(engine["lora_modules"]) == (AdapterSource("sql", "/a/sql"), AdapterSource("poet", "/a/p"))
+
+
+def test_adapters_of_two_models_have_names_of_their_own(tmp_path: Path) -> None:
+    one = "{model: smollm2, enable_lora: true, lora_modules: {sql: /a}}"
+    assert "the name 'sql' is given to both 'a' and 'b'" in refusal(tmp_path, f"models: {{a: {one}, b: {one}}}")
+    wrong = "models: {a: {model: smollm2, enable_lora: true, lora_modules: [sql]}}"
+    assert refusal(tmp_path, wrong).startswith("model 'a': lora_modules: expected NAME=PATH")
+
+
 def test_flags_of_the_server_are_each_model_s_and_entries_override_them(file: Path) -> None:
     specs = read(file, "--max-model-len 4k --styler qwen3 --dtype half --port 5 --max-in-flight 3")
     assert [spec.options.max_model_len for spec in specs.values()] == [16000, 4000]
