@@ -19,7 +19,7 @@ from engines.event_loop import EngineLoop
 from engines.options import EngineOptions, read_options
 from engines.pooling import PoolingEngine
 from engines.reply import Reply
-from engines.tensors import Inputs, build_info_tensors
+from engines.tensors import Inputs, text_tensors
 from python_backend.api import InferenceRequest, ResponseSender
 from python_backend.config import ModelParameters
 from python_backend.metrics import PERIOD_S, Published
@@ -95,7 +95,7 @@ class EmbeddingService:
     def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
         reply = Reply(sender)
         if set(request.requested_output_names()) == {BUILD_INFO}:
-            reply.end(build_info_tensors(json.dumps(asdict(self._versions))))
+            reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
             return
         task = asyncio.create_task(self._answer(request, reply))
         self._running[task] = reply

@@ -50,6 +50,7 @@ async def test_an_adapter_is_a_model_with_a_parent(served: Serving) -> None:
         ("/v1/chat/completions", HELLO | {"n": 2}),
         ("/v1/completions", {"prompt": "Hi"}),
         ("/v1/responses", {"input": "Hi"}),
+        ("/v1/messages", HELLO | {"max_tokens": 9}),
     ],
 )
 async def test_requests_choose_it_by_its_name(served: Serving, path: str, body: dict[str, Any]) -> None:
