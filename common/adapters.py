@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from common.checkpoint import read_json
 
 # The output by which a Python engine tells its adapters. It is sent only if it is the one requested output of a stop.
@@ -148,6 +146,9 @@ def _check_config(config: Mapping[str, Any], folder: Path, max_rank: int) -> Non
 
 def _shapes(file: Path, *, of: str = "adapter") -> dict[str, tuple[int, ...]]:
     """The shapes of a file's matrices of floats, by name; only its header is read, and compared with its size."""
+    # Here, as a frontend alone has no such package.
+    from safetensors import SafetensorError, safe_open
+
     if not file.is_file():
         raise ValueError(f"the {of} has no file {file}")
     try:
