@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from common.adapters import AdapterSource
+from common.adapters import from_json as adapters_of
 from common.answer_options import AnswerOptions
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
@@ -14,6 +16,7 @@ from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from families.parsers import AnswerFormat, starts_in_reasoning
 from postprocessing.postprocessor import Postprocessor
+from preprocessing.adapters import BackendAdapters
 from preprocessing.engine_traits import TRTLLM, engine_traits
 from preprocessing.preprocessor import Preprocessor, media_options
 from preprocessing.prompt import PromptBuilder
@@ -21,6 +24,7 @@ from python_backend.api import pb_utils
 from python_backend.config import ModelParameters
 from tests.support.chats import tiny, with_template
 from tests.support.model_requests import ModelCalls, ModelRequest, outputs
+from tests.support.plain_adapter import INPUTS, OUTPUTS, RANK, write_adapter, write_base
 
 IM_END, ENDOFTEXT = 151645, 151643
 VOCAB_SIZE = 151936
@@ -340,3 +344,21 @@ def testmedia_options() -> None:
     options = media_options(ModelParameters("preprocessing", parameters))
     assert (options.max_tiles, options.limits.max_pixels, options.pan_and_scan) == (3, 100, True)
     assert (options.video_frames, options.max_images, options.max_tiles_per_image) == (8, 64, None)
+
+
+def test_the_weights_of_an_adapter_are_sent_if_a_parameter_asks_for_them(
+    builder: PromptBuilder, tmp_path: Path
+) -> None:
+    source = AdapterSource("sql", str(write_adapter(tmp_path / "sql")))
+    adapters = BackendAdapters([source], write_base(tmp_path / "base"))
+    model = Preprocessor(builder, engine_traits(TRTLLM, guided_decoding=False), adapters=adapters)
+    told = answer(model, ModelRequest(text_input="a", requested=["adapters"]))
+    (sql,) = adapters_of(told["adapters"][0])
+    assert sql.name == "sql"
+    asked: dict[str, Any] = {"prompt_ids": [1], "lora_task_id": sql.id, "requested": ["input_ids"]}
+    assert "lora_weights" not in answer(model, ModelRequest(**asked))
+    found = answer(model, ModelRequest(**asked, parameters={"send_adapter": True}))
+    assert found["lora_config"] == [[1, 0, RANK], [1, 1, RANK]]
+    assert [len(row) for row in found["lora_weights"]] == [RANK * (INPUTS + OUTPUTS)] * 2
+    asked["lora_task_id"] = 5
+    assert refusal(model, ModelRequest(**asked, parameters={"send_adapter": True})).kind == "not_found"
