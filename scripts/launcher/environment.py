@@ -115,8 +115,9 @@ def triton_command(server: TritonServer, options: LaunchOptions, ports: Ports, k
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(ports)}",
         # Models can be loaded again, only by the launcher.
         "--model-control-mode=explicit",
-        # Several are loaded by the launcher, so that one that fails leaves the others alone.
-        *([] if options.several else ["--load-model=*"]),
+        # Several are loaded by the launcher, so that one that fails leaves the others alone. Without the second flag
+        # Triton would call itself not ready from then on.
+        *(["--strict-readiness=false"] if options.several else ["--load-model=*"]),
         # The configs are complete. To complete them, the Python backend would start each model's process twice.
         "--disable-auto-complete-config",
         f"--http-restricted-api={MANAGEMENT}:{KEY_HEADER}={key}",

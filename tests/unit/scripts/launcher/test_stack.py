@@ -168,6 +168,7 @@ def test_several_models_are_planned_and_nothing_is_loaded_by_tritonserver_itself
     for each, expected in ((stack, True), (several, False)):
         command = triton_command(each.server, each.options, each.ports, "key")
         assert ("--load-model=*" in command) is expected
+        assert ("--strict-readiness=false" in command) is not expected
         assert "--model-control-mode=explicit" in command
     folder = several.several.options.model_repository
     several.stop()
