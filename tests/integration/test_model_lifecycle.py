@@ -26,13 +26,14 @@ CHANGED, OTHER = PAIR
 # An answer of some seconds, and one as long as its reader.
 STORY = {"contains": "story", "text": "word " * 150, "delay_s": 0.02}
 EPIC = {"contains": "epic", "text": "word ", "repeat": True, "delay_s": 0.02}
-EPIC_TOKENS = 2000
+# Each repetition is two tokens.
+EPIC_WORDS = 1000
 
 
 class Answer:
     """A streamed answer on a thread of its own. end: its finish reason, or the code of its error."""
 
-    def __init__(self, url: str, model: str, words: str, max_tokens: int = EPIC_TOKENS) -> None:
+    def __init__(self, url: str, model: str, words: str, max_tokens: int = 2 * EPIC_WORDS) -> None:
         self._url, self.model = url, model
         self._body = {"model": model, "messages": [{"role": "user", "content": words}], "max_tokens": max_tokens}
         self.words = 0
@@ -201,7 +202,7 @@ def test_unloading_lets_requests_end_and_gives_the_memory_back(server: Server) -
     assert server.triton_chat("load", CHANGED)[0] == 0
     server.until(lambda: {CHANGED, PAIR_ALIAS} <= set(server.names()), "frontends know of it")
     assert server.ended([Answer(server.stack.url, CHANGED, "story")]) == ["stop"]
-    assert server.ended(kept) == ["length"] * 4 and all(one.words == EPIC_TOKENS for one in kept)
+    assert server.ended(kept) == ["length"] * 4 and all(one.words == EPIC_WORDS for one in kept)
 
 
 def test_a_failed_load_leaves_what_served(server: Server) -> None:
@@ -229,7 +230,7 @@ def test_a_killed_engine_is_replaced_and_the_other_model_streams_on(server: Serv
         assert server.ended(lost) == ["unavailable"] * 4
         server.until(lambda: server.short_answer() == "503 model_not_ready retry True", "it says that it comes back")
         server.until(lambda: server.states()[CHANGED] == "ready", "it is back")
-    assert server.ended(kept) == ["length"] * 4 and all(one.words == EPIC_TOKENS for one in kept)
+    assert server.ended(kept) == ["length"] * 4 and all(one.words == EPIC_WORDS for one in kept)
     assert set(beside.ends) == {"length"}
     server.until(lambda: server.short_answer() == "length", "it serves again")
     server.until(lambda: not any(_lives(process) for process in old.values()), "nothing of the old one is left")
