@@ -3,6 +3,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -616,6 +617,14 @@ async def test_keys() -> None:
                     assert ("request_id" in response.json()) == (path == PATH)
         twice = [("x-api-key", "secret"), ("x-api-key", "secret")]
         assert (await served.http.post(PATH, json={"max_tokens": 5, "messages": HI}, headers=twice)).status_code == 401
+
+
+async def test_a_key_of_another_model(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"alice {hashlib.sha256(b'secret').hexdigest()} models=other\n")
+    async with serving(api_keys_file=str(file)) as served:
+        response = await served.http.post(PATH, json={"max_tokens": 5, "messages": HI}, headers={"x-api-key": "secret"})
+        assert (response.status_code, response.json()["error"]["type"]) == (403, "permission_error")
 
 
 async def test_claude_codes_requests(served: Serving) -> None:
