@@ -3,6 +3,9 @@
 
 import functools
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import av
 import numpy as np
@@ -22,7 +25,8 @@ def video(
 ) -> bytes:
     """Encode a video in which a white bar moves right over a green background."""
     file = io.BytesIO()
-    with av.open(file, "w", format=kind, options={"movflags": movflags} if movflags else {}) as container:
+    options_of_file = {"movflags": movflags} if movflags else {}
+    with _same_scheduling(), av.open(file, "w", format=kind, options=options_of_file) as container:
         stream = container.add_stream(codec, rate=10, options=dict(options))
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
@@ -38,6 +42,17 @@ def video(
         for packet in stream.encode():
             container.mux(packet)
     return file.getvalue()
+
+
+@contextmanager
+def _same_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1's encoder does to a thread of root: real-time priority, before all else on the machine.
+
+    The processes that the tests start would inherit it.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    os.sched_setscheduler(0, policy, parameters)
 
 
 def still(picture: Image.Image) -> bytes:
