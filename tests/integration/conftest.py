@@ -2,6 +2,8 @@
 """Stacks that several test files share: the default model, the demo vision model, scripted answers.
 
 With pytest's option --double the default model and the scripts are played by the double of TensorRT-LLM's C++ backend.
+
+Several processes (`-n 2 --dist loadgroup`) share the tests by groups: those of one shared stack, or else of one file.
 """
 
 import os
@@ -35,6 +37,34 @@ SMOLLM2_SAYS: list[dict[str, Any]] = [
     {"contains": "Count from one", "text": " ".join(["one two three four five six seven"] * 20), "delay_s": 0.01},
     {"text": "well, ", "repeat": True, "delay_s": 0.01},
 ]
+
+# Fixtures of shared stacks, and the shared stack of a documented line or block by its model.
+SHARED = ("double_qwen3", "demo", "scripted_qwen3", "stack")
+MODELS = {"demo-vlm": "demo", "qwen3": "scripted_qwen3", MODEL: "stack", None: "stack"}
+
+
+def pytest_configure() -> None:
+    """Give the engines of each of several processes a core: on the same cores their threads would wait for each other."""
+    process = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    cores = sorted(os.sched_getaffinity(0))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", str(cores[int(process) % len(cores)]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name the group of each test that has none."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    documented = parameters.get("line") or parameters.get("block")
+    if documented is not None and "tmp_path" in getattr(item, "fixturenames", ()):
+        return MODELS[documented.model]
+    used = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+    return used[0] if used else item.path.stem
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,10 @@ def call_text(name: str, arguments: str) -> str:
     return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["python", "double"])
+double = pytest.param(True, marks=pytest.mark.xdist_group("double_qwen3"))
+
+
+@pytest.fixture(scope="module", params=[False, double], ids=["python", "double"])
 def qwen3(request, tmp_path_factory, qwen3_tokenizer_dir) -> Iterator[ScriptedStack]:
     """The scripted stack, also with the double of TensorRT-LLM's C++ backend, which lacks this project's extensions."""
     if request.param:

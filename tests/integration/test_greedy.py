@@ -103,7 +103,7 @@ def test_the_default_model(client, smollm2_dir, question):
     check(client, smollm2_dir, question, torch.bfloat16)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in FAMILIES])
 def tiny(request, tmp_path_factory, smollm2_dir, qwen3_tokenizer_dir, gemma3_tokenizer_dir) -> Iterator[tuple]:
     """Client and folder of a stack that serves one family's tiny random checkpoint in float32."""
     tokenizers = {"smollm2": smollm2_dir, "qwen3": qwen3_tokenizer_dir, "gemma3": gemma3_tokenizer_dir}

@@ -226,7 +226,7 @@ MODELS: dict[str, tuple[str, str, int, dict[str, Any]] | None] = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in MODELS])
 def seeing(request, tmp_path_factory, qwen3_tokenizer_dir, gemma3_tokenizer_dir) -> Iterator[Seeing]:
     """Start a stack for one of MODELS in float32."""
     folder = tmp_path_factory.mktemp("seeing")
