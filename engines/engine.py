@@ -3,7 +3,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -16,6 +16,8 @@ STATISTICS = {
     "running": "Requests that the engine is processing",
     "waiting": "Requests waiting inside the engine, for their first step or after a preemption",
     "kv_cache_usage": "Share of the KV cache in use after the engine's last step, 0 to 1",
+    "kv_cache_blocks": "Blocks of the KV cache",
+    "kv_cache_block_size": "Tokens in a block of the KV cache",
     "looked_up_prompt_tokens_total": "Prompt tokens looked up in the prefix cache",
     "cached_prompt_tokens_total": "Prompt tokens served from the prefix cache",
     "generated_tokens_total": "Generated tokens, including those of cancelled requests",
@@ -120,6 +122,9 @@ class Engine(Protocol):
 
     def statistics(self) -> Mapping[str, float]:
         """The current values of those STATISTICS that the engine has."""
+
+    def adapters_in_use(self) -> Mapping[str, Any]:
+        """The values of `common.engine_statistics.LORA`; empty without LoRA adapters."""
 
     def adjust_stream_interval(self, tokens_per_response: float) -> None:
         """Adapt how many tokens the engine collects before it hands them over; called ten times a second.

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from common.adapters import ADAPTERS, CHANGES, to_json
+from common.engine_statistics import STATISTICS as STATISTICS_OUTPUT
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.logs import about
@@ -143,30 +143,15 @@ class EngineService:
     def _control(self, request: InferenceRequest, reply: Reply, parameters: dict[str, Any]) -> None:
         """Answer a request that generates nothing: a stop, or a question that is sent as one."""
         asked = set(request.requested_output_names())
-        if asked == {ADAPTERS}:
-            task = self._loop.create_task(self._tell_adapters(reply, parameters))
-            self._changes.add(task)
-            task.add_done_callback(self._changes.discard)
-            return
         self._stop(request.request_id(), parameters)
         if asked == {BUILD_INFO}:
             reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
+        elif asked == {STATISTICS_OUTPUT}:
+            # Engines of others may know nothing of adapters.
+            adapters = getattr(self._engine, "adapters_in_use", dict)()
+            reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps({**self._engine.statistics(), **adapters})))
         else:
             reply.end_empty()
-
-    async def _tell_adapters(self, reply: Reply, parameters: dict[str, Any]) -> None:
-        """Load or unload the adapter that the parameters name, if any, and tell which there are."""
-        try:
-            if self._adapters is not None:
-                await self._adapters.change(parameters)
-            elif CHANGES & parameters.keys():
-                raise RequestError("this engine was started without LoRA adapters (enable_lora)")
-            reply.end(text_tensors(ADAPTERS, to_json(self._adapters.all() if self._adapters else ())))
-        except RequestError as error:
-            reply.fail(error)
-        except Exception:
-            log.exception("the LoRA adapters could not be changed")
-            reply.fail(RequestError("the engine failed on this request", kind="internal"))
 
     def _stop(self, request_id: str, parameters: dict[str, Any]) -> None:
         if "owner" in parameters:

@@ -85,6 +85,10 @@ class LlmApiEngine:
         """The values that can be counted here; TensorRT-LLM reports its cache and queue elsewhere."""
         return {"running": float(self._running), "generated_tokens_total": float(self._generated)}
 
+    def adapters_in_use(self) -> Mapping[str, Any]:
+        """Nothing: LoRA adapters are not passed on to the LLM API."""
+        return {}
+
     def adjust_stream_interval(self, tokens_per_response: float) -> None:
         """Do nothing: the LLM API has no setting for it."""
 

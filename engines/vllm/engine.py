@@ -104,6 +104,10 @@ class VllmEngine:
         """All of STATISTICS; only the requests inside if vLLM's option disable_log_stats is set."""
         return self._statistics.values(self._running)
 
+    def adapters_in_use(self) -> Mapping[str, Any]:
+        """The LoRA adapters of vLLM's last step."""
+        return self._statistics.adapters(self._running)
+
     def adjust_stream_interval(self, tokens_per_response: float) -> None:
         """Hand tokens over less often if responses hold several anyway."""
         self._stream_interval.adjust(tokens_per_response, self._running)

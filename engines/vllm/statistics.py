@@ -4,10 +4,12 @@
 These fields are no stable interface of vLLM: a missing one counts as zero.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vllm.v1.metrics.loggers import StatLoggerBase
+
+from common.engine_statistics import MAX_LORA, RUNNING_ADAPTERS, WAITING_ADAPTERS
 
 
 class EngineCoreStatistics(StatLoggerBase):
@@ -16,12 +18,18 @@ class EngineCoreStatistics(StatLoggerBase):
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
         self.waiting = 0
         self.kv_cache_usage = 0.0
+        self.running_adapters: Mapping[str, int] = {}
+        self.waiting_adapters: Mapping[str, int] = {}
         self.looked_up = self.cached = self.preemptions = self.generated = 0
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
         """Add the statistics of one step; called by vLLM."""
         if scheduler_stats is not None:
+            # The skipped ones wait for something else than room, such as the place of their adapter.
             self.waiting = _number(scheduler_stats, "num_waiting_reqs")
+            self.waiting += _number(scheduler_stats, "num_skipped_waiting_reqs")
+            self.running_adapters = getattr(scheduler_stats, "running_lora_adapters", {})
+            self.waiting_adapters = getattr(scheduler_stats, "waiting_lora_adapters", {})
             self.kv_cache_usage = _number(scheduler_stats, "kv_cache_usage")
             prefixes = getattr(scheduler_stats, "prefix_cache_stats", None)
             self.looked_up += _number(prefixes, "queries")
@@ -39,17 +47,22 @@ class VllmStatistics:
 
     def __init__(self) -> None:
         self._cores: list[EngineCoreStatistics] = []
+        self._config: Any = None
 
     def __call__(self, vllm_config: Any, engine_index: int = 0) -> EngineCoreStatistics:
         """Create the statistics of a new engine core."""
+        self._config = vllm_config
         self._cores.append(EngineCoreStatistics(vllm_config, engine_index))
         return self._cores[-1]
 
     def values(self, inside: int) -> Mapping[str, float]:
-        """The values by the names of `engine.STATISTICS`.
+        """The values by the names of `engine.STATISTICS`, without those that are not known.
 
         inside: requests in the engine now. It caps `waiting`, as an engine without requests makes no further step.
         """
+        if not self._cores:
+            # The option disable_log_stats: vLLM tells nothing.
+            return {"running": inside}
         waiting = min(inside, sum(core.waiting for core in self._cores))
         return {
             "running": inside - waiting,
@@ -59,7 +72,30 @@ class VllmStatistics:
             "cached_prompt_tokens_total": sum(core.cached for core in self._cores),
             "generated_tokens_total": sum(core.generated for core in self._cores),
             "preemptions_total": sum(core.preemptions for core in self._cores),
+        } | self._cache()
+
+    def adapters(self, inside: int) -> Mapping[str, Any]:
+        """The values of LORA; empty if the engine takes no adapters. inside: as in `values`."""
+        lora = getattr(self._config, "lora_config", None)
+        if lora is None:
+            return {}
+        cores = self._cores if inside else []
+        return {
+            MAX_LORA: lora.max_loras,
+            RUNNING_ADAPTERS: _in_use(core.running_adapters for core in cores),
+            WAITING_ADAPTERS: _in_use(core.waiting_adapters for core in cores),
         }
+
+    def _cache(self) -> dict[str, float]:
+        """The size of the KV cache, which vLLM knows once it has loaded the model."""
+        cache = getattr(self._config, "cache_config", None)
+        sizes = {"kv_cache_blocks": _number(cache, "num_gpu_blocks"), "kv_cache_block_size": _number(cache, "block_size")}
+        return {name: size for name, size in sizes.items() if size}
+
+
+def _in_use(counts: Iterable[Mapping[str, int]]) -> list[str]:
+    """The names of adapters that have requests, in the order of the alphabet."""
+    return sorted({name for count in counts for name, requests in count.items() if requests})
 
 
 def _number(stats: Any, name: str) -> Any:

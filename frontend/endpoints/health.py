@@ -2,6 +2,7 @@
 """Liveness, readiness, version and metrics."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,12 +15,13 @@ from common.versions import Versions
 from frontend import __version__
 from frontend.serving.served_model import ServedModel
 from frontend.serving.service import Service
-from frontend.telemetry.metrics import exposition
+from frontend.telemetry.metrics import exposition, load_exposition
 
 router = APIRouter()
 
 # A cache between a client and this server may otherwise keep an answer as long as it sees fit.
 _NO_STORE = {"Cache-Control": "no-store"}
+_METRICS = {"Content-Type": CONTENT_TYPE_LATEST} | _NO_STORE
 
 
 @router.get("/health/live")
@@ -70,7 +72,21 @@ async def version(request: Request) -> JSONResponse:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    return Response(exposition(await _versions(request)), headers={"Content-Type": CONTENT_TYPE_LATEST} | _NO_STORE)
+    """Return all metrics of the frontends, and the engines' load under vLLM's names."""
+    versions, engines = await asyncio.gather(_versions(request), _engines(request))
+    return Response(exposition(versions, engines), headers=_METRICS)
+
+
+@router.get("/metrics/vllm")
+async def load(request: Request) -> Response:
+    """Return only what endpoint pickers read, for those that read it many times a second."""
+    return Response(load_exposition(await _engines(request)), headers=_METRICS)
+
+
+async def _engines(request: Request) -> Mapping[str, Mapping[str, Any]]:
+    """Return each engine's statistics by the name of its model."""
+    service: Service = request.app.state.service
+    return {service.settings.served_model_name[0]: await service.triton.statistics()}
 
 
 async def _versions(request: Request) -> Versions:

@@ -24,7 +24,7 @@ logger = logging.getLogger("frontend.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 _LONGEST_PATH = 200
 # What monitoring asks for every few seconds is logged at the level debug, and not traced.
-_QUIET = ("/health", "/health/live", "/health/ready", "/metrics")
+_QUIET = ("/health", "/health/live", "/health/ready", "/metrics", "/metrics/vllm")
 
 
 class AccessLog:

@@ -5,19 +5,21 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from common.errors import RequestError
 from common.versions import Versions
 from frontend import __version__
 from frontend.errors import REFUSALS, ApiError, ClientGone, ShuttingDown, SlowReader
 from frontend.telemetry.request_record import RequestRecord, current
+from frontend.telemetry.vllm_names import VllmNames
 from frontend.triton.tensors import Delta
 from frontend.triton.usage import Usage
 
@@ -239,21 +241,50 @@ class BuildInfo:
         yield family
 
 
-def exposition(versions: Versions) -> bytes:
-    """Return all metrics in Prometheus' text format. versions: what runs behind this process."""
+def exposition(versions: Versions, engines: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Return all metrics in Prometheus' text format.
+
+    versions: what runs behind this process. engines: the engines' statistics by served model.
+    """
     built = CollectorRegistry()
     built.register(BuildInfo(versions))
-    return _counted() + generate_latest(built)
+    return _counted() + generate_latest(built) + load_exposition(engines)
+
+
+def load_exposition(engines: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Return only the metrics under vLLM's names: all metrics take some milliseconds, and pickers ask very often."""
+    registry = CollectorRegistry()
+    registry.register(VllmNames(engines, {model: _queued(model) for model in engines}))
+    return generate_latest(registry)
 
 
 def _counted() -> bytes:
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    folder = _shared_folder()
     if folder is None:
         return generate_latest()
-    _delete_dead_gauges(Path(folder))
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # prometheus_client has no types here
+    multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call] # prometheus_client has no types here
     return generate_latest(registry)
+
+
+def _queued(model: str) -> float:
+    """Count the requests for a model that are queued in any of the processes."""
+    folder = _shared_folder()
+    families: Iterable[Metric] = QUEUED.collect()
+    if folder is not None:
+        # Only these files: there are others for histograms and counters, which are large.
+        families = multiprocess.MultiProcessCollector.merge([str(path) for path in folder.glob("gauge_livesum_*.db")])  # type: ignore[no-untyped-call]
+    samples = [sample for family in families if family.name == "triton_chat_queued" for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.labels.get("model", model) == model)
+
+
+def _shared_folder() -> Path | None:
+    """Return the folder of several processes' metrics, without the gauges of those that were killed."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        return None
+    _delete_dead_gauges(Path(folder))
+    return Path(folder)
 
 
 def _delete_dead_gauges(folder: Path) -> None:

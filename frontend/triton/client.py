@@ -4,16 +4,35 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
+from common.engine_statistics import STATISTICS
+from common.errors import RequestError
+from common.versions import BUILD_INFO, Versions
 from frontend.errors import rpc_error
-from frontend.triton.model_health import ModelHealth
+from frontend.triton.engine_statistics import EngineStatistics
+from frontend.triton.model_health import PERIOD, PROBE_TIMEOUT, ModelHealth, lost_model
 from frontend.triton.stream import TritonStream
+from frontend.triton.tensors import (
+    CPP_PARAMETER,
+    ENGINE,
+    ENSEMBLE,
+    MODELS,
+    POSTPROCESSING,
+    Capabilities,
+    decode_statistics,
+    decode_versions,
+    encode_probe,
+    encode_statistics,
+    encode_versions,
+)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,10 +70,16 @@ class TritonClient:
     def __init__(self, url: str, client_id: str | None, key: str | None = None) -> None:
         self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
         self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
-        self._running: asyncio.Task[None] | None = None
-        self.healths: set[ModelHealth] = set()
-        self.connected: Callable[[], None] = _nothing
-        self.stream = TritonStream(self._channel, self.note_error, self._stream_changed, client_id)
+        self._capabilities: Capabilities | None = None
+        self._capabilities_of = 0
+        steps = tuple(model for model in MODELS if model != ENSEMBLE)
+        self._health = ModelHealth(steps, self._probe, self._overdue, self._model_died)
+        self._asking: asyncio.Task[None] | None = None
+        self._versions = Versions()
+        self._versions_of = 0
+        self._statistics = EngineStatistics(self._read_statistics)
+        self.stream = TritonStream(self._channel, self._health, client_id)
+        self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Open the stream."""
@@ -68,6 +93,40 @@ class TritonClient:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._running
         await self._channel.close()
+
+    async def capabilities(self) -> Capabilities:
+        """Return what the loaded models support, read once per connection to Triton."""
+        await self.stream.connected()
+        connections = self.stream.connections
+        if self._capabilities is None or self._capabilities_of != connections:
+            ensemble, engine = await asyncio.gather(self._config(ENSEMBLE), self._config(ENGINE))
+            self._capabilities = Capabilities(
+                inputs=frozenset(tensor.name for tensor in ensemble.input),
+                python_engine=_is_python(engine),
+                tells_statistics=any(tensor.name == STATISTICS for tensor in engine.output),
+            )
+            self._capabilities_of = connections
+        return self._capabilities
+
+    async def versions(self) -> Versions:
+        """Return what runs behind this process, read once per connection to Triton; nothing is known without one."""
+        if not self.stream.is_open:
+            return Versions()
+        connections = self.stream.connections
+        if self._versions_of != connections:
+            try:
+                async with asyncio.timeout(READINESS_PATIENCE):
+                    self._versions = await self._read_versions()
+            except (TimeoutError, RequestError) as error:
+                logger.debug("the versions are not known: %s", error)
+                return Versions()
+            self._versions_of = connections
+            logger.info("connected to Triton: %s", self._versions)
+        return self._versions
+
+    async def statistics(self) -> Mapping[str, Any]:
+        """Return the engine's statistics, a fraction of a second old at most; empty if it does not tell them in time."""
+        return await self._statistics.get()
 
     async def infer(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
         """Send one request and return its one response."""
@@ -83,10 +142,19 @@ class TritonClient:
         """Return whether Triton calls a model ready, even if it has lost its process."""
         return await _is_ready(self._stub.ModelReady(pb.ModelReadyRequest(name=model), timeout=CALL_TIMEOUT))
 
-    async def server_version(self) -> str | None:
-        """Return Triton's version."""
-        answer = await self._call(self._stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=CALL_TIMEOUT))
-        return answer.version or None
+    async def _read_statistics(self) -> Mapping[str, Any]:
+        if not self.stream.is_open:
+            return {}
+        capabilities = await self.capabilities()
+        if not (capabilities.python_engine and capabilities.tells_statistics):
+            return {}
+        return decode_statistics(await self.stream.probe_engine(encode_statistics))
+
+    async def _log_versions(self) -> None:
+        """Read the versions after each connection, which logs them."""
+        while True:
+            await asyncio.sleep(PERIOD)
+            await self.versions()
 
     async def config(self, model: str) -> Any:
         """Return a model's config."""

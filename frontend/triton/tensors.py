@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2 as pb
 from common.adapters import ADAPTERS, SEND_WEIGHTS, Adapter
 from common.adapters import from_json as read_adapters
 from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
+from common.engine_statistics import STATISTICS
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.model_names import ENGINE, ENSEMBLE, POSTPROCESSING, PREPROCESSING, role
@@ -109,13 +110,12 @@ _PARAMETERS: tuple[tuple[str, Callable[[Any], Parameter]], ...] = tuple(
 class Capabilities:
     """What the loaded models support.
 
-    inputs: of the ensemble. python_engine: the engine reads request parameters. tells_adapters: the engine tells its
-    LoRA adapters, or `preprocessing` those of NVIDIA's C++ backend.
+    inputs: of the ensemble. python_engine: the engine reads request parameters. tells_statistics: it has that output.
     """
 
     inputs: frozenset[str]
     python_engine: bool
-    tells_adapters: bool = False
+    tells_statistics: bool = False
 
     def check(self, request: EnsembleRequest) -> None:
         """Raise RequestError naming an OpenAI field that no model would read."""
@@ -268,25 +268,17 @@ def decode_versions(response: pb.ModelInferResponse) -> Versions:
     return Versions.from_json(found)
 
 
-def encode_adapters(request_id: str, engine: str, change: Mapping[str, Parameter]) -> pb.ModelInferRequest:
-    """Encode the request to a Python engine for its adapters. change: the parameters that load or unload one."""
-    message = encode_probe(engine, request_id)
-    message.outputs.add(name=ADAPTERS)
-    _add_parameters(message, change)
+def encode_statistics(request_id: str) -> pb.ModelInferRequest:
+    """Encode the request to a Python engine for its statistics: a stop that asks for STATISTICS only."""
+    message = encode_probe(ENGINE, request_id)
+    message.outputs.add(name=STATISTICS)
     return message
 
 
-def encode_backend_adapters(request_id: str, preprocessing: str) -> pb.ModelInferRequest:
-    """Encode the request to `preprocessing` for the adapters that it has for NVIDIA's C++ backend."""
-    message = pb.ModelInferRequest(model_name=preprocessing, id=request_id)
-    message.outputs.add(name=ADAPTERS)
-    _add(message, "text_input", "BYTES", ("a",))
-    return message
-
-
-def decode_adapters(response: pb.ModelInferResponse) -> tuple[Adapter, ...]:
-    """Decode the adapters that an engine tells."""
-    return read_adapters(_string(_raw(response, ADAPTERS)))
+def decode_statistics(response: pb.ModelInferResponse) -> dict[str, Any]:
+    """Decode the engine's statistics."""
+    found: dict[str, Any] = orjson.loads(_string(_raw(response, STATISTICS)) or "{}")
+    return found
 
 
 def decode_ids(response: pb.ModelInferResponse) -> list[int]:

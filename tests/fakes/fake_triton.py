@@ -120,15 +120,9 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.engine_backend = "python"
         # What the engine tells of itself; None for an engine that lacks the output.
         self.build_info: dict[str, Any] | None = {"engine": "vllm", "engine_version": "0.32.0"}
-        # What it tells of its adapters, as objects with name and id; None for an engine that lacks the output. A change
-        # is refused with `adapter_error` if that is set.
-        self.adapters: list[dict[str, Any]] | None = None
-        self.adapter_error: str | None = None
-        self.adapter_changes: list[dict[str, Any]] = []
-        # The ensembles. A step is loaded if a ready ensemble or `old_steps` names what its name begins with.
-        self.served = {"ensemble": Served("")}
-        self.old_steps: set[str] = set()
-        self.has_index = True
+        # The same for its statistics, and the seconds that it takes to tell them.
+        self.statistics: dict[str, Any] | None = {"running": 0, "waiting": 0}
+        self.statistics_delay_s = 0.0
         self.unready: set[str] = set()
         # An embedding model's error, as Triton's text, or what it waits for; and the ids of requests cancelled meanwhile.
         self.pooling_error: str | None = None
@@ -200,8 +194,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                 config.config.ensemble_scheduling.step.add(model_name=served.steps + step)
         if role(request.name) == "tensorrt_llm" and self.build_info is not None:
             config.config.output.add(name="build_info")
-        if role(request.name) == "tensorrt_llm" and self.adapters is not None:
-            config.config.output.add(name="adapters")
+        if request.name == "tensorrt_llm" and self.statistics is not None:
+            config.config.output.add(name="statistics")
         return config
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
@@ -280,11 +274,10 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                 if call.model == self.lost:
                     lost = failure(f"Stub process '{call.model}_0_0' is not healthy.")
                     outgoing.put_nowait(_named(call.id, lost))
-                elif not self._loaded(call.model):
-                    unknown = failure(f"Request for unknown model: '{call.model}' is not found")
-                    outgoing.put_nowait(_named(call.id, unknown))
-                elif role(call.model) == "tensorrt_llm":
-                    told = {output.name: self._told(output.name, call) for output in request.outputs}
+                elif call.model == "tensorrt_llm":
+                    told = {output.name: getattr(self, output.name) for output in request.outputs}
+                    if "statistics" in told:
+                        await asyncio.sleep(self.statistics_delay_s)
                     if not told:
                         self._stop(call.id, call.model)
                     refused = self.adapter_error is not None and "adapters" in told

@@ -162,42 +162,19 @@ def test_the_versions_are_told_only_if_nothing_else_is_asked(service: EngineServ
     assert stopping.wait() == []
 
 
-def ask_adapters(service: EngineService, **parameters: Any) -> FakeRequest:
-    asking = FakeRequest("probe", 1, parameters, stop=True)
-    asking.outputs = ["adapters"]
-    service.accept(asking)
-    return asking
-
-
-def told_adapters(asking: FakeRequest) -> list[str]:
-    ((told,),) = [[response["adapters"] for response in asking.wait()]]
-    return [adapter.name for adapter in adapters_of(told[0][0])]
-
-
-def test_adapters_are_told_loaded_and_chosen(
-    service: EngineService, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_statistics_are_told_with_the_adapters_of_an_engine_that_has_them(
+    service: EngineService, engine: FakeEngine
 ) -> None:
-    assert told_adapters(ask_adapters(service)) == []
-    base, adapter = write_base(tmp_path / "base"), write_adapter(tmp_path / "sql")
-    change = {"load_adapter": "sql", "adapter_path": str(adapter)}
-    off = ask_adapters(service, **change)
-    off.wait()
-    assert "enable_lora" in off.responses[0].error.message()
+    def told() -> Any:
+        asking = FakeRequest("probe", 1, stop=True)
+        asking.outputs = ["statistics"]
+        service.accept(asking)
+        ((text,),) = [[response["statistics"] for response in asking.wait()]]
+        return json.loads(text[0][0])
 
-    async def nothing(adapter: Adapter) -> None: ...
-
-    table = AdapterTable(AdapterOptions(allowed=(tmp_path,)), base, nothing, nothing)
-    monkeypatch.setattr(service, "_adapters", table)
-    assert told_adapters(ask_adapters(service, **change)) == told_adapters(ask_adapters(service)) == ["sql"]
-    again = ask_adapters(service, **change)
-    again.wait()
-    error = RequestError.decode(again.responses[0].error.message())
-    assert error is not None and error.param == "lora_name"
-    (sql,) = table.all()
-    accept(service, "r", 1, lora_task_id=sql.id).wait()
-    accept(service, "r", 1).wait()
-    assert engine.adapters_used == [sql.id, None]
-    assert told_adapters(ask_adapters(service, unload_adapter="sql")) == []
+    assert told() == engine.statistics()
+    engine.adapters_in_use = lambda: {"max_lora": 2, "running_lora_adapters": ["a"]}  # type: ignore[attr-defined]
+    assert told() == {**engine.statistics(), "max_lora": 2, "running_lora_adapters": ["a"]}
 
 
 def test_the_end_of_the_prompt_goes_with_the_first_response_of_each_sequence(service: EngineService) -> None:

@@ -9,15 +9,21 @@ from engines.engine import STATISTICS
 from engines.vllm.statistics import VllmStatistics
 
 
+CACHE = types.SimpleNamespace(num_gpu_blocks=1000, block_size=16)
+
+
 def test_statistics_of_all_cores_are_added_up() -> None:
     statistics = VllmStatistics()
-    first, second = statistics(None, 0), statistics(None, 1)
+    config = types.SimpleNamespace(cache_config=CACHE)
+    first, second = statistics(config, 0), statistics(config, 1)
     iteration = IterationStats()
     iteration.num_preempted_reqs, iteration.num_generation_tokens = 1, 20
     prefixes = PrefixCacheStats()
     prefixes.record(num_tokens=100, num_hits=64, preempted=False)
     for core, usage in ((first, 0.5), (second, 0.25)):
-        scheduler = SchedulerStats(num_running_reqs=3, num_waiting_reqs=2, kv_cache_usage=usage)
+        scheduler = SchedulerStats(
+            num_running_reqs=3, num_waiting_reqs=1, num_skipped_waiting_reqs=1, kv_cache_usage=usage
+        )
         scheduler.prefix_cache_stats = prefixes
         core.record(scheduler, iteration, mm_cache_stats=None, engine_idx=0)
         core.record(None, None)
@@ -25,12 +31,34 @@ def test_statistics_of_all_cores_are_added_up() -> None:
         "running": 6,
         "waiting": 4,
         "kv_cache_usage": 0.5,
+        "kv_cache_blocks": 1000,
+        "kv_cache_block_size": 16,
         "looked_up_prompt_tokens_total": 200,
         "cached_prompt_tokens_total": 128,
         "generated_tokens_total": 40,
         "preemptions_total": 2,
     }
     assert set(statistics.values(inside=0)) == set(STATISTICS)
+
+
+def test_what_vllm_does_not_tell_is_left_out() -> None:
+    """With disable_log_stats vLLM makes no logger; before the model is loaded it knows no number of blocks."""
+    statistics = VllmStatistics()
+    assert statistics.values(inside=2) == {"running": 2}
+    statistics(types.SimpleNamespace(cache_config=types.SimpleNamespace(num_gpu_blocks=None, block_size=16)))
+    assert {"kv_cache_blocks", "kv_cache_block_size"} & set(statistics.values(inside=0)) == {"kv_cache_block_size"}
+
+
+def test_adapters_in_use_are_those_of_the_last_step() -> None:
+    statistics = VllmStatistics()
+    assert statistics.adapters(inside=1) == {}
+    core = statistics(types.SimpleNamespace(lora_config=types.SimpleNamespace(max_loras=2)))
+    step = SchedulerStats()
+    step.running_lora_adapters, step.waiting_lora_adapters = {"b": 1, "a": 2, "c": 0}, {"a": 0, "b": 0, "c": 3}
+    core.record(step, None)
+    use = {"max_lora": 2, "running_lora_adapters": ["a", "b"], "waiting_lora_adapters": ["c"]}
+    assert statistics.adapters(inside=6) == use
+    assert statistics.adapters(inside=0) == use | {"running_lora_adapters": [], "waiting_lora_adapters": []}
 
 
 def test_an_empty_engine_has_no_waiting_requests() -> None:
