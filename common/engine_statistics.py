@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a Python engine tells frontends of its load: a JSON object, in an output of the engine's Triton model.
 
-Its keys are those of `engines.engine.STATISTICS`; an engine with LoRA adapters adds those of LORA. A key that is missing
+Its keys are those of `engines.engine.STATISTICS`; an engine with LoRA adapters adds those of LORA. A missing key
 is a number that the engine does not know.
 """
 

@@ -8,7 +8,7 @@ import logging
 import math
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
@@ -148,7 +148,7 @@ class EngineService:
             reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
         elif asked == {STATISTICS_OUTPUT}:
             # Engines of others may know nothing of adapters.
-            adapters = getattr(self._engine, "adapters_in_use", dict)()
+            adapters: Mapping[str, Any] = getattr(self._engine, "adapters_in_use", dict)()
             reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps({**self._engine.statistics(), **adapters})))
         else:
             reply.end_empty()

@@ -89,13 +89,19 @@ class VllmStatistics:
     def _cache(self) -> dict[str, float]:
         """The size of the KV cache, which vLLM knows once it has loaded the model."""
         cache = getattr(self._config, "cache_config", None)
-        sizes = {"kv_cache_blocks": _number(cache, "num_gpu_blocks"), "kv_cache_block_size": _number(cache, "block_size")}
+        sizes = {
+            "kv_cache_blocks": _number(cache, "num_gpu_blocks"),
+            "kv_cache_block_size": _number(cache, "block_size"),
+        }
         return {name: size for name, size in sizes.items() if size}
 
 
 def _in_use(counts: Iterable[Mapping[str, int]]) -> list[str]:
-    """The names of adapters that have requests, in the order of the alphabet."""
-    return sorted({name for count in counts for name, requests in count.items() if requests})
+    """The names of adapters that have requests, in the order of the alphabet.
+
+    To vLLM an adapter is called NAME#ID.
+    """
+    return sorted({name.rpartition("#")[0] or name for count in counts for name, requests in count.items() if requests})
 
 
 def _number(stats: Any, name: str) -> Any:

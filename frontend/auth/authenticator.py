@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 
 from frontend.auth.keys import ApiKey, KeyIndex, digest, read_keys
 from frontend.auth.quotas import Limits, Quota
+from frontend.auth.shared_use import SharedFile
 from frontend.errors import ApiError
 from frontend.settings import Settings, SettingsError
 
@@ -35,7 +36,8 @@ class Caller:
 class Authenticator:
     """Checks API keys, if there are any, and holds the quota of each.
 
-    Raises SettingsError if the file of API keys cannot be used.
+    Frontends that share a folder for their metrics share the quotas too. Raises SettingsError if the folder or the file of
+    API keys cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -48,6 +50,7 @@ class Authenticator:
         self._checked_at = float("-inf")
         self._version: tuple[int, ...] | None = None
         self._quotas: dict[str, Quota] = {}
+        self._shared = _shared_file() if self._fixed or self._path else None
         self._index = KeyIndex(())
         self._use(() if self._path is None else _first_keys(self._path))
 
@@ -108,8 +111,11 @@ class Authenticator:
         old, self._quotas = self._quotas, {}
         for key in keys:
             limits = self._with_defaults(key.limits)
-            self._quotas[key.name] = quota = old.get(key.name) or Quota(limits)
+            self._quotas[key.name] = quota = old.get(key.name) or self._new_quota(key.name, limits)
             quota.change(limits)
+
+    def _new_quota(self, name: str, limits: Limits) -> Quota:
+        return Quota(limits, use=None if self._shared is None else self._shared.of(name))
 
     def _with_defaults(self, own: Limits) -> Limits:
         return Limits(
@@ -165,6 +171,16 @@ def _first_keys(path: Path) -> tuple[ApiKey, ...]:
         return read_keys(path)
     except (OSError, ValueError) as error:
         raise SettingsError(f"--api-keys-file={str(path)!r}: expected a file of API keys: {error}") from None
+
+
+def _shared_file() -> SharedFile | None:
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        return None
+    try:
+        return SharedFile(Path(folder, "limits"))
+    except OSError as error:
+        raise SettingsError(f"PROMETHEUS_MULTIPROC_DIR={folder!r}: cannot hold the limits of keys: {error}") from None
 
 
 def _version(path: Path) -> tuple[int, ...]:

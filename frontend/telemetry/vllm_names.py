@@ -55,7 +55,9 @@ class VllmNames:
     def _waiting(self) -> Metric:
         """Count requests that wait in the engine, and those that no frontend has sent to it yet."""
         family = GaugeMetricFamily(
-            "vllm:num_requests_waiting", "Requests queued in the frontends or waiting in the engine", labels=["model_name"]
+            "vllm:num_requests_waiting",
+            "Requests queued in the frontends or waiting in the engine",
+            labels=["model_name"],
         )
         for model, statistics in self._engines.items():
             if "waiting" in statistics:

@@ -125,7 +125,7 @@ class TritonClient:
         return self._versions
 
     async def statistics(self) -> Mapping[str, Any]:
-        """Return the engine's statistics, a fraction of a second old at most; empty if it does not tell them in time."""
+        """Return the engine's statistics, a fraction of a second old at most; empty if it tells none in time."""
         return await self._statistics.get()
 
     async def infer(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:

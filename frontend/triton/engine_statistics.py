@@ -27,7 +27,7 @@ class EngineStatistics:
         self._asking: asyncio.Task[Mapping[str, Any]] | None = None
 
     async def get(self) -> Mapping[str, Any]:
-        """Return the statistics by the names of `common.engine_statistics`; none of them if the engine tells nothing."""
+        """Return the statistics by the names of `common.engine_statistics`; empty if the engine tells nothing."""
         now = time.monotonic()
         if self._asking is None or (self._asking.done() and now - self._asked_at >= MAX_AGE):
             self._asked_at, self._asking = now, asyncio.create_task(self._answer())

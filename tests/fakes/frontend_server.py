@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real frontend on a free port in front of the fake Triton, in the test's own event loop."""
+"""The real frontend on a free port in front of the fake Triton, in the test's own event loop or in processes."""
 
 import asyncio
 import json
+import os
+import re
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -96,3 +100,42 @@ async def _running(server: uvicorn.Server) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await asyncio.wait_for(task, WAIT)
+
+
+@dataclass
+class FrontendProcess:
+    """A frontend in a process of its own."""
+
+    url: str
+    process: asyncio.subprocess.Process
+
+
+@asynccontextmanager
+async def frontend_processes(
+    triton: FakeTriton, count: int, folder: Path, *flags: str
+) -> AsyncIterator[list[FrontendProcess]]:
+    """Run several frontends as the launcher does, each on a free port. folder: what they share."""
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    started: list[FrontendProcess] = []
+    try:
+        for _ in range(count):
+            started.append(await _start_process(triton, environment, *flags))
+        yield started
+    finally:
+        for one in started:
+            if one.process.returncode is None:
+                one.process.kill()
+                await one.process.wait()
+
+
+async def _start_process(triton: FakeTriton, environment: dict[str, str], *flags: str) -> FrontendProcess:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "frontend", "--port", "0", "--triton-url", f"127.0.0.1:{triton.port}", *flags),
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        while (found := re.search(r"listening on (\S+)", (await process.stderr.readline()).decode())) is None:
+            assert process.returncode is None
+    return FrontendProcess(f"http://{found[1]}", process)

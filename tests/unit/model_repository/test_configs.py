@@ -11,9 +11,8 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from common import answer_delta
-from common.adapters import ADAPTERS
-from common.sampling import ENGINE_PARAMETERS, SAMPLING
 from common.engine_statistics import STATISTICS
+from common.sampling import ENGINE_PARAMETERS, SAMPLING
 from common.versions import BUILD_INFO
 from engines.engine import Generation
 from frontend.triton.tensors import INPUTS as FRONTEND_INPUTS

@@ -8,7 +8,6 @@ from vllm.v1.metrics.stats import IterationStats, PrefixCacheStats, SchedulerSta
 from engines.engine import STATISTICS
 from engines.vllm.statistics import VllmStatistics
 
-
 CACHE = types.SimpleNamespace(num_gpu_blocks=1000, block_size=16)
 
 
@@ -54,7 +53,7 @@ def test_adapters_in_use_are_those_of_the_last_step() -> None:
     assert statistics.adapters(inside=1) == {}
     core = statistics(types.SimpleNamespace(lora_config=types.SimpleNamespace(max_loras=2)))
     step = SchedulerStats()
-    step.running_lora_adapters, step.waiting_lora_adapters = {"b": 1, "a": 2, "c": 0}, {"a": 0, "b": 0, "c": 3}
+    step.running_lora_adapters, step.waiting_lora_adapters = {"b#2": 1, "a#1": 2, "c": 0}, {"a#1": 0, "c": 3}
     core.record(step, None)
     use = {"max_lora": 2, "running_lora_adapters": ["a", "b"], "waiting_lora_adapters": ["c"]}
     assert statistics.adapters(inside=6) == use

@@ -2,10 +2,6 @@
 """The frontend's metrics: when each is counted, and processes that report as one."""
 
 import asyncio
-import os
-import re
-import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +12,7 @@ from common.errors import RequestError
 from frontend.errors import ClientGone, ShuttingDown, SlowReader
 from frontend.telemetry.metrics import CAUSES, cancellation
 from tests.fakes.fake_triton import Call, FakeTriton, answer_of, finish, reply, silence
-from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
+from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, frontend_processes, serving
 
 IN_FLIGHT, QUEUED = 'triton_chat_in_flight{model="model"}', 'triton_chat_queued{model="model"}'
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
@@ -188,46 +184,32 @@ async def test_images_are_counted(served: Serving) -> None:
 async def test_processes_that_share_a_port_report_as_one(tmp_path: Path) -> None:
     triton = FakeTriton()
     await triton.start()
-    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    processes = [await _frontend(triton, environment) for _ in range(2)]
-    urls = [url for _, url in processes]
     try:
-        async with httpx.AsyncClient(timeout=WAIT) as http:
-            for url, times in zip(urls, (1, 2), strict=True):
+        flags = ("--max-in-flight", "1")
+        async with (
+            frontend_processes(triton, 2, tmp_path, *flags) as (one, other),
+            httpx.AsyncClient(timeout=WAIT) as http,
+        ):
+            for url, times in ((one.url, 1), (other.url, 2)):
                 for _ in range(times):
                     assert (await http.post(url + CHAT, json=HELLO)).status_code == 200
-            reports = [read((await http.get(f"{url}/metrics")).text) for url in urls]
-            name = 'triton_chat_requests_total{endpoint="chat",model="triton-chat",outcome="ok"}'
-            in_flight = 'triton_chat_in_flight{model="triton-chat"}'
-            assert [one[name] for one in reports] == [3, 3]
+            reports = [read((await http.get(f"{url}/metrics")).text) for url in (one.url, other.url)]
+            name = 'triton_chat_requests_total{endpoint="chat",outcome="ok"}'
+            assert [report[name] for report in reports] == [3, 3]
             # What a killed process had in flight is in flight no more; what it counted stays.
             triton.script = silence
-            asking = asyncio.create_task(http.post(urls[0] + CHAT, json=HELLO))
-            while read((await http.get(f"{urls[1]}/metrics")).text)[in_flight] != 1:
-                await asyncio.sleep(0.02)
-            processes[0][0].kill()
-            await processes[0][0].wait()
-            with pytest.raises(httpx.HTTPError):
-                await asking
-            left = read((await http.get(f"{urls[1]}/metrics")).text)
-            assert (left[in_flight], left[name]) == (0, 3)
+            asking = [asyncio.create_task(http.post(one.url + CHAT, json=HELLO)) for _ in range(2)]
+            waiting = 'vllm:num_requests_waiting{model_name="triton-chat"}'
+            async with asyncio.timeout(WAIT):
+                while read((await http.get(f"{other.url}/metrics/vllm")).text)[waiting] != 1:
+                    await asyncio.sleep(0.02)
+            assert read((await http.get(f"{other.url}/metrics")).text)["triton_chat_in_flight"] == 2
+            one.process.kill()
+            await one.process.wait()
+            for request in asking:
+                with pytest.raises(httpx.HTTPError):
+                    await request
+            left = read((await http.get(f"{other.url}/metrics")).text)
+            assert (left["triton_chat_in_flight"], left[waiting], left[name]) == (0, 0, 3)
     finally:
-        for process, _ in processes:
-            if process.returncode is None:
-                process.send_signal(signal.SIGKILL)
-                await process.wait()
         await triton.stop()
-
-
-async def _frontend(triton: FakeTriton, environment: dict[str, str]) -> tuple[asyncio.subprocess.Process, str]:
-    """Start a frontend process; return it and its base URL."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "frontend", "--port", "0", "--triton-url", f"127.0.0.1:{triton.port}"),
-        env=environment,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    async with asyncio.timeout(60):
-        while (found := re.search(r"listening on (\S+)", (await process.stderr.readline()).decode())) is None:
-            assert process.returncode is None
-    return process, f"http://{found[1]}"

@@ -80,7 +80,9 @@ async def test_adapters(served: Serving) -> None:
         "gauge",
         {"model_name": "model", "max_lora": "2", "running_lora_adapters": "french,legal", "waiting_lora_adapters": ""},
     )
-    assert (await read(served))["vllm:lora_requests_info"][2] > updated > 1e9, "a time, by which a picker finds the latest"
+    assert (await read(served))["vllm:lora_requests_info"][2] > updated > 1e9, (
+        "a time, by which a picker finds the latest"
+    )
 
 
 async def test_what_the_engine_does_not_tell_is_absent(served: Serving) -> None:
