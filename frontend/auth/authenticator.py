@@ -16,6 +16,7 @@ from frontend.auth.quotas import Limits, Quota
 from frontend.auth.shared_use import SharedFile
 from frontend.errors import ApiError
 from frontend.settings import Settings, SettingsError
+from frontend.telemetry.metrics import SETTING_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +37,16 @@ class Caller:
 class Authenticator:
     """Checks API keys, if there are any, and holds the quota of each.
 
-    Frontends that share a folder for their metrics share the quotas too. Raises SettingsError if the folder or the file of
-    API keys cannot be used.
+    Frontends that share a folder for their metrics share the quotas too. Raises SettingsError if the folder or the file
+    of API keys cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._origins = frozenset(settings.cors_allow_origins)
         self._defaults = Limits(settings.api_key_rate, settings.api_key_burst, settings.api_key_concurrent)
-        self._fixed = tuple(ApiKey(f"setting:{i}", digest(key), Limits()) for i, key in enumerate(settings.api_key, 1))
-        admin = settings.admin_key
-        self._admin = None if admin is None else KeyIndex([ApiKey("admin", digest(admin), Limits())])
+        self._fixed = tuple(
+            ApiKey(f"{SETTING_KEY}{i}", digest(key), Limits()) for i, key in enumerate(settings.api_key, 1)
+        )
         self._path = None if settings.api_keys_file is None else Path(settings.api_keys_file)
         self._checked_at = float("-inf")
         self._version: tuple[int, ...] | None = None

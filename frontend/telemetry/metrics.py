@@ -26,6 +26,8 @@ from frontend.triton.usage import Usage
 ENDPOINTS = ("chat", "completions", "responses", "tokenize", "detokenize", "embeddings", "rerank", "score")
 # Why an answer ended early: values of the label `cause`.
 CAUSES = ("client_gone", "timeout", "slow_reader", "shutdown")
+# Names of API keys from the settings begin with the first; in metrics all of them have the second.
+SETTING_KEY, SETTING_KEYS = "setting:", "setting:*"
 SCHEMES = ("data", "http", "https", "file", "other")
 FETCH_OUTCOMES = ("ok", "refused", "cancelled")
 
@@ -52,10 +54,12 @@ E2E = Histogram(
     ["endpoint", "model"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
 )
-PROMPT_TOKENS = Counter("triton_chat_prompt_tokens", "Prompt tokens", ["endpoint", "model"])
-COMPLETION_TOKENS = Counter("triton_chat_completion_tokens", "Output tokens", ["endpoint", "model"])
-CACHED_TOKENS = Counter(
-    "triton_chat_cached_tokens", "Prompt tokens served from the prefix cache", ["endpoint", "model"]
+PROMPT_TOKENS = Counter("triton_chat_prompt_tokens", "Prompt tokens", ["endpoint"])
+COMPLETION_TOKENS = Counter("triton_chat_completion_tokens", "Output tokens", ["endpoint"])
+CACHED_TOKENS = Counter("triton_chat_cached_tokens", "Prompt tokens served from the prefix cache", ["endpoint"])
+KEY_PROMPT_TOKENS = Counter("triton_chat_key_prompt_tokens", "Prompt tokens by API key and model", ["key", "model"])
+KEY_COMPLETION_TOKENS = Counter(
+    "triton_chat_key_completion_tokens", "Output tokens by API key and model", ["key", "model"]
 )
 IMAGE_FETCHES = Counter("triton_chat_image_fetches", "Fetched images and videos by outcome", ["scheme", "outcome"])
 IMAGE_BYTES = Counter("triton_chat_image_bytes", "Encoded bytes of fetched images and videos", ["scheme"])
@@ -170,6 +174,8 @@ class RequestMetrics:
         self._metrics.prompt_tokens.inc(record.prompt_tokens)
         self._metrics.completion_tokens.inc(record.completion_tokens)
         self._metrics.cached_tokens.inc(record.cached_tokens or 0)
+        if record.key is not None:
+            _count_key(record.key, record.model or "", usage)
 
     def _first_content(self, now: float) -> None:
         record = self._record
@@ -177,6 +183,13 @@ class RequestMetrics:
         self._metrics.ttft.observe(record.ttft)
         if record.trace is not None:
             record.trace.first_token()
+
+
+def _count_key(key: str, model: str, usage: Usage) -> None:
+    """Count the tokens of a key, to charge them. Keys of the settings, which have no names, count as one."""
+    labels = (SETTING_KEYS if key.startswith(SETTING_KEY) else key, model)
+    KEY_PROMPT_TOKENS.labels(*labels).inc(usage.prompt_tokens)
+    KEY_COMPLETION_TOKENS.labels(*labels).inc(usage.completion_tokens)
 
 
 class ImageFetch:

@@ -2,6 +2,8 @@
 """The frontend's metrics: when each is counted, and processes that report as one."""
 
 import asyncio
+import hashlib
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -80,6 +82,27 @@ async def test_an_answer_is_counted_and_timed(served: Serving) -> None:
     # On a busy machine the pieces may come late, each by itself; what the script slept is in the whole.
     assert whole > 0.09
     assert min(first, between) > 0 and first + between < whole
+
+
+async def test_tokens_are_counted_by_key_and_model(tmp_path: Path) -> None:
+    """Keys of the settings, whose positions may change, count as one; whoever has no key counts nowhere."""
+    keys = tmp_path / "keys"
+    keys.write_text(f"alice {hashlib.sha256(b'key-a').hexdigest()}\n")
+    async with serving(api_keys_file=str(keys), api_key=("fixed-1", "fixed-2")) as served:
+        counting = await Counting.begin(served)
+        for key in ("key-a", "key-a", "fixed-1", "fixed-2", "wrong"):
+            await served.http.post(CHAT, json=HELLO, headers={"Authorization": f"Bearer {key}"})
+        assert await counting.change(
+            'triton_chat_key_prompt_tokens_total{key="alice",model="model"}',
+            'triton_chat_key_completion_tokens_total{key="alice",model="model"}',
+            'triton_chat_key_prompt_tokens_total{key="setting:*",model="model"}',
+            'triton_chat_key_completion_tokens_total{key="setting:*",model="model"}',
+        ) == [10, 4, 10, 4]
+        assert not re.search(r'triton_chat_key_\w+{key="(setting:1|wrong)', (await served.http.get("/metrics")).text)
+    async with serving() as open_to_all:
+        counting = await Counting.begin(open_to_all)
+        await open_to_all.chat()
+        assert await counting.change('triton_chat_key_prompt_tokens_total{key="",model="model"}') == [0]
 
 
 async def test_gaps_are_those_of_each_choice(served: Serving) -> None:
