@@ -95,6 +95,7 @@ def _paths() -> Schema:
         "/health/live": _get("Whether this process serves HTTP", HEALTH),
         "/version": _get("The versions of this server, the engine, Triton, CUDA and the GPUs", ref("Version")),
         "/metrics": _get("Metrics for Prometheus", {"type": "string"}, METRICS),
+        "/metrics/vllm": _get("The load under vLLM's names, for endpoint pickers", {"type": "string"}, METRICS),
         "/openapi.json": _get("This document", {"type": "object"}),
     }
 

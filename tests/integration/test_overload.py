@@ -2,6 +2,7 @@
 """Overload and cancellation through a real Triton, with a scripted engine of few slots."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -57,11 +58,17 @@ def test_admission_keeps_to_the_limits(scripted: ScriptedStack) -> None:
         gauges = read_gauges(scripted.stack)
         return tuple(gauges[name] for name in names)
 
+    def told() -> dict[str, float]:
+        """The requests under vLLM's names."""
+        text = httpx.get(f"{scripted.stack.url}/metrics/vllm", timeout=PATIENCE_S).text
+        return {name: float(value) for name, value in re.findall(r"^vllm:num_requests_(\w+)\S* (\S+)$", text, re.M)}
+
     limits = httpx.Limits(max_connections=None)
     with httpx.Client(timeout=PATIENCE_S, limits=limits) as client, ThreadPoolExecutor(40) as pool:
         headers = {"X-Request-Timeout": "30"}
         asked = [pool.submit(client.post, url, json=LONG, headers=headers) for _ in range(40)]
         wait_until(lambda: counts() == (20, 8, 4), "everything is full")
+        wait_until(lambda: told() == {"running": 8, "waiting": 20 + 4}, "an endpoint picker sees it")
         answers = [one.result() for one in asked]
     refused = [one for one in answers if one.status_code == 503]
     assert len(refused) == 28, "8 had no place at all, 20 waited in vain"

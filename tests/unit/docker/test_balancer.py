@@ -115,7 +115,8 @@ async def test_the_balancer(tmp_path: Path) -> None:
         balanced(tmp_path) as (base, metrics, stacks),
         httpx.AsyncClient(base_url=base, trust_env=False, timeout=LIMIT_S) as client,
     ):
-        assert (await client.get("/metrics")).status_code == 404
+        hidden = [await client.get(path) for path in ("/metrics", "/metrics/vllm", f"{base}//metrics", "/%6detrics")]
+        assert {one.status_code for one in hidden} == {404}
 
         # Each event comes through at once: the next is only sent when the last has arrived.
         async with client.stream("POST", "/v1/chat/completions", json={}) as first:
