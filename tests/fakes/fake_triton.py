@@ -123,6 +123,12 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         # The same for its statistics, and the seconds that it takes to tell them.
         self.statistics: dict[str, Any] | None = {"running": 0, "waiting": 0}
         self.statistics_delay_s = 0.0
+        # Those of several engines, by their names.
+        self.statistics_of: dict[str, dict[str, Any]] = {}
+        # The ensembles. A step is loaded if a ready ensemble or `old_steps` names what its name begins with.
+        self.served = {"ensemble": Served("")}
+        self.old_steps: set[str] = set()
+        self.has_index = True
         self.unready: set[str] = set()
         # An embedding model's error, as Triton's text, or what it waits for; and the ids of requests cancelled meanwhile.
         self.pooling_error: str | None = None
@@ -278,6 +284,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                     told = {output.name: getattr(self, output.name) for output in request.outputs}
                     if "statistics" in told:
                         await asyncio.sleep(self.statistics_delay_s)
+                        told["statistics"] = self.statistics_of.get(call.model, self.statistics)
                     if not told:
                         self._stop(call.id, call.model)
                     refused = self.adapter_error is not None and "adapters" in told

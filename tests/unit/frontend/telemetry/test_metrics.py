@@ -91,7 +91,8 @@ async def test_tokens_are_counted_by_key_and_model(tmp_path: Path) -> None:
     async with serving(api_keys_file=str(keys), api_key=("fixed-1", "fixed-2")) as served:
         counting = await Counting.begin(served)
         for key in ("key-a", "key-a", "fixed-1", "fixed-2", "wrong"):
-            await served.http.post(CHAT, json=HELLO, headers={"Authorization": f"Bearer {key}"})
+            body = HELLO | {"model": "org/model:1"}  # an alias, which counts under the first name
+            await served.http.post(CHAT, json=body, headers={"Authorization": f"Bearer {key}"})
         assert await counting.change(
             'triton_chat_key_prompt_tokens_total{key="alice",model="model"}',
             'triton_chat_key_completion_tokens_total{key="alice",model="model"}',

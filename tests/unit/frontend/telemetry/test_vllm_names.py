@@ -2,12 +2,13 @@
 """The load of the engine under vLLM's names: what an endpoint picker reads, and what it costs the engine."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fakes.fake_triton import silence
+from tests.fakes.fake_triton import Served, silence
 from tests.fakes.frontend_server import WAIT, Serving, serving
 
 TOLD = {
@@ -71,6 +72,36 @@ async def test_requests_queued_in_the_frontend_wait_too(served: Serving) -> None
     async with asyncio.timeout(WAIT):
         while (await read(served))["vllm:num_requests_waiting"][2] != 2:
             await asyncio.sleep(0.02)
+
+
+async def test_each_of_several_models_has_its_own_numbers(served: Serving) -> None:
+    """Only loaded ones, under the first of their names."""
+    served.triton.statistics_of = {
+        "qwen3.tensorrt_llm": {"running": 4, "waiting": 0},
+        "gemma.g2.tensorrt_llm": {"running": 5, "waiting": 1},
+    }
+    served.triton.served = {
+        "qwen3": Served("qwen3.", {"names": ["qwen3", "default"]}),
+        "gemma": Served("gemma.g2.", {"names": ["gemma-3"], "max_in_flight": 1}),
+        "failed": Served("failed.", {"names": ["failed"]}, state="UNAVAILABLE"),
+    }
+
+    async def requests(name: str) -> dict[str, float]:
+        lines = (await served.http.get("/metrics/vllm")).text.splitlines()
+        found = [re.fullmatch(rf'vllm:num_requests_{name}{{model_name="(.*)"}} (.*)', line) for line in lines]
+        return {one[1]: float(one[2]) for one in found if one}
+
+    async with asyncio.timeout(WAIT):
+        while await requests("running") != {"qwen3": 4, "gemma-3": 5}:
+            await asyncio.sleep(0.05)
+    served.triton.script = silence
+    tasks = [asyncio.create_task(served.chat(model="gemma-3")) for _ in range(3)]
+    async with asyncio.timeout(WAIT):
+        while await requests("waiting") != {"qwen3": 0, "gemma-3": 1 + 2}:
+            await asyncio.sleep(0.05)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_adapters(served: Serving) -> None:
