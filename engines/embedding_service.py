@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import torch
 
+from common.engine_statistics import STATISTICS as STATISTICS_OUTPUT
 from common.errors import RequestError
 from common.logs import about
 from common.versions import BUILD_INFO, Versions
@@ -94,8 +95,12 @@ class EmbeddingService:
 
     def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
         reply = Reply(sender)
-        if set(request.requested_output_names()) == {BUILD_INFO}:
+        asked = set(request.requested_output_names())
+        if asked == {BUILD_INFO}:
             reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
+            return
+        if asked == {STATISTICS_OUTPUT}:
+            reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps(dict(self._engine.statistics()))))
             return
         task = asyncio.create_task(self._answer(request, reply))
         self._running[task] = reply
