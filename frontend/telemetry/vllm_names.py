@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from common.engine_statistics import LORA, RUNNING_ADAPTERS, WAITING_ADAPTERS
+from common.engine_statistics import LORA, MAX_LORA, RUNNING_ADAPTERS, WAITING_ADAPTERS
 
 # Name -> the statistic of the engine, and its description.
 GAUGES = {
@@ -78,6 +78,6 @@ class VllmNames:
         family = GaugeMetricFamily("vllm:lora_requests_info", about, labels=[*LORA, "model_name"])
         for model, statistics in self._engines.items():
             if all(key in statistics for key in LORA):
-                names = {key: ",".join(statistics[key]) for key in (RUNNING_ADAPTERS, WAITING_ADAPTERS)}
-                family.add_metric([*({key: str(statistics[key]) for key in LORA} | names).values(), model], time.time())
+                adapters = (",".join(statistics[key]) for key in (RUNNING_ADAPTERS, WAITING_ADAPTERS))
+                family.add_metric([str(statistics[MAX_LORA]), *adapters, model], time.time())
         return family
