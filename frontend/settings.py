@@ -81,6 +81,9 @@ class Settings:
     host: str = _setting("127.0.0.1", _text, "address to listen on")
     port: int = _setting(9997, _whole(0, 65_535), "port to listen on; several processes may share it")
     triton_url: str = _setting("127.0.0.1:8001", _text, "Triton's gRPC address, host:port")
+    triton_metrics_url: str | None = _setting(
+        None, _text, "Triton's metrics, such as http://127.0.0.1:8002/metrics; the load of TensorRT-LLM's C++ backend"
+    )
     owner: str | None = _setting(
         None, _text, "name of this process; at start it cancels requests that a process of this name left in the engine"
     )

@@ -17,8 +17,8 @@ from common.engine_statistics import STATISTICS
 from common.errors import RequestError
 from common.versions import BUILD_INFO, Versions
 from frontend.errors import rpc_error
-from frontend.triton.engine_statistics import EngineStatistics
-from frontend.triton.model_health import PERIOD, PROBE_TIMEOUT, ModelHealth, lost_model
+from frontend.triton.backend_metrics import BackendMetrics
+from frontend.triton.model_health import ModelHealth
 from frontend.triton.stream import TritonStream
 from frontend.triton.tensors import (
     CPP_PARAMETER,
@@ -63,23 +63,14 @@ class TritonClient:
     connected: is called whenever the stream was opened.
     """
 
-    healths: of the models that are served from there; each gets the errors that Triton reports.
-    connected: is called whenever the stream was opened. key: `Settings.repository_key`.
-    """
-
-    def __init__(self, url: str, client_id: str | None, key: str | None = None) -> None:
+    def __init__(self, url: str, client_id: str | None, metrics_url: str | None = None) -> None:
         self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
         self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
-        self._capabilities: Capabilities | None = None
-        self._capabilities_of = 0
-        steps = tuple(model for model in MODELS if model != ENSEMBLE)
-        self._health = ModelHealth(steps, self._probe, self._overdue, self._model_died)
-        self._asking: asyncio.Task[None] | None = None
-        self._versions = Versions()
-        self._versions_of = 0
-        self._statistics = EngineStatistics(self._read_statistics)
-        self.stream = TritonStream(self._channel, self._health, client_id)
-        self._running: list[asyncio.Task[None]] = []
+        self._running: asyncio.Task[None] | None = None
+        self.healths: set[ModelHealth] = set()
+        self.backend_metrics = BackendMetrics(metrics_url)
+        self.connected: Callable[[], None] = _nothing
+        self.stream = TritonStream(self._channel, self.note_error, self._stream_changed, client_id)
 
     def start(self) -> None:
         """Open the stream."""
@@ -93,6 +84,7 @@ class TritonClient:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._running
         await self._channel.close()
+        await self.backend_metrics.close()
 
     async def capabilities(self) -> Capabilities:
         """Return what the loaded models support, read once per connection to Triton."""

@@ -178,16 +178,11 @@ class Deployment:
     async def _ask_adapters(self, change: Mapping[str, str | bool]) -> Sequence[Adapter]:
         """Ask for the adapters. change: parameters that load or unload one. Raises RequestError if that fails."""
         capabilities = await self.capabilities()
-        if change and not (capabilities.python_engine and capabilities.tells_adapters):
-            raise RequestError("the adapters of this engine cannot change while it runs")
-        if not capabilities.tells_adapters:
-            return ()
-        if capabilities.python_engine:
-            answer = await self._triton.stream.probe_engine(partial(encode_adapters, engine=self.engine, change=change))
-        else:
-            request = encode_backend_adapters(f"adapters-{uuid.uuid4().hex}", self.preprocessing)
-            answer = await self._triton.infer(request, PROBE_TIMEOUT)
-        return decode_adapters(answer)
+        if not capabilities.python_engine:
+            return await self._triton.backend_metrics.read(self.engine)
+        if not capabilities.tells_statistics:
+            return {}
+        return decode_statistics(await self._triton.stream.probe_engine(partial(encode_statistics, engine=self.engine)))
 
     async def _probe(self, model: str) -> None:
         if self.kind == EMBEDDING:

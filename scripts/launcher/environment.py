@@ -184,9 +184,7 @@ def server_environment(base: Mapping[str, str], options: LaunchOptions, ports: P
         "TRITON_CHAT_HOST": options.host,
         "TRITON_CHAT_PORT": str(ports.frontend),
         "TRITON_CHAT_TRITON_URL": f"{triton_host}:{ports.grpc}",
-        "TRITON_CHAT_SERVED_MODEL_NAME": ",".join(names),
-        "TRITON_CHAT_MODEL": str(model.checkpoint.path),
-        "TRITON_CHAT_MAX_MODEL_LEN": _context(options, model, engine),
+        "TRITON_CHAT_TRITON_METRICS_URL": f"http://{triton_host}:{ports.metrics}/metrics",
         # The stub finds its packages through the first python3 on PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
         "VIRTUAL_ENV": sys.prefix,

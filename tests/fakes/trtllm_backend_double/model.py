@@ -40,7 +40,8 @@ class TritonPythonModel:
             name="nv_trt_llm_request_metrics", description="TRT LLM request metrics", kind=family.GAUGE
         )
         labels = {"model": config["name"], "version": args["model_version"]}
-        self._active = self._family.Metric(labels=labels | {"request_type": "active"})
+        kinds = ("active", "scheduled", "waiting")
+        self._counts = {kind: self._family.Metric(labels=labels | {"request_type": kind}) for kind in kinds}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="executor", daemon=True)
         self._thread.start()
@@ -56,7 +57,7 @@ class TritonPythonModel:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         # The stub crashes if metrics are deleted when Python ends.
-        del self._active, self._family
+        del self._counts, self._family
 
     def _accept(self, request: Any, sender: Any) -> None:
         inputs, request_id = RequestInputs(request), request.request_id()
@@ -106,7 +107,9 @@ class TritonPythonModel:
         self._loop.call_later(self._cancel_period_s, self._watch)
 
     def _report(self) -> None:
-        self._active.set(sum(map(len, self._tasks.values())))
+        running = sum(map(len, self._tasks.values()))
+        for kind, count in (("active", running), ("scheduled", running), ("waiting", 0)):
+            self._counts[kind].set(count)
         self._loop.call_later(STATISTICS_PERIOD_S, self._report)
 
 

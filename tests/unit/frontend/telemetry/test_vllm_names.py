@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.fake_triton import Served, silence
 from tests.fakes.frontend_server import WAIT, Serving, serving
+from tests.fakes.web_server import Web, response, web
 
 TOLD = {
     "running": 3,
@@ -129,6 +130,45 @@ async def test_an_engine_without_statistics_has_none_of_the_metrics() -> None:
     async with serving() as served:
         served.triton.engine_backend = "tensorrtllm"
         assert await read(served) == {}
+
+
+BACKEND = """# HELP nv_trt_llm_request_metrics TRT LLM request metrics
+# TYPE nv_trt_llm_request_metrics gauge
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="context",version="1"} 1
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="scheduled",version="1"} 3
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 2
+nv_trt_llm_request_metrics{model="other.tensorrt_llm",request_type="waiting",version="1"} 9
+# TYPE nv_trt_llm_kv_cache_block_metrics gauge
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="tokens_per",model="tensorrt_llm",version="1"} 64
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used",model="tensorrt_llm",version="1"} 1
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="tensorrt_llm",version="1"} 6239
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="tensorrt_llm",version="1"} 0.25
+# TYPE nv_gpu_utilization gauge
+nv_gpu_utilization{gpu_uuid="x"} not a number
+"""
+
+
+async def test_the_cpp_backend_is_read_from_tritons_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frontend.triton.engine_statistics.MAX_AGE", 0)
+    page = [BACKEND]
+
+    async def reply(server: Web, path: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(response(page[0].encode(), 200 if path == "/metrics" and page[0] else 500))
+
+    async with web(reply) as triton, serving(triton_metrics_url=f"http://127.0.0.1:{triton.port}/metrics") as served:
+        served.triton.engine_backend = "tensorrtllm"
+        found = await read(served)
+        assert {name: value for name, (_, _, value) in found.items()} == {
+            "vllm:num_requests_running": 3,
+            "vllm:num_requests_waiting": 2,
+            "vllm:kv_cache_usage_perc": 0.25,
+            "vllm:gpu_cache_usage_perc": 0.25,
+            "vllm:cache_config_info": 1,
+        }
+        labels = found["vllm:cache_config_info"][1]
+        assert (labels["block_size"], labels["num_gpu_blocks"]) == ("64", "6239")
+        for page[0] in ("nv_trt_llm_request_metrics{", ""):
+            assert await read(served) == {}
 
 
 async def test_a_slow_engine_does_not_hold_up_the_metrics(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ def test_the_frontend_gets_its_settings() -> None:
     assert environment["TRITON_CHAT_HOST"] == "0.0.0.0"
     assert environment["TRITON_CHAT_PORT"] == "1"
     assert environment["TRITON_CHAT_TRITON_URL"] == "127.0.0.1:3"
+    assert environment["TRITON_CHAT_TRITON_METRICS_URL"] == f"http://127.0.0.1:{PORTS.metrics}/metrics"
     assert environment["TRITON_CHAT_SERVED_MODEL_NAME"] == "a,b"
     assert environment["TRITON_CHAT_MAX_MODEL_LEN"] == "512"
 
