@@ -9,6 +9,7 @@ from typing import Any
 from common.logs import FORMATS, LEVELS
 
 ENV_PREFIX = "TRITON_CHAT_"
+SETTING_KEY = "setting:"  # what names of API keys from the settings begin with; those of the file of keys cannot
 
 
 class SettingsError(ValueError):

@@ -15,8 +15,7 @@ from frontend.auth.keys import ApiKey, KeyIndex, digest, read_keys
 from frontend.auth.quotas import Limits, Quota
 from frontend.auth.shared_use import SharedFile
 from frontend.errors import ApiError
-from frontend.settings import Settings, SettingsError
-from frontend.telemetry.metrics import SETTING_KEY
+from frontend.settings import SETTING_KEY, Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 

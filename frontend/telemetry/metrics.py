@@ -18,6 +18,7 @@ from common.errors import RequestError
 from common.versions import Versions
 from frontend import __version__
 from frontend.errors import REFUSALS, ApiError, ClientGone, ShuttingDown, SlowReader
+from frontend.settings import SETTING_KEY
 from frontend.telemetry.request_record import RequestRecord, current
 from frontend.telemetry.vllm_names import VllmNames
 from frontend.triton.tensors import Delta
@@ -26,8 +27,7 @@ from frontend.triton.usage import Usage
 ENDPOINTS = ("chat", "completions", "responses", "tokenize", "detokenize", "embeddings", "rerank", "score")
 # Why an answer ended early: values of the label `cause`.
 CAUSES = ("client_gone", "timeout", "slow_reader", "shutdown")
-# Names of API keys from the settings begin with the first; in metrics all of them have the second.
-SETTING_KEY, SETTING_KEYS = "setting:", "setting:*"
+SETTING_KEYS = f"{SETTING_KEY}*"  # the name in metrics of all API keys of the settings
 SCHEMES = ("data", "http", "https", "file", "other")
 FETCH_OUTCOMES = ("ok", "refused", "cancelled")
 
