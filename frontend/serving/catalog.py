@@ -45,6 +45,7 @@ class Catalog:
         self._source = source
         self._look = asyncio.Event()
         self._known = asyncio.Event()
+        self._left_over: set[str] = set()
         self._stopped: set[str] = set()
         self._reading: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -207,13 +208,19 @@ class Catalog:
         self._look.set()
 
     def _stop_left_over(self) -> None:
-        """Stop what an earlier process of this name left in engines, once in each."""
-        for model in self.models.values():
-            if model.kind == CHAT and model.state.ready and self._triton.stream.is_open:
-                engine = model.deployment.engine
-                if engine not in self._stopped:
-                    self._stopped.add(engine)
-                    self._triton.stream.stop_left_over(engine)
+        """Stop what an earlier process of this name left in the engines that were loaded when this process began.
+
+        An engine that is loaded later has only requests of this process: a reload has switched to it before this
+        process hears of it.
+        """
+        if not self._known.is_set():
+            ready = (model for model in self.models.values() if model.kind == CHAT and model.state.ready)
+            self._left_over |= {model.deployment.engine for model in ready} - self._stopped
+        if self._triton.stream.is_open:
+            for engine in self._left_over:
+                self._triton.stream.stop_left_over(engine)
+            self._stopped |= self._left_over
+            self._left_over = set()
 
 
 def _may_use(model: ServedModel, adapter: Adapter | None = None) -> bool:

@@ -22,6 +22,8 @@ from scripts.launcher.repository import Call
 # Frontends look at the state file twice a second: what they sent before they saw it has reached Triton by then.
 _NOTICE_S = 1.5
 _POLL_S = 0.5
+# How often in a row an engine is found idle before it is unloaded: requests may be in `preprocessing` before.
+_IDLE_LOOKS = 5
 # How long cancelled requests may take to end.
 _CANCEL_S = 5.0
 # Triton ends the processes of an unloaded model within about five seconds, and an engine may take ten more. It never
@@ -300,7 +302,7 @@ class Lifecycle:
         an ensemble until its running requests have ended.
         """
         end, idle, running = self._clock() + self._grace_s, 0, 0
-        while idle < 2 and self._clock() < end:
+        while idle < _IDLE_LOOKS and self._clock() < end:
             running = yield from self._running(engine)
             idle = 0 if running else idle + 1
             yield from self.pause(_POLL_S)

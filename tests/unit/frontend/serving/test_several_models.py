@@ -478,6 +478,12 @@ class TestDiscovery:
     async def test_what_an_earlier_process_left_is_stopped_in_each_engine(self) -> None:
         async with serving(fake(), owner="frontend-1") as served:
             await until(lambda: set(served.triton.stopped_in) >= {"a.tensorrt_llm", "b.tensorrt_llm"})
+            # In an engine that a reload has loaded are only requests of this process.
+            served.triton.served["b"].steps = "b.g2."
+            models = served.server.app.state.service.catalog.models
+            await until(lambda: models["b"].deployment.engine == "b.g2.tensorrt_llm")
+            assert (await served.chat(model="b")).status_code == 200
+            assert "b.g2.tensorrt_llm" not in served.triton.stopped_in
 
 
 async def answers(status: Callable[[str], Awaitable[int]], model: str, wanted: int) -> bool:
