@@ -27,11 +27,16 @@ class Items:
         """Add a delta and return its events."""
         events: list[Event] = []
         logprobs = self._text_logprobs.take(delta)
+        calls = delta.tool_calls
+        # The rest of the call that is open comes before what follows it in a merged delta.
+        while calls and self._open is not None and self._open["type"] == "function_call" and "id" not in calls[0]:
+            events += self._add_call(calls[0])
+            calls = calls[1:]
         if delta.reasoning:
             events += self._add_text("reasoning", delta.reasoning)
         if delta.text:
             events += self._add_text("message", delta.text, logprobs)
-        for call in delta.tool_calls:
+        for call in calls:
             events += self._add_call(call)
         return events
 

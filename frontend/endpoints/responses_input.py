@@ -126,6 +126,10 @@ class _Turns:
         for index, item in enumerate(_list(given, "input")):
             where = f"input[{index}]"
             self._add_item(_object(item, where), where)
+        # Once at the end: to append to a text again and again takes quadratic time.
+        for message in self.messages:
+            if "reasoning_content" in message:
+                message["reasoning_content"] = "\n\n".join(message["reasoning_content"])
 
     def names(self) -> dict[str, str]:
         """Positions in the messages -> the same in the body."""
@@ -191,9 +195,9 @@ class _Turns:
     def _add_reasoning(self, text: str) -> None:
         """Begin a turn of the model with its reasoning, which the next item of the model continues."""
         if self._ends_with_reasoning():
-            self.messages[-1]["reasoning_content"] += f"\n\n{text}"
+            self.messages[-1]["reasoning_content"].append(text)
         else:
-            self.messages.append({"role": "assistant", "content": None, "reasoning_content": text})
+            self.messages.append({"role": "assistant", "content": None, "reasoning_content": [text]})
 
     def _ends_with_reasoning(self) -> bool:
         """Whether the last turn is only reasoning, which the next item of the model belongs to."""

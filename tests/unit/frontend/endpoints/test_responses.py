@@ -10,9 +10,11 @@ import pytest_asyncio
 
 from common.chat.request import ChatRequest
 from common.errors import RequestError
+from frontend.endpoints.response_items import Items
 from frontend.endpoints.responses_input import LOGPROBS, RENAMED, SAME
 from frontend.protocol.chat import ChatBody
 from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_RESPONSES
+from frontend.triton.tensors import Delta
 from tests.fakes.fake_triton import REFUSAL, Call, failure, finish, reply
 from tests.fakes.frontend_server import Serving, serving
 from tests.support.doc_blocks import codes, rows, section
@@ -99,6 +101,22 @@ async def test_the_events_are_numbered_and_balanced(served: Serving) -> None:
     assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done") == 4
     text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     assert text == "I ask 世界"
+
+
+def test_a_merged_delta_ends_the_open_call_before_the_text_after_it() -> None:
+    begun = {
+        "index": 0,
+        "id": "call_0",
+        "type": "function",
+        "function": {"name": "get_weather", "arguments": '{"city": '},
+    }
+    items = Items()
+    items.feed(Delta(tool_calls=(begun,)))
+    items.feed(Delta(text="Done.", tool_calls=({"index": 0, "function": {"arguments": '"Boston"}'}},)))
+    items.close()
+    call, message = items.done
+    assert (call["type"], call["arguments"], call["status"]) == ("function_call", '{"city": "Boston"}', "completed")
+    assert (message["type"], message["content"][0]["text"]) == ("message", "Done.")
 
 
 async def cut_off(call: Call) -> AsyncIterator:
