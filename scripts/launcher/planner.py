@@ -103,7 +103,6 @@ class Planner:
         for spec in specs:
             with _named(spec):
                 resolved.append(self._resolve(spec, cores.get(spec.name)))
-        _check_adapter_names(resolved)
         memory = {one.spec.name: engine_memory(one.model, one.environment) for one in resolved}
         if not running:
             check_memory_together({one.spec.name: (one.model, memory[one.spec.name]) for one in resolved})
@@ -271,16 +270,6 @@ def _gpu_share(one: _Resolved) -> tuple[float, list[str]]:
         return 0.0, []
     share = engine.get("gpu_memory_utilization", DEFAULT_UTILIZATION)
     return float(share), gpus_of(engine, one.environment)
-
-
-def _check_adapter_names(resolved: Sequence[_Resolved]) -> None:
-    """Raise LaunchError if an adapter has the name of another model, or of another model's adapter."""
-    owners = {name: one.spec.name for one in resolved for name in one.spec.names}
-    for one in resolved:
-        for adapter in one.options.engine.get("lora_modules") or ():
-            owner = owners.setdefault(adapter["name"], one.spec.name)
-            if owner != one.spec.name:
-                raise LaunchError(f"the adapter '{adapter['name']}' of '{one.spec.name}' has a name of '{owner}'.")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from common.served_model import ServedModelInfo
-from scripts.launcher import LaunchError, adapters, checks, environment, planner
+from scripts.launcher import LaunchError, checks, environment, planner
 from scripts.launcher.models_file import read_models
 from scripts.launcher.options import parse_options
 from scripts.launcher.planner import PlannedModel, Planner, fits, may_load_together
@@ -225,17 +225,3 @@ def test_models_are_loaded_together_if_that_is_no_slower(
     assert may_load_together(planned) is together
     monkeypatch.setattr(planner, "available_memory", lambda: 2**30)
     assert may_load_together(planned) is (together and count > 0)
-
-
-def test_adapters_of_two_models_have_names_of_their_own(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapters, "check_adapter", lambda *arguments: None)
-    for names, said in (
-        ("b", "the adapter 'b' of 'a' has a name of 'b'"),
-        ("sql", "the adapter 'sql' of 'b' has a name of 'a'"),
-    ):
-        entries = "".join(
-            f"  {model}: {{model: MODEL, enable_lora: true, lora_modules: {{{name}: MODEL}}}}\n"
-            for model, name in (("a", names), ("b", "sql"))
-        )
-        with pytest.raises(LaunchError, match=said):
-            plan(checkpoint, entries)
