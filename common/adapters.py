@@ -137,7 +137,10 @@ def _check_config(config: Mapping[str, Any], folder: Path, max_rank: int) -> Non
         raise ValueError(f"{folder} is a DoRA adapter, which no engine here can serve")
     if config.get("bias", "none") != "none" or config.get("modules_to_save"):
         raise ValueError(f"{folder} also replaces weights of its base (bias, modules_to_save): only LoRA can be served")
-    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    pattern = config.get("rank_pattern") or {}
+    if not isinstance(pattern, dict):
+        raise ValueError(f"{folder / CONFIG} has a rank_pattern that is no object")
+    ranks = [config.get("r"), *pattern.values()]
     if not all(type(rank) is int and rank > 0 for rank in ranks):
         raise ValueError(f"{folder / CONFIG} has no usable rank: r is {config.get('r')!r}")
     if max(ranks) > max_rank:

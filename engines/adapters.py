@@ -3,6 +3,7 @@
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
@@ -148,7 +149,7 @@ class AdapterTable:
             await asyncio.to_thread(check_adapter, Path(source.path), self._base, self._max_rank)
             found = await asyncio.to_thread(adapter_id, source)
         except (ValueError, OSError) as error:
-            missing = not Path(source.path).is_dir()
+            missing = not os.path.isdir(source.path)
             kind: Kind = "not_found" if missing else "invalid_request"
             raise RequestError(f"The adapter cannot be loaded: {error}", kind=kind, param="lora_path") from None
         if self._by_id.get(found) == Adapter(source.name, found, source.path):
@@ -198,7 +199,10 @@ class AdapterTable:
         """The folder of an adapter; raises RequestError if it is not below an allowed one, whether it exists or not."""
         if not isinstance(path, str) or not path or "\0" in path:
             raise RequestError("lora_path must be the path of a folder", param="lora_path")
-        found = Path(path).resolve()
+        try:
+            found = Path(path).resolve()
+        except (OSError, RuntimeError):  # A loop of links, for one.
+            raise RequestError("lora_path must be the path of a folder", param="lora_path") from None
         if not any(found.is_relative_to(folder) for folder in self._options.allowed):
             raise RequestError("lora_path is not inside a folder that allowed_lora_path names", param="lora_path")
         return found

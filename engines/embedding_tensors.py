@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tensors of the Triton model `embedding`: read from a request, and written to its response."""
 
+from itertools import accumulate
+
 import numpy as np
 
 from common.errors import RequestError
@@ -70,8 +72,5 @@ def _prompts(inputs: Inputs) -> list[Prompt]:
             "input_lengths must have the number of ids of each prompt, at least 1, and all of input_ids",
             param="input_ids",
         )
-    prompts: list[Prompt] = []
-    for size in sizes:
-        prompts.append(flat[:size])
-        flat = flat[size:]
-    return prompts
+    ends = list(accumulate(sizes))
+    return [flat[end - size : end] for size, end in zip(sizes, ends, strict=True)]

@@ -113,8 +113,9 @@ class VllmPooling:
             raise RequestError("this model scores pairs of texts and has no embeddings", param="model")
         if request.pairs is not None and self._pair_renderer and self._model_config.hf_config.num_labels != 1:
             raise RequestError("this model has several classes, and therefore no score of a pair", param="model")
+        vocab_size = self._model_config.get_vocab_size()
         for prompt in request.prompts:
-            if isinstance(prompt, list) and any(not 0 <= one < self._model_config.get_vocab_size() for one in prompt):
+            if isinstance(prompt, list) and not 0 <= min(prompt) <= max(prompt) < vocab_size:
                 raise RequestError("a token id is not in the model's vocabulary", param="input_ids")
 
     async def _embed(self, request: PoolingRequest) -> Pooled:

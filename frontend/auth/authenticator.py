@@ -106,13 +106,14 @@ class Authenticator:
 
     def _use(self, from_file: Iterable[ApiKey]) -> None:
         keys = [*self._fixed, *from_file]
-        self._index = KeyIndex(keys)
         # A key's quota is kept under its name, so that a change of the file does not reset it.
-        old, self._quotas = self._quotas, {}
+        quotas: dict[str, Quota] = {}
         for key in keys:
             limits = self._with_defaults(key.limits)
-            self._quotas[key.name] = quota = old.get(key.name) or self._new_quota(key.name, limits)
+            quotas[key.name] = quota = self._quotas.get(key.name) or self._new_quota(key.name, limits)
             quota.change(limits)
+        # Both at the end, as a quota may fail.
+        self._index, self._quotas = KeyIndex(keys), quotas
 
     def _new_quota(self, name: str, limits: Limits) -> Quota:
         return Quota(limits, use=None if self._shared is None else self._shared.of(name))

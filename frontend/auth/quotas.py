@@ -112,7 +112,9 @@ class Quota:
     def _fill(self) -> None:
         """Add the tokens of the time since the bucket was filled; at first fill it whole."""
         use, now = self._use, self._clock()
-        added = (now - use.filled_at) * (self.limits.rate or 0) / 60 if use.filled_at else math.inf
+        # A later time is from before the machine was started again.
+        known = 0 < use.filled_at <= now
+        added = (now - use.filled_at) * (self.limits.rate or 0) / 60 if known else math.inf
         use.tokens = min(self._capacity(), use.tokens + added)
         use.filled_at = now
 

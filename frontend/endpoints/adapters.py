@@ -26,7 +26,11 @@ async def load_lora_adapter(request: Request) -> PlainTextResponse:
         LOAD_PATH: body.lora_path,
         REPLACE: body.load_inplace is True,
     }
-    await _model(service, body).deployment.adapters.change(change)
+    model = _model(service, body)
+    for other, adapter in await service.catalog.adapters():
+        if adapter.name == body.lora_name and other is not model:
+            raise RequestError(f"'{body.lora_name}' is an adapter of '{other.label}'", param="lora_name")
+    await model.deployment.adapters.change(change)
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 
 

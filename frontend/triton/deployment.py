@@ -34,6 +34,8 @@ from frontend.triton.tensors import (
 
 logger = logging.getLogger(__name__)
 
+ADAPTER_PATIENCE = 300.0  # seconds that an engine may take to load an adapter, whose files it reads
+
 READINESS_PATIENCE = 0.5  # seconds that readiness waits for models to answer; orchestrators often allow 1 s in all
 
 
@@ -183,6 +185,21 @@ class Deployment:
         if not capabilities.tells_statistics:
             return {}
         return decode_statistics(await self._triton.stream.probe_engine(partial(encode_statistics, engine=self.engine)))
+
+    async def _ask_adapters(self, change: Mapping[str, str | bool]) -> Sequence[Adapter]:
+        """Ask for the adapters. change: parameters that load or unload one. Raises RequestError if that fails."""
+        capabilities = await self.capabilities()
+        if change and not (capabilities.python_engine and capabilities.tells_adapters):
+            raise RequestError("the adapters of this engine cannot change while it runs")
+        if not capabilities.tells_adapters:
+            return ()
+        if capabilities.python_engine:
+            encode = partial(encode_adapters, engine=self.engine, change=change)
+            answer = await self._triton.stream.probe_engine(encode, ADAPTER_PATIENCE if change else None)
+        else:
+            request = encode_backend_adapters(f"adapters-{uuid.uuid4().hex}", self.preprocessing)
+            answer = await self._triton.infer(request, PROBE_TIMEOUT)
+        return decode_adapters(answer)
 
     async def _probe(self, model: str) -> None:
         if self.kind == EMBEDDING:

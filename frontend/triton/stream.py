@@ -144,16 +144,21 @@ class TritonStream:
         if self._client_id is not None and self._open.is_set():
             self._outgoing.put_nowait(encode_stop_all(self._client_id, f"stop-{uuid.uuid4().hex}", engine))
 
-    async def probe_engine(self, encode: Callable[[str], pb.ModelInferRequest]) -> pb.ModelInferResponse:
+    async def probe_engine(
+        self, encode: Callable[[str], pb.ModelInferRequest], patience: float | None = None
+    ) -> pb.ModelInferResponse:
         """Return the engine's answer to the request that `encode` makes of an id; raises RequestError if it failed.
 
-        The request is one that the engine answers at once, a stop.
+        patience: seconds that the answer may take; None for a request that the engine answers at once, such as a stop.
         """
         if not self._open.is_set():
             raise RequestError("Triton cannot be reached at the moment", kind="unavailable")
         request_id = f"probe-{uuid.uuid4().hex}"
         self._probes[request_id] = answered = asyncio.get_running_loop().create_future()
-        self._send_to_engine(encode(request_id))
+        if patience is None:
+            self._send_to_engine(encode(request_id))
+        else:
+            self._begin(self._serve_engines([encode(request_id)], patience))
         try:
             return await answered
         finally:
@@ -270,7 +275,50 @@ class TritonStream:
 
     def _send_stop(self, request_id: str, engine: str) -> None:
         if self._open.is_set():
-            self._outgoing.put_nowait(encode_stop(request_id, engine))
+            self._send_to_engine(encode_stop(request_id, engine))
+
+    def _send_to_engine(self, request: pb.ModelInferRequest) -> None:
+        """Send a stop or a probe to an engine itself, on a stream that ends with its answer.
+
+        Triton 2.51 keeps a model for as long as a stream is open that carried a request to it: on the long stream, the
+        memory of an engine that is unloaded or reloaded would never be given back.
+        """
+        self._to_engines.append(request)
+        if len(self._to_engines) == 1:
+            self._begin(self._serve_gathered())
+
+    def _begin(self, serve: Coroutine[None, None, None]) -> None:
+        """Serve a short stream beside the long one."""
+        task = asyncio.create_task(serve)
+        self._short.add(task)
+        task.add_done_callback(self._short.discard)
+
+    async def _serve_gathered(self) -> None:
+        await asyncio.sleep(GATHER)
+        requests, self._to_engines = self._to_engines, []
+        await self._serve_engines(requests, ENGINE_PATIENCE)
+
+    async def _serve_engines(self, requests: Sequence[pb.ModelInferRequest], patience: float) -> None:
+        call = self._stub.ModelStreamInfer(timeout=patience)
+        try:
+            for request in requests:
+                await call.write(request)
+            await call.done_writing()
+            while (response := await call.read()) is not grpc.aio.EOF:
+                if response.infer_response.id:
+                    self._dispatch(response)
+                else:
+                    # An error that names no request, for example of an engine that is gone: of none on the long stream.
+                    self._note_error(response.error_message)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            # Stops are repeated by whoever sent them.
+            logger.debug("a stream to the engines broke: %s", error)
+        finally:
+            call.cancel()
+            for request in requests:
+                probe = self._probes.get(request.id)
+                if probe is not None and not probe.done():
+                    probe.set_exception(RequestError("The engine did not answer", kind="unavailable"))
 
     def _break(self) -> None:
         """Fail all requests in progress. The next stream stops them, in case Triton is still the same."""

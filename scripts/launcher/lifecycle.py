@@ -291,8 +291,9 @@ class Lifecycle:
             yield from ended(self._repository.unload(model.name))
         cancelled = yield from self._drain(model.engine)
         model.lost = False
-        self.set(model, then, reason if then == LOADING else None)
+        # Until then frontends wait for requests that are in no engine yet, such as in `preprocessing`.
         yield from self._unload_steps(model.steps)
+        self.set(model, then, reason if then == LOADING else None)
         return cancelled
 
     def _drain(self, engine: str) -> Steps:
@@ -316,7 +317,8 @@ class Lifecycle:
 
     def _running(self, engine: str) -> Steps:
         call = yield from ended(self._processes.requests())
-        return 0 if call.error is not None else int(call.result.get(engine, 0))
+        # Not known is not none.
+        return 1 if call.error is not None else int(call.result.get(engine, 0))
 
     def _bring_up(self, model: Model, planned: Planned, *, again: bool = False) -> Steps:
         """Load the next generation of steps and point the model at it.
@@ -325,7 +327,11 @@ class Lifecycle:
         """
         generation = model.newest = model.newest + 1
         steps = planned.plan.steps(generation)
-        self._folders.write_steps(planned.plan, generation)
+        try:
+            self._folders.write_steps(planned.plan, generation)
+        except OSError as error:
+            self._begin(self._retire(steps))
+            raise OperationError(f"its folders could not be written: {error}") from error
         calls = [self._repository.load(step) for step in steps]
         for call in calls:
             yield from ended(call)

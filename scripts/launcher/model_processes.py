@@ -93,11 +93,15 @@ def _get(url: str) -> str:
     connection = HTTPConnection(parts.netloc, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", parts.path)
-        return connection.getresponse().read().decode("utf-8", errors="replace")
+        response = connection.getresponse()
+        body = response.read().decode("utf-8", errors="replace")
     except HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     finally:
         connection.close()
+    if response.status != 200:
+        raise OSError(f"{url} answered {response.status}")
+    return body
 
 
 def _stop_all(grpc_url: str, engine: str) -> None:

@@ -305,4 +305,8 @@ class ServedModels:
         return {name: model.described() for name, model in self.models.items()}
 
     def _publish(self) -> None:
-        write_states(self._state_file, self.states)
+        try:
+            write_states(self._state_file, self.states)
+        except OSError as error:
+            # Such as a full disk. Frontends keep to what they know until the next change.
+            self._log(f"the models' states could not be written: {error}")

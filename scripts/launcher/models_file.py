@@ -84,6 +84,8 @@ class _UniqueKeys(yaml.SafeLoader):
         """Read a mapping; raises yaml.YAMLError naming the key."""
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(problem="a key is no text", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"'{key.value}' is there twice", problem_mark=key.start_mark

@@ -88,6 +88,9 @@ class Operations:
             self._end(operation, end.value or "", None)
         except OperationError as error:
             self._end(operation, "", error)
+        except Exception as error:
+            # Such as a full disk: no reason to end the other models with this one.
+            self._end(operation, "", OperationError(f"{type(error).__name__}: {error}"))
 
     def _end(self, operation: Operation, message: str, error: OperationError | None) -> None:
         self._running.remove(operation)

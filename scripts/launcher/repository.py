@@ -83,6 +83,9 @@ class Call:
             self.result = self._call()
         except (OSError, ValueError, CommandError) as error:
             self.error = str(error) or type(error).__name__
+        except Exception as error:
+            # Whoever waits would take it for done.
+            self.error = f"{type(error).__name__}: {error}"
 
 
 class Load(Call):

@@ -75,6 +75,7 @@ def test_names_that_the_engine_maps_are_left_to_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
+        ({"rank_pattern": [8]}, "rank_pattern that is no object"),
         ({"r": 16}, "rank 16, above the limit of 8"),
         ({"rank_pattern": {"q_proj": 9}}, "rank 9, above the limit"),
         ({"r": 0}, "no usable rank"),

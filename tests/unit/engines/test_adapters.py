@@ -127,6 +127,7 @@ async def test_an_id_is_never_used_for_another_adapter(folder: Path, monkeypatch
     ("change", "kind", "param"),
     [
         ({"load_adapter": "c", "adapter_path": "{}/allowed/c"}, "not_found", "lora_path"),
+        ({"load_adapter": "c", "adapter_path": "{}/allowed/" + "x" * 300}, "not_found", "lora_path"),
         ({"load_adapter": "c", "adapter_path": "{}/base"}, "invalid_request", "lora_path"),
         ({"load_adapter": "c", "adapter_path": "{}/allowed/../base"}, "invalid_request", "lora_path"),
         ({"load_adapter": "c", "adapter_path": "{}/allowed/link"}, "invalid_request", "lora_path"),

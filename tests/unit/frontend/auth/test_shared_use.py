@@ -36,6 +36,15 @@ def test_a_rate_and_a_burst_hold_in_total(files: list[SharedFile]) -> None:
     assert [use(other), use(one)] == [None, 2]
 
 
+def test_a_clock_that_begins_anew_fills_the_bucket(tmp_path: Path) -> None:
+    """The file may outlive the machine's start."""
+    before, after = Clock(), Clock()
+    before.now = 1_000_000.0
+    assert use(quota(SharedFile(tmp_path / "limits"), Limits(rate=30, burst=3), before)) is None
+    after.now = 10.0
+    assert use(quota(SharedFile(tmp_path / "limits"), Limits(rate=30, burst=3), after)) is None
+
+
 def test_concurrent_requests_count_in_total(files: list[SharedFile]) -> None:
     one, other = [quota(file, Limits(concurrent=2)) for file in files]
     with one.use(), other.use():

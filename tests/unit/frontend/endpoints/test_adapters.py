@@ -177,6 +177,8 @@ async def test_of_several_models_the_base_is_named() -> None:
         assert (
             await served.http.post(LOAD, json=POET | {"base_model_name": "gemma"}, headers=ADMIN)
         ).status_code == 200
+        refused = await served.http.post(LOAD, json=POET | {"base_model_name": "qwen3"}, headers=ADMIN)
+        assert refused.status_code == 400 and "is an adapter of 'gemma'" in refused.json()["error"]["message"]
 
 
 DROPPED = "LoRA task 7 not found in cache. Please send LoRA weights with request"

@@ -448,6 +448,42 @@ def test_an_unusable_file_changes_nothing(bench: Bench) -> None:
     assert bench.states() == {"one": READY, "two": READY}
 
 
+def test_what_nobody_foresaw_ends_an_operation_and_nothing_else(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bench.folders, "write_steps", full)
+    command = bench.do(RELOAD, "one")
+    assert command.error is not None and "No space left" in str(command.error)
+    monkeypatch.setattr(bench, "_replan", None)
+    monkeypatch.setattr(bench.models, "_replan", lambda: 1 / 0)
+    command = bench.do(APPLY)
+    assert command.error is not None and "ZeroDivisionError" in str(command.error)
+    monkeypatch.setattr(bench.folders, "remove_names", lambda names: 1 / 0)
+    bench.do(UNLOAD, "two")
+    bench.settle()
+    assert bench.states()["one"] == READY
+
+
+def test_states_that_cannot_be_written_stop_nothing(bench: Bench) -> None:
+    bench.file.unlink()
+    bench.file.mkdir()
+    bench.models.submit(Command(UNLOAD, "two"))
+    for _ in range(400):
+        bench.models.step()
+        bench.now += 0.1
+        time.sleep(0.0005)
+    assert bench.models.states["two"].state == UNLOADED
+    assert any("could not be written" in line for line in bench.lines)
+
+
+def test_an_unknown_number_of_requests_is_not_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.triton, "requests", lambda: Answer("the metrics answered 500"))
+    begun = bench.now
+    bench.do(UNLOAD, "two")
+    assert bench.now - begun >= GRACE_S
+
+
 def test_a_model_without_steps(tmp_path: Path) -> None:
     bench = Bench(tmp_path, [Planned("bge", embedding=True), Planned("one")])
     bench.models.load_all()

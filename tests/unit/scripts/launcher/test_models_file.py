@@ -221,3 +221,7 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
 def test_the_documented_keys() -> None:
     documented = {code for cells in rows(section("several-models.md", "The file"))[:-2] for code in codes(cells[0])}
     assert documented == KEYS - MODEL_SETTINGS
+
+
+def test_a_key_that_is_no_text(tmp_path: Path) -> None:
+    assert "a key is no text" in refusal(tmp_path, "models: {a: {model: {{ path }}}}")
