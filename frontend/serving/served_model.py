@@ -102,6 +102,8 @@ class ServedModel:
             for deployment in (self._deployment, *self._retiring):
                 if deployment is not None:
                     deployment.fail_requests(error)
+                    # It is not probed for its return: a new load has a deployment of its own.
+                    deployment.health.forget()
 
     async def close(self) -> None:
         """Stop monitoring Triton's models."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import grpc
 
 from common.errors import RequestError
-from common.model_names import ENGINE, ENSEMBLE, STEPS, role, step
+from common.model_names import ENGINE, ENSEMBLE, STEPS, owner, role, step
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState, read_states
 from common.served_model import CHAT, PARAMETER, ServedModelInfo
 from frontend.triton.client import TritonClient
@@ -138,11 +138,12 @@ class TritonIndex:
         )
 
     def _loading(self, entries: Mapping[str, Any]) -> dict[str, ModelState]:
-        """Return the models that are loaded for the first time, of which only the name is known."""
+        """Return the models that are loaded for the first time, of which only the names of their steps are known."""
+        ours = {owner(name) for name in entries if role(name) == ENGINE}
         return {
             name: ModelState(state=LOADING, ensemble=name, engine=step(name, ENGINE), retry_after=RETRY_AFTER)
             for name, entry in entries.items()
-            if entry.state == "LOADING" and role(name) not in (ENSEMBLE, *STEPS)
+            if entry.state == "LOADING" and name in ours
         }
 
 
