@@ -116,6 +116,9 @@ class Catalog:
         kind: what the endpoint needs. Raises ApiError or RequestError if there is no such model, or not now.
         """
         record, adapter = current(), None
+        await self._read_again(asked)
+        if not self.models:
+            raise ApiError("model_not_ready", "No model is loaded yet", param="model", retry_after=DEFAULT_RETRY)
         if asked is None or asked == "":
             served, name = self._default()
         elif isinstance(asked, str):
@@ -159,6 +162,17 @@ class Catalog:
         names = ", ".join(model.label for model in self.listed())
         raise RequestError(f"'model' is required, as several models are served: {names}", param="model")
 
+    async def _read_again(self, asked: object) -> None:
+        """Look into the launcher's file before a request is refused: it may have changed a moment ago."""
+        named = self._names.get(asked) if isinstance(asked, str) and asked else self.alone
+        if self._source.local and (named is None or not named.state.ready):
+            await self._read()
+
+    async def _read(self) -> None:
+        if (states := await self._source.read()) is not None:
+            self._use(states)
+            self._known.set()
+
     async def _first_look(self) -> None:
         """Wait until it is known what is served, but not long."""
         if not self._known.is_set():
@@ -168,9 +182,7 @@ class Catalog:
     async def _run(self) -> None:
         while True:
             try:
-                if (states := await self._source.read()) is not None:
-                    self._use(states)
-                    self._known.set()
+                await self._read()
                 await self.versions()  # which logs them after each connection
             except Exception:
                 # Of any kind: what is served would never change again.

@@ -36,9 +36,13 @@ RETRY_AFTER = 5  # seconds that a client is told to wait for a model that is loa
 
 
 class Source(Protocol):
-    """Where the models are read from. period: seconds between two readings. first: the models before the first one."""
+    """Where the models are read from.
+
+    period: seconds between two readings. local: reading takes no call. first: the models before the first reading.
+    """
 
     period: float
+    local: bool
     first: States
 
     async def read(self) -> States | None:
@@ -49,6 +53,7 @@ class StateFile:
     """The file in which the launcher writes what it loads and unloads."""
 
     period = 0.5
+    local = True
 
     def __init__(self, path: Path) -> None:
         self.first: States = {}
@@ -77,6 +82,7 @@ class TritonIndex:
     """Triton's own index of its repository, and the configs of the models in it."""
 
     period = 1.0
+    local = False
 
     def __init__(self, triton: TritonClient) -> None:
         self.first: States = ONE_MODEL

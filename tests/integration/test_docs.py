@@ -18,6 +18,7 @@ import pytest
 from frontend.settings import Settings
 from scripts.cli.main import COMMANDS
 from scripts.launcher import Stack
+from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
 from scripts.launcher.options import MODEL_SETTINGS, LaunchOptions, parse_options
 from scripts.launcher.trtllm_config import read_config
 from tests.support.doc_blocks import DOCS, PAGES, ROOT, RUNNABLE, Block, blocks, codes, prose, rows
@@ -124,10 +125,10 @@ def commands(word: str) -> Iterator[tuple[str, list[str]]]:
 
 @pytest.fixture(scope="module")
 def engine_options() -> frozenset[str]:
-    """The engine's own options."""
+    """The engine's own options, and those about its adapters."""
     from vllm.engine.arg_utils import AsyncEngineArgs
 
-    return frozenset(field.name for field in dataclasses.fields(AsyncEngineArgs))
+    return ADAPTER_OPTIONS | {field.name for field in dataclasses.fields(AsyncEngineArgs)}
 
 
 def test_what_is_served_in_the_text_could_be_started(engine_options: frozenset[str]) -> None:

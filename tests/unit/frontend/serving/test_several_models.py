@@ -4,6 +4,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState, write_states
 from common.served_model import ServedModelInfo
+from frontend.triton.discovery import StateFile
 from tests.fakes.fake_triton import Call, FakeTriton, Served, answer_of, failure, finish, reply, silence
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
 
@@ -84,6 +86,15 @@ async def begun(pair: Pair, script: Any, model: str, **fields: Any) -> "asyncio.
 
 
 class TestChoice:
+    async def test_a_model_that_is_loaded_is_served_at_once(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Between two readings of the launcher's file too."""
+        loading = state("b", LOADING, max_model_len=64)
+        await pair.tell(A, loading)
+        monkeypatch.setattr(StateFile, "period", WAIT)
+        await pair.tell(A, replace(loading, reason="nearly"))  # the last reading by itself
+        write_states(pair.path, {"a": A, "b": B})
+        assert (await pair.post("b")).status_code == 200
+
     @pytest.mark.parametrize("path", BODIES)
     async def test_the_requests_model_chooses(self, pair: Pair, path: str) -> None:
         for name, triton_name in (("b", "b"), ("a", "a"), ("gpt-4o", "a")):
