@@ -47,14 +47,11 @@ class AdapterSource:
 
 
 def read_sources(value: Any) -> tuple[AdapterSource, ...]:
-    """Read the option `lora_modules`: an object of name: path, or a list of `name=path`, of objects with name and path.
+    """Read the option `lora_modules`: a list of `name=path`, objects with name and path, or objects of name: path.
 
-    An object may also be JSON text, as on a command line. Raises ValueError for anything else, and for a name that is
-    there twice.
+    An object may also be JSON text. Raises ValueError for anything else, and for a name that is there twice.
     """
-    entries = list(value.items()) if isinstance(value, Mapping) and "path" not in value else None
-    if entries is None:
-        entries = [_entry(one) for one in (value if isinstance(value, list | tuple) else [value])]
+    entries = [entry for one in (value if isinstance(value, list | tuple) else [value]) for entry in _entries(one)]
     sources = tuple(AdapterSource(check_name(name), str(path)) for name, path in entries)
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
@@ -62,18 +59,21 @@ def read_sources(value: Any) -> tuple[AdapterSource, ...]:
     return sources
 
 
-def _entry(one: Any) -> tuple[Any, Any]:
+def _entries(one: Any) -> list[tuple[Any, Any]]:
     if isinstance(one, str) and one.lstrip().startswith("{"):
         try:
             one = json.loads(one)
         except ValueError as error:
             raise ValueError(f"lora_modules: {one} is not valid JSON: {error}") from None
-    if isinstance(one, Mapping) and one.get("name") and one.get("path"):
-        return one["name"], one["path"]
+    if isinstance(one, Mapping):
+        if one.get("name") and one.get("path"):
+            return [(one["name"], one["path"])]
+        if one and "path" not in one and all(isinstance(path, str) for path in one.values()):
+            return list(one.items())
     if isinstance(one, str):
         name, equals, path = one.partition("=")
         if name and equals and path:
-            return name, path
+            return [(name, path)]
     raise ValueError(f'lora_modules: expected NAME=PATH or {{"name": ..., "path": ...}}, not {one}')
 
 

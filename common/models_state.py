@@ -16,6 +16,8 @@ from common.served_model import ServedModelInfo
 # The environment variable of the frontends with the file's path; not set if there is one model only.
 VARIABLE = "TRITON_CHAT_MODELS_STATE"
 LOADING, READY, DRAINING, UNLOADED, FAILED = "loading", "ready", "draining", "unloaded", "failed"
+# The header that a launcher's Triton asks for before it tells of its models, or loads and unloads them.
+KEY_HEADER = "triton-chat-launcher"
 STATES = (LOADING, READY, DRAINING, UNLOADED, FAILED)
 
 

@@ -42,6 +42,8 @@ class Generation(SamplingFields):
     pictures themselves (common.raw_pictures), for an engine with that processor.
     prompt_extra_ids: one per prompt id, 0 for text; at an image's position a hash of the image.
     lora_task_id: id of the adapter, None for the base alone.
+    allowed_token_ids: the only ids that the answer may have; empty for all.
+    cache_salt: the prefix cache is shared only by prompts with the same one.
     traceparent: the trace that the generation is part of, as W3C writes it.
     request_id: Triton's, for logs; several generations may share it.
     guide_type: json, json_schema, regex, ebnf_grammar or structural_tag, with its `guide`.

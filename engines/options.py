@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from engines.adapters import AdapterOptions
-from python_backend.config import ModelParameters
+from python_backend.config import ENVIRONMENT, ModelParameters
 
 # Parameters of a Python model's config that are no options of an engine.
 OWN = (

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from common.adapters import ADAPTERS, CHANGES, to_json
 from common.engine_statistics import STATISTICS as STATISTICS_OUTPUT
 from common.errors import RequestError
 from common.finish_reason import FinishReason
@@ -61,6 +62,7 @@ class EngineService:
         self._engine = engine
         # Engines of others may know nothing of adapters.
         self._adapters: AdapterTable | None = getattr(engine, "adapters", None)
+        self._model = model
         self._versions = versions or Versions()
         self._max_requests = max_requests or math.inf
         self._loop = asyncio.new_event_loop()
@@ -77,7 +79,7 @@ class EngineService:
         engine = build_engine(options)
         if options.adapters != AdapterOptions() and getattr(engine, "adapters", None) is None:
             raise ValueError(f"the engine {options.engine} takes no LoRA adapters (lora_modules, allowed_lora_path)")
-        return cls(engine, parameters.integer("max_requests"), Versions.find(options.engine))
+        return cls(engine, parameters.integer("max_requests"), Versions.find(options.engine), parameters.model)
 
     def start(self) -> None:
         """Load the engine and return when it is ready; raises the engine's error if it cannot start."""
@@ -87,7 +89,7 @@ class EngineService:
         self._outbox = Outbox()
         self._running = RunningGenerations(self._end_cancelled)
         self._in_loop(self._engine.start())
-        self._published = Published("tensorrt_llm", "triton_chat_engine", STATISTICS)
+        self._published = Published(self._model, "triton_chat_engine", STATISTICS)
         self._repeat(PERIOD_S, self._publish_statistics)
         self._repeat(CANCEL_PERIOD_S, self._cancel_abandoned)
         self._repeat(STREAM_INTERVAL_PERIOD_S, self._adjust_stream_interval)
@@ -143,6 +145,11 @@ class EngineService:
     def _control(self, request: InferenceRequest, reply: Reply, parameters: dict[str, Any]) -> None:
         """Answer a request that generates nothing: a stop, or a question that is sent as one."""
         asked = set(request.requested_output_names())
+        if asked == {ADAPTERS}:
+            task = self._loop.create_task(self._tell_adapters(reply, parameters))
+            self._changes.add(task)
+            task.add_done_callback(self._changes.discard)
+            return
         self._stop(request.request_id(), parameters)
         if asked == {BUILD_INFO}:
             reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
@@ -152,6 +159,20 @@ class EngineService:
             reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps({**self._engine.statistics(), **adapters})))
         else:
             reply.end_empty()
+
+    async def _tell_adapters(self, reply: Reply, parameters: dict[str, Any]) -> None:
+        """Load or unload the adapter that the parameters name, if any, and tell which there are."""
+        try:
+            if self._adapters is not None:
+                await self._adapters.change(parameters)
+            elif CHANGES & parameters.keys():
+                raise RequestError("this engine was started without LoRA adapters (enable_lora)")
+            reply.end(text_tensors(ADAPTERS, to_json(self._adapters.all() if self._adapters else ())))
+        except RequestError as error:
+            reply.fail(error)
+        except Exception:
+            log.exception("the LoRA adapters could not be changed")
+            reply.fail(RequestError("the engine failed on this request", kind="internal"))
 
     def _stop(self, request_id: str, parameters: dict[str, Any]) -> None:
         if "owner" in parameters:

@@ -16,7 +16,7 @@ from common.errors import RequestError
 from frontend import __version__
 from frontend.auth.authenticator import Authenticator
 from frontend.auth.gate import Gate
-from frontend.endpoints import admin, embeddings, health, models, openapi, tokenization
+from frontend.endpoints import adapters, admin, embeddings, health, models, openapi, tokenization
 from frontend.endpoints.chat import plan_chat
 from frontend.endpoints.completions import plan_completion
 from frontend.endpoints.messages import router as messages_router
@@ -55,7 +55,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
     app.add_api_route("/v1/completions", completions, methods=["POST"])
     app.add_api_route("/v1/responses", responses, methods=["POST"])
-    for router in (embeddings.router, models.router, tokenization.router, health.router, admin.router, openapi.router):
+    for router in (messages_router, embeddings.router, models.router, tokenization.router, health.router):
+        app.include_router(router)
+    for router in (admin.router, adapters.router, openapi.router):
         app.include_router(router)
     _add_head(app)
     for kind in (RequestError, ApiError, ClientGone, ValidationError, HTTPException, Exception):

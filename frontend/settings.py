@@ -94,6 +94,9 @@ class Settings:
     models_state: str | None = _setting(
         None, _text, "file in which a launcher writes which models it serves; else Triton is asked what is loaded"
     )
+    repository_key: str | None = _setting(
+        None, _text, "key by which a launcher's Triton tells this frontend, which it did not start, what is loaded"
+    )
     control_socket: str | None = _setting(None, _text, "Unix socket of the launcher that loads and unloads models")
     max_model_len: int | None = _setting(None, _whole(1, 2**31 - 1), "context length that /v1/models reports")
     inline_reasoning: bool = _setting(False, _switch, "keep the reasoning in the content, inside its tags")
@@ -119,6 +122,10 @@ class Settings:
     api_key_rate: int | None = _setting(None, _whole(1, 10**9), "requests per minute that each key may start")
     api_key_burst: int | None = _setting(None, _whole(1, 10**9), "requests that a key may start at once after a pause")
     api_key_concurrent: int | None = _setting(None, _whole(1, 10**9), "concurrent requests of each key")
+    admin_key: str | None = _setting(None, _text, "bearer key of /admin/models; empty: there is no such path")
+    cache_salt_by_key: bool = _setting(
+        False, _switch, "never share the prefix cache between API keys, so that none can tell what others have asked"
+    )
     cors_allow_origins: tuple[str, ...] = _setting((), _names, "origins that browsers may call from; * allows any")
     tls_certificate: str | None = _setting(None, _text, "PEM file of the certificate chain; turns TLS on")
     tls_key: str | None = _setting(None, _text, "PEM file of the certificate's key")

@@ -53,11 +53,17 @@ _MEDIA_NUMBERS = (
 class Preprocessor:
     """Turns requests into the engine's inputs.
 
-    engine: what the engine behind the server supports. adapters: those of NVIDIA's C++ backend; other engines load
-    their own.
+    engine: what the engine behind the server supports. model: the name of this Triton model. adapters: those of
+    NVIDIA's C++ backend; other engines load their own.
     """
 
-    def __init__(self, builder: PromptBuilder, engine: EngineTraits, adapters: BackendAdapters | None = None) -> None:
+    def __init__(
+        self,
+        builder: PromptBuilder,
+        engine: EngineTraits,
+        model: str = PREPROCESSING,
+        adapters: BackendAdapters | None = None,
+    ) -> None:
         self._builder = builder
         self._postprocessing = sibling(model, POSTPROCESSING)
         self._engine = engine
@@ -82,7 +88,8 @@ class Preprocessor:
             call_styles=engine.call_styles,
             trust_chat_template=bool(parameters.boolean("trust_request_chat_template")),
         )
-        return cls(builder, engine, BackendAdapters.read(parameters.text("lora_modules"), checkpoint.path))
+        adapters = BackendAdapters.read(parameters.text("lora_modules"), checkpoint.path)
+        return cls(builder, engine, parameters.model, adapters)
 
     def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse]:
         """One response per request, an error response if its input is wrong."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 # The parameter with variables that a model's process sets before it imports anything: a JSON object of texts.
 ENVIRONMENT = "environment"
+# The variable with the name of the Triton model whose process this is, for its log lines.
+TRITON_MODEL = "TRITON_CHAT_TRITON_MODEL"
 _VARIABLE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -32,11 +34,14 @@ def escape(text: str) -> str:
 def apply_environment(model_config: str) -> None:
     """Set the variables of the config's parameter `environment`, before anything that reads them is imported.
 
-    model_config: `args["model_config"]`. Several models of one Triton server have their own GPUs and cores so.
+    So each of several models has its own GPUs and cores, and its name in its log lines.
+    model_config: `args["model_config"]`.
     """
-    parameter = json.loads(model_config).get("parameters", {}).get(ENVIRONMENT)
+    config = json.loads(model_config)
+    parameter = config.get("parameters", {}).get(ENVIRONMENT)
     if parameter is not None:
         os.environ.update(json.loads(expand(parameter["string_value"])))
+    os.environ[TRITON_MODEL] = config["name"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 RELOAD_PERIOD = 1.0  # seconds between two checks whether the file has changed
 PROTECTED = ("/v1/", "/v2/", "/tokenize", "/detokenize", "/rerank", "/score")
-ADMIN = ("/admin/",)  # paths that need the admin key instead
+ADMIN = ("/admin/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")  # paths that need the admin key instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Authenticator:
         self._fixed = tuple(
             ApiKey(f"{SETTING_KEY}{i}", digest(key), Limits()) for i, key in enumerate(settings.api_key, 1)
         )
+        admin = settings.admin_key
+        self._admin = None if admin is None else KeyIndex([ApiKey("admin", digest(admin), Limits())])
         self._path = None if settings.api_keys_file is None else Path(settings.api_keys_file)
         self._checked_at = float("-inf")
         self._version: tuple[int, ...] | None = None

@@ -43,7 +43,8 @@ async def plan_chat(model: RequestedModel, raw: dict[str, Any]) -> "ChatPlan":
         max_tokens=body.length,
         lora_task_id=model.lora_task_id,
         return_log_probs=True if body.logprobs else None,
-        parameters=engine_parameters(body) | _options(body, thinking, raw, settings.inline_reasoning).to_parameters(),
+        parameters=engine_parameters(body, salt_by_key=settings.cache_salt_by_key)
+        | _options(body, thinking, raw, settings.inline_reasoning).to_parameters(),
         # Where there is no reasoning, engines would look for its beginning in vain.
         **sampling_inputs(body) | {"thinking_token_budget": None if thinking is False else body.reasoning_budget},
     )

@@ -33,7 +33,7 @@ async def plan_completion(model: RequestedModel, raw: dict[str, Any]) -> "Comple
         # Engines generate at least one token; `adapt` drops it if none was requested.
         "max_tokens": max(1, body.length),
         "return_log_probs": True if body.logprobs is not None else None,
-        "parameters": _parameters(body),
+        "parameters": _parameters(body, model.served.settings.cache_salt_by_key),
         "lora_task_id": model.lora_task_id,
     }
     requests = [_request(prompt, fields) for prompt in body.prompt]

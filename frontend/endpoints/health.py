@@ -86,7 +86,9 @@ async def load(request: Request) -> Response:
 async def _engines(request: Request) -> Mapping[str, Mapping[str, Any]]:
     """Return each engine's statistics by the name of its model."""
     service: Service = request.app.state.service
-    return {service.settings.served_model_name[0]: await service.triton.statistics()}
+    models = [model for model in service.catalog.models.values() if model.state.ready]
+    told = await asyncio.gather(*(model.deployment.statistics() for model in models))
+    return dict(zip((model.label for model in models), told, strict=True))
 
 
 async def _versions(request: Request) -> Versions:

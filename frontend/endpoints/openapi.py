@@ -26,6 +26,7 @@ from frontend.protocol.tokenize import DetokenizeBody, TokenizeChatBody, Tokeniz
 
 BODIES = (
     *(ChatBody, CompletionBody, TokenizeTextBody, TokenizeChatBody, DetokenizeBody),
+    *(LoadAdapterBody, UnloadAdapterBody),
     *(EmbeddingBody, RerankBody, ScoreBody),
 )
 JSON = "application/json"
@@ -75,6 +76,16 @@ def _paths() -> Schema:
         "/v1/completions": _post("Complete a text", ref("CompletionBody"), "Completion", "one Completion"),
         "/v1/responses": _post(
             "Answer a chat in the form of responses; nothing is stored", ref("ResponseBody"), "Response", "one event"
+        ),
+        "/v1/messages": _post(
+            "Answer a chat in the form of Anthropic's Messages API",
+            ref("MessageBody"),
+            "AnswerMessage",
+            "one event",
+            error="MessageError",
+        ),
+        "/v1/messages/count_tokens": _post(
+            "The tokens of a prompt", ref("CountTokensBody"), "TokenCount", error="MessageError"
         ),
         "/v1/embeddings": _post("Embed texts", ref("EmbeddingBody"), "Embeddings"),
         **dict.fromkeys(

@@ -197,10 +197,12 @@ ANSWERS: Schema = {
             "models": {
                 "type": "object",
                 "additionalProperties": _object(
-                    {"state": {"enum": list(STATES)}, "reason": _or_null(TEXT), "retry_after": _or_null(COUNT)}
+                    {"state": {"enum": list(STATES)}, "reason": _or_null(TEXT)},
+                    {"names": _list(TEXT), "kind": {"enum": list(KINDS)}},
                 ),
             }
-        }
+        },
+        {"message": TEXT},
     ),
     "Tokens": _object(
         {"count": COUNT, "max_model_len": _or_null(COUNT), "tokens": _list(COUNT)}, {"token_strs": _list(TEXT)}

@@ -113,7 +113,8 @@ class Admission:
             with alone.slots.enter():
                 yield
             return
-        if self._reading >= sum(model.slots.max_admitted for model in self._catalog.models.values()):
+        limit = sum(model.slots.max_admitted for model in self._catalog.models.values())
+        if self._reading >= max(limit, self._settings.max_in_flight):
             raise ApiError("overloaded", "Too many requests at once; try again later")
         self._reading += 1
         try:

@@ -208,6 +208,7 @@ class Catalog:
             # A model that is alone in its repository has no name of its own.
             nameless = state.ensemble == ENSEMBLE or (state.ensemble == EMBEDDING and len(states) == 1)
             self.models[name] = ServedModel(state, self._settings, self._triton, self._images, nameless=nameless)
+        self.models = dict(sorted(self.models.items()))
         self._names = {}
         for name, model in self.models.items():
             for alias in model.names:

@@ -81,9 +81,9 @@ class ServedModel:
 
     @property
     def deployment(self) -> Deployment:
-        """What the model is in Triton now. Raises ApiError if it is not loaded."""
-        if self._deployment is None:
-            raise ApiError("model_not_ready", f"The model '{self.label}' is not loaded", param="model")
+        """What the model is in Triton now. Raises ApiError if it is not loaded any more."""
+        if self._deployment is None or self.state.state not in (READY, DRAINING):
+            raise ApiError("model_not_ready", f"The model '{self.label}' is not loaded at the moment", param="model")
         return self._deployment
 
     def update(self, state: ModelState) -> None:

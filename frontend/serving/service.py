@@ -22,7 +22,9 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.triton = TritonClient(settings.triton_url, settings.owner, settings.triton_metrics_url)
+        self.triton = TritonClient(
+            settings.triton_url, settings.owner, settings.repository_key, metrics_url=settings.triton_metrics_url
+        )
         self.images = ImageFetcher(settings)
         told = settings.models_state
         source = TritonIndex(self.triton) if told is None else StateFile(Path(told))

@@ -24,7 +24,7 @@ from frontend.telemetry.vllm_names import VllmNames
 from frontend.triton.tensors import Delta
 from frontend.triton.usage import Usage
 
-ENDPOINTS = ("chat", "completions", "responses", "tokenize", "detokenize", "embeddings", "rerank", "score")
+ENDPOINTS = ("chat", "completions", "responses", "messages", "tokenize", "detokenize", "embeddings", "rerank", "score")
 # Why an answer ended early: values of the label `cause`.
 CAUSES = ("client_gone", "timeout", "slow_reader", "shutdown")
 SETTING_KEYS = f"{SETTING_KEY}*"  # the name in metrics of all API keys of the settings
@@ -54,9 +54,11 @@ E2E = Histogram(
     ["endpoint", "model"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
 )
-PROMPT_TOKENS = Counter("triton_chat_prompt_tokens", "Prompt tokens", ["endpoint"])
-COMPLETION_TOKENS = Counter("triton_chat_completion_tokens", "Output tokens", ["endpoint"])
-CACHED_TOKENS = Counter("triton_chat_cached_tokens", "Prompt tokens served from the prefix cache", ["endpoint"])
+PROMPT_TOKENS = Counter("triton_chat_prompt_tokens", "Prompt tokens", ["endpoint", "model"])
+COMPLETION_TOKENS = Counter("triton_chat_completion_tokens", "Output tokens", ["endpoint", "model"])
+CACHED_TOKENS = Counter(
+    "triton_chat_cached_tokens", "Prompt tokens served from the prefix cache", ["endpoint", "model"]
+)
 KEY_PROMPT_TOKENS = Counter("triton_chat_key_prompt_tokens", "Prompt tokens by API key and model", ["key", "model"])
 KEY_COMPLETION_TOKENS = Counter(
     "triton_chat_key_completion_tokens", "Output tokens by API key and model", ["key", "model"]
@@ -175,7 +177,7 @@ class RequestMetrics:
         self._metrics.completion_tokens.inc(record.completion_tokens)
         self._metrics.cached_tokens.inc(record.cached_tokens or 0)
         if record.key is not None:
-            _count_key(record.key, record.model or "", usage)
+            _count_key(record.key, record.label, usage)
 
     def _first_content(self, now: float) -> None:
         record = self._record
@@ -288,7 +290,7 @@ def _queued(model: str) -> float:
         # Only these files: there are others for histograms and counters, which are large.
         families = multiprocess.MultiProcessCollector.merge([str(path) for path in folder.glob("gauge_livesum_*.db")])  # type: ignore[no-untyped-call]
     samples = [sample for family in families if family.name == "triton_chat_queued" for sample in family.samples]
-    return sum(sample.value for sample in samples if sample.labels.get("model", model) == model)
+    return sum(sample.value for sample in samples if sample.labels["model"] == model)
 
 
 def _shared_folder() -> Path | None:

@@ -4,35 +4,18 @@
 import asyncio
 import contextlib
 import logging
-import uuid
-from collections.abc import Awaitable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
-from common.engine_statistics import STATISTICS
-from common.errors import RequestError
-from common.versions import BUILD_INFO, Versions
+from common.models_state import KEY_HEADER
 from frontend.errors import rpc_error
 from frontend.triton.backend_metrics import BackendMetrics
 from frontend.triton.model_health import ModelHealth
 from frontend.triton.stream import TritonStream
-from frontend.triton.tensors import (
-    CPP_PARAMETER,
-    ENGINE,
-    ENSEMBLE,
-    MODELS,
-    POSTPROCESSING,
-    Capabilities,
-    decode_statistics,
-    decode_versions,
-    encode_probe,
-    encode_statistics,
-    encode_versions,
-)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,12 +43,13 @@ class TritonClient:
     """The client of one Triton server. `stream` carries the generations; unary calls raise RequestError.
 
     healths: of the models that are served from there; each gets the errors that Triton reports.
-    connected: is called whenever the stream was opened.
+    connected: is called whenever the stream was opened. key: `Settings.repository_key`.
     """
 
-    def __init__(self, url: str, client_id: str | None, metrics_url: str | None = None) -> None:
+    def __init__(self, url: str, client_id: str | None, key: str | None = None, metrics_url: str | None = None) -> None:
         self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
         self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
+        self._key = () if key is None else ((f"triton-grpc-protocol-{KEY_HEADER}", key),)
         self._running: asyncio.Task[None] | None = None
         self.healths: set[ModelHealth] = set()
         self.backend_metrics = BackendMetrics(metrics_url)
@@ -86,40 +70,6 @@ class TritonClient:
         await self._channel.close()
         await self.backend_metrics.close()
 
-    async def capabilities(self) -> Capabilities:
-        """Return what the loaded models support, read once per connection to Triton."""
-        await self.stream.connected()
-        connections = self.stream.connections
-        if self._capabilities is None or self._capabilities_of != connections:
-            ensemble, engine = await asyncio.gather(self._config(ENSEMBLE), self._config(ENGINE))
-            self._capabilities = Capabilities(
-                inputs=frozenset(tensor.name for tensor in ensemble.input),
-                python_engine=_is_python(engine),
-                tells_statistics=any(tensor.name == STATISTICS for tensor in engine.output),
-            )
-            self._capabilities_of = connections
-        return self._capabilities
-
-    async def versions(self) -> Versions:
-        """Return what runs behind this process, read once per connection to Triton; nothing is known without one."""
-        if not self.stream.is_open:
-            return Versions()
-        connections = self.stream.connections
-        if self._versions_of != connections:
-            try:
-                async with asyncio.timeout(READINESS_PATIENCE):
-                    self._versions = await self._read_versions()
-            except (TimeoutError, RequestError) as error:
-                logger.debug("the versions are not known: %s", error)
-                return Versions()
-            self._versions_of = connections
-            logger.info("connected to Triton: %s", self._versions)
-        return self._versions
-
-    async def statistics(self) -> Mapping[str, Any]:
-        """Return the engine's statistics, a fraction of a second old at most; empty if it tells none in time."""
-        return await self._statistics.get()
-
     async def infer(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
         """Send one request and return its one response."""
         # Between two attempts to connect, the channel fails calls even if Triton is up by now.
@@ -134,19 +84,10 @@ class TritonClient:
         """Return whether Triton calls a model ready, even if it has lost its process."""
         return await _is_ready(self._stub.ModelReady(pb.ModelReadyRequest(name=model), timeout=CALL_TIMEOUT))
 
-    async def _read_statistics(self) -> Mapping[str, Any]:
-        if not self.stream.is_open:
-            return {}
-        capabilities = await self.capabilities()
-        if not (capabilities.python_engine and capabilities.tells_statistics):
-            return {}
-        return decode_statistics(await self.stream.probe_engine(encode_statistics))
-
-    async def _log_versions(self) -> None:
-        """Read the versions after each connection, which logs them."""
-        while True:
-            await asyncio.sleep(PERIOD)
-            await self.versions()
+    async def server_version(self) -> str | None:
+        """Return Triton's version."""
+        answer = await self._call(self._stub.ServerMetadata(pb.ServerMetadataRequest(), timeout=CALL_TIMEOUT))
+        return answer.version or None
 
     async def config(self, model: str) -> Any:
         """Return a model's config."""
@@ -156,7 +97,7 @@ class TritonClient:
 
     async def index(self) -> Any:
         """Return the models in Triton's repository, loaded or not. Raises AioRpcError, as some servers refuse it."""
-        answer = await self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=CALL_TIMEOUT)
+        answer = await self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=CALL_TIMEOUT, metadata=self._key)
         return answer.models
 
     def note_error(self, text: str) -> None:

@@ -6,13 +6,15 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
+from common.adapters import ADAPTERS, Adapter
+from common.engine_statistics import STATISTICS
 from common.errors import RequestError
 from common.model_names import ENGINE, POSTPROCESSING, PREPROCESSING, VIT, role, sibling
 from common.served_model import CHAT, EMBEDDING
@@ -20,15 +22,18 @@ from common.versions import BUILD_INFO, Versions
 from frontend.triton.adapters import Adapters
 from frontend.triton.client import TritonClient
 from frontend.triton.embedding import encode_about
+from frontend.triton.engine_statistics import EngineStatistics
 from frontend.triton.model_health import PERIOD, PROBE_TIMEOUT, ModelHealth, lost_model
 from frontend.triton.tensors import (
     CPP_PARAMETER,
     Capabilities,
     decode_adapters,
+    decode_statistics,
     decode_versions,
     encode_adapters,
     encode_backend_adapters,
     encode_probe,
+    encode_statistics,
     encode_versions,
 )
 
@@ -69,6 +74,7 @@ class Deployment:
         self._capabilities_of = 0
         self._versions = Versions()
         self._versions_of = 0
+        self._statistics = EngineStatistics(self._read_statistics)
         self._asking: asyncio.Task[None] | None = None
         self._monitoring: asyncio.Task[None] | None = None
 
@@ -135,6 +141,7 @@ class Deployment:
                 inputs=frozenset(tensor.name for tensor in ensemble.input),
                 python_engine=_is_python(engine),
                 tells_adapters=any(output.name == ADAPTERS for output in engine.output),
+                tells_statistics=any(output.name == STATISTICS for output in engine.output),
             )
             self._capabilities_of = connections
         return self._capabilities
@@ -154,6 +161,10 @@ class Deployment:
             self._versions_of = connections
             logger.info("connected to Triton: %s", self._versions)
         return self._versions
+
+    async def statistics(self) -> Mapping[str, Any]:
+        """Return the engine's statistics, a fraction of a second old at most; empty if it tells none in time."""
+        return await self._statistics.get()
 
     async def readiness(self) -> dict[str, bool]:
         """Return whether each of the Triton models can serve."""
@@ -177,13 +188,16 @@ class Deployment:
             versions = decode_versions(await self._triton.stream.probe_engine(encode))
         return replace(versions, triton=server)
 
-    async def _ask_adapters(self, change: Mapping[str, str | bool]) -> Sequence[Adapter]:
-        """Ask for the adapters. change: parameters that load or unload one. Raises RequestError if that fails."""
+    async def _read_statistics(self) -> Mapping[str, Any]:
+        if not self._triton.stream.is_open:
+            return {}
         capabilities = await self.capabilities()
         if not capabilities.python_engine:
             return await self._triton.backend_metrics.read(self.engine)
         if not capabilities.tells_statistics:
             return {}
+        if self.kind == EMBEDDING:
+            return decode_statistics(await self._ask(STATISTICS))
         return decode_statistics(await self._triton.stream.probe_engine(partial(encode_statistics, engine=self.engine)))
 
     async def _ask_adapters(self, change: Mapping[str, str | bool]) -> Sequence[Adapter]:
@@ -209,9 +223,9 @@ class Deployment:
         else:
             await self._triton.infer(encode_probe(model, f"probe-{uuid.uuid4().hex}"), PROBE_TIMEOUT)
 
-    async def _ask(self) -> pb.ModelInferResponse:
-        """Ask the model of embeddings for its versions."""
-        return await self._triton.infer(encode_about(self.engine, f"probe-{uuid.uuid4().hex}"), PROBE_TIMEOUT)
+    async def _ask(self, output: str = BUILD_INFO) -> pb.ModelInferResponse:
+        """Ask the model of embeddings for its versions, or for what this output tells."""
+        return await self._triton.infer(encode_about(self.engine, f"probe-{uuid.uuid4().hex}", output), PROBE_TIMEOUT)
 
     def _overdue(self, seconds: float) -> bool:
         limit = time.monotonic() - seconds

@@ -32,6 +32,7 @@ _REFUSED = (
     grpc.StatusCode.PERMISSION_DENIED,
     grpc.StatusCode.UNAUTHENTICATED,
 )
+_RESTRICTED = "is restricted"  # as UNAVAILABLE, by a Triton that asks for a key
 RETRY_AFTER = 5  # seconds that a client is told to wait for a model that is loading
 
 
@@ -99,7 +100,7 @@ class TritonIndex:
             index = await self._triton.index()
         except grpc.aio.AioRpcError as error:
             logger.debug("Triton gave no index: %s %s", error.code().name, error.details())
-            if error.code() not in _REFUSED:
+            if error.code() not in _REFUSED and _RESTRICTED not in (error.details() or ""):
                 return None
             logger.info("Triton gives no index of its models: one model is served, by the fixed names")
             self._refused_by = connections

@@ -52,12 +52,12 @@ def encode_pooling(request: PoolingRequest, model: str, request_id: str) -> pb.M
     return message
 
 
-def encode_about(model: str, request_id: str) -> pb.ModelInferRequest:
-    """Encode the request that the model answers at once, without its engine: for the versions of its software."""
+def encode_about(model: str, request_id: str, output: str = BUILD_INFO) -> pb.ModelInferRequest:
+    """Encode a request that the model answers at once: for the versions of its software, or for its STATISTICS."""
     message = pb.ModelInferRequest(model_name=model, id=request_id)
     # Triton takes no request without an input.
     _add_numbers(message, "dimensions", [1])
-    message.outputs.add(name=BUILD_INFO)
+    message.outputs.add(name=output)
     return message
 
 

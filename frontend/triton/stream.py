@@ -142,7 +142,7 @@ class TritonStream:
     def stop_left_over(self, engine: str) -> None:
         """Stop the requests in an engine that an earlier process of this name may have left there."""
         if self._client_id is not None and self._open.is_set():
-            self._outgoing.put_nowait(encode_stop_all(self._client_id, f"stop-{uuid.uuid4().hex}", engine))
+            self._send_to_engine(encode_stop_all(self._client_id, f"stop-{uuid.uuid4().hex}", engine))
 
     async def probe_engine(
         self, encode: Callable[[str], pb.ModelInferRequest], patience: float | None = None

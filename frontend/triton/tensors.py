@@ -111,11 +111,13 @@ class Capabilities:
     """What the loaded models support.
 
     inputs: of the ensemble. python_engine: the engine reads request parameters. tells_statistics: it has that output.
+    tells_adapters: the engine tells its LoRA adapters, or `preprocessing` those of NVIDIA's C++ backend.
     """
 
     inputs: frozenset[str]
     python_engine: bool
     tells_statistics: bool = False
+    tells_adapters: bool = False
 
     def check(self, request: EnsembleRequest) -> None:
         """Raise RequestError naming an OpenAI field that no model would read."""
@@ -268,9 +270,9 @@ def decode_versions(response: pb.ModelInferResponse) -> Versions:
     return Versions.from_json(found)
 
 
-def encode_statistics(request_id: str) -> pb.ModelInferRequest:
+def encode_statistics(request_id: str, engine: str = ENGINE) -> pb.ModelInferRequest:
     """Encode the request to a Python engine for its statistics: a stop that asks for STATISTICS only."""
-    message = encode_probe(ENGINE, request_id)
+    message = encode_probe(engine, request_id)
     message.outputs.add(name=STATISTICS)
     return message
 
@@ -279,6 +281,27 @@ def decode_statistics(response: pb.ModelInferResponse) -> dict[str, Any]:
     """Decode the engine's statistics."""
     found: dict[str, Any] = orjson.loads(_string(_raw(response, STATISTICS)) or "{}")
     return found
+
+
+def encode_adapters(request_id: str, engine: str, change: Mapping[str, Parameter]) -> pb.ModelInferRequest:
+    """Encode the request to a Python engine for its adapters. change: the parameters that load or unload one."""
+    message = encode_probe(engine, request_id)
+    message.outputs.add(name=ADAPTERS)
+    _add_parameters(message, change)
+    return message
+
+
+def encode_backend_adapters(request_id: str, preprocessing: str) -> pb.ModelInferRequest:
+    """Encode the request to `preprocessing` for the adapters that it has for NVIDIA's C++ backend."""
+    message = pb.ModelInferRequest(model_name=preprocessing, id=request_id)
+    message.outputs.add(name=ADAPTERS)
+    _add(message, "text_input", "BYTES", ("a",))
+    return message
+
+
+def decode_adapters(response: pb.ModelInferResponse) -> tuple[Adapter, ...]:
+    """Decode the adapters that an engine tells."""
+    return read_adapters(_string(_raw(response, ADAPTERS)))
 
 
 def decode_ids(response: pb.ModelInferResponse) -> list[int]:

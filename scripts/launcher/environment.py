@@ -202,7 +202,7 @@ def model_environment(
     environment = {
         **options.settings,
         "TRITON_CHAT_MODEL": str(model.checkpoint.path),
-        "TRITON_CHAT_MAX_MODEL_LEN": str(_context(options, model, engine)),
+        "TRITON_CHAT_MAX_MODEL_LEN": _context(options, model, engine),
     }
     if options.styler:
         environment["TRITON_CHAT_STYLER"] = options.styler
@@ -252,7 +252,19 @@ def _reasoning_markers(environment: Mapping[str, str]) -> dict[str, str] | None:
 def triton_environment(
     shared: Mapping[str, str], options: LaunchOptions, server: TritonServer, kind: str = CHAT
 ) -> dict[str, str]:
-    """The environment of tritonserver: `shared`, the engine's options and, if embedded, its library folders.
+    """The environment of tritonserver: that of the engine and, if tritonserver is embedded, its library folders."""
+    environment = engine_environment(shared, options, kind)
+    # Without it a model's watchdog kills a tritonserver that lost the process of a model.
+    environment["TRITON_CHAT_SUPERVISED"] = "1"
+    if server.home is not None:
+        folders = [server.home / "nvidia_pytriton.libs", libpython_dir(), server.home / "lib"]
+        inherited = shared.get("LD_LIBRARY_PATH")
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, folders), *([inherited] if inherited else [])])
+    return environment
+
+
+def engine_environment(shared: Mapping[str, str], options: LaunchOptions, kind: str = CHAT) -> dict[str, str]:
+    """`shared` with the variables of the engine, as the processes of a model need them.
 
     kind: of the model, one of common.served_model.KINDS.
     """

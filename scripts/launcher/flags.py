@@ -82,10 +82,11 @@ def _flags(arguments: Sequence[str], own: Collection[str]) -> Iterator[Flag]:
 def option(flag: Flag) -> tuple[str, Any]:
     """Name and value of an engine option: `--x` is true, `--no-x` false, a word is JSON, a size or text.
 
-    An option of SEVERAL is a list of its words.
+    An option of SEVERAL is a list of its words; lists and objects among them may be JSON.
     """
     if flag.name in SEVERAL:
-        return flag.key, list(flag.words)
+        values = [value_of(word) if word.startswith(("[", "{")) else word for word in flag.words]
+        return flag.key, [one for value in values for one in (value if isinstance(value, list) else [value])]
     if flag.words:
         return flag.key, value_of(flag.words[0])
     if flag.key.startswith("no_"):

@@ -26,6 +26,11 @@ def choose_instances(options: LaunchOptions, model: ServedModel, environment: Ma
 
     environment: tritonserver's. Half of the memory that the engine leaves is for them.
     """
+    return instances_within(options, model, available_memory() - engine_memory(model, environment))
+
+
+def instances_within(options: LaunchOptions, model: ServedModel, left: int, models: int = 1) -> int | None:
+    """The same, for one of so many models. left: bytes of memory that the engines of all of them leave."""
     if model.kind == EMBEDDING:
         return None
     if options.preprocessing_instances is not None or model.vision is not VisionPath.ENGINE:

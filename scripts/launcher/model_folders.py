@@ -28,15 +28,15 @@ class ModelPlan:
     """What the folders of one served model are made of.
 
     repository: the folder with the committed models. variables: they expand the parameters of the configs.
-    environment: variables that the processes of each step set before they import anything, by role. info: for
-    frontends. configs: configs of steps that replace the committed ones, by role. config_name: a named config to
-    take where there is one. preprocessing_instances: None for those of the config.
+    environment: variables that its processes set before they import anything. info: for frontends. configs: configs of
+    steps that replace the committed ones, by role. config_name: a named config to take where there is one.
+    preprocessing_instances: None for those of the config.
     """
 
     name: str
     repository: Path
     variables: Mapping[str, str]
-    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     info: ServedModelInfo = field(default_factory=ServedModelInfo)
     configs: Mapping[str, ModelConfig] = field(default_factory=dict)
     config_name: str | None = None
@@ -60,13 +60,18 @@ class ModelFolders:
         self.folder = folder
 
     def write(self, plan: ModelPlan, generation: int = 1) -> None:
-        """Write the steps of a generation, then the model that clients call, so that it points at these steps.
+        """Write the steps of a generation and the model that clients call; raises LaunchError as `write_steps`."""
+        self.write_steps(plan, generation)
+        self.point(plan, generation)
 
-        Raises LaunchError if the committed repository lacks a config.
-        """
+    def write_steps(self, plan: ModelPlan, generation: int) -> None:
+        """Write the steps of a generation. Raises LaunchError if the committed repository lacks a config."""
         for role, name in zip(plan.roles, plan.steps(generation), strict=True):
             self._place(plan, role, name, self._step_config(plan, role))
-        self._place(plan, EMBEDDING if not plan.roles else ENSEMBLE, plan.name, self._entry_config(plan, generation))
+
+    def point(self, plan: ModelPlan, generation: int) -> None:
+        """Let the model that clients call point at the steps of a generation."""
+        self._place(plan, ENSEMBLE if plan.roles else EMBEDDING, plan.name, self._entry_config(plan, generation))
 
     def remove_steps(self, plan: ModelPlan, generation: int) -> None:
         """Remove the steps of a generation; fine if there are none."""
@@ -89,7 +94,7 @@ class ModelFolders:
         if role == PREPROCESSING and plan.preprocessing_instances is not None:
             for group in config.instance_group:
                 group.count = plan.preprocessing_instances
-        return _filled(config, plan, role)
+        return _filled(config, plan)
 
     def _entry_config(self, plan: ModelPlan, generation: int) -> ModelConfig:
         """The config of the Triton model that clients call."""
@@ -98,7 +103,7 @@ class ModelFolders:
             for one in config.ensemble_scheduling.step:
                 one.model_name = step(plan.name, one.model_name, generation)
         else:
-            config = _filled(_committed(plan, EMBEDDING), plan, EMBEDDING)
+            config = _filled(_committed(plan, EMBEDDING), plan)
         config.parameters[PARAMETER].string_value = plan.info.to_json()
         return config
 
@@ -136,11 +141,10 @@ def _committed(plan: ModelPlan, role: str) -> ModelConfig:
     return read_config(plan.repository, named if (plan.repository / named).is_file() else f"{role}/{CONFIG}")
 
 
-def _filled(config: ModelConfig, plan: ModelPlan, role: str) -> ModelConfig:
+def _filled(config: ModelConfig, plan: ModelPlan) -> ModelConfig:
     """Expand the parameters, and add the environment of a Python model."""
     for parameter in config.parameters.values():
         parameter.string_value = escape(expand(parameter.string_value, plan.variables))
-    environment = plan.environment.get(role)
-    if environment and config.backend == _PYTHON:
-        config.parameters[ENVIRONMENT].string_value = escape(json.dumps(environment))
+    if plan.environment and config.backend == _PYTHON:
+        config.parameters[ENVIRONMENT].string_value = escape(json.dumps(dict(plan.environment)))
     return config

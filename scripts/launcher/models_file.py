@@ -16,6 +16,7 @@ import yaml
 from common.adapters import read_sources
 from common.model_names import check_name
 from frontend.settings import ENV_PREFIX, Settings
+from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
 from scripts.launcher.engine_names import vllm_options
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import MODEL_SETTINGS, UNNEEDED, LaunchOptions, own_flags, parse_model
@@ -169,7 +170,7 @@ def _check_key(key: str, engine: str) -> None:
         raise ValueError(
             f"{key} is of the whole server and cannot stand here; it is the flag --{key.replace('_', '-')}"
         )
-    known = vllm_options() if engine == "vllm" else frozenset()
+    known = vllm_options() | ADAPTER_OPTIONS if engine == "vllm" else frozenset()
     if key in known or key in UNNEEDED:
         return
     close = get_close_matches(key, KEYS | known, 1, _CLOSE)

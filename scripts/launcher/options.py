@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from common.model_names import check_name
 from common.served_model import KINDS
 from frontend.settings import ENV_PREFIX, Settings
 from scripts.cache import REPOSITORY, cache_dir
@@ -80,6 +81,8 @@ class LaunchOptions:
     """
 
     model: str = DEFAULT_MODEL
+    models: Path | None = None
+    named_models: Mapping[str, str] = field(default_factory=dict)
     kind: str | None = None
     served_model_name: tuple[str, ...] = ()
     host: str = "127.0.0.1"
@@ -301,6 +304,7 @@ def _parser(kind: type[argparse.ArgumentParser], command: str, about: str) -> ar
         help=f"checkpoint folder, hub id, {DEFAULT_MODEL} (default) or {DEMO_MODEL}, which are prepared without a hub; "
         "NAME=MODEL, once for each of several models that get the other options together",
     )
+    add("--models", type=Path, metavar="FILE", help="YAML file with several models, each with options of its own")
     add(
         "--kind",
         choices=KINDS,

@@ -12,11 +12,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from common.checkpoint import read_json
 from common.model_names import ENGINE
-from common.served_model import CHAT, EMBEDDING, ServedModelInfo
+from common.served_model import EMBEDDING, ServedModelInfo
 from common.vision_path import VisionPath
 from frontend.settings import ENV_PREFIX, Settings
 from preprocessing.engine_traits import TRTLLM
 from scripts.launcher import environment as environments
+from scripts.launcher.adapters import with_adapters, without_adapters
 from scripts.launcher.checks import GIB, available_memory, check_formats, check_memory_together, engine_memory
 from scripts.launcher.embedding import embedding_options, wanted_kind
 from scripts.launcher.engine_folder import EngineFolder, check_manifest
@@ -116,17 +117,23 @@ class Planner:
         check_formats({**shared, **options.settings})
         engine = find_engine(options, shared)
         vision = {**shared, **options.settings}.get("TRITON_CHAT_VISION")
-        model = resolve_model(options.model, self._console, vision, engine_name(options, shared))
+        served_by = engine_name(options, shared)
+        model = resolve_model(options.model, self._console, vision, served_by, wanted_kind(options))
+        if model.kind == EMBEDDING:
+            options = embedding_options(options, served_by)
+        options = with_adapters(options, model, spec.names, trtllm=engine is not None)
         shared |= environments.model_environment(self._base, options, model, engine)
         if engine is None:
             check_vllm_gpus(options.engine, shared)
-            return _Resolved(spec, options, model, environments.engine_environment(shared, options), {})
+            return _Resolved(spec, options, model, environments.engine_environment(shared, options, model.kind), {})
+        options, adapters = without_adapters(options)
         config = self._cpp_config(options, engine, model, shared)
         if spec.devices is not None:
             config.parameters["gpu_device_ids"].string_value = ",".join(map(str, spec.devices))
         name = None if options.model_config_name == TRTLLM else options.model_config_name
         options = replace(options, engine={}, model_config_name=name)
         shared |= {"TRITON_CHAT_ENGINE": TRTLLM, "TRITON_CHAT_GUIDED_DECODING": str(guided_decoding(config)).lower()}
+        shared |= adapters
         return _Resolved(spec, options, model, environments.engine_environment(shared, options), {ENGINE: config})
 
     def _gpus(self, spec: ModelSpec) -> dict[str, str]:
@@ -156,11 +163,9 @@ class Planner:
         return config
 
     def _planned(self, one: _Resolved, memory: int, left: int, models: int) -> PlannedModel:
-        kind = getattr(one.model, "kind", CHAT)
-        repository = one.options.model_repository
         plan = ModelPlan(
             name=one.spec.name,
-            repository=repository if kind == CHAT else repository.parent / "embedding_repository",
+            repository=one.options.model_repository,
             variables=one.environment,
             environment={
                 **{
@@ -170,7 +175,7 @@ class Planner:
                 },
                 **one.spec.environment,
             },
-            info=self._info(one, kind),
+            info=self._info(one),
             configs=one.configs,
             config_name=one.options.model_config_name,
             preprocessing_instances=instances_within(one.options, one.model, left, models),
@@ -180,7 +185,7 @@ class Planner:
             spec=one.spec, plan=plan, model=one.model, memory=memory, gpus=gpus, environment=one.environment
         )
 
-    def _info(self, one: _Resolved, kind: str) -> ServedModelInfo:
+    def _info(self, one: _Resolved) -> ServedModelInfo:
         """What frontends are told: what differs from their own settings."""
         own: dict[str, Any] = {}
         for setting in fields(Settings):
@@ -191,9 +196,9 @@ class Planner:
         context = one.environment.get("TRITON_CHAT_MAX_MODEL_LEN")
         return ServedModelInfo(
             names=one.spec.names,
-            kind=kind,
+            kind=one.model.kind,
             max_model_len=int(context) if context else None,
-            modalities=modalities(one.model) if kind != EMBEDDING else ("text",),
+            modalities=modalities(one.model),
             **own,
         )
 

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -39,7 +38,7 @@ from scripts.launcher.readiness import answers_ok, model_states
 from scripts.launcher.repository import KEY_VARIABLE, Load, Repository
 from scripts.launcher.several import SeveralModels
 from scripts.launcher.supervisor import CrashLoop, Supervisor
-from scripts.launcher.trtllm import MAX_RANK, Trtllm
+from scripts.launcher.trtllm import Trtllm
 from scripts.launcher.trtllm_config import engine_name, find_engine
 
 _POLL_S = 0.2
@@ -121,10 +120,12 @@ class Stack:
         """Check the model, and make what it is started with."""
         vision = self.options.settings.get("TRITON_CHAT_VISION") or base.get("TRITON_CHAT_VISION")
         engine = engine_name(self.options, base)
-        self.model: ServedModel = resolve_model(self.options.model, self.console, vision, engine)
+        kind = wanted_kind(self.options)
+        self.model = resolve_model(self.options.model, self.console, vision, engine, kind)
+        if self.model.kind == EMBEDDING:
+            self.options = embedding_options(self.options, engine)
         names = self.options.served_model_name or (self.model.name,)
-        ranks = () if self.engine is None else (MAX_RANK,)
-        self.options = replace(self.options, engine=with_adapters(self.options.engine, self.model, names, *ranks))
+        self.options = with_adapters(self.options, self.model, names, trtllm=self.engine is not None)
         self._shared = environments.stack_environment(base, self.options, self.model, self.ports, self.engine)
         if self.engine is None:
             check_vllm_gpus(self.options.engine, self._shared)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a stack with an engine of TensorRT-LLM has in addition to one that serves a checkpoint."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from preprocessing.engine_traits import TRTLLM
+from scripts.launcher.adapters import without_adapters
 from scripts.launcher.engine_folder import EngineFolder, check_manifest
 from scripts.launcher.environment import TritonServer
 from scripts.launcher.layout import lay_out
@@ -15,10 +15,6 @@ from scripts.launcher.model import ServedModel
 from scripts.launcher.multi_gpu import check_trtllm, orchestrator_environment, parallel_command
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.trtllm_config import BACKEND, MODEL, filled_config, guided_decoding
-
-_ADAPTERS = ("enable_lora", "lora_modules", "max_lora_rank")
-# Of an adapter, unless the config's lora_cache_max_adapter_size says otherwise.
-MAX_RANK = 64
 
 
 class Trtllm:
@@ -36,9 +32,7 @@ class Trtllm:
         server: TritonServer,
         environment: Mapping[str, str],
     ) -> None:
-        # Adapters are no options of the backend, which gets them with requests: `preprocessing` reads them.
-        own = {name: value for name, value in options.engine.items() if name not in _ADAPTERS}
-        adapters, options = options.engine.get("lora_modules") or (), replace(options, engine=own)
+        options, adapters = without_adapters(options)
         config = filled_config(options, engine, model.checkpoint.path)
         if config.backend == BACKEND:
             check_trtllm(server, options, engine.world_size, environment)
@@ -53,9 +47,8 @@ class Trtllm:
             "TRITON_CHAT_ENGINE": TRTLLM,
             "TRITON_CHAT_GUIDED_DECODING": str(guided_decoding(config)).lower(),
             **orchestrator_environment(options),
+            **adapters,
         }
-        if adapters:
-            self.environment["TRITON_CHAT_LORA_MODULES"] = json.dumps(adapters)
 
     def command(self, tritonserver: Sequence[str]) -> list[str]:
         """The command line that serves, made from that of one tritonserver."""

@@ -125,10 +125,19 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.statistics_delay_s = 0.0
         # Those of several engines, by their names.
         self.statistics_of: dict[str, dict[str, Any]] = {}
+        # What it tells of its adapters, as objects with name and id; None for an engine that lacks the output. A change
+        # is refused with `adapter_error` if that is set.
+        self.adapters: list[dict[str, Any]] | None = None
+        self.adapter_error: str | None = None
+        self.adapter_changes: list[dict[str, Any]] = []
         # The ensembles. A step is loaded if a ready ensemble or `old_steps` names what its name begins with.
         self.served = {"ensemble": Served("")}
         self.old_steps: set[str] = set()
-        self.has_index = True
+        # What Triton answers instead of its index.
+        self.refuses_index: tuple[grpc.StatusCode, str] | None = None
+        self.key = "the-key"  # with which it does not refuse
+        # Models that are not ours.
+        self.foreign: set[str] = set()
         self.unready: set[str] = set()
         # An embedding model's error, as Triton's text, or what it waits for; and the ids of requests cancelled meanwhile.
         self.pooling_error: str | None = None
@@ -177,8 +186,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=request.name not in self.unready)
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
-        if not self.has_index:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no index")
+        if self.refuses_index is not None and self.key not in dict(context.invocation_metadata()).values():
+            await context.abort(*self.refuses_index)
         index = pb.RepositoryIndexResponse()
         for name, served in self.served.items():
             for one in (name, *(served.steps + step for step in STEPS)) if served.state else ():
@@ -194,14 +203,17 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         served = self.served.get(request.name)
         for name in sorted(self.inputs) if served is not None else ():
             config.config.input.add(name=name)
-        if served is not None:
+        if served is not None and request.name not in self.foreign:
             config.config.parameters["served_model"].string_value = json.dumps(served.info)
             for step in STEPS:
                 config.config.ensemble_scheduling.step.add(model_name=served.steps + step)
         if role(request.name) == "tensorrt_llm" and self.build_info is not None:
             config.config.output.add(name="build_info")
-        if request.name == "tensorrt_llm" and self.statistics is not None:
+        pools = served is not None and served.info.get("kind") == "embedding"
+        if (pools or role(request.name) == "tensorrt_llm") and self.statistics is not None:
             config.config.output.add(name="statistics")
+        if role(request.name) == "tensorrt_llm" and self.adapters is not None:
+            config.config.output.add(name="adapters")
         return config
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
@@ -236,9 +248,11 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         return response
 
     async def _pool(self, call: Call, request: Any, response: Any, context: Any) -> None:
-        if [output.name for output in request.outputs] == ["build_info"]:
-            data = json.dumps(self.build_info).encode()
-            _add(response, "build_info", "BYTES", struct.pack("<I", len(data)) + data)
+        asked = [output.name for output in request.outputs]
+        if asked in (["build_info"], ["statistics"]):
+            told = self.build_info if asked == ["build_info"] else self.statistics_of.get(call.model, self.statistics)
+            data = json.dumps(told).encode()
+            _add(response, asked[0], "BYTES", struct.pack("<I", len(data)) + data)
             return
         try:
             if self.pooling_gate is not None:
@@ -280,8 +294,11 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                 if call.model == self.lost:
                     lost = failure(f"Stub process '{call.model}_0_0' is not healthy.")
                     outgoing.put_nowait(_named(call.id, lost))
-                elif call.model == "tensorrt_llm":
-                    told = {output.name: getattr(self, output.name) for output in request.outputs}
+                elif not self._loaded(call.model):
+                    unknown = failure(f"Request for unknown model: '{call.model}' is not found")
+                    outgoing.put_nowait(_named(call.id, unknown))
+                elif role(call.model) == "tensorrt_llm":
+                    told = {output.name: self._told(output.name, call) for output in request.outputs}
                     if "statistics" in told:
                         await asyncio.sleep(self.statistics_delay_s)
                         told["statistics"] = self.statistics_of.get(call.model, self.statistics)

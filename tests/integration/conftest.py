@@ -20,7 +20,7 @@ from scripts.prepare.smollm2 import prepare_default_model
 from tests.support.demo_stack import DemoStack, demo_stack
 from tests.support.gpu import memory_share
 from tests.support.plain_adapter import write_adapter
-from tests.support.scripted import ALL_DOUBLES, ScriptedStack, scripted_stack
+from tests.support.scripted import ALL_DOUBLES, ScriptedPair, ScriptedStack, scripted_pair, scripted_stack
 from tests.support.waiting import MODEL, PATIENCE_S
 
 ADMIN_KEY = "the-admin-key"  # of the stack with two models

@@ -79,7 +79,7 @@ EXTENSIONS: list[Row] = [
     *rows("top_log_probs_ids prompt_log_probs_ids", "INT32", (-1, -1)),
     *rows("top_log_probs prompt_log_probs", "FP32", (-1, -1)),
     *rows("stream_id", "INT64", (1,)),
-    *rows("error build_info statistics", "STRING", (1,)),
+    *rows("error build_info adapters statistics", "STRING", (1,)),
 ]
 
 # Client-facing names of the upstream `ensemble`.

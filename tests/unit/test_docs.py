@@ -29,6 +29,7 @@ from frontend.protocol.refused import (
     REFUSED_IN_CHAT,
     REFUSED_IN_COMPLETIONS,
     REFUSED_IN_EMBEDDINGS,
+    REFUSED_IN_MESSAGES,
     REFUSED_IN_RESPONSES,
     REFUSED_IN_SCORES,
 )
@@ -220,12 +221,14 @@ def test_the_options_of_pictures_and_videos() -> None:
 def test_the_refused_fields() -> None:
     both, others = section("api.md", "Refused fields").split("Only in chat:")
     chat, others = others.split("In responses those of chat, and:")
-    responses, others = others.split("In embeddings, rerank and score:")
+    responses, others = others.split("In messages those of chat, and:")
+    messages, others = others.split("In embeddings, rerank and score:")
     pooling, others = others.split("Only in embeddings:")
     embeddings, scores = others.split("Only in rerank and score:")
     assert set(codes(both)) == set(REFUSED_IN_COMPLETIONS)
     assert set(codes(chat)) == set(REFUSED_IN_CHAT) - set(REFUSED_IN_COMPLETIONS)
     assert set(codes(responses)) == set(REFUSED_IN_RESPONSES) - set(REFUSED_IN_CHAT)
+    assert set(codes(messages)) == set(REFUSED_IN_MESSAGES) - set(REFUSED_IN_CHAT)
     assert set(codes(pooling)) == set(REFUSED_IN_EMBEDDINGS) & set(REFUSED_IN_SCORES)
     assert set(codes(embeddings)) == set(REFUSED_IN_EMBEDDINGS) - set(REFUSED_IN_SCORES)
     assert set(codes(scores)) == set(REFUSED_IN_SCORES) - set(REFUSED_IN_EMBEDDINGS)

@@ -39,7 +39,7 @@ def test_one_source_alone() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [["sql"], ["=/a"], ["sql="], [7], ['{"name": "sql"}'], ['{"name'], ["a=/a", "a=/b"], ["\n=/a"], {"x" * 257: "/a"}],
+    [["sql"], ["=/a"], ["sql="], [7], ['{"name": 3}'], ['{"name'], ["a=/a", "a=/b"], ["\n=/a"], {"x" * 257: "/a"}],
     ids=str,
 )
 def test_what_names_no_adapter_is_refused(value: Any) -> None:

@@ -190,6 +190,8 @@ def test_more_requests_than_allowed_are_refused(service: EmbeddingService) -> No
     assert ask(service, text_input="a").error().kind == "unavailable"
     versions = ask(service, dimensions=1, outputs=("build_info",)).answer()["build_info"]
     assert json.loads(versions.item())["engine"] == "vllm", "a probe needs no room"
+    told = ask(service, dimensions=1, outputs=("statistics",)).answer()["statistics"]
+    assert json.loads(told.item()) == service._engine.statistics()
     for request in waiting:
         request.cancelled = True
         request.error()

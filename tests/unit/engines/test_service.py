@@ -177,6 +177,44 @@ def test_the_statistics_are_told_with_the_adapters_of_an_engine_that_has_them(
     assert told() == {**engine.statistics(), "max_lora": 2, "running_lora_adapters": ["a"]}
 
 
+def ask_adapters(service: EngineService, **parameters: Any) -> FakeRequest:
+    asking = FakeRequest("probe", 1, parameters, stop=True)
+    asking.outputs = ["adapters"]
+    service.accept(asking)
+    return asking
+
+
+def told_adapters(asking: FakeRequest) -> list[str]:
+    ((told,),) = [[response["adapters"] for response in asking.wait()]]
+    return [adapter.name for adapter in adapters_of(told[0][0])]
+
+
+def test_adapters_are_told_loaded_and_chosen(
+    service: EngineService, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert told_adapters(ask_adapters(service)) == []
+    base, adapter = write_base(tmp_path / "base"), write_adapter(tmp_path / "sql")
+    change = {"load_adapter": "sql", "adapter_path": str(adapter)}
+    off = ask_adapters(service, **change)
+    off.wait()
+    assert "enable_lora" in off.responses[0].error.message()
+
+    async def nothing(adapter: Adapter) -> None: ...
+
+    table = AdapterTable(AdapterOptions(allowed=(tmp_path,)), base, nothing, nothing)
+    monkeypatch.setattr(service, "_adapters", table)
+    assert told_adapters(ask_adapters(service, **change)) == told_adapters(ask_adapters(service)) == ["sql"]
+    again = ask_adapters(service, **change)
+    again.wait()
+    error = RequestError.decode(again.responses[0].error.message())
+    assert error is not None and error.param == "lora_name"
+    (sql,) = table.all()
+    accept(service, "r", 1, lora_task_id=sql.id).wait()
+    accept(service, "r", 1).wait()
+    assert engine.adapters_used == [sql.id, None]
+    assert told_adapters(ask_adapters(service, unload_adapter="sql")) == []
+
+
 def test_the_end_of_the_prompt_goes_with_the_first_response_of_each_sequence(service: EngineService) -> None:
     responses = accept(service, "r", 2, num_return_sequences=2, reasoning_open=1).wait()
     streams = [each["stream_id"][0][0] for each in responses]

@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from common import answer_delta
+from common.adapters import ADAPTERS
 from common.engine_statistics import STATISTICS
 from common.sampling import ENGINE_PARAMETERS, SAMPLING
 from common.versions import BUILD_INFO
@@ -32,7 +33,7 @@ from tests.support.contract_table import (
 REPOSITORY = Path(__file__).parents[3] / "model_repository"
 ENGINE_TENSORS = REPOSITORY.parent / "engines" / "tensors.py"
 ENGINE_SERVICE = ENGINE_TENSORS.with_name("service.py")
-TOLD = {"BUILD_INFO": BUILD_INFO, "ADAPTERS": ADAPTERS}
+TOLD = {"BUILD_INFO": BUILD_INFO, "ADAPTERS": ADAPTERS, "STATISTICS_OUTPUT": STATISTICS}
 MODELS = ("preprocessing", "vit", "tensorrt_llm", "postprocessing", "ensemble")
 
 
@@ -200,7 +201,8 @@ def test_the_llm_model_names_only_tensors_of_the_contract():
     assert read_names and read_names <= {t.name for t in config.input}
     sent = {row[0] for row in EXTENSIONS} | {"output_ids", "sequence_length", "output_log_probs", "cum_log_probs"}
     written = string_literals(ENGINE_TENSORS)
-    written |= {BUILD_INFO, STATISTICS}  # The engine's service names them by constants that the frontend shares.
+    service = ENGINE_SERVICE.read_text(encoding="utf-8")  # Names that are the frontend's too.
+    written |= {value for name, value in TOLD.items() if f"text_tensors({name}," in service}
     assert sent <= written
 
 

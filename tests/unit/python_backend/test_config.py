@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from python_backend.config import ModelParameters, apply_environment, escape, expand
+from python_backend.config import TRITON_MODEL, ModelParameters, apply_environment, escape, expand
 
 
 def parameters(**values: str) -> ModelParameters:
@@ -37,11 +37,13 @@ def test_an_escaped_text_stays_as_it_is(text: str) -> None:
 
 def test_a_model_s_process_sets_the_variables_of_its_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv(TRITON_MODEL, "")
     apply_environment(json.dumps({"name": "vit", "parameters": {}}))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
     own = {"string_value": json.dumps({"CUDA_VISIBLE_DEVICES": "1"})}
     apply_environment(json.dumps({"name": "qwen3.vit", "parameters": {"environment": own}}))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    assert os.environ[TRITON_MODEL] == "qwen3.vit"
 
 
 def test_a_wrong_parameter_is_named() -> None:

@@ -20,6 +20,7 @@ from engines.options import EngineOptions
 from engines.vllm import config
 from engines.vllm.config import engine_args
 from engines.vllm.cpu_lora import LoraWorker
+from scripts.launcher.engine_names import vllm_options
 from tests.support.checkpoints import make_checkpoint
 
 ROOT = Path(__file__).parents[4]

@@ -218,7 +218,8 @@ async def test_processes_that_share_a_port_report_as_one(tmp_path: Path) -> None
                 for _ in range(times):
                     assert (await http.post(url + CHAT, json=HELLO)).status_code == 200
             reports = [read((await http.get(f"{url}/metrics")).text) for url in (one.url, other.url)]
-            name = 'triton_chat_requests_total{endpoint="chat",outcome="ok"}'
+            name = 'triton_chat_requests_total{endpoint="chat",model="triton-chat",outcome="ok"}'
+            in_flight = 'triton_chat_in_flight{model="triton-chat"}'
             assert [report[name] for report in reports] == [3, 3]
             # What a killed process had in flight is in flight no more; what it counted stays.
             triton.script = silence
@@ -227,13 +228,13 @@ async def test_processes_that_share_a_port_report_as_one(tmp_path: Path) -> None
             async with asyncio.timeout(WAIT):
                 while read((await http.get(f"{other.url}/metrics/vllm")).text)[waiting] != 1:
                     await asyncio.sleep(0.02)
-            assert read((await http.get(f"{other.url}/metrics")).text)["triton_chat_in_flight"] == 2
+            assert read((await http.get(f"{other.url}/metrics")).text)[in_flight] == 2
             one.process.kill()
             await one.process.wait()
             for request in asking:
                 with pytest.raises(httpx.HTTPError):
                     await request
             left = read((await http.get(f"{other.url}/metrics")).text)
-            assert (left["triton_chat_in_flight"], left[waiting], left[name]) == (0, 0, 3)
+            assert (left[in_flight], left[waiting], left[name]) == (0, 0, 3)
     finally:
         await triton.stop()

@@ -80,10 +80,12 @@ async def test_each_of_several_models_has_its_own_numbers(served: Serving) -> No
     served.triton.statistics_of = {
         "qwen3.tensorrt_llm": {"running": 4, "waiting": 0},
         "gemma.g2.tensorrt_llm": {"running": 5, "waiting": 1},
+        "bge": {"running": 2, "waiting": 0},
     }
     served.triton.served = {
         "qwen3": Served("qwen3.", {"names": ["qwen3", "default"]}),
         "gemma": Served("gemma.g2.", {"names": ["gemma-3"], "max_in_flight": 1}),
+        "bge": Served("", {"kind": "embedding", "names": ["bge"]}),
         "failed": Served("failed.", {"names": ["failed"]}, state="UNAVAILABLE"),
     }
 
@@ -93,12 +95,12 @@ async def test_each_of_several_models_has_its_own_numbers(served: Serving) -> No
         return {one[1]: float(one[2]) for one in found if one}
 
     async with asyncio.timeout(WAIT):
-        while await requests("running") != {"qwen3": 4, "gemma-3": 5}:
+        while await requests("running") != {"qwen3": 4, "gemma-3": 5, "bge": 2}:
             await asyncio.sleep(0.05)
     served.triton.script = silence
     tasks = [asyncio.create_task(served.chat(model="gemma-3")) for _ in range(3)]
     async with asyncio.timeout(WAIT):
-        while await requests("waiting") != {"qwen3": 0, "gemma-3": 1 + 2}:
+        while await requests("waiting") != {"qwen3": 0, "gemma-3": 1 + 2, "bge": 0}:
             await asyncio.sleep(0.05)
     for task in tasks:
         task.cancel()

@@ -20,7 +20,7 @@ PLAN = ModelPlan(
     name="qwen3",
     repository=REPOSITORY,
     variables={"TRITON_CHAT_MODEL": "/models/qwen3", "TRITON_CHAT_CHAT_TEMPLATE": "{{ '${TRITON_CHAT_MODEL}' }}"},
-    environment={"tensorrt_llm": {"CUDA_VISIBLE_DEVICES": "1"}},
+    environment={"CUDA_VISIBLE_DEVICES": "1"},
     info=ServedModelInfo(names=("qwen3", "gpt"), max_model_len=4096),
 )
 
@@ -47,7 +47,7 @@ def test_a_model_gets_folders_of_its_own_name(tmp_path: Path) -> None:
         assert read_config(folder, f"{name}/config.pbtxt").name == name
         # The code is the committed one.
         assert (folder / name / "1").resolve() == REPOSITORY / name.partition(".")[2] / "1"
-        assert ("environment" in values(folder, name)) == (name == "qwen3.tensorrt_llm")
+        assert json.loads(values(folder, name)["environment"]) == {"CUDA_VISIBLE_DEVICES": "1"}
     assert list(tmp_path.iterdir()) == [folder]
 
 
@@ -58,7 +58,6 @@ def test_parameters_are_those_of_the_model_whatever_triton_s_environment_is(tmp_
     # Expanded once: a text of the operator's that looks like a variable is none.
     assert found["chat_template"] == "{{ '${TRITON_CHAT_MODEL}' }}"
     assert found["max_images"] == "64"
-    assert json.loads(values(tmp_path / "models", "qwen3.tensorrt_llm")["environment"]) == {"CUDA_VISIBLE_DEVICES": "1"}
 
 
 def test_tensors_and_policies_are_the_committed_ones(tmp_path: Path) -> None:

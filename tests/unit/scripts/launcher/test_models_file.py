@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.adapters import AdapterSource, read_sources
 from scripts.launcher import LaunchError
 from scripts.launcher.engine_names import vllm_options
 from scripts.launcher.models_file import KEYS, ModelSpec, read_models

@@ -179,10 +179,11 @@ def test_adapters_are_written_as_for_vllm() -> None:
     assert options.model == "base"
     assert options.engine == {
         "enable_lora": True,
-        "lora_modules": ["sql=/a/sql", '{"name":"p","path":"/a/p"}', "c=/c", "m"],
+        "lora_modules": ["sql=/a/sql", {"name": "p", "path": "/a/p"}, "c=/c", "m"],
         "max_lora_rank": 32,
     }
-    assert parse_options(["base", "--lora-modules=sql=/a/sql"]).engine == {"lora_modules": ["sql=/a/sql"]}
+    for words in ("sql=/a/sql", '["sql=/a/sql"]'):
+        assert parse_options(["base", f"--lora-modules={words}"]).engine == {"lora_modules": ["sql=/a/sql"]}
 
 
 def test_paths_of_engine_options_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
