@@ -6,9 +6,7 @@ import itertools
 import json
 import logging
 import math
-import sys
-import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
@@ -25,6 +23,7 @@ from common.model_names import ENGINE
 from common.versions import BUILD_INFO, Versions
 from engines.adapters import AdapterOptions, AdapterTable
 from engines.engine import STATISTICS, Engine, Generation, Tokens
+from engines.event_loop import EngineLoop
 from engines.options import read_options
 from engines.outbox import Outbox, Outgoing
 from engines.registry import build_engine
@@ -38,9 +37,6 @@ from python_backend.metrics import PERIOD_S, Published
 # Asking Triton whether a request was cancelled costs about 0.13 ms, as much as sending a response: not once per token.
 CANCEL_PERIOD_S = 1.0
 STREAM_INTERVAL_PERIOD_S = 0.1
-# How long the sending thread waits for the interpreter while the loop computes. Python's default of 5 ms would limit
-# it to 200 responses a second.
-SWITCH_INTERVAL_S = 0.0005
 
 log = logging.getLogger("tensorrt_llm")
 
@@ -65,8 +61,7 @@ class EngineService:
         self._model = model
         self._versions = versions or Versions()
         self._max_requests = max_requests or math.inf
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="engine-loop", daemon=True)
+        self._loop = EngineLoop()
         self._stream_ids = itertools.count(1)
         self._changes: set[asyncio.Task[None]] = set()
 
@@ -84,27 +79,25 @@ class EngineService:
     def start(self) -> None:
         """Load the engine and return when it is ready; raises the engine's error if it cannot start."""
         log.info("%s", self._versions)
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._thread.start()
+        self._loop.start()
         self._outbox = Outbox()
         self._running = RunningGenerations(self._end_cancelled)
-        self._in_loop(self._engine.start())
+        self._loop.run(self._engine.start())
         self._published = Published(self._model, "triton_chat_engine", STATISTICS)
-        self._repeat(PERIOD_S, self._publish_statistics)
-        self._repeat(CANCEL_PERIOD_S, self._cancel_abandoned)
-        self._repeat(STREAM_INTERVAL_PERIOD_S, self._adjust_stream_interval)
+        self._loop.repeat(PERIOD_S, self._publish_statistics)
+        self._loop.repeat(CANCEL_PERIOD_S, self._cancel_abandoned)
+        self._loop.repeat(STREAM_INTERVAL_PERIOD_S, self._adjust_stream_interval)
 
     def accept(self, request: InferenceRequest) -> None:
         """Pass a request to the loop, which sends the responses later; may be called from any thread."""
-        self._loop.call_soon_threadsafe(self._accept, request, request.get_response_sender())
+        self._loop.call(self._accept, request, request.get_response_sender())
 
     def close(self) -> None:
         """Cancel what is running, send its last responses, and stop the engine with its processes."""
-        self._in_loop(self._running.cancel_all())
+        self._loop.run(self._running.cancel_all())
         self._outbox.close()
         self._engine.shutdown()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._loop.stop()
         self._published.close()
 
     def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
@@ -146,7 +139,7 @@ class EngineService:
         """Answer a request that generates nothing: a stop, or a question that is sent as one."""
         asked = set(request.requested_output_names())
         if asked == {ADAPTERS}:
-            task = self._loop.create_task(self._tell_adapters(reply, parameters))
+            task = asyncio.create_task(self._tell_adapters(reply, parameters))
             self._changes.add(task)
             task.add_done_callback(self._changes.discard)
             return
@@ -218,22 +211,10 @@ class EngineService:
 
     def _cancel_if_abandoned(self, task: "asyncio.Task[None]", reply: Reply) -> None:
         if reply.abandoned():
-            self._loop.call_soon_threadsafe(task.cancel)
+            self._loop.call(task.cancel)
 
     def _publish_statistics(self) -> None:
         self._published.set(self._engine.statistics())
 
     def _adjust_stream_interval(self) -> None:
         self._engine.adjust_stream_interval(self._outbox.tokens_per_response())
-
-    def _repeat(self, period_s: float, job: Callable[[], None]) -> None:
-        """Run the job on the loop, now and after each period."""
-
-        def run() -> None:
-            job()
-            self._loop.call_later(period_s, run)
-
-        self._loop.call_soon_threadsafe(run)
-
-    def _in_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -2,7 +2,8 @@
 """Every error that a client can see, and how it is written: one table of statuses, one function for a response."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -135,6 +136,20 @@ class ShuttingDown(RequestError):
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down", kind="unavailable")
+
+
+@contextmanager
+def translated(
+    own: Callable[[Any], RequestError], kinds: type[Exception] | tuple[type[Exception], ...] = RequestError
+) -> Iterator[None]:
+    """Raise what `own` makes of an error of these kinds in the block."""
+    try:
+        yield
+    except kinds as error:
+        made = own(error)
+        if made is error:
+            raise
+        raise made from error
 
 
 def describe(error: BaseException) -> tuple[Shape, str, str | None]:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM behind the `Engine` protocol: ids in, ids out, no text."""
 
-import asyncio
-import os
 import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,14 +10,12 @@ from typing import Any
 from vllm.envs import enable_envs_cache
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
-from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from common.adapters import Adapter
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from engines.adapters import AdapterTable
-from engines.dead_engine import exit_when_dead
 from engines.engine import Generation, Tokens
 from engines.logprob_rows import add_logprobs, cut
 from engines.options import EngineOptions
@@ -28,6 +24,7 @@ from engines.vllm.config import engine_args, engine_config
 from engines.vllm.errors import request_error
 from engines.vllm.prompt import Prompts
 from engines.vllm.sampling import sampling_params
+from engines.vllm.start import spawn_processes, start_llm
 from engines.vllm.statistics import VllmStatistics
 from engines.vllm.stream_interval import StreamInterval
 
@@ -54,17 +51,9 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Load the model and start the engine's processes."""
-        # On GPUs vLLM would fork this process, whose interpreter is a shared library: there torch's small operations,
-        # which dominate a small model's steps, took 1.6 times as long as in the program python3.
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        spawn_processes()
         config = engine_config(self._args)
-        self._llm = AsyncLLM.from_vllm_config(
-            config,
-            enable_log_requests=self._args.enable_log_requests,
-            disable_log_stats=self._args.disable_log_stats,
-            stat_loggers=[] if self._args.disable_log_stats else [self._statistics],
-        )
-        self._exit_task = asyncio.create_task(exit_when_dead(self._llm))
+        self._llm, self._exit_task = start_llm(self._args, config, self._statistics)
         self._stream_interval = StreamInterval(self._llm.output_processor)
         # vLLM reads environment variables for every token. They no longer change, so it may cache them.
         enable_envs_cache()

@@ -7,7 +7,6 @@ What is done to a prompt (special tokens, lower case, truncation, the template o
 
 import asyncio
 import dataclasses
-import os
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
@@ -23,15 +22,14 @@ from vllm.renderers import TokenizeParams
 from vllm.renderers.chat_utils import ChatTemplateConfig
 from vllm.renderers.inputs.preprocess import parse_model_prompt
 from vllm.usage.usage_lib import UsageContext
-from vllm.v1.engine.async_llm import AsyncLLM
 
 from common.chat.template import load_template
 from common.errors import RequestError
-from engines.dead_engine import exit_when_dead
 from engines.options import EngineOptions, refuse_unknown
 from engines.pooling import Pooled, PoolingRequest, Prompt
 from engines.vllm.config import KNOWN_OPTIONS
 from engines.vllm.errors import request_error
+from engines.vllm.start import spawn_processes, start_llm
 from engines.vllm.statistics import VllmStatistics
 
 EMBED: Final = "embed"
@@ -66,15 +64,9 @@ class VllmPooling:
 
     async def start(self) -> None:
         """Load the model and start the engine's processes; raises ValueError if it can neither embed nor score."""
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # See VllmEngine.start.
+        spawn_processes()
         config = self._args.create_engine_config(UsageContext.OPENAI_API_SERVER)
-        self._llm = AsyncLLM.from_vllm_config(
-            config,
-            enable_log_requests=self._args.enable_log_requests,
-            disable_log_stats=self._args.disable_log_stats,
-            stat_loggers=[] if self._args.disable_log_stats else [self._statistics],
-        )
-        self._exit_task = asyncio.create_task(exit_when_dead(self._llm))
+        self._llm, self._exit_task = start_llm(self._args, config, self._statistics)
         self._model_config = config.model_config
         # More of one request would only wait in vLLM, before the inputs of requests that come later.
         self._window = 2 * config.scheduler_config.max_num_seqs

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request, Response
 
 from common.served_model import EMBEDDING
 from frontend.endpoints.own_names import OwnNames
+from frontend.errors import translated
 from frontend.protocol.embeddings import EmbeddingBody, RerankBody, ScoreBody
 from frontend.protocol.refused import REFUSED_IN_EMBEDDINGS, REFUSED_IN_SCORES, refuse
 from frontend.serving.admission import AdmittedRequest
@@ -102,7 +103,7 @@ async def _pool(
     served = admitted.model.served
     deployment = served.deployment
     request = encode_pooling(asked, deployment.ensemble, triton_request_id(new_id(prefix)))
-    with OwnNames(names).own_errors():
+    with translated(OwnNames(names).own):
         answer = decode_pooling(await deployment.infer(request, served.settings.request_timeout))
     admitted.metrics.usage = usage = Usage(per_prompt=1)
     usage.add(0, Delta(prompt_tokens=answer.prompt_tokens))

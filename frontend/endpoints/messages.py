@@ -15,7 +15,7 @@ from frontend.endpoints.message_blocks import BlockEvents, event, whole_content
 from frontend.endpoints.messages_input import chat_body, thinking_is_shown
 from frontend.endpoints.own_names import OwnNames
 from frontend.endpoints.tokenization import tokenize_chat
-from frontend.errors import REQUEST_ID, message_error
+from frontend.errors import REQUEST_ID, message_error, translated
 from frontend.serving.answer import Plan, answer, new_id
 from frontend.serving.served_model import RequestedModel
 from frontend.serving.service import Service
@@ -35,10 +35,8 @@ async def count_tokens(request: Request) -> Response:
     service: Service = request.app.state.service
     async with service.admission.admit(request, "tokenize") as admitted, admitted.cancel_scope.cancellable():
         body, names = chat_body(admitted.body)
-        try:
+        with translated(lambda error: names().own(error), (RequestError, ValidationError)):
             ids, _ = await tokenize_chat(admitted.model.served, body)
-        except (RequestError, ValidationError) as error:
-            raise names().own(error) from None
         return _named(Response(orjson.dumps({"input_tokens": len(ids)}), media_type="application/json"))
 
 
@@ -53,10 +51,8 @@ async def plan_message(model: RequestedModel, raw: dict[str, Any]) -> "MessagePl
     if raw.get("max_tokens") is None:
         raise RequestError("max_tokens is missing", param="max_tokens")
     body, names = chat_body(raw)
-    try:
+    with translated(lambda error: names().own(error), (RequestError, ValidationError)):
         chat = await plan_chat(model, body)
-    except (RequestError, ValidationError) as error:
-        raise names().own(error) from None
     return MessagePlan(chat, raw, names)
 
 

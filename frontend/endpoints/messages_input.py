@@ -12,6 +12,7 @@ from typing import Any
 
 from common.errors import RequestError
 from frontend.endpoints.own_names import OwnNames
+from frontend.protocol.common import as_list, as_object
 from frontend.protocol.refused import HINTS_IN_MESSAGES, REFUSED_IN_MESSAGES, refuse
 
 # Fields that a chat takes unchanged: those that both APIs have, and this server's own.
@@ -72,15 +73,15 @@ def chat_body(raw: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], OwnName
     body = {name: raw[name] for name in SAME if raw.get(name) is not None}
     turns = _Turns()
     turns.add_system(raw.get("system"), "system")
-    for index, message in enumerate(_list(raw.get("messages"), "messages")):
-        turns.add(_object(message, f"messages[{index}]"), f"messages[{index}]")
+    for index, message in enumerate(as_list(raw.get("messages"), "messages")):
+        turns.add(as_object(message, f"messages[{index}]"), f"messages[{index}]")
     body["messages"] = turns.finished()
     if turns.end_is_open():
         body |= {"continue_final_message": True, "add_generation_prompt": False}
     if raw.get("stop_sequences") is not None:
-        body["stop"] = _list(raw["stop_sequences"], "stop_sequences")
+        body["stop"] = as_list(raw["stop_sequences"], "stop_sequences")
     if raw.get("tools") not in (None, []):
-        body["tools"] = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(_list(raw["tools"], "tools"))]
+        body["tools"] = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(as_list(raw["tools"], "tools"))]
     body |= _tool_choice(raw) | _thinking(raw) | _output_config(raw)
     # Blocks of thinking are the form of this API, whatever the server's own setting is.
     body["separate_reasoning"] = True
@@ -211,7 +212,7 @@ class _Turns:
             if block["type"] == "text":
                 self._extend(origin, [(part, at) for part in _content_parts(block, at)])
             elif block["type"] == "tool_use":
-                function = {"name": block.get("name"), "arguments": _object(block.get("input") or {}, f"{at}.input")}
+                function = {"name": block.get("name"), "arguments": as_object(block.get("input") or {}, f"{at}.input")}
                 call = {"id": block.get("id"), "type": "function", "function": function}
                 message.setdefault("tool_calls", []).append(call)
                 origin.calls.append(at)
@@ -240,7 +241,7 @@ def _blocks(content: Any, where: str, kinds: tuple[str, ...]) -> list[tuple[dict
     blocks = []
     for index, block in enumerate(content):
         at = f"{where}[{index}]"
-        kind = _object(block, at).get("type")
+        kind = as_object(block, at).get("type")
         if kind not in kinds:
             named = f"'{kind}' is not supported" if isinstance(kind, str) and len(kind) < 64 else "is not supported"
             raise RequestError(f"{at}.type {named}; supported here: {', '.join(kinds)}", param=f"{at}.type")
@@ -271,7 +272,7 @@ def _content_parts(block: dict[str, Any], where: str) -> list[Part]:
 def _document(block: dict[str, Any], where: str) -> list[Part]:
     _refuse_citations(block, where)
     about = [_text(block, name, where) for name in ("title", "context") if block.get(name) is not None]
-    source, at = _object(block.get("source"), f"{where}.source"), f"{where}.source"
+    source, at = as_object(block.get("source"), f"{where}.source"), f"{where}.source"
     if source.get("type") == "text":
         return [_text_part(*about, _text(source, "data", at))]
     if source.get("type") == "content":
@@ -281,11 +282,11 @@ def _document(block: dict[str, Any], where: str) -> list[Part]:
 
 
 def _image(block: dict[str, Any], where: str) -> Part:
-    transformations = _object(block.get("transformations") or {}, f"{where}.transformations")
+    transformations = as_object(block.get("transformations") or {}, f"{where}.transformations")
     if transformations.get("oversized_image") not in (None, "downsize"):
         at = f"{where}.transformations.oversized_image"
         raise RequestError(f"{at} can only be downsize", param=at)
-    source, at = _object(block.get("source"), f"{where}.source"), f"{where}.source"
+    source, at = as_object(block.get("source"), f"{where}.source"), f"{where}.source"
     if source.get("type") == "url":
         return {"type": "image_url", "image_url": {"url": _text(source, "url", at)}}
     if source.get("type") != "base64":
@@ -301,12 +302,12 @@ def _text_part(*texts: str) -> Part:
 
 
 def _refuse_citations(block: dict[str, Any], where: str) -> None:
-    if _object(block.get("citations") or {}, f"{where}.citations").get("enabled"):
+    if as_object(block.get("citations") or {}, f"{where}.citations").get("enabled"):
         raise RequestError(f"{where}.citations are not supported", param=f"{where}.citations")
 
 
 def _tool(tool: Any, where: str) -> dict[str, Any]:
-    tool = _object(tool, where)
+    tool = as_object(tool, where)
     if tool.get("type") not in (None, "custom"):
         raise RequestError(
             f"{where}.type must be custom: no tools are run here, and the model knows none of Anthropic's own",
@@ -314,9 +315,9 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
         )
     if tool.get("allowed_callers") not in (None, ["direct"]):
         raise RequestError(f"{where}.allowed_callers can only be direct", param=f"{where}.allowed_callers")
-    schema = _object(tool.get("input_schema"), f"{where}.input_schema")
+    schema = as_object(tool.get("input_schema"), f"{where}.input_schema")
     if tool.get("input_examples"):
-        schema = schema | {"examples": _list(tool["input_examples"], f"{where}.input_examples")}
+        schema = schema | {"examples": as_list(tool["input_examples"], f"{where}.input_examples")}
     function = {name: tool[name] for name in ("name", "description", "strict") if tool.get(name) is not None}
     return {"type": "function", "function": function | {"parameters": schema}}
 
@@ -324,7 +325,7 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
 def _tool_choice(raw: dict[str, Any]) -> dict[str, Any]:
     if raw.get("tool_choice") is None:
         return {}
-    choice = _object(raw["tool_choice"], "tool_choice")
+    choice = as_object(raw["tool_choice"], "tool_choice")
     fields = {"parallel_tool_calls": False} if _flag(choice, "disable_parallel_tool_use", "tool_choice") else {}
     kind = choice.get("type")
     if kind == "tool":
@@ -339,7 +340,7 @@ def _tool_choice(raw: dict[str, Any]) -> dict[str, Any]:
 def _thinking(raw: dict[str, Any]) -> dict[str, Any]:
     if raw.get("thinking") is None:
         return {}
-    thinking = _object(raw["thinking"], "thinking")
+    thinking = as_object(raw["thinking"], "thinking")
     if thinking.get("type") not in THINKING:
         raise RequestError(f"thinking.type must be one of {', '.join(THINKING)}", param="thinking.type")
     if thinking.get("display") not in (None, *DISPLAYS):
@@ -353,27 +354,27 @@ def _thinking(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _output_config(raw: dict[str, Any]) -> dict[str, Any]:
-    config = _object(raw.get("output_config") or {}, "output_config")
+    config = as_object(raw.get("output_config") or {}, "output_config")
     if config.get("task_budget") is not None:
         raise RequestError("output_config.task_budget is not supported", param="output_config.task_budget")
     fields: dict[str, Any] = {}
     if config.get("effort") is not None:
         fields["reasoning_effort"] = _text(config, "effort", "output_config")
     if config.get("format") is not None:
-        wanted = _object(config["format"], "output_config.format")
+        wanted = as_object(config["format"], "output_config.format")
         if wanted.get("type") != "json_schema":
             raise RequestError("output_config.format.type must be json_schema", param="output_config.format.type")
-        schema = _object(wanted.get("schema"), "output_config.format.schema")
+        schema = as_object(wanted.get("schema"), "output_config.format.schema")
         fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
     return fields
 
 
 def _check_context_management(given: Any) -> None:
     """Refuse edits of the conversation, but for one that keeps all."""
-    edits = _list(_object(given or {}, "context_management").get("edits") or [], "context_management.edits")
+    edits = as_list(as_object(given or {}, "context_management").get("edits") or [], "context_management.edits")
     for index, edit in enumerate(edits):
         at = f"context_management.edits[{index}]"
-        edit = _object(edit, at)
+        edit = as_object(edit, at)
         keep = edit.get("keep")
         if edit.get("type") != "clear_thinking_20251015" or keep not in ("all", {"type": "all"}):
             raise RequestError(f"{at} is not supported: edit the messages before you send them", param=at)
@@ -391,15 +392,3 @@ def _text(value: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(text, str):
         raise RequestError(f"{where}.{name} must be a text", param=f"{where}.{name}")
     return text
-
-
-def _object(value: Any, param: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise RequestError(f"{param} must be an object", param=param)
-    return value
-
-
-def _list(value: Any, param: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise RequestError(f"{param} must be a list", param=param)
-    return value

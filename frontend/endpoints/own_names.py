@@ -2,8 +2,7 @@
 """Errors about a converted request, written with the names that its fields have in the client's body."""
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from pydantic import ValidationError
 
@@ -43,17 +42,6 @@ class OwnNames:
         kind = error.kind if isinstance(error, RequestError) else "invalid_request"
         own = _POSITION.sub(translated, message)
         return RequestError(own, kind=kind, param=param and self._translate(param))
-
-    @contextmanager
-    def own_errors(self) -> Iterator[None]:
-        """Raise `own` of a RequestError in the block."""
-        try:
-            yield
-        except RequestError as error:
-            own = self.own(error)
-            if own is error:
-                raise
-            raise own from error
 
     def _translate(self, position: str) -> str:
         end = len(position)

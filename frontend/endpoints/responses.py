@@ -13,7 +13,7 @@ from frontend.endpoints.chat import ChatPlan, plan_chat
 from frontend.endpoints.own_names import OwnNames
 from frontend.endpoints.response_items import Event, Items
 from frontend.endpoints.responses_input import chat_body
-from frontend.errors import error_json
+from frontend.errors import error_json, translated
 from frontend.protocol.common import too_deep
 from frontend.serving.answer import Plan, new_id
 from frontend.serving.served_model import RequestedModel
@@ -23,10 +23,8 @@ from frontend.triton.tensors import Delta
 async def plan_response(model: RequestedModel, raw: dict[str, Any]) -> "ResponsePlan":
     """Validate the body and map it to tensors; errors name the fields of this body."""
     body, names = chat_body(raw)
-    try:
+    with translated(lambda error: names().own(error), (RequestError, ValidationError)):
         chat = await plan_chat(model, body)
-    except (RequestError, ValidationError) as error:
-        raise names().own(error) from None
     return ResponsePlan(chat, raw, names)
 
 

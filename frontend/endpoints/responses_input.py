@@ -9,6 +9,7 @@ from common.chat.media import PART_OPTIONS
 from common.chat.messages import AUDIO, DETAILS, MEDIA
 from common.errors import RequestError
 from frontend.endpoints.own_names import OwnNames
+from frontend.protocol.common import as_list, as_object
 from frontend.protocol.refused import REFUSED_IN_RESPONSES, refuse
 
 # Fields of a chat that are taken unchanged.
@@ -279,14 +280,8 @@ def _response_format(text_format: dict[str, Any]) -> dict[str, Any]:
 
 
 def _object(value: Any, param: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise RequestError(f"{param} must be an object", param=param)
-    return value
+    return {} if value is None else as_object(value, param)
 
 
 def _list(value: Any, param: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise RequestError(f"{param} must be a {'text or a ' if param == 'input' else ''}list", param=param)
-    return value
+    return as_list(value, param, "a text or a list" if param == "input" else "a list")

@@ -198,6 +198,20 @@ class GenerationBody(Body):
         return given
 
 
+def as_object(value: Any, param: str) -> dict[str, Any]:
+    """Return a JSON object; raises RequestError naming the field if the value is none."""
+    if not isinstance(value, dict):
+        raise RequestError(f"{param} must be an object", param=param)
+    return value
+
+
+def as_list(value: Any, param: str, kind: str = "a list") -> list[Any]:
+    """Return a JSON array; raises RequestError naming the field if the value is none. kind: what it must be."""
+    if not isinstance(value, list):
+        raise RequestError(f"{param} must be {kind}", param=param)
+    return value
+
+
 def too_deep(fields: dict[str, Any]) -> str | None:
     """Return the name of a field that cannot be written as JSON: orjson reads deeper nesting than it writes."""
     for name, value in fields.items():

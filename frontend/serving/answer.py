@@ -7,8 +7,8 @@
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack
 from typing import Any
 
 import orjson
@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from common.errors import RequestError
 from frontend import __version__
-from frontend.errors import ClientGone, SlowReader, describe, error_json
+from frontend.errors import ClientGone, SlowReader, describe, error_json, translated
 from frontend.serving.admission import AdmittedRequest
 from frontend.serving.generation import Generation
 from frontend.serving.served_model import RequestedModel
@@ -71,16 +71,9 @@ class Plan(ABC):
         """Return an error from behind the plan with the names that the request's fields have at this endpoint."""
         return error
 
-    @contextmanager
-    def own_errors(self) -> Iterator[None]:
+    def own_errors(self) -> AbstractContextManager[None]:
         """Raise `own_error` of an error in the block."""
-        try:
-            yield
-        except RequestError as error:
-            own = self.own_error(error)
-            if own is error:
-                raise
-            raise own from error
+        return translated(self.own_error)
 
     @abstractmethod
     def whole(self, answers: list[Delta]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from frontend.triton.stream import CONNECT_WAIT
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_RETRY = 5  # seconds that a client is told to wait for a model if the launcher gives no time
+DEFAULT_RETRY = 5  # seconds in Retry-After for a model that is not ready, if the launcher gives no time
 _KINDS = {"chat": "answers chats and completions", "embedding": "makes embeddings"}
 _STATES = {
     LOADING: "is loading",

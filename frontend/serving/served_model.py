@@ -46,7 +46,7 @@ class ServedModel:
 
     settings: the process's settings with the model's own in place of them. names: what requests may call it; the first
     is the metrics' label `model`. state: as last told. slots: its limits, which outlive a reload. nameless: its names
-    are those in the settings, unless it is told others.
+    are those in the settings, unless its state has others.
     """
 
     def __init__(

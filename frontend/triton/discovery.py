@@ -33,7 +33,6 @@ _REFUSED = (
     grpc.StatusCode.UNAUTHENTICATED,
 )
 _RESTRICTED = "is restricted"  # as UNAVAILABLE, by a Triton that asks for a key
-RETRY_AFTER = 5  # seconds that a client is told to wait for a model that is loading
 
 
 class Source(Protocol):
@@ -141,14 +140,13 @@ class TritonIndex:
             ensemble=found.ensemble,
             engine=found.engine,
             info=found.info,
-            retry_after=RETRY_AFTER,
         )
 
     def _loading(self, entries: Mapping[str, Any]) -> dict[str, ModelState]:
         """Return the models that are loaded for the first time, of which only the names of their steps are known."""
         ours = {owner(name) for name in entries if role(name) == ENGINE}
         return {
-            name: ModelState(state=LOADING, ensemble=name, engine=step(name, ENGINE), retry_after=RETRY_AFTER)
+            name: ModelState(state=LOADING, ensemble=name, engine=step(name, ENGINE))
             for name, entry in entries.items()
             if entry.state == "LOADING" and name in ours
         }

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import random
-import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import orjson
 
 from scripts.bench import machine
 from scripts.bench.errors import BenchError
-from scripts.bench.options import positive
+from scripts.bench.options import parse_with_serve_flags, positive
 from scripts.bench.targets import NAME, start
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.options import DEFAULT_MODEL
@@ -45,10 +44,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--seconds", type=positive, default=10, help="of each load and round (default: %(default)s)")
     add("--rounds", type=positive, default=3, help="medians are over these (default: %(default)s)")
     add("--out", type=Path, default=Path(".cache/bench-embeddings"), help="default: %(default)s")
-    options, serve_flags = parser.parse_known_args(arguments)
-    options.serve_flags = serve_flags
-    options.line = shlex.join(["triton-chat", "bench", "embeddings", *arguments])
-    return options
+    return parse_with_serve_flags(parser, arguments)
 
 
 def measure(options: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ The engine is the token-rate engine, so all cost is that of the serving layers. 
 import argparse
 import json
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from scripts.bench import machine
 from scripts.bench.errors import BenchError
 from scripts.bench.measurement import measure_load, mib, print_measurement
-from scripts.bench.options import client_processes, positive, rate
+from scripts.bench.options import client_processes, parse_with_serve_flags, positive, rate
 from scripts.bench.plots import Chart, line_chart
 from scripts.bench.processes import snapshot
 from scripts.bench.prompts import PromptMaker
@@ -55,10 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--rate", type=rate, default=20.0, help="tokens/s of a stream against streams (default: %(default)g)")
     add("--client-processes", type=positive, default=client_processes(), help="default: %(default)s here")
     add("--out", type=Path, default=Path(".cache/bench-growth"), help="default: %(default)s")
-    options, serve_flags = parser.parse_known_args(arguments)
-    options.serve_flags = serve_flags
-    options.line = shlex.join(["triton-chat", "bench", "growth", *arguments])
-    return options
+    return parse_with_serve_flags(parser, arguments)
 
 
 def measure(options: argparse.Namespace) -> int:

@@ -30,6 +30,14 @@ ALIASES = {"http": "triton-chat"}
 SCRIPTED = tuple(ENDPOINTS)
 
 
+def parse_with_serve_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse; unknown flags become `serve_flags`, for `triton-chat serve`, and the whole command becomes `line`."""
+    options, serve_flags = parser.parse_known_args(arguments)
+    options.serve_flags = serve_flags
+    options.line = shlex.join([*parser.prog.split(), *arguments])
+    return options
+
+
 def positive(text: str) -> int:
     """A count of 1 or more, for argparse."""
     number = int(text)
@@ -103,9 +111,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add("--vllm-serve-flags", default="", metavar="FLAGS", help="more flags, only for `vllm serve`, as one word")
     add("--out", type=Path, default=Path(".cache/bench"), help="folder for results and logs (default: .cache/bench)")
-    options, serve_flags = parser.parse_known_args(arguments)
-    options.serve_flags = serve_flags
-    options.line = shlex.join(["triton-chat", "bench", *arguments])
+    options = parse_with_serve_flags(parser, arguments)
     try:
         _agree(options)
     except ValueError as error:

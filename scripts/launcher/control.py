@@ -50,7 +50,7 @@ class Control:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening. Who waits for an operation is told that the server stops."""
+        """Stop listening. Those who wait for an operation get the error that the server stops."""
         self._server.closing.set()
         self._server.shutdown()
         self._server.server_close()

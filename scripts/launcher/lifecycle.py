@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from common.model_names import ENGINE, role
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState
 from scripts.launcher.budget import RestartBudget, backoff_s
+from scripts.launcher.errors import LaunchError
 from scripts.launcher.model_folders import ModelFolders, ModelPlan
 from scripts.launcher.operations import OperationError, Steps, ended
 from scripts.launcher.repository import Call
@@ -326,28 +327,36 @@ class Lifecycle:
         Raises OperationError if that fails; nothing has changed then.
         """
         generation = model.newest = model.newest + 1
-        steps = planned.plan.steps(generation)
         try:
-            self._folders.write_steps(planned.plan, generation)
-        except OSError as error:
-            self._begin(self._retire(steps))
-            raise OperationError(f"its folders could not be written: {error}") from error
+            yield from self._load_generation(model, planned, generation, again=again)
+        except OperationError:
+            self._begin(self._retire(planned.plan.steps(generation)))
+            raise
+        model.planned, model.generation = planned, generation
+
+    def _load_generation(self, model: Model, planned: Planned, generation: int, *, again: bool) -> Steps:
+        steps = planned.plan.steps(generation)
+        self._write(self._folders.write_steps, planned.plan, generation)
         calls = [self._repository.load(step) for step in steps]
         for call in calls:
             yield from ended(call)
-        problems = [
-            f"{step}: {short_reason(call.error)}" for step, call in zip(steps, calls, strict=True) if call.error
-        ]
-        if not problems:
-            self._folders.point(planned.plan, generation)
-            call = yield from ended(self._repository.load(model.name, again=again))
-            problems = [short_reason(call.error)] if call.error else []
-            if problems and model.generation:
-                self._folders.point(model.planned.plan, model.generation)
-        if problems:
-            self._begin(self._retire(steps))
-            raise OperationError(problems[0])
-        model.planned, model.generation = planned, generation
+        for step, call in zip(steps, calls, strict=True):
+            if call.error:
+                raise OperationError(f"{step}: {short_reason(call.error)}")
+        self._write(self._folders.point, planned.plan, generation)
+        call = yield from ended(self._repository.load(model.name, again=again))
+        if call.error:
+            if model.generation:
+                self._write(self._folders.point, model.planned.plan, model.generation)
+            raise OperationError(short_reason(call.error))
+
+    @staticmethod
+    def _write(write: Callable[[ModelPlan, int], None], plan: ModelPlan, generation: int) -> None:
+        """Write folders of a model; raises OperationError if that fails."""
+        try:
+            write(plan, generation)
+        except (OSError, LaunchError) as error:
+            raise OperationError(f"its folders could not be written: {error}") from error
 
     def set(self, model: Model, state: str, reason: str | None = None) -> None:
         """Change a model's state."""

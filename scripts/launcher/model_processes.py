@@ -3,8 +3,6 @@
 
 import re
 from collections.abc import Callable, Collection
-from http.client import HTTPConnection, HTTPException
-from urllib.parse import urlsplit
 
 import numpy as np
 import tritonclient.grpc as grpc
@@ -12,7 +10,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from common.processes import Process, command_line, descendants, is_resource_tracker, kill, still_runs
 from scripts.launcher.readiness import answers_ok
-from scripts.launcher.repository import Call
+from scripts.launcher.repository import Call, http_answer
 from scripts.launcher.stubs import model_of
 
 _TIMEOUT_S = 10.0
@@ -89,19 +87,10 @@ def requests_in(metrics: str) -> dict[str, float]:
 
 
 def _get(url: str) -> str:
-    parts = urlsplit(url)
-    connection = HTTPConnection(parts.netloc, timeout=_TIMEOUT_S)
-    try:
-        connection.request("GET", parts.path)
-        response = connection.getresponse()
-        body = response.read().decode("utf-8", errors="replace")
-    except HTTPException as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise OSError(f"{url} answered {response.status}")
-    return body
+    status, text = http_answer(url, _TIMEOUT_S)
+    if status != 200:
+        raise OSError(f"{url} answered {status}")
+    return text
 
 
 def _stop_all(grpc_url: str, engine: str) -> None:

@@ -37,21 +37,35 @@ def load_again(base_url: str, key: str, model: str, timeout_s: float) -> None:
     _ask(base_url, key, "POST", f"repository/models/{model}/load", timeout_s, changed)
 
 
-def _ask(
-    base_url: str, key: str, method: str, path: str, timeout_s: float, body: Mapping[str, Any] | None = None
-) -> Any:
-    """The JSON answer of Triton, None if it is empty; raises OSError with the reason if it is no success."""
-    connection = HTTPConnection(urlsplit(base_url).netloc, timeout=timeout_s)
-    headers: Mapping[str, str] = {KEY_HEADER: key, "Content-Type": "application/json"}
+def http_answer(
+    url: str,
+    timeout_s: float,
+    *,
+    method: str = "GET",
+    content: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
+    """The status and the text of tritonserver's answer; raises OSError if there is none."""
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc, timeout=timeout_s)
     try:
-        connection.request(method, f"/v2/{path}", json.dumps(body or {}).encode(), dict(headers))
+        connection.request(method, parts.path, content, dict(headers or {}))
         response = connection.getresponse()
-        text = response.read().decode("utf-8", errors="replace")
+        return response.status, response.read().decode("utf-8", errors="replace")
     except HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     finally:
         connection.close()
-    if response.status != 200:
+
+
+def _ask(
+    base_url: str, key: str, method: str, path: str, timeout_s: float, body: Mapping[str, Any] | None = None
+) -> Any:
+    """The JSON answer of Triton, None if it is empty; raises OSError with the reason if it is no success."""
+    headers = {KEY_HEADER: key, "Content-Type": "application/json"}
+    content = json.dumps(body or {}).encode()
+    status, text = http_answer(f"{base_url}/v2/{path}", timeout_s, method=method, content=content, headers=headers)
+    if status != 200:
         raise OSError(_reason(text))
     return json.loads(text) if text else None
 

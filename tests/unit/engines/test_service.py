@@ -18,6 +18,7 @@ from common.adapters import from_json as adapters_of
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.versions import Versions
+from engines import event_loop
 from engines import service as services
 from engines.adapters import AdapterOptions, AdapterTable
 from engines.engine import Generation, Tokens
@@ -119,7 +120,7 @@ class FakeRequest:
 @pytest.fixture(autouse=True)
 def switch_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter's stays as it is for other tests."""
-    monkeypatch.setattr(services, "SWITCH_INTERVAL_S", sys.getswitchinterval())
+    monkeypatch.setattr(event_loop, "SWITCH_INTERVAL_S", sys.getswitchinterval())
 
 
 @pytest.fixture
@@ -251,7 +252,7 @@ def test_a_stop_of_another_stream_cancels_nothing(service: EngineService) -> Non
 def test_a_stop_before_the_first_step_is_answered_as_well(service: EngineService, engine: FakeEngine) -> None:
     request, stop = FakeRequest("r", ENDLESS), FakeRequest("r", 1, stop=True)
     # Both in one turn of the loop, so that the task of the first has not begun.
-    service._loop.call_soon_threadsafe(lambda: [service._accept(each, each) for each in (request, stop)])
+    service._loop.call(lambda: [service._accept(each, each) for each in (request, stop)])
     assert request.finish() is FinishReason.CANCELLED
     assert engine.left == []
 
@@ -320,7 +321,7 @@ def test_every_request_ends_once(service: EngineService, odd: dict[str, Any], as
         error = RequestError.decode(text)
         assert error is not None and error.kind == "invalid_request" and error.param, error
     assert accept(service, "next", 1).finish() is FinishReason.LENGTH
-    service._in_loop(all_ended(service))
+    service._loop.run(all_ended(service))
 
 
 @pytest.mark.parametrize("as_output", [True, False])

@@ -455,7 +455,13 @@ def test_what_nobody_foresaw_ends_an_operation_and_nothing_else(bench: Bench, mo
     monkeypatch.setattr(bench.folders, "write_steps", full)
     command = bench.do(RELOAD, "one")
     assert command.error is not None and "No space left" in str(command.error)
-    monkeypatch.setattr(bench, "_replan", None)
+    assert bench.states()["one"] == READY
+    bench.do(UNLOAD, "two")
+    bench.do(LOAD, "two")
+    assert bench.states()["two"] == FAILED
+    monkeypatch.undo()
+    bench.do(LOAD, "two")
+    assert bench.states() == {"one": READY, "two": READY}
     monkeypatch.setattr(bench.models, "_replan", lambda: 1 / 0)
     command = bench.do(APPLY)
     assert command.error is not None and "ZeroDivisionError" in str(command.error)
