@@ -73,20 +73,12 @@ class ModelFolders:
         """Let the model that clients call point at the steps of a generation."""
         self._place(plan, ENSEMBLE if plan.roles else EMBEDDING, plan.name, self._entry_config(plan, generation))
 
-    def remove_steps(self, plan: ModelPlan, generation: int) -> None:
-        """Remove the steps of a generation; fine if there are none."""
-        for name in plan.steps(generation):
-            self._remove(name)
-
     def remove_names(self, names: Iterable[str]) -> None:
         """Remove these Triton models; fine if there are none."""
         for name in names:
-            self._remove(name)
-
-    def remove(self, plan: ModelPlan, generation: int) -> None:
-        """Remove the model that clients call and the steps of a generation."""
-        self._remove(plan.name)
-        self.remove_steps(plan, generation)
+            with self._aside() as aside:
+                if (self.folder / name).is_dir():
+                    os.rename(self.folder / name, aside / name)
 
     def _step_config(self, plan: ModelPlan, role: str) -> ModelConfig:
         config = ModelConfig()
@@ -120,11 +112,6 @@ class ModelFolders:
                 os.replace(aside / name / CONFIG, target / CONFIG)
             else:
                 os.rename(aside / name, target)
-
-    def _remove(self, name: str) -> None:
-        with self._aside() as aside:
-            if (self.folder / name).is_dir():
-                os.rename(self.folder / name, aside / name)
 
     @contextmanager
     def _aside(self) -> Iterator[Path]:

@@ -29,7 +29,7 @@ from scripts.launcher.operations import (
 from scripts.launcher.repository import Call
 
 # Steps that hold nothing beyond a request.
-_RELOADABLE = (PREPROCESSING, VIT, POSTPROCESSING)
+RELOADABLE = (PREPROCESSING, VIT, POSTPROCESSING)
 # How often Triton is asked whether somebody else loaded or unloaded a model.
 _OBSERVE_PERIOD_S = 2.0
 
@@ -137,7 +137,7 @@ class ServedModels:
             self._begin(self._lifecycle.abandon(model), model.name)
             return False
         self._log(f"model {step} has lost a process; loading it again ({fault} of {self._budget.most})")
-        if role(step) in _RELOADABLE and not self._operations.busy(model.name):
+        if role(step) in RELOADABLE and not self._operations.busy(model.name):
             return True
         self.replace(step)
         return False

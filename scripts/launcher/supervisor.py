@@ -7,17 +7,13 @@ Of several models, one that loses a process is replaced, and the others go on (s
 import time
 from collections.abc import Callable
 
-from common.model_names import POSTPROCESSING, PREPROCESSING, VIT
 from scripts.launcher.budget import WINDOW_S, RestartBudget, backoff_s
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit
-from scripts.launcher.models import ServedModels
+from scripts.launcher.models import RELOADABLE, ServedModels
 from scripts.launcher.repository import Load
 from scripts.launcher.stubs import Stubs
 
-# These hold nothing beyond a request. The engine's process takes the weights and all running requests with it, which
-# Triton then never ends: only a new tritonserver helps the one model alone.
-RELOADABLE = (PREPROCESSING, VIT, POSTPROCESSING)
 _STUBS_PERIOD_S = 0.5
 _READY_PERIOD_S = 1.0
 _MEMORY_PERIOD_S = 10.0
@@ -138,6 +134,8 @@ class Supervisor:
             self.degraded = True
             if self._models is not None:
                 reloadable = self._models.lose(model)
+            # The engine's process takes the weights and all running requests with it, which Triton then never ends:
+            # only a new tritonserver helps the one model alone.
             elif reloadable := model in RELOADABLE:
                 self._spend(self._parts[0], f"model {model}", "has lost a process")
             else:

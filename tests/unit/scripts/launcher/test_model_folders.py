@@ -84,10 +84,10 @@ def test_a_later_generation_stands_beside_the_first(tmp_path: Path) -> None:
     for generation, count in (("", 2), ("g2.", 5)):
         config = read_config(folders.folder, f"qwen3.{generation}preprocessing/config.pbtxt")
         assert [group.count for group in config.instance_group] == [count]
-    folders.remove_steps(PLAN, 1)
-    folders.remove_steps(PLAN, 1)
+    folders.remove_names(PLAN.steps(1))
+    folders.remove_names(PLAN.steps(1))
     assert {one.name for one in folders.folder.iterdir()} == {"qwen3", *(f"qwen3.g2.{step}" for step in STEPS)}
-    folders.remove(PLAN, 2)
+    folders.remove_names([PLAN.name, *PLAN.steps(2)])
     assert list(folders.folder.iterdir()) == []
     # What the links pointed at is untouched.
     assert (REPOSITORY / "tensorrt_llm" / "1" / "model.py").is_file()
