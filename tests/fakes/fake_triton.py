@@ -273,11 +273,11 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         _add(response, "num_input_tokens", "INT32", struct.pack(f"<{len(rows)}i", *([3] * len(rows))), [len(rows)])
 
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        self.metadata.append(dict(context.invocation_metadata()))
+        metadata = dict(context.invocation_metadata())
         outgoing: asyncio.Queue[Any] = asyncio.Queue()
         carried: list[str] = []
         self.open_streams.append(carried)
-        tasks = [asyncio.create_task(self._read(requests, outgoing, carried))]
+        tasks = [asyncio.create_task(self._read(requests, outgoing, carried, metadata))]
         try:
             while (response := await outgoing.get()) is not None:
                 yield response
@@ -286,7 +286,9 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             for task in tasks:
                 task.cancel()
 
-    async def _read(self, requests: Any, outgoing: "asyncio.Queue[Any]", carried: list[str]) -> None:
+    async def _read(
+        self, requests: Any, outgoing: "asyncio.Queue[Any]", carried: list[str], metadata: dict[str, Any]
+    ) -> None:
         async with asyncio.TaskGroup() as group:
             async for request in requests:
                 call = Call.read(request)
@@ -308,6 +310,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                     answer = failure(self.adapter_error) if refused else reply(model=call.model, **told)
                     outgoing.put_nowait(_named(call.id, answer))
                 else:
+                    if not any(one is metadata for one in self.metadata):
+                        self.metadata.append(metadata)
                     self.calls.append(call)
                     self._running[call.id] = call
                     group.create_task(self._play(call, outgoing))

@@ -110,6 +110,13 @@ class Faulty:
     def is_ready(self) -> bool:
         return is_ready(self.stack.url)
 
+    def await_unready(self) -> None:
+        """Nothing is restarted meanwhile: a model can be loaded again before anybody has asked."""
+        end = time.monotonic() + RESTART_S
+        while self.is_ready():
+            assert time.monotonic() < end, "not in time: the stack says that it cannot serve"
+            time.sleep(0.05)
+
     def load(self, words: str, count: int = 4, max_tokens: int = 4000) -> Load:
         """Answers under way, all the streamed ones with text."""
         load = Load(self.stack.url, words, count, max_tokens)
@@ -190,9 +197,9 @@ def test_a_model_before_the_engine(faulty: Faulty, model: str) -> None:
 def test_the_model_behind_the_engine(faulty: Faulty) -> None:
     triton, load = faulty.stack.parts[0].pid, faulty.load("epic")
     kill(faulty.stubs()["postprocessing"])
+    faulty.await_unready()
     faulty.supervise_until(lambda: load.done, "all answers end")
     assert load.ends == ["unavailable"] * 4
-    faulty.supervise_until(lambda: not faulty.is_ready(), "the stack says that it cannot serve")
     faulty.supervise_until(faulty.serves, "the stack serves again")
     assert faulty.stack.parts[0].pid == triton
 
@@ -201,9 +208,9 @@ def test_the_model_behind_the_engine(faulty: Faulty) -> None:
 def test_what_takes_the_whole_server_with_it(faulty: Faulty, victim: str) -> None:
     dead, load = faulty.stack.parts[0], faulty.load("epic")
     kill(faulty.stubs()["tensorrt_llm"] if victim == "tensorrt_llm" else dead.pid)
+    faulty.await_unready()
     faulty.supervise_until(lambda: load.done, "all answers end")
     assert load.ends == ["unavailable"] * 4
-    faulty.supervise_until(lambda: not faulty.is_ready(), "the stack says that it cannot serve")
     faulty.supervise_until(faulty.serves, "the stack serves again")
     assert dead.session() == []
 
