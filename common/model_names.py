@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of Triton's models. One model alone has the names of its steps; each of several has its own name before them.
 
-A served model `qwen3` is the ensemble `qwen3` with the steps `qwen3.preprocessing`, `qwen3.vit` and so on. Steps that
-were loaded in the place of others carry a number: `qwen3.g2.preprocessing`.
+A served model `qwen3` is the ensemble `qwen3` with the steps `qwen3.preprocessing`, `qwen3.vit` and so on; an embedding
+model has one step, `bge.embedding`. Steps that were loaded in the place of others carry a number:
+`qwen3.g2.preprocessing`.
 """
 
 import re
@@ -15,6 +16,10 @@ ENSEMBLE, ENGINE, PREPROCESSING, POSTPROCESSING, VIT = (
     "vit",
 )
 STEPS = (PREPROCESSING, VIT, ENGINE, POSTPROCESSING)
+# The only step of an embedding model, and the whole of one that is served alone.
+EMBEDDING = "embedding"
+# The steps with a network.
+ENGINES = (ENGINE, EMBEDDING)
 # What a served model may be called in Triton: its folder's name, and the first part of its steps' names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NUMBERED = re.compile(r"(?P<name>.+)\.g\d+")
@@ -26,7 +31,7 @@ def check_name(name: str) -> str:
         raise ValueError(
             f"'{name}' is no name of a model: 1 to 64 of A-Z a-z 0-9 _ . - are, beginning with a letter or digit"
         )
-    if _NUMBERED.fullmatch(name) or role(name) in (ENSEMBLE, *STEPS):
+    if _NUMBERED.fullmatch(name) or role(name) in (ENSEMBLE, *STEPS) or name.endswith(f".{EMBEDDING}"):
         raise ValueError(f"'{name}' is no name of a model: it looks like a step of one")
     return name
 

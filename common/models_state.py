@@ -26,8 +26,8 @@ class ModelState:
     """One served model.
 
     reason: why it is not ready, for people; None if there is nothing to say. retry_after: seconds after which a
-    refused client may try again. ensemble: the Triton model that serves it. engine: the one with its language model
-    (of an embedding model: itself).
+    refused client may try again. ensemble: the Triton model that serves it. engine: the one with its network; of an
+    embedding model that is served alone it is the same.
     """
 
     state: str
@@ -44,10 +44,8 @@ class ModelState:
 
 
 def write_states(path: Path, models: Mapping[str, ModelState]) -> None:
-    """Replace the file at once, so that a reader sees the old one or the new one, never a part."""
-    found = {
-        name: {**asdict(model), "info": json.loads(model.info.to_json())} for name, model in sorted(models.items())
-    }
+    """Replace the file at once, so that a reader sees the old one or the new one, never a part. The order is kept."""
+    found = {name: {**asdict(model), "info": json.loads(model.info.to_json())} for name, model in models.items()}
     descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

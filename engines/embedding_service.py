@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import torch
 
+from common.engine_statistics import MAX_MODEL_LEN
 from common.engine_statistics import STATISTICS as STATISTICS_OUTPUT
 from common.errors import RequestError
 from common.logs import about
@@ -100,7 +101,8 @@ class EmbeddingService:
             reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
             return
         if asked == {STATISTICS_OUTPUT}:
-            reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps(dict(self._engine.statistics()))))
+            told = {**self._engine.statistics(), MAX_MODEL_LEN: self._engine.max_model_len}
+            reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps(told)))
             return
         task = asyncio.create_task(self._answer(request, reply))
         self._running[task] = reply

@@ -46,6 +46,10 @@ class Pooled:
 class PoolingEngine(Protocol):
     """An engine that embeds and scores. Every method is called on one event loop."""
 
+    @property
+    def max_model_len(self) -> int:
+        """The context length in tokens; only after `start`."""
+
     async def start(self) -> None:
         """Load the model; raises an error with a readable message if the options are wrong."""
 

@@ -27,7 +27,7 @@ from common.chat.template import load_template
 from common.errors import RequestError
 from engines.options import EngineOptions, refuse_unknown
 from engines.pooling import Pooled, PoolingRequest, Prompt
-from engines.vllm.config import KNOWN_OPTIONS
+from engines.vllm.config import KNOWN_OPTIONS, QUICK_END
 from engines.vllm.errors import request_error
 from engines.vllm.start import spawn_processes, start_llm
 from engines.vllm.statistics import VllmStatistics
@@ -41,7 +41,7 @@ _TOO_LONG = ("input_tokens", "input_text")
 def pooling_args(options: EngineOptions) -> AsyncEngineArgs:
     """Build vLLM's arguments; raises ValueError naming an option that vLLM does not have or whose value is wrong."""
     refuse_unknown(options.passed, KNOWN_OPTIONS)
-    given = {"runner": "pooling", **options.passed}
+    given = {"runner": "pooling", "worker_extension_cls": QUICK_END, **options.passed}
     pooler = given.get("pooler_config")
     if pooler is not None:
         if not isinstance(pooler, dict):
@@ -74,6 +74,11 @@ class VllmPooling:
         self._pair_renderer = self._make_pair_renderer(config) if self._task == CLASSIFY else None
         if self._task not in (EMBED, CLASSIFY):
             raise ValueError(f"this model neither embeds nor scores texts: its task in vLLM is {self._task!r}")
+
+    @property
+    def max_model_len(self) -> int:
+        """The context length in tokens, as vLLM finds it; only after `start`."""
+        return int(self._model_config.max_model_len)
 
     async def pool(self, request: PoolingRequest) -> Pooled:
         """Compute the results; see `PoolingEngine.pool`."""

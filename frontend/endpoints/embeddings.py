@@ -102,7 +102,8 @@ async def _pool(
     """Ask the model. names: an input of Triton -> the body's field, for errors."""
     served = admitted.model.served
     deployment = served.deployment
-    request = encode_pooling(asked, deployment.ensemble, triton_request_id(new_id(prefix)))
+    # Not to the ensemble of several models: Triton passes no cancellation on to its step.
+    request = encode_pooling(asked, deployment.engine, triton_request_id(new_id(prefix)))
     with translated(OwnNames(names).own):
         answer = decode_pooling(await deployment.infer(request, served.settings.request_timeout))
     admitted.metrics.usage = usage = Usage(per_prompt=1)

@@ -17,8 +17,8 @@ router = APIRouter(prefix="/v1/models")
 async def list_models(request: Request) -> JSONResponse:
     """Return the models that are loaded and that the request's key may use."""
     service: Service = request.app.state.service
-    data = [_model(request, model, name) for model in service.catalog.listed() for name in model.names]
-    data += [_adapter(request, model, adapter) for model, adapter in await service.catalog.listed_adapters()]
+    data = [await _model(request, model, name) for model in service.catalog.listed() for name in model.names]
+    data += [await _adapter(request, model, adapter) for model, adapter in await service.catalog.listed_adapters()]
     return JSONResponse({"object": "list", "data": data})
 
 
@@ -28,11 +28,11 @@ async def get_model(request: Request, name: str) -> JSONResponse:
     service: Service = request.app.state.service
     for model, adapter in () if service.catalog.is_model(name) else await service.catalog.listed_adapters():
         if adapter.name == name:
-            return JSONResponse(_adapter(request, model, adapter))
-    return JSONResponse(_model(request, service.catalog.loaded(name), name))
+            return JSONResponse(await _adapter(request, model, adapter))
+    return JSONResponse(await _model(request, service.catalog.loaded(name), name))
 
 
-def _model(request: Request, model: ServedModel, name: str) -> dict[str, Any]:
+async def _model(request: Request, model: ServedModel, name: str) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
@@ -40,14 +40,14 @@ def _model(request: Request, model: ServedModel, name: str) -> dict[str, Any]:
         "owned_by": "triton-chat",
         "root": model.names[0],
         "parent": None,
-        "max_model_len": model.settings.max_model_len,
+        "max_model_len": await model.context_length(),
         "kind": model.kind,
         "aliases": [other for other in model.names if other != name],
         "modalities": list(model.state.info.modalities) or None,
     }
 
 
-def _adapter(request: Request, model: ServedModel, adapter: Adapter) -> dict[str, Any]:
+async def _adapter(request: Request, model: ServedModel, adapter: Adapter) -> dict[str, Any]:
     """Return a LoRA adapter as one more model. Triton clients choose it by `lora_task_id`."""
     own = {"id": adapter.name, "root": adapter.name, "parent": model.label, "aliases": []}
-    return _model(request, model, model.label) | own | {"lora_task_id": adapter.id}
+    return await _model(request, model, model.label) | own | {"lora_task_id": adapter.id}

@@ -35,7 +35,7 @@ _STATES = {
 class Catalog:
     """The served models by their names. Create it in a running event loop, `start` it, and `close` it at the end.
 
-    models: by their names in Triton, unloaded ones included, in the order of these names.
+    models: by their names in Triton, unloaded ones included, in the order in which they are told.
     """
 
     def __init__(self, settings: Settings, triton: TritonClient, images: ImageFetcher, source: Source) -> None:
@@ -199,7 +199,7 @@ class Catalog:
             closing = asyncio.create_task(gone.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-        for name, state in sorted(states.items()):
+        for name, state in states.items():
             if name in self.models:
                 if self.models[name].state != state:
                     logger.info("model %s: %s", name, state.state)
@@ -208,7 +208,7 @@ class Catalog:
             # A model that is alone in its repository has no name of its own.
             nameless = state.ensemble == ENSEMBLE or (state.ensemble == EMBEDDING and len(states) == 1)
             self.models[name] = ServedModel(state, self._settings, self._triton, self._images, nameless=nameless)
-        self.models = dict(sorted(self.models.items()))
+        self.models = {name: self.models[name] for name in states}
         self._names = {}
         for name, model in self.models.items():
             for alias in model.names:

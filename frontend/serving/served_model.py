@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 from common.adapters import Adapter
 from common.errors import RequestError
 from common.models_state import DRAINING, READY, ModelState
-from common.served_model import ServedModelInfo
+from common.served_model import EMBEDDING, ServedModelInfo
 from frontend.errors import ApiError
 from frontend.images import ImageFetcher
 from frontend.serving.generation import Generation
@@ -117,6 +117,12 @@ class ServedModel:
     async def readiness(self) -> dict[str, bool]:
         """Return whether each of its Triton models can serve; nothing if it takes no requests."""
         return {} if self._deployment is None or not self.state.ready else await self._deployment.readiness()
+
+    async def context_length(self) -> int | None:
+        """Return the context length in tokens; None if it is not known."""
+        if self.settings.max_model_len is None and self.kind == EMBEDDING and self._deployment is not None:
+            return await self._deployment.context_length()
+        return self.settings.max_model_len
 
     async def require_input(self, name: str, param: str) -> None:
         """Raise RequestError naming the request's field `param` if the ensemble has no input of this name."""

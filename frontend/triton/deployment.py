@@ -14,7 +14,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2 as pb
 
 from common.adapters import ADAPTERS, Adapter
-from common.engine_statistics import STATISTICS
+from common.engine_statistics import MAX_MODEL_LEN, STATISTICS
 from common.errors import RequestError
 from common.model_names import ENGINE, POSTPROCESSING, PREPROCESSING, VIT, role, sibling
 from common.served_model import CHAT, EMBEDDING
@@ -55,9 +55,9 @@ class _Call:
 class Deployment:
     """What one served model is in Triton now. Requests stay with the deployment that they began on.
 
-    ensemble: the Triton model that requests are sent to. engine: the one with the language model, which stops are sent
-    to; of an embedding model, which is one Triton model, it is the same. models: all of them. successor: the deployment
-    that a reload has made. Create it in a running event loop, `start` it, and `close` it at the end.
+    ensemble: the Triton model that chats are sent to. engine: the one with the network, which stops are sent to, and
+    requests for embeddings; of an embedding model that is served alone it is the same. models: all of them. successor:
+    the deployment that a reload has made. Create it in a running event loop, `start` it, and `close` it at the end.
     """
 
     def __init__(self, triton: TritonClient, ensemble: str, engine: str, kind: str = CHAT) -> None:
@@ -75,6 +75,7 @@ class Deployment:
         self._versions = Versions()
         self._versions_of = 0
         self._statistics = EngineStatistics(self._read_statistics)
+        self._context_length: int | None = None
         self._asking: asyncio.Task[None] | None = None
         self._monitoring: asyncio.Task[None] | None = None
 
@@ -165,6 +166,12 @@ class Deployment:
     async def statistics(self) -> Mapping[str, Any]:
         """Return the engine's statistics, a fraction of a second old at most; empty if it tells none in time."""
         return await self._statistics.get()
+
+    async def context_length(self) -> int | None:
+        """Return the context length that the engine tells; None if it tells none, as those of chats, or not in time."""
+        if self._context_length is None:
+            self._context_length = (await self.statistics()).get(MAX_MODEL_LEN)
+        return self._context_length
 
     async def readiness(self) -> dict[str, bool]:
         """Return whether each of the Triton models can serve."""

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import grpc
 
+from common import served_model
 from common.errors import RequestError
-from common.model_names import ENGINE, ENSEMBLE, STEPS, owner, role, step
+from common.model_names import EMBEDDING, ENGINE, ENGINES, ENSEMBLE, STEPS, owner, role
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState, read_states
-from common.served_model import CHAT, PARAMETER, ServedModelInfo
+from common.served_model import PARAMETER, ServedModelInfo
 from frontend.triton.client import TritonClient
 
 logger = logging.getLogger(__name__)
@@ -108,9 +109,8 @@ class TritonIndex:
         for name, entry in entries.items():
             if entry.state == "READY" and role(name) not in STEPS:
                 await self._read_config(name)
-        return {**self._loading(entries), **{name: self._now(one, entries) for name, one in self._found.items()}} or (
-            ONE_MODEL
-        )
+        found = {**self._loading(entries), **{name: self._now(one, entries) for name, one in self._found.items()}}
+        return dict(sorted(found.items())) or ONE_MODEL
 
     async def _read_config(self, name: str) -> None:
         """Read what a loaded model's config says, if it is one of ours."""
@@ -122,7 +122,8 @@ class TritonIndex:
         except (RequestError, ValueError) as error:
             logger.error("model %s is left as it was: %s", name, error)
             return
-        engine = _engine(config) if info.kind == CHAT else name
+        # An embedding model that is alone is no ensemble.
+        engine = _engine(config) or (name if info.kind == served_model.EMBEDDING else None)
         if engine is None:
             logger.error("model %s has no step '%s'", name, ENGINE)
             return
@@ -144,18 +145,23 @@ class TritonIndex:
 
     def _loading(self, entries: Mapping[str, Any]) -> dict[str, ModelState]:
         """Return the models that are loaded for the first time, of which only the names of their steps are known."""
-        ours = {owner(name) for name in entries if role(name) == ENGINE}
+        engines = {owner(name): name for name in entries if role(name) in ENGINES}
         return {
-            name: ModelState(state=LOADING, ensemble=name, engine=step(name, ENGINE))
+            name: ModelState(state=LOADING, ensemble=name, engine=engine, info=_info_of(engine))
             for name, entry in entries.items()
-            if entry.state == "LOADING" and name in ours
+            if entry.state == "LOADING" and (engine := engines.get(name)) is not None
         }
 
 
 def _engine(config: Any) -> str | None:
     """Return the name of an ensemble's engine."""
     steps = [one.model_name for one in config.ensemble_scheduling.step]
-    return next((name for name in steps if role(name) == ENGINE), None)
+    return next((name for name in steps if role(name) in ENGINES), None)
+
+
+def _info_of(engine: str) -> ServedModelInfo:
+    """Return what the name of an engine tells of its model."""
+    return ServedModelInfo(kind=served_model.EMBEDDING) if role(engine) == EMBEDDING else ServedModelInfo()
 
 
 def _state(entry: Any) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from common.model_names import ENGINE, role
+from common.model_names import ENGINES, role
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState
 from scripts.launcher.budget import RestartBudget, backoff_s
 from scripts.launcher.errors import LaunchError
@@ -59,8 +59,8 @@ class Planned(Protocol):
 class Repository(Protocol):
     """Triton's model repository API (scripts/launcher/repository.py)."""
 
-    def load(self, model: str, *, again: bool = False) -> Call:
-        """Begin to load a model. again: it lost a process, and Triton takes it for loaded."""
+    def load(self, model: str) -> Call:
+        """Begin to load a model."""
 
     def unload(self, model: str) -> Call:
         """Begin to unload a model."""
@@ -116,18 +116,13 @@ class Model:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The Triton models whose processes serve it; a model without steps is one itself."""
-        return self.planned.plan.steps(max(1, self.generation)) or (self.name,)
-
-    @property
-    def has_steps(self) -> bool:
-        """Whether it is an ensemble."""
-        return self.steps != (self.name,)
+        """The Triton models whose processes serve it."""
+        return self.planned.plan.steps(max(1, self.generation))
 
     @property
     def engine(self) -> str:
         """The Triton model with the network."""
-        return next((step for step in self.steps if role(step) == ENGINE), self.name)
+        return next(step for step in self.steps if role(step) in ENGINES)
 
     @property
     def retry_after(self) -> int | None:
@@ -197,11 +192,8 @@ class Lifecycle:
         while not (yield from ended(self._processes.live())).result:
             yield from self.pause(_POLL_S)
 
-    def load(self, model: Model, planned: Planned, *, again: bool = False) -> Steps:
-        """Load a model that does not serve. Raises OperationError; the model has failed then.
-
-        again: its Triton model has lost its process.
-        """
+    def load(self, model: Model, planned: Planned) -> Steps:
+        """Load a model that does not serve. Raises OperationError; the model has failed then."""
         begun, old = self._clock(), model.steps
         self.set(model, LOADING, model.reason if model.state == LOADING else "the model is being loaded")
         try:
@@ -210,12 +202,12 @@ class Lifecycle:
                 yield from self._unload_steps(old)
             if problem := self._fits(planned):
                 raise OperationError(problem)
-            yield from self._bring_up(model, planned, again=again)
+            yield from self._bring_up(model, planned)
         except OperationError as error:
             model.wanted = False
             self.set(model, FAILED, str(error))
             raise OperationError(f"the model '{model.name}' could not be loaded: {error}", error.status) from error
-        if model.has_steps and old != model.steps:
+        if old != model.steps:
             self._folders.remove_names(old)
         self._loaded(model, begun)
         return f"model {model.name} is loaded after {model.load_s:.1f} s"
@@ -228,12 +220,11 @@ class Lifecycle:
         model.lost = False
         # None of its requests will be answered. What its engine has started still holds the weights.
         yield from self._kill(model.steps)
-        if model.has_steps:
-            self._begin(self._retire(model.steps))
+        self._begin(self._retire(model.steps))
         while True:
             yield from self.pause(backoff_s(self._budget.recent(model.name)))
             try:
-                message = yield from self.load(model, model.planned, again=not model.has_steps)
+                message = yield from self.load(model, model.planned)
                 return f"{message}, in the place of what died"
             except OperationError as error:
                 if self._budget.spend(model.name) is None:
@@ -249,8 +240,7 @@ class Lifecycle:
         Raises OperationError if it cannot be loaded. Beside it, the old one then goes on serving.
         """
         begun = self._clock()
-        problem = self._fits(planned) if model.has_steps else "its steps cannot be loaded beside each other"
-        if problem is not None:
+        if problem := self._fits(planned):
             self._log(f"model {model.name} is unloaded before it is loaded again: {problem}")
             yield from self._stop_serving(model, "the model is being loaded again", LOADING)
             unserved = self._clock()
@@ -287,9 +277,8 @@ class Lifecycle:
         """
         self.set(model, DRAINING, reason)
         yield from self.pause(_NOTICE_S)
-        if model.has_steps:
-            # Triton then refuses new requests of its own clients, and lets the running ones end.
-            yield from ended(self._repository.unload(model.name))
+        # Triton then refuses new requests of its own clients, and lets the running ones end.
+        yield from ended(self._repository.unload(model.name))
         cancelled = yield from self._drain(model.engine)
         model.lost = False
         # Until then frontends wait for requests that are in no engine yet, such as in `preprocessing`.
@@ -321,20 +310,20 @@ class Lifecycle:
         # Not known is not none.
         return 1 if call.error is not None else int(call.result.get(engine, 0))
 
-    def _bring_up(self, model: Model, planned: Planned, *, again: bool = False) -> Steps:
+    def _bring_up(self, model: Model, planned: Planned) -> Steps:
         """Load the next generation of steps and point the model at it.
 
         Raises OperationError if that fails; nothing has changed then.
         """
         generation = model.newest = model.newest + 1
         try:
-            yield from self._load_generation(model, planned, generation, again=again)
+            yield from self._load_generation(model, planned, generation)
         except OperationError:
             self._begin(self._retire(planned.plan.steps(generation)))
             raise
         model.planned, model.generation = planned, generation
 
-    def _load_generation(self, model: Model, planned: Planned, generation: int, *, again: bool) -> Steps:
+    def _load_generation(self, model: Model, planned: Planned, generation: int) -> Steps:
         steps = planned.plan.steps(generation)
         self._write(self._folders.write_steps, planned.plan, generation)
         calls = [self._repository.load(step) for step in steps]
@@ -344,7 +333,7 @@ class Lifecycle:
             if call.error:
                 raise OperationError(f"{step}: {short_reason(call.error)}")
         self._write(self._folders.point, planned.plan, generation)
-        call = yield from ended(self._repository.load(model.name, again=again))
+        call = yield from ended(self._repository.load(model.name))
         if call.error:
             if model.generation:
                 self._write(self._folders.point, model.planned.plan, model.generation)
@@ -373,8 +362,7 @@ class Lifecycle:
         steps = model.steps
         yield from ended(self._repository.unload(model.name))
         yield from self._kill(steps)
-        if model.has_steps:
-            yield from self._retire(steps)
+        yield from self._retire(steps)
 
     def _retire(self, steps: Sequence[str]) -> Steps:
         """Unload steps that nobody needs and remove their folders."""

@@ -13,8 +13,11 @@ from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from common import model_names
+from common.engine_statistics import STATISTICS
 from common.model_names import ENSEMBLE, PREPROCESSING, STEPS, step
 from common.served_model import EMBEDDING, PARAMETER, ServedModelInfo
+from common.versions import BUILD_INFO
 from python_backend.config import ENVIRONMENT, escape, expand
 from scripts.launcher.layout import read_config, write_model
 
@@ -44,8 +47,8 @@ class ModelPlan:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The roles of its steps; a model of embeddings is one Triton model without any."""
-        return () if self.info.kind == EMBEDDING else STEPS
+        """The roles of its steps."""
+        return (model_names.EMBEDDING,) if self.info.kind == EMBEDDING else STEPS
 
     def steps(self, generation: int) -> tuple[str, ...]:
         """The names of its steps in Triton, in the order of a request."""
@@ -71,7 +74,8 @@ class ModelFolders:
 
     def point(self, plan: ModelPlan, generation: int) -> None:
         """Let the model that clients call point at the steps of a generation."""
-        self._place(plan, ENSEMBLE if plan.roles else EMBEDDING, plan.name, self._entry_config(plan, generation))
+        role = model_names.EMBEDDING if plan.info.kind == EMBEDDING else ENSEMBLE
+        self._place(plan, role, plan.name, self._ensemble(plan, generation))
 
     def remove_names(self, names: Iterable[str]) -> None:
         """Remove these Triton models; fine if there are none."""
@@ -86,16 +90,18 @@ class ModelFolders:
         if role == PREPROCESSING and plan.preprocessing_instances is not None:
             for group in config.instance_group:
                 group.count = plan.preprocessing_instances
+        # Of a model that is served alone; here the ensemble has it.
+        config.parameters.pop(PARAMETER, None)
         return _filled(config, plan)
 
-    def _entry_config(self, plan: ModelPlan, generation: int) -> ModelConfig:
+    def _ensemble(self, plan: ModelPlan, generation: int) -> ModelConfig:
         """The config of the Triton model that clients call."""
-        if plan.roles:
-            config = _committed(plan, ENSEMBLE)
-            for one in config.ensemble_scheduling.step:
-                one.model_name = step(plan.name, one.model_name, generation)
+        if plan.info.kind == EMBEDDING:
+            config = _ensemble_of(_committed(plan, model_names.EMBEDDING))
         else:
-            config = _filled(_committed(plan, EMBEDDING), plan)
+            config = _committed(plan, ENSEMBLE)
+        for one in config.ensemble_scheduling.step:
+            one.model_name = step(plan.name, one.model_name, generation)
         config.parameters[PARAMETER].string_value = plan.info.to_json()
         return config
 
@@ -126,6 +132,18 @@ class ModelFolders:
 def _committed(plan: ModelPlan, role: str) -> ModelConfig:
     named = f"{role}/configs/{plan.config_name}.pbtxt"
     return read_config(plan.repository, named if (plan.repository / named).is_file() else f"{role}/{CONFIG}")
+
+
+def _ensemble_of(model: ModelConfig) -> ModelConfig:
+    """An ensemble with the inputs of its only step, and the outputs that answer requests."""
+    outputs = [tensor for tensor in model.output if tensor.name not in (BUILD_INFO, STATISTICS)]
+    config = ModelConfig(platform=ENSEMBLE, max_batch_size=model.max_batch_size, input=model.input, output=outputs)
+    only = config.ensemble_scheduling.step.add(model_name=model.name, model_version=-1)
+    for tensor in model.input:
+        only.input_map[tensor.name] = tensor.name
+    for tensor in outputs:
+        only.output_map[tensor.name] = tensor.name
+    return config
 
 
 def _filled(config: ModelConfig, plan: ModelPlan) -> ModelConfig:

@@ -38,9 +38,9 @@ class ServedModels:
     """The served models and what is being done to them. Only `submit` may be called from other threads.
 
     state_file: for the frontends. fits: says why a model cannot be loaded into the memory that is left, None if it can.
-    replan: reads and checks the models again, for `apply`; raises ValueError. budget: of the deaths of each model.
-    grace_s: how long the running requests of a model that is unloaded may take. together: at the start load all models
-    at once. log: prints a line.
+    replan: reads and checks the models again, for `apply`, beside those that serve; raises ValueError. budget: of the
+    deaths of each model. grace_s: how long the running requests of a model that is unloaded may take. together: at the
+    start load all models at once. log: prints a line.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ServedModels:
         *,
         state_file: Path,
         fits: Callable[[Planned], str | None],
-        replan: Callable[[], Sequence[Planned]],
+        replan: Callable[[Sequence[Planned]], Sequence[Planned]],
         budget: RestartBudget,
         grace_s: float,
         together: bool,
@@ -107,7 +107,7 @@ class ServedModels:
         for name in names:
             self._lifecycle.set(self.models[name], LOADING, "the model is being loaded")
         for group in [[name] for name in names] if self._together else [names]:
-            self._begin(self._load_in_turn(group), *group)
+            self._begin(self._load_in_turn(group), group)
 
     def step(self) -> None:
         """Go on with what is in progress, begin what was asked for, look at what others did; returns at once."""
@@ -116,7 +116,7 @@ class ServedModels:
         self._operations.step()
         for model in list(self.models.values()):
             if model.lost and not self._operations.busy(model.name):
-                self._begin(self._lifecycle.replace(model), model.name)
+                self._begin(self._lifecycle.replace(model), [model.name])
         self._observe()
 
     def lose(self, step: str) -> bool:
@@ -134,7 +134,7 @@ class ServedModels:
             died = f"its processes died {self._budget.most + 1} times within {WINDOW_S / 60:g} minutes"
             self._lifecycle.set(model, FAILED, died)
             self._log(f"model {model.name}: {died}, the last one of {step}; it is not loaded again")
-            self._begin(self._lifecycle.abandon(model), model.name)
+            self._begin(self._lifecycle.abandon(model), [model.name])
             return False
         self._log(f"model {step} has lost a process; loading it again ({fault} of {self._budget.most})")
         if role(step) in RELOADABLE and not self._operations.busy(model.name):
@@ -209,7 +209,7 @@ class ServedModels:
         if self._operations.busy(model.name) or model.lost or model.state == LOADING:
             raise OperationError(f"the model '{model.name}' is being changed ({model.state}); try again later", 409)
 
-    def _begin(self, steps: Steps, *models: str) -> None:
+    def _begin(self, steps: Steps, models: Sequence[str] = ()) -> None:
         def finish(message: str, error: OperationError | None) -> None:
             if text := message or str(error or ""):
                 self._log(text)
@@ -226,7 +226,8 @@ class ServedModels:
 
     def _apply(self) -> Steps:
         """Make what is served what the file of models says now."""
-        call = yield from ended(Call(self._replan, "replan"))
+        serving = [model.planned for model in self.models.values() if model.state == READY]
+        call = yield from ended(Call(lambda: self._replan(serving), "replan"))
         if call.error is not None:
             raise OperationError(call.error, 400)
         wanted: dict[str, Planned] = {planned.name: planned for planned in call.result}
@@ -245,6 +246,9 @@ class ServedModels:
                     done.append(f"{verb} {name}")
             except OperationError as error:
                 problems.append(str(error))
+        # In the order of the file.
+        self.models = {name: self.models[name] for name in wanted}
+        self._publish()
         text = ", ".join(done) or "nothing had changed"
         if problems:
             raise OperationError("; ".join([*problems, *done]))
@@ -253,26 +257,29 @@ class ServedModels:
     def _apply_to(self, name: str, planned: Planned) -> Steps:
         """Make one model what it is to be; returns what was done, None if nothing."""
         model = self.models.get(name)
+        if model is not None and model.state == UNLOADED:
+            # As it was: somebody unloaded it.
+            model.planned = planned
+            return None
         if model is not None and model.planned.spec == planned.spec and model.state != FAILED:
             return None
         if model is not None and model.state == READY:
             yield from self._lifecycle.reload(model, planned)
             return "reloaded"
-        if model is not None and model.state == UNLOADED:
-            # As it was: somebody unloaded it.
-            model.planned = planned
-            return None
         model = model or self.models.setdefault(name, Model(planned))
         yield from self._lifecycle.load(model, planned)
         return "loaded"
 
-    def _load_in_turn(self, names: Sequence[str]) -> Steps:
+    def _load_in_turn(self, names: list[str]) -> Steps:
+        """Load one after the other. Those that are done are taken from the list: they are not busy any more."""
         yield from self._lifecycle.until_live()
-        for name in names:
+        while names:
+            model = self.models[names[0]]
             try:
-                self._log((yield from self._lifecycle.load(self.models[name], self.models[name].planned)))
+                self._log((yield from self._lifecycle.load(model, model.planned)))
             except OperationError as error:
                 self._log(str(error))
+            del names[0]
 
     # What others do, and what others see
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations on the served models: generators that the launcher's main thread goes on with, step by step."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
@@ -46,10 +46,10 @@ class Command:
 
 @dataclass(eq=False)
 class Operation:
-    """An operation in progress. models: the names of those that it changes, None for all of them."""
+    """An operation in progress. models: the names of those that it still changes, None for all of them."""
 
     steps: Steps
-    models: tuple[str, ...] | None = ()
+    models: Sequence[str] | None = ()
     ended: Callable[[str, OperationError | None], None] = field(default=lambda message, error: None)
 
 

@@ -46,7 +46,8 @@ class PlannedModel:
     """A model of several, ready to be written into the repository.
 
     memory: bytes of the machine's memory for weights and KV cache; 0 on a GPU. gpus: the part of their memory that
-    vLLM takes, and the GPUs. environment: that of its engine.
+    vLLM takes, and the GPUs. environment: that of its engine. cores: of the machine, for it alone; "" if they were not
+    shared out.
     """
 
     spec: ModelSpec
@@ -55,6 +56,7 @@ class PlannedModel:
     memory: int
     gpus: tuple[float, Sequence[str]]
     environment: Mapping[str, str]
+    cores: str = ""
 
     @property
     def name(self) -> str:
@@ -93,23 +95,26 @@ class Planner:
         self._server = server
         self._console = console
 
-    def plan(self, specs: Sequence[ModelSpec], *, running: bool = False) -> list[PlannedModel]:
+    def plan(self, specs: Sequence[ModelSpec], *, running: Sequence[PlannedModel] | None = None) -> list[PlannedModel]:
         """Plan these models, downloads and conversions included.
 
-        running: some of them hold their memory already, so that what is free says nothing.
+        running: what serves already and holds its memory, so that what is free says nothing. Those that have not
+        changed keep their cores, and the others get what is left. None before anything is started.
         Raises LaunchError naming the model that cannot be served, or what all of them together lack.
         """
-        cores = share_cores(specs, self._shared)
+        kept = {one.name: one.cores for one in running or () if one.cores and one.spec in specs}
+        cores = share_cores(specs, self._shared, kept)
         resolved = []
         for spec in specs:
             with _named(spec):
                 resolved.append(self._resolve(spec, cores.get(spec.name)))
         memory = {one.spec.name: engine_memory(one.model, one.environment) for one in resolved}
-        if not running:
+        if running is None:
             check_memory_together({one.spec.name: (one.model, memory[one.spec.name]) for one in resolved})
         check_shares({one.spec.name: _gpu_share(one) for one in resolved if one.on_vllm})
-        left = available_memory() - (0 if running else sum(memory.values()))
-        return [self._planned(one, memory[one.spec.name], left, len(resolved)) for one in resolved]
+        left = available_memory() - (sum(memory.values()) if running is None else 0)
+        planned = [self._planned(one, memory[one.spec.name], left, len(resolved)) for one in resolved]
+        return [replace(one, cores=cores.get(one.name, "")) for one in planned]
 
     def _resolve(self, spec: ModelSpec, cores: str | None) -> _Resolved:
         options = spec.options
@@ -240,12 +245,16 @@ def modalities(model: ServedModel) -> tuple[str, ...]:
     return ("text", "image", "video")
 
 
-def share_cores(specs: Sequence[ModelSpec], environment: Mapping[str, str]) -> dict[str, str]:
+def share_cores(
+    specs: Sequence[ModelSpec], environment: Mapping[str, str], kept: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Cores for the vLLM of each model on CPUs, by name; nothing for models that vLLM gives cores itself.
 
     Threads of two models on the same cores wait for each other at each operation. With more than one core for each,
     the last is left to the frontends and to Triton.
+    kept: what models that run and stay as they are have. The others get what is left, or share all if that is nothing.
     """
+    kept = kept or {}
     if environments.has_gpu(environment) or _CORES in environment:
         return {}
     # Workers of several ranks need a list each.
@@ -255,15 +264,17 @@ def share_cores(specs: Sequence[ModelSpec], environment: Mapping[str, str]) -> d
         if engine_name(spec.options, environment) == "vllm"
         and all(spec.options.engine.get(size, 1) == 1 for size in _RANKS)
     ]
-    models, cores = len(alone), sorted(os.sched_getaffinity(0))
-    if models < 2:
+    if len(alone) < 2:
         return {}
+    waiting, every = [spec.name for spec in alone if spec.name not in kept], sorted(os.sched_getaffinity(0))
+    taken = {int(core) for cores in kept.values() for core in cores.split(",")}
+    cores, models = [core for core in every if core not in taken] or every, len(waiting)
     if len(cores) > models:
         cores.pop()
-    chosen = {}
-    for number, spec in enumerate(alone):
+    chosen = dict(kept)
+    for number, name in enumerate(waiting):
         begin, end = number * len(cores) // models, (number + 1) * len(cores) // models
-        chosen[spec.name] = ",".join(map(str, cores[begin : max(end, begin + 1)]))
+        chosen[name] = ",".join(map(str, cores[begin : max(end, begin + 1)]))
     return chosen
 
 

@@ -117,9 +117,9 @@ class Repository:
     def __init__(self, base_url: str, key: str, load_timeout_s: float) -> None:
         self._base_url, self._key, self._load_timeout_s = base_url, key, load_timeout_s
 
-    def load(self, model: str, *, again: bool = False) -> Load:
-        """Begin to load a model, or an ensemble whose config points at other steps now. again: it lost a process."""
-        return Load(self._base_url, self._key, model, self._load_timeout_s, again=again)
+    def load(self, model: str) -> Load:
+        """Begin to load a model, or an ensemble whose config points at other steps now."""
+        return Load(self._base_url, self._key, model, self._load_timeout_s)
 
     def unload(self, model: str) -> Call:
         """Begin to unload a model. That call is short: Triton lets its running requests end first."""

@@ -44,7 +44,9 @@ class SeveralModels:
         self.planned: list[PlannedModel] = planner.plan(read_models(given, engine))
         # Whether all of them are loaded at once.
         self.together = may_load_together(self.planned)
-        self._replan = lambda: planner.plan(read_models(given, engine), running=True)
+        self._replan = lambda running: planner.plan(
+            read_models(given, engine), running=[cast(PlannedModel, one) for one in running]
+        )
         self._folder = TemporaryDirectory(prefix="triton_chat_models_", ignore_cleanup_errors=True)
         self.options = replace(given, model_repository=Path(self._folder.name) / "repository")
         self._folders = ModelFolders(self.options.model_repository)

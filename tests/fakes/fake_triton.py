@@ -21,7 +21,7 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
-from common.model_names import STEPS, role
+from common.model_names import EMBEDDING, STEPS, owner, role
 
 CONFIG = Path(__file__).parents[2] / "model_repository" / "ensemble" / "config.pbtxt"
 # The ensemble's own: its config lists the inputs before the outputs.
@@ -103,12 +103,26 @@ async def silence(call: Call) -> AsyncIterator[Any]:
 
 @dataclass
 class Served:
-    """One of several models in the fake. steps: what the names of its steps begin with. info: its `served_model`."""
+    """One of several models in the fake. steps: what the names of its steps begin with. info: its `served_model`.
+
+    A model of embeddings without `steps` is no ensemble.
+    """
 
     steps: str
     info: dict[str, Any] = field(default_factory=dict)
     state: str = "READY"
     reason: str = ""
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it is a model of embeddings."""
+        return self.info.get("kind") == "embedding"
+
+    @property
+    def step_names(self) -> list[str]:
+        """The Triton models that it is made of, besides its own."""
+        roles = (EMBEDDING,) if self.embeds else STEPS
+        return [self.steps + one for one in roles] if self.steps or not self.embeds else []
 
 
 class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
@@ -190,7 +204,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             await context.abort(*self.refuses_index)
         index = pb.RepositoryIndexResponse()
         for name, served in self.served.items():
-            for one in (name, *(served.steps + step for step in STEPS)) if served.state else ():
+            for one in (name, *served.step_names) if served.state else ():
                 index.models.add(name=one, version="1", state=served.state, reason=served.reason)
         return index
 
@@ -205,12 +219,11 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             config.config.input.add(name=name)
         if served is not None and request.name not in self.foreign:
             config.config.parameters["served_model"].string_value = json.dumps(served.info)
-            for step in STEPS:
-                config.config.ensemble_scheduling.step.add(model_name=served.steps + step)
+            for step in served.step_names:
+                config.config.ensemble_scheduling.step.add(model_name=step)
         if role(request.name) == "tensorrt_llm" and self.build_info is not None:
             config.config.output.add(name="build_info")
-        pools = served is not None and served.info.get("kind") == "embedding"
-        if (pools or role(request.name) == "tensorrt_llm") and self.statistics is not None:
+        if (self._pools(request.name) or role(request.name) == "tensorrt_llm") and self.statistics is not None:
             config.config.output.add(name="statistics")
         if role(request.name) == "tensorrt_llm" and self.adapters is not None:
             config.config.output.add(name="adapters")
@@ -224,7 +237,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         if not call.id.startswith("probe-"):
             self.calls.append(call)
         response = pb.ModelInferResponse(model_name=call.model, id=call.id)
-        if call.model in self.served and self.served[call.model].info.get("kind") == "embedding":
+        if self._pools(call.model):
             await self._pool(call, request, response, context)
             return response
         if role(call.model) == "vit":
@@ -334,6 +347,11 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             kept = [one for one in self.adapters if one["name"] not in changed.values()]
             self.adapters = kept + ([{"name": name, "id": 100 + len(self.adapter_changes)}] if name else [])
         return self.adapters
+
+    def _pools(self, model: str) -> bool:
+        """Whether it is a model of embeddings, or the step of one."""
+        served = self.served.get(model) or self.served.get(owner(model) or "")
+        return served is not None and served.embeds
 
     def _loaded(self, model: str) -> bool:
         if model in self.served:

@@ -22,13 +22,28 @@ def test_one_model_alone_has_plain_names() -> None:
     assert step("qwen3", ENGINE, 2) == "qwen3.g2.tensorrt_llm"
 
 
-@pytest.mark.parametrize("name", ["qwen3", "Qwen2.5-0.5B", "a", "x" * 64, "0.5b", "vit-l"])
+@pytest.mark.parametrize("name", ["qwen3", "Qwen2.5-0.5B", "a", "x" * 64, "0.5b", "vit-l", "embedding"])
 def test_names_that_can_be_used(name: str) -> None:
     assert check_name(name) == name
 
 
 @pytest.mark.parametrize(
-    "name", ["", "x" * 65, "Qwen/Qwen3", "..", ".a", "-a", "a b", "ä", "vit", "ensemble", "a.tensorrt_llm", "a.g2"]
+    "name",
+    [
+        "",
+        "x" * 65,
+        "Qwen/Qwen3",
+        "..",
+        ".a",
+        "-a",
+        "a b",
+        "ä",
+        "vit",
+        "ensemble",
+        "a.tensorrt_llm",
+        "a.embedding",
+        "a.g2",
+    ],
 )
 def test_names_that_cannot_be_used(name: str) -> None:
     with pytest.raises(ValueError, match="is no name of a model"):

@@ -25,6 +25,8 @@ OUTPUTS = ("embedding", "score", "num_input_tokens", "build_info")
 class FakeEngine:
     """Embeds a prompt as its length. It refuses "refuse", fails at "fail", and never ends with "wait"."""
 
+    max_model_len = 512
+
     def __init__(self) -> None:
         self.asked: list[PoolingRequest] = []
         self.cancelled = threading.Event()
@@ -191,7 +193,7 @@ def test_more_requests_than_allowed_are_refused(service: EmbeddingService) -> No
     versions = ask(service, dimensions=1, outputs=("build_info",)).answer()["build_info"]
     assert json.loads(versions.item())["engine"] == "vllm", "a probe needs no room"
     told = ask(service, dimensions=1, outputs=("statistics",)).answer()["statistics"]
-    assert json.loads(told.item()) == service._engine.statistics()
+    assert json.loads(told.item()) == {"running": 1.0, "max_model_len": 512}
     for request in waiting:
         request.cancelled = True
         request.error()

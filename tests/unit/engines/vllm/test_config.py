@@ -20,6 +20,7 @@ from engines.options import EngineOptions
 from engines.vllm import config
 from engines.vllm.config import engine_args
 from engines.vllm.cpu_lora import LoraWorker
+from engines.vllm.pooling import pooling_args
 from scripts.launcher.engine_names import vllm_options
 from tests.support.checkpoints import make_checkpoint
 
@@ -138,6 +139,13 @@ def test_the_first_request_does_not_choose_the_backend_of_guides(
 )
 def test_vllm_finds_its_classes_by_name(name: str, base: type) -> None:
     assert issubclass(resolve_obj_by_qualname(name), base)
+
+
+@pytest.mark.parametrize("given", [None, "operators.Own"])
+def test_the_workers_of_a_model_of_embeddings_end_at_once(given: str | None) -> None:
+    passed = {} if given is None else {"worker_extension_cls": given}
+    args = pooling_args(EngineOptions("vllm", "/models/bge", passed))
+    assert (args.runner, args.worker_extension_cls) == ("pooling", given or config.QUICK_END)
 
 
 @pytest.mark.parametrize("worker", [config.CPU_WORKER, "a GPU's"])

@@ -5,12 +5,14 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from common.model_names import EMBEDDING
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState, write_states
 from common.served_model import ServedModelInfo
 from frontend.triton.discovery import StateFile
@@ -30,7 +32,8 @@ def state(name: str, state: str = READY, steps: str | None = None, **told: Any) 
     """A model's state. told: its reason and retry_after, and fields of its ServedModelInfo."""
     about = {key: told.pop(key) for key in ("reason", "retry_after") if key in told}
     info = ServedModelInfo(**({"names": (name,)} | told))
-    return ModelState(state=state, ensemble=name, engine=f"{steps or name}.tensorrt_llm", info=info, **about)
+    engine = f"{steps or name}.{EMBEDDING if info.kind == 'embedding' else 'tensorrt_llm'}"
+    return ModelState(state=state, ensemble=name, engine=engine, info=info, **about)
 
 
 class Pair:
@@ -129,8 +132,7 @@ class TestChoice:
         assert (late.status_code, late.json()["error"]["message"]) == (504, "The request did not finish within 0.2 s")
 
     async def test_a_model_of_another_kind(self, pair: Pair) -> None:
-        made = state("bge", kind="embedding", steps="bge")
-        await pair.tell(A, made)
+        await pair.tell(A, state("bge", kind="embedding"))
         answer = await pair.post("bge")
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
         assert "makes embeddings" in answer.json()["error"]["message"]
@@ -149,6 +151,27 @@ class TestChoice:
         ]
         assert (await pair.http.get("/v1/models/gpt-4o")).json() == listed[1]
         assert (await pair.http.get("/v1/models/c")).status_code == 404
+
+    async def test_the_list_has_the_order_of_the_file(self, pair: Pair) -> None:
+        for states in ((B, A), (state("c"), B, A)):
+            await pair.tell(*states)
+
+            async def listed(names: list[str]) -> bool:
+                return [one["root"] for one in (await pair.http.get("/v1/models")).json()["data"]] == names
+
+            roots = [name for one in states for name in [one.ensemble] * len(one.info.names)]
+            await eventually(partial(listed, roots))
+
+    async def test_the_context_of_a_model_of_embeddings_is_what_its_engine_says(self, pair: Pair) -> None:
+        pair.triton.served["bge"] = Served("bge.", {"kind": "embedding"})
+        pair.triton.statistics_of["bge.embedding"] = {"running": 0, "max_model_len": 512}
+        for told, length in ((None, 512), (64, 64)):
+            await pair.tell(A, state("bge", kind="embedding", max_model_len=told))
+            for about in (
+                (await pair.http.get("/v1/models")).json()["data"][-1],
+                (await pair.http.get("/v1/models/bge")).json(),
+            ):
+                assert (about["id"], about["max_model_len"]) == ("bge", length)
 
 
 class TestStates:
@@ -230,6 +253,23 @@ class TestReload:
         old.cancel()
         await pair.served.stopped([0])
         assert "b.tensorrt_llm" in pair.triton.stopped_in
+
+    async def test_embeddings_go_to_the_step_that_serves(self, pair: Pair) -> None:
+        """Not to the ensemble, through which no cancellation reaches the step."""
+        pair.triton.served["bge"] = Served("bge.", {"kind": "embedding"})
+        await pair.tell(A, state("bge", kind="embedding", max_in_flight=2))
+        body = {"model": "bge", "input": "x"}
+        pair.triton.pooling_gate = asyncio.Event()
+        calls = len(pair.triton.calls)
+        old = asyncio.create_task(pair.http.post("/v1/embeddings", json=body))
+        await until(lambda: len(pair.triton.calls) > calls)
+        assert pair.triton.calls[-1].model == "bge.embedding"
+        await pair.tell(A, state("bge", kind="embedding", steps="bge.g2", max_in_flight=2))
+        pair.triton.pooling_gate, gate = None, pair.triton.pooling_gate
+        assert (await pair.http.post("/v1/embeddings", json=body)).status_code == 200
+        assert pair.triton.calls[-1].model == "bge.g2.embedding" and not old.done()
+        gate.set()
+        assert (await old).status_code == 200
 
     async def test_a_dead_step_of_the_old_ones_is_no_fault_of_the_new_ones(self, tmp_path: Path) -> None:
         path = tmp_path / "models.json"
@@ -437,6 +477,23 @@ class TestDiscovery:
 
             await eventually(listed)
             assert (await served.chat(model="model")).status_code == 404
+
+    async def test_models_of_embeddings(self, served: Serving) -> None:
+        """As an ensemble of one step, or without one."""
+
+        async def embeds(model: str, status: int) -> bool:
+            answer = await served.http.post("/v1/embeddings", json={"model": model, "input": "x"})
+            return answer.status_code == status
+
+        info = {"kind": "embedding"}
+        served.triton.served |= {"alone": Served("", info), "bge": Served("bge.", info, state="LOADING")}
+        await eventually(partial(embeds, "bge", 503))
+        served.triton.served["bge"].state = "READY"
+        for name, engine in (("alone", "alone"), ("bge", "bge.embedding")):
+            await eventually(partial(embeds, name, 200))
+            assert served.triton.calls[-1].model == engine
+        models = (await served.http.get("/v1/models")).json()["data"]
+        assert [one["root"] for one in models] == ["a", "a", "alone", "b", "bge"], "by their names in Triton"
 
     async def test_steps_may_change_their_names(self, served: Serving) -> None:
         assert (await served.chat(model="b")).status_code == 200

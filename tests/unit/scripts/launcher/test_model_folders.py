@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from common.served_model import PARAMETER, ServedModelInfo
+from common.served_model import EMBEDDING, PARAMETER, ServedModelInfo
 from python_backend.config import ModelParameters
 from scripts.launcher import LaunchError
+from scripts.launcher.embedding import MODEL_REPOSITORY
 from scripts.launcher.layout import read_config
 from scripts.launcher.model_folders import ModelFolders, ModelPlan
 from scripts.launcher.options import LaunchOptions
@@ -74,6 +75,25 @@ def test_tensors_and_policies_are_the_committed_ones(tmp_path: Path) -> None:
             for step in one.ensemble_scheduling.step:
                 step.ClearField("model_name")
         assert config == committed
+
+
+def test_a_model_of_embeddings_is_an_ensemble_of_one_step(tmp_path: Path) -> None:
+    info = ServedModelInfo(names=("bge",), kind=EMBEDDING)
+    plan = replace(PLAN, name="bge", repository=MODEL_REPOSITORY, info=info)
+    folder = tmp_path / "models"
+    ModelFolders(folder).write(plan, 2)
+    assert {one.name for one in folder.iterdir()} == {"bge", "bge.g2.embedding"}
+    ensemble, only = (read_config(folder, f"{name}/config.pbtxt") for name in ("bge", "bge.g2.embedding"))
+    assert (ensemble.platform, ensemble.backend, only.backend) == ("ensemble", "", "python")
+    assert step_names(folder, "bge") == ["bge.g2.embedding"]
+    assert ServedModelInfo.from_json(values(folder, "bge")[PARAMETER]) == info
+    assert PARAMETER not in only.parameters, "a frontend would take it for a model"
+    assert list(ensemble.input) == list(only.input) and all(one.optional for one in ensemble.input)
+    # The others are answers to frontends, which ask the step.
+    assert [one.name for one in ensemble.output] == ["embedding", "score", "num_input_tokens"]
+    (scheduled,) = ensemble.ensemble_scheduling.step
+    assert dict(scheduled.input_map) == {one.name: one.name for one in ensemble.input}
+    assert dict(scheduled.output_map) == {one.name: one.name for one in ensemble.output}
 
 
 def test_a_later_generation_stands_beside_the_first(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 """Models are loaded, drained, reloaded and replaced beside others, which notice nothing."""
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,8 @@ class FakeTriton:
         self.cancelled: list[str] = []
         self.lives = True
 
-    def load(self, model: str, *, again: bool = False) -> Answer:
-        self.calls.append(f"load {model}{' again' if again else ''}")
+    def load(self, model: str) -> Answer:
+        self.calls.append(f"load {model}")
         if model in self.slow:
             return self.slow[model]
         if model in self.fails:
@@ -130,6 +130,7 @@ class Bench:
     folder: Path
     planned: list[Planned] = field(default_factory=lambda: [Planned("one"), Planned("two")])
     restarts: int = 3
+    together: bool = True
     now: float = 0.0
     problem: Callable[[], str | None] = lambda: None
     unusable: str | None = None
@@ -140,6 +141,8 @@ class Bench:
         self.triton = FakeTriton(self.folders)
         self.file = self.folder / "models.json"
         self.history: list[tuple[str, str]] = []
+        # What served when the file was read again.
+        self.serving: list[str] = []
         self.models = ServedModels(
             self.planned,
             self.folders,
@@ -150,7 +153,7 @@ class Bench:
             replan=self._replan,
             budget=RestartBudget(self.restarts),
             grace_s=GRACE_S,
-            together=True,
+            together=self.together,
             log=self.lines.append,
             clock=lambda: self.now,
         )
@@ -166,7 +169,8 @@ class Bench:
             self.now += 0.1
             time.sleep(0.0005)
 
-    def _replan(self) -> list[Planned]:
+    def _replan(self, serving: Sequence[Any]) -> list[Planned]:
+        self.serving = [one.name for one in serving]
         if self.unusable is not None:
             raise ValueError(self.unusable)
         return self.planned
@@ -441,6 +445,29 @@ def test_a_changed_file_is_applied(bench: Bench) -> None:
     assert not any("one" in call or "three" in call for call in bench.triton.calls[calls:]), "what did not change stays"
 
 
+def test_an_applied_file_has_its_order_and_finds_what_serves(bench: Bench) -> None:
+    bench.do(UNLOAD, "two")
+    bench.planned[:] = [Planned("three"), Planned("two"), Planned("one")]
+    assert bench.do(APPLY).message == "applied: loaded three"
+    assert bench.serving == ["one"], "the others take no part in sharing the cores"
+    assert list(bench.states()) == list(bench.do(LIST).models) == ["three", "two", "one"]
+    # Its plan is the new one, so that it gets cores of its own when it is loaded.
+    assert bench.models.models["two"].planned is bench.planned[1]
+
+
+def test_what_is_loaded_may_be_changed_while_others_are_loaded(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, together=False)
+    bench.triton.slow["two.vit"] = slow = Answer(done=False)
+    bench.models.load_all()
+    bench.step_until(lambda: bench.states()["one"] == READY)
+    assert bench.states()["two"] == LOADING and bench.do(UNLOAD, "one").error is None
+    refused = bench.do(UNLOAD, "two")
+    assert refused.error is not None and refused.error.status == 409
+    slow.done = True
+    bench.triton.slow.clear()
+    bench.step_until(lambda: bench.states() == {"one": UNLOADED, "two": READY})
+
+
 def test_an_unusable_file_changes_nothing(bench: Bench) -> None:
     bench.unusable = "models.yaml: unknown key"
     command = bench.do(APPLY)
@@ -462,7 +489,7 @@ def test_what_nobody_foresaw_ends_an_operation_and_nothing_else(bench: Bench, mo
     monkeypatch.undo()
     bench.do(LOAD, "two")
     assert bench.states() == {"one": READY, "two": READY}
-    monkeypatch.setattr(bench.models, "_replan", lambda: 1 / 0)
+    monkeypatch.setattr(bench.models, "_replan", lambda serving: 1 / 0)
     command = bench.do(APPLY)
     assert command.error is not None and "ZeroDivisionError" in str(command.error)
     monkeypatch.setattr(bench.folders, "remove_names", lambda names: 1 / 0)
@@ -490,17 +517,28 @@ def test_an_unknown_number_of_requests_is_not_none(bench: Bench, monkeypatch: py
     assert bench.now - begun >= GRACE_S
 
 
-def test_a_model_without_steps(tmp_path: Path) -> None:
+def test_a_model_of_embeddings_has_one_step(tmp_path: Path) -> None:
     bench = Bench(tmp_path, [Planned("bge", embedding=True), Planned("one")])
     bench.models.load_all()
     bench.step_until(lambda: bench.models.settled)
-    assert "bge" in bench.triton.ready and read_states(bench.file)["bge"].engine == "bge"
-    assert bench.do(RELOAD, "bge").error is None, "two of it cannot be loaded beside each other"
-    assert bench.do(UNLOAD, "bge").error is None and "bge" not in bench.triton.ready
-    assert bench.do(LOAD, "bge").error is None
-    assert bench.models.lose("bge") is False
+    assert {"bge", "bge.embedding"} <= bench.triton.ready and read_states(bench.file)["bge"].engine == "bge.embedding"
+    bench.history.clear()
+    bench.triton.running["bge.embedding"] = 1
+    command = Command(RELOAD, "bge")
+    bench.models.submit(command)
+    bench.step_until(lambda: read_states(bench.file)["bge"].engine == "bge.g2.embedding")
+    bench.settle(3)
+    assert "bge.embedding" in bench.triton.ready, "it has a request still"
+    bench.triton.running.clear()
+    bench.step_until(lambda: command.wait(0))
+    assert "without a gap" in command.message and "bge.embedding" not in bench.triton.ready
+    assert {state for name, state in bench.history if name == "bge"} == {READY}
+    assert bench.models.lose("bge.g2.embedding") is False
     bench.step_until(lambda: bench.states()["bge"] == READY)
-    assert bench.triton.calls[-1] == "load bge again" and "bge" in bench.folders.present
+    bench.settle()
+    assert "bge.g3.embedding" in bench.triton.ready and bench.triton.killed == ["bge.g2.embedding"]
+    assert bench.do(UNLOAD, "bge").error is None and not any("bge" in name for name in bench.triton.ready)
+    assert bench.do(LOAD, "bge").error is None
 
 
 def test_the_list(bench: Bench) -> None:

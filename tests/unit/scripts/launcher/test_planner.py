@@ -2,7 +2,8 @@
 """Several models are resolved and checked together, before anything is started."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,14 +38,18 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def plan(
-    checkpoint: Path, entries: str, base: Mapping[str, str] = CPU, line: tuple[str, ...] = ()
+    checkpoint: Path,
+    entries: str,
+    base: Mapping[str, str] = CPU,
+    line: tuple[str, ...] = (),
+    running: Sequence[PlannedModel] | None = None,
 ) -> dict[str, PlannedModel]:
     """Plan the entries of a file, in which MODEL is the checkpoint."""
     file = checkpoint.parent / "models.yaml"
     file.write_text("models:\n" + entries.replace("MODEL", str(checkpoint)))
     options = parse_options(["--models", str(file), *line])
     shared = environment.server_environment(base, options, Ports(1, 2, 3, 4))
-    planned = Planner(base, shared, None, Console(quiet=True)).plan(read_models(options))
+    planned = Planner(base, shared, None, Console(quiet=True)).plan(read_models(options), running=running)
     return {one.name: one for one in planned}
 
 
@@ -56,6 +61,29 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner.os, "sched_getaffinity", lambda pid: range(9))
+
+
+def cores_of(planned: Mapping[str, PlannedModel]) -> dict[str, str | None]:
+    return {name: one.plan.environment.get("VLLM_CPU_OMP_THREADS_BIND") for name, one in planned.items()}
+
+
+def test_models_that_stay_keep_their_cores_and_others_get_the_rest(checkpoint: Path, cores: None) -> None:
+    entry = "  {}: {{model: MODEL}}\n"
+    first = plan(checkpoint, entry.format("a") + entry.format("b"))
+    assert cores_of(first) == {"a": "0,1,2,3", "b": "4,5,6,7"}
+    # The one that nobody had.
+    added = plan(checkpoint, "".join(map(entry.format, "abc")), running=list(first.values()))
+    assert cores_of(added) == {"a": "0,1,2,3", "b": "4,5,6,7", "c": "8"}
+    # Those of one that is gone, and of one that changes.
+    other = plan(
+        checkpoint,
+        entry.format("b") + "  a: {model: MODEL, dtype: half}\n" + entry.format("d"),
+        running=list(added.values()),
+    )
+    assert cores_of(other) == {"b": "4,5,6,7", "a": "0,1", "d": "2,3"}
+    # When nothing is left, they share all.
+    every = [replace(first["a"], cores=",".join(map(str, range(9))))]
+    assert cores_of(plan(checkpoint, "".join(map(entry.format, "ae")), running=every))["e"] == "0,1,2,3,4,5,6,7"
 
 
 def test_each_model_has_its_own_variables(checkpoint: Path, cores: None) -> None:

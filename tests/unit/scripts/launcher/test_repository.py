@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scripts.launcher.repository import KEY_HEADER, Call, Repository
+from scripts.launcher.repository import KEY_HEADER, Call, Load, Repository
 
 CONFIG = {"name": "one.vit", "parameters": {"threads": {"string_value": "2"}}}
 ANSWERS: dict[str, tuple[int, Any]] = {
@@ -77,7 +77,7 @@ def test_a_failure_has_tritons_reason(triton: Triton) -> None:
 def test_a_model_that_lost_its_process_gets_another_config(triton: Triton) -> None:
     """Triton does nothing if neither the files nor the config of a loaded model have changed."""
     for _ in range(2):
-        assert ended(triton.repository.load("one.vit", again=True)).error is None
+        assert ended(Load(f"http://127.0.0.1:{triton.server_port}", "key", "one.vit", 30, again=True)).error is None
     sent = [json.loads(body["parameters"]["config"]) for path, body in triton.asked if path.endswith("load")]
     stamps = [config["parameters"].pop("loaded_again") for config in sent]
     assert sent == [CONFIG, CONFIG] and stamps[0] != stamps[1]
