@@ -98,6 +98,10 @@ class EmbeddingService:
         reply = Reply(sender)
         asked = set(request.requested_output_names())
         if asked == {BUILD_INFO}:
+            if json.loads(request.parameters() or "{}").get("all_requests"):
+                # From the launcher, when the grace time of a model that it unloads is over.
+                for running in self._running:
+                    running.cancel()
             reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
             return
         if asked == {STATISTICS_OUTPUT}:

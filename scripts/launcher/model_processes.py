@@ -3,12 +3,16 @@
 
 import re
 from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from common.model_names import EMBEDDING, role
 from common.processes import Process, command_line, descendants, is_resource_tracker, kill, still_runs
+from common.versions import BUILD_INFO
 from scripts.launcher.readiness import answers_ok
 from scripts.launcher.repository import Call, http_answer
 from scripts.launcher.stubs import model_of
@@ -94,24 +98,33 @@ def _get(url: str) -> str:
 
 
 def _stop_all(grpc_url: str, engine: str) -> None:
-    """Send an engine the input `stop` for all of its requests; raises OSError if it does not answer."""
-    inputs = []
-    for name, value in (
-        ("input_lengths", np.int32(1)),
-        ("request_output_len", np.int32(1)),
-        ("stop", np.True_),
-        ("streaming", np.True_),
-    ):
-        array = np.array([[value]])
-        tensor = grpc.InferInput(name, [1, 1], np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(array)
-        inputs.append(tensor)
-    client = grpc.InferenceServerClient(grpc_url)
-    try:
-        client.start_stream(lambda result, error: None, stream_timeout=_TIMEOUT_S)
-        client.async_stream_infer(engine, inputs, parameters={"all_requests": True})
-        client.stop_stream()
-    except InferenceServerException as error:
-        raise OSError(str(error)) from error
-    finally:
-        client.close()
+    """Ask an engine to cancel all of its requests; raises OSError if it does not answer."""
+    everything = {"all_requests": True}
+    with grpc.InferenceServerClient(grpc_url) as client:
+        try:
+            if role(engine) == EMBEDDING:
+                # Triton takes no request without an input.
+                inputs, outputs = (
+                    [_tensor("dimensions", np.array([1], np.int32))],
+                    [grpc.InferRequestedOutput(BUILD_INFO)],
+                )
+                client.infer(engine, inputs, outputs=outputs, client_timeout=_TIMEOUT_S, parameters=everything)
+                return
+            stop = {
+                "input_lengths": np.int32(1),
+                "request_output_len": np.int32(1),
+                "stop": np.True_,
+                "streaming": np.True_,
+            }
+            client.start_stream(lambda result, error: None, stream_timeout=_TIMEOUT_S)
+            inputs = [_tensor(name, np.array([[value]])) for name, value in stop.items()]
+            client.async_stream_infer(engine, inputs, parameters=everything)
+            client.stop_stream()
+        except InferenceServerException as error:
+            raise OSError(str(error)) from error
+
+
+def _tensor(name: str, array: npt.NDArray[Any]) -> grpc.InferInput:
+    tensor = grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+    tensor.set_data_from_numpy(array)
+    return tensor

@@ -64,6 +64,7 @@ class FakeRequest:
     def __init__(self, outputs: tuple[str, ...] = OUTPUTS, **inputs: Any) -> None:
         self._inputs = [Tensor(name, _array(value)) for name, value in inputs.items()]
         self._outputs = set(outputs)
+        self.given: dict[str, Any] = {}
         self.response: InferenceResponse | None = None
         self.ended, self.cancelled = threading.Event(), False
 
@@ -72,6 +73,9 @@ class FakeRequest:
 
     def request_id(self) -> str:
         return "id"
+
+    def parameters(self) -> str:
+        return json.dumps(self.given) if self.given else ""
 
     def requested_output_names(self) -> set[str]:
         return self._outputs
@@ -185,6 +189,15 @@ def test_a_client_that_has_left_cancels_its_request(service: EmbeddingService, e
     request = ask(service, text_input="wait")
     request.cancelled = True
     assert request.error().kind == "cancelled" and engine.cancelled.is_set()
+
+
+def test_the_launcher_cancels_what_its_grace_time_leaves(service: EmbeddingService) -> None:
+    waiting = [ask(service, text_input="wait") for _ in range(2)]
+    request = FakeRequest(outputs=("build_info",), dimensions=1)
+    request.given = {"all_requests": True}
+    service.accept(request)
+    assert request.answer() and [one.error().kind for one in waiting] == ["cancelled"] * 2
+    assert ask(service, text_input="a").answer()["embedding"].tolist() == [[1]]
 
 
 def test_more_requests_than_allowed_are_refused(service: EmbeddingService) -> None:

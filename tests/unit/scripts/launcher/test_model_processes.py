@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests are counted in the engines, by Triton's metrics; nothing of a killed engine lives on."""
 
+import asyncio
 import os
 import subprocess
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.launcher.model_processes import ModelProcesses, requests_in
+from tests.fakes.fake_triton import FakeTriton, Served
 
 ENGINE = "one.tensorrt_llm"
 
@@ -28,6 +30,22 @@ nv_inference_pending_request_count{model="one",version="1"} 9
 def test_running_and_waiting_requests_count() -> None:
     assert requests_in(METRICS) == {"one.tensorrt_llm": 5, "two.g2.tensorrt_llm": 0, "three.tensorrt_llm": 4}
     assert requests_in("") == {}
+
+
+async def test_each_kind_of_engine_is_told_to_cancel_everything() -> None:
+    triton = FakeTriton()
+    triton.served = {"one": Served("one."), "bge": Served("bge.", {"kind": "embedding"})}
+    await triton.start()
+    processes = ModelProcesses("", f"127.0.0.1:{triton.port}", "", os.getpid)
+    for engine in (ENGINE, "bge.embedding"):
+        call = processes.cancel_all(engine)
+        async with asyncio.timeout(30):
+            while not call.done:
+                await asyncio.sleep(0.01)
+        assert call.error is None
+    await triton.stop()
+    assert triton.stopped_in == [ENGINE]
+    assert [(one.model, one.parameters) for one in triton.calls] == [("bge.embedding", {"all_requests": True})]
 
 
 @pytest.fixture
