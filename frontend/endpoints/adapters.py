@@ -6,6 +6,8 @@ from fastapi.responses import PlainTextResponse
 
 from common.adapters import LOAD, LOAD_PATH, REPLACE, UNLOAD
 from common.errors import RequestError
+from common.served_model import CHAT
+from frontend.errors import ApiError
 from frontend.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from frontend.serving.admission import read_json
 from frontend.serving.served_model import ServedModel
@@ -44,9 +46,14 @@ async def unload_lora_adapter(request: Request) -> PlainTextResponse:
 
 
 def _model(service: Service, body: UnloadAdapterBody) -> ServedModel:
-    if body.base_model_name:
-        return service.catalog.loaded(body.base_model_name)
-    alone = service.catalog.alone
-    if alone is None:
+    name = body.base_model_name
+    try:
+        served = service.catalog.loaded(name) if name else service.catalog.alone
+    except ApiError as error:
+        error.param = "base_model_name"
+        raise
+    if served is None:
         raise RequestError("'base_model_name' is required, as several models are served", param="base_model_name")
-    return alone
+    if served.kind != CHAT:
+        raise RequestError(f"The model '{served.label}' makes embeddings and has no adapters", param="base_model_name")
+    return served

@@ -91,7 +91,8 @@ class Two:
         statuses, stop = [self.post(path, **body).status_code], threading.Event()
 
         def ask() -> None:
-            while not stop.is_set():
+            # With pauses: the cores are for the engines.
+            while not stop.wait(0.2):
                 statuses.append(self.post(path, **body).status_code)
 
         thread = threading.Thread(target=ask, daemon=True)
@@ -148,9 +149,15 @@ def test_each_computes_what_transformers_does_at_the_same_time(two: Two) -> None
 
 def test_adapters_answer_as_with_peft(two: Two) -> None:
     """One of them loaded while the server runs, and all in one batch with the base."""
-    outside = two.post("load_lora_adapter", lora_name="poet", lora_path=str(two.chat))
-    assert outside.status_code == 400 and "allowed_lora_path" in outside.text
-    loaded = two.post("load_lora_adapter", lora_name="poet", lora_path=str(two.adapters / "poet"))
+    poet = {"lora_name": "poet", "lora_path": str(two.adapters / "poet")}
+    for wrong, names in (
+        (poet, "base_model_name"),
+        (poet | {"base_model_name": CHAT, "lora_path": str(two.chat)}, "allowed_lora_path"),
+        (poet | {"base_model_name": EMBEDDER}, "base_model_name"),
+    ):
+        refused = two.post("load_lora_adapter", **wrong)
+        assert refused.status_code == 400 and names in refused.text, refused.text
+    loaded = two.post("load_lora_adapter", **poet, base_model_name=CHAT)
     assert loaded.status_code == 200, loaded.text
     # Other frontends see it within a second.
     time.sleep(1)
@@ -192,14 +199,10 @@ def test_triton_clients_call_the_model_by_its_name(two: Two) -> None:
     assert np.allclose(made.as_numpy("embedding"), two.embeddings, rtol=0, atol=TOLERANCE)
 
 
-def test_one_is_unloaded_loaded_and_reloaded_beside_the_other(two: Two) -> None:
+def test_one_is_unloaded_and_loaded_again_beside_the_other(two: Two) -> None:
     with two.steady("completions", model="sql", prompt="Hi", max_tokens=4, temperature=0) as beside:
         two.triton_chat("unload", EMBEDDER)
         assert two.post("embeddings", model=EMBEDDER, input="Hi").status_code == 404
         two.triton_chat("load", EMBEDDER)
-        two.check_embeddings()
-        with two.steady("embeddings", model=EMBEDDER, input="Hi") as asked:
-            assert "without a gap" in two.triton_chat("reload", EMBEDDER)
-        assert set(asked) == {200}
         two.check_embeddings()
     assert set(beside) == {200}

@@ -128,7 +128,7 @@ async def test_the_engines_refusal_is_the_answer(served: Serving) -> None:
         ({"lora_path": "/a"}, "lora_name"),
         (POET | {"lora_name": ""}, "lora_name"),
         (POET | {"lora_name": "model"}, "lora_name"),
-        (POET | {"base_model_name": "other"}, "model"),
+        (POET | {"base_model_name": "other"}, "base_model_name"),
     ],
 )
 async def test_a_wrong_body_is_refused(served: Serving, body: dict[str, Any], param: str) -> None:
@@ -168,9 +168,10 @@ async def test_a_key_may_be_for_an_adapter_alone(tmp_path: Path) -> None:
 async def test_of_several_models_the_base_is_named() -> None:
     async with serving(admin_key="boss") as served:
         served.triton.served = {"qwen3": Served("qwen3."), "gemma": Served("gemma.")}
+        served.triton.served["bge"] = Served("bge.", {"kind": "embedding"})
         served.triton.adapters = []
         async with asyncio.timeout(WAIT):
-            while list(await models(served)) != ["gemma", "qwen3"]:
+            while list(await models(served)) != ["bge", "gemma", "qwen3"]:
                 await asyncio.sleep(0.05)
         refused = await served.http.post(LOAD, json=POET, headers=ADMIN)
         assert refused.status_code == 400 and refused.json()["error"]["param"] == "base_model_name"
@@ -179,6 +180,10 @@ async def test_of_several_models_the_base_is_named() -> None:
         ).status_code == 200
         refused = await served.http.post(LOAD, json=POET | {"base_model_name": "qwen3"}, headers=ADMIN)
         assert refused.status_code == 400 and "is an adapter of 'gemma'" in refused.json()["error"]["message"]
+        for path in (LOAD, UNLOAD):
+            refused = await served.http.post(path, json=POET | {"base_model_name": "bge"}, headers=ADMIN)
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "base_model_name")
+            assert "has no adapters" in refused.json()["error"]["message"]
 
 
 DROPPED = "LoRA task 7 not found in cache. Please send LoRA weights with request"
