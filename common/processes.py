@@ -2,6 +2,7 @@
 """Read Linux's process table and end processes, with the standard library only."""
 
 import os
+import platform
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +12,8 @@ from typing import NamedTuple
 # The name of triton_python_backend_stub, the process of a Python model, of which the kernel keeps 15 characters.
 STUB_NAME = "triton_python_b"
 _DEAD = ("Z", "X")
+# The number of the system call wait4.
+_WAIT4 = {"x86_64": 61, "aarch64": 260}.get(platform.machine())
 
 
 class Process(NamedTuple):
@@ -90,6 +93,17 @@ def shared_memory(pid: int) -> set[Path]:
         return set()
     names = {line[line.index("/dev/shm/") :] for line in maps.splitlines() if "/dev/shm/" in line}  # nosec B108 # a name to look for, not a file to write
     return {Path(name) for name in names if not name.endswith(" (deleted)")}
+
+
+def awaited_children(parent: int) -> set[int]:
+    """Ids of the children whose end a thread of this process waits for; empty if the kernel does not tell."""
+    awaited = set()
+    for file in Path(f"/proc/{parent}/task").glob("*/syscall"):
+        with suppress(OSError):
+            call = file.read_text(encoding="ascii").split()
+            if len(call) > 1 and call[0] == str(_WAIT4):
+                awaited.add(int(call[1], 16))
+    return awaited
 
 
 def still_runs(process: Process) -> bool:

@@ -33,7 +33,8 @@ async def list_models(request: Request) -> JSONResponse:
 @router.post("/{name}/{action}")
 async def change_model(request: Request, name: str, action: str) -> JSONResponse:
     """Load, unload or reload a model; the answer comes once that is done."""
-    if action not in ACTIONS:
+    # Names that are parts of a path would lead to another one.
+    if action not in ACTIONS or name in (".", ".."):
         raise ApiError("unknown_path", "There is nothing at this path")
     return await _ask(request, "POST", f"/models/{quote(name, safe='')}/{action}")
 

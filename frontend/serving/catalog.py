@@ -79,8 +79,8 @@ class Catalog:
         """Return a model by one of its names, in any state. Raises ApiError if it is unknown, unloaded or forbidden."""
         served = self._names.get(name)
         if served is None or served.state.state == UNLOADED:
-            names = [name for model in self.listed() for name in model.names]
-            raise ApiError("unknown_model", f"The model does not exist; served: {', '.join(names)}", param="model")
+            names = ", ".join(name for model in self.listed() for name in model.names)
+            raise ApiError("unknown_model", f"The model does not exist; served: {names or 'none'}", param="model")
         if not _may_use(served):
             raise ApiError("model_forbidden", f"This API key may not use the model '{name}'", param="model")
         return served
@@ -160,7 +160,7 @@ class Catalog:
             name = self.alone.names[0]
             return self.get(name), name
         names = ", ".join(model.label for model in self.listed())
-        raise RequestError(f"'model' is required, as several models are served: {names}", param="model")
+        raise RequestError(f"'model' is required, as several models are served: {names or 'none now'}", param="model")
 
     async def _read_again(self, asked: object) -> None:
         """Look into the launcher's file before a request is refused: it may have changed a moment ago."""

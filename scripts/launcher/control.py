@@ -10,7 +10,9 @@ An answer comes when the operation is done: {"models": {NAME: {...}}, "message":
 
 import json
 import os
+import re
 import socketserver
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -69,6 +71,11 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.submit = submit
         self.closing = threading.Event()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print nothing for a client that has gone, such as a command line that was interrupted."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type] # as socketserver has it
+
 
 class _Handler(BaseHTTPRequestHandler):
     """One connection."""
@@ -85,7 +92,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"error": f"there is no {self.path}"})
 
     def do_POST(self) -> None:  # the name that http.server calls
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = self.headers.get("Content-Length") or "0"
+        if not re.fullmatch("[0-9]{1,6}", length):
+            self.close_connection = True
+            self._answer(400, {"error": "a command has no body"})
+            return
+        self.rfile.read(int(length))
         match self.path.strip("/").split("/"):
             case ["models", "apply"]:
                 self._do(Command(APPLY))

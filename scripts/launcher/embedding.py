@@ -21,16 +21,19 @@ def wanted_kind(options: LaunchOptions) -> str | None:
     return options.kind or (EMBEDDING if pools else None)
 
 
-def embedding_options(options: LaunchOptions, engine: str) -> LaunchOptions:
+def embedding_options(options: LaunchOptions, engine: str, *, shared: bool = False) -> LaunchOptions:
     """The options with the model repository of embedding models.
 
+    shared: the repository that was given is for chat models too; without an embedding model it is for them alone.
     Raises LaunchError for another engine than vLLM, and for a repository without such a model.
     """
     if engine != "vllm":
         raise LaunchError(f"--engine {engine} serves no embedding models.", "Leave the option out: vLLM does.")
-    if options.model_repository == LaunchOptions().model_repository:
-        options = replace(options, model_repository=MODEL_REPOSITORY)
-    if not (options.model_repository / EMBEDDING / "config.pbtxt").is_file():
+    given = options.model_repository != LaunchOptions().model_repository
+    has_model = (options.model_repository / EMBEDDING / "config.pbtxt").is_file()
+    if not has_model and (shared or not given):
+        return replace(options, model_repository=MODEL_REPOSITORY)
+    if not has_model:
         raise LaunchError(f"--model-repository {options.model_repository} has no model '{EMBEDDING}'.")
     return options
 

@@ -8,7 +8,7 @@ whose load fails, so it is never loaded before its steps are.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -186,6 +186,8 @@ class Lifecycle:
         self._begin = begin
         self._log = log
         self._clock = clock
+        # Triton models whose process was killed while it loaded, without a fault of its own.
+        self.given_up: set[str] = set()
 
     def until_live(self) -> Steps:
         """Wait until tritonserver takes calls."""
@@ -326,18 +328,27 @@ class Lifecycle:
     def _load_generation(self, model: Model, planned: Planned, generation: int) -> Steps:
         steps = planned.plan.steps(generation)
         self._write(self._folders.write_steps, planned.plan, generation)
-        calls = [self._repository.load(step) for step in steps]
-        for call in calls:
-            yield from ended(call)
-        for step, call in zip(steps, calls, strict=True):
+        self.given_up -= {*steps, model.name}
+        calls = {step: self._repository.load(step) for step in steps}
+        for step, call in calls.items():
+            calls[step] = yield from self._ended_load(step, call)
+        for step, call in calls.items():
             if call.error:
                 raise OperationError(f"{step}: {short_reason(call.error)}")
         self._write(self._folders.point, planned.plan, generation)
-        call = yield from ended(self._repository.load(model.name))
+        call = yield from self._ended_load(model.name, self._repository.load(model.name, again=again))
         if call.error:
             if model.generation:
                 self._write(self._folders.point, model.planned.plan, model.generation)
             raise OperationError(short_reason(call.error))
+
+    def _ended_load(self, name: str, call: Call) -> Generator[None, None, Call]:
+        """Wait for a load, and for a second one if Triton gave up its process; returns the last one."""
+        yield from ended(call)
+        if call.error and name in self.given_up:
+            self.given_up.discard(name)
+            yield from ended(call := self._repository.load(name))
+        return call
 
     @staticmethod
     def _write(write: Callable[[ModelPlan, int], None], plan: ModelPlan, generation: int) -> None:
@@ -400,7 +411,7 @@ class Lifecycle:
 
 def short_reason(error: str) -> str:
     """The part of Triton's message that says what was wrong with a load, without the place in the code."""
-    first = error.partition("\n\nAt:")[0].strip()
+    first = error.partition("\n\nAt:")[0].strip(" ;\n")
     return first.rpartition("state: Internal: ")[2] or first
 
 

@@ -119,6 +119,10 @@ class ServedModels:
                 self._begin(self._lifecycle.replace(model), [model.name])
         self._observe()
 
+    def load_again(self, step: str) -> None:
+        """Let the load of a Triton model be tried once more if it fails now: Triton gave up its process."""
+        self._lifecycle.given_up.add(step)
+
     def lose(self, step: str) -> bool:
         """Take note that a process of a Triton model has died; returns whether to load it again in its place.
 
@@ -198,12 +202,17 @@ class ServedModels:
         loaded = model.state == READY
         if command.verb == LOAD and not loaded:
             return self._lifecycle.load(model, model.planned), (model.name,)
-        # Whoever unloads an ensemble through Triton's own API leaves its steps.
-        if command.verb == UNLOAD and (loaded or self._processes.alive(model.steps)):
+        if command.verb == UNLOAD and self._holds_memory(model):
             return self._lifecycle.unload(model), (model.name,)
         if command.verb == RELOAD and loaded:
             return self._lifecycle.reload(model, model.planned), (model.name,)
-        raise OperationError(f"the model '{model.name}' is {model.state}: there is nothing to {command.verb}", 409)
+        hint = f"; {LOAD} it instead" if command.verb == RELOAD else ""
+        problem = f"the model '{model.name}' is {model.state}: there is nothing to {command.verb}{hint}"
+        raise OperationError(problem, 409)
+
+    def _holds_memory(self, model: Model) -> bool:
+        """Whether a model is loaded, or its steps are, which an unload of the ensemble through Triton's API leaves."""
+        return model.state == READY or self._processes.alive(model.steps)
 
     def _check_idle(self, model: Model) -> None:
         if self._operations.busy(model.name) or model.lost or model.state == LOADING:
@@ -235,7 +244,7 @@ class ServedModels:
         problems: list[str] = []
         # First, as that makes room.
         for name in [name for name in self.models if name not in wanted]:
-            if self.models[name].state == READY:
+            if self._holds_memory(self.models[name]):
                 yield from self._lifecycle.unload(self.models[name])
             self._folders.remove_names([name, *self.models.pop(name).steps])
             self._publish()

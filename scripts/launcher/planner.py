@@ -125,7 +125,7 @@ class Planner:
         served_by = engine_name(options, shared)
         model = resolve_model(options.model, self._console, vision, served_by, wanted_kind(options))
         if model.kind == EMBEDDING:
-            options = embedding_options(options, served_by)
+            options = embedding_options(options, served_by, shared=True)
         options = with_adapters(options, model, spec.names, trtllm=engine is not None)
         shared |= environments.model_environment(self._base, options, model, engine)
         if engine is None:

@@ -37,6 +37,7 @@ from scripts.launcher.ports import choose_ports
 from scripts.launcher.readiness import answers_ok, model_states
 from scripts.launcher.repository import KEY_VARIABLE, Load, Repository
 from scripts.launcher.several import SeveralModels
+from scripts.launcher.stubs import StuckStubs
 from scripts.launcher.supervisor import CrashLoop, Supervisor
 from scripts.launcher.trtllm import Trtllm
 from scripts.launcher.trtllm_config import engine_name, find_engine
@@ -107,6 +108,9 @@ class Stack:
         self._parts: list[ChildProcess] = []
         self._supervisor: Supervisor | None = None
         self._crashed_once = False
+        self._stuck_stubs = StuckStubs()
+        # Whether a process of the one model alone was stuck at the start, with which tritonserver ends by itself.
+        self._was_stuck = False
 
     def _prepare_several(self, base: Mapping[str, str]) -> None:
         """Check the models, and make what they are started with."""
@@ -251,6 +255,7 @@ class Stack:
         if self._supervisor is None:
             self._supervisor = self._supervise()
         self._show_logs()
+        self._end_stuck_stubs()
         try:
             self._supervisor.step()
             if self.several is not None:
@@ -261,9 +266,12 @@ class Stack:
     def check(self) -> None:
         """During the start: raises LaunchError naming a part that died, the cause and its last lines."""
         self._show_logs()
+        self._end_stuck_stubs()
         for index, part in enumerate(self._parts):
             status = part.exit_status()
-            if status in CRASHES and index == 0 and not self._crashed_once:
+            if status is None:
+                continue
+            if index == 0 and (status in CRASHES or self._was_stuck) and not self._crashed_once:
                 self._crashed_once = True
                 self.console.print(f"{part.name} {describe_exit(status)} while it loaded; starting it once more")
                 part.stop(0.0)
@@ -271,8 +279,16 @@ class Stack:
                 if self.several is not None:
                     self.several.models.server_lost()
                     self.several.models.load_all()
-            elif status is not None:
+            else:
                 raise self._failure(part, f"{part.name} {describe_exit(status)}.")
+
+    def _end_stuck_stubs(self) -> None:
+        """Kill what tritonserver gave up while it loads, so that the load ends and is tried again."""
+        for model in self._stuck_stubs.end(self._parts[0].pid):
+            self._log(f"tritonserver has lost touch with a process of model {model}: killing it")
+            self._was_stuck = True
+            if self.several is not None:
+                self.several.models.load_again(model)
 
     def stop(self) -> None:
         """Stop the frontends, which finish their requests, then tritonserver; no process is left."""

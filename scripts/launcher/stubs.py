@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find dead processes of Triton's Python models, which Triton itself neither restarts nor reports."""
+"""Find dead processes of Triton's Python models, which Triton itself neither restarts nor reports, and stuck ones."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from common.processes import Process, children, command_line, kill
+from common.processes import Process, awaited_children, children, command_line, kill
 
 UNKNOWN = "unknown"
+_LOOK_PERIOD_S = 2.0
+# Longer than a process takes to end that was told to.
+_STUCK_S = 20.0
 
 
 class Stubs:
@@ -47,6 +51,35 @@ class Stubs:
 
     def _children(self) -> list[Process]:
         return [child for child in children(self._tritonserver) if child.is_stub]
+
+
+class StuckStubs:
+    """Stubs that tritonserver waits for to end, while they wait for its next command.
+
+    On a machine short of CPU time a lock that tritonserver shares with a stub that it starts may time out. Triton 2.51
+    then waits for the stub's end, which never comes: neither does that of the load, and other loads wait behind it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._look_at = 0.0
+        # By process id and start: when it was first found so.
+        self._since: dict[tuple[int, int], float] = {}
+
+    def end(self, tritonserver: int) -> list[str]:
+        """Kill those that have been stuck for a while, which ends the loads with an error; returns their models."""
+        now = self._clock()
+        if now < self._look_at:
+            return []
+        self._look_at = now + _LOOK_PERIOD_S
+        awaited = awaited_children(tritonserver)
+        found = [child for child in children(tritonserver) if child.pid in awaited and child.is_stub and child.alive]
+        self._since = {(one.pid, one.started): self._since.get((one.pid, one.started), now) for one in found}
+        stuck = [pid for (pid, _), since in self._since.items() if now - since >= _STUCK_S]
+        models = [model_of(pid) or UNKNOWN for pid in stuck]
+        for pid in stuck:
+            kill(pid)
+        return models
 
 
 def model_of(stub: int) -> str | None:

@@ -50,6 +50,19 @@ def crash() -> None:
     os.abort()
 
 
+def give_up() -> None:
+    """Wait for the end of a process named like the stub, which lives on, and fail when it has ended."""
+    say("giving up")
+    model = Path(os.environ["FAKE_MODELS"]) / "preprocessing" / "1" / "model.py"
+    model.parent.mkdir(parents=True, exist_ok=True)
+    model.write_text("read never\n")
+    stub = model.with_name("triton_python_backend_stub")
+    if not stub.exists():
+        stub.symlink_to("/bin/bash")
+    subprocess.Popen([stub, model], stdin=subprocess.PIPE).wait()
+    sys.exit(1)
+
+
 def keep_models() -> None:
     """Run two models as Triton does: a process named like the stub for each, which is not reaped when it dies."""
     folder = Path(os.environ["FAKE_MODELS"])
@@ -73,6 +86,7 @@ BEHAVIOURS = {
     "load_forever": load_forever,
     "be_killed": be_killed,
     "crash": crash,
+    "give_up": give_up,
     "keep_models": keep_models,
 }
 

@@ -63,6 +63,7 @@ async def test_the_launcher_does_what_it_is_asked(tmp_path: Path) -> None:
         ]
         assert (await served.http.post("/admin/models/qwen3/delete", headers=ADMIN)).status_code == 404
         assert (await served.http.post("/admin/models/apply", headers=ADMIN)).status_code == 404
+        assert (await served.http.post("/admin/models/%2E%2E/load", headers=ADMIN)).status_code == 404
         assert len(launcher.asked) == 5
 
 

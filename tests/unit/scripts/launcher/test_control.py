@@ -2,7 +2,9 @@
 """The control socket, and the command line that uses it."""
 
 import json
+import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +87,37 @@ def test_a_failure_has_its_status_and_reason(control: Control, launcher: Launche
     launcher.error = OperationError("it is being changed", 409)
     answer = ask(control, "POST", "/models/qwen3/load")
     assert (answer.status_code, answer.json()) == (409, {"error": "it is being changed"})
+
+
+def test_a_request_that_is_none_is_refused(control: Control, launcher: Launcher) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(str(control.path))
+        client.sendall(b"POST /models/qwen3/load HTTP/1.1\r\nContent-Length: -1\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert launcher.asked == []
+
+
+def test_a_client_that_has_gone_is_no_line_on_the_terminal(control: Control, capfd: pytest.CaptureFixture[str]) -> None:
+    ended = threading.Event()
+    finish = control._server.shutdown_request
+
+    def shutdown_request(request: socket.socket) -> None:
+        finish(request)
+        ended.set()
+
+    control._server.shutdown_request = shutdown_request  # type: ignore[method-assign]
+    client = socket.socket(socket.AF_UNIX)
+
+    def submit(command: Command) -> None:
+        client.close()
+        command.finish()
+
+    control._server.submit = submit
+    client.connect(str(control.path))
+    client.sendall(b"POST /models/qwen3/load HTTP/1.1\r\n\r\n")
+    assert ended.wait(30)
+    assert capfd.readouterr().err == ""
 
 
 def test_who_waits_is_told_that_the_server_stops(control: Control) -> None:

@@ -68,6 +68,14 @@ def test_another_repository_must_have_the_model(tmp_path: Path) -> None:
         embedding_options(LaunchOptions(model_repository=tmp_path), "vllm")
 
 
+def test_a_repository_of_chat_models_is_for_those_of_several_alone(tmp_path: Path) -> None:
+    given = LaunchOptions(model_repository=tmp_path)
+    assert embedding_options(given, "vllm", shared=True).model_repository == MODEL_REPOSITORY
+    (tmp_path / "embedding").mkdir()
+    (tmp_path / "embedding" / "config.pbtxt").touch()
+    assert embedding_options(given, "vllm", shared=True).model_repository == tmp_path
+
+
 @pytest.mark.parametrize("engine", ["trtllm", "llmapi", "module:Class"])
 def test_only_vllm_serves_it(engine: str) -> None:
     with pytest.raises(LaunchError, match="serves no embedding models"):

@@ -315,6 +315,12 @@ def test_what_cannot_be_done_is_refused(bench: Bench) -> None:
     assert refused.error is not None and "8 GiB are free" in str(refused.error)
 
 
+def test_a_failed_model_is_loaded_not_reloaded(bench: Bench) -> None:
+    bench.do(UNLOAD, "one")
+    error = bench.do(RELOAD, "one").error
+    assert error is not None and error.status == 409 and str(error).endswith("nothing to reload; load it instead")
+
+
 def test_one_operation_at_a_time_on_a_model(bench: Bench) -> None:
     bench.triton.slow["one.g2.vit"] = Answer(done=False)
     first, other = Command(RELOAD, "one"), Command(UNLOAD, "two")
@@ -430,6 +436,35 @@ def test_what_others_load_and_unload_is_no_fault(bench: Bench) -> None:
         left = bench.triton.ready - {"two", *bench.steps("two")}
         assert bench.do(verb, "one").error is None and left and not bench.triton.ready & left, "its steps are gone"
         assert bench.states()["one"] == (READY if verb == LOAD else UNLOADED)
+
+
+def test_steps_that_others_left_are_unloaded_with_a_model_that_is_gone_from_the_file(bench: Bench) -> None:
+    bench.triton.ready.discard("one")
+    bench.step_until(lambda: bench.states()["one"] == UNLOADED)
+    bench.planned[:] = [Planned("two")]
+    assert bench.do(APPLY).message == "applied: unloaded one"
+    assert bench.triton.ready == {"two", *bench.steps("two")} and bench.states() == {"two": READY}
+
+
+def test_a_load_whose_process_triton_gave_up_is_tried_once_more(bench: Bench) -> None:
+    bench.do(UNLOAD, "one")
+    step = "one.g2.preprocessing"
+    for again in (False, True):
+        hanging = bench.triton.slow[step] = Answer(done=False)
+        command = Command(LOAD, "one")
+        bench.models.submit(command)
+        bench.settle(5)
+        assert bench.states()["one"] == LOADING
+        if again:
+            bench.models.load_again(step)
+            del bench.triton.slow[step]
+        hanging.error, hanging.done = f"Stub process '{step}_0_0' is not healthy.;", True
+        bench.step_until(lambda command=command: command.wait(0))
+        assert (command.error is None) == again
+        reason = read_states(bench.file)["one"].reason
+        assert reason == (None if again else f"{step}: Stub process '{step}_0_0' is not healthy.")
+        step = "one.g3.preprocessing"
+    assert bench.triton.calls.count("load one.g3.preprocessing") == 2
 
 
 def test_a_changed_file_is_applied(bench: Bench) -> None:

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from common.models_state import FAILED, LOADING, READY, ModelState
-from scripts.launcher import FREE_PORTS, LaunchError, Stack
+from scripts.launcher import FREE_PORTS, LaunchError, Stack, stubs
 from scripts.launcher.environment import triton_command
 from tests.support.hostile_folder import make_hostile_folder
 from tests.support.plain_adapter import write_adapter, write_base
@@ -99,6 +99,19 @@ def test_a_server_that_crashes_is_started_again_once(tmp_path: Path) -> None:
         pytest.fail("started")
     assert (tmp_path / "logs" / "tritonserver.log").read_text().count("crashing") == 2
     assert "starting it once more" in screen.getvalue()
+
+
+def test_a_process_that_tritonserver_gave_up_is_killed_and_the_start_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_MODELS", str(tmp_path / "models"))
+    monkeypatch.setattr(stubs, "_LOOK_PERIOD_S", 0.1)
+    monkeypatch.setattr(stubs, "_STUCK_S", 0.5)
+    stack, screen = make_stack(tmp_path, "give_up")
+    with pytest.raises(LaunchError, match="tritonserver exited with status 1"), stack:
+        pytest.fail("started")
+    assert (tmp_path / "logs" / "tritonserver.log").read_text().count("giving up") == 2
+    assert "lost touch with a process of model preprocessing" in screen.getvalue()
 
 
 def test_a_start_that_takes_too_long_names_what_is_missing_and_leaves_nothing(tmp_path: Path) -> None:
