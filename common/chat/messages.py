@@ -22,7 +22,7 @@ MEDIA_ROLES = ("user", "tool")
 MEDIA: dict[str, Kind] = {"image_url": "image", "video_url": "video"}
 # Parts of audio, in OpenAI's form and in vLLM's.
 AUDIO = ("input_audio", "audio_url")
-DETAILS = ("auto", "low", "high")
+DETAILS = ("auto", "low", "high", "original")
 # vLLM answers with `reasoning`, SGLang and DeepSeek with `reasoning_content`, the name that templates read.
 REASONING = ("reasoning_content", "reasoning")
 

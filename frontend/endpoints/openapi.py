@@ -16,7 +16,7 @@ from frontend import __version__
 from frontend.endpoints import openapi_messages
 from frontend.endpoints.admin import ACTIONS
 from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
-from frontend.endpoints.responses_input import SAME, VERBOSITIES
+from frontend.endpoints.responses_input import INCLUDABLE, SAME, SUMMARIES, TRUNCATIONS, VERBOSITIES
 from frontend.errors import KINDS, REFUSALS
 from frontend.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from frontend.protocol.chat import MAX_MESSAGES, ChatBody
@@ -181,6 +181,7 @@ def _response_body(chat: Schema) -> Schema:
     allowed_tools = {"type": "object", "required": ["type", "mode", "tools"], "properties": allowed}
     text_format = {"type": "object", "required": ["type"], "properties": {"type": {"enum": list(_TEXT_FORMATS)}}}
     verbosity = _or_null({"enum": list(VERBOSITIES)})
+    reasoning = {"effort": chat["reasoning_effort"], "summary": _or_null({"enum": list(SUMMARIES)})}
     return {
         "type": "object",
         "required": ["input"],
@@ -192,10 +193,11 @@ def _response_body(chat: Schema) -> Schema:
             "tools": _or_null({"type": "array", "items": {"type": "object", "required": ["type", "name"]}}),
             "tool_choice": _or_null({"anyOf": [{"enum": ["auto", "none", "required"]}, named_tool, allowed_tools]}),
             "text": _or_null({"type": "object", "properties": {"format": text_format, "verbosity": verbosity}}),
-            "include": _or_null({"type": "array", "items": TEXT}),
+            "include": _or_null({"type": "array", "items": {"enum": list(INCLUDABLE)}}),
             "top_logprobs": chat["top_logprobs"],
             "metadata": _or_null({"type": "object", "additionalProperties": TEXT}),
-            "reasoning": _or_null({"type": "object", "properties": {"effort": chat["reasoning_effort"]}}),
+            "reasoning": _or_null({"type": "object", "properties": reasoning}),
+            "truncation": _or_null({"enum": list(TRUNCATIONS)}),
         },
     }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from frontend.endpoints.sealed_reasoning import seal
 from frontend.serving.answer import new_id
 from frontend.triton.tensors import Delta
 
@@ -14,9 +15,13 @@ Entry = dict[str, Any]
 
 
 class Items:
-    """The output items, in order. Each is open until another begins."""
+    """The output items, in order. Each is open until another begins.
 
-    def __init__(self) -> None:
+    sealed: items of reasoning have `encrypted_content`, with which clients can send them back.
+    """
+
+    def __init__(self, *, sealed: bool = False) -> None:
+        self._sealed = sealed
         self.done: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
         self._text = ""
@@ -56,6 +61,8 @@ class Items:
         else:
             part = _part(item, text, logprobs)
             item["content"] = [part]
+            if self._sealed and item["type"] == "reasoning":
+                item["encrypted_content"] = seal(text)
             end = {"type": f"response.{part['type']}.done", "content_index": 0, "text": text, **at}
             if item["type"] == "message":
                 end["logprobs"] = _for_event(logprobs)

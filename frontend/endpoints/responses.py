@@ -12,12 +12,17 @@ from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
 from frontend.endpoints.own_names import OwnNames
 from frontend.endpoints.response_items import Event, Items
-from frontend.endpoints.responses_input import chat_body
-from frontend.errors import error_json, translated
+from frontend.endpoints.responses_input import SEALED, chat_body
+from frontend.errors import describe, error_json, translated
 from frontend.protocol.common import too_deep
 from frontend.serving.answer import Plan, new_id
 from frontend.serving.served_model import RequestedModel
 from frontend.triton.tensors import Delta
+
+# Texts of a request that a response repeats.
+_REPEATED = ("prompt_cache_key", "safety_identifier", "user")
+# What a function has in a response although the request need not give it.
+_TOOL = {"description": None, "parameters": None, "strict": False}
 
 
 async def plan_response(model: RequestedModel, raw: dict[str, Any]) -> "ResponsePlan":
@@ -41,7 +46,7 @@ class ResponsePlan(Plan):
         self.usage = chat.usage
         self._chat = chat
         self._names = names
-        self._items = Items()
+        self._items = Items(sealed=SEALED in (raw.get("include") or ()))
         self._finish: str | None = None
         self._sequence = 0
         self._about = {
@@ -49,22 +54,25 @@ class ResponsePlan(Plan):
             "object": "response",
             "created_at": int(time.time()),
             "model": chat.model,
+            "background": False,
             "instructions": raw.get("instructions"),
             "max_output_tokens": raw.get("max_output_tokens"),
+            "max_tool_calls": None,
             "metadata": raw.get("metadata") or {},
             "parallel_tool_calls": raw.get("parallel_tool_calls") is not False,
             "previous_response_id": None,
+            "service_tier": "default",
             "store": False,
             "reasoning": {"effort": (raw.get("reasoning") or {}).get("effort"), "summary": None},
             "temperature": raw.get("temperature"),
-            "text": raw.get("text") or {"format": {"type": "text"}},
+            "text": {"format": {"type": "text"}} | _given(raw.get("text")),
             "tool_choice": raw.get("tool_choice") or "auto",
-            "tools": raw.get("tools") or [],
+            "tools": [_TOOL | tool for tool in raw.get("tools") or ()],
             "top_logprobs": raw.get("top_logprobs") or 0,
             "top_p": raw.get("top_p"),
             "truncation": "disabled",
             "error": None,
-        }
+        } | {name: raw[name] for name in _REPEATED if isinstance(raw.get(name), str)}
         try:
             orjson.dumps(self._about)
         except orjson.JSONEncodeError:
@@ -93,7 +101,8 @@ class ResponsePlan(Plan):
         """End the open item and the response; the last event has the error object, on which clients raise."""
         events = self._items.close(cut=True)
         about = orjson.loads(error_json(error))["error"]
-        body = self._body("failed") | {"error": {"code": "server_error", "message": about["message"]}}
+        code = "server_error" if describe(error)[0].status >= 500 else "invalid_prompt"
+        body = self._body("failed") | {"error": {"code": code, "message": about["message"]}}
         events.append({"type": "response.failed", "response": body})
         named = {name: about[name] for name in ("code", "message", "param")}
         return self._frames([*events, {"type": "error", **named, "error": about}])
@@ -116,7 +125,13 @@ class ResponsePlan(Plan):
         incomplete = {"reason": "max_output_tokens"} if status == "incomplete" else None
         usage = None if status in ("in_progress", "failed") else _usage(self.usage.body())
         output = self._items.done
-        return self._about | {"status": status, "incomplete_details": incomplete, "output": output, "usage": usage}
+        return self._about | {
+            "status": status,
+            "completed_at": int(time.time()) if status == "completed" else None,
+            "incomplete_details": incomplete,
+            "output": output,
+            "usage": usage,
+        }
 
     def _frames(self, events: list[Event]) -> bytes:
         frames = []
@@ -125,6 +140,11 @@ class ResponsePlan(Plan):
             self._sequence += 1
             frames.append(b"event: " + event["type"].encode() + b"\ndata: " + orjson.dumps(numbered) + b"\n\n")
         return b"".join(frames)
+
+
+def _given(fields: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the fields that are not null."""
+    return {name: value for name, value in (fields or {}).items() if value is not None}
 
 
 def _usage(chat: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from common.chat.media import PART_OPTIONS
 from common.chat.messages import AUDIO, DETAILS, MEDIA
 from common.errors import RequestError
 from frontend.endpoints.own_names import OwnNames
+from frontend.endpoints.sealed_reasoning import unseal
 from frontend.protocol.common import as_list, as_object
 from frontend.protocol.refused import REFUSED_IN_RESPONSES, refuse
 
@@ -37,9 +38,17 @@ PARTS = {
     "tool_choice.allowed_tools": "tool_choice",
 }
 LOGPROBS = "message.output_text.logprobs"
+SEALED = "reasoning.encrypted_content"
+# What `include` may name. All but the first two concern tools that are not here, or what input is listed with.
+INCLUDABLE = (
+    *(LOGPROBS, SEALED, "message.input_image.image_url", "file_search_call.results", "web_search_call.results"),
+    *("web_search_call.action.sources", "code_interpreter_call.outputs", "computer_call_output.output.image_url"),
+)
 ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 TEXT_PARTS = ("input_text", "output_text", "text")
 VERBOSITIES = ("low", "medium", "high")
+SUMMARIES = ("auto", "concise", "detailed")
+TRUNCATIONS = ("auto", "disabled")
 
 
 def chat_body(raw: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], OwnNames]]:
@@ -59,9 +68,11 @@ def chat_body(raw: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], OwnName
         body["tools"] = [_tool(tool, index) for index, tool in enumerate(_list(raw["tools"], "tools"))]
     if raw.get("tool_choice") is not None:
         body["tool_choice"] = _tool_choice(raw["tool_choice"])
-    effort = _object(raw.get("reasoning"), "reasoning").get("effort")
-    if effort is not None:
-        body["reasoning_effort"] = effort
+    reasoning = _object(raw.get("reasoning"), "reasoning")
+    if reasoning.get("effort") is not None:
+        body["reasoning_effort"] = reasoning["effort"]
+    _one_of(reasoning.get("summary"), SUMMARIES, "reasoning.summary")
+    _one_of(raw.get("truncation"), TRUNCATIONS, "truncation")
     _read_metadata(raw)
     return body | _text(raw) | _logprobs(raw), names
 
@@ -77,8 +88,7 @@ def _own_names(raw: dict[str, Any], turns: "_Turns") -> OwnNames:
 def _text(raw: dict[str, Any]) -> dict[str, Any]:
     """Read `text`: the format as that of a chat. The verbosity is a hint, which is not followed."""
     text = _object(raw.get("text"), "text")
-    if text.get("verbosity") is not None and text["verbosity"] not in VERBOSITIES:
-        raise RequestError(f"text.verbosity must be one of {', '.join(VERBOSITIES)}", param="text.verbosity")
+    _one_of(text.get("verbosity"), VERBOSITIES, "text.verbosity")
     if text.get("format") is None:
         return {}
     if raw.get("response_format") is not None:
@@ -88,8 +98,8 @@ def _text(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _logprobs(raw: dict[str, Any]) -> dict[str, Any]:
     include = _list(raw["include"], "include") if raw.get("include") is not None else []
-    if not all(isinstance(one, str) for one in include):
-        raise RequestError("include must be a list of texts", param="include")
+    for index, one in enumerate(include):
+        _one_of(one, INCLUDABLE, f"include[{index}]")
     if LOGPROBS in include:
         return {"logprobs": True, "top_logprobs": raw.get("top_logprobs")}
     if raw.get("top_logprobs"):
@@ -167,11 +177,13 @@ class _Turns:
         elif kind == "function_call":
             self._add_call(item)
         elif kind == "function_call_output":
+            if item.get("output") is None:
+                raise RequestError(f"{where}.output must be a text or a list of parts", param=f"{where}.output")
             content = _content(item.get("output"), where, "output")
             self.messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": content})
         elif kind == "reasoning":
-            # An item with only encrypted reasoning adds nothing.
-            text = _reasoning(item, "content", where) or _reasoning(item, "summary", where)
+            # An item with only the encrypted reasoning of another server adds nothing.
+            text = _reasoning(item, "content", where) or _sealed(item, where) or _reasoning(item, "summary", where)
             if not text:
                 return
             self._add_reasoning(text)
@@ -217,6 +229,14 @@ def _reasoning(item: dict[str, Any], name: str, where: str) -> str:
     return "\n\n".join(texts)
 
 
+def _sealed(item: dict[str, Any], where: str) -> str:
+    try:
+        return unseal(item.get("encrypted_content"))
+    except ValueError as error:
+        where = f"{where}.encrypted_content"
+        raise RequestError(f"{where} {error}", param=where) from None
+
+
 def _content(content: Any, item: str, name: str = "content") -> Any:
     """Convert the content of a message, or the output of a function. item: its place. name: its field there."""
     if not isinstance(content, list):
@@ -242,8 +262,7 @@ def _image(part: dict[str, Any], where: str) -> dict[str, Any]:
     url, detail = part.get("image_url"), part.get("detail")
     if not isinstance(url, str):
         raise RequestError(f"{where}: an input_image must have an image_url; files are not kept", param=where)
-    if detail is not None and detail not in DETAILS:
-        raise RequestError(f"{where}.detail must be one of {', '.join(DETAILS)}", param=f"{where}.detail")
+    _one_of(detail, DETAILS, f"{where}.detail")
     return {"url": url, "detail": detail}
 
 
@@ -277,6 +296,12 @@ def _response_format(text_format: dict[str, Any]) -> dict[str, Any]:
         return {"type": text_format.get("type")}
     names = ("name", "schema", "strict")
     return {"type": "json_schema", "json_schema": {name: text_format[name] for name in names if name in text_format}}
+
+
+def _one_of(value: Any, known: tuple[str, ...], param: str) -> None:
+    """Raise RequestError unless the value is None or one of these texts."""
+    if value is not None and value not in known:
+        raise RequestError(f"{param} must be one of {', '.join(known)}", param=param)
 
 
 def _object(value: Any, param: str) -> dict[str, Any]:

@@ -5,13 +5,14 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import openai
 import pytest
 import pytest_asyncio
 
 from common.chat.request import ChatRequest
 from common.errors import RequestError
 from frontend.endpoints.response_items import Items
-from frontend.endpoints.responses_input import LOGPROBS, RENAMED, SAME
+from frontend.endpoints.responses_input import LOGPROBS, RENAMED, SAME, SEALED
 from frontend.protocol.chat import ChatBody
 from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_RESPONSES
 from frontend.triton.tensors import Delta
@@ -261,6 +262,40 @@ async def test_format_choice_and_effort(served: Serving) -> None:
         ({"input": "Hi", "top_logprobs": 2}, "top_logprobs"),
         ({"input": "Hi", "include": [LOGPROBS], "top_logprobs": 21}, "top_logprobs"),
         ({"input": "Hi", "include": "x"}, "include"),
+        ({"input": "Hi", "include": [LOGPROBS, "message.output_text"]}, "include[1]"),
+        ({"input": "Hi", "include": [5]}, "include[0]"),
+        ({"input": "Hi", "truncation": "sometimes"}, "truncation"),
+        ({"input": "Hi", "reasoning": {"summary": "long"}}, "reasoning.summary"),
+        ({"input": "Hi", "reasoning": "low"}, "reasoning"),
+        ({"input": "Hi", "max_tool_calls": 3}, "max_tool_calls"),
+        ({"input": "Hi", "prompt": {"id": "pmpt_1"}}, "prompt"),
+        ({"input": "Hi", "conversation": "conv_1"}, "conversation"),
+        ({"input": "Hi", "conversation": {"id": "conv_1"}}, "conversation"),
+        ({"input": "Hi", "parallel_tool_calls": "no"}, "parallel_tool_calls"),
+        ({"input": "Hi", "tools": [{"type": "custom", "name": "x"}]}, "tools[0].type"),
+        ({"input": "Hi", "tool_choice": "required"}, "tool_choice"),
+        ({"input": "Hi", "tools": [TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice"),
+        ({"input": "Hi", "tools": [TOOL], "tool_choice": {"type": "function", "name": "other"}}, "tool_choice"),
+        ({"input": "Hi", "tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "tool_choice"),
+        ({"input": "Hi", "text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+        ({"input": [{"type": "function_call_output", "call_id": "c"}]}, "input[0].output"),
+        ({"input": [{"type": "function_call_output", "output": [{"type": "input_file"}]}]}, "input[0].output[0]"),
+        (
+            {"input": [{"type": "function_call_output", "output": [{"type": "input_image", "file_id": "f"}]}]},
+            "input[0].output[0]",
+        ),
+        ({"input": [{"type": "function_call", "call_id": "c", "arguments": "{}"}]}, "input[0].name"),
+        ({"input": [{"type": "custom_tool_call_output", "call_id": "c", "output": "x"}]}, "input[0].type"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:", "detail": "4K"}]}]},
+            "input[0].content[0].detail",
+        ),
+        (
+            {"input": [{"role": "system", "content": [{"type": "input_image", "image_url": "data:"}]}]},
+            "input[0].content",
+        ),
+        ({"input": [{"type": "reasoning", "encrypted_content": 5}]}, "input[0].encrypted_content"),
+        ({"input": [{"type": "reasoning", "encrypted_content": "triton-chat-1.5"}]}, "input[0].encrypted_content"),
         ({"input": "Hi", "metadata": {"a": 1}}, "metadata"),
         ({"input": "Hi", "instructions": ["x"]}, "instructions"),
         ({"input": "Hi", "text": {"verbosity": "loud"}}, "text.verbosity"),
@@ -547,3 +582,84 @@ async def test_allowed_tools(served: Serving, mode: str) -> None:
     call = served.triton.calls[0]
     assert [tool["function"]["name"] for tool in call.messages["tools"]] == ["get_weather", "get_time"]
     assert call.messages["tool_choice"] == mode and call.parameters.get("tool_choice", "auto") == mode
+
+
+async def test_sealed_reasoning_comes_back(served: Serving, streamed: bool) -> None:
+    """As clients do that keep only what OpenAI's own items have: a summary and the encrypted content."""
+    served.triton.script = everything
+    answer = await ask(served, streamed, input="Hi", tools=[TOOL], include=[SEALED], store=False)
+    thought = answer.output[0].to_dict()
+    assert thought["content"] == [{"type": "reasoning_text", "text": "Let me think"}]
+    kept = {name: thought[name] for name in ("type", "id", "summary", "encrypted_content")}
+    turns = [{"role": "user", "content": "Hi"}, kept, *(item.to_dict() for item in answer.output[1:])]
+    turns += [{"type": "function_call_output", "call_id": f"call_{at}", "output": "59.0"} for at in range(2)]
+    await ask(served, streamed, input=turns, tools=[TOOL])
+    messages = served.triton.calls[1].messages["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "tool"]
+    assert messages[1]["reasoning_content"] == "Let me think" and messages[1]["content"][0]["text"] == "I ask 世界"
+    assert [call["id"] for call in messages[1]["tool_calls"]] == ["call_0", "call_1"]
+
+
+async def test_reasoning_is_sealed_only_on_request(served: Serving, streamed: bool) -> None:
+    served.triton.script = everything
+    answer = await ask(served, streamed, input="Hi", tools=[TOOL])
+    assert "encrypted_content" not in answer.output[0].to_dict(exclude_unset=True)
+
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+
+
+@pytest.mark.parametrize("detail", ["low", "high", "auto", "original", None])
+async def test_pictures_in_messages_and_outputs_of_functions(served: Serving, detail: str | None) -> None:
+    picture = {"type": "input_image", "image_url": PIXEL} | ({} if detail is None else {"detail": detail})
+    turns = [
+        {"role": "user", "content": [{"type": "input_text", "text": "What?"}, picture]},
+        {"type": "function_call", "call_id": "c1", "name": "get_weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "This:"}, picture]},
+    ]
+    await served.openai.responses.create(model="model", input=turns, tools=[TOOL])
+    call = served.triton.calls[0]
+    user, _, tool = call.messages["messages"]
+    sent = {"type": "image_url", "image_url": {} if detail is None else {"detail": detail}}
+    assert user["content"] == [{"type": "text", "text": "What?"}, sent]
+    assert tool == {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "This:"}, sent]}
+    assert len(call.inputs["images"]) == 2
+
+
+async def test_a_response_says_what_it_was_asked(served: Serving, streamed: bool) -> None:
+    fields = {"metadata": {"a": "b"}, "prompt_cache_key": "k", "safety_identifier": "s", "truncation": "auto"}
+    about = {"parallel_tool_calls": False, "tools": [{"type": "function", "name": "f"}], "tool_choice": "none"}
+    answer = await ask(served, streamed, input="Hi", instructions="Be short.", **fields, **about)
+    assert (answer.metadata, answer.prompt_cache_key, answer.safety_identifier) == ({"a": "b"}, "k", "s")
+    assert (answer.parallel_tool_calls, answer.tool_choice, answer.instructions) == (False, "none", "Be short.")
+    assert (answer.tools[0].name, answer.tools[0].strict) == ("f", False)
+    # A prompt that is too long is a 400: nothing is dropped from it.
+    assert answer.truncation == "disabled" and answer.background is False
+    assert answer.completed_at >= answer.created_at
+
+
+async def test_only_one_call_if_calls_are_not_parallel(served: Serving, streamed: bool) -> None:
+    served.triton.script = everything
+    answer = await ask(served, streamed, input="Hi", tools=[TOOL], parallel_tool_calls=False)
+    assert [item.type for item in answer.output] == ["reasoning", "message", "function_call"]
+    assert served.triton.calls[0].messages["parallel_tool_calls"] is False
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RequestError("messages[0] is wrong", param="messages"), "invalid_prompt"), (None, "server_error")],
+)
+async def test_a_response_that_fails_says_whose_fault_it_is(served: Serving, error: Any, code: str) -> None:
+    async def failing(call: Call) -> AsyncIterator[Any]:
+        yield reply("Hel")
+        yield failure("the engine died" if error is None else error.encode())
+
+    served.triton.script = failing
+    events = []
+    with pytest.raises(openai.APIError) as raised:
+        async for event in await served.openai.responses.create(model="model", input="Hi", stream=True):
+            events.append(event)
+    assert events[-1].type == "response.failed" and events[-1].response.error.code == code
+    assert events[-1].response.error.message == raised.value.message

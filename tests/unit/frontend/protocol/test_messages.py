@@ -122,7 +122,7 @@ def test_images_of_responses() -> None:
     [
         {"type": "input_image", "file_id": "file-1"},
         {"type": "input_image", "image_url": {"url": URL}},
-        {"type": "input_image", "image_url": URL, "detail": "original"},
+        {"type": "input_image", "image_url": URL, "detail": "8K"},
         {"type": "input_file", "file_id": "file-1"},
         "text",
         {"type": "image"},
