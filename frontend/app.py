@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_origins=settings.cors_allow_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["X-Request-Id", "Request-Id", "Retry-After"],
+            expose_headers=["X-Request-Id", "Request-Id", "Retry-After", "Server-Timing"],
         )
     # Added last, so that it is the outermost.
     app.add_middleware(AccessLog, tracing=tracing, respond=_error_response)

@@ -174,14 +174,12 @@ class ChatPlan(Plan):
         return b"".join(frames)
 
     def usage_chunk(self) -> bytes:
-        return self._frames.usage(self.usage.body())
+        return self._frames.usage(self.usage.body(), self.metrics())
 
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         choices = [self._choice(index, delta) for index, delta in enumerate(answers)]
-        return head(self.id, "chat.completion", self._created, self.model) | {
-            "choices": choices,
-            "usage": self.usage.body(),
-        }
+        about = head(self.id, "chat.completion", self._created, self.model)
+        return about | {"choices": choices, "usage": self.usage.body()} | self.metrics()
 
     def _choice(self, index: int, delta: Delta) -> dict[str, Any]:
         text = self._echo + delta.text

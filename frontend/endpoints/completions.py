@@ -125,11 +125,11 @@ class CompletionPlan(Plan):
         return b"".join(frames)
 
     def usage_chunk(self) -> bytes:
-        return self._frames.usage(self.usage.body())
+        return self._frames.usage(self.usage.body(), self.metrics())
 
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         choices = [self._choice(index, delta) for index, delta in enumerate(answers)]
-        return self._head() | {"choices": choices, "usage": self.usage.body()}
+        return self._head() | {"choices": choices, "usage": self.usage.body()} | self.metrics()
 
     def _head(self) -> dict[str, Any]:
         return head(self.id, "text_completion", self._created, self._model)

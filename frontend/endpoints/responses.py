@@ -95,7 +95,7 @@ class ResponsePlan(Plan):
 
     def usage_chunk(self) -> bytes:
         status = self._status()
-        return self._frames([{"type": f"response.{status}", "response": self._body(status)}])
+        return self._frames([{"type": f"response.{status}", "response": self._body(status) | self.metrics()}])
 
     def failure(self, error: BaseException) -> bytes:
         """End the open item and the response; the last event has the error object, on which clients raise."""
@@ -109,7 +109,7 @@ class ResponsePlan(Plan):
 
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         self._feed(answers[0])
-        return self._body(self._status())
+        return self._body(self._status()) | self.metrics()
 
     def _feed(self, delta: Delta) -> list[Event]:
         events = self._items.feed(delta)

@@ -20,6 +20,7 @@ import asyncio
 import json
 import math
 import sys
+import time
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -89,7 +90,9 @@ class Admission:
                     reading.close()
                     cancel_scope.set_timeout(_timeout(request, served.settings.request_timeout))
                 metrics.name_model(model.label)
+                began = time.perf_counter()
                 await served.slots.acquire()
+                metrics.queued = time.perf_counter() - began
             try:
                 yield AdmittedRequest(model, body, metrics, cancel_scope)
             finally:

@@ -7,8 +7,9 @@
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -46,6 +47,8 @@ class Plan(ABC):
     usage: Usage
     # What ends a stream.
     end = DONE
+    # The times of the answer so far, if the client asked for them.
+    timings: Callable[[], dict[str, float | None]] | None = None
 
     @abstractmethod
     def adapt(self, delta: Delta) -> Delta:
@@ -62,6 +65,10 @@ class Plan(ABC):
     @abstractmethod
     def usage_chunk(self) -> bytes:
         """Write the event with the token counts."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the field `metrics` of the answer, in a dict that is empty without it: as in vLLM, with one choice."""
+        return {"metrics": self.timings()} if self.timings is not None and len(self.requests) == 1 else {}
 
     def failure(self, error: BaseException) -> bytes:
         """Write the events that end a stream with an error."""
@@ -103,6 +110,10 @@ async def answer(
         admitted = await stack.enter_async_context(service.admission.admit(request, endpoint))
         async with admitted.cancel_scope.cancellable():
             plan = await make_plan(admitted.model, admitted.body)
+            if _asks_for_metrics(request):
+                plan.timings = admitted.metrics.timings
+                # The first token of an answer is seen only in a stream.
+                plan.requests = [replace(one, stream=True) for one in plan.requests]
             with plan.own_errors():
                 generation = await admitted.model.served.generate(plan.requests, plan.id, plan.image_urls)
             stack.callback(generation.close)
@@ -115,7 +126,23 @@ async def answer(
         if plan.stream:
             stack.enter_context(service.write_throttle)
             return EventStream(started, service, stack.pop_all())
-        return Response(orjson.dumps(await started.whole()), media_type="application/json")
+        body = orjson.dumps(await started.whole())
+        headers = None if plan.timings is None else {"Server-Timing": _server_timing(plan.timings())}
+        return Response(body, headers=headers, media_type="application/json")
+
+
+def _asks_for_metrics(request: Request) -> bool:
+    """Whether the client wants to see the times of its request. Raises RequestError if that is unclear."""
+    asked = request.headers.get("x-request-metrics", "false").lower()
+    if asked not in ("true", "false"):
+        raise RequestError("X-Request-Metrics must be true or false", param="X-Request-Metrics")
+    return asked == "true"
+
+
+def _server_timing(timings: Mapping[str, float | None]) -> str:
+    """Write times as browsers show them: the value of the header Server-Timing."""
+    shown = {"queue": "queue_time_ms", "ttft": "time_to_first_token_ms", "total": "total_time_ms"}
+    return ", ".join(f"{name};dur={timings[key]}" for name, key in shown.items() if timings[key] is not None)
 
 
 class _Answer:

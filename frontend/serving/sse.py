@@ -46,6 +46,6 @@ class ChunkFrames:
             )
         )
 
-    def usage(self, usage: dict[str, Any]) -> bytes:
-        """Write the last chunk: no choices, only the token counts."""
-        return self._start + b'],"usage":' + orjson.dumps(usage) + b"}\n\n"
+    def usage(self, usage: dict[str, Any], more: dict[str, Any]) -> bytes:
+        """Write the last chunk: no choices, only the token counts. more: other fields."""
+        return self._start + b"]," + orjson.dumps({"usage": usage} | more)[1:] + b"\n\n"

@@ -119,11 +119,12 @@ _begin_images_at_zero()
 class RequestMetrics:
     """Measures one admitted request: a context that is left when its answer has ended.
 
-    usage: the counts to report at the end; None until the request has been read.
+    usage: the counts to report at the end; None until the request has been read. queued: seconds in the model's queue.
     """
 
     def __init__(self, endpoint: str) -> None:
         self.usage: Usage | None = None
+        self.queued = 0.0
         self._record = current()
         self._record.endpoint = self._endpoint = endpoint
         self._last: dict[int, float] = {}
@@ -161,6 +162,24 @@ class RequestMetrics:
             self._first_content(now)
         self._last[choice] = now
 
+    def timings(self) -> dict[str, float | None]:
+        """Return the times of the answer so far in milliseconds, with vLLM's names; None for what has not happened."""
+        record, last, tokens = (
+            self._record,
+            self._last.get(0),
+            0 if self.usage is None else self.usage.completion_tokens,
+        )
+        total = record.seconds
+        decoding = None if record.ttft is None or last is None else last - record.started - record.ttft
+        return {
+            "queue_time_ms": _milliseconds(self.queued),
+            "time_to_first_token_ms": _milliseconds(record.ttft),
+            "generation_time_ms": _milliseconds(decoding),
+            "mean_itl_ms": _milliseconds(decoding / (tokens - 1)) if decoding is not None and tokens > 1 else None,
+            "tokens_per_second": round(tokens / (total - self.queued), 3),
+            "total_time_ms": _milliseconds(total),
+        }
+
     def __enter__(self) -> "RequestMetrics":
         return self
 
@@ -185,6 +204,10 @@ class RequestMetrics:
         self._metrics.ttft.observe(record.ttft)
         if record.trace is not None:
             record.trace.first_token()
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def _count_key(key: str, model: str, usage: Usage) -> None:

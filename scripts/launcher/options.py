@@ -51,6 +51,7 @@ MPI_MODES = ("leader", "orchestrator")
 # Flags of `vllm serve` that are not needed here.
 UNNEEDED = {
     "enable_auto_tool_choice": "tool calls are always read",
+    "enable_per_request_metrics": "a request asks for its times by the header X-Request-Metrics",
     "trust_request_mm_kwargs": "requests may always set options of pictures and videos, within limits",
 }
 
