@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
@@ -16,13 +17,14 @@ from common.errors import RequestError
 from frontend import __version__
 from frontend.auth.authenticator import Authenticator
 from frontend.auth.gate import Gate
-from frontend.endpoints import adapters, admin, embeddings, health, models, openapi, tokenization
+from frontend.endpoints import adapters, admin, embeddings, health, models, openapi, stored_responses, tokenization
 from frontend.endpoints.chat import plan_chat
 from frontend.endpoints.completions import plan_completion
 from frontend.endpoints.messages import router as messages_router
 from frontend.endpoints.responses import plan_response
 from frontend.errors import ApiError, ClientGone, error_response
 from frontend.serving.answer import answer
+from frontend.serving.response_store import ResponseStore
 from frontend.serving.service import Service
 from frontend.settings import Settings
 from frontend.telemetry.access_log import AccessLog
@@ -33,8 +35,9 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the application. Raises SettingsError if the file of API keys cannot be used."""
+    """Build the application. Raises SettingsError if a file of the settings cannot be used."""
     tracing = Tracing.configured(settings.otlp_endpoint)
+    store = ResponseStore.configured(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -46,18 +49,21 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await service.close()
+            if store is not None:
+                await store.close()
             if tracing is not None:
                 await tracing.close()
 
     # The routes parse bodies themselves, so FastAPI cannot derive the OpenAPI document; endpoints/openapi.py has it.
     app = FastAPI(title="Triton Chat", version=__version__, lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.state.settings = settings
+    app.state.response_store = store
     app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
     app.add_api_route("/v1/completions", completions, methods=["POST"])
     app.add_api_route("/v1/responses", responses, methods=["POST"])
     for router in (messages_router, embeddings.router, models.router, tokenization.router, health.router):
         app.include_router(router)
-    for router in (admin.router, adapters.router, openapi.router):
+    for router in (admin.router, adapters.router, openapi.router, stored_responses.router):
         app.include_router(router)
     _add_head(app)
     for kind in (RequestError, ApiError, ClientGone, ValidationError, HTTPException, Exception):
@@ -67,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_allow_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Request-Id", "Retry-After", "Server-Timing"],
         )
@@ -88,7 +94,7 @@ async def completions(request: Request) -> Response:
 
 async def responses(request: Request) -> Response:
     """POST /v1/responses."""
-    return await answer(request, "responses", plan_response)
+    return await answer(request, "responses", partial(plan_response, request.app.state.response_store))
 
 
 def _add_head(app: FastAPI) -> None:

@@ -117,6 +117,13 @@ class Settings:
         2**20, _whole(1, 2**31 - 1), "bytes buffered for a client that reads its stream too slowly"
     )
     grace_period: float = _setting(30.0, _seconds, "time for requests to finish after SIGTERM")
+    response_store: str | None = _setting(
+        None, _text, "SQLite file that keeps responses for `previous_response_id`; else none is kept"
+    )
+    response_store_days: int = _setting(30, _whole(1, 36_500), "days that a response is kept after its last use")
+    response_store_bytes: int = _setting(
+        2**30, _whole(2**20, 2**50), "size of that file; what was used longest ago is deleted first"
+    )
     api_key: tuple[str, ...] = _setting((), _names, "bearer keys accepted by /v1 and /tokenize; empty: no key needed")
     api_keys_file: str | None = _setting(None, _text, "hashed keys by name, with limits; read again when it changes")
     api_key_rate: int | None = _setting(None, _whole(1, 10**9), "requests per minute that each key may start")

@@ -26,9 +26,13 @@ ADMIN = ("/admin/", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")  # paths
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request. models: what they may use; None for all."""
+    """Who sent a request. models: what they may use; None for all.
+
+    owner: whose stored responses they see. Keys of the settings have a number for a name, which another key may get.
+    """
 
     name: str
+    owner: str
     quota: Quota
     models: frozenset[str] | None
 
@@ -66,7 +70,8 @@ class Authenticator:
         key = None if given is None else self._index.find(given)
         if key is None:
             raise ApiError("bad_key", "A valid API key is required: Authorization: Bearer <key>, or x-api-key: <key>")
-        return Caller(key.name, self._quotas[key.name], key.models)
+        owner = SETTING_KEY + key.digest.hex() if key.name.startswith(SETTING_KEY) else key.name
+        return Caller(key.name, owner, self._quotas[key.name], key.models)
 
     def check_admin(self, headers: Headers) -> None:
         """Raise ApiError unless the request has the admin key. Without such a key the path does not exist."""
@@ -79,7 +84,7 @@ class Authenticator:
             raise ApiError("not_admin", "This needs the admin key")
 
     def check_origin(self, headers: Headers) -> None:
-        """Raise ApiError for a POST of a web page whose origin is not allowed.
+        """Raise ApiError for a POST or DELETE of a web page whose origin is not allowed.
 
         CORS does not help: a browser sends such a POST and only withholds the response. No page is served here, so no
         origin is trusted by default, which also stops DNS rebinding.

@@ -51,7 +51,7 @@ class Gate:
         admin = path.startswith(ADMIN)
         if method == "OPTIONS" or not (admin or path.startswith(PROTECTED)):
             return
-        if method == "POST":
+        if method in ("POST", "DELETE"):
             self._authenticator.check_origin(headers)
         if admin:
             self._authenticator.check_admin(headers)
@@ -60,7 +60,8 @@ class Gate:
         caller = self._authenticator.authenticate(headers)
         if caller is None:
             return
-        current().key, current().key_models = caller.name, caller.models
+        record = current()
+        record.key, record.owner, record.key_models = caller.name, caller.owner, caller.models
         if method == "POST":
             held.enter_context(caller.quota.use())
 

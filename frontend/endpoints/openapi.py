@@ -17,6 +17,7 @@ from frontend.endpoints import openapi_messages
 from frontend.endpoints.admin import ACTIONS
 from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
 from frontend.endpoints.responses_input import INCLUDABLE, SAME, SUMMARIES, TRUNCATIONS, VERBOSITIES
+from frontend.endpoints.stored_responses import DEFAULT_LISTED, MAX_LISTED
 from frontend.errors import KINDS, REFUSALS
 from frontend.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from frontend.protocol.chat import MAX_MESSAGES, ChatBody
@@ -69,14 +70,28 @@ def _paths() -> Schema:
     models = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     served = {"name": "model", "in": "query", "schema": {"type": "string"}}
     action = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(ACTIONS)}}
+    response = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    counted = {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": DEFAULT_LISTED}
+    listing = [
+        {"name": "limit", "in": "query", "schema": counted},
+        {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"], "default": "desc"}},
+        {"name": "after", "in": "query", "schema": TEXT},
+    ]
     change = _get("Load, unload or reload a model, which takes as long as it takes", ref("AdminModels"))["get"]
     tokenize = {"anyOf": [ref("TokenizeChatBody"), ref("TokenizeTextBody")]}
     return {
         "/v1/chat/completions": _post("Answer a chat", ref("ChatBody"), "ChatCompletion", "one ChatCompletionChunk"),
         "/v1/completions": _post("Complete a text", ref("CompletionBody"), "Completion", "one Completion"),
-        "/v1/responses": _post(
-            "Answer a chat in the form of responses; nothing is stored", ref("ResponseBody"), "Response", "one event"
-        ),
+        "/v1/responses": _post("Answer a chat in the form of responses", ref("ResponseBody"), "Response", "one event"),
+        "/v1/responses/{response_id}": {
+            **_get("A stored response", ref("Response")),
+            "delete": _get("Delete a stored response", ref("DeletedResponse"))["get"],
+            "parameters": [response],
+        },
+        "/v1/responses/{response_id}/input_items": {
+            **_get("The items that led to a stored response", ref("InputItems")),
+            "parameters": [response, *listing],
+        },
         "/v1/messages": _post(
             "Answer a chat in the form of Anthropic's Messages API",
             ref("MessageBody"),
@@ -196,6 +211,8 @@ def _response_body(chat: Schema) -> Schema:
             "include": _or_null({"type": "array", "items": {"enum": list(INCLUDABLE)}}),
             "top_logprobs": chat["top_logprobs"],
             "metadata": _or_null({"type": "object", "additionalProperties": TEXT}),
+            "store": _or_null({"type": "boolean"}),
+            "previous_response_id": _or_null(TEXT),
             "reasoning": _or_null({"type": "object", "properties": reasoning}),
             "truncation": _or_null({"enum": list(TRUNCATIONS)}),
         },

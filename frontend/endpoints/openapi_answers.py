@@ -140,6 +140,16 @@ ANSWERS: Schema = {
             ),
         }
     ),
+    "DeletedResponse": _object({"id": TEXT, "object": {"const": "response"}, "deleted": {"const": True}}),
+    "InputItems": _object(
+        {
+            "object": {"const": "list"},
+            "data": _list(_object({"id": TEXT, "type": TEXT})),
+            "first_id": _or_null(TEXT),
+            "last_id": _or_null(TEXT),
+            "has_more": {"type": "boolean"},
+        }
+    ),
     "Embeddings": _object(
         {
             "object": {"const": "list"},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/v1/responses`: a chat completion, written as response items and their events. Nothing is stored."""
+"""`/v1/responses`: a chat completion, written as response items and their events."""
 
 import time
 from collections.abc import Callable
@@ -12,10 +12,12 @@ from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
 from frontend.endpoints.own_names import OwnNames
 from frontend.endpoints.response_items import Event, Items
-from frontend.endpoints.responses_input import SEALED, chat_body
+from frontend.endpoints.responses_input import PREVIOUS, SEALED, chat_body
+from frontend.endpoints.stored_responses import Keeping, find_earlier
 from frontend.errors import describe, error_json, translated
 from frontend.protocol.common import too_deep
 from frontend.serving.answer import Plan, new_id
+from frontend.serving.response_store import ResponseStore
 from frontend.serving.served_model import RequestedModel
 from frontend.triton.tensors import Delta
 
@@ -25,18 +27,19 @@ _REPEATED = ("prompt_cache_key", "safety_identifier", "user")
 _TOOL = {"description": None, "parameters": None, "strict": False}
 
 
-async def plan_response(model: RequestedModel, raw: dict[str, Any]) -> "ResponsePlan":
-    """Validate the body and map it to tensors; errors name the fields of this body."""
-    body, names = chat_body(raw)
+async def plan_response(store: ResponseStore | None, model: RequestedModel, raw: dict[str, Any]) -> "ResponsePlan":
+    """Validate the body and map it to tensors; errors name the fields of this body. store: None if none is kept."""
+    keeping = await find_earlier(store, raw)
+    body, names = chat_body(raw, keeping.earlier)
     with translated(lambda error: names().own(error), (RequestError, ValidationError)):
         chat = await plan_chat(model, body)
-    return ResponsePlan(chat, raw, names)
+    return ResponsePlan(chat, raw, names, keeping)
 
 
 class ResponsePlan(Plan):
     """Writes streamed and whole answers with one state machine: a whole answer is its items without the events."""
 
-    def __init__(self, chat: ChatPlan, raw: dict[str, Any], names: Callable[[], OwnNames]) -> None:
+    def __init__(self, chat: ChatPlan, raw: dict[str, Any], names: Callable[[], OwnNames], keeping: Keeping) -> None:
         self.id = new_id("resp")
         self.requests = chat.requests
         self.image_urls = chat.image_urls
@@ -48,6 +51,8 @@ class ResponsePlan(Plan):
         self._names = names
         self._items = Items(sealed=SEALED in (raw.get("include") or ()))
         self._finish: str | None = None
+        self._ended_at: int | None = None
+        self._raw, self._keeping = raw, keeping
         self._sequence = 0
         self._about = {
             "id": self.id,
@@ -60,9 +65,9 @@ class ResponsePlan(Plan):
             "max_tool_calls": None,
             "metadata": raw.get("metadata") or {},
             "parallel_tool_calls": raw.get("parallel_tool_calls") is not False,
-            "previous_response_id": None,
+            "previous_response_id": raw.get(PREVIOUS) if keeping.earlier else None,
             "service_tier": "default",
-            "store": False,
+            "store": keeping.store is not None,
             "reasoning": {"effort": (raw.get("reasoning") or {}).get("effort"), "summary": None},
             "temperature": raw.get("temperature"),
             "text": {"format": {"type": "text"}} | _given(raw.get("text")),
@@ -93,6 +98,10 @@ class ResponsePlan(Plan):
     def chunks(self, choice: int, delta: Delta) -> bytes:
         return self._frames(self._feed(delta))
 
+    async def keep(self) -> dict[str, Any]:
+        self._about["store"] = await self._keeping.keep(self._body(self._status()), self._raw)
+        return {"store": self._about["store"]}
+
     def usage_chunk(self) -> bytes:
         status = self._status()
         return self._frames([{"type": f"response.{status}", "response": self._body(status) | self.metrics()}])
@@ -115,6 +124,7 @@ class ResponsePlan(Plan):
         events = self._items.feed(delta)
         if delta.finish_reason is not None:
             self._finish = delta.finish_reason
+            self._ended_at = int(time.time())
             events += self._items.close(cut=self._status() == "incomplete")
         return events
 
@@ -127,7 +137,7 @@ class ResponsePlan(Plan):
         output = self._items.done
         return self._about | {
             "status": status,
-            "completed_at": int(time.time()) if status == "completed" else None,
+            "completed_at": self._ended_at if status == "completed" else None,
             "incomplete_details": incomplete,
             "output": output,
             "usage": usage,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bodies of `/v1/responses`, converted to equivalent chat bodies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ PARTS = {
     "tool_choice.function": "tool_choice",
     "tool_choice.allowed_tools": "tool_choice",
 }
+PREVIOUS = "previous_response_id"
 LOGPROBS = "message.output_text.logprobs"
 SEALED = "reasoning.encrypted_content"
 # What `include` may name. All but the first two concern tools that are not here, or what input is listed with.
@@ -51,16 +52,19 @@ SUMMARIES = ("auto", "concise", "detailed")
 TRUNCATIONS = ("auto", "disabled")
 
 
-def chat_body(raw: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], OwnNames]]:
+def chat_body(
+    raw: dict[str, Any], earlier: Sequence[dict[str, Any]] = ()
+) -> tuple[dict[str, Any], Callable[[], OwnNames]]:
     """Convert a body; it is then checked as a chat body. Raises RequestError naming a field that is not supported.
 
+    earlier: the items of the stored responses that it continues, in place of `previous_response_id`.
     The second value makes the names of the body's parts for an error. A body may have thousands, so not at once.
     """
-    refuse(raw, REFUSED_IN_RESPONSES)
+    refuse({**raw, PREVIOUS: None} if earlier else raw, REFUSED_IN_RESPONSES)
     body = {name: raw[name] for name in SAME if raw.get(name) is not None}
     turns = _Turns()
     names = partial(_own_names, raw, turns)
-    turns.add_all(raw)
+    turns.add_all(raw, earlier)
     body["messages"] = turns.messages
     if raw.get("max_output_tokens") is not None:
         body["max_tokens"] = raw["max_output_tokens"]
@@ -122,21 +126,23 @@ class _Turns:
         # The kind of each item, its place, the index of its message, and the number of that message's calls then.
         self._items: list[tuple[str, str, int, int]] = []
 
-    def add_all(self, raw: dict[str, Any]) -> None:
-        """Add the instructions and the input of a body."""
+    def add_all(self, raw: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> None:
+        """Add the instructions of a body, the items before it, and its input."""
         instructions, given = raw.get("instructions"), raw.get("input")
         if not isinstance(instructions, str | None):
             raise RequestError("instructions must be a text", param="instructions")
         if instructions:
             self.messages.append({"role": "system", "content": instructions})
             self._note("text", "instructions")
+        for item in earlier:
+            self._add_item(item, PREVIOUS)
         if isinstance(given, str):
             self.messages.append({"role": "user", "content": given})
             self._note("text", "input")
-            return
-        for index, item in enumerate(_list(given, "input")):
-            where = f"input[{index}]"
-            self._add_item(_object(item, where), where)
+        else:
+            for index, item in enumerate(_list(given, "input")):
+                where = f"input[{index}]"
+                self._add_item(_object(item, where), where)
         # Once at the end: to append to a text again and again takes quadratic time.
         for message in self.messages:
             if "reasoning_content" in message:

@@ -138,7 +138,7 @@ _HINTS = {
     "max_completion_tokens": "use 'max_output_tokens'",
     "max_tokens": "use 'max_output_tokens'",
     "messages": "use 'input'",
-    "previous_response_id": "no responses are stored, send the earlier items in 'input'",
+    "previous_response_id": "no responses are stored (--response-store), send the earlier items in 'input'",
 }
 
 

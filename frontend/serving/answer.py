@@ -74,6 +74,10 @@ class Plan(ABC):
         """Write the events that end a stream with an error."""
         return error_event(error_json(error))
 
+    async def keep(self) -> dict[str, Any]:
+        """Store a finished answer, before its end is sent. Returns the fields of its body that this has changed."""
+        return {}
+
     def own_error(self, error: RequestError) -> RequestError:
         """Return an error from behind the plan with the names that the request's fields have at this endpoint."""
         return error
@@ -180,7 +184,8 @@ class _Answer:
         while (deltas := await self.deltas()) is not None:
             for choice, delta in deltas.items():
                 answers[choice].append(delta)
-        return self.plan.whole([merge(parts) for parts in answers])
+        body = self.plan.whole([merge(parts) for parts in answers])
+        return body | await self.plan.keep()
 
 
 class EventStream(Response):
@@ -234,4 +239,5 @@ class EventStream(Response):
                 waiting = b""
                 await self._write_throttle.wait()
             deltas = await answer.deltas()
+        await plan.keep()
         await writer.write(waiting + (plan.usage_chunk() if plan.include_usage else b"") + plan.end, more=False)

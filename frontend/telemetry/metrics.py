@@ -63,6 +63,7 @@ KEY_PROMPT_TOKENS = Counter("triton_chat_key_prompt_tokens", "Prompt tokens by A
 KEY_COMPLETION_TOKENS = Counter(
     "triton_chat_key_completion_tokens", "Output tokens by API key and model", ["key", "model"]
 )
+STORED_RESPONSES = Counter("triton_chat_stored_responses", "Responses written to the response store", ["outcome"])
 IMAGE_FETCHES = Counter("triton_chat_image_fetches", "Fetched images and videos by outcome", ["scheme", "outcome"])
 IMAGE_BYTES = Counter("triton_chat_image_bytes", "Encoded bytes of fetched images and videos", ["scheme"])
 IMAGE_SECONDS = Histogram(
@@ -104,6 +105,11 @@ def begin_at_zero(model: str) -> None:
     QUEUED.labels(model)
 
 
+def _begin_stored_at_zero() -> None:
+    for outcome in ("ok", "failed"):
+        STORED_RESPONSES.labels(outcome)
+
+
 def _begin_images_at_zero() -> None:
     for scheme in SCHEMES:
         IMAGE_BYTES.labels(scheme)
@@ -113,6 +119,7 @@ def _begin_images_at_zero() -> None:
 
 
 begin_at_zero("")
+_begin_stored_at_zero()
 _begin_images_at_zero()
 
 

@@ -15,7 +15,8 @@ class RequestRecord:
 
     request_id: X-Request-Id, the client's or made here. endpoint: as in the metrics; None if no model is asked.
     outcome: "ok" or the code of the first error. model: as the request calls it, None if it is not served; label: its
-    name in metrics. key: name of the API key, never the key itself; key_models: what it may use, None for all models.
+    name in metrics. key: name of the API key, never the key itself; owner: of the responses that it may see;
+    key_models: what it may use, None for all models.
     ttft: seconds to the first content. trace: None if the request is not sampled.
     """
 
@@ -30,6 +31,7 @@ class RequestRecord:
     model: str | None = None
     label: str = ""
     key: str | None = None
+    owner: str = ""
     key_models: frozenset[str] | None = None
     images: int = 0
     prompt_tokens: int | None = None

@@ -11,6 +11,7 @@ from common.model_names import ENSEMBLE
 from common.served_model import EMBEDDING
 from families.parsers.formats import AUTO, resolve_reasoning_format, resolve_tool_format
 from frontend.auth.authenticator import Authenticator
+from frontend.serving.response_store import ResponseStore
 from frontend.settings import ENV_PREFIX, Settings, SettingsError
 from scripts.launcher.environment import TritonServer, has_gpu
 from scripts.launcher.errors import LaunchError
@@ -47,7 +48,9 @@ def check_server(server: TritonServer, options: LaunchOptions) -> None:
 def check_settings(environment: Mapping[str, str]) -> None:
     """Check the frontend's settings as the frontend itself does; raises LaunchError."""
     try:
-        Authenticator(Settings.load([], environment))
+        settings = Settings.load([], environment)
+        Authenticator(settings)
+        ResponseStore.check(settings)
     except SettingsError as error:
         raise LaunchError(f"{error}.") from error
 

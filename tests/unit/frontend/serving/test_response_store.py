@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file of stored responses: owners, age, size, crashes, and processes that share it."""
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import RequestError
+from frontend.serving import response_store
+from frontend.serving.response_store import DAY, ResponseStore
+from frontend.settings import SettingsError
+
+Opener = Callable[..., ResponseStore]
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens the store of this test, any number of times."""
+    stores = []
+
+    def open_store(**limits: Any) -> ResponseStore:
+        given = {"max_age": DAY, "max_bytes": 2**24, "max_dialogue": 2**20} | limits
+        stores.append(ResponseStore(str(tmp_path / "responses.db"), **given))
+        return stores[-1]
+
+    yield open_store
+    for store in stores:
+        await store.close()
+
+
+async def put(store: ResponseStore, name: str, previous: str | None = None, owner: str = "ann", size: int = 0) -> None:
+    response = {"id": name, "previous_response_id": previous, "output": [{"id": f"{name}-out", "text": "x" * size}]}
+    assert await store.put(owner, response, [{"id": f"{name}-in"}])
+
+
+async def ids(store: ResponseStore, name: str, owner: str = "ann") -> list[str] | None:
+    found = await store.dialogue(owner, name)
+    return None if found is None else [item["id"] for one in found for item in one.items()]
+
+
+async def test_a_dialogue_comes_back_in_order(opened: Opener) -> None:
+    store = opened()
+    await put(store, "a")
+    await put(store, "b", "a")
+    await put(store, "c", "b")
+    await put(store, "other", "a")
+    assert await ids(store, "c") == ["a-in", "a-out", "b-in", "b-out", "c-in", "c-out"]
+    assert await ids(store, "other") == ["a-in", "a-out", "other-in", "other-out"]
+
+
+async def test_nobody_sees_what_another_owns(opened: Opener) -> None:
+    store = opened()
+    await put(store, "a")
+    assert await store.get("bob", "a") is None and await ids(store, "a", "bob") is None
+    assert not await store.delete("bob", "a")
+    # Also not as the beginning of an own one, however that came to be.
+    await put(store, "b", "a", owner="bob")
+    assert await ids(store, "b", "bob") is None
+    assert await store.get("ann", "a") is not None
+
+
+async def test_what_follows_a_deleted_response_is_not_continued_without_it(opened: Opener) -> None:
+    store = opened()
+    await put(store, "a")
+    await put(store, "b", "a")
+    assert await store.delete("ann", "a") and not await store.delete("ann", "a")
+    assert await ids(store, "b") is None and await store.get("ann", "b") is not None
+
+
+async def test_age_counts_from_the_last_use(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(max_age=10.0)
+    now = 1000.0
+    monkeypatch.setattr(response_store.time, "time", lambda: now)
+    await put(store, "a")
+    await put(store, "lonely")
+    now += 6
+    await put(store, "b", "a")
+    now += 6
+    assert await ids(store, "b") is not None
+    assert await store.get("ann", "lonely") is None
+    now += 6
+    assert await store.get("ann", "b") is None
+    await put(store, "c")
+    assert rows(store) == ["c"]
+
+
+def rows(store: ResponseStore) -> list[str]:
+    return [name for (name,) in store._database.execute("SELECT id FROM responses ORDER BY id")]
+
+
+async def test_the_file_does_not_outgrow_its_size(opened: Opener, tmp_path: Path) -> None:
+    store = opened(max_bytes=2**20)
+    await put(store, "first")
+    for number in range(200):
+        await put(store, f"r{number:03}", "first" if number % 20 == 0 else None, size=20_000)
+    names = rows(store)
+    assert 10 < len(names) < 60 and names[-1] == "r199"
+    # The first has been used again and again.
+    assert "first" in names
+    assert (tmp_path / "responses.db").stat().st_size < 2**20 + 2**18
+
+
+async def test_what_is_larger_than_the_store_is_not_kept(opened: Opener) -> None:
+    store = opened(max_bytes=2**20)
+    await put(store, "large", size=2**21)
+    assert rows(store) == []
+
+
+async def test_a_dialogue_that_is_too_large_is_an_error(opened: Opener) -> None:
+    store = opened(max_dialogue=50_000)
+    await put(store, "a", size=30_000)
+    await put(store, "b", "a", size=30_000)
+    assert await ids(store, "a") is not None
+    with pytest.raises(RequestError, match="larger than 50000 bytes"):
+        await store.dialogue("ann", "b")
+
+
+async def test_several_share_the_file(opened: Opener) -> None:
+    stores = [opened() for _ in range(4)]
+    await put(stores[0], "r0-0")
+    for turn in range(1, 6):
+        # Each dialogue changes its store with every turn.
+        await asyncio.gather(
+            *(put(stores[(at + turn) % 4], f"r{turn}-{at}", f"r{turn - 1}-0" if at == 0 else None) for at in range(20))
+        )
+    for store in stores:
+        found = await ids(store, "r5-0")
+        assert found is not None and found[::2] == [f"r{turn}-0-in" for turn in range(6)]
+        assert len(rows(store)) == 101
+
+
+WRITER = """
+import asyncio, sys
+from frontend.serving.response_store import ResponseStore
+async def main():
+    store = ResponseStore(sys.argv[1], max_age=1e6, max_bytes=2**24, max_dialogue=2**20)
+    previous = None
+    for number in range(100_000):
+        body = {"id": f"r{number}", "previous_response_id": previous, "output": [{"id": "o", "text": "x" * 50_000}]}
+        assert await store.put("ann", body, [{"id": "i"}])
+        previous = body["id"] if number % 5 else None
+        print(number, flush=True)
+asyncio.run(main())
+"""
+
+
+async def test_a_process_that_is_killed_leaves_a_whole_file(opened: Opener, tmp_path: Path) -> None:
+    path = tmp_path / "responses.db"
+    with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        told = [int(writer.stdout.readline()) for _ in range(20)]
+        writer.kill()
+    store = opened()
+    assert store._database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    # What it has told of is there.
+    for number in told:
+        assert await ids(store, f"r{number}") is not None
+    await put(store, "next", f"r{told[-1]}")
+
+
+async def test_only_the_server_may_read_the_file(opened: Opener, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        await put(opened(), "a")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes and set(modes.values()) == {0o600}
+
+
+async def test_what_is_deleted_is_gone_from_the_file(tmp_path: Path) -> None:
+    store = ResponseStore(str(tmp_path / "responses.db"), max_age=DAY, max_bytes=2**24, max_dialogue=2**20)
+    assert await store.put("ann", {"id": "a", "previous_response_id": None, "output": []}, [{"id": "my secret"}])
+    assert await store.delete("ann", "a")
+    await store.close()
+    assert b"my secret" not in (tmp_path / "responses.db").read_bytes()
+    assert not (tmp_path / "responses.db-wal").exists()
+
+
+async def test_a_full_disk_costs_no_answer(opened: Opener) -> None:
+    store = opened()
+    store._database.execute("PRAGMA max_page_count = 10")
+    body = {"id": "a", "previous_response_id": None, "output": [{"id": "o", "text": "x" * 100_000}]}
+    assert not await store.put("ann", body, [])
+    await put(store, "b")
+
+
+async def test_a_file_that_cannot_be_read_is_an_error_of_ours(opened: Opener) -> None:
+    store = opened()
+    store._database.execute("DROP TABLE responses")
+    with pytest.raises(RequestError) as caught:
+        await store.get("ann", "a")
+    assert caught.value.kind == "unavailable"
+
+
+def other_database(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE mine (a)")
+    database.commit()
+    database.close()
+
+
+def newer_version(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 2")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, lambda path: path.write_bytes(b"no database" * 1000), other_database, newer_version]
+)
+def test_another_file_stops_the_start(tmp_path: Path, make: Callable[[Path], Any]) -> None:
+    path = tmp_path / "responses.db"
+    make(path)
+    with pytest.raises(SettingsError, match="response_store="):
+        ResponseStore(str(path), max_age=DAY, max_bytes=2**24, max_dialogue=2**20)
+    with pytest.raises(SettingsError, match="response_store="):
+        ResponseStore(str(tmp_path / "missing" / "x.db"), max_age=DAY, max_bytes=2**24, max_dialogue=2**20)
