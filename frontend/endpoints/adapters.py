@@ -41,7 +41,13 @@ async def unload_lora_adapter(request: Request) -> PlainTextResponse:
     """Unload an adapter: no new requests get it, those in progress end with it."""
     service: Service = request.app.state.service
     body = UnloadAdapterBody.model_validate(await read_json(request, service.settings.body_timeout))
-    await _model(service, body).deployment.adapters.change({UNLOAD: body.lora_name})
+    model = _model(service, body) if body.base_model_name or service.catalog.alone else None
+    for other, adapter in () if model else await service.catalog.adapters():
+        if adapter.name == body.lora_name:
+            model = other
+    if model is None:
+        raise RequestError(f"There is no adapter '{body.lora_name}'", kind="not_found", param="lora_name")
+    await model.deployment.adapters.change({UNLOAD: body.lora_name})
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
 
 

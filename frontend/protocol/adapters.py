@@ -11,14 +11,17 @@ _Text = Annotated[str, Field(min_length=1)]
 
 
 class UnloadAdapterBody(Body):
-    """Which adapter to unload. base_model_name: its model, needed only if several are served."""
+    """Which adapter to unload. base_model_name: its model."""
 
     lora_name: _Text
     base_model_name: str | None = None
 
 
 class LoadAdapterBody(UnloadAdapterBody):
-    """Which adapter to load. lora_path: a folder on the engine's machine. load_inplace: replace one of this name."""
+    """Which adapter to load. base_model_name: needed if several models are served.
+
+    lora_path: a folder on the engine's machine. load_inplace: replace one of this name.
+    """
 
     lora_path: _Text
     load_inplace: bool | None = None

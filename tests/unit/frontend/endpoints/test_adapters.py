@@ -180,6 +180,10 @@ async def test_of_several_models_the_base_is_named() -> None:
         ).status_code == 200
         refused = await served.http.post(LOAD, json=POET | {"base_model_name": "qwen3"}, headers=ADMIN)
         assert refused.status_code == 400 and "is an adapter of 'gemma'" in refused.json()["error"]["message"]
+        # Its name is enough to unload it.
+        assert (await served.http.post(UNLOAD, json={"lora_name": "x"}, headers=ADMIN)).status_code == 404
+        assert (await served.http.post(UNLOAD, json={"lora_name": "poet"}, headers=ADMIN)).status_code == 200
+        assert list(await models(served)) == ["bge", "gemma", "qwen3"]
         for path in (LOAD, UNLOAD):
             refused = await served.http.post(path, json=POET | {"base_model_name": "bge"}, headers=ADMIN)
             assert (refused.status_code, refused.json()["error"]["param"]) == (400, "base_model_name")
