@@ -122,6 +122,11 @@ class Deployment:
         self._calls[task] = call = _Call(time.monotonic())
         try:
             return await task
+        except RequestError as error:
+            if error.kind == "cancelled":
+                # Not by the client: whoever cancels the caller gets no answer.
+                raise RequestError("The engine cancelled the request", kind="unavailable") from None
+            raise
         except asyncio.CancelledError:
             if call.error is not None:
                 raise call.error from None

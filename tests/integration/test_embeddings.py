@@ -12,6 +12,7 @@ import tritonclient.grpc.aio as grpc
 from openai import OpenAI
 
 from scripts.launcher import FREE_PORTS, Stack
+from scripts.launcher.model_processes import ModelProcesses
 from tests.support.agents import run_agents
 from tests.support.gpu import memory_share
 from tests.support.pooling_checkpoints import TEXTS, embeddings_of, make_qwen3_embedding
@@ -107,6 +108,20 @@ async def test_triton_clients_may_send_any_number_of_texts(stack, expected):
         texts.set_data_from_numpy(np.array([one.encode() for one in TEXTS], dtype=object))
         made = await client.infer("embedding", [texts])
     assert np.allclose(made.as_numpy("embedding"), expected, rtol=0, atol=TOLERANCE)
+
+
+async def test_the_launcher_cancels_what_runs_when_the_grace_time_is_over(stack):
+    processes = ModelProcesses(stack.triton_http_url, stack.grpc_url, stack.metrics_url, lambda: stack.parts[0].pid)
+    async with httpx.AsyncClient(base_url=stack.url, timeout=PATIENCE_S) as client:
+        body = {"input": [[1000 + one % 500] * 60 for one in range(2048)]}
+        task = asyncio.create_task(client.post("/v1/embeddings", json=body))
+        await asyncio.to_thread(wait_until, lambda: running_requests(stack) == 1, "the request is in the engine")
+        call = processes.cancel_all("embedding")
+        response = await task
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+        await asyncio.to_thread(wait_until, lambda: call.done, "the call has ended")
+        assert call.error is None
+        assert (await client.post("/v1/embeddings", json={"input": "still here"})).status_code == 200
 
 
 async def test_a_client_that_leaves_cancels_its_inputs(stack):

@@ -148,6 +148,12 @@ async def test_a_failure_of_the_model_is_ours(both: Serving) -> None:
     assert "CUDA" not in response.text
 
 
+async def test_what_the_engine_cancels_is_not_the_clients_fault(both: Serving) -> None:
+    both.triton.pooling_error = RequestError("the request was cancelled", kind="cancelled").encode()
+    answer = await both.http.post("/v1/embeddings", json={"model": "embed", "input": "a"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
+
 async def test_a_client_that_leaves_cancels_its_request(both: Serving) -> None:
     both.triton.pooling_gate = asyncio.Event()
     task = asyncio.create_task(both.http.post(PATH, json={"model": "embed", "input": "a"}))

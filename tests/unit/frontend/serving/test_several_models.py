@@ -405,7 +405,7 @@ class TestKeys:
     @pytest.fixture
     async def restricted(self, tmp_path: Path) -> AsyncIterator[Pair]:
         keys, path = tmp_path / "keys", tmp_path / "models.json"
-        lines = {"all": "", "only-a": " models=a", "by-alias": " models=gpt-4o,c"}
+        lines = {"all": "", "only-a": " models=a", "by-alias": " models=gpt-4o,c", "of-none": " models=c"}
         keys.write_text(
             "".join(f"{name} {hashlib.sha256(name.encode()).hexdigest()}{x}\n" for name, x in lines.items())
         )
@@ -432,6 +432,11 @@ class TestKeys:
             listed = (await restricted.http.get("/v1/models")).json()["data"]
             assert [one["id"] for one in listed] == names
         assert (await restricted.http.get("/v1/models/b")).status_code == 403
+        restricted.http.headers["authorization"] = "Bearer of-none"
+        assert (await restricted.http.get("/v1/models")).json()["data"] == []
+        for name, message in (("d", "served: none"), (None, "several models are served: none now")):
+            answer = await restricted.post(name, next(iter(BODIES)))
+            assert answer.json()["error"]["message"].endswith(message)
 
 
 class TestDiscovery:
