@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,10 +18,10 @@ from typing import Any
 import aiohttp
 import orjson
 
-from scripts.bench import machine
+from scripts.bench import machine, processes
 from scripts.bench.errors import BenchError
 from scripts.bench.options import parse_with_serve_flags, positive
-from scripts.bench.targets import NAME, start
+from scripts.bench.targets import NAME, RunningTarget, start
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.options import DEFAULT_MODEL
 
@@ -41,8 +41,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="default: %(default)s")
     add("--words", type=positive, default=48, help="of each input, about as many tokens (default: %(default)s)")
-    add("--seconds", type=positive, default=10, help="of each load and round (default: %(default)s)")
-    add("--rounds", type=positive, default=3, help="medians are over these (default: %(default)s)")
+    add("--seconds", type=positive, default=5, help="of each load and round (default: %(default)s)")
+    add("--rounds", type=positive, default=6, help="medians are over these (default: %(default)s)")
     add("--out", type=Path, default=Path(".cache/bench-embeddings"), help="default: %(default)s")
     return parse_with_serve_flags(parser, arguments)
 
@@ -58,10 +58,10 @@ def measure(options: argparse.Namespace) -> int:
         start((OURS,), stack, model, (), options.out) as ours,
         start((PEER,), stack, model, ("--runner", "pooling"), options.out) as peer,
     ):
-        urls = {OURS: ours.url, PEER: peer.url}
-        commands = {OURS: ours.commands, PEER: peer.commands}
-        same = asyncio.run(_agree(list(urls.values())))
-        results = [one for number in range(options.rounds) for one in _round(number, urls, options)]
+        targets = {OURS: ours, PEER: peer}
+        commands = {name: target.commands for name, target in targets.items()}
+        same = asyncio.run(_agree([target.url for target in targets.values()]))
+        results = [one for number in range(options.rounds) for one in _round(number, targets, options)]
     rows = _rows(results)
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
@@ -72,24 +72,31 @@ def measure(options: argparse.Namespace) -> int:
     return 0 if same else 1
 
 
-def _round(number: int, urls: dict[str, str], options: argparse.Namespace) -> list[dict[str, Any]]:
+def _round(number: int, targets: Mapping[str, RunningTarget], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure each load on each server, in another order in each round."""
     results: list[dict[str, Any]] = []
     for load in LOADS:
-        for name in list(urls)[:: 1 if number % 2 == 0 else -1]:
+        for name in list(targets)[:: 1 if number % 2 == 0 else -1]:
             # Other texts each time, which no cache of prefixes has.
             chosen = random.Random(f"{number} {name} {load}")  # nosec B311 # texts to embed
-            rate, latency = asyncio.run(_load(urls[name], load, chosen, options))
+            before = processes.snapshot(targets[name].roots)
+            rate, latency, made = asyncio.run(_load(targets[name].url, load, chosen, options))
+            spent = processes.spent(before, processes.snapshot(targets[name].roots))
+            cpu = {role: 1000 * seconds / made for role, seconds in spent.items()}
             about = {"round": number + 1, "server": name, "at_once": load[0], "inputs": load[1]}
-            results.append(about | {"embeddings_per_s": rate, "latency_ms_p50": latency})
+            figures = {"embeddings_per_s": rate, "latency_ms_p50": latency, "cpu_s_per_1k_embeddings": cpu}
+            results.append(about | figures)
             print(f"{about}: {rate:.1f} embeddings/s, p50 {latency:.1f} ms", flush=True)
     return results
 
 
 async def _load(
     url: str, load: tuple[int, int], chosen: random.Random, options: argparse.Namespace
-) -> tuple[float, float]:
-    """Return embeddings/s, and the median of a request's milliseconds, of a closed loop."""
+) -> tuple[float, float, int]:
+    """Return embeddings/s, the median of a request's milliseconds, and all embeddings of a closed loop.
+
+    Those of its first second, which warms the server up, count only among all.
+    """
     at_once, inputs = load
     latencies: list[float] = []
 
@@ -102,11 +109,13 @@ async def _load(
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await asyncio.gather(*(ask(time.monotonic() + 1) for _ in range(at_once)))
+        warmed_up = len(latencies)
         latencies.clear()
         begun = time.monotonic()
         await asyncio.gather(*(ask(begun + options.seconds) for _ in range(at_once)))
         took = time.monotonic() - begun
-    return len(latencies) * inputs / took, 1000 * median(latencies)
+    made = (warmed_up + len(latencies)) * inputs
+    return len(latencies) * inputs / took, 1000 * median(latencies), made
 
 
 async def _embed(session: aiohttp.ClientSession, url: str, texts: Sequence[str], form: str = "base64") -> Any:
@@ -126,13 +135,20 @@ async def _agree(urls: Sequence[str]) -> bool:
 
 
 def _rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each load: medians over the rounds, and their ratio."""
+    """One row for each load: medians over the rounds, and of the ratios in each round, whose neighbours are alike."""
     rows: list[dict[str, Any]] = []
     for at_once, inputs in LOADS:
         row: dict[str, Any] = {"at_once": at_once, "inputs": inputs}
+        rates: dict[str, list[float]] = {}
         for name in (OURS, PEER):
             mine = [one for one in results if (one["at_once"], one["inputs"], one["server"]) == (at_once, inputs, name)]
-            row[name] = round(median(one["embeddings_per_s"] for one in mine), 1)
+            rates[name] = [one["embeddings_per_s"] for one in mine]
+            row[name] = round(median(rates[name]), 1)
             row[f"{name}_ms_p50"] = round(median(one["latency_ms_p50"] for one in mine), 1)
-        rows.append(row | {"ratio": round(row[OURS] / row[PEER], 2)})
+            roles = sorted({role for one in mine for role in one["cpu_s_per_1k_embeddings"]})
+            row[f"{name}_cpu_s_per_1k"] = {
+                role: round(median(one["cpu_s_per_1k_embeddings"].get(role, 0.0) for one in mine), 2) for role in roles
+            }
+        ratios = [ours / peer for ours, peer in zip(rates[OURS], rates[PEER], strict=True)]
+        rows.append(row | {"ratio": round(median(ratios), 2), "ratios": [round(one, 2) for one in ratios]})
     return rows

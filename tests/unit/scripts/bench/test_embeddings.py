@@ -50,8 +50,8 @@ def test_the_line_is_read_and_unknown_flags_are_the_stacks() -> None:
 
 async def test_a_load_asks_for_base64_of_so_many_inputs(url: str) -> None:
     options = embeddings.parse(["--seconds", "1", "--words", "5"])
-    rate, latency = await embeddings._load(url, (2, 3), random.Random(1), options)
-    assert rate > 0 and latency > 0
+    rate, latency, made = await embeddings._load(url, (2, 3), random.Random(1), options)
+    assert rate > 0 and latency > 0 and made == 3 * len(Embeds.bodies)
     assert {body["encoding_format"] for body in Embeds.bodies} == {"base64"}
     inputs = [body["input"] for body in Embeds.bodies]
     assert all(len(texts) == 3 and all(len(text.split()) == 5 for text in texts) for texts in inputs)
@@ -67,13 +67,17 @@ def test_equal_servers_agree(url: str) -> None:
     assert asyncio.run(embeddings._agree([url, url]))
 
 
-def test_rows_are_medians_and_their_ratio() -> None:
+def test_rows_are_medians_and_those_of_the_ratios_of_each_round() -> None:
     results = [
         {"at_once": a, "inputs": i, "server": name, "embeddings_per_s": rate, "latency_ms_p50": 2.0}
+        | {"cpu_s_per_1k_embeddings": {"frontend-1": rate / 10}}
         for a, i in embeddings.LOADS
-        for name, rates in (("triton-chat", (30.0, 10.0, 20.0)), ("vllm-serve", (10.0, 10.0, 90.0)))
+        for name, rates in (("triton-chat", (30.0, 10.0, 20.0)), ("vllm-serve", (10.0, 10.0, 80.0)))
         for rate in rates
     ]
     rows = embeddings._rows(results)
     assert [(row["at_once"], row["inputs"]) for row in rows] == list(embeddings.LOADS)
-    assert {(row["triton-chat"], row["vllm-serve"], row["ratio"]) for row in rows} == {(20.0, 10.0, 2.0)}
+    for row in rows:
+        assert (row["triton-chat"], row["vllm-serve"]) == (20.0, 10.0)
+        assert (row["ratio"], row["ratios"]) == (1.0, [3.0, 1.0, 0.25])
+        assert row["triton-chat_cpu_s_per_1k"] == {"frontend-1": 2.0}
