@@ -8,7 +8,7 @@ from pathlib import Path
 from common.processes import Process, awaited_children, children, command_line, kill
 
 UNKNOWN = "unknown"
-_LOOK_PERIOD_S = 2.0
+_LOOK_PERIOD_S = 5.0
 # Longer than a process takes to end that was told to.
 _STUCK_S = 20.0
 
