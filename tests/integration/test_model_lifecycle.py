@@ -18,6 +18,7 @@ import pytest
 
 from scripts.launcher import Stack
 from scripts.launcher.stubs import model_of
+from tests.integration.conftest import ADMIN_KEY
 from tests.support.scripted import PAIR, PAIR_ALIAS, ScriptedPair, scripted_pair
 from tests.support.waiting import PATIENCE_S
 
@@ -26,6 +27,7 @@ CHANGED, OTHER = PAIR
 # An answer of some seconds, and one as long as its reader.
 STORY = {"contains": "story", "text": "word " * 150, "delay_s": 0.02}
 EPIC = {"contains": "epic", "text": "word ", "repeat": True, "delay_s": 0.02}
+TRIES = 8  # connections, each of which goes to one of two frontends
 # Each repetition is two tokens.
 EPIC_WORDS = 1000
 
@@ -91,14 +93,16 @@ class Server:
         self.until(lambda: all(one.done for one in answers), "answers end")
         return [one.end for one in answers]
 
-    def start_triton_chat(self, *words: str) -> "subprocess.Popen[str]":
-        """Start `triton-chat models ...`."""
-        command = [sys.executable, "-m", "scripts.cli", "models", *words, "--port", str(self.stack.ports.frontend)]
+    def start_triton_chat(self, *words: str, admin: bool = False) -> "subprocess.Popen[str]":
+        """Start `triton-chat models ...`. admin: it asks a frontend, with the admin key, and not the launcher itself."""
+        port = ["--port", str(self.stack.ports.frontend)]
+        where = ["--url", self.stack.url, "--admin-key", ADMIN_KEY] if admin else port
+        command = [sys.executable, "-m", "scripts.cli", "models", *words, *where]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def triton_chat(self, *words: str) -> tuple[int, str]:
+    def triton_chat(self, *words: str, admin: bool = False) -> tuple[int, str]:
         """The exit status and the output of `triton-chat models ...`, while this thread goes on supervising."""
-        process = self.start_triton_chat(*words)
+        process = self.start_triton_chat(*words, admin=admin)
         self.until(lambda: process.poll() is not None, " ".join(words))
         assert process.stdout is not None
         return process.returncode, process.stdout.read()
@@ -125,6 +129,10 @@ class Server:
         """How a short request to the changed model ends."""
         (end,) = self.ended([Answer(self.stack.url, CHANGED, "story", max_tokens=5)])
         return end
+
+    def everywhere(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds at each of some connections, and so in each of two frontends."""
+        self.until(lambda: all(condition() for _ in range(TRIES)), what)
 
     def names(self) -> list[str]:
         found = httpx.get(f"{self.stack.url}/v1/models", timeout=PATIENCE_S).json()["data"]
@@ -163,7 +171,8 @@ class Steady:
 def server(qwen3_tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # The clean stop cannot be had: Triton 2.51 never releases what a dead process held.
     folder = tmp_path_factory.mktemp("lifecycle")
-    with scripted_pair(qwen3_tokenizer_dir, folder, clean_stop=False) as pair:
+    more = ["--frontends", "2", "--admin-key", ADMIN_KEY]
+    with scripted_pair(qwen3_tokenizer_dir, folder, clean_stop=False, more=more) as pair:
         for name in PAIR:
             pair.play(name, STORY, EPIC)
         yield Server(pair)
@@ -189,18 +198,20 @@ def test_unloading_lets_requests_end_and_gives_the_memory_back(server: Server) -
     assert held > 100 * 2**20
     running = server.answers(CHANGED, "story")
     assert server.listed(CHANGED)["requests"] == len(running)
-    unloading = server.start_triton_chat("unload", CHANGED)
+    unloading = server.start_triton_chat("unload", CHANGED, admin=True)
     server.until(lambda: server.states()[CHANGED] == "draining", "it drains")
+    status, output = server.triton_chat("reload", CHANGED, admin=True)
+    assert (status, "is being changed (draining)" in output) == (1, True), output
     server.until(lambda: server.short_answer() == "503 model_not_ready retry True", "new requests are refused")
     server.until(lambda: unloading.poll() is not None, "it is unloaded")
     assert unloading.returncode == 0 and server.states() == {CHANGED: "unloaded", OTHER: "ready"}
     assert server.ended(running) == ["stop"] * len(running) and all(one.words == 150 for one in running)
     assert server.stubs(CHANGED) == {}, "nothing of it is in memory"
-    server.until(lambda: server.short_answer() == "404 model_not_found", "it is gone")
-    assert server.names() == [OTHER]
+    server.everywhere(lambda: server.short_answer() == "404 model_not_found", "it is gone")
+    assert all(server.names() == [OTHER] for _ in range(TRIES))
     # It comes back, and the other one has not noticed anything.
-    assert server.triton_chat("load", CHANGED)[0] == 0
-    server.until(lambda: {CHANGED, PAIR_ALIAS} <= set(server.names()), "frontends know of it")
+    assert server.triton_chat("load", CHANGED, admin=True)[0] == 0
+    server.everywhere(lambda: {CHANGED, PAIR_ALIAS} <= set(server.names()), "frontends know of it")
     assert server.ended([Answer(server.stack.url, CHANGED, "story")]) == ["stop"]
     assert server.ended(kept) == ["length"] * 4 and all(one.words == EPIC_WORDS for one in kept)
 
