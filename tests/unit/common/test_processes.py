@@ -79,3 +79,15 @@ def test_a_process_name_may_hold_anything(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_children_whose_end_is_waited_for() -> None:
+    waits = 'import subprocess; child = subprocess.Popen(["sleep", "60"]); print(child.pid, flush=True); child.wait()'
+    parent = subprocess.Popen([sys.executable, "-c", waits], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    wait_until(lambda: processes.awaited_children(parent.pid) == {child}, "the parent waits")
+    processes.kill(child)
+    parent.wait()
+    parent.stdout.close()
+    assert processes.awaited_children(parent.pid) == set()
