@@ -30,7 +30,9 @@ class AnswerDelta:
     """The addition to one answer. Several are merged by joining texts and lists; of counts the last is kept.
 
     tool_calls: OpenAI tool-call deltas; the first of a call has id, type and name, the others arguments.
-    logprobs: one OpenAI chat logprob entry per id. prompt_logprobs: one per id of the prompt.
+    logprobs: one OpenAI chat logprob entry per id. prompt_logprobs: one per id of the prompt; each and its alternatives
+    also have the `id`, and the `rank` in the vocabulary, of which the best is 1.
+    token_ids: the ids consumed, only if `AnswerOptions.token_ids` asks for them. prompt_token_ids: those of the prompt.
     finish_reason: with the last delta "stop", "length", "tool_calls", "cancelled" or "timeout".
     completion_tokens: ids consumed, the end id included. reasoning_tokens: those inside the reasoning, without its
     tags. Both with finish_reason, and before it only if `AnswerOptions.continuous_usage` asks for the counts so far.
@@ -44,6 +46,8 @@ class AnswerDelta:
     tool_calls: tuple[dict[str, Any], ...] = _output("tool_calls", "json", ())
     logprobs: tuple[dict[str, Any], ...] = _output("logprobs", "json", ())
     prompt_logprobs: tuple[dict[str, Any], ...] = _output("prompt_logprobs", "json", ())
+    token_ids: tuple[int, ...] = _output("token_ids", "json", ())
+    prompt_token_ids: tuple[int, ...] = _output("prompt_token_ids", "json", ())
     finish_reason: str | None = _output("finish_reason", "text")
     completion_tokens: int | None = _output("completion_tokens", "int")
     reasoning_tokens: int | None = _output("reasoning_tokens", "int")

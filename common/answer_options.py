@@ -35,6 +35,7 @@ class AnswerOptions:
     text_arguments: the request's functions with their parameters that take text only, see common.chat.text_arguments;
         needed for models that write arguments without JSON's quotes.
     continuous_usage: send the counts of tokens so far with every delta, not only with the last.
+    token_ids: send the output `token_ids`.
     logprobs: send the output `logprobs`, with `top_logprobs` alternatives per token.
     """
 
@@ -53,6 +54,7 @@ class AnswerOptions:
     logprobs: bool = False
     top_logprobs: int = 0
     continuous_usage: bool = False
+    token_ids: bool = False
 
     def to_parameters(self) -> dict[str, Parameter]:
         """The fields that differ from their defaults as Triton request parameters."""

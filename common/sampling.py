@@ -146,7 +146,8 @@ ENGINE_PARAMETERS: Mapping[str, EngineParameter] = {
         if one.datatype is None
     },
     "request_priority": EngineParameter("priority", int, "priority", PRIORITY),
-    "prompt_logprobs": EngineParameter("prompt_logprobs", int, "echo", Limits(0, INT32_MAX)),
+    "prompt_logprobs": EngineParameter("prompt_logprobs", int, "prompt_logprobs", Limits(0, INT32_MAX)),
+    "prompt_token_ids": EngineParameter("return_prompt_ids", bool, "return_token_ids"),
     "top_logprobs": EngineParameter("top_logprobs", int, "top_logprobs", Limits(0, INT32_MAX)),
     "allowed_token_ids": EngineParameter("allowed_token_ids", read_token_ids, "allowed_token_ids"),
     "cache_salt": EngineParameter("cache_salt", str, "cache_salt"),

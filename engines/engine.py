@@ -35,6 +35,7 @@ class Generation(SamplingFields):
     embedding_bias: FP32 [vocabulary size], added to the logits.
     top_logprobs: alternatives per token; the token's own log-probability comes whenever `return_log_probs`.
     prompt_logprobs: alternatives per prompt token, or None for no prompt log-probabilities.
+    return_prompt_ids: send the prompt's ids with the first response.
     prompt_table: [rows, hidden size], the model's dtype.
     images: UINT8 [n, height, width, 3], RGB, of the model's image size, in the order of their runs of image tokens in
     `prompt_ids`; for an engine with its own vision tower.
@@ -58,6 +59,7 @@ class Generation(SamplingFields):
     return_log_probs: bool = False
     top_logprobs: int = 0
     prompt_logprobs: int | None = None
+    return_prompt_ids: bool = False
     priority: int = 0
     allowed_token_ids: tuple[int, ...] = ()
     cache_salt: str | None = None
@@ -79,7 +81,8 @@ class Tokens:
 
     logprobs: one per id. top_ids, top_logprobs: one row per id.
     prompt_ids, prompt_logprobs: with the first response, one row per prompt token, the token itself in column 0;
-    the first token's log-probability is NaN.
+    the first token's log-probability is NaN. prompt_ids may come without prompt_logprobs. prompt_ranks: the place of
+    each of the prompt's own tokens among all of the vocabulary, best is 1; 0 for the first.
     finish: set on the last response. cached_tokens: prompt tokens found in the KV cache, on the first response.
     prompt_tokens: the prompt's length, on the first response, if the engine itself has put in the tokens of pictures.
     """
@@ -90,6 +93,7 @@ class Tokens:
     top_logprobs: list[list[float]] | None = None
     prompt_ids: list[list[int]] | None = None
     prompt_logprobs: list[list[float]] | None = None
+    prompt_ranks: list[int] | None = None
     cached_tokens: int | None = None
     prompt_tokens: int | None = None
     finish: FinishReason | None = None
@@ -100,7 +104,7 @@ class Tokens:
         for rows in ("logprobs", "top_ids", "top_logprobs"):
             if getattr(later, rows) is not None:
                 setattr(self, rows, (getattr(self, rows) or []) + getattr(later, rows))
-        for once in ("prompt_ids", "prompt_logprobs", "cached_tokens", "prompt_tokens", "finish"):
+        for once in ("prompt_ids", "prompt_logprobs", "prompt_ranks", "cached_tokens", "prompt_tokens", "finish"):
             if getattr(self, once) is None:
                 setattr(self, once, getattr(later, once))
 

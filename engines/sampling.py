@@ -11,9 +11,7 @@ from engines.engine import Generation
 
 # Fields that an engine may name when it refuses a request; these are OpenAI's names.
 _FIELDS = frozenset(SAMPLING) | {"max_tokens", "stop_token_ids", "bad_words", "logit_bias", "logprobs", "priority"}
-_FIELDS |= {"allowed_token_ids", "cache_salt"}
-# Further names in the engines' own messages -> the field.
-_OTHER_NAMES = {"prompt_logprobs": "logprobs"}
+_FIELDS |= {"allowed_token_ids", "cache_salt", "prompt_logprobs"}
 
 
 def refused(message: str, parameter: str | None = None) -> RequestError:
@@ -22,8 +20,8 @@ def refused(message: str, parameter: str | None = None) -> RequestError:
     parameter: the engine's name of the field, if it gives one; otherwise it is looked for in the message.
     """
     for word in (parameter, *re.findall(r"[a-z_]+", message)):
-        if word is not None and (field := _OTHER_NAMES.get(word, word)) in _FIELDS:
-            return RequestError(message, param=field)
+        if word in _FIELDS:
+            return RequestError(message, param=word)
     return RequestError(message)
 
 

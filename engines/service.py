@@ -185,7 +185,11 @@ class EngineService:
         """Stream one generation; its last response is sent in every case."""
         try:
             async with aclosing(self._engine.generate(generation)) as stream:
+                first = generation.return_prompt_ids
                 async for tokens in stream:
+                    if first and tokens.prompt_ids is None:
+                        tokens.prompt_ids = [[token_id] for token_id in generation.prompt_ids]
+                    first = False
                     self._outbox.put(outgoing, tokens)
                     if tokens.finish is not None:
                         return

@@ -195,11 +195,12 @@ class Outputs:
             ]
         if tokens.logprobs is not None:
             values += self._logprobs(tokens)
+        if tokens.prompt_ids is not None:
+            values.append(("prompt_log_probs_ids", [tokens.prompt_ids], torch.int32))
         if tokens.prompt_logprobs is not None:
-            values += [
-                ("prompt_log_probs_ids", [tokens.prompt_ids], torch.int32),
-                ("prompt_log_probs", [tokens.prompt_logprobs], torch.float32),
-            ]
+            values.append(("prompt_log_probs", [tokens.prompt_logprobs], torch.float32))
+        if tokens.prompt_ranks is not None:
+            values.append(("prompt_log_probs_ranks", [tokens.prompt_ranks], torch.int32))
         if self._first:
             values += self._prompt_counts(tokens)
         if tokens.finish is not None:

@@ -43,7 +43,7 @@ def template_switches(
 
     thinking: on, off, or None for the template's default. effort: one of common.chat.reasoning.EFFORTS.
     """
-    read = _variables(source)
+    read = variables(source)
     values = {name: SWITCHES[name][not thinking] for name in SWITCHES if thinking is not None and name in read}
     for name in EFFORT_VARIABLES:
         if name in read and (value := _effort(tokenizer, source, name, thinking, effort, switched=bool(values))):
@@ -91,7 +91,7 @@ def _nearest(effort: str, accepted: Collection[str]) -> str | None:
 @lru_cache(maxsize=64)
 def _accepted(tokenizer: ChatTokenizer, source: str, name: str) -> tuple[str, ...]:
     """The words that the template renders as the variable's value; some refuse what they do not know."""
-    on = {switch: values[0] for switch, values in SWITCHES.items() if switch in _variables(source)}
+    on = {switch: values[0] for switch, values in SWITCHES.items() if switch in variables(source)}
     chat: list[Message] = [{"role": "user", "content": "?"}]
     accepted = []
     for word in _RANKS:
@@ -104,7 +104,7 @@ def _accepted(tokenizer: ChatTokenizer, source: str, name: str) -> tuple[str, ..
 
 
 @lru_cache(maxsize=64)
-def _variables(source: str) -> frozenset[str]:
+def variables(source: str) -> frozenset[str]:
     """The variables that the template reads."""
     tree = parse_template(source)
     return frozenset(meta.find_undeclared_variables(tree)) if tree else frozenset()
@@ -127,7 +127,7 @@ def _compared(source: str, name: str) -> frozenset[str]:
 def _reads_words(source: str) -> bool:
     """Whether words in the messages are the template's only switch."""
     tree = parse_template(source)
-    if tree is None or not _variables(source).isdisjoint(SWITCHES):
+    if tree is None or not variables(source).isdisjoint(SWITCHES):
         return False
     constants = {text for constant in tree.find_all(nodes.Const) for text in _texts(constant.value)}
     return constants.issuperset(WORDS)

@@ -106,13 +106,15 @@ class AnswerStream:
         text, reasoning, tool_calls = _fields(events)
         self._called = self._called or bool(tool_calls)
         self._finished = matched or engine_finish is not None
+        token_ids = tuple(ids[:consumed]) if self._options.token_ids else ()
         if not self._finished and not self._options.continuous_usage:
-            return StreamDelta(text, reasoning, tool_calls, entries)
+            return StreamDelta(text, reasoning, tool_calls, entries, token_ids=token_ids)
         return StreamDelta(
             text,
             reasoning,
             tool_calls,
             entries,
+            token_ids=token_ids,
             finish_reason=self._finish_reason(engine_finish) if self._finished else None,
             completion_tokens=self._completion_tokens,
             reasoning_tokens=self._reasoning_tokens,

@@ -98,17 +98,22 @@ def prompt_logprob_entries(
     logprobs: Sequence[float],
     top_ids: Sequence[Sequence[int]] = (),
     top_logprobs: Sequence[Sequence[float]] = (),
+    ranks: Sequence[int] = (),
 ) -> list[Entry]:
-    """The entries of a prompt's ids; the first logprob is null, as no token precedes it.
+    """The entries of a prompt's ids, each with its `id` and `rank`; the first logprob is null, as no token precedes it.
 
-    logprobs, top_ids, top_logprobs: values for ids[1:], in order.
+    logprobs, top_ids, top_logprobs, ranks: values for ids[1:], in order. Without ranks they are null.
 
     Raises ValueError if `logprobs` does not have one value for each id except the first.
     """
     if len(logprobs) != max(len(ids) - 1, 0):
         raise ValueError(f"{len(ids)} prompt ids need {max(len(ids) - 1, 0)} logprobs, got {len(logprobs)}")
-    entries = [logprob_entry(table, i, None) for i in ids[:1]]
+    entries = [logprob_entry(table, i, None) | {"id": i, "rank": None} for i in ids[:1]]
     for n, logprob in enumerate(logprobs):
-        alternatives = (top_ids[n], top_logprobs[n]) if n < len(top_ids) else ()
-        entries.append(logprob_entry(table, ids[n + 1], logprob, *alternatives))
+        alternatives = (top_ids[n], top_logprobs[n]) if n < len(top_ids) else ((), ())
+        entry = logprob_entry(table, ids[n + 1], logprob, *alternatives)
+        entry |= {"id": ids[n + 1], "rank": ranks[n] if ranks else None}
+        for rank, (one, other) in enumerate(zip(entry["top_logprobs"], alternatives[0], strict=True), 1):
+            one |= {"id": other, "rank": rank}
+        entries.append(entry)
     return entries

@@ -110,8 +110,10 @@ class Postprocessor:
             engine_finish=finish,
         )
         further = [self._answers.whole_text(request.parameters, each, finish) for each in further_ids]
-        if prompt := prompt_logprobs(inputs, self._tokenizer):
-            delta = replace(delta, prompt_logprobs=prompt)
+        prompt_ids = rows(inputs, "prompt_log_probs_ids")
+        if prompt_ids is not None:
+            entries = prompt_logprobs(inputs, prompt_ids, self._tokenizer)
+            delta = replace(delta, prompt_logprobs=entries, prompt_token_ids=tuple(row[0] for row in prompt_ids))
         response = pb_utils.InferenceResponse(write_delta(delta, further))
         if finish is not None:
             self._answers.end(key)

@@ -51,10 +51,13 @@ def write_delta(delta: AnswerDelta, further_beams: Sequence[str] = ()) -> list[T
     return tensors
 
 
-def prompt_logprobs(inputs: Inputs, tokenizer: Tokenizer) -> tuple[Entry, ...]:
-    """The log-probabilities of the prompt's tokens, if the engine sent them with this response."""
-    ids, logprobs = rows(inputs, "prompt_log_probs_ids"), rows(inputs, "prompt_log_probs")
-    if ids is None or logprobs is None:
+def prompt_logprobs(inputs: Inputs, ids: Sequence[Sequence[int]], tokenizer: Tokenizer) -> tuple[Entry, ...]:
+    """The log-probabilities of the prompt's tokens, if the engine sent them with this response.
+
+    ids: the input `prompt_log_probs_ids`.
+    """
+    logprobs, ranks = rows(inputs, "prompt_log_probs"), inputs.ints("prompt_log_probs_ranks")
+    if logprobs is None:
         return ()
     # Column 0 is the prompt's own token; the first row has no log-probability, as no token precedes it.
     entries = prompt_logprob_entries(
@@ -63,6 +66,7 @@ def prompt_logprobs(inputs: Inputs, tokenizer: Tokenizer) -> tuple[Entry, ...]:
         [row[0] for row in logprobs[1:]],
         [row[1:] for row in ids[1:]],
         [row[1:] for row in logprobs[1:]],
+        ranks[1:] if ranks else (),
     )
     return tuple(entries)
 

@@ -23,6 +23,7 @@ from preprocessing.images.registry import find_images
 from preprocessing.prompt import PromptBuilder
 from preprocessing.tensors import (
     read_lora_task_id,
+    read_options,
     read_request,
     read_return_perf_metrics,
     write_adapter,
@@ -111,7 +112,7 @@ class Preprocessor:
         parameters: dict[str, Any] = json.loads(request.parameters() or "{}")
         options = AnswerOptions.from_parameters(parameters)
         inputs = Inputs(request)
-        asked = replace(read_request(inputs), cap_max_tokens=parameters.get("cap_max_tokens") is True)
+        asked = replace(read_request(inputs), **read_options(parameters))
         prompt = self._builder.build(asked)
         images_tensor = self._builder.images.tensor if self._builder.images and prompt.pictures else None
         self._engine.check(prompt.guide_type, engine_images=images_tensor == ENGINE_IMAGES)

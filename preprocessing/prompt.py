@@ -37,6 +37,9 @@ class PromptRequest:
 
     Exactly one of text, messages (the JSON text of common.chat.request) and input_ids is set.
     images: encoded image and video files in the order of their places in the prompt.
+    add_special_tokens: such as BOS; None for a text, not for a chat, whose template writes them.
+    truncate_prompt_tokens: keep so many tokens, -1 for as many as fit; None for all. truncation_side: "left", which
+    keeps the end of the prompt, or "right".
     max_tokens: None for the rest of the context. cap_max_tokens: more is as much as the rest, no error.
     end_id: -1 for none; None for the checkpoint's.
     bias_words: (word, bias added to each of its tokens). logit_bias: id -> bias.
@@ -46,6 +49,9 @@ class PromptRequest:
     messages: str | None = None
     input_ids: tuple[int, ...] | None = None
     images: tuple[bytes, ...] = ()
+    add_special_tokens: bool | None = None
+    truncate_prompt_tokens: int | None = None
+    truncation_side: str = "left"
     max_tokens: int | None = None
     cap_max_tokens: bool = False
     stop_words: tuple[str, ...] = ()
@@ -191,18 +197,22 @@ class PromptBuilder:
             raise RequestError("give exactly one of text_input, messages and input_ids", param="messages")
         guide = check_guide(request.guide_type, request.guide)
         if request.messages is not None:
-            prompt = self._chat_prompt(request.messages, request.images, guide)
+            prompt = self._chat_prompt(request.messages, request, guide)
         elif request.text is not None:
-            prompt = self._text_prompt(request.text, request.images, guide)
+            prompt = self._text_prompt(request.text, request, guide)
         elif request.images:
             raise RequestError("a prompt of ids takes no images", param="prompt")
         else:
-            prompt = _Prompt(self._check_ids(request.input_ids or (), "prompt"), guide, "prompt")
+            ids = self._check_ids(request.input_ids or (), "prompt")
+            prompt = _Prompt(self._cut(ids, request, kept=0), guide, "prompt")
         if not prompt.input_ids:
             raise RequestError("the prompt is empty", param=prompt.source)
         return prompt
 
-    def _chat_prompt(self, messages: str, files: Sequence[bytes], guide: Guide | None) -> "_Prompt":
+    def _chat_prompt(self, messages: str, request: PromptRequest, guide: Guide | None) -> "_Prompt":
+        if request.truncate_prompt_tokens is not None and request.truncation_side == "right":
+            raise RequestError("a chat cannot be cut on the right, where the answer begins", param="truncation_side")
+        files = request.images
         chat = self._parse(messages, self.images.place if self.images else place_nothing)
         if files and self.images and not chat.media:
             chat = self._parse(messages, self.images.place_spelled, self.images.spelled)
@@ -215,7 +225,7 @@ class PromptBuilder:
         if guide and chat_guide:
             raise RequestError("the chat asks for a guide of its own", param="guided_decoding_guide")
         prompt = _Prompt([], guide or chat_guide, "messages", reasoning_open=reasoning == "open")
-        return self._with_pictures(text, chat.media, files, prompt, chat.media_request)
+        return self._with_pictures(text, chat.media, request, prompt, chat.media_request)
 
     def _parse(self, messages: str, place: Place, keep: Collection[str] = ()) -> ChatRequest:
         """The chat, with placeholders for the special tokens that it spells, but for those in `keep`."""
@@ -223,27 +233,34 @@ class PromptBuilder:
             return ChatRequest.parse(messages, place)
         return ChatRequest.parse(messages, place, partial(self._literal.escape, keep=keep))
 
-    def _text_prompt(self, text: str, files: Sequence[bytes], guide: Guide | None) -> "_Prompt":
+    def _text_prompt(self, text: str, request: PromptRequest, guide: Guide | None) -> "_Prompt":
+        files = request.images
         parts: tuple[MediaPart, ...] = ()
         if files and self.images:
             # In a text without markers the images come first, as in a message.
             marked = self.images.place_spelled([text], "prompt")
             placed = marked if marked.parts else self.images.place([*(MediaPart() for _ in files), text], "prompt")
             text, parts = placed.text, placed.parts
-        return self._with_pictures(text, parts, files, _Prompt([], guide, "prompt"), MediaRequest())
+        return self._with_pictures(text, parts, request, _Prompt([], guide, "prompt"), MediaRequest())
 
     def _with_pictures(
         self,
         text: str,
         parts: Sequence[MediaPart],
-        files: Sequence[bytes],
+        request: PromptRequest,
         prompt: "_Prompt",
         media_request: MediaRequest,
     ) -> "_Prompt":
         """`prompt` with the ids of `text` and the pictures, if there are any."""
-        add_special_tokens = prompt.source == "prompt"
+        files, add_special_tokens = request.images, request.add_special_tokens
+        if add_special_tokens is None:
+            add_special_tokens = prompt.source == "prompt"
         if not files and not parts:
+            if request.truncate_prompt_tokens is not None:
+                return replace(prompt, input_ids=self._encode_cut(text, request, add_special_tokens))
             return replace(prompt, input_ids=self._encode(text, prompt.source, add_special_tokens))
+        if request.truncate_prompt_tokens is not None:
+            raise RequestError("a prompt with pictures cannot be cut", param="truncate_prompt_tokens")
         if self.images is None:
             raise RequestError("the served model takes no images", param=prompt.source)
         encode = partial(self._encode, source=prompt.source, add_special_tokens=add_special_tokens)
@@ -291,9 +308,43 @@ class PromptBuilder:
                 raise self._too_long(f"at least {count}", source)
         return self._ids(text, add_special_tokens)
 
+    def _encode_cut(self, text: str, request: PromptRequest, add_special_tokens: bool) -> list[int]:
+        """Ids of `text`, cut to what the request wants to keep. BOS stays, if it is not the text's own.
+
+        Of a long text only as much is tokenized as is kept, and as much again: tokens near an end that is no end of the
+        text may be others.
+        """
+        most = self._kept_tokens(request)
+        for length in (2 * most * _HEAD_CHARS_PER_TOKEN, 2 * most * self._longest_token):
+            part = text[-length:] if request.truncation_side == "left" else text[:length]
+            ids = self._ids(part, add_special_tokens)
+            if len(part) == len(text) or len(ids) >= 2 * most:
+                break
+        return self._cut(ids, request, kept=self._bos(add_special_tokens))
+
+    def _cut(self, ids: list[int], request: PromptRequest, kept: int) -> list[int]:
+        """The ids that a request keeps. kept: number of ids at the beginning that stay whatever is cut."""
+        if request.truncate_prompt_tokens is None:
+            return ids
+        most = self._kept_tokens(request)
+        if len(ids) <= most or request.truncation_side == "right":
+            return ids[:most]
+        kept = min(kept, most)
+        return [*ids[:kept], *ids[len(ids) - most + kept :]]
+
+    def _kept_tokens(self, request: PromptRequest) -> int:
+        """How many tokens of a prompt that is to be cut are kept at most."""
+        asked = request.truncate_prompt_tokens or 0
+        return min(asked, self.max_model_len) if asked > 0 else max(1, self.max_model_len - (request.max_tokens or 1))
+
+    def _bos(self, add_special_tokens: bool) -> int:
+        """Number of BOS tokens that the tokenizer puts before a text."""
+        return int(add_special_tokens and self.tokenizer.bos_text() != "")
+
     def _ids(self, text: str, add_special_tokens: bool) -> list[int]:
-        if self._literal.holds_placeholders(text):  # Only chats have placeholders, and their templates write BOS.
-            return self._literal.encode(text)
+        if self._literal.holds_placeholders(text):  # Only chats have placeholders.
+            bos = self.tokenizer.encode("", add_special_tokens)[: self._bos(add_special_tokens)]
+            return bos + self._literal.encode(text)
         return self.tokenizer.encode(text, add_special_tokens)
 
     def _output_len(self, prompt_len: int, request: PromptRequest, source: str) -> int:

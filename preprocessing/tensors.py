@@ -1,16 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The input tensors of `preprocessing` as a `PromptRequest`, and an `EngineInput` as its output tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.chat.parts import Picture
 from common.errors import RequestError
+from common.sampling import INT32_MAX
 from preprocessing.prompt import EngineInput, PromptRequest
 from python_backend.api import Tensor, pb_utils
 from python_backend.tensors import Inputs, floats, ints, string
+
+# Parameter -> what its value must be.
+_OPTIONS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("add_special_tokens", lambda value: type(value) is bool, "a boolean"),
+    (
+        "truncate_prompt_tokens",
+        lambda value: type(value) is int and (value == -1 or 1 <= value <= INT32_MAX),
+        "-1 or a positive integer",
+    ),
+    ("truncation_side", lambda value: value in ("left", "right"), "left or right"),
+)
 
 
 def read_request(inputs: Inputs) -> PromptRequest:
@@ -37,6 +50,17 @@ def read_request(inputs: Inputs) -> PromptRequest:
         guide_type=inputs.string("guided_decoding_guide_type"),
         guide=inputs.string("guided_decoding_guide"),
     )
+
+
+def read_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `PromptRequest` that travel as request parameters; raises RequestError for a wrong value."""
+    options: dict[str, Any] = {"cap_max_tokens": parameters.get("cap_max_tokens") is True}
+    for name, valid, noun in _OPTIONS:
+        if name in parameters:
+            if not valid(parameters[name]):
+                raise RequestError(f"parameter '{name}' must be {noun}", param=name)
+            options[name] = parameters[name]
+    return options
 
 
 def read_return_perf_metrics(inputs: Inputs) -> bool | None:

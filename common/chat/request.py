@@ -28,10 +28,13 @@ FIELDS = frozenset(
         "structured_outputs",
         "mm_processor_kwargs",
         "media_io_kwargs",
+        "documents",
+        "verbosity",
         "add_generation_prompt",
         "continue_final_message",
     }
 )
+VERBOSITIES = ("low", "medium", "high")
 # Published templates have up to 17,000.
 MAX_TEMPLATE_CHARS = 65_536
 
@@ -47,6 +50,7 @@ class ChatRequest:
     parallel_tool_calls: False allows at most one call per answer.
     template_kwargs: the client's own variables for the chat template.
     thinking: whether the model shall reason; None leaves it to the model. effort: one of common.chat.reasoning.EFFORTS.
+    documents: for templates of retrieval. verbosity: one of VERBOSITIES, for templates that know it.
     chat_template: Jinja source instead of the served model's template; only of clients that the operator trusts.
     response_format, structured_outputs: not yet validated; preprocessing.guides.build reads them.
     continue_final_message: the prompt ends inside the last message, which the model continues.
@@ -61,6 +65,8 @@ class ChatRequest:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     thinking: bool | None = None
     effort: str | None = None
+    documents: tuple[Mapping[str, Any], ...] = ()
+    verbosity: str | None = None
     chat_template: str | None = None
     response_format: Mapping[str, Any] | None = None
     structured_outputs: Mapping[str, Any] | None = None
@@ -94,6 +100,8 @@ class ChatRequest:
             template_kwargs=escape(kwargs, "system"),
             thinking=thinking_asked(kwargs, _optional_flag(body, "enable_thinking"), effort),
             effort=effort_asked(kwargs, effort),
+            documents=tuple(escape(_documents(body), "system")),
+            verbosity=_verbosity(body),
             chat_template=_template(body),
             response_format=_object(body, "response_format"),
             structured_outputs=_object(body, "structured_outputs"),
@@ -140,6 +148,16 @@ def _object(body: dict[str, Any], name: str) -> dict[str, Any] | None:
 def _effort(body: dict[str, Any]) -> str | None:
     value = body.get("reasoning_effort")
     return None if value is None else expect_one_of(value, EFFORTS, "reasoning_effort")
+
+
+def _documents(body: dict[str, Any]) -> list[Any]:
+    documents: list[Any] = expect(body.get("documents") or [], list, "documents")
+    return [expect(one, dict, f"documents[{at}]") for at, one in enumerate(documents)]
+
+
+def _verbosity(body: dict[str, Any]) -> str | None:
+    value = body.get("verbosity")
+    return None if value is None else expect_one_of(value, VERBOSITIES, "verbosity")
 
 
 def _template(body: dict[str, Any]) -> str | None:

@@ -181,9 +181,10 @@ def _finish(completion: Any, generation: Generation) -> FinishReason:
 def _add_prompt_logprobs(tokens: Tokens, rows: Any, generation: Generation) -> None:
     """Add one row per prompt token: the token itself, then its alternatives; NaN in the first row, which has none."""
     width = 1 + (generation.prompt_logprobs or 0)
-    ids, logprobs = [[generation.prompt_ids[0]] * width], [[float("nan")] * width]
+    ids, logprobs, own_ranks = [[generation.prompt_ids[0]] * width], [[float("nan")] * width], [0]
     for token, row in zip(generation.prompt_ids[1:], rows[1:], strict=True):
         ranked = sorted(row.items(), key=lambda item: item[1].rank)[: width - 1]
         ids.append([token, *(other for other, _ in ranked)])
         logprobs.append([row[token].logprob, *(logprob.logprob for _, logprob in ranked)])
-    tokens.prompt_ids, tokens.prompt_logprobs = ids, logprobs
+        own_ranks.append(row[token].rank)
+    tokens.prompt_ids, tokens.prompt_logprobs, tokens.prompt_ranks = ids, logprobs, own_ranks

@@ -13,7 +13,7 @@ from common.tokenizer import ChatTokenizer
 from families.formats import Formats, detect_formats
 from families.history import fit_history
 from families.parsers import GENERIC, REASONING_FORMATS, AnswerFormat
-from families.reasoning_switches import template_switches, with_word
+from families.reasoning_switches import template_switches, variables, with_word
 from families.response_template import described
 from families.stylers import generic_tools
 
@@ -95,7 +95,8 @@ class Styler:
         source = chat.chat_template or self.source(tokenizer)
         thinking, messages = self.thinking(chat), self.arrange(chat)
         switches = template_switches(tokenizer, source, thinking, chat.effort)
-        kwargs = {**self.template_kwargs(chat), **switches, **chat.template_kwargs}
+        own = passed_on(source, chat)
+        kwargs = {**self.template_kwargs(chat), **switches, **own, **chat.template_kwargs}
         return with_word(source, fit_history(tokenizer, source, messages), thinking), kwargs
 
     def answer_format(self, tokenizer: ChatTokenizer) -> AnswerFormat:
@@ -178,3 +179,15 @@ class Styler:
         chat = ChatRequest(messages=[{"role": "user", "content": "?"}], thinking=thinking)
         messages, kwargs = self._template_input(tokenizer, chat)
         return tokenizer.render(messages, template=self._template(tokenizer), template_kwargs=kwargs).rstrip()
+
+
+def passed_on(source: str, chat: ChatRequest) -> dict[str, Any]:
+    """The request's own fields that the template `source` reads as variables of these names.
+
+    Raises RequestError if it reads no documents: an answer without them would not be one about them.
+    """
+    read = variables(source)
+    if chat.documents and "documents" not in read:
+        raise RequestError("the served model's chat template takes no documents", param="documents")
+    given = {"documents": list(chat.documents) or None, "verbosity": chat.verbosity}
+    return {name: value for name, value in given.items() if value is not None and name in read}

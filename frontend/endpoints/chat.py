@@ -12,6 +12,7 @@ from common.answer_options import AnswerOptions
 from common.chat.text_arguments import text_arguments
 from common.errors import RequestError
 from frontend.endpoints.own_names import OwnNames, generation_names
+from frontend.endpoints.prompt_logprobs import of_prompt, token_ids_json, with_first_parameters
 from frontend.endpoints.sampling import engine_parameters, sampling_inputs
 from frontend.protocol.chat import AllowedToolsChoice, ChatBody, ChatPrompt
 from frontend.protocol.common import too_deep
@@ -27,7 +28,7 @@ from frontend.triton.usage import Usage
 # The fields that the `messages` tensor takes as they are.
 _SAME_IN_PROMPT = (
     *("chat_template", "add_generation_prompt", "continue_final_message"),
-    *("mm_processor_kwargs", "media_io_kwargs"),
+    *("mm_processor_kwargs", "media_io_kwargs", "documents", "verbosity"),
 )
 
 
@@ -38,6 +39,8 @@ async def plan_chat(model: RequestedModel, raw: dict[str, Any]) -> "ChatPlan":
     body = ChatBody.model_validate(raw)
     thinking = body.thinks(settings.enable_thinking)
     messages, urls = clean_messages(body.messages)
+    if urls:
+        _without_pictures(body)
     request = EnsembleRequest(
         messages=prompt_json(body, messages, thinking, raw),
         max_tokens=body.length,
@@ -51,6 +54,13 @@ async def plan_chat(model: RequestedModel, raw: dict[str, Any]) -> "ChatPlan":
     if body.constraints():
         await model.served.require_input("guided_decoding_guide", body.constraint_field)
     return ChatPlan(body, model.name, request, urls)
+
+
+def _without_pictures(body: ChatBody) -> None:
+    """Refuse what a prompt with pictures does not have: what stands for one is no token of the vocabulary."""
+    asked = {"return_token_ids": body.return_token_ids is True, "prompt_logprobs": body.prompt_logprobs is not None}
+    for name in (name for name, wanted in asked.items() if wanted):
+        raise RequestError(f"{name} is not supported for chats with pictures", param=name)
 
 
 def prompt_json(
@@ -110,6 +120,7 @@ def _options(body: ChatBody, thinking: bool | None, raw: Mapping[str, Any], inli
         logprobs=bool(body.logprobs),
         top_logprobs=body.top_logprobs or 0,
         continuous_usage=body.continuous_usage,
+        token_ids=bool(body.return_token_ids),
     )
 
 
@@ -120,6 +131,7 @@ class ChatPlan(Plan):
         seeds = [None if request.seed is None else (request.seed + i) % 2**64 for i in range(body.choices)]
         self.id = new_id("chatcmpl")
         self.requests = [replace(request, seed=seed) for seed in seeds]
+        self.requests[0] = with_first_parameters(self.requests[0], body)
         self.image_urls = image_urls
         self.stream = bool(body.stream)
         self.include_usage = body.include_usage
@@ -162,13 +174,15 @@ class ChatPlan(Plan):
         if delta.reasoning:
             text = orjson.dumps(delta.reasoning)
             values.append(b'{"reasoning_content":' + text + b',"reasoning":' + text + b"}")
-        if delta.text or (delta.logprobs and not values and not delta.tool_calls):
+        bare = bool(delta.logprobs or delta.token_ids or delta.prompt_token_ids)
+        if delta.text or (bare and not values and not delta.tool_calls):
             values.append(b'{"content":' + orjson.dumps(delta.text) + b"}")
         values += [b'{"tool_calls":[' + orjson.dumps(call) + b"]}" for call in delta.tool_calls]
         frames: list[bytes] = []
+        ids, prompt_ids = token_ids_json(self._body, delta)
         for value in values:
-            frames.append(self._frames.chunk(choice, b'"delta"', value, logprobs))
-            logprobs = b"null"
+            frames.append(self._frames.chunk(choice, b'"delta"', value, logprobs, more=ids, beside=prompt_ids))
+            logprobs, ids, prompt_ids = b"null", b"", b""
         if delta.finish_reason is not None:
             frames.append(self._frames.chunk(choice, b'"delta"', b"{}", finish=orjson.dumps(delta.finish_reason)))
         return b"".join(frames)
@@ -178,8 +192,11 @@ class ChatPlan(Plan):
 
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         choices = [self._choice(index, delta) for index, delta in enumerate(answers)]
-        about = head(self.id, "chat.completion", self._created, self.model)
-        return about | {"choices": choices, "usage": self.usage.body()} | self.metrics()
+        return head(self.id, "chat.completion", self._created, self.model) | {
+            "choices": choices,
+            "usage": self.usage.body(),
+            **of_prompt(self._body, answers[0]),
+        }
 
     def _choice(self, index: int, delta: Delta) -> dict[str, Any]:
         text = self._echo + delta.text
@@ -197,6 +214,7 @@ class ChatPlan(Plan):
             "message": message,
             "logprobs": {"content": list(delta.logprobs), "refusal": None} if self._body.logprobs else None,
             "finish_reason": delta.finish_reason,
+            **({"token_ids": list(delta.token_ids)} if self._body.return_token_ids else {}),
         }
 
 

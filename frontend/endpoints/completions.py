@@ -14,6 +14,7 @@ from common.errors import RequestError
 from frontend.endpoints.completion_logprobs import CompletionLogprobs
 from frontend.endpoints.guides import guide_inputs
 from frontend.endpoints.own_names import OwnNames, generation_names
+from frontend.endpoints.prompt_logprobs import of_prompt, token_ids_json, with_first_parameters
 from frontend.endpoints.sampling import engine_parameters, sampling_inputs
 from frontend.protocol.completions import CompletionBody, Prompt
 from frontend.protocol.refused import REFUSED_IN_COMPLETIONS, refuse
@@ -64,6 +65,7 @@ def _parameters(body: CompletionBody, salt_by_key: bool) -> dict[str, Parameter]
         logprobs=body.logprobs is not None,
         top_logprobs=body.logprobs or 0,
         continuous_usage=body.continuous_usage,
+        token_ids=bool(body.return_token_ids),
     )
     parameters = engine_parameters(body, salt_by_key=salt_by_key) | options.to_parameters()
     if body.echo and body.logprobs is not None:
@@ -79,9 +81,9 @@ class CompletionPlan(Plan):
     ) -> None:
         self.id = new_id("cmpl")
         self.requests = [
-            replace(request, seed=None if request.seed is None else (request.seed + i) % 2**64)
+            replace(one, seed=None if request.seed is None else (request.seed + i) % 2**64)
             for request in requests
-            for i in range(body.choices)
+            for i, one in enumerate([with_first_parameters(request, body), *[request] * (body.choices - 1)])
         ]
         self.stream = bool(body.stream)
         self.include_usage = body.include_usage
@@ -96,11 +98,14 @@ class CompletionPlan(Plan):
         if self._body.max_tokens == 0:
             finish = None if delta.finish_reason is None else "length"
             none_made = None if delta.completion_tokens is None else 0
-            return replace(delta, text="", logprobs=(), finish_reason=finish, completion_tokens=none_made)
+            return replace(delta, text="", logprobs=(), token_ids=(), finish_reason=finish, completion_tokens=none_made)
         return delta
 
     def own_error(self, error: RequestError) -> RequestError:
-        return OwnNames(generation_names(self._body, "prompt")).own(error)
+        names = generation_names(self._body, "prompt")
+        if self._body.prompt_logprobs is None:
+            names["prompt_logprobs"] = "echo"
+        return OwnNames(names).own(error)
 
     def first_chunks(self) -> bytes:
         echoes = [(choice, echo) for choice, echo in enumerate(self._echoes) if echo]
@@ -115,11 +120,13 @@ class CompletionPlan(Plan):
         if self._body.continuous_usage:
             self._frames.set_usage(self.usage.so_far(choice))
         frames: list[bytes] = []
-        if delta.text or delta.logprobs:
+        ids, prompt_ids = token_ids_json(self._body, delta)
+        if delta.text or delta.logprobs or ids or prompt_ids:
             logprobs = b"null"
             if delta.logprobs:
                 logprobs = orjson.dumps(self._logprobs[choice].convert(delta.logprobs))
-            frames.append(self._frames.chunk(choice, b'"text"', orjson.dumps(delta.text), logprobs))
+            text = orjson.dumps(delta.text)
+            frames.append(self._frames.chunk(choice, b'"text"', text, logprobs, more=ids + prompt_ids))
         if delta.finish_reason is not None:
             frames.append(self._frames.chunk(choice, b'"text"', b'""', finish=orjson.dumps(delta.finish_reason)))
         return b"".join(frames)
@@ -128,8 +135,12 @@ class CompletionPlan(Plan):
         return self._frames.usage(self.usage.body(), self.metrics())
 
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
-        choices = [self._choice(index, delta) for index, delta in enumerate(answers)]
-        return self._head() | {"choices": choices, "usage": self.usage.body()} | self.metrics()
+        n = self._body.choices
+        choices = [
+            self._choice(index, delta) | of_prompt(self._body, answers[index - index % n])
+            for index, delta in enumerate(answers)
+        ]
+        return self._head() | {"choices": choices, "usage": self.usage.body()}
 
     def _head(self) -> dict[str, Any]:
         return head(self.id, "text_completion", self._created, self._model)
@@ -137,10 +148,12 @@ class CompletionPlan(Plan):
     def _choice(self, index: int, delta: Delta) -> dict[str, Any]:
         logprobs = None
         if self._body.logprobs is not None:
-            logprobs = self._logprobs[index].convert((*delta.prompt_logprobs, *delta.logprobs))
+            prompt = delta.prompt_logprobs if self._body.echo else ()
+            logprobs = self._logprobs[index].convert((*prompt, *delta.logprobs))
         return {
             "index": index,
             "text": self._echoes[index] + delta.text,
             "logprobs": logprobs,
             "finish_reason": delta.finish_reason,
+            **({"token_ids": list(delta.token_ids)} if self._body.return_token_ids else {}),
         }

@@ -13,13 +13,13 @@ from typing import Any
 from common.errors import RequestError
 from frontend.endpoints.own_names import OwnNames
 from frontend.protocol.common import as_list, as_object
-from frontend.protocol.refused import HINTS_IN_MESSAGES, REFUSED_IN_MESSAGES, refuse
+from frontend.protocol.refused import REFUSED_IN_MESSAGES, refuse
 
 # Fields that a chat takes unchanged: those that both APIs have, and this server's own.
 SAME = (
     *("model", "stream", "max_tokens", "temperature", "top_p", "top_k"),
     *("min_p", "seed", "logit_bias", "priority", "min_tokens", "ignore_eos", "bad_words"),
-    *("allowed_token_ids", "cache_salt"),
+    *("allowed_token_ids", "cache_salt", "add_special_tokens", "documents", "verbosity"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty"),
     *("enable_thinking", "chat_template_kwargs", "mm_processor_kwargs", "media_io_kwargs"),
 )
@@ -27,11 +27,6 @@ SAME = (
 CONVERTED = (
     *("messages", "system", "stop_sequences", "tools", "tool_choice", "thinking", "output_config"),
     "context_management",
-)
-# Fields without an effect: they are about accounts, prices, routing and caches of a service, not about the answer.
-IGNORED = (
-    *("metadata", "service_tier", "speed", "cache_control", "diagnostics", "user_profile_id", "workspace_id", "betas"),
-    *("billing_policy", "fallbacks", "fallback_credit_token", "stream_options"),
 )
 # Field of a chat -> the field that sets it, under which errors name it.
 RENAMED = {
@@ -68,7 +63,7 @@ def chat_body(raw: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], OwnName
 
     The second value makes the names of the body's parts for an error. A body may have thousands, so not at once.
     """
-    refuse(raw, REFUSED_IN_MESSAGES, hints=HINTS_IN_MESSAGES)
+    refuse(raw, REFUSED_IN_MESSAGES)
     _check_context_management(raw.get("context_management"))
     body = {name: raw[name] for name in SAME if raw.get(name) is not None}
     turns = _Turns()

@@ -16,8 +16,7 @@ from frontend import __version__
 from frontend.endpoints import openapi_messages
 from frontend.endpoints.admin import ACTIONS
 from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
-from frontend.endpoints.responses_input import INCLUDABLE, SAME, SUMMARIES, TRUNCATIONS, VERBOSITIES
-from frontend.endpoints.stored_responses import DEFAULT_LISTED, MAX_LISTED
+from frontend.endpoints.responses_input import SAME
 from frontend.errors import KINDS, REFUSALS
 from frontend.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from frontend.protocol.chat import MAX_MESSAGES, ChatBody
@@ -195,8 +194,6 @@ def _response_body(chat: Schema) -> Schema:
     allowed = {"type": {"const": "allowed_tools"}, "mode": {"enum": ["auto", "required"]}}
     allowed_tools = {"type": "object", "required": ["type", "mode", "tools"], "properties": allowed}
     text_format = {"type": "object", "required": ["type"], "properties": {"type": {"enum": list(_TEXT_FORMATS)}}}
-    verbosity = _or_null({"enum": list(VERBOSITIES)})
-    reasoning = {"effort": chat["reasoning_effort"], "summary": _or_null({"enum": list(SUMMARIES)})}
     return {
         "type": "object",
         "required": ["input"],
@@ -207,8 +204,8 @@ def _response_body(chat: Schema) -> Schema:
             "max_output_tokens": chat["max_tokens"],
             "tools": _or_null({"type": "array", "items": {"type": "object", "required": ["type", "name"]}}),
             "tool_choice": _or_null({"anyOf": [{"enum": ["auto", "none", "required"]}, named_tool, allowed_tools]}),
-            "text": _or_null({"type": "object", "properties": {"format": text_format, "verbosity": verbosity}}),
-            "include": _or_null({"type": "array", "items": {"enum": list(INCLUDABLE)}}),
+            "text": _or_null({"type": "object", "properties": {"format": text_format, "verbosity": chat["verbosity"]}}),
+            "include": _or_null({"type": "array", "items": TEXT}),
             "top_logprobs": chat["top_logprobs"],
             "metadata": _or_null({"type": "object", "additionalProperties": TEXT}),
             "store": _or_null({"type": "boolean"}),

@@ -50,6 +50,14 @@ _FUNCTION: Schema = {"name": TEXT, "arguments": TEXT}
 _CALL = _object({"id": TEXT, "type": {"const": "function"}, "function": _object(_FUNCTION)})
 _CALL_DELTA = _object({"index": COUNT, "function": _object({}, _FUNCTION)}, {"id": TEXT, "type": {"const": "function"}})
 _PROMPT_USAGE = _object({"prompt_tokens": COUNT, "total_tokens": COUNT})
+# Those of `return_token_ids` and `prompt_logprobs`, of a choice and of a prompt.
+_TOKEN_IDS: Schema = {"token_ids": _list(COUNT)}
+_PROMPT_TOKEN: Schema = {"logprob": NUMBER, "rank": _or_null(COUNT), "decoded_token": TEXT}
+_PROMPT_IDS: Schema = {"prompt_token_ids": _list(COUNT)}
+_OF_PROMPT: Schema = {
+    **_PROMPT_IDS,
+    "prompt_logprobs": _list(_or_null({"type": "object", "additionalProperties": _object(_PROMPT_TOKEN)})),
+}
 # Optional texts that the chunks and the messages of a chat have in common.
 _ANSWER_TEXTS: Schema = {"reasoning_content": TEXT, "reasoning": TEXT}
 
@@ -83,11 +91,13 @@ ANSWERS: Schema = {
                         ),
                         "logprobs": _LOGPROBS,
                         "finish_reason": FINISH,
-                    }
+                    },
+                    _TOKEN_IDS,
                 )
             ),
             "usage": ref("Usage"),
-        }
+        },
+        _OF_PROMPT,
     ),
     "ChatCompletionChunk": _object(
         {
@@ -102,18 +112,22 @@ ANSWERS: Schema = {
                         ),
                         "logprobs": _LOGPROBS,
                         "finish_reason": FINISH,
-                    }
+                    },
+                    _TOKEN_IDS,
                 )
             ),
         },
-        {"usage": _or_null(ref("Usage"))},
+        {"usage": _or_null(ref("Usage")), **_PROMPT_IDS},
     ),
     "Completion": _object(
         {
             **_HEAD,
             "object": {"const": "text_completion"},
             "choices": _list(
-                _object({"index": COUNT, "text": TEXT, "logprobs": _COMPLETION_LOGPROBS, "finish_reason": FINISH})
+                _object(
+                    {"index": COUNT, "text": TEXT, "logprobs": _COMPLETION_LOGPROBS, "finish_reason": FINISH},
+                    _TOKEN_IDS | _OF_PROMPT,
+                )
             ),
         },
         {"usage": _or_null(ref("Usage"))},

@@ -16,7 +16,8 @@ from frontend.protocol.refused import REFUSED_IN_RESPONSES, refuse
 # Fields of a chat that are taken unchanged.
 SAME = (
     *("model", "stream", "temperature", "top_p", "top_k", "min_p", "seed", "logit_bias", "priority"),
-    *("allowed_token_ids", "cache_salt"),
+    *("allowed_token_ids", "cache_salt", "add_special_tokens", "documents"),
+    *("truncate_prompt_tokens", "truncation_side"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty"),
     *("min_tokens", "ignore_eos", "stop", "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens"),
     *("bad_words", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
@@ -24,12 +25,18 @@ SAME = (
     *("enable_thinking", "thinking", "reasoning_effort", "thinking_token_budget"),
     *("separate_reasoning", "include_reasoning", "add_generation_prompt", "continue_final_message"),
 )
+# Fields that are converted.
+CONVERTED = (
+    *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning", "include"),
+    *("top_logprobs", "metadata"),
+)
 # Field of a chat -> the field of a response that sets it, under which errors name it, unless the chat's is given.
 RENAMED = {
     "max_tokens": "max_output_tokens",
     "messages": "input",
     "reasoning_effort": "reasoning.effort",
     "response_format": "text.format",
+    "verbosity": "text.verbosity",
 }
 # The same for parts of these fields, and of those that have one name.
 PARTS = {
@@ -47,9 +54,6 @@ INCLUDABLE = (
 )
 ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 TEXT_PARTS = ("input_text", "output_text", "text")
-VERBOSITIES = ("low", "medium", "high")
-SUMMARIES = ("auto", "concise", "detailed")
-TRUNCATIONS = ("auto", "disabled")
 
 
 def chat_body(
@@ -90,14 +94,14 @@ def _own_names(raw: dict[str, Any], turns: "_Turns") -> OwnNames:
 
 
 def _text(raw: dict[str, Any]) -> dict[str, Any]:
-    """Read `text`: the format as that of a chat. The verbosity is a hint, which is not followed."""
+    """Read `text`: its format and verbosity as those of a chat."""
     text = _object(raw.get("text"), "text")
-    _one_of(text.get("verbosity"), VERBOSITIES, "text.verbosity")
+    body = {"verbosity": text["verbosity"]} if text.get("verbosity") is not None else {}
     if text.get("format") is None:
-        return {}
+        return body
     if raw.get("response_format") is not None:
         raise RequestError("give only one of text.format and response_format", param="text.format")
-    return {"response_format": _response_format(_object(text["format"], "text.format"))}
+    return body | {"response_format": _response_format(_object(text["format"], "text.format"))}
 
 
 def _logprobs(raw: dict[str, Any]) -> dict[str, Any]:

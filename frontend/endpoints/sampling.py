@@ -47,7 +47,7 @@ def sampling_inputs(body: GenerationBody) -> dict[str, Any]:
 
 
 def engine_parameters(body: GenerationBody, *, salt_by_key: bool) -> dict[str, Parameter]:
-    """Return the request parameters of fields that no tensor of the engine carries.
+    """Return the request parameters of fields that no tensor carries.
 
     salt_by_key: `Settings.cache_salt_by_key`.
     """
@@ -56,6 +56,9 @@ def engine_parameters(body: GenerationBody, *, salt_by_key: bool) -> dict[str, P
         parameters["request_priority"] = body.priority
     if body.allowed_token_ids:
         parameters["allowed_token_ids"] = json.dumps(body.allowed_token_ids)
+    for name in ("add_special_tokens", "truncate_prompt_tokens", "truncation_side"):
+        if (value := getattr(body, name)) is not None:
+            parameters[name] = value
     if salt := _cache_salt(body.cache_salt, salt_by_key):
         parameters["cache_salt"] = salt
     return parameters

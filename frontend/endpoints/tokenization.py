@@ -6,7 +6,6 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from common.errors import RequestError
 from frontend.endpoints.chat import prompt_json
 from frontend.protocol.messages import clean_messages
 from frontend.protocol.refused import REFUSED_IN_TOKENIZE, refuse
@@ -43,8 +42,9 @@ async def detokenize(request: Request) -> Response:
 
 async def _tokenize_text(served: ServedModel, raw: dict[str, Any]) -> _Tokens:
     body = TokenizeTextBody.model_validate(raw)
-    _check_special_tokens(body.add_special_tokens, always=True)
-    return await served.tokenize(text=body.prompt, token_strs=body.return_token_strs is True)
+    return await served.tokenize(
+        text=body.prompt, add_special_tokens=body.add_special_tokens, token_strs=body.return_token_strs is True
+    )
 
 
 async def tokenize_chat(served: ServedModel, raw: dict[str, Any]) -> _Tokens:
@@ -54,12 +54,9 @@ async def tokenize_chat(served: ServedModel, raw: dict[str, Any]) -> _Tokens:
     messages, urls = clean_messages(body.messages)
     thinking = body.thinks(served.settings.enable_thinking)
     prompt = prompt_json(body, messages, thinking, raw)
-    _check_special_tokens(body.add_special_tokens, always=False)
-    token_strs = body.return_token_strs is True
-    return await served.tokenize(messages=prompt, image_urls=urls, token_strs=token_strs)
-
-
-def _check_special_tokens(asked: bool | None, *, always: bool) -> None:
-    """Refuse what preprocessing does not do: it adds special tokens to texts, not to chats, whose template has them."""
-    if asked not in (None, always):
-        raise RequestError(f"'add_special_tokens' can only be {always} here", param="add_special_tokens")
+    return await served.tokenize(
+        messages=prompt,
+        image_urls=urls,
+        add_special_tokens=body.add_special_tokens,
+        token_strs=body.return_token_strs is True,
+    )

@@ -15,6 +15,7 @@ from frontend.protocol.common import Body, GenerationBody, sampled
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1024
+MAX_DOCUMENTS = 1024
 # The types of `thinking`.
 _FLAGS = {"enabled": True, "disabled": False, "adaptive": None}
 
@@ -75,6 +76,9 @@ class Thinking(Body):
     budget_tokens: Annotated[int, sampled("thinking_token_budget")] | None = None
 
 
+Verbosity = Literal["low", "medium", "high"]
+
+
 class ChatPrompt(Body):
     """The fields that determine the prompt, which /tokenize has too."""
 
@@ -90,6 +94,8 @@ class ChatPrompt(Body):
     enable_thinking: bool | None = None
     thinking: bool | Thinking | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    documents: Annotated[list[dict[str, Any]], Field(max_length=MAX_DOCUMENTS)] | None = None
+    verbosity: Verbosity | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
 

@@ -2,10 +2,19 @@
 """The fields that the bodies of chats and plain completions have in common."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from common.errors import RequestError
 from common.sampling import INT32_MAX, PRIORITY, SAMPLING, Limits
@@ -13,11 +22,22 @@ from common.sampling import INT32_MAX, PRIORITY, SAMPLING, Limits
 MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_ALLOWED = 65_536
+MAX_LOGPROBS = 20
 
 _CONSTRAINTS = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+def _not_zero(value: int) -> int:
+    if value == 0:
+        raise ValueError("must be -1 or at least 1")
+    return value
+
+
+# How many tokens of a prompt to keep; -1 for as many as fit.
+Truncation = Annotated[int, Field(ge=-1, le=INT32_MAX), AfterValidator(_not_zero)]
 
 
 def _within(limits: Limits) -> Any:
@@ -116,6 +136,11 @@ class GenerationBody(Body):
     priority: Annotated[int, _within(PRIORITY)] | None = None
     allowed_token_ids: Annotated[list[TokenId], Field(max_length=MAX_ALLOWED)] | None = None
     cache_salt: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    add_special_tokens: bool | None = None
+    truncate_prompt_tokens: Truncation | None = None
+    truncation_side: Literal["left", "right"] | None = None
+    return_token_ids: bool | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
@@ -146,6 +171,8 @@ class GenerationBody(Body):
     def _agree(self) -> "GenerationBody":
         if self.stream_options is not None and not self.stream:
             raise RequestError("stream_options is only allowed with stream", param="stream_options")
+        if self.prompt_logprobs is not None and self.stream:
+            raise RequestError("prompt_logprobs cannot be streamed", param="prompt_logprobs")
         if len(self.constraints()) > 1:
             raise RequestError(
                 "give only one of response_format, structured_outputs and guided_*", param="response_format"

@@ -7,10 +7,9 @@ from pydantic import Field, ValidatorFunctionWrapHandler, WithJsonSchema, field_
 
 from common.errors import RequestError
 from common.sampling import INT32_MAX
-from frontend.protocol.common import MAX_CHOICES, GenerationBody
+from frontend.protocol.common import MAX_CHOICES, MAX_LOGPROBS, GenerationBody
 
 DEFAULT_MAX_TOKENS = 16
-MAX_LOGPROBS = 20
 
 Prompt = str | list[int]
 

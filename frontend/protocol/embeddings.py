@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Field, ValidatorFunctionWrapHandler, WithJson
 
 from common.errors import RequestError
 from common.sampling import INT32_MAX
-from frontend.protocol.common import Body
+from frontend.protocol.common import Body, Truncation
 
 Prompt = str | list[int]
 Text = Annotated[str, Field(min_length=1)]
@@ -27,14 +27,7 @@ class PoolingBody(Body):
     """The fields that all of them have. truncate_prompt_tokens: -1 for the context length."""
 
     model: str | None = None
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=INT32_MAX)] | None = None
-
-    @field_validator("truncate_prompt_tokens")
-    @classmethod
-    def _not_zero(cls, value: int | None) -> int | None:
-        if value == 0:
-            raise ValueError("must be -1 or at least 1")
-        return value
+    truncate_prompt_tokens: Truncation | None = None
 
 
 class EmbeddingBody(PoolingBody):

@@ -167,11 +167,13 @@ class ServedModel:
         text: str | None = None,
         messages: bytes | None = None,
         image_urls: Sequence[str] = (),
+        add_special_tokens: bool | None = None,
         token_strs: bool = False,
     ) -> tuple[list[int], list[str] | None]:
         """Return the token ids of a text, or of a chat as the `messages` tensor; `preprocessing` computes them.
 
-        image_urls: the images of the chat, which are fetched. token_strs: also return the vocabulary's text of each id.
+        image_urls: the images of the chat, which are fetched. add_special_tokens: such as BOS; None for a text, not for
+        a chat, whose template writes them. token_strs: also return the vocabulary's text of each id.
         """
         request_id = triton_request_id(f"tokenize-{uuid.uuid4().hex}")
         images = await self._fetch(image_urls)
@@ -179,6 +181,7 @@ class ServedModel:
             text=text,
             messages=messages,
             images=images,
+            add_special_tokens=add_special_tokens,
             token_strs=token_strs,
             request_id=request_id,
             preprocessing=self.deployment.preprocessing,

@@ -24,14 +24,27 @@ class ChunkFrames:
         start = b"data: " + orjson.dumps(head)[:-1] + b',"choices":['
         self._start = start
         self._prefixes = [start + b'{"index":%d,' % choice for choice in range(choices)]
-        self._suffix = b'}],"usage":null}\n\n' if with_usage else b"}]}\n\n"
+        self._suffix = b',"usage":null}\n\n' if with_usage else b"}\n\n"
 
     def set_usage(self, usage: dict[str, Any]) -> None:
         """Give the following chunks this usage instead of null."""
-        self._suffix = b'}],"usage":' + orjson.dumps(usage) + b"}\n\n"
+        self._suffix = b',"usage":' + orjson.dumps(usage) + b"}\n\n"
 
-    def chunk(self, choice: int, key: bytes, value: bytes, logprobs: bytes = b"null", finish: bytes = b"null") -> bytes:
-        """Write one chunk. key: "delta" or "text" with quotes; value, logprobs, finish: JSON."""
+    def chunk(
+        self,
+        choice: int,
+        key: bytes,
+        value: bytes,
+        logprobs: bytes = b"null",
+        finish: bytes = b"null",
+        *,
+        more: bytes = b"",
+        beside: bytes = b"",
+    ) -> bytes:
+        """Write one chunk. key: "delta" or "text" with quotes; value, logprobs, finish: JSON.
+
+        more, beside: further fields of the choice, and of the chunk, as JSON, each after a comma.
+        """
         return b"".join(
             (
                 self._prefixes[choice],
@@ -42,6 +55,9 @@ class ChunkFrames:
                 logprobs,
                 b',"finish_reason":',
                 finish,
+                more,
+                b"}]",
+                beside,
                 self._suffix,
             )
         )

@@ -207,19 +207,23 @@ def encode_tokenize(
     text: str | None,
     messages: bytes | None,
     images: tuple[bytes, ...] = (),
+    add_special_tokens: bool | None = None,
     token_strs: bool = False,
     request_id: str,
     preprocessing: str = PREPROCESSING,
 ) -> pb.ModelInferRequest:
     """Encode a request to the model `preprocessing` for the token ids of a text or chat.
 
-    token_strs: request the vocabulary's text of each id too. A request for all outputs would announce an answer.
+    add_special_tokens: None for the default. token_strs: request the vocabulary's text of each id too. A request for
+    all outputs would announce an answer.
     """
     message = pb.ModelInferRequest(model_name=preprocessing, id=request_id)
     message.outputs.add(name="input_ids")
     if token_strs:
         message.outputs.add(name="token_strs")
         message.parameters["return_token_strs"].bool_param = True
+    if add_special_tokens is not None:
+        _add_parameters(message, {"add_special_tokens": add_special_tokens})
     if text is not None:
         _add(message, "text_input", "BYTES", (text,))
     if messages is not None:

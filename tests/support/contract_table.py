@@ -78,6 +78,7 @@ EXTENSIONS: list[Row] = [
     *rows("finish_reason num_cached_tokens reasoning_open", "INT32", (1,)),
     *rows("top_log_probs_ids prompt_log_probs_ids", "INT32", (-1, -1)),
     *rows("top_log_probs prompt_log_probs", "FP32", (-1, -1)),
+    *rows("prompt_log_probs_ranks", "INT32", (-1,)),
     *rows("stream_id", "INT64", (1,)),
     *rows("error build_info adapters statistics", "STRING", (1,)),
 ]

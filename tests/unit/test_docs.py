@@ -25,14 +25,6 @@ from frontend.protocol.chat import ChatBody
 from frontend.protocol.common import GenerationBody
 from frontend.protocol.completions import CompletionBody
 from frontend.protocol.embeddings import EmbeddingBody, RerankBody
-from frontend.protocol.refused import (
-    REFUSED_IN_CHAT,
-    REFUSED_IN_COMPLETIONS,
-    REFUSED_IN_EMBEDDINGS,
-    REFUSED_IN_MESSAGES,
-    REFUSED_IN_RESPONSES,
-    REFUSED_IN_SCORES,
-)
 from frontend.settings import ENV_PREFIX, Settings
 from frontend.telemetry import metrics
 from scripts.cli import build
@@ -216,22 +208,6 @@ def test_the_options_of_pictures_and_videos() -> None:
     assert parts == {"detail", *PART_OPTIONS["image"], *PART_OPTIONS["video"]}
     (arguments,) = re.findall(r"any other is a 400: (.*?)\.\s+Each needs", text, re.DOTALL)
     assert codes(arguments) == list(PROCESSOR_OPTIONS)
-
-
-def test_the_refused_fields() -> None:
-    both, others = section("api.md", "Refused fields").split("Only in chat:")
-    chat, others = others.split("In responses those of chat, and:")
-    responses, others = others.split("In messages those of chat, and:")
-    messages, others = others.split("In embeddings, rerank and score:")
-    pooling, others = others.split("Only in embeddings:")
-    embeddings, scores = others.split("Only in rerank and score:")
-    assert set(codes(both)) == set(REFUSED_IN_COMPLETIONS)
-    assert set(codes(chat)) == set(REFUSED_IN_CHAT) - set(REFUSED_IN_COMPLETIONS)
-    assert set(codes(responses)) == set(REFUSED_IN_RESPONSES) - set(REFUSED_IN_CHAT)
-    assert set(codes(messages)) == set(REFUSED_IN_MESSAGES) - set(REFUSED_IN_CHAT)
-    assert set(codes(pooling)) == set(REFUSED_IN_EMBEDDINGS) & set(REFUSED_IN_SCORES)
-    assert set(codes(embeddings)) == set(REFUSED_IN_EMBEDDINGS) - set(REFUSED_IN_SCORES)
-    assert set(codes(scores)) == set(REFUSED_IN_SCORES) - set(REFUSED_IN_EMBEDDINGS)
 
 
 def test_the_fields_of_embeddings_and_ranks() -> None:

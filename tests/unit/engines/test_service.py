@@ -359,3 +359,13 @@ def test_closing_ends_what_is_running(engine: FakeEngine, monkeypatch: pytest.Mo
     assert request.first.wait(WAIT)
     service.close()
     assert request.finish() is FinishReason.CANCELLED and engine.is_shut_down
+
+
+def test_the_ids_of_a_prompt_come_with_the_first_response(service: EngineService) -> None:
+    for parameters, expected in (({"prompt_token_ids": True}, [[[5], [6]]]), ({}, None)):
+        request = FakeRequest("r", 3, parameters)
+        request.outputs.append("prompt_log_probs_ids")
+        service.accept(request)
+        first, *later = request.wait()
+        assert first.get("prompt_log_probs_ids") == expected
+        assert not any("prompt_log_probs_ids" in each for each in later)

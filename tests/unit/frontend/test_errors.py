@@ -123,7 +123,7 @@ REFUSED_CHATS = [
     ({"verbosity": "loud"}, "verbosity", ""),
     ({"web_search_options": {}}, "web_search_options", ""),
     ({"chat_template": "{{ x }}"}, "chat_template", ""),
-    ({"prompt_logprobs": 1}, "prompt_logprobs", ""),
+    ({"logprob_token_ids": [1]}, "logprob_token_ids", "other requests"),
 ]
 
 REFUSED_COMPLETIONS = [
@@ -219,6 +219,8 @@ async def test_an_undeclared_input_refuses_its_parameter(missing: str, fields: d
         (COMPLETIONS, {"prompt": "x", "cache_salt": "x"}, "cache_salt"),
         (CHAT, {"logprobs": True, "top_logprobs": 1}, "top_logprobs"),
         (COMPLETIONS, {"prompt": "x", "echo": True, "logprobs": 0}, "echo"),
+        (COMPLETIONS, {"prompt": "x", "prompt_logprobs": 0}, "prompt_logprobs"),
+        (COMPLETIONS, {"prompt": "x", "return_token_ids": True}, "return_token_ids"),
     ],
 )
 async def test_parameters_that_only_python_engines_read(path: str, fields: dict, param: str) -> None:

@@ -241,3 +241,18 @@ def test_a_stop_string_that_only_begins_within_the_first_tokens_ends_the_answer(
         answer = AnswerStream(qwen3, PLAIN, replace(RAW, stop=(" b c",), min_tokens=min_tokens), END)
         deltas = [answer.feed([token], engine_finish=3 if n == 4 else None) for n, token in enumerate(ids)]
         assert "".join(delta.text for delta in deltas) == text
+
+
+def test_token_ids_are_those_consumed(qwen3: Tokenizer) -> None:
+    ids = encode(qwen3, "one two three four five")
+    options = AnswerOptions(stop=("three",), token_ids=True)
+    deltas = stream(qwen3, [ids[:1], ids[1:]], PLAIN, options, finish=3)
+    assert [list(delta.token_ids) for delta in deltas] == [ids[:1], ids[1:3]]
+    [delta] = stream(qwen3, [ids], PLAIN, RAW, finish=3)
+    assert delta.token_ids == ()
+
+
+def test_token_ids_have_the_end(qwen3: Tokenizer) -> None:
+    ids = encode(qwen3, "hello<|im_end|>")
+    [delta] = stream(qwen3, [ids], PLAIN, AnswerOptions(token_ids=True), finish=1, end_ids=END)
+    assert (delta.text, list(delta.token_ids)) == ("hello", ids)

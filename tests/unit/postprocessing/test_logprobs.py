@@ -37,7 +37,10 @@ def test_ids_without_a_token_are_empty(qwen3: Tokenizer) -> None:
 def test_prompt_entries_begin_with_null(qwen3: Tokenizer) -> None:
     ids = qwen3.encode("one two", add_special_tokens=False).ids
     entries = prompt_logprob_entries(token_table(qwen3), ids, [-1.5], [[ids[0]]], [[-0.25]])
-    assert entries[0] == {"token": "one", "logprob": None, "bytes": [111, 110, 101], "top_logprobs": []}
+    first = {"token": "one", "logprob": None, "bytes": [111, 110, 101], "top_logprobs": [], "id": ids[0], "rank": None}
+    assert entries[0] == first
+    assert (entries[1]["id"], entries[1]["rank"]) == (ids[1], None)
+    assert [(one["id"], one["rank"]) for one in entries[1]["top_logprobs"]] == [(ids[0], 1)]
     assert (entries[1]["token"], entries[1]["logprob"]) == (" two", -1.5)
     assert [(top["token"], top["logprob"]) for top in entries[1]["top_logprobs"]] == [("one", -0.25)]
     assert prompt_logprob_entries(token_table(qwen3), [], []) == []

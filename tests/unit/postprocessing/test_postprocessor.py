@@ -198,10 +198,23 @@ def test_logprobs_of_the_prompt(model: Postprocessor, qwen3: Tokenizer) -> None:
         stream_id=1,
         prompt_log_probs_ids=[[ids[0], 1], [ids[1], 2]],
         prompt_log_probs=[[0.0, 0.0], [-0.25, -0.5]],
+        prompt_log_probs_ranks=[0, 7],
     )
-    entries = json.loads(send(model, request)[0]["prompt_logprobs"][0])
+    (answer,) = send(model, request)
+    entries = json.loads(answer["prompt_logprobs"][0])
+    assert [entry["rank"] for entry in entries] == [None, 7]
+    assert json.loads(answer["prompt_token_ids"][0]) == ids
     assert [entry["logprob"] for entry in entries] == [None, -0.25]
     assert [entry["logprob"] for entry in entries[1]["top_logprobs"]] == [-0.5]
+
+
+def test_ids_of_the_prompt_alone(model: Postprocessor, qwen3: Tokenizer) -> None:
+    ids = ids_of(qwen3, "a b")
+    (answer,) = send(
+        model, ModelRequest(output_ids=[[END]], stream_id=1, prompt_log_probs_ids=[[each] for each in ids])
+    )
+    assert json.loads(answer["prompt_token_ids"][0]) == ids
+    assert "prompt_logprobs" not in answer
 
 
 def test_an_announced_answer_ends_at_its_limit(model: Postprocessor, qwen3: Tokenizer) -> None:

@@ -362,3 +362,23 @@ def test_the_weights_of_an_adapter_are_sent_if_a_parameter_asks_for_them(
     assert [len(row) for row in found["lora_weights"]] == [RANK * (INPUTS + OUTPUTS)] * 2
     asked["lora_task_id"] = 5
     assert refusal(model, ModelRequest(**asked, parameters={"send_adapter": True})).kind == "not_found"
+
+
+def test_a_prompt_can_be_cut(model: Preprocessor) -> None:
+    asked = {"truncate_prompt_tokens": 2, "truncation_side": "right", "add_special_tokens": False}
+    whole = answer(model, ModelRequest(text_input="a b c d"))
+    cut = answer(model, ModelRequest(text_input="a b c d", parameters=asked))
+    assert cut["input_ids"] == whole["input_ids"][:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("add_special_tokens", 1),
+        *(("truncate_prompt_tokens", value) for value in (0, -2, True, "1", 2**31)),
+        ("truncation_side", "middle"),
+    ],
+)
+def test_wrong_parameters_of_the_prompt(model: Preprocessor, name: str, value: Any) -> None:
+    error = refusal(model, ModelRequest(text_input="a", parameters={name: value}))
+    assert (error.param, f"parameter '{name}' must be" in error.message) == (name, True)

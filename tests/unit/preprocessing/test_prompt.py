@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
@@ -336,3 +337,92 @@ class TestGuides:
         forced = builder.build(PromptRequest(messages=chat(tools=tools, tool_choice="required")))
         assert forced.input_ids == hidden.input_ids
         assert hidden.guide is None and '"begin": "<tool_call>' in (forced.guide or "")
+
+
+class TestCutPrompts:
+    TEXT = "one two three four five six seven eight nine ten"
+
+    @pytest.mark.parametrize("side", ["left", "right"])
+    @pytest.mark.parametrize("most", [1, 4, 63])
+    def test_as_transformers_cuts(self, qwen3: PromptBuilder, qwen3_tokenizer_dir: Path, side: str, most: int) -> None:
+        own = AutoTokenizer.from_pretrained(qwen3_tokenizer_dir, truncation_side=side)
+        for text in (self.TEXT, self.TEXT * 100, "世界" * 3000):
+            expected = own(text, truncation=True, max_length=most)["input_ids"]
+            request = PromptRequest(text=text, truncate_prompt_tokens=most, truncation_side=side, max_tokens=1)
+            assert qwen3.build(request).input_ids == expected
+            ids = tuple(own(text)["input_ids"])
+            request = PromptRequest(input_ids=ids, truncate_prompt_tokens=most, truncation_side=side, max_tokens=1)
+            assert qwen3.build(request).input_ids == expected
+
+    def test_bos_stays(self, gemma3: PromptBuilder, gemma3_tokenizer_dir: Path) -> None:
+        own = AutoTokenizer.from_pretrained(gemma3_tokenizer_dir, truncation_side="left")
+        expected = own(self.TEXT, truncation=True, max_length=4)["input_ids"]
+        assert expected[0] == own.bos_token_id
+        assert gemma3.build(PromptRequest(text=self.TEXT, truncate_prompt_tokens=4)).input_ids == expected
+        bare = PromptRequest(text=self.TEXT, truncate_prompt_tokens=4, add_special_tokens=False)
+        assert own.bos_token_id not in gemma3.build(bare).input_ids
+
+    @pytest.mark.parametrize("max_tokens", [None, 1, 10])
+    def test_as_many_as_fit(self, qwen3: PromptBuilder, max_tokens: int | None) -> None:
+        request = PromptRequest(text=self.TEXT * 10, truncate_prompt_tokens=-1, max_tokens=max_tokens)
+        built = qwen3.build(request)
+        assert (len(built.input_ids), built.request_output_len) == (MAX_MODEL_LEN - (max_tokens or 1), max_tokens or 1)
+
+    def test_more_than_fits_is_an_error(self, qwen3: PromptBuilder) -> None:
+        error = refused(qwen3, text=self.TEXT * 10, truncate_prompt_tokens=1000)
+        assert (error.kind, error.param) == ("context_length", "prompt")
+
+    def test_a_chat_keeps_its_end(self, qwen3: PromptBuilder) -> None:
+        whole = qwen3.build(PromptRequest(messages=chat())).input_ids
+        assert qwen3.build(PromptRequest(messages=chat(), truncate_prompt_tokens=6)).input_ids == whole[-6:]
+        error = refused(qwen3, messages=chat(), truncate_prompt_tokens=6, truncation_side="right")
+        assert error.param == "truncation_side"
+
+    def test_spelled_markup_of_a_long_chat_stays_text(self, qwen3: PromptBuilder) -> None:
+        """Placeholders for markup are cut with the text, and what is kept of them is whole."""
+        long = [{"role": "user", "content": "<|im_end|>" * 2000}]
+        ids = qwen3.build(PromptRequest(messages=chat(long), truncate_prompt_tokens=40, max_tokens=1)).input_ids
+        assert len(ids) == 40
+        assert ids.count(IM_END) == 1
+        assert "<|im_end|><|im_end|>" in qwen3.tokenizer.backend.decode(ids, skip_special_tokens=False)
+
+
+@pytest.mark.parametrize("messages", [HELLO, [{"role": "user", "content": "<end_of_turn>"}]])
+def test_special_tokens_on_top_of_a_template(gemma3: PromptBuilder, messages: list[Any]) -> None:
+    without = gemma3.build(PromptRequest(messages=chat(messages))).input_ids
+    built = gemma3.build(PromptRequest(messages=chat(messages), add_special_tokens=True)).input_ids
+    assert built == [without[0], *without]
+
+
+class TestTemplatesWithVariables:
+    TEMPLATE = "{% for one in documents or [] %}[{{ one.title }}: {{ one.text }}]{% endfor %}{{ verbosity }}"
+    DOCUMENTS = ({"title": "a", "text": "<|im_end|>"},)
+
+    @pytest.fixture
+    def reading(self, qwen3_tokenizer: ChatTokenizer) -> PromptBuilder:
+        checkpoint = qwen3_checkpoint(IM_END)
+        tokenizer = with_template(qwen3_tokenizer, self.TEMPLATE)
+        return PromptBuilder(checkpoint, tokenizer, find_styler(checkpoint), MAX_MODEL_LEN)
+
+    def test_they_get_documents_and_verbosity(self, reading: PromptBuilder) -> None:
+        built = reading.build(PromptRequest(messages=chat(documents=self.DOCUMENTS, verbosity="low")))
+        text = reading.tokenizer.backend.decode(built.input_ids, skip_special_tokens=False)
+        assert text == "[a: <|im_end|>]low"
+        assert IM_END not in built.input_ids
+
+    def test_the_client_s_own_variable_wins(self, reading: PromptBuilder) -> None:
+        own = {"verbosity": "terse"}
+        built = reading.build(PromptRequest(messages=chat(verbosity="low", chat_template_kwargs=own)))
+        assert reading.tokenizer.backend.decode(built.input_ids) == "terse"
+
+    def test_others_refuse_documents_and_ignore_verbosity(self, qwen3: PromptBuilder) -> None:
+        error = refused(qwen3, messages=chat(documents=self.DOCUMENTS))
+        assert (error.param, "takes no documents" in error.message) == ("documents", True)
+        assert qwen3.build(PromptRequest(messages=chat(verbosity="low", documents=[]))) == qwen3.build(
+            PromptRequest(messages=chat())
+        )
+
+    @pytest.mark.parametrize("fields", [{"documents": "x"}, {"documents": ["x"]}, {"verbosity": "loud"}])
+    def test_wrong_values(self, reading: PromptBuilder, fields: dict[str, Any]) -> None:
+        error = refused(reading, messages=chat(**fields))
+        assert str(error.param).startswith(next(iter(fields)))

@@ -46,7 +46,7 @@ def test_vllms_processes_are_spawned_unless_the_environment_says_otherwise(given
     [
         (VLLMValidationError("temperature must be in [0, 2]", parameter="temperature", value=9), "invalid_request", "temperature"),
         (VLLMValidationError("min_tokens must be at most 4"), "invalid_request", "min_tokens"),
-        (VLLMValidationError("too many", parameter="prompt_logprobs"), "invalid_request", "logprobs"),
+        (VLLMValidationError("too many", parameter="prompt_logprobs"), "invalid_request", "prompt_logprobs"),
         (VLLMValidationError("Token id 9 is out of vocabulary"), "invalid_request", "input_ids"),
         (VLLMValidationError("The decoder prompt contains a(n) image item with 9 embedding tokens, which"), "invalid_request", "messages"),
         (ValueError("no such thing"), "invalid_request", None),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every field and kind of block in the request types of the installed Anthropic client is decided: read, ignored, refused.
+"""Every kind of block in the request types of the installed Anthropic client, and its fields: read, ignored or refused.
 
-A newer client with a new one fails these tests until someone decides.
+Those of the body itself are in test_fields. A newer client with a new one fails these tests until someone decides.
 """
 
 from collections.abc import Iterator
@@ -9,14 +9,9 @@ from typing import Any, get_args
 
 import anthropic.types as stable
 import anthropic.types.beta as beta
-import pytest
-from anthropic.types import message_count_tokens_params, message_create_params
-from anthropic.types.beta import message_count_tokens_params as beta_count_tokens_params
-from anthropic.types.beta import message_create_params as beta_create_params
 from typing_extensions import get_type_hints, is_typeddict
 
-from frontend.endpoints.messages_input import BLOCKS, CONVERTED, IGNORED, RESULT_BLOCKS, SAME, THINKING
-from frontend.protocol.refused import REFUSED_IN_MESSAGES
+from frontend.endpoints.messages_input import BLOCKS, CONVERTED, RESULT_BLOCKS, SAME, THINKING
 from tests.support.doc_blocks import codes, rows, section
 
 # Of each object: the fields that are read, and those without an effect. All others that it has are refused by name, if
@@ -71,22 +66,6 @@ OBJECTS = {
     "AssistantMessageParam": {"role", "content"},
     "SystemMessageParam": {"role", "content", "clear_at", "output_config"},
 }
-PARAMS = {
-    "create": message_create_params.MessageCreateParamsBase,
-    "count_tokens": message_count_tokens_params.MessageCountTokensParams,
-    "beta create": beta_create_params.MessageCreateParamsBase,
-    "beta count_tokens": beta_count_tokens_params.MessageCountTokensParams,
-}
-DECIDED = {*SAME, *CONVERTED, *IGNORED, *REFUSED_IN_MESSAGES}
-
-
-@pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
-def test_every_field_of_a_body(params: Any) -> None:
-    assert set(get_type_hints(params)) <= DECIDED
-
-
-def test_no_field_is_decided_twice() -> None:
-    assert len(DECIDED) == sum(map(len, (SAME, CONVERTED, IGNORED, REFUSED_IN_MESSAGES)))
 
 
 def typed_dicts(kind: Any) -> Iterator[Any]:
@@ -136,7 +115,6 @@ def test_the_documentation() -> None:
     assert fields == {*SAME, *CONVERTED} - own
     assert kinds == set(READ)
     assert set(codes(text.partition("these fields of a chat:")[2].partition("\n\n")[0])) == own
-    assert set(codes(text.partition("These have no effect:")[2].partition("\n\n")[0])) == set(IGNORED)
 
 
 def tables(text: str) -> Iterator[list[list[str]]]:

@@ -20,8 +20,9 @@ from common.chat.request import ChatRequest
 from common.checkpoint import Checkpoint
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
-from frontend.endpoints.messages_input import CONVERTED, IGNORED, RENAMED, SAME
+from frontend.endpoints.messages_input import CONVERTED, RENAMED, SAME
 from frontend.protocol.chat import ChatBody
+from frontend.protocol.ignored import IGNORED_IN_MESSAGES
 from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_MESSAGES
 from preprocessing.prompt import PromptBuilder, PromptRequest
 from tests.fakes.fake_triton import REFUSAL, Call, Script, answer_of, failure, finish, reply
@@ -651,7 +652,7 @@ async def test_claude_codes_requests(served: Serving) -> None:
 
 async def test_every_field_of_a_chat_is_taken_or_refused() -> None:
     given_otherwise = {"tools", "tool_choice", "thinking", "messages"}
-    taken = {*SAME, *given_otherwise} | (set(ChatBody.model_fields) & {*IGNORED})
+    taken = {*SAME, *given_otherwise} | (set(ChatBody.model_fields) & {*IGNORED_IN_MESSAGES})
     assert set(ChatBody.model_fields) == taken | (set(REFUSED_IN_MESSAGES) & set(ChatBody.model_fields))
     assert {name.partition(".")[0] for name in RENAMED.values()} <= {*CONVERTED}
     assert set(REFUSED_IN_CHAT) <= set(REFUSED_IN_MESSAGES)
