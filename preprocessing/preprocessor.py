@@ -42,6 +42,9 @@ from python_backend.tensors import Inputs, error_response
 
 log = model_logger("preprocessing", verbose=False)
 
+# Of one request. `postprocessing` writes them in one piece, and meanwhile no other answer. As many take it a second or
+# two.
+MAX_PROMPT_LOGPROBS = 262_144
 # The output of pixels for an engine that runs the vision part itself.
 ENGINE_IMAGES = "engine_images"
 # The fields of MediaOptions that are parameters of the config under their own names, but for the limit of pixels.
@@ -114,6 +117,7 @@ class Preprocessor:
         inputs = Inputs(request)
         asked = replace(read_request(inputs), **read_options(parameters))
         prompt = self._builder.build(asked)
+        _check_prompt_logprobs(len(prompt.input_ids), parameters.get("prompt_logprobs"))
         images_tensor = self._builder.images.tensor if self._builder.images and prompt.pictures else None
         self._engine.check(prompt.guide_type, engine_images=images_tensor == ENGINE_IMAGES)
         outputs = write_prompt(prompt, self._builder.checkpoint.vocab_size)
@@ -143,6 +147,16 @@ class Preprocessor:
         if self._engine.reports_finish:
             return [] if requested is None else [write_return_perf_metrics(requested)]
         return [write_return_perf_metrics(True)]
+
+
+def _check_prompt_logprobs(length: int, alternatives: Any) -> None:
+    """Raise RequestError if a prompt of this length would have too many log-probabilities. alternatives: of a token."""
+    if type(alternatives) is int and length * (1 + alternatives) > MAX_PROMPT_LOGPROBS:
+        raise RequestError(
+            f"the log-probabilities of {length} tokens with {alternatives} alternatives are more than "
+            f"{MAX_PROMPT_LOGPROBS}, the most that a prompt may have",
+            param="prompt_logprobs",
+        )
 
 
 def media_options(parameters: ModelParameters) -> MediaOptions:

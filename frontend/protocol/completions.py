@@ -50,6 +50,10 @@ class CompletionBody(GenerationBody):
             raise RequestError("max_tokens may be 0 only with echo", param="max_tokens")
         if self.echo and self.logprobs is not None and self.stream:
             raise RequestError("echo with logprobs cannot be streamed", param="echo")
+        if self.echo and self.truncate_prompt_tokens is not None:
+            raise RequestError(
+                "echo repeats the whole prompt, of which truncate_prompt_tokens keeps a part", param="echo"
+            )
         if self.min_tokens and self.min_tokens > self.length:
             raise RequestError("min_tokens is above max_tokens", param="min_tokens")
         return self

@@ -18,7 +18,7 @@ from families.parsers import AnswerFormat, starts_in_reasoning
 from postprocessing.postprocessor import Postprocessor
 from preprocessing.adapters import BackendAdapters
 from preprocessing.engine_traits import TRTLLM, engine_traits
-from preprocessing.preprocessor import Preprocessor, media_options
+from preprocessing.preprocessor import MAX_PROMPT_LOGPROBS, Preprocessor, media_options
 from preprocessing.prompt import PromptBuilder
 from python_backend.api import pb_utils
 from python_backend.config import ModelParameters
@@ -369,6 +369,13 @@ def test_a_prompt_can_be_cut(model: Preprocessor) -> None:
     whole = answer(model, ModelRequest(text_input="a b c d"))
     cut = answer(model, ModelRequest(text_input="a b c d", parameters=asked))
     assert cut["input_ids"] == whole["input_ids"][:2]
+
+
+def test_the_log_probabilities_of_a_prompt_are_bounded(model: Preprocessor) -> None:
+    request = {"prompt_ids": [1, 2, 3], "max_tokens": 1}
+    assert answer(model, ModelRequest(**request, parameters={"prompt_logprobs": MAX_PROMPT_LOGPROBS // 3 - 1}))
+    error = refusal(model, ModelRequest(**request, parameters={"prompt_logprobs": MAX_PROMPT_LOGPROBS // 3}))
+    assert error.param == "prompt_logprobs"
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ async def test_nothing_is_generated(served: Serving) -> None:
         ),
         *((CHAT, {"truncate_prompt_tokens": value}, "truncate_prompt_tokens") for value in (0, -2, 2**31, True)),
         (CHAT, {"truncation_side": "middle"}, "truncation_side"),
+        (COMPLETIONS, {"truncate_prompt_tokens": 1, "echo": True}, "echo"),
         (CHAT, {"documents": [{}] * 1025}, "documents"),
     ],
 )
