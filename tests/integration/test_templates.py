@@ -48,6 +48,21 @@ def test_a_template_of_the_request(served: ScriptedStack, client: OpenAI) -> Non
     assert "".join(tokens).replace("Ġ", " ") == "Once: Hello"
 
 
+def test_documents_and_verbosity(served: ScriptedStack, client: OpenAI) -> None:
+    served.play({"contains": "[a][b]low", "text": "yes"}, {"text": "no"})
+    prompt = {"documents": [{"text": "a"}, {"text": "b"}], "verbosity": "low"}
+    template = "{% for one in documents %}[{{ one.text }}]{% endfor %}{{ verbosity }}"
+    extra = {"chat_template": template, "return_token_ids": True, **prompt}
+    answer = client.chat.completions.create(model="", messages=HELLO, extra_body=extra)
+    assert answer.choices[0].message.content == "yes"
+    url = f"{served.stack.url}/tokenize"
+    tokens = httpx.post(url, json={"messages": HELLO, "chat_template": template, **prompt}).json()["tokens"]
+    assert answer.model_extra is not None and answer.model_extra["prompt_token_ids"] == tokens
+    with pytest.raises(BadRequestError) as error:  # the operator's template takes none
+        client.chat.completions.create(model="", messages=HELLO, extra_body=prompt)
+    assert error.value.param == "documents"
+
+
 def test_what_it_raises_is_the_client_s_error(client: OpenAI) -> None:
     for template in ("{{ raise_exception('Not so.') }}", "{% if %}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"):
         with pytest.raises(BadRequestError) as error:

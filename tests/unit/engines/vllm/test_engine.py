@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 from vllm.exceptions import VLLMValidationError
+from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
-from engines.engine import Generation
+from engines.engine import Generation, Tokens
 from engines.vllm import engine as vllm_engine
 from engines.vllm.errors import request_error
 
@@ -129,3 +130,23 @@ def test_only_errors_of_vllm_can_be_the_requests_fault(monkeypatch: pytest.Monke
     with pytest.raises(ValueError, match="zip") as raised:
         asyncio.run(collected(failing))
     assert not isinstance(raised.value, RequestError) and failing._running == 0
+
+
+def test_log_probabilities_of_the_prompt_have_ranks() -> None:
+    """The prompt's own token is first; vLLM gives it besides the likeliest ones, of which it may be one."""
+    given = output("length")
+    given.prompt_logprobs = [
+        None,
+        {2: Logprob(-3.0, 9), 5: Logprob(-0.5, 1), 6: Logprob(-1.0, 2)},
+        {5: Logprob(-0.5, 1), 6: Logprob(-1.0, 2)},
+    ]
+
+    async def first() -> Tokens:
+        generation = Generation([1, 2, 5], 8, prompt_logprobs=2, streaming=False)
+        (tokens,) = [tokens async for tokens in engine_of(given).generate(generation)]
+        return tokens
+
+    tokens = asyncio.run(first())
+    assert tokens.prompt_ids == [[1, 1, 1], [2, 5, 6], [5, 5, 6]]
+    assert tokens.prompt_ranks == [0, 9, 1]
+    assert tokens.prompt_logprobs is not None and tokens.prompt_logprobs[1:] == [[-3.0, -0.5, -1.0], [-0.5, -0.5, -1.0]]
