@@ -134,6 +134,12 @@ def test_a_bad_setting_of_the_frontend_stops_the_start() -> None:
         check_settings({"TRITON_CHAT_MAX_IN_FLIGHT": "none"})
 
 
+def test_a_store_of_responses_is_opened_before_anything_starts(tmp_path: Path) -> None:
+    check_settings({"TRITON_CHAT_RESPONSE_STORE": str(tmp_path / "responses.db")})
+    with pytest.raises(LaunchError, match="response_store="):
+        check_settings({"TRITON_CHAT_RESPONSE_STORE": str(tmp_path)})
+
+
 def checkpoint(folder: Path, files: Mapping[str, str]) -> Path:
     folder.mkdir()
     for name, text in files.items():
