@@ -58,9 +58,15 @@ class Serving:
 
     async def stopped(self, choices: Sequence[int] | None = None) -> None:
         """Wait until Triton has got stop requests for all requests of this test, or for those at these positions."""
-        at = range(len(self.triton.calls)) if choices is None else choices
+        calls = self.triton.calls
+        at = range(len(calls)) if choices is None else choices
+
+        def is_stopped(choice: int) -> bool:
+            # A request may come after the stop of another one.
+            return -len(calls) <= choice < len(calls) and calls[choice].id in self.triton.stops
+
         async with asyncio.timeout(WAIT):
-            while not {self.triton.calls[choice].id for choice in at} <= set(self.triton.stops):
+            while not all(map(is_stopped, at)):
                 await asyncio.sleep(0.01)
 
 
