@@ -9,6 +9,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from engines.dead_engine import exit_when_dead
+from engines.vllm.forkserver import engine_core_from_server
 from engines.vllm.statistics import VllmStatistics
 
 
@@ -25,10 +26,11 @@ def start_llm(
     args: AsyncEngineArgs, config: VllmConfig, statistics: VllmStatistics
 ) -> tuple[AsyncLLM, "asyncio.Task[None]"]:
     """Load the model and start the processes; returns the client, and a task that ends this process with them."""
-    llm = AsyncLLM.from_vllm_config(
-        config,
-        enable_log_requests=args.enable_log_requests,
-        disable_log_stats=args.disable_log_stats,
-        stat_loggers=[] if args.disable_log_stats else [statistics],
-    )
+    with engine_core_from_server():
+        llm = AsyncLLM.from_vllm_config(
+            config,
+            enable_log_requests=args.enable_log_requests,
+            disable_log_stats=args.disable_log_stats,
+            stat_loggers=[] if args.disable_log_stats else [statistics],
+        )
     return llm, asyncio.create_task(exit_when_dead(llm))

@@ -296,5 +296,7 @@ def test_the_engine_core(qwen3_tokenizer_dir: Path, tmp_path: Path) -> None:
 
 
 def engine_core(stub: int) -> int:
-    (core,) = [child for child in psutil.Process(stub).children() if "EngineCore" in " ".join(child.cmdline())]
+    """The engine core's process, which is forked from a server of the model's process."""
+    processes = psutil.Process(stub).children(recursive=True)
+    (core,) = [process for process in processes if "EngineCore" in " ".join(process.cmdline())]
     return core.pid

@@ -6,9 +6,11 @@ import locale
 # Triton's stub process starts in the C locale, where open() reads ASCII; vLLM and transformers read UTF-8 at import.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
+from engines.vllm import forkserver  # noqa: E402
 from python_backend import watchdog  # noqa: E402
 from python_backend.api import InferenceRequest, InferenceResponse  # noqa: E402
 from python_backend.config import ModelParameters, apply_environment  # noqa: E402
+from python_backend.imports import quick_imports  # noqa: E402
 from python_backend.logs import model_logger  # noqa: E402
 
 
@@ -18,13 +20,18 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine; raises ValueError for a wrong option, or the engine's own error."""
         apply_environment(args["model_config"])
-        # Only now, because vLLM and PyTorch read the environment.
-        from engines.embedding_service import EmbeddingService
-
         model_logger("embedding", verbose=True)
         # Before the engine, whose processes must not outlive a server that is killed while it loads.
         watchdog.start()
-        self._service = EmbeddingService.from_config(ModelParameters.from_config(args["model_config"]))
+        parameters = ModelParameters.from_config(args["model_config"])
+        if parameters.text("engine") == "vllm":
+            # Before everything that takes time to import.
+            forkserver.start()
+        with quick_imports():
+            # Only now, because vLLM and PyTorch read the environment.
+            from engines.embedding_service import EmbeddingService
+
+            self._service = EmbeddingService.from_config(parameters)
         self._service.start()
 
     def execute(self, requests: list[InferenceRequest]) -> list[InferenceResponse | None]:

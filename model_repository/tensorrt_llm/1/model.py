@@ -6,6 +6,7 @@ import locale
 # Triton's stub process starts in the C locale, where open() reads ASCII; vLLM and transformers read UTF-8 at import.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
+from engines.vllm import forkserver  # noqa: E402
 from python_backend import watchdog  # noqa: E402
 from python_backend.api import InferenceRequest  # noqa: E402
 from python_backend.config import ModelParameters, apply_environment  # noqa: E402
@@ -22,11 +23,15 @@ class TritonPythonModel:
         model_logger("tensorrt_llm", verbose=True)
         # Before the engine, whose processes must not outlive a server that is killed while it loads.
         watchdog.start()
+        parameters = ModelParameters.from_config(args["model_config"])
+        if parameters.text("engine") == "vllm":
+            # Before everything that takes time to import.
+            forkserver.start()
         with quick_imports():
             # Only now, because vLLM and PyTorch read the environment.
             from engines.service import EngineService
 
-            self._service = EngineService.from_config(ModelParameters.from_config(args["model_config"]))
+            self._service = EngineService.from_config(parameters)
         self._service.start()
 
     def execute(self, requests: list[InferenceRequest]) -> None:
