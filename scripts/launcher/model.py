@@ -16,6 +16,8 @@ from scripts.cache import build_once, cache_dir
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
 from scripts.prepare import smollm2 as prepare_model
+from scripts.shared.errors import CommandError
+from scripts.shared.own_process import in_own_process
 from scripts.shared.weights import weight_bytes
 
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
@@ -73,7 +75,7 @@ def resolve_model(
         folder, name = _find(model, console)
         if (kind or _kind(folder)) == EMBEDDING:
             return served(folder, name, EMBEDDING)
-        return _whole_or_split(folder, name, console, vision, engine)
+        return _whole_or_split(folder, name, vision, engine)
     except ImportError as error:
         # Serving a checkpoint takes a Triton; converting one takes torch, which is not in every installation.
         reason = f"the package {error.name} is missing" if error.name else f"packages do not fit together: {error}"
@@ -97,12 +99,12 @@ def _find(model: str, console: Console) -> tuple[Path, str]:
     return _downloaded(model), model
 
 
-def _whole_or_split(folder: Path, name: str, console: Console, vision: str | None, engine: str | None) -> ServedModel:
+def _whole_or_split(folder: Path, name: str, vision: str | None, engine: str | None) -> ServedModel:
     try:
         path = vision_path(folder, vision, engine)
     except ValueError as error:
         raise LaunchError(f"{error}.") from error
-    return replace(served(_split(folder, console) if is_unsplit(folder, path) else folder, name, CHAT), vision=path)
+    return replace(served(_split(folder) if is_unsplit(folder, path) else folder, name, CHAT), vision=path)
 
 
 def _kind(folder: Path) -> str:
@@ -113,20 +115,22 @@ def _kind(folder: Path) -> str:
         return CHAT
 
 
-def _split(folder: Path, console: Console) -> Path:
+def _split(folder: Path) -> Path:
     """The split of an InternVL checkpoint in the cache, made now if missing."""
-    from scripts.split import SplitError, split_checkpoint  # It imports torch.
-
     config = folder / "config.json"
     key = hashlib.blake2b(str(folder).encode(), digest_size=4).hexdigest()
     entry = cache_dir() / "models" / "split" / f"{folder.name}-{key}"
     try:
-        build_once(
-            entry, str(config.stat().st_mtime_ns), lambda empty: split_checkpoint(folder, empty, console=console)
-        )
-    except SplitError as error:
+        build_once(entry, str(config.stat().st_mtime_ns), lambda empty: in_own_process(_split_into, folder, empty))
+    except CommandError as error:
         raise LaunchError(f"'{folder}' could not be split into language model and vision part: {error}") from error
     return entry
+
+
+def _split_into(folder: Path, empty: Path) -> None:
+    from scripts.split import split_checkpoint  # It imports torch.
+
+    split_checkpoint(folder, empty, console=Console(stderr=True, highlight=False))
 
 
 def _downloaded(hub_id: str) -> Path:

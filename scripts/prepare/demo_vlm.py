@@ -14,6 +14,7 @@ from models.demo_vlm.naming import LANGUAGE_PREFIX, VISION_PREFIX, rename_image_
 from scripts.cache import build_once, cache_dir
 from scripts.prepare.smollm2 import prepare_default_model
 from scripts.shared.errors import CommandError
+from scripts.shared.own_process import in_own_process
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +40,7 @@ def prepare_demo_vlm(console: Console | None = None) -> Path:
         raise CommandError(f"the demo model's weights are missing: '{WEIGHTS}'")
     base = prepare_default_model(console)
     version = f"format {_FORMAT} weights {hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()} config {_config_digest()}"
-    if build_once(home(), version, lambda folder: build(base, WEIGHTS, folder)):
+    if build_once(home(), version, lambda folder: in_own_process(build, base, WEIGHTS, folder)):
         console.print(f"checkpoint written to {home()}")
     return home()
 

