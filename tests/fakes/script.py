@@ -17,7 +17,7 @@ class Rule:
 
     text (or ids): the answer. sizes: ids per response, the last size repeats. delay_s: before each response.
     finish: name of a FinishReason; "END_ID" appends the request's end id. error_after: fail after that many responses.
-    repeat: repeat the ids until max_tokens, for load tests.
+    repeat: repeat the ids until max_tokens, for load tests. hurry: the rest has no delays once this file exists.
     """
 
     contains: str = ""
@@ -28,6 +28,7 @@ class Rule:
     finish: str = "END_ID"
     error_after: int | None = None
     repeat: bool = False
+    hurry: str | None = None
 
     def answer(self, tokenizer: Any, max_tokens: int) -> list[int]:
         """The ids of the answer without an end id. tokenizer: a `ChatTokenizer`."""

@@ -41,7 +41,7 @@ class ScriptedEngine:
                 for index, ids in enumerate(parts):
                     if rule.error_after == index:
                         raise RequestError("scripted failure", kind="internal")
-                    await asyncio.sleep(rule.delay_s)
+                    await asyncio.sleep(0.0 if rule.hurry and Path(rule.hurry).exists() else rule.delay_s)
                     tokens = _with_logprobs(Tokens(ids, cached_tokens=0), generation)
                     if index == len(parts) - 1:
                         tokens.finish = _finish(rule, generation, ids)

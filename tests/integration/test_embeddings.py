@@ -11,10 +11,10 @@ import torch
 import tritonclient.grpc.aio as grpc
 from openai import OpenAI
 
-from scripts.launcher import FREE_PORTS, Stack
-from scripts.launcher.model_processes import ModelProcesses
+from scripts.launcher import FREE_PORTS
 from tests.support.agents import run_agents
 from tests.support.gpu import memory_share
+from tests.support.passing_stack import passing_stack
 from tests.support.pooling_checkpoints import TEXTS, embeddings_of, make_qwen3_embedding
 from tests.support.waiting import PATIENCE_S, running_requests, wait_until
 
@@ -40,7 +40,7 @@ def stack(checkpoint, tmp_path_factory):
     """A stack that finds by the checkpoint's files what it is for."""
     logs = str(tmp_path_factory.mktemp("logs"))
     flags = ["--dtype", "float32", "--max-model-len", "64", "--log-dir", logs, *memory_share(0.3), *FREE_PORTS]
-    with Stack([str(checkpoint), *flags]) as running:
+    with passing_stack([str(checkpoint), *flags]) as running:
         yield running
 
 

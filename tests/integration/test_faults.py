@@ -216,9 +216,11 @@ def test_what_takes_the_whole_server_with_it(faulty: Faulty, victim: str) -> Non
 
 
 @pytest.mark.python_engine("it does not know whose requests it has")
-def test_a_frontend(faulty: Faulty) -> None:
+def test_a_frontend(faulty: Faulty, scripted: ScriptedStack, tmp_path: Path) -> None:
     """Its clients lose their connections and the engine their requests; those of the other one notice nothing."""
-    load = faulty.load("epic", 12, max_tokens=2000)
+    hurry = tmp_path / "hurry"
+    scripted.play(STORY, EPIC | {"contains": "saga", "hurry": str(hurry)}, EPIC)
+    load = faulty.load("saga", 12, max_tokens=2000)
     victim = faulty.stack.parts[1]
     kill(victim.pid)
     faulty.supervise_until(lambda: faulty.stack.parts[1].pid != victim.pid, "the frontend is back")
@@ -227,6 +229,7 @@ def test_a_frontend(faulty: Faulty) -> None:
         lambda: running_requests(faulty.stack) == 12 - len(load.ends), "the engine drops what it left"
     )
     assert not load.done, "that came too late to tell"
+    hurry.touch()
     faulty.supervise_until(lambda: load.done, "all answers end")
     assert "length" in load.ends and set(load.ends) <= {"length", "ReadError", "RemoteProtocolError"}
     assert len(load.ends) == 12

@@ -11,7 +11,8 @@ from openai import OpenAI
 from scripts.launcher import FREE_PORTS, Stack
 from tests.support.checkpoints import FAMILIES, make_checkpoint
 from tests.support.gpu import memory_share
-from tests.support.greedy import QUESTIONS, check_greedy
+from tests.support.passing_stack import passing_stack
+from tests.support.waiting import PATIENCE_S
 
 # Of the default model, in bfloat16: each token is the likeliest by a factor of e at least, as CPUs round differently.
 CLEAR = ["Please name the capital of France.", "Count from 1 to 10."]
@@ -100,8 +101,8 @@ def tiny(request, tmp_path_factory, smollm2_dir, qwen3_tokenizer_dir, gemma3_tok
     folder = tmp_path_factory.mktemp(request.param)
     make_checkpoint(request.param, tokenizers[FAMILIES[request.param][0]], folder)
     # The default model's stack runs beside it.
-    flags = ["--dtype", "float32", "--max-model-len", "1024", *memory_share(0.3), *FREE_PORTS]
-    with Stack([str(folder), *flags], environment=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}) as running:
+    flags = ["--dtype", "float32", "--max-model-len", "1024", *memory_share(0.3), *FREE_PORTS, *more]
+    with passing_stack([str(folder), *flags], environment=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}) as running:
         client = OpenAI(base_url=f"{running.url}/v1", api_key="unused", timeout=120, max_retries=0)
         yield client, folder
 

@@ -8,8 +8,9 @@ import pytest
 from openai import BadRequestError, OpenAI
 from tokenizers import Tokenizer
 
-from scripts.launcher import FREE_PORTS, Stack
+from scripts.launcher import FREE_PORTS
 from tests.support.checkpoints import make_checkpoint
+from tests.support.passing_stack import passing_stack
 
 SCHEMA = {
     "type": "object",
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.python_engine("a script follows no guide; their refusal
 def client(tmp_path_factory, qwen3_tokenizer_dir) -> Iterator[OpenAI]:
     folder = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("guides") / "qwen3")
     logs = ["--log-dir", str(tmp_path_factory.mktemp("logs"))]
-    with Stack([str(folder), "--dtype", "float32", "--max-model-len", "2048", *logs, *FREE_PORTS]) as running:
+    with passing_stack([str(folder), "--dtype", "float32", "--max-model-len", "2048", *logs, *FREE_PORTS]) as running:
         yield OpenAI(base_url=f"{running.url}/v1", api_key="unused", timeout=120, max_retries=0)
 
 

@@ -32,6 +32,7 @@ from common.errors import RequestError
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.split import split_checkpoint
+from tests.support.passing_stack import passing_stack
 from tests.support.tiny_vlms import make_tiny_vlm
 from tests.support.videos import video
 from tests.support.vlm_checkpoints import LARGE_TOWER, SMALL_TOWER, make_gemma3, make_internvl
@@ -255,7 +256,7 @@ def seeing(request, tmp_path_factory, qwen3_tokenizer_dir, gemma3_tokenizer_dir)
         reference = InternVLReference(model, made.reference)
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
     flags = ["--dtype", "float32", "--max-model-len", "2048", "--log-dir", str(folder / "logs"), *FREE_PORTS]
-    with Stack([str(served), *flags], environment=environment) as stack:
+    with passing_stack([str(served), *flags], environment=environment) as stack:
         client = OpenAI(base_url=f"{stack.url}/v1", api_key="unused", timeout=120, max_retries=0)
         yield Seeing(client, stack, None if kind is None else "<image>", reference)
 

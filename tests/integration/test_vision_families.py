@@ -14,7 +14,8 @@ from openai import OpenAI
 from tokenizers import Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from scripts.launcher import FREE_PORTS, Stack
+from scripts.launcher import FREE_PORTS
+from tests.support.passing_stack import passing_stack
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 from tests.support.vlm_dialogues import DIALOGUES, FRAMES, NEW_TOKENS, Answer, VlmReference, dialogues_of, messages_of
 
@@ -69,7 +70,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     flags = ["--dtype", dtype, "--max-model-len", "1024", "--video-frames", str(FRAMES), "--vision", "engine"]
     # By default InternVL gets the prompts of InternVL2.5, and each process takes 1 GB.
     flags += ["--styler", "default", "--preprocessing-instances", "1", *FREE_PORTS]
-    with Stack([str(folder), *flags], environment=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}) as running:
+    with passing_stack([str(folder), *flags], environment=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}) as running:
         client = OpenAI(base_url=f"{running.url}/v1", api_key="unused", timeout=120, max_retries=0)
         yield Served(family, client, Tokenizer.from_file(str(folder / "tokenizer.json")), answers)
 

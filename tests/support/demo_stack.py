@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from scripts.launcher import FREE_PORTS, Stack
 from tests.fakes.certificate import write_certificate
+from tests.support.passing_stack import passing_stack
 
 RED, BLUE, GREEN, WHITE, BLACK, YELLOW = "#e02020", "#2040e0", "#20a030", "#ffffff", "#000000", "#f0d020"
 
@@ -41,7 +42,7 @@ def demo_stack(folder: Path) -> Iterator[DemoStack]:
     with ExitStack() as all_of_it:
         http = all_of_it.enter_context(_file_server(pictures))
         https = all_of_it.enter_context(_file_server(pictures, tls))
-        stack = all_of_it.enter_context(Stack(["demo-vlm", *flags], environment=environment))
+        stack = all_of_it.enter_context(passing_stack(["demo-vlm", *flags], environment))
         yield DemoStack(stack, pictures, http, https)
 
 
