@@ -55,13 +55,9 @@ double = pytest.param(True, marks=pytest.mark.xdist_group("double_qwen3"))
 
 
 @pytest.fixture(scope="module", params=[False, double], ids=["python", "double"])
-def qwen3(request, tmp_path_factory, qwen3_tokenizer_dir) -> Iterator[ScriptedStack]:
+def qwen3(request) -> ScriptedStack:
     """The scripted stack, also with the double of TensorRT-LLM's C++ backend, which lacks this project's extensions."""
-    if request.param:
-        yield request.getfixturevalue("double_qwen3")
-        return
-    with scripted_stack("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("qwen3")) as running:
-        yield running
+    return request.getfixturevalue("double_qwen3" if request.param else "scripted_qwen3")
 
 
 @pytest.fixture(scope="module")

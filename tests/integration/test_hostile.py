@@ -2,14 +2,12 @@
 """Hostile bodies on the real Triton, tokenizer and template, all at once and among valid requests."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.hostile_bodies import CHAT, HOSTILE, Hostile
-from tests.support.scripted import ScriptedStack, scripted_stack
+from tests.support.scripted import ScriptedStack
 
 # These machines are slow at times; a wait that ends early is no finding.
 PATIENCE_S = 120.0
@@ -21,11 +19,10 @@ BODIES = {hostile.name: hostile.body() for hostile in HOSTILE}
 CONNECTIONS = httpx.Limits(max_connections=32, max_keepalive_connections=0)
 
 
-@pytest.fixture(scope="module")
-def scripted(qwen3_tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedStack]:
-    with scripted_stack("qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("stack")) as stack:
-        stack.play({"text": "Fine, thanks."})
-        yield stack
+@pytest.fixture
+def scripted(scripted_qwen3: ScriptedStack) -> ScriptedStack:
+    scripted_qwen3.play({"text": "Fine, thanks."})
+    return scripted_qwen3
 
 
 async def send(client: httpx.AsyncClient, hostile: Hostile) -> tuple[str, int, str]:
