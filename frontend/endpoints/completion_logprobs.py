@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log-probabilities in the format of plain completions: parallel lists instead of a chat's one object per token."""
 
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from typing import Any
+
+_Utf8Decoder = getincrementaldecoder("utf-8")
 
 
 class CompletionLogprobs:
@@ -11,16 +14,19 @@ class CompletionLogprobs:
     def __init__(self, top: int) -> None:
         self._top = top
         self._offset = 0
+        self._decoder = _Utf8Decoder("replace")
 
     def convert(self, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Convert the next entries; `text_offset` continues. The first token of a prompt has no logprob."""
-        tokens = [entry["token"] for entry in entries]
+        """Convert the next entries; the first token of a prompt has no logprob.
+
+        `text_offset` continues. It counts characters of the text: all tokens of one character have the same.
+        """
         offsets: list[int] = []
-        for token in tokens:
+        for entry in entries:
             offsets.append(self._offset)
-            self._offset += len(token)
+            self._offset += len(self._decoder.decode(bytes(entry["bytes"])))
         return {
-            "tokens": tokens,
+            "tokens": [entry["token"] for entry in entries],
             "token_logprobs": [entry["logprob"] for entry in entries],
             "top_logprobs": [self._alternatives(entry) for entry in entries],
             "text_offset": offsets,

@@ -16,7 +16,7 @@ PATH = "/v1/completions"
 
 def entry(token: str, logprob: float | None, **top: float) -> dict:
     alternatives = [{"token": other, "logprob": value, "bytes": None} for other, value in top.items()]
-    return {"token": token, "logprob": logprob, "bytes": None, "top_logprobs": alternatives}
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode()), "top_logprobs": alternatives}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -112,6 +112,25 @@ async def test_text_offsets_continue_from_chunk_to_chunk(served: Serving) -> Non
     served.triton.script = script
     logprobs = [chunk["choices"][0]["logprobs"] for chunk in await served.chunks(PATH, prompt="x", logprobs=0)]
     assert [offset for one in logprobs if one for offset in one["text_offset"]] == [0, 2, 3]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_text_offsets_count_characters(served: Serving, stream: bool) -> None:
+    """Also of characters that are several tokens, which may arrive apart."""
+    parts = [b"a", *(bytes([byte]) for byte in "🤔".encode()), "中".encode()[:2], "中".encode()[2:] + b"!", b"z"]
+    entries = [entry(part.decode(errors="backslashreplace"), -1.0) | {"bytes": list(part)} for part in parts]
+
+    async def script(call: Call) -> AsyncIterator:
+        yield reply("a", logprobs=entries[:3])
+        yield reply("🤔中!z", logprobs=entries[3:])
+        yield finish()
+
+    served.triton.script = script
+    fields = {"prompt": "x", "logprobs": 0}
+    bodies = await served.chunks(PATH, **fields) if stream else [await complete(served, **fields)]
+    logprobs = [body["choices"][0]["logprobs"] for body in bodies]
+    offsets = [offset for one in logprobs if one for offset in one["text_offset"]]
+    assert offsets == [0, 1, 1, 1, 1, 2, 2, 4]
 
 
 @pytest.mark.parametrize(
