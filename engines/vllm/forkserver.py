@@ -10,7 +10,6 @@ import glob
 import multiprocessing
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,8 +26,8 @@ _PRELOADED = "engines.vllm.preloaded"
 _READ_LATE = re.compile("VLLM_|LOCAL_WORLD_SIZE$|NUMEXPR_MAX_THREADS$")
 # Where vLLM finds the libraries that its worker is started with.
 _LIBRARIES = ("vllm/libs/libtcmalloc_minimal*.so*", "torch.libs/libgomp*.so*", "torch/lib/libgomp*.so*")
-# While the server can be asked for processes.
-_socket_folder: Path | None = None
+# While the server can be asked for processes. It is removed at the end of this process at the latest.
+_socket_folder: tempfile.TemporaryDirectory[str] | None = None
 
 
 def start() -> None:
@@ -41,10 +40,11 @@ def start() -> None:
         multiprocessing.set_forkserver_preload([_PRELOADED])
         # Not in the environment below.
         resource_tracker.ensure_running()
-        _socket_folder = Path(tempfile.mkdtemp(prefix="triton_chat_vllm_"))
+        _socket_folder = tempfile.TemporaryDirectory(prefix="triton_chat_vllm_", ignore_cleanup_errors=True)
+        address = str(Path(_socket_folder.name) / "socket")
         with (
             mock.patch.dict(os.environ, _worker_environment(os.environ)),
-            mock.patch("multiprocessing.connection.arbitrary_address", lambda family: str(_socket_folder / "socket")),
+            mock.patch("multiprocessing.connection.arbitrary_address", lambda family: address),
         ):
             forkserver.ensure_running()
 
@@ -61,7 +61,7 @@ def engine_core_from_server() -> Iterator[None]:
             yield
     finally:
         # Now, because this process can be killed later.
-        shutil.rmtree(_socket_folder)
+        _socket_folder.cleanup()
         _socket_folder = None
 
 

@@ -206,7 +206,7 @@ class Catalog:
                     self.models[name].update(state)
                 continue
             # A model that is alone in its repository has no name of its own.
-            nameless = state.ensemble == ENSEMBLE or (state.ensemble == EMBEDDING and len(states) == 1)
+            nameless = state.ensemble == ENSEMBLE or (state.engine == EMBEDDING and len(states) == 1)
             self.models[name] = ServedModel(state, self._settings, self._triton, self._images, nameless=nameless)
         self.models = {name: self.models[name] for name in states}
         self._names = {}

@@ -138,7 +138,7 @@ def _ensemble_of(model: ModelConfig) -> ModelConfig:
     """An ensemble with the inputs of its only step, and the outputs that answer requests."""
     outputs = [tensor for tensor in model.output if tensor.name not in (BUILD_INFO, STATISTICS)]
     config = ModelConfig(platform=ENSEMBLE, max_batch_size=model.max_batch_size, input=model.input, output=outputs)
-    only = config.ensemble_scheduling.step.add(model_name=model.name, model_version=-1)
+    only = config.ensemble_scheduling.step.add(model_name=model_names.EMBEDDING, model_version=-1)
     for tensor in model.input:
         only.input_map[tensor.name] = tensor.name
     for tensor in outputs:

@@ -9,8 +9,8 @@ from common.processes import Process, awaited_children, children, command_line, 
 
 UNKNOWN = "unknown"
 _LOOK_PERIOD_S = 5.0
-# Longer than a process takes to end that was told to.
-_STUCK_S = 20.0
+# Several times longer than a process takes to end that was told to.
+_STUCK_S = 60.0
 
 
 class Stubs:

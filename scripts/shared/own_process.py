@@ -2,12 +2,12 @@
 """Work that needs hundreds of megabytes for some seconds, in a process of its own."""
 
 import ctypes
+import pickle  # nosec B403 # of errors that this process reads back
 import signal
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import ParamSpec, TypeVar
+from multiprocessing.connection import Connection
+from typing import Any, ParamSpec, TypeVar
 
 from scripts.shared.errors import CommandError
 
@@ -21,17 +21,42 @@ def in_own_process(
 ) -> _Result:
     """Call a function of a module in another process: packages that it imports and memory that it takes end with it.
 
-    Returns its result or raises its error, and CommandError if the process is killed.
+    Returns its result or raises its error, and CommandError if the process is killed. It is killed if this call is left
+    by another error, such as KeyboardInterrupt.
     """
     # Not forked: other threads of this process may hold locks.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
-        try:
-            return pool.submit(function, *arguments, **named).result()
-        except BrokenProcessPool as error:
-            raise CommandError("the process that converts the model was killed.", "Is there enough memory?") from error
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sender, function, arguments, named), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        result, error = receiver.recv()
+    except EOFError:
+        raise CommandError("the process that converts the model was killed.", "Is there enough memory?") from None
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return] # what `function` has returned
 
 
-def _end_with_parent() -> None:
-    """End at once at Ctrl-C, which the parent reports, and when the parent is gone, even by kill -9."""
+def _work(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    # At Ctrl-C, which the parent reports, and when the parent is gone, even by kill -9.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        sender.send((function(*arguments, **named), None))
+    except Exception as error:
+        sender.send((None, _portable(error)))
+
+
+def _portable(error: Exception) -> Exception:
+    """Return the error, or one that says the same if it cannot be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))  # nosec B301 # made here
+    except Exception:
+        return CommandError(f"{type(error).__name__}: {error}")
+    return error

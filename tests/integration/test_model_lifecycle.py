@@ -192,20 +192,24 @@ def test_a_reload_has_no_gap_and_gives_the_old_memory_back(server: Server) -> No
     assert server.listed(CHANGED)["engine"] == f"{CHANGED}.g2.tensorrt_llm"
 
 
-def test_unloading_lets_requests_end_and_gives_the_memory_back(server: Server) -> None:
+def test_unloading_lets_requests_end_and_gives_the_memory_back(server: Server, tmp_path: Path) -> None:
+    hurry = tmp_path / "hurry"
+    server.pair.play(CHANGED, STORY, EPIC | {"contains": "saga", "hurry": str(hurry)}, EPIC)
     kept = server.answers(OTHER, "epic")
     held = sum(process.memory_info().rss for process in server.stubs(CHANGED).values())
     assert held > 100 * 2**20
-    running = server.answers(CHANGED, "story")
+    running = server.answers(CHANGED, "saga")
     assert server.listed(CHANGED)["requests"] == len(running)
     unloading = server.start_triton_chat("unload", CHANGED, admin=True)
     server.until(lambda: server.states()[CHANGED] == "draining", "it drains")
     status, output = server.triton_chat("reload", CHANGED, admin=True)
     assert (status, "is being changed (draining)" in output) == (1, True), output
     server.until(lambda: server.short_answer() == "503 model_not_ready retry True", "new requests are refused")
+    assert not any(one.done for one in running), "that came too late to tell"
+    hurry.touch()
     server.until(lambda: unloading.poll() is not None, "it is unloaded")
     assert unloading.returncode == 0 and server.states() == {CHANGED: "unloaded", OTHER: "ready"}
-    assert server.ended(running) == ["stop"] * len(running) and all(one.words == 150 for one in running)
+    assert server.ended(running) == ["length"] * len(running) and all(one.words == EPIC_WORDS for one in running)
     assert server.stubs(CHANGED) == {}, "nothing of it is in memory"
     server.everywhere(lambda: server.short_answer() == "404 model_not_found", "it is gone")
     assert all(server.names() == [OTHER] for _ in range(TRIES))

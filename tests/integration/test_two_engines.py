@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,10 +28,11 @@ from tests.support.adapters import greedy_ids, make_adapter
 from tests.support.checkpoints import make_checkpoint
 from tests.support.greedy import NEW_TOKENS, QUESTIONS, check_greedy
 from tests.support.pooling_checkpoints import TEXTS, embeddings_of, make_qwen3_embedding
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, wait_until
 
 CHAT, ALIAS, EMBEDDER = "zephyr", "gpt-4o", "embedder"
 ADMIN_KEY = "boss"
+TRIES = 8  # connections, each of which goes to one of two frontends
 # Both compute in float32.
 TOLERANCE = 1e-5
 
@@ -72,6 +73,10 @@ class Two:
             output = process.stdout.read()
         assert process.returncode == 0, output
         return output
+
+    def everywhere(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds at each of some connections, and so in each of two frontends."""
+        wait_until(lambda: all(condition() for _ in range(TRIES)), what)
 
     def check_embeddings(self) -> None:
         made = self.client.embeddings.create(model=EMBEDDER, input=list(TEXTS))
@@ -159,10 +164,8 @@ def test_adapters_answer_as_with_peft(two: Two) -> None:
         assert refused.status_code == 400 and names in refused.text, refused.text
     loaded = two.post("load_lora_adapter", **poet, base_model_name=CHAT)
     assert loaded.status_code == 200, loaded.text
-    # Other frontends see it within a second.
-    time.sleep(1)
-    parents = {model.id: model.parent for model in two.client.models.list().data}
-    assert parents == {CHAT: None, ALIAS: None, EMBEDDER: None, "sql": CHAT, "poet": CHAT}
+    parents = {CHAT: None, ALIAS: None, EMBEDDER: None, "sql": CHAT, "poet": CHAT}
+    two.everywhere(lambda: {one.id: one.parent for one in two.client.models.list().data} == parents, "it is listed")
 
     tokenizer = AutoTokenizer.from_pretrained(two.chat)
     prompt = tokenizer.encode(QUESTIONS[2])
@@ -174,7 +177,7 @@ def test_adapters_answer_as_with_peft(two: Two) -> None:
     assert answers == [tokenizer.decode(expected[name]) for name in paths] * 3
 
     assert two.post("unload_lora_adapter", lora_name="poet").status_code == 200
-    time.sleep(1)
+    two.everywhere(lambda: "poet" not in {one.id for one in two.client.models.list().data}, "it is gone")
     with pytest.raises(NotFoundError):
         two.answer("poet", prompt)
     assert two.answer("sql", prompt) == tokenizer.decode(expected["sql"])
@@ -202,7 +205,7 @@ def test_triton_clients_call_the_model_by_its_name(two: Two) -> None:
 def test_one_is_unloaded_and_loaded_again_beside_the_other(two: Two) -> None:
     with two.steady("completions", model="sql", prompt="Hi", max_tokens=4, temperature=0) as beside:
         two.triton_chat("unload", EMBEDDER)
-        assert two.post("embeddings", model=EMBEDDER, input="Hi").status_code == 404
+        two.everywhere(lambda: two.post("embeddings", model=EMBEDDER, input="Hi").status_code == 404, "it is gone")
         two.triton_chat("load", EMBEDDER)
         two.check_embeddings()
     assert set(beside) == {200}

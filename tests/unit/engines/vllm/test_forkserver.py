@@ -40,7 +40,7 @@ def model(folder, changed):
     forkserver._PRELOADED = "served"
     forkserver.start()
     note(folder, "model")
-    sockets = forkserver._socket_folder
+    sockets = Path(forkserver._socket_folder.name)
     os.environ.update(ADDED="by vLLM", CHANGED="new", VLLM_LATE="1")
     del os.environ["REMOVED"]
     with forkserver.engine_core_from_server():

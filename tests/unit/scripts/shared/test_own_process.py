@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work in a process of its own: its result, its errors, and its end."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,41 @@ def test_its_error_is_raised_here(kind: type[Exception]) -> None:
     with pytest.raises(kind, match="for this reason") as raised:
         in_own_process(refuse, kind)
     assert getattr(raised.value, "name", "torch") == "torch"
+
+
+class NeedsMore(Exception):
+    """Can be pickled, and not made from its pickle."""
+
+    def __init__(self, text: str, *, more: str = "") -> None:
+        super().__init__(text, more)
+
+    def __reduce__(self) -> tuple:
+        return NeedsMore, ("a", "b")
+
+
+def test_an_error_that_cannot_travel_is_told() -> None:
+    with pytest.raises(CommandError, match="NeedsMore"):
+        in_own_process(refuse, NeedsMore)
+
+
+def test_it_is_killed_with_an_interrupted_call(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    watching = threading.Thread(
+        target=lambda: (wait_until(file.is_file, "it works"), os.kill(os.getpid(), signal.SIGALRM))
+    )
+    watching.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            in_own_process(note_and_wait, file)
+    finally:
+        watching.join()
+        signal.signal(signal.SIGALRM, before)
+    assert not multiprocessing.active_children()
 
 
 def test_one_that_is_killed_is_an_error() -> None:
