@@ -81,7 +81,7 @@ def check_tokens(client: OpenAI, folder: Path, question: str) -> None:
     assert (whole.model_extra["prompt_token_ids"], whole.choices[0].model_extra["token_ids"]) == (prompt, ids)
     chunks = list(client.chat.completions.create(**chat, stream=True))
     streamed = [token for chunk in chunks for token in chunk.choices[0].model_extra.get("token_ids", ())]
-    of_prompt = [ids for chunk in chunks if (ids := chunk.model_extra.get("prompt_token_ids"))]
+    of_prompt = [chunk.model_extra["prompt_token_ids"] for chunk in chunks if "prompt_token_ids" in chunk.model_extra]
     assert (of_prompt, streamed) == ([prompt], ids)
     logprobs = client.chat.completions.create(**chat | {"extra_body": {"prompt_logprobs": 0}}).model_extra
     assert [next(iter(row)) for row in logprobs["prompt_logprobs"][1:]] == [str(token) for token in prompt[1:]]

@@ -202,7 +202,7 @@ async def test_tokenize_a_chat_with_an_image(served: Serving) -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": "sometimes"}, "tool_choice"),
         ({"chat_template": "{{ x }}"}, "chat_template"),
-        ({"documents": [{"text": "x"}]}, "documents"),
+        ({"documents": "x"}, "documents"),
     ],
 )
 async def test_tokenize_refuses_what_a_chat_refuses(served: Serving, fields: dict, param: str) -> None:
