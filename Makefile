@@ -9,6 +9,7 @@ AGENTS := .cache/agents-venv
 AUDIT := .cache/audit-venv
 CONTAINERS := .cache/containers-venv
 DOCS := .cache/docs-venv
+NODE := .cache/node
 UI_VENV := .cache/ui-venv
 RTX := .cache/rtx-venv
 TRITON := .cache/triton-venv
@@ -29,7 +30,7 @@ device = $(eval device := $(or $(if $(filter-out cpu gpu,$(DEVICE)),$(error DEVI
 pinned = $(if $(filter gpu,$(device)),serve-gpu,serve)
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
-.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-rtx setup-triton setup-containers check audit docs hashes test cpu-build test-gpu serve clean
+.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-node setup-rtx setup-triton setup-containers check audit docs hashes test cpu-build test-gpu serve clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -80,6 +81,8 @@ docs: $(DOCS)/.installed ## the documentation as a site in .cache/site; a link t
 
 setup-agents: $(AGENTS)/.installed
 
+setup-node: $(NODE)/.installed
+
 setup-rtx: $(RTX)/.installed
 
 setup-triton: $(TRITON)/.installed
@@ -90,7 +93,7 @@ setup-containers: $(CONTAINERS)/.installed
 	@rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
 	@$(PYTHON) -m scripts.setup.install_haproxy
 
-test: cpu-build setup-dev setup-agents setup-rtx setup-triton setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
+test: cpu-build setup-dev setup-agents setup-node setup-rtx setup-triton setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
 	$(RUN) -m pytest tests/unit -n 2 --dist worksteal
 	$(RUN) -m pytest tests/integration
 
@@ -128,6 +131,11 @@ $(VENV)/.serve: pyproject.toml $(VENV)/.packages
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 	$(PIP) install --no-deps $(call wanted,dev)
+	@touch $@
+
+$(NODE)/.installed: tests/node/package.json tests/node/package-lock.json
+	@mkdir -p $(NODE) && cp $^ $(NODE)
+	npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
 # Separate environments: the agents' packages contradict the server's, and serving needs none of the others. RTX builds

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LangChain's standard suite and LlamaIndex agents, in their own environment, against a scripted stack."""
+"""LangChain's standard suite, LlamaIndex agents and other clients, in environments of their own, against a scripted stack."""
 
 import pytest
 
-from tests.support.agent_rules import LANGCHAIN, LLAMAINDEX
-from tests.support.agents import run_agents
+from tests.support.agent_rules import CLIENTS, LANGCHAIN, LLAMAINDEX
+from tests.support.agents import run_agents, run_node_clients
 
 # The suite's tests of what a text model behind the OpenAI API does not have, and its benchmark of recorded answers.
 LANGCHAIN_SKIPS = {
@@ -37,3 +37,20 @@ def test_llamaindex_agents(scripted_qwen3, tmp_path):
     assert outcome.returncode == 0, outcome.output[-8000:]
     assert not outcome.skipped
     assert len(outcome.passed) >= 7
+
+
+@needs_guides
+def test_clients(scripted_qwen3, tmp_path):
+    """OpenAI's Agents SDK, pydantic-ai, instructor and LiteLLM."""
+    scripted_qwen3.play(*CLIENTS)
+    outcome = run_agents("test_clients.py", scripted_qwen3.stack.url, tmp_path / "report.xml")
+    assert outcome.returncode == 0, outcome.output[-8000:]
+    assert not outcome.skipped
+    assert len(outcome.passed) >= 18
+
+
+@needs_guides
+def test_node_clients(scripted_qwen3, tmp_path):
+    """The packages openai, @anthropic-ai/sdk and the AI SDK."""
+    scripted_qwen3.play(*CLIENTS)
+    run_node_clients(scripted_qwen3.stack.url, tmp_path)

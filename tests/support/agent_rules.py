@@ -76,3 +76,9 @@ LLAMAINDEX: list[Rule] = [
     asked("Who are you?", "我是通义千问。"),
     asked("Read the report: Boston has 59.0", call("Report", location="Boston", temperature=59.0)),
 ]
+
+CLIENTS: list[Rule] = [
+    *LLAMAINDEX,
+    asked("Return the report: Boston has 59.0", call("final_result", location="Boston", temperature=59.0)),
+    seen("Write it as JSON: Boston has 59.0", json.dumps({"location": "Boston", "temperature": 59.0})),
+]
