@@ -64,6 +64,11 @@ class VllmEngine:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
         """Stream one continuation; see `Engine.generate`."""
+        if generation.prompt_logprobs is not None and self.adapters is not None:
+            # vLLM (0.32) sizes the adapters' part of the logits for the tokens to sample: the prompt's end the engine.
+            raise RequestError(
+                "with LoRA adapters the engine gives no log-probabilities of the prompt", param="prompt_logprobs"
+            )
         params, prompt = sampling_params(generation, self._defaults), await self._prompts.build(generation)
         matcher = StopWordsMatcher(generation.stop_words, generation.min_tokens or 0)
         with self._lora(generation) as lora:
