@@ -9,6 +9,7 @@ AGENTS := .cache/agents-venv
 AUDIT := .cache/audit-venv
 CONTAINERS := .cache/containers-venv
 DOCS := .cache/docs-venv
+EVALUATORS := .cache/evaluators-venv
 NODE := .cache/node
 UI_VENV := .cache/ui-venv
 RTX := .cache/rtx-venv
@@ -30,7 +31,7 @@ device = $(eval device := $(or $(if $(filter-out cpu gpu,$(DEVICE)),$(error DEVI
 pinned = $(if $(filter gpu,$(device)),serve-gpu,serve)
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
-.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-node setup-rtx setup-triton setup-containers check audit docs hashes test cpu-build test-gpu serve clean
+.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers check audit docs hashes test cpu-build test-gpu serve clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -65,12 +66,12 @@ check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 
 # --strict: a package that the index does not know is an error.
 audit: $(AUDIT)/.installed ## known vulnerabilities of the pinned packages (needs PyPI)
-	for list in serve serve-gpu dev agents docs ui rtx triton containers; do \
+	for list in serve serve-gpu dev agents evaluators docs ui rtx triton containers; do \
 		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements/$$list.txt || exit; \
 	done
 
 hashes: $(AUDIT)/.installed ## write requirements/*.hashes again after a pin has changed (needs PyPI)
-	for list in serve serve-gpu dev agents docs ui rtx triton audit containers frontend images; do \
+	for list in serve serve-gpu dev agents evaluators docs ui rtx triton audit containers frontend images; do \
 		{ head -n 2 requirements/$$list.hashes && $(AUDIT)/bin/uv pip compile --quiet --no-config --no-deps \
 			--generate-hashes --no-annotate --no-header --python-version 3.11 requirements/$$list.txt; \
 		} > $(AUDIT)/hashes && mv $(AUDIT)/hashes requirements/$$list.hashes || exit; \
@@ -80,6 +81,8 @@ docs: $(DOCS)/.installed ## the documentation as a site in .cache/site; a link t
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 setup-agents: $(AGENTS)/.installed
+
+setup-evaluators: $(EVALUATORS)/.installed
 
 setup-node: $(NODE)/.installed
 
@@ -93,7 +96,7 @@ setup-containers: $(CONTAINERS)/.installed
 	@rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
 	@$(PYTHON) -m scripts.setup.install_haproxy
 
-test: cpu-build setup-dev setup-agents setup-node setup-rtx setup-triton setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
+test: cpu-build setup-dev setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
 	$(RUN) -m pytest tests/unit -n 2 --dist worksteal
 	$(RUN) -m pytest tests/integration
 

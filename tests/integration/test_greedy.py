@@ -10,14 +10,68 @@ from openai import OpenAI
 
 from scripts.launcher import FREE_PORTS, Stack
 from tests.support.checkpoints import FAMILIES, make_checkpoint
+from tests.support.evaluators import check_evaluations
 from tests.support.gpu import memory_share
 from tests.support.passing_stack import passing_stack
 from tests.support.waiting import PATIENCE_S
 
 # Of the default model, in bfloat16: each token is the likeliest by a factor of e at least, as CPUs round differently.
 CLEAR = ["Please name the capital of France.", "Count from 1 to 10."]
-# On CPUs that one is served and compared beside a model of embeddings (test_two_engines.py).
-FAMILIES_HERE = [name for name in FAMILIES if name != "llama" or torch.cuda.is_available()]
+QUESTIONS = [
+    "What is the capital of France?",
+    "你好，你是谁？",
+    "List three colours, then say why the sky is blue. Keep it short. " * 4,
+]
+NEW_TOKENS = 24
+# vLLM's kernels of adapters for GPUs compute in half precision only.
+WITH_ADAPTERS = None if torch.cuda.is_available() else "llama"
+ADMIN_KEY = "boss"
+EVALUATED = "qwen2"
+
+
+def expected_ids(folder: Path, question: str, dtype: torch.dtype) -> tuple[list[int], int]:
+    """Greedy ids by transformers, and the prompt's length."""
+    tokenizer, model = _load(folder, dtype)
+    messages = [{"role": "user", "content": question}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    ids = model.generate(torch.tensor([prompt]), max_new_tokens=NEW_TOKENS, do_sample=False)
+    return ids[0, len(prompt) :].tolist(), len(prompt)
+
+
+_loaded: dict[Path, tuple] = {}
+
+
+def _load(folder: Path, dtype: torch.dtype) -> tuple:
+    if folder not in _loaded:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        # Sampling defaults of the checkpoint only warn under do_sample=False; tests run with warnings as errors.
+        model.generation_config.temperature = model.generation_config.top_p = model.generation_config.top_k = None
+        _loaded.clear()
+        _loaded[folder] = AutoTokenizer.from_pretrained(folder), model
+    return _loaded[folder]
+
+
+def answered(client: OpenAI, question: str) -> tuple[str, int, int]:
+    """Content with reasoning and markup in place, completion tokens, and prompt tokens."""
+    answer = client.chat.completions.create(
+        model="",
+        messages=[{"role": "user", "content": question}],
+        temperature=0,
+        max_tokens=NEW_TOKENS,
+        extra_body={"skip_special_tokens": False},
+    )
+    return answer.choices[0].message.content, answer.usage.completion_tokens, answer.usage.prompt_tokens
+
+
+def check(client: OpenAI, folder: Path, question: str, dtype: torch.dtype) -> None:
+    ids, prompt_length = expected_ids(folder, question, dtype)
+    tokenizer, model = _load(folder, dtype)
+    ends = model.generation_config.eos_token_id
+    visible = [token for token in ids if token not in (ends if isinstance(ends, list) else [ends])]
+    text, completion_tokens, prompt_tokens = answered(client, question)
+    assert prompt_tokens == prompt_length
+    assert completion_tokens == len(ids)
+    assert text == tokenizer.decode(visible)
 
 
 def check_reasoning_budget(client: OpenAI) -> None:
@@ -107,7 +161,7 @@ def tiny(request, tmp_path_factory, smollm2_dir, qwen3_tokenizer_dir, gemma3_tok
         yield client, folder
 
 
-def test_every_family(tiny):
+def test_every_family(tiny, tmp_path):
     """One test per family, as each starts a server of its own."""
     client, folder = tiny
     for question in QUESTIONS:
@@ -115,3 +169,7 @@ def test_every_family(tiny):
     check_tokens(client, folder, QUESTIONS[2])
     if folder.name.startswith("qwen3"):
         check_reasoning_budget(client)
+    if WITH_ADAPTERS is not None and folder.name.startswith(WITH_ADAPTERS):
+        check_adapters(client, folder, stack)
+    if folder.name.startswith(EVALUATED):
+        check_evaluations(stack.url, stack.model_names[0], folder, tmp_path)
