@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import orjson
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from postprocessing.detokenizer import REPLACEMENT, decode_after_primer, known
@@ -52,6 +55,11 @@ class TokenTable:
             token = self._tokens[token_id] = (raw.decode("utf-8", errors="backslashreplace"), tuple(raw))
         return token
 
+    def json_fields(self, token_id: int) -> bytes:
+        """The fields `token`, `bytes` and `id` of a JSON object."""
+        text, raw = self.token(token_id)
+        return orjson.dumps({"token": text, "bytes": raw, "id": token_id})[1:-1]
+
     def _bytes(self, token_id: int) -> bytes:
         if not known(self._tokenizer, token_id):
             return b""
@@ -92,28 +100,37 @@ def logprob_entry(
     return {**_token_entry(table, token_id, logprob), "top_logprobs": alternatives}
 
 
-def prompt_logprob_entries(
-    table: TokenTable,
-    ids: Sequence[int],
-    logprobs: Sequence[float],
-    top_ids: Sequence[Sequence[int]] = (),
-    top_logprobs: Sequence[Sequence[float]] = (),
-    ranks: Sequence[int] = (),
-) -> list[Entry]:
-    """The entries of a prompt's ids, each with its `id` and `rank`; the first logprob is null, as no token precedes it.
+def prompt_logprobs_json(
+    table: TokenTable, ids: NDArray[np.int32], logprobs: NDArray[np.float32], ranks: NDArray[np.int32] | None = None
+) -> bytes:
+    """The entries of a prompt's tokens as a JSON array, each entry and its alternatives with their `id` and `rank`.
 
-    logprobs, top_ids, top_logprobs, ranks: values for ids[1:], in order. Without ranks they are null.
+    A prompt may have a hundred thousand of them, hence no object for each.
 
-    Raises ValueError if `logprobs` does not have one value for each id except the first.
+    ids, logprobs: a row for each token, the token itself in column 0 and its alternatives after it. The first token has
+    neither a log-probability nor alternatives, as no token precedes it. ranks: of the tokens; null without them.
+
+    Raises ValueError if there are not as many log-probabilities or ranks as ids.
     """
-    if len(logprobs) != max(len(ids) - 1, 0):
-        raise ValueError(f"{len(ids)} prompt ids need {max(len(ids) - 1, 0)} logprobs, got {len(logprobs)}")
-    entries = [logprob_entry(table, i, None) | {"id": i, "rank": None} for i in ids[:1]]
-    for n, logprob in enumerate(logprobs):
-        alternatives = (top_ids[n], top_logprobs[n]) if n < len(top_ids) else ((), ())
-        entry = logprob_entry(table, ids[n + 1], logprob, *alternatives)
-        entry |= {"id": ids[n + 1], "rank": ranks[n] if ranks else None}
-        for rank, (one, other) in enumerate(zip(entry["top_logprobs"], alternatives[0], strict=True), 1):
-            one |= {"id": other, "rank": rank}
-        entries.append(entry)
-    return entries
+    if logprobs.shape != ids.shape or (ranks is not None and len(ranks) != len(ids)):
+        raise ValueError(f"prompt ids of shape {ids.shape} with log-probabilities of shape {logprobs.shape}")
+    fields = {token_id: table.json_fields(token_id) for token_id in np.unique(ids).tolist()}
+    values = _numbers(logprobs)
+    own_ranks = [b"null"] * len(ids) if ranks is None else [b"%d" % rank for rank in ranks.tolist()]
+    entries = [b'{%b,"logprob":null,"rank":null,"top_logprobs":[]}' % fields[row[0]] for row in ids[:1].tolist()]
+    for (own, *others), (value, *theirs), rank in zip(ids[1:].tolist(), values[1:], own_ranks[1:], strict=True):
+        top = b",".join(
+            [
+                b'{%b,"logprob":%b,"rank":%d}' % (fields[other], its, place)
+                for place, (other, its) in enumerate(zip(others, theirs, strict=True), 1)
+            ]
+        )
+        entries.append(b'{%b,"logprob":%b,"rank":%b,"top_logprobs":[%b]}' % (fields[own], value, rank, top))
+    return b"[" + b",".join(entries) + b"]"
+
+
+def _numbers(logprobs: NDArray[np.float32]) -> list[list[bytes]]:
+    """The rows of log-probabilities as JSON; -inf and NaN become -9999.0."""
+    clipped = np.where(np.isfinite(logprobs) & (logprobs > LOWEST), logprobs, LOWEST).astype(np.float64)
+    rows = orjson.dumps(clipped, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+    return [row.split(b",") for row in rows]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Triton model `postprocessing`: each response of the engine becomes one of the answer."""
 
-from dataclasses import replace
+import json
 
 from tokenizers import Tokenizer
 
@@ -9,6 +9,7 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
 from common.model_names import ENGINE, POSTPROCESSING, sibling
+from common.sampling import ENGINE_PARAMETERS
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
 from families.parsers import AnswerFormat
@@ -16,7 +17,7 @@ from families.recognition import recognise
 from postprocessing import engine
 from postprocessing.answers import Answers
 from postprocessing.streams import StreamKey
-from postprocessing.tensors import beams, failure, new_logprobs, prompt_logprobs, rows, write_delta
+from postprocessing.tensors import beams, failure, new_logprobs, prompt_outputs, rows, write_delta
 from python_backend.api import InferenceRequest, InferenceResponse, pb_utils
 from python_backend.config import ModelParameters
 from python_backend.logs import model_logger
@@ -110,11 +111,10 @@ class Postprocessor:
             engine_finish=finish,
         )
         further = [self._answers.whole_text(request.parameters, each, finish) for each in further_ids]
-        prompt_ids = rows(inputs, "prompt_log_probs_ids")
-        if prompt_ids is not None:
-            entries = prompt_logprobs(inputs, prompt_ids, self._tokenizer)
-            delta = replace(delta, prompt_logprobs=entries, prompt_token_ids=tuple(row[0] for row in prompt_ids))
-        response = pb_utils.InferenceResponse(write_delta(delta, further))
+        tensors = write_delta(delta, further)
+        if inputs.array("prompt_log_probs_ids") is not None:
+            tensors += prompt_outputs(inputs, self._tokenizer, with_ids=_asks_for_ids(request))
+        response = pb_utils.InferenceResponse(tensors)
         if finish is not None:
             self._answers.end(key)
         if delta.stop_engine:
@@ -128,3 +128,10 @@ class Postprocessor:
             return error_response(RequestError(text))
         self._answers.announce(key, request.parameters, limit, end_id)
         return pb_utils.InferenceResponse([string("text_output", "")])
+
+
+def _asks_for_ids(request: InferenceRequest) -> bool:
+    """Whether the ids of the prompt are to be sent: the engine sends them beside the log-probabilities too."""
+    name = "prompt_token_ids"
+    parameters = json.loads(request.parameters() or "{}")
+    return name in parameters and bool(ENGINE_PARAMETERS[name].read(parameters[name], name))

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
-from postprocessing.logprobs import Entry, prompt_logprob_entries, token_table
+from postprocessing.logprobs import prompt_logprobs_json, token_table
 from python_backend.api import InferenceResponse, Tensor, pb_utils
 from python_backend.tensors import Inputs, ints, string
 
@@ -51,24 +51,20 @@ def write_delta(delta: AnswerDelta, further_beams: Sequence[str] = ()) -> list[T
     return tensors
 
 
-def prompt_logprobs(inputs: Inputs, ids: Sequence[Sequence[int]], tokenizer: Tokenizer) -> tuple[Entry, ...]:
-    """The log-probabilities of the prompt's tokens, if the engine sent them with this response.
-
-    ids: the input `prompt_log_probs_ids`.
-    """
-    logprobs, ranks = rows(inputs, "prompt_log_probs"), inputs.ints("prompt_log_probs_ranks")
-    if logprobs is None:
-        return ()
-    # Column 0 is the prompt's own token; the first row has no log-probability, as no token precedes it.
-    entries = prompt_logprob_entries(
-        token_table(tokenizer),
-        [row[0] for row in ids],
-        [row[0] for row in logprobs[1:]],
-        [row[1:] for row in ids[1:]],
-        [row[1:] for row in logprobs[1:]],
-        ranks[1:] if ranks else (),
-    )
-    return tuple(entries)
+def prompt_outputs(inputs: Inputs, tokenizer: Tokenizer, *, with_ids: bool) -> list[Tensor]:
+    """The outputs about the prompt, if the engine sent its ids with this response. with_ids: they are asked for."""
+    ids = inputs.array("prompt_log_probs_ids")
+    if ids is None:
+        return []
+    tensors: list[Tensor] = []
+    if with_ids:
+        tensors.append(_json("prompt_token_ids", ids[:, 0].tolist()))
+    logprobs = inputs.array("prompt_log_probs")
+    if logprobs is not None:
+        ranks = inputs.array("prompt_log_probs_ranks")
+        entries = prompt_logprobs_json(token_table(tokenizer), ids, logprobs, ranks)
+        tensors.append(pb_utils.Tensor("prompt_logprobs", np.array([[entries]], dtype=object)))
+    return tensors
 
 
 def failure(error: str) -> InferenceResponse:

@@ -194,6 +194,7 @@ def test_logprobs_are_those_of_the_new_ids(model: Postprocessor, qwen3: Tokenize
 def test_logprobs_of_the_prompt(model: Postprocessor, qwen3: Tokenizer) -> None:
     ids = ids_of(qwen3, "a b")
     request = ModelRequest(
+        parameters={"prompt_logprobs": 1},
         output_ids=[[END]],
         stream_id=1,
         prompt_log_probs_ids=[[ids[0], 1], [ids[1], 2]],
@@ -203,16 +204,19 @@ def test_logprobs_of_the_prompt(model: Postprocessor, qwen3: Tokenizer) -> None:
     (answer,) = send(model, request)
     entries = json.loads(answer["prompt_logprobs"][0])
     assert [entry["rank"] for entry in entries] == [None, 7]
-    assert json.loads(answer["prompt_token_ids"][0]) == ids
+    assert "prompt_token_ids" not in answer, "nobody asked for them"
     assert [entry["logprob"] for entry in entries] == [None, -0.25]
     assert [entry["logprob"] for entry in entries[1]["top_logprobs"]] == [-0.5]
 
 
-def test_ids_of_the_prompt_alone(model: Postprocessor, qwen3: Tokenizer) -> None:
+@pytest.mark.parametrize("asked", [True, "yes", 1])
+def test_ids_of_the_prompt_alone(model: Postprocessor, qwen3: Tokenizer, asked: Any) -> None:
     ids = ids_of(qwen3, "a b")
-    (answer,) = send(
-        model, ModelRequest(output_ids=[[END]], stream_id=1, prompt_log_probs_ids=[[each] for each in ids])
+    prompt = [[each] for each in ids]
+    request = ModelRequest(
+        "r", {"prompt_token_ids": asked}, output_ids=[[END]], stream_id=1, prompt_log_probs_ids=prompt
     )
+    (answer,) = send(model, request)
     assert json.loads(answer["prompt_token_ids"][0]) == ids
     assert "prompt_logprobs" not in answer
 
