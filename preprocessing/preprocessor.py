@@ -2,6 +2,7 @@
 """The Triton model `preprocessing`: each request becomes the engine's input tensors."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
 from common.model_names import POSTPROCESSING, PREPROCESSING, sibling
+from common.sampling import ENGINE_PARAMETERS, INT32_MAX, EngineParameter, Limits
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
 from families.parsers import starts_in_reasoning
@@ -42,9 +44,11 @@ from python_backend.tensors import Inputs, error_response
 
 log = model_logger("preprocessing", verbose=False)
 
-# Of one request. `postprocessing` writes them in one piece, and meanwhile no other answer. As many take it a second or
-# two.
-MAX_PROMPT_LOGPROBS = 262_144
+# Of one request. `postprocessing` writes them in one piece and the frontend reads them so, and meanwhile each serves
+# nobody else, for some tenths of a second.
+MAX_PROMPT_LOGPROBS = 131_072
+# How many choices of the request have this prompt's log-probabilities, or those of other prompts.
+_CHOICES = EngineParameter("", int, "n", Limits(1, INT32_MAX))
 # The output of pixels for an engine that runs the vision part itself.
 ENGINE_IMAGES = "engine_images"
 # The fields of MediaOptions that are parameters of the config under their own names, but for the limit of pixels.
@@ -117,7 +121,7 @@ class Preprocessor:
         inputs = Inputs(request)
         asked = replace(read_request(inputs), **read_options(parameters))
         prompt = self._builder.build(asked)
-        _check_prompt_logprobs(len(prompt.input_ids), parameters.get("prompt_logprobs"))
+        _check_prompt_logprobs(len(prompt.input_ids), parameters)
         images_tensor = self._builder.images.tensor if self._builder.images and prompt.pictures else None
         self._engine.check(prompt.guide_type, engine_images=images_tensor == ENGINE_IMAGES)
         outputs = write_prompt(prompt, self._builder.checkpoint.vocab_size)
@@ -149,13 +153,19 @@ class Preprocessor:
         return [write_return_perf_metrics(True)]
 
 
-def _check_prompt_logprobs(length: int, alternatives: Any) -> None:
-    """Raise RequestError if a prompt of this length would have too many log-probabilities. alternatives: of a token."""
-    if type(alternatives) is int and length * (1 + alternatives) > MAX_PROMPT_LOGPROBS:
+def _check_prompt_logprobs(length: int, parameters: Mapping[str, Any]) -> None:
+    """Raise RequestError if an answer would have too many log-probabilities. length: of the prompt."""
+    name, of_choices = "prompt_logprobs", "prompt_logprobs_choices"
+    if name not in parameters:
+        return
+    alternatives = ENGINE_PARAMETERS[name].read(parameters[name], name)
+    choices = _CHOICES.read(parameters.get(of_choices, 1), of_choices)
+    if choices * length * (1 + alternatives) > MAX_PROMPT_LOGPROBS:
+        times = f", {choices} times," if choices > 1 else ""
         raise RequestError(
-            f"the log-probabilities of {length} tokens with {alternatives} alternatives are more than "
-            f"{MAX_PROMPT_LOGPROBS}, the most that a prompt may have",
-            param="prompt_logprobs",
+            f"the log-probabilities of {length} tokens with {alternatives} alternatives{times} are more than "
+            f"{MAX_PROMPT_LOGPROBS}, the most that a request may have",
+            param=name,
         )
 
 

@@ -5,6 +5,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -67,10 +68,7 @@ def _parameters(body: CompletionBody, salt_by_key: bool) -> dict[str, Parameter]
         continuous_usage=body.continuous_usage,
         token_ids=bool(body.return_token_ids),
     )
-    parameters = engine_parameters(body, salt_by_key=salt_by_key) | options.to_parameters()
-    if body.echo and body.logprobs is not None:
-        parameters["prompt_logprobs"] = body.logprobs
-    return parameters
+    return engine_parameters(body, salt_by_key=salt_by_key) | options.to_parameters()
 
 
 class CompletionPlan(Plan):
@@ -80,10 +78,16 @@ class CompletionPlan(Plan):
         self, body: CompletionBody, model: str, requests: Sequence[EnsembleRequest], echoes: Sequence[str]
     ) -> None:
         self.id = new_id("cmpl")
+        first = partial(
+            with_first_parameters,
+            body=body,
+            echoed=body.logprobs if body.echo else None,
+            choices=len(requests) * body.choices,
+        )
         self.requests = [
             replace(one, seed=None if request.seed is None else (request.seed + i) % 2**64)
             for request in requests
-            for i, one in enumerate([with_first_parameters(request, body), *[request] * (body.choices - 1)])
+            for i, one in enumerate([first(request), *[request] * (body.choices - 1)])
         ]
         self.stream = bool(body.stream)
         self.include_usage = body.include_usage
@@ -136,19 +140,21 @@ class CompletionPlan(Plan):
 
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         n = self._body.choices
-        choices = [
-            self._choice(index, delta) | of_prompt(self._body, answers[index - index % n])
-            for index, delta in enumerate(answers)
-        ]
-        return self._head() | {"choices": choices, "usage": self.usage.body()}
+        choices: list[dict[str, Any]] = []
+        for start in range(0, len(answers), n):
+            first = answers[start]
+            about_prompt = of_prompt(self._body, first)
+            for index in range(start, start + n):
+                choices.append(self._choice(index, answers[index], first.prompt_logprobs) | about_prompt)
+        return self._head() | {"choices": choices, "usage": self.usage.body()} | self.metrics()
 
     def _head(self) -> dict[str, Any]:
         return head(self.id, "text_completion", self._created, self._model)
 
-    def _choice(self, index: int, delta: Delta) -> dict[str, Any]:
+    def _choice(self, index: int, delta: Delta, of_prompt: tuple[dict[str, Any], ...]) -> dict[str, Any]:
         logprobs = None
         if self._body.logprobs is not None:
-            prompt = delta.prompt_logprobs if self._body.echo else ()
+            prompt = of_prompt if self._body.echo else ()
             logprobs = self._logprobs[index].convert((*prompt, *delta.logprobs))
         return {
             "index": index,

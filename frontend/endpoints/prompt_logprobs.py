@@ -10,14 +10,22 @@ from frontend.protocol.common import GenerationBody
 from frontend.triton.tensors import Delta, EnsembleRequest
 
 
-def with_first_parameters(request: EnsembleRequest, body: GenerationBody) -> EnsembleRequest:
-    """Return the request of a prompt's first choice, which alone asks the engine about the prompt."""
+def with_first_parameters(
+    request: EnsembleRequest, body: GenerationBody, *, echoed: int | None = None, choices: int = 1
+) -> EnsembleRequest:
+    """Return the request of a prompt's first choice, which alone asks the engine about the prompt.
+
+    echoed: alternatives of a completion's own log-probabilities, if they begin with those of the prompt. choices: how
+    many of the answer have log-probabilities of a prompt.
+    """
     asked: dict[str, Any] = {}
     if body.return_token_ids:
         asked["prompt_token_ids"] = True
-    if body.prompt_logprobs is not None:
-        # A completion that repeats its prompt may need more alternatives.
-        asked["prompt_logprobs"] = max(body.prompt_logprobs, int(request.parameters.get("prompt_logprobs", 0)))
+    alternatives = [count for count in (body.prompt_logprobs, echoed) if count is not None]
+    if alternatives:
+        asked["prompt_logprobs"] = max(alternatives)
+        if choices > 1:
+            asked["prompt_logprobs_choices"] = choices
     return replace(request, parameters={**request.parameters, **asked}) if asked else request
 
 

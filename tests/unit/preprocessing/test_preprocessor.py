@@ -2,6 +2,7 @@
 """The model's requests and responses, with the fake of Triton's API."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -371,11 +372,30 @@ def test_a_prompt_can_be_cut(model: Preprocessor) -> None:
     assert cut["input_ids"] == whole["input_ids"][:2]
 
 
-def test_the_log_probabilities_of_a_prompt_are_bounded(model: Preprocessor) -> None:
+@pytest.mark.parametrize("kind", [int, str])
+@pytest.mark.parametrize(("choices", "most"), [({}, 3), ({"prompt_logprobs_choices": 4}, 12)])
+def test_the_log_probabilities_of_a_request_are_bounded(
+    model: Preprocessor, kind: Callable[[int], Any], choices: dict[str, Any], most: int
+) -> None:
+    """Whatever type the number has, of those that engines read."""
     request = {"prompt_ids": [1, 2, 3], "max_tokens": 1}
-    assert answer(model, ModelRequest(**request, parameters={"prompt_logprobs": MAX_PROMPT_LOGPROBS // 3 - 1}))
-    error = refusal(model, ModelRequest(**request, parameters={"prompt_logprobs": MAX_PROMPT_LOGPROBS // 3}))
-    assert error.param == "prompt_logprobs"
+    limit = MAX_PROMPT_LOGPROBS // most
+    assert answer(model, ModelRequest(**request, parameters={"prompt_logprobs": kind(limit - 1), **choices}))
+    error = refusal(model, ModelRequest(**request, parameters={"prompt_logprobs": kind(limit), **choices}))
+    assert (error.kind, error.param) == ("invalid_request", "prompt_logprobs")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"prompt_logprobs": "many"},
+        {"prompt_logprobs": -1},
+        *({"prompt_logprobs": 0, "prompt_logprobs_choices": value} for value in (0, -1, "x")),
+    ],
+)
+def test_wrong_numbers_of_log_probabilities_are_named(model: Preprocessor, parameters: dict[str, Any]) -> None:
+    error = refusal(model, ModelRequest(prompt_ids=[1], max_tokens=1, parameters=parameters))
+    assert (error.kind, error.param) == ("invalid_request", [*parameters][-1])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from frontend.endpoints.prompt_logprobs import of_prompt
+from frontend.protocol.common import GenerationBody
+from frontend.triton.tensors import Delta
 from tests.fakes.fake_triton import Call, finish, reply
 from tests.fakes.frontend_server import CHAT, HELLO, Serving, serving
 
@@ -101,6 +104,39 @@ async def test_log_probabilities_of_the_prompt(served: Serving, path: str) -> No
 async def test_several_prompts(served: Serving) -> None:
     await whole(served, COMPLETIONS, prompt=["a", "b"], n=2, prompt_logprobs=0)
     assert [call.parameters.get("prompt_logprobs") for call in served.triton.calls] == [0, None, 0, None]
+    assert [call.parameters.get("prompt_logprobs_choices") for call in served.triton.calls] == [4, None, 4, None]
+
+
+@pytest.mark.parametrize("fields", [{"prompt_logprobs": 1}, {"echo": True, "logprobs": 1}])
+async def test_the_engine_computes_a_prompt_once(served: Serving, fields: dict[str, Any]) -> None:
+    """All choices of a prompt have its values, and `preprocessing`, which bounds them, knows how many there are."""
+    body = await whole(served, COMPLETIONS, n=3, **fields)
+    asked = [
+        (call.parameters.get("prompt_logprobs"), call.parameters.get("prompt_logprobs_choices"))
+        for call in served.triton.calls
+    ]
+    assert asked == [(1, 3), (None, None), (None, None)]
+    name = "logprobs" if "echo" in fields else "prompt_logprobs"
+    first, *others = [choice[name] for choice in body["choices"]]
+    assert others == [first, first]
+    assert first["tokens"] == ["t1", "t2"] if "echo" in fields else first[0] is None and len(first) == 2
+
+
+async def test_a_prompt_is_converted_once(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted: list[Delta] = []
+
+    def recording(body: GenerationBody, first: Delta) -> dict[str, Any]:
+        converted.append(first)
+        return of_prompt(body, first)
+
+    monkeypatch.setattr("frontend.endpoints.completions.of_prompt", recording)
+    await whole(served, COMPLETIONS, prompt=["a", "b"], n=3, prompt_logprobs=1)
+    assert len(converted) == 2
+
+
+async def test_a_chat_has_the_values_of_its_prompt_once(served: Serving) -> None:
+    await whole(served, CHAT, prompt_logprobs=1, n=3)
+    assert not any("prompt_logprobs_choices" in call.parameters for call in served.triton.calls)
 
 
 async def test_beside_echo(served: Serving) -> None:
