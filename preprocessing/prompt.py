@@ -298,28 +298,36 @@ class PromptBuilder:
 
     def _encode(self, text: str, source: str, add_special_tokens: bool) -> list[int]:
         """Ids of `text`; a text that cannot fit is refused without tokenizing all of it, which would take seconds."""
+        if count := self._far_too_many(text, add_special_tokens):
+            raise self._too_long(f"at least {count}", source)
+        return self._ids(text, add_special_tokens)
+
+    def _far_too_many(self, text: str, add_special_tokens: bool) -> int:
+        """0 if all of a text may be tokenized, else how many tokens it has at least, found without doing that."""
         if len(text) > self.max_model_len * self._longest_token:
-            raise self._too_long(f"at least {len(text) // self._longest_token}", source)
+            return len(text) // self._longest_token
         head = self.max_model_len * _HEAD_CHARS_PER_TOKEN
         if len(text) > head:
             # The last tokens of the head may differ from the whole text's, hence a margin of one more context.
             count = len(self._ids(text[:head], add_special_tokens))
             if count >= 2 * self.max_model_len:
-                raise self._too_long(f"at least {count}", source)
-        return self._ids(text, add_special_tokens)
+                return count
+        return 0
 
     def _encode_cut(self, text: str, request: PromptRequest, add_special_tokens: bool) -> list[int]:
         """Ids of `text`, cut to what the request wants to keep. BOS stays, if it is not the text's own.
 
-        Of a long text only as much is tokenized as is kept, and as much again: tokens near an end that is no end of the
-        text may be others.
+        Of a text that would be refused if it were not to be cut, only a part is tokenized: of a whole context, or with
+        twice as many tokens as are kept. Those near an end that is no end of the text may be others.
         """
-        most = self._kept_tokens(request)
-        for length in (2 * most * _HEAD_CHARS_PER_TOKEN, 2 * most * self._longest_token):
-            part = text[-length:] if request.truncation_side == "left" else text[:length]
-            ids = self._ids(part, add_special_tokens)
-            if len(part) == len(text) or len(ids) >= 2 * most:
-                break
+        if self._far_too_many(text, add_special_tokens):
+            for length in (self.max_model_len * _HEAD_CHARS_PER_TOKEN, 2 * self.max_model_len * self._longest_token):
+                part = text[-length:] if request.truncation_side == "left" else text[:length]
+                ids = self._ids(part, add_special_tokens)
+                if len(ids) >= 2 * self._kept_tokens(request):
+                    break
+        else:
+            ids = self._ids(text, add_special_tokens)
         return self._cut(ids, request, kept=self._bos(add_special_tokens))
 
     def _cut(self, ids: list[int], request: PromptRequest, kept: int) -> list[int]:

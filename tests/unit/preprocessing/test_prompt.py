@@ -4,7 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
@@ -41,6 +45,20 @@ def qwen3(qwen3_tokenizer: ChatTokenizer) -> PromptBuilder:
 def gemma3(gemma3_tokenizer_dir: Path) -> PromptBuilder:
     checkpoint = Checkpoint(Path(), "gemma3_text", (), 262208, 32768, (1,), 0)
     return PromptBuilder(checkpoint, ChatTokenizer.load(gemma3_tokenizer_dir), find_styler(checkpoint))
+
+
+@pytest.fixture(scope="module")
+def grouping() -> PromptBuilder:
+    """Of a tokenizer that groups digits by three from the left, as Llama 3 does."""
+    tokenizer = Tokenizer(BPE())
+    split = Split(Regex(r"\p{N}{1,3}|\p{L}+|[^\p{N}\p{L}]+"), "isolated")
+    tokenizer.pre_tokenizer = Sequence([split, ByteLevel(add_prefix_space=False, use_regex=False)])
+    trainer = BpeTrainer(initial_alphabet=ByteLevel.alphabet(), vocab_size=4000, show_progress=False)
+    numbers = [f"{number:0{width}}" for width in (1, 2, 3) for number in range(10**width)]
+    tokenizer.train_from_iterator([*numbers * 3, "abababab " * 9], trainer)
+    checkpoint = Checkpoint(Path(), "llama", (), 4000, MAX_MODEL_LEN, (1,), 0)
+    chat_tokenizer = ChatTokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer), "{{ messages }}")
+    return PromptBuilder(checkpoint, chat_tokenizer, find_styler(checkpoint), MAX_MODEL_LEN)
 
 
 def refused(builder: PromptBuilder, **fields: Any) -> RequestError:
@@ -353,6 +371,36 @@ class TestCutPrompts:
             ids = tuple(own(text)["input_ids"])
             request = PromptRequest(input_ids=ids, truncate_prompt_tokens=most, truncation_side=side, max_tokens=1)
             assert qwen3.build(request).input_ids == expected
+
+    @pytest.mark.parametrize("side", ["left", "right"])
+    @pytest.mark.parametrize("text", ["1234567" * 9, "ab" * 40 + "a", "2024-11-05 " * 20 + "0123456789" * 4])
+    def test_groups_are_those_of_the_whole_prompt(self, grouping: PromptBuilder, side: str, text: str) -> None:
+        """Digits are grouped from the left as in Llama 3, and letters merged so: a cut inside would shift them all."""
+        own = Tokenizer.from_str(grouping.tokenizer.backend.to_str())
+        for most in range(1, 8):
+            own.enable_truncation(most, direction=side)
+            request = PromptRequest(text=text, truncate_prompt_tokens=most, truncation_side=side, max_tokens=1)
+            assert grouping.build(request).input_ids == own.encode(text).ids
+
+    @pytest.mark.parametrize("side", ["left", "right"])
+    @pytest.mark.parametrize("most", [1, 7, MAX_MODEL_LEN])
+    def test_a_text_that_is_too_long_for_any_context(self, grouping: PromptBuilder, side: str, most: int) -> None:
+        """Only a part of it is tokenized."""
+        encoded: list[int] = []
+        encode = grouping.tokenizer.encode
+
+        def recording(text: str, add_special_tokens: bool) -> list[int]:
+            encoded.append(len(text))
+            return encode(text, add_special_tokens)
+
+        text = "12 345 6789 " * 5000
+        expected = encode(text, True)
+        request = PromptRequest(text=text, truncate_prompt_tokens=most, truncation_side=side, max_tokens=1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(grouping.tokenizer, "encode", recording)
+            ids = grouping._encode_cut(text, request, add_special_tokens=False)
+        assert ids == (expected[-most:] if side == "left" else expected[:most])
+        assert max(encoded) <= 16 * MAX_MODEL_LEN
 
     def test_bos_stays(self, gemma3: PromptBuilder, gemma3_tokenizer_dir: Path) -> None:
         own = AutoTokenizer.from_pretrained(gemma3_tokenizer_dir, truncation_side="left")
