@@ -58,6 +58,8 @@ _OF_PROMPT: Schema = {
     **_PROMPT_IDS,
     "prompt_logprobs": _list(_or_null({"type": "object", "additionalProperties": _object(_PROMPT_TOKEN)})),
 }
+# With the header X-Request-Metrics.
+_METRICS: Schema = {"metrics": ref("RequestMetrics")}
 # Optional texts that the chunks and the messages of a chat have in common.
 _ANSWER_TEXTS: Schema = {"reasoning_content": TEXT, "reasoning": TEXT}
 
@@ -76,6 +78,15 @@ ANSWERS: Schema = {
             "prompt_tokens_details": _object({"cached_tokens": COUNT}),
             "completion_tokens_details": _object({"reasoning_tokens": COUNT}),
         },
+    ),
+    "RequestMetrics": _object(
+        {
+            name: _or_null(NUMBER)
+            for name in (
+                *("queue_time_ms", "time_to_first_token_ms", "generation_time_ms", "mean_itl_ms"),
+                *("tokens_per_second", "total_time_ms"),
+            )
+        }
     ),
     "ChatCompletion": _object(
         {
@@ -97,7 +108,7 @@ ANSWERS: Schema = {
             ),
             "usage": ref("Usage"),
         },
-        _OF_PROMPT,
+        _OF_PROMPT | _METRICS,
     ),
     "ChatCompletionChunk": _object(
         {
@@ -117,7 +128,7 @@ ANSWERS: Schema = {
                 )
             ),
         },
-        {"usage": _or_null(ref("Usage")), **_PROMPT_IDS},
+        {"usage": _or_null(ref("Usage")), **_PROMPT_IDS, **_METRICS},
     ),
     "Completion": _object(
         {
@@ -130,7 +141,7 @@ ANSWERS: Schema = {
                 )
             ),
         },
-        {"usage": _or_null(ref("Usage"))},
+        {"usage": _or_null(ref("Usage")), **_METRICS},
     ),
     "Response": _object(
         {
@@ -152,7 +163,8 @@ ANSWERS: Schema = {
                     }
                 )
             ),
-        }
+        },
+        _METRICS,
     ),
     "DeletedResponse": _object({"id": TEXT, "object": {"const": "response"}, "deleted": {"const": True}}),
     "InputItems": _object(

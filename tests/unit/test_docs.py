@@ -14,6 +14,7 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
 from common.chat.media import PART_OPTIONS, PROCESSOR_OPTIONS
+from common.sampling import ENGINE_PARAMETERS
 from common.versions import Versions
 from engines.engine import STATISTICS
 from families.detection import FAMILIES
@@ -200,6 +201,16 @@ def test_the_fields_of_requests() -> None:
     unchanged = responses.partition("taken as they are:")[2].partition("\n\n")[0]
     assert codes(unchanged) == list(SAME)
     assert set(RENAMED.values()) <= {code for cells in rows(responses) for code in codes(cells[0])}
+
+
+def test_the_fields_that_nvidias_backend_refuses() -> None:
+    """Those of the parameters that only Python engines read."""
+    table = rows(section("trtllm.md", "Differences from vLLM"))
+    (refused,) = (codes(cells[0]) for cells in table if "top_logprobs" in codes(cells[0]))
+    refused.remove("logprobs")
+    assert set(refused) - {"echo"} == {one.asked_by for one in ENGINE_PARAMETERS.values()} - {None}
+    chat = {code: cells[1] for cells in rows(section("api.md", "Chat completions")) for code in codes(cells[0])}
+    assert "trtllm.md#differences-from-vllm" in chat["return_token_ids"]
 
 
 def test_the_options_of_pictures_and_videos() -> None:

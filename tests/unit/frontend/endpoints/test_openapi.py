@@ -158,6 +158,29 @@ async def test_answers_are_as_documented(
         validator(chunk).validate(httpx.Response(200, text=event).json())
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "answer", "chunk"),
+    [
+        (CHAT, HELLO, "ChatCompletion", "ChatCompletionChunk"),
+        ("/v1/completions", {"prompt": "x"}, "Completion", "Completion"),
+        ("/v1/responses", {"input": "x"}, "Response", None),
+    ],
+)
+async def test_times_are_as_documented(
+    served: Serving, path: str, fields: dict[str, Any], answer: str, chunk: str | None
+) -> None:
+    served.reset()
+    headers = {"X-Request-Metrics": "true"}
+    body = (await served.http.post(path, json=fields, headers=headers)).json()
+    schemas = DOCUMENT["components"]["schemas"]
+    assert body["metrics"].keys() == schemas["RequestMetrics"]["properties"].keys()
+    for name in (answer, chunk) if chunk else (answer,):
+        assert schemas[name]["properties"]["metrics"] == {"$ref": "#/components/schemas/RequestMetrics"}
+    validator(answer).validate(body)
+    with pytest.raises(jsonschema.ValidationError):
+        validator(answer).validate(body | {"metrics": {}})
+
+
 async def test_bodies_that_the_document_allows_are_accepted(served: Serving) -> None:
     """Examples of the parts of the document that are written by hand, and could differ from the validation."""
     served.reset()
