@@ -45,6 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.service = service = Service(settings)
         app.state.started = int(time.time())
         service.start()
+        if store is not None:
+            store.start()
         try:
             yield
         finally:

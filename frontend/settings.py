@@ -176,6 +176,10 @@ class Settings:
             raise SettingsError("served_model_name=(): expected at least one name")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise SettingsError(f"tls_certificate={self.tls_certificate!r}, tls_key={self.tls_key!r}: expected both")
+        if self.response_store is not None and self.response_store_bytes < 8 * self.max_body_bytes:
+            # A dialogue takes at most a fourth of the file, and a response repeats parts of its request.
+            needed = f"at least 8 times max_body_bytes={self.max_body_bytes}"
+            raise SettingsError(f"response_store_bytes={self.response_store_bytes}: expected {needed}")
 
 
 def _parser() -> argparse.ArgumentParser:

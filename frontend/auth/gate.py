@@ -14,6 +14,7 @@ from frontend.auth.authenticator import ADMIN, PROTECTED, Authenticator
 from frontend.errors import ApiError, error_response
 from frontend.telemetry.request_record import current
 
+STORED = "/v1/responses/"
 # The characters of a host and a port (RFC 3986); the names are nobody's concern here.
 _HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+,;=%-]*")
 
@@ -62,7 +63,8 @@ class Gate:
             return
         record = current()
         record.key, record.owner, record.key_models = caller.name, caller.owner, caller.models
-        if method == "POST":
+        # Stored responses are read without admission, and may be large.
+        if method == "POST" or path.startswith(STORED):
             held.enter_context(caller.quota.use())
 
     def _check_length(self, length: str | None) -> None:

@@ -53,6 +53,7 @@ class ResponsePlan(Plan):
         self._finish: str | None = None
         self._ended_at: int | None = None
         self._raw, self._keeping = raw, keeping
+        self.stores = keeping.store is not None
         self._sequence = 0
         self._about = {
             "id": self.id,
@@ -65,9 +66,9 @@ class ResponsePlan(Plan):
             "max_tool_calls": None,
             "metadata": raw.get("metadata") or {},
             "parallel_tool_calls": raw.get("parallel_tool_calls") is not False,
-            "previous_response_id": raw.get(PREVIOUS) if keeping.earlier else None,
+            "previous_response_id": raw.get(PREVIOUS) if keeping.earlier is not None else None,
             "service_tier": "default",
-            "store": keeping.store is not None,
+            "store": self.stores,
             "reasoning": {"effort": (raw.get("reasoning") or {}).get("effort"), "summary": None},
             "temperature": raw.get("temperature"),
             "text": {"format": {"type": "text"}} | _given(raw.get("text")),
@@ -98,8 +99,8 @@ class ResponsePlan(Plan):
     def chunks(self, choice: int, delta: Delta) -> bytes:
         return self._frames(self._feed(delta))
 
-    async def keep(self) -> dict[str, Any]:
-        self._about["store"] = await self._keeping.keep(self._body(self._status()), self._raw)
+    async def keep(self, patience: float) -> dict[str, Any]:
+        self._about["store"] = await self._keeping.keep(self._body(self._status()), self._raw, patience)
         return {"store": self._about["store"]}
 
     def usage_chunk(self) -> bytes:

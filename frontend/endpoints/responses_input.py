@@ -57,18 +57,19 @@ TEXT_PARTS = ("input_text", "output_text", "text")
 
 
 def chat_body(
-    raw: dict[str, Any], earlier: Sequence[dict[str, Any]] = ()
+    raw: dict[str, Any], earlier: Sequence[dict[str, Any]] | None = None
 ) -> tuple[dict[str, Any], Callable[[], OwnNames]]:
     """Convert a body; it is then checked as a chat body. Raises RequestError naming a field that is not supported.
 
-    earlier: the items of the stored responses that it continues, in place of `previous_response_id`.
+    earlier: the items of the stored responses that it continues, in place of `previous_response_id`; None if it
+    continues none.
     The second value makes the names of the body's parts for an error. A body may have thousands, so not at once.
     """
-    refuse({**raw, PREVIOUS: None} if earlier else raw, REFUSED_IN_RESPONSES)
+    refuse({**raw, PREVIOUS: None} if earlier is not None else raw, REFUSED_IN_RESPONSES)
     body = {name: raw[name] for name in SAME if raw.get(name) is not None}
     turns = _Turns()
     names = partial(_own_names, raw, turns)
-    turns.add_all(raw, earlier)
+    turns.add_all(raw, earlier or ())
     body["messages"] = turns.messages
     if raw.get("max_output_tokens") is not None:
         body["max_tokens"] = raw["max_output_tokens"]

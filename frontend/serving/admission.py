@@ -46,12 +46,13 @@ MAX_EXAMINED = 2**20  # bytes of a body that is not JSON in which the reason is 
 
 @dataclass(frozen=True, slots=True)
 class AdmittedRequest:
-    """A request that holds a slot of its model. body: the JSON object that it sent."""
+    """A request that holds a slot of its model, until `slot` is closed. body: the JSON object that it sent."""
 
     model: RequestedModel
     body: dict[str, Any]
     metrics: RequestMetrics
     cancel_scope: CancelScope
+    slot: ExitStack
 
 
 class Admission:
@@ -93,10 +94,9 @@ class Admission:
                 began = time.perf_counter()
                 await served.slots.acquire()
                 metrics.queued = time.perf_counter() - began
-            try:
-                yield AdmittedRequest(model, body, metrics, cancel_scope)
-            finally:
-                served.slots.release()
+            with ExitStack() as slot:
+                slot.callback(served.slots.release)
+                yield AdmittedRequest(model, body, metrics, cancel_scope, slot)
 
     def drain(self) -> None:
         """Refuse all new requests: the server is shutting down."""

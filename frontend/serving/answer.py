@@ -21,6 +21,7 @@ from frontend import __version__
 from frontend.errors import ClientGone, SlowReader, describe, error_json, translated
 from frontend.serving.admission import AdmittedRequest
 from frontend.serving.generation import Generation
+from frontend.serving.response_store import PATIENCE
 from frontend.serving.served_model import RequestedModel
 from frontend.serving.service import Service
 from frontend.serving.slow_readers import StreamWriter
@@ -47,6 +48,8 @@ class Plan(ABC):
     usage: Usage
     # What ends a stream.
     end = DONE
+    # Whether the finished answer is stored.
+    stores = False
     # The times of the answer so far, if the client asked for them.
     timings: Callable[[], dict[str, float | None]] | None = None
 
@@ -74,8 +77,8 @@ class Plan(ABC):
         """Write the events that end a stream with an error."""
         return error_event(error_json(error))
 
-    async def keep(self) -> dict[str, Any]:
-        """Store a finished answer, before its end is sent. Returns the fields of its body that this has changed."""
+    async def keep(self, patience: float) -> dict[str, Any]:
+        """Store a finished answer within `patience` seconds. Returns the fields of its body that this has changed."""
         return {}
 
     def own_error(self, error: RequestError) -> RequestError:
@@ -157,6 +160,7 @@ class _Answer:
         self.generation = generation
         self.cancel_scope = admitted.cancel_scope
         self.metrics = admitted.metrics
+        self._slot = admitted.slot
         self._next: dict[int, Delta] | None = first
 
     @property
@@ -185,7 +189,15 @@ class _Answer:
             for choice, delta in deltas.items():
                 answers[choice].append(delta)
         body = self.plan.whole([merge(parts) for parts in answers])
-        return body | await self.plan.keep()
+        return body | await self.keep()
+
+    async def keep(self) -> dict[str, Any]:
+        """Store the finished answer if its plan says so. Returns the fields of its body that this has changed."""
+        if not self.plan.stores:
+            return {}
+        # The engine has done its part: what the store takes is not the next request's.
+        self._slot.close()
+        return await self.plan.keep(min(PATIENCE, self.cancel_scope.remaining))
 
 
 class EventStream(Response):
@@ -239,5 +251,10 @@ class EventStream(Response):
                 waiting = b""
                 await self._write_throttle.wait()
             deltas = await answer.deltas()
-        await plan.keep()
+        if plan.stores:
+            # The text does not wait for the store.
+            if waiting:
+                await writer.write(waiting)
+                waiting = b""
+            await answer.keep()
         await writer.write(waiting + (plan.usage_chunk() if plan.include_usage else b"") + plan.end, more=False)

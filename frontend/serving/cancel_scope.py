@@ -32,6 +32,11 @@ class CancelScope:
         self._timer.cancel()
         self._timer = self._start_timer(timeout)
 
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline; negative after it."""
+        return self._timer.when() - asyncio.get_running_loop().time()
+
     @asynccontextmanager
     async def cancellable(self) -> AsyncIterator[None]:
         """Let `cancel` and `abort` interrupt the code in this context, which then raises their error."""

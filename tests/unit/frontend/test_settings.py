@@ -24,6 +24,7 @@ def test_flag_over_environment_over_default() -> None:
         ([], {"TRITON_CHAT_ENABLE_THINKING": "maybe"}, "TRITON_CHAT_ENABLE_THINKING", "maybe"),
         ([], {"TRITON_CHAT_SERVED_MODEL_NAME": ","}, "served_model_name", ""),
         (["--tls-key", "key.pem"], {}, "tls_certificate", "None"),
+        (["--response-store", "x", "--response-store-bytes", "200000000"], {}, "response_store_bytes", "200000000"),
     ],
 )
 def test_an_error_names_key_and_value(flags: list, environment: dict, key: str, value: str) -> None:

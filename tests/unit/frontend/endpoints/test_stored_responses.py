@@ -3,15 +3,20 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
+import orjson
 import pytest
 from openai.types.responses import Response
 
+from frontend.serving import answer as answering
+from frontend.serving.cancel_scope import CancelScope
 from tests.fakes.fake_triton import Call, FakeTriton, failure, finish, reply
 from tests.fakes.frontend_server import WAIT, Serving, frontend_processes, serving
 
@@ -100,7 +105,48 @@ async def test_items_of_the_input(served: Serving) -> None:
     assert [item.id for item in rest.data] == [items[0].id] and not rest.has_more
 
 
-@pytest.mark.parametrize("asked", [{"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"order": "up"}, {"after": "no"}])
+async def test_ids_of_items_are_texts_that_occur_once(served: Serving) -> None:
+    given = [{"id": one, "role": "user", "content": "Hi"} for one in ("m", "m", 7, {"a": 1}, "n")]
+    one = await ask(served.openai, False, input=given)
+    two = await ask(served.openai, False, input=[{"id": "m", **given[0]}], previous_response_id=one.id)
+    for order in ("asc", "desc"):
+        items = []
+        async with asyncio.timeout(WAIT):
+            async for item in served.openai.responses.input_items.list(two.id, order=order, limit=1):
+                items.append(item.id)
+                assert len(items) <= 7
+        assert len(items) == len(set(items)) == 7 and all(isinstance(one, str) for one in items)
+        assert {"m", "n"} < set(items)
+
+
+async def test_items_are_listed_without_reading_them_again(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = await ask(served.openai, False, input=[{"role": "user", "content": "Hi", "mine": {"a": [1, 2]}}])
+
+    def refuse(text: Any) -> Any:
+        raise AssertionError("a dialogue is parsed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(orjson, "loads", refuse)
+        response = await served.http.get(f"{PATH}/{answer.id}/input_items")
+    assert response.status_code == 200 and response.json()["data"][0]["mine"] == {"a": [1, 2]}
+
+
+async def test_reading_counts_for_the_quota_of_the_key(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"api_key": ("sk-ann",), "api_key_rate": 1, "api_key_burst": 3}
+    async with serving(response_store=str(tmp_path / "responses.db"), **settings) as served:
+        headers = {"Authorization": "Bearer sk-ann"}
+        got = [await served.http.get(f"{PATH}/x{path}", headers=headers) for path in ("", "/input_items", "", "")]
+    assert [one.status_code for one in got] == [404, 404, 404, 429]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"limit": limit} for limit in ("0", "101", "x", "1" * 5000, "0010000", "-1")),
+        {"order": "up"},
+        {"after": "no"},
+    ],
+)
 async def test_pages_that_do_not_exist(served: Serving, asked: dict[str, str]) -> None:
     answer = await ask(served.openai, False, input="Hi")
     response = await served.http.get(f"{PATH}/{answer.id}/input_items", params=asked)
@@ -119,8 +165,10 @@ async def test_deleting(served: Serving) -> None:
         await served.openai.responses.delete(answer.id)
     with pytest.raises(openai.NotFoundError):
         await served.openai.responses.retrieve(answer.id)
-    with pytest.raises(openai.NotFoundError):
-        await served.openai.responses.input_items.list(answer.id)
+    for missing in (answer.id, after.id):
+        with pytest.raises(openai.NotFoundError):
+            await served.openai.responses.input_items.list(missing)
+    assert (await served.openai.responses.retrieve(after.id)).id == after.id
     # Without its beginning, a dialogue would be another one.
     with pytest.raises(openai.BadRequestError) as caught:
         await ask(served.openai, False, input="Hi", previous_response_id=after.id)
@@ -140,7 +188,8 @@ async def test_store_false(served: Serving, streamed: bool) -> None:
     ("fields", "param"),
     [
         ({"previous_response_id": "resp-unknown"}, "previous_response_id"),
-        ({"previous_response_id": 5}, "previous_response_id"),
+        *(({"previous_response_id": one}, "previous_response_id") for one in (5, "", [], {}, False)),
+        ({"store": 1}, "store"),
         ({"store": "yes"}, "store"),
         ({"conversation": "c"}, "conversation"),
         ({"background": True}, "background"),
@@ -149,6 +198,30 @@ async def test_store_false(served: Serving, streamed: bool) -> None:
 async def test_refused(served: Serving, fields: dict[str, Any], param: str) -> None:
     response = await served.http.post(PATH, json={"input": "Hi"} | fields)
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("previous", ["", [], {}, False])
+async def test_an_error_does_not_tell_to_open_the_store_that_is_open(served: Serving, previous: Any) -> None:
+    response = await served.http.post(PATH, json={"input": "Hi", "previous_response_id": previous})
+    assert "--response-store" not in response.text
+
+
+async def test_a_response_without_items_is_continued(served: Serving) -> None:
+    async def silent(call: Call) -> AsyncIterator[Any]:
+        yield finish("stop", completion=1)
+
+    served.triton.script = silent
+    empty = await ask(served.openai, False, input=[], instructions="Say nothing.")
+    assert empty.output == [] and empty.store is True
+    after = await ask(served.openai, False, input="Hi", previous_response_id=empty.id)
+    assert after.previous_response_id == empty.id
+
+
+async def test_what_a_response_repeats_is_no_part_of_the_dialogue(served: Serving) -> None:
+    answer = await ask(served.openai, False, input="Hi", instructions="x" * 60_000)
+    for _ in range(3):
+        answer = await ask(served.openai, False, input="Hi", instructions="x" * 60_000, previous_response_id=answer.id)
+    assert len((await served.openai.responses.retrieve(answer.id)).instructions) == 60_000
 
 
 async def test_positions_in_errors_are_those_of_the_clients_input(served: Serving) -> None:
@@ -203,9 +276,47 @@ async def test_an_answer_whose_client_left_is_not_stored(served: Serving) -> Non
 
 
 async def test_a_response_that_cannot_be_stored_says_so(served: Serving, streamed: bool) -> None:
-    served.server.app.state.response_store._database.execute("PRAGMA max_page_count = 1")
+    served.server.app.state.response_store._writer.execute("PRAGMA max_page_count = 1")
     answer = await ask(served.openai, streamed, input="x" * 50_000)
     assert answer.output_text == "Hello world" and answer.store is False
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Another process's connection to the store, which can lock it."""
+    with closing(sqlite3.connect(tmp_path / "responses.db", isolation_level=None)) as other:
+        yield other
+
+
+async def test_a_locked_store_keeps_neither_text_nor_slot(
+    served: Serving, lock: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "PATIENCE", 600.0)
+    lock.execute("BEGIN IMMEDIATE")
+    stream = await served.openai.responses.create(model="model", input="Hi", stream=True)
+    text = ""
+    async with asyncio.timeout(WAIT):
+        async for event in stream:
+            text += event.delta if event.type == "response.output_text.delta" else ""
+            if event.type == "response.output_item.done":
+                break
+        while served.server.app.state.service.catalog.alone.slots.in_flight:
+            await asyncio.sleep(0.01)
+        assert text == "Hello world"
+        lock.execute("ROLLBACK")
+        (end,) = [event async for event in stream]
+    assert end.type == "response.completed" and end.response.store is True
+
+
+async def test_an_answer_waits_for_the_store_until_its_deadline_at_most(
+    served: Serving, lock: sqlite3.Connection, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "PATIENCE", 600.0)
+    monkeypatch.setattr(CancelScope, "remaining", 0.01)
+    lock.execute("BEGIN IMMEDIATE")
+    async with asyncio.timeout(WAIT):
+        answers = await asyncio.gather(*(ask(served.openai, streamed, input="Hi") for _ in range(10)))
+    assert [(one.output_text, one.store) for one in answers] == [("Hello world", False)] * 10
 
 
 async def test_keys_do_not_see_each_others_responses(tmp_path: Path) -> None:
@@ -260,6 +371,8 @@ async def test_without_a_store() -> None:
     async with serving() as served:
         answer = await ask(served.openai, False, input="Hi", store=True)
         assert answer.store is False
+        refused = await served.http.post(PATH, json={"input": "Hi", "store": 1})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "store")
         for method in ("GET", "DELETE"):
             assert (await served.http.request(method, f"{PATH}/{answer.id}")).status_code == 404
         body = {"input": "Hi", "previous_response_id": answer.id}

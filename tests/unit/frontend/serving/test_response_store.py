@@ -7,7 +7,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 
 from common.errors import RequestError
 from frontend.serving import response_store
-from frontend.serving.response_store import DAY, ResponseStore
+from frontend.serving.response_store import DAY, VERSION, ResponseStore
 from frontend.settings import SettingsError
 
 Opener = Callable[..., ResponseStore]
@@ -43,7 +45,7 @@ async def put(store: ResponseStore, name: str, previous: str | None = None, owne
 
 async def ids(store: ResponseStore, name: str, owner: str = "ann") -> list[str] | None:
     found = await store.dialogue(owner, name)
-    return None if found is None else [item["id"] for one in found for item in one.items()]
+    return None if found is None else [item["id"] for item in found]
 
 
 async def test_a_dialogue_comes_back_in_order(opened: Opener) -> None:
@@ -87,13 +89,29 @@ async def test_age_counts_from_the_last_use(opened: Opener, monkeypatch: pytest.
     assert await ids(store, "b") is not None
     assert await store.get("ann", "lonely") is None
     now += 6
-    assert await store.get("ann", "b") is None
-    await put(store, "c")
-    assert rows(store) == ["c"]
+    assert await store.get("ann", "b") is None and await ids(store, "b") is None
+    # What is too old is not revived.
+    await put(store, "c", "b")
+    await store.tidy()
+    assert rows(store) == ["c"] and await ids(store, "c") is None
 
 
 def rows(store: ResponseStore) -> list[str]:
-    return [name for (name,) in store._database.execute("SELECT id FROM responses ORDER BY id")]
+    return [name for (name,) in store._writer.execute("SELECT id FROM responses ORDER BY id")]
+
+
+async def test_reading_a_dialogue_is_a_use(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(max_age=1000.0)
+    now = 1000.0
+    monkeypatch.setattr(response_store.time, "time", lambda: now)
+    await put(store, "a")
+    await put(store, "lonely")
+    for _ in range(3):
+        now += 600
+        # As a request with store: false does.
+        assert await ids(store, "a") is not None
+        await store.tidy()
+    assert rows(store) == ["a"]
 
 
 async def test_the_file_does_not_outgrow_its_size(opened: Opener, tmp_path: Path) -> None:
@@ -101,17 +119,103 @@ async def test_the_file_does_not_outgrow_its_size(opened: Opener, tmp_path: Path
     await put(store, "first")
     for number in range(200):
         await put(store, f"r{number:03}", "first" if number % 20 == 0 else None, size=20_000)
+        await store.tidy()
     names = rows(store)
     assert 10 < len(names) < 60 and names[-1] == "r199"
     # The first has been used again and again.
     assert "first" in names
+    assert await ids(store, "first") is not None and await ids(store, "r180") is not None
     assert (tmp_path / "responses.db").stat().st_size < 2**20 + 2**18
 
 
-async def test_what_is_larger_than_the_store_is_not_kept(opened: Opener) -> None:
+async def test_the_file_does_not_grow_while_nothing_can_be_deleted(opened: Opener, tmp_path: Path) -> None:
     store = opened(max_bytes=2**20)
-    await put(store, "large", size=2**21)
-    assert rows(store) == []
+    body = {"previous_response_id": None, "output": [{"id": "o", "text": "x" * 20_000}]}
+    stored = [await store.put("ann", body | {"id": f"r{number}"}, []) for number in range(100)]
+    assert stored[0] and not stored[-1]
+    await store.tidy()
+    await put(store, "next", size=20_000)
+    assert (tmp_path / "responses.db").stat().st_size < 2**20 + 2**18 + 2**14
+
+
+async def test_the_server_deletes_what_is_too_much_by_itself(opened: Opener) -> None:
+    store = opened(max_bytes=2**20)
+    store.start()
+    last = "r0"
+    async with asyncio.timeout(60):
+        for number in range(200):
+            last = f"r{number}"
+            body = {"id": last, "previous_response_id": None, "output": [{"id": "o", "text": "x" * 20_000}]}
+            while not await store.put("ann", body, []):
+                await asyncio.sleep(0.01)
+        while len(rows(store)) > 60:
+            await asyncio.sleep(0.01)
+    assert last in rows(store)
+
+
+async def test_what_is_too_old_is_deleted_at_the_start(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    await put(opened(), "a")
+    now = response_store.time.time() + 2 * DAY
+    monkeypatch.setattr(response_store.time, "time", lambda: now)
+    store = opened()
+    store.start()
+    async with asyncio.timeout(60):
+        while rows(store):
+            await asyncio.sleep(0.01)
+    assert store._writer.execute("SELECT * FROM dialogues").fetchall() == []
+    assert store._writer.execute("SELECT * FROM items").fetchall() == []
+
+
+async def test_what_is_large_costs_nobody_else_a_response(opened: Opener) -> None:
+    store = opened(max_bytes=2**20)
+    for number in range(5):
+        await put(store, f"r{number}", owner="bob", size=20_000)
+    for size in (2**18, 2**21):
+        body = {"id": "large", "previous_response_id": None, "output": [{"id": "o", "text": "x" * size}]}
+        assert not await store.put("ann", body, [])
+    await store.tidy()
+    assert rows(store) == [f"r{number}" for number in range(5)]
+
+
+async def test_a_dialogue_with_all_its_branches_has_a_share_of_the_file(opened: Opener) -> None:
+    store = opened(max_bytes=2**20)
+    await put(store, "r00")
+    for number in range(1, 13):
+        await put(store, f"r{number:02}", "r00", size=21_000)
+    body = {"id": "more", "previous_response_id": "r00", "output": [{"id": "o", "text": "x" * 21_000}]}
+    assert not await store.put("ann", body, [])
+    # What is deleted makes room.
+    assert await store.delete("ann", "r12")
+    assert await store.put("ann", body, [])
+    assert len(rows(store)) == 13
+
+
+async def test_a_put_costs_the_same_in_a_long_dialogue(opened: Opener) -> None:
+    store = opened()
+    steps = []
+    for number in range(200):
+        seen: list[str] = []
+        store._writer.set_trace_callback(seen.append)
+        await put(store, f"r{number}", f"r{number - 1}" if number else None)
+        steps.append(len(seen))
+    assert steps[199] == steps[1]
+    found = await ids(store, "r199")
+    assert found is not None and len(found) == 400
+
+
+async def test_what_is_deleted_at_once_is_little(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened()
+    for number in range(40):
+        await put(store, f"r{number}", f"r{number - 1}" if number in range(1, 20) else None, size=100_000)
+    now = response_store.time.time() + 2 * DAY
+    monkeypatch.setattr(response_store.time, "time", lambda: now)
+    left = [len(rows(store))]
+    while store._delete_some():
+        left.append(len(rows(store)))
+    assert left[0] == 40 and rows(store) == []
+    assert all(before - after <= 11 for before, after in pairwise(left)) and len(left) >= 4
+    # A dialogue of which a part is deleted is not there, nor revived.
+    assert store._writer.execute("SELECT * FROM dialogues").fetchall() == []
 
 
 async def test_a_dialogue_that_is_too_large_is_an_error(opened: Opener) -> None:
@@ -159,7 +263,7 @@ async def test_a_process_that_is_killed_leaves_a_whole_file(opened: Opener, tmp_
         told = [int(writer.stdout.readline()) for _ in range(20)]
         writer.kill()
     store = opened()
-    assert store._database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert store._writer.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     # What it has told of is there.
     for number in told:
         assert await ids(store, f"r{number}") is not None
@@ -185,9 +289,66 @@ async def test_what_is_deleted_is_gone_from_the_file(tmp_path: Path) -> None:
     assert not (tmp_path / "responses.db-wal").exists()
 
 
+async def test_what_is_deleted_is_overwritten_while_the_server_runs(opened: Opener, tmp_path: Path) -> None:
+    store = opened()
+    store.start()
+    assert await store.put("ann", {"id": "a", "previous_response_id": None, "output": []}, [{"id": "my secret"}])
+    assert any(b"my secret" in path.read_bytes() for path in tmp_path.iterdir())
+    assert await store.delete("ann", "a")
+    async with asyncio.timeout(60):
+        while any(b"my secret" in path.read_bytes() for path in tmp_path.iterdir()):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_locked_file_holds_up_neither_answers_nor_readers(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened()
+    await put(store, "a")
+    other = sqlite3.connect(tmp_path / "responses.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    body = {"id": "b", "previous_response_id": "a", "output": []}
+    waiting = asyncio.create_task(store.put("ann", body, [], 600.0))
+    async with asyncio.timeout(60):
+        # None of these is behind the one that waits for the lock.
+        assert await store.get("ann", "a") is not None and await ids(store, "a") == ["a-in", "a-out"]
+        late = [store.put("ann", body | {"id": f"late{number}"}, [], 0.01) for number in range(20)]
+        assert await asyncio.gather(*late) == [False] * 20
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+        assert await waiting
+    # Those of which the answer said that they are not stored have not been stored since.
+    await put(store, "c", "b")
+    assert rows(store) == ["a", "b", "c"]
+    other.execute("BEGIN IMMEDIATE")
+    assert not await store.put("ann", body | {"id": "d"}, [], 0.01)
+    with pytest.raises(RequestError) as caught:
+        await store.delete("ann", "a")
+    assert caught.value.kind == "unavailable" and "deleted" in caught.value.message
+    other.close()
+
+
+async def test_a_write_that_comes_too_late_is_not_done(opened: Opener) -> None:
+    store = opened()
+    go_on = threading.Event()
+
+    class Slow(list[Any]):
+        """Items that take until `go_on`."""
+
+        def __iter__(self) -> Any:
+            assert go_on.wait(60)
+            return super().__iter__()
+
+    body = {"id": "a", "previous_response_id": None, "output": []}
+    assert not await store.put("ann", body, Slow(), 0.01)
+    go_on.set()
+    await put(store, "b")
+    assert rows(store) == ["b"]
+
+
 async def test_a_full_disk_costs_no_answer(opened: Opener) -> None:
     store = opened()
-    store._database.execute("PRAGMA max_page_count = 10")
+    store._writer.execute("PRAGMA max_page_count = 1")
     body = {"id": "a", "previous_response_id": None, "output": [{"id": "o", "text": "x" * 100_000}]}
     assert not await store.put("ann", body, [])
     await put(store, "b")
@@ -195,7 +356,7 @@ async def test_a_full_disk_costs_no_answer(opened: Opener) -> None:
 
 async def test_a_file_that_cannot_be_read_is_an_error_of_ours(opened: Opener) -> None:
     store = opened()
-    store._database.execute("DROP TABLE responses")
+    store._writer.execute("DROP TABLE dialogues")
     with pytest.raises(RequestError) as caught:
         await store.get("ann", "a")
     assert caught.value.kind == "unavailable"
@@ -210,7 +371,7 @@ def other_database(path: Path) -> None:
 
 def newer_version(path: Path) -> None:
     database = sqlite3.connect(path)
-    database.execute("PRAGMA user_version = 2")
+    database.execute(f"PRAGMA user_version = {VERSION + 1}")
     database.close()
 
 
