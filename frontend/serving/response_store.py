@@ -48,13 +48,15 @@ _TABLES = (
     "CREATE INDEX items_response ON items (response)",
     f"PRAGMA user_version = {VERSION}",
 )
-_FOUND = (
-    "FROM responses JOIN dialogues ON dialogues.number = dialogue WHERE id = :id AND owner = :owner AND used >= :oldest"
+_FIND = (
+    "SELECT responses.number, dialogue, bytes FROM responses JOIN dialogues ON dialogues.number = dialogue "
+    "WHERE id = :id AND owner = :owner AND used >= :oldest"
 )
 # A response and those before it, the last first.
 _CHAIN = (
     "WITH RECURSIVE chain (number, previous, size, dialogue, used) AS ("
-    f"SELECT responses.number, previous, size, dialogue, used {_FOUND} UNION ALL "
+    "SELECT responses.number, previous, size, dialogue, used FROM responses "
+    "JOIN dialogues ON dialogues.number = dialogue WHERE id = :id AND owner = :owner AND used >= :oldest UNION ALL "
     "SELECT before.number, before.previous, before.size, before.dialogue, used FROM chain JOIN responses AS before "
     "ON before.id = chain.previous AND before.dialogue = chain.dialogue) SELECT * FROM chain"
 )
@@ -110,7 +112,8 @@ class ResponseStore:
     def check(cls, settings: Settings) -> None:
         """Raise SettingsError if the store of the settings cannot be used."""
         if (store := cls.configured(settings)) is not None:
-            store._close()
+            store._reader.close()
+            store._writer.close()
 
     def start(self) -> None:
         """Begin to delete what is too old or too much, now and from time to time."""
@@ -122,8 +125,10 @@ class ResponseStore:
             self._tidying.cancel()
             with suppress(asyncio.CancelledError):
                 await self._tidying
+        # The last to close empties the log, so it must be the one that may write.
+        await self._run(self._reads, self._reader.close)
+        await self._run(self._writes, self._writer.close)
         self._reads.shutdown()
-        await self._run(self._writes, self._close)
         self._writes.shutdown()
 
     async def put(
@@ -241,9 +246,7 @@ class ResponseStore:
 
     def _use(self, owner: str, previous: str | None, added: int) -> int:
         """Return the number of the dialogue that goes on after a response, or of a new one. added: bytes."""
-        known = {"id": previous, "owner": owner, "oldest": self._oldest()}
-        sql = f"SELECT dialogue, bytes {_FOUND}"  # nosec B608 # no values of others
-        number, size = self._writer.execute(sql, known).fetchone() or (None, 0)
+        _, number, size = self._writer.execute(_FIND, self._key(owner, previous)).fetchone() or (None, None, 0)
         if size + added > self._max_bytes // SHARE:
             raise NotStored(f"its dialogue would be larger than {self._max_bytes // SHARE} bytes")
         sql = (
@@ -261,11 +264,9 @@ class ResponseStore:
 
     def _delete(self, owner: str, response_id: str) -> bool:
         with self._writing(PATIENCE / 2) as database:
-            known = {"id": response_id, "owner": owner, "oldest": self._oldest()}
-            sql = f"SELECT responses.number {_FOUND}"  # nosec B608 # no values of others
-            found = database.execute(sql, known).fetchone()
+            found = database.execute(_FIND, self._key(owner, response_id)).fetchone()
             if found is not None:
-                self._drop(*found)
+                self._drop(found[0])
         return found is not None
 
     def _drop(self, number: int) -> int:
@@ -298,6 +299,10 @@ class ResponseStore:
         self._writer.execute(f"PRAGMA busy_timeout = {int(BACKGROUND_PATIENCE * 1000)}")
         self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
+    def _key(self, owner: str, response_id: str | None) -> dict[str, Any]:
+        """Return what the queries find a response by."""
+        return {"id": response_id, "owner": owner, "oldest": self._oldest()}
+
     def _oldest(self) -> float:
         """Return the time of the last use that is recent enough."""
         return time.time() - self._max_age
@@ -310,26 +315,19 @@ class ResponseStore:
     def _pragma(self, name: str) -> int:
         return int(self._writer.execute(f"PRAGMA {name}").fetchone()[0])
 
-    def _close(self) -> None:
-        # The last to close empties the log, so it must be the one that may write.
-        self._reader.close()
-        self._writer.close()
-
     def _get(self, owner: str, response_id: str) -> bytes | None:
-        known = {"id": response_id, "owner": owner, "oldest": self._oldest()}
-        sql = f"SELECT responses.number, about {_FOUND}"  # nosec B608 # no values of others
-        found = self._reader.execute(sql, known).fetchone()
+        found = self._reader.execute(_FIND, self._key(owner, response_id)).fetchone()
         if found is None:
             return None
-        number, about = found
+        number = found[0]
+        (about,) = self._reader.execute("SELECT about FROM responses WHERE number = ?", (number,)).fetchone()
         sql = "SELECT item FROM items WHERE response = ? AND output ORDER BY number"
         output = [orjson.Fragment(item) for (item,) in self._reader.execute(sql, (number,))]
         return bytes(about[:-1]) + b',"output":' + orjson.dumps(output) + b"}"
 
     def _chain(self, owner: str, response_id: str) -> list[tuple[int, str | None, int, int, float]] | None:
         """Return the rows of a response and of all before it, the last first; None if one of them is not there."""
-        known = {"id": response_id, "owner": owner, "oldest": self._oldest()}
-        rows = self._reader.execute(_CHAIN, known).fetchall()
+        rows = self._reader.execute(_CHAIN, self._key(owner, response_id)).fetchall()
         return rows if rows and rows[-1][1] is None else None
 
     def _dialogue(self, owner: str, response_id: str) -> list[dict[str, Any]] | None:

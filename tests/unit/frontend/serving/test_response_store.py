@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -305,27 +306,26 @@ async def test_a_locked_file_holds_up_neither_answers_nor_readers(
 ) -> None:
     store = opened()
     await put(store, "a")
-    other = sqlite3.connect(tmp_path / "responses.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    body = {"id": "b", "previous_response_id": "a", "output": []}
-    waiting = asyncio.create_task(store.put("ann", body, [], 600.0))
-    async with asyncio.timeout(60):
-        # None of these is behind the one that waits for the lock.
-        assert await store.get("ann", "a") is not None and await ids(store, "a") == ["a-in", "a-out"]
-        late = [store.put("ann", body | {"id": f"late{number}"}, [], 0.01) for number in range(20)]
-        assert await asyncio.gather(*late) == [False] * 20
-        assert not waiting.done()
-        other.execute("ROLLBACK")
-        assert await waiting
-    # Those of which the answer said that they are not stored have not been stored since.
-    await put(store, "c", "b")
-    assert rows(store) == ["a", "b", "c"]
-    other.execute("BEGIN IMMEDIATE")
-    assert not await store.put("ann", body | {"id": "d"}, [], 0.01)
-    with pytest.raises(RequestError) as caught:
-        await store.delete("ann", "a")
-    assert caught.value.kind == "unavailable" and "deleted" in caught.value.message
-    other.close()
+    with closing(sqlite3.connect(tmp_path / "responses.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        body = {"id": "b", "previous_response_id": "a", "output": []}
+        waiting = asyncio.create_task(store.put("ann", body, [], 600.0))
+        async with asyncio.timeout(60):
+            # None of these is behind the one that waits for the lock.
+            assert await store.get("ann", "a") is not None and await ids(store, "a") == ["a-in", "a-out"]
+            late = [store.put("ann", body | {"id": f"late{number}"}, [], 0.01) for number in range(20)]
+            assert await asyncio.gather(*late) == [False] * 20
+            assert not waiting.done()
+            other.execute("ROLLBACK")
+            assert await waiting
+        # Those of which the answer said that they are not stored have not been stored since.
+        await put(store, "c", "b")
+        assert rows(store) == ["a", "b", "c"]
+        other.execute("BEGIN IMMEDIATE")
+        assert not await store.put("ann", body | {"id": "d"}, [], 0.01)
+        with pytest.raises(RequestError) as caught:
+            await store.delete("ann", "a")
+        assert caught.value.kind == "unavailable" and "deleted" in caught.value.message
 
 
 async def test_a_write_that_comes_too_late_is_not_done(opened: Opener) -> None:
