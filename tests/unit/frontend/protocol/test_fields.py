@@ -6,12 +6,13 @@ A newer client or vLLM with a new field fails these tests until someone decides.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from frontend.endpoints import messages_input, responses_input
+from frontend.endpoints import messages_input, responses_input, stored_responses
 from frontend.protocol.refused import reasons
 from tests.fakes.fake_triton import Served
 from tests.fakes.frontend_server import HELLO, WAIT, Serving, serving
@@ -75,11 +76,14 @@ async def test_a_field_is_decided_once_and_with_a_reason(name: str) -> None:
 
 async def test_what_is_said_to_be_converted_is_read() -> None:
     """The two endpoints without a model read their fields by name."""
-    for module, converted in ((responses_input, responses_input.CONVERTED), (messages_input, messages_input.CONVERTED)):
-        with open(str(module.__file__), encoding="utf-8") as file:
-            source = file.read()
+    readers = {
+        (responses_input, stored_responses): responses_input.CONVERTED,
+        (messages_input,): messages_input.CONVERTED,
+    }
+    for modules, converted in readers.items():
+        source = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules)
         for field in converted:
-            assert f'raw.get("{field}"' in source or f'raw["{field}"' in source, (module.__name__, field)
+            assert f'raw.get("{field}"' in source or f'raw["{field}"' in source, (modules, field)
 
 
 def cases(kind: str) -> list[Any]:
