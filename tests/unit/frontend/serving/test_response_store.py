@@ -215,8 +215,20 @@ async def test_what_is_deleted_at_once_is_little(opened: Opener, monkeypatch: py
         left.append(len(rows(store)))
     assert left[0] == 40 and rows(store) == []
     assert all(before - after <= 11 for before, after in pairwise(left)) and len(left) >= 4
-    # A dialogue of which a part is deleted is not there, nor revived.
     assert store._writer.execute("SELECT * FROM dialogues").fetchall() == []
+
+
+async def test_a_dialogue_that_is_being_deleted_is_not_revived(opened: Opener) -> None:
+    store = opened(max_bytes=2**23, max_dialogue=2**21)
+    for dialogue in range(5):
+        for turn in range(19):
+            await put(store, f"r{dialogue}-{turn}", f"r{dialogue}-{turn - 1}" if turn else None, size=100_000)
+    assert store._delete_some()
+    assert "r0-18" in rows(store) and await store.get("ann", "r0-18") is None
+    await put(store, "next", "r0-18")
+    await store.tidy()
+    assert [name for name in rows(store) if name.startswith("r0")] == []
+    assert "next" in rows(store) and await ids(store, "next") is None and await ids(store, "r1-18") is not None
 
 
 async def test_a_dialogue_that_is_too_large_is_an_error(opened: Opener) -> None:
