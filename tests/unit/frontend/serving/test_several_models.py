@@ -4,7 +4,6 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,14 +88,18 @@ async def begun(pair: Pair, script: Any, model: str, **fields: Any) -> "asyncio.
 
 
 class TestChoice:
-    async def test_a_model_that_is_loaded_is_served_at_once(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_model_that_is_loaded_is_served_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Between two readings of the launcher's file too."""
-        loading = state("b", LOADING, max_model_len=64)
-        await pair.tell(A, loading)
-        monkeypatch.setattr(StateFile, "period", WAIT)
-        await pair.tell(A, replace(loading, reason="nearly"))  # the last reading by itself
-        write_states(pair.path, {"a": A, "b": B})
-        assert (await pair.post("b")).status_code == 200
+        monkeypatch.setattr(StateFile, "period", 100 * WAIT)
+        path = tmp_path / "models.json"
+        write_states(path, {"a": A, "b": state("b", LOADING, max_model_len=64)})
+        async with serving(fake(), models_state=str(path)) as served:
+            pair = Pair(served, path)
+            assert (await pair.post("b")).status_code == 503
+            write_states(path, {"a": A, "b": B})
+            assert (await pair.post("b")).status_code == 200
 
     @pytest.mark.parametrize("path", BODIES)
     async def test_the_requests_model_chooses(self, pair: Pair, path: str) -> None:
