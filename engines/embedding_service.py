@@ -105,11 +105,8 @@ class EmbeddingService:
             reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
             return
         if asked == {STATISTICS_OUTPUT}:
-            if json.loads(request.parameters() or "{}").get("all_requests"):
-                # From the launcher, when the grace time of a model that it unloads is over.
-                for task in list(self._running):
-                    task.cancel()
-            reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps(dict(self._engine.statistics()))))
+            told = {**self._engine.statistics(), MAX_MODEL_LEN: self._engine.max_model_len}
+            reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps(told)))
             return
         task = asyncio.create_task(self._answer(request, reply))
         self._running[task] = reply

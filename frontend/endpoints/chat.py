@@ -192,11 +192,9 @@ class ChatPlan(Plan):
 
     def whole(self, answers: list[Delta]) -> dict[str, Any]:
         choices = [self._choice(index, delta) for index, delta in enumerate(answers)]
-        return head(self.id, "chat.completion", self._created, self.model) | {
-            "choices": choices,
-            "usage": self.usage.body(),
-            **of_prompt(self._body, answers[0]),
-        }
+        about = head(self.id, "chat.completion", self._created, self.model)
+        counted = {"choices": choices, "usage": self.usage.body()}
+        return about | counted | of_prompt(self._body, answers[0]) | self.metrics()
 
     def _choice(self, index: int, delta: Delta) -> dict[str, Any]:
         text = self._echo + delta.text

@@ -16,7 +16,8 @@ from frontend import __version__
 from frontend.endpoints import openapi_messages
 from frontend.endpoints.admin import ACTIONS
 from frontend.endpoints.openapi_answers import ANSWERS, HEALTH, Schema, ref
-from frontend.endpoints.responses_input import SAME
+from frontend.endpoints.responses_input import INCLUDABLE, SAME, SUMMARIES, TRUNCATIONS
+from frontend.endpoints.stored_responses import DEFAULT_LISTED, MAX_LISTED
 from frontend.errors import KINDS, REFUSALS
 from frontend.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
 from frontend.protocol.chat import MAX_MESSAGES, ChatBody
@@ -194,6 +195,7 @@ def _response_body(chat: Schema) -> Schema:
     allowed = {"type": {"const": "allowed_tools"}, "mode": {"enum": ["auto", "required"]}}
     allowed_tools = {"type": "object", "required": ["type", "mode", "tools"], "properties": allowed}
     text_format = {"type": "object", "required": ["type"], "properties": {"type": {"enum": list(_TEXT_FORMATS)}}}
+    reasoning = {"effort": chat["reasoning_effort"], "summary": _or_null({"enum": list(SUMMARIES)})}
     return {
         "type": "object",
         "required": ["input"],
@@ -205,7 +207,7 @@ def _response_body(chat: Schema) -> Schema:
             "tools": _or_null({"type": "array", "items": {"type": "object", "required": ["type", "name"]}}),
             "tool_choice": _or_null({"anyOf": [{"enum": ["auto", "none", "required"]}, named_tool, allowed_tools]}),
             "text": _or_null({"type": "object", "properties": {"format": text_format, "verbosity": chat["verbosity"]}}),
-            "include": _or_null({"type": "array", "items": TEXT}),
+            "include": _or_null({"type": "array", "items": {"enum": list(INCLUDABLE)}}),
             "top_logprobs": chat["top_logprobs"],
             "metadata": _or_null({"type": "object", "additionalProperties": TEXT}),
             "store": _or_null({"type": "boolean"}),

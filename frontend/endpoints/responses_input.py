@@ -25,10 +25,10 @@ SAME = (
     *("enable_thinking", "thinking", "reasoning_effort", "thinking_token_budget"),
     *("separate_reasoning", "include_reasoning", "add_generation_prompt", "continue_final_message"),
 )
-# Fields that are converted.
+# Fields that are converted, or read here.
 CONVERTED = (
     *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning", "include"),
-    *("top_logprobs", "metadata"),
+    *("top_logprobs", "metadata", "store", "truncation"),
 )
 # Field of a chat -> the field of a response that sets it, under which errors name it, unless the chat's is given.
 RENAMED = {
@@ -54,6 +54,8 @@ INCLUDABLE = (
 )
 ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 TEXT_PARTS = ("input_text", "output_text", "text")
+SUMMARIES = ("auto", "concise", "detailed")
+TRUNCATIONS = ("auto", "disabled")
 
 
 def chat_body(

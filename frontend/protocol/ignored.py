@@ -44,10 +44,9 @@ IGNORED_IN_CHAT: Mapping[str, str] = _COMMON | {
 }
 
 IGNORED_IN_RESPONSES: Mapping[str, str] = {
-    **{name: why for name, why in IGNORED_IN_CHAT.items() if name != "metadata"},
+    **{name: why for name, why in IGNORED_IN_CHAT.items() if name not in ("metadata", "store")},
     "access_programs": _ACCOUNT,
     "stream_options": "events have no padding, and every stream ends with the usage",
-    "truncation": "a prompt that is too long is always a 400",
 }
 
 IGNORED_IN_MESSAGES: Mapping[str, str] = {

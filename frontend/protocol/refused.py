@@ -234,10 +234,9 @@ _REASONS: Mapping[str, tuple[str, ...]] = {
     "this server judges no contents": ("moderation",),
     "no chat template here reads it": ("task",),
     "this server searches nothing": ("web_search_options",),
-    "no responses are stored, send the earlier items in 'input'": (
-        *("conversation", "previous_input_messages", "previous_response_id"),
-    ),
-    "no responses are stored": ("background",),
+    "no conversations are kept, send the earlier items in 'input'": ("conversation", "previous_input_messages"),
+    "no responses are stored (--response-store), send the earlier items in 'input'": ("previous_response_id",),
+    "a response is made while its client waits": ("background",),
     "no sessions are kept": ("session_params",),
     "no prompts are stored": ("prompt",),
     "nothing of the prompt is left out": (

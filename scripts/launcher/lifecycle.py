@@ -336,7 +336,7 @@ class Lifecycle:
             if call.error:
                 raise OperationError(f"{step}: {short_reason(call.error)}")
         self._write(self._folders.point, planned.plan, generation)
-        call = yield from self._ended_load(model.name, self._repository.load(model.name, again=again))
+        call = yield from self._ended_load(model.name, self._repository.load(model.name))
         if call.error:
             if model.generation:
                 self._write(self._folders.point, model.planned.plan, model.generation)

@@ -10,8 +10,7 @@ import numpy.typing as npt
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from common.engine_statistics import STATISTICS
-from common.model_names import ENGINE, role
+from common.model_names import EMBEDDING, role
 from common.processes import Process, command_line, descendants, is_resource_tracker, kill, still_runs
 from common.versions import BUILD_INFO
 from scripts.launcher.readiness import answers_ok
@@ -19,7 +18,6 @@ from scripts.launcher.repository import Call, http_answer
 from scripts.launcher.stubs import model_of
 
 _TIMEOUT_S = 10.0
-_ALL_REQUESTS = {"all_requests": True}
 # A Python model starts it, for tritonserver (python_backend/watchdog.py).
 WATCHDOG = "python_backend.watchdog"
 # Gauges that together count the requests in an engine: those of this project's engines, and the C++ backend's.
@@ -52,8 +50,7 @@ class ModelProcesses:
 
     def cancel_all(self, engine: str) -> Call:
         """Cancel every request in an engine."""
-        cancel = _stop_all if role(engine) == ENGINE else _cancel_all_inputs
-        return Call(lambda: cancel(self._grpc_url, engine), f"cancel-{engine}")
+        return Call(lambda: _stop_all(self._grpc_url, engine), f"cancel-{engine}")
 
     def record(self) -> None:
         """Remember which processes the models have started: those of an engine outlive it if it is killed."""
@@ -101,42 +98,33 @@ def _get(url: str) -> str:
 
 
 def _stop_all(grpc_url: str, engine: str) -> None:
-    """Send an engine the input `stop` for all of its requests; raises OSError if it does not answer."""
-    inputs = [
-        _tensor(name, np.array([[value]]))
-        for name, value in (
-            ("input_lengths", np.int32(1)),
-            ("request_output_len", np.int32(1)),
-            ("stop", np.True_),
-            ("streaming", np.True_),
-        )
-    ]
-    client = grpc.InferenceServerClient(grpc_url)
-    try:
-        client.start_stream(lambda result, error: None, stream_timeout=_TIMEOUT_S)
-        client.async_stream_infer(engine, inputs, parameters=_ALL_REQUESTS)
-        client.stop_stream()
-    except InferenceServerException as error:
-        raise OSError(str(error)) from error
-    finally:
-        client.close()
-
-
-def _cancel_all_inputs(grpc_url: str, engine: str) -> None:
-    """Cancel all requests of an embedding model, which takes no `stop`; raises OSError if it does not answer."""
-    client = grpc.InferenceServerClient(grpc_url)
-    try:
-        outputs = [grpc.InferRequestedOutput(STATISTICS)]
-        # Triton takes no request without an input.
-        inputs = [_tensor("dimensions", np.array([1], np.int32))]
-        client.infer(engine, inputs, outputs=outputs, parameters=_ALL_REQUESTS, client_timeout=_TIMEOUT_S)
-    except InferenceServerException as error:
-        raise OSError(str(error)) from error
-    finally:
-        client.close()
+    """Ask an engine to cancel all of its requests; raises OSError if it does not answer."""
+    everything = {"all_requests": True}
+    with grpc.InferenceServerClient(grpc_url) as client:
+        try:
+            if role(engine) == EMBEDDING:
+                # Triton takes no request without an input.
+                inputs, outputs = (
+                    [_tensor("dimensions", np.array([1], np.int32))],
+                    [grpc.InferRequestedOutput(BUILD_INFO)],
+                )
+                client.infer(engine, inputs, outputs=outputs, client_timeout=_TIMEOUT_S, parameters=everything)
+                return
+            stop = {
+                "input_lengths": np.int32(1),
+                "request_output_len": np.int32(1),
+                "stop": np.True_,
+                "streaming": np.True_,
+            }
+            client.start_stream(lambda result, error: None, stream_timeout=_TIMEOUT_S)
+            inputs = [_tensor(name, np.array([[value]])) for name, value in stop.items()]
+            client.async_stream_infer(engine, inputs, parameters=everything)
+            client.stop_stream()
+        except InferenceServerException as error:
+            raise OSError(str(error)) from error
 
 
 def _tensor(name: str, array: npt.NDArray[Any]) -> grpc.InferInput:
-    tensor = grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    tensor = grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
     tensor.set_data_from_numpy(array)
     return tensor

@@ -12,6 +12,7 @@ import tritonclient.grpc.aio as grpc
 from openai import OpenAI
 
 from scripts.launcher import FREE_PORTS
+from scripts.launcher.model_processes import ModelProcesses
 from tests.support.agents import run_agents
 from tests.support.gpu import memory_share
 from tests.support.passing_stack import passing_stack

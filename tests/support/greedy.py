@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from openai import OpenAI
 from transformers import AutoModelForCausalLM, AutoTokenizer

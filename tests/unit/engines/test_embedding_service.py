@@ -61,8 +61,7 @@ class FakeEngine:
 class FakeRequest:
     """A request and, as Triton's sender, its response. inputs: texts or numbers by name."""
 
-    def __init__(self, outputs: tuple[str, ...] = OUTPUTS, parameters: str = "", **inputs: Any) -> None:
-        self._parameters = parameters
+    def __init__(self, outputs: tuple[str, ...] = OUTPUTS, **inputs: Any) -> None:
         self._inputs = [Tensor(name, _array(value)) for name, value in inputs.items()]
         self._outputs = set(outputs)
         self.given: dict[str, Any] = {}
@@ -76,7 +75,7 @@ class FakeRequest:
         return "id"
 
     def parameters(self) -> str:
-        return self._parameters
+        return json.dumps(self.given) if self.given else ""
 
     def requested_output_names(self) -> set[str]:
         return self._outputs
@@ -192,11 +191,13 @@ def test_a_client_that_has_left_cancels_its_request(service: EmbeddingService, e
     assert request.error().kind == "cancelled" and engine.cancelled.is_set()
 
 
-def test_all_are_cancelled_together(service: EmbeddingService, engine: FakeEngine) -> None:
+def test_the_launcher_cancels_what_its_grace_time_leaves(service: EmbeddingService) -> None:
     waiting = [ask(service, text_input="wait") for _ in range(2)]
-    ask(service, dimensions=1, outputs=("statistics",), parameters='{"all_requests": true}').answer()
-    assert [request.error().kind for request in waiting] == ["cancelled"] * 2
-    assert len(ask(service, text_input="still here").answer()["embedding"]) == 1
+    request = FakeRequest(outputs=("build_info",), dimensions=1)
+    request.given = {"all_requests": True}
+    service.accept(request)
+    assert request.answer() and [one.error().kind for one in waiting] == ["cancelled"] * 2
+    assert ask(service, text_input="a").answer()["embedding"].tolist() == [[1]]
 
 
 def test_more_requests_than_allowed_are_refused(service: EmbeddingService) -> None:

@@ -80,7 +80,7 @@ def engine_of(*outputs: object) -> vllm_engine.VllmEngine:
         return None
 
     engine._llm, engine._prompts = SimpleNamespace(generate=generate), SimpleNamespace(build=build)  # type: ignore[assignment]
-    engine._defaults, engine._running = {}, 0
+    engine._defaults, engine._running, engine.adapters = {}, 0, None
     return engine
 
 
@@ -130,6 +130,26 @@ def test_only_errors_of_vllm_can_be_the_requests_fault(monkeypatch: pytest.Monke
     with pytest.raises(ValueError, match="zip") as raised:
         asyncio.run(collected(failing))
     assert not isinstance(raised.value, RequestError) and failing._running == 0
+
+
+def test_log_probabilities_of_the_prompt_have_ranks() -> None:
+    """The prompt's own token is first; vLLM gives it besides the likeliest ones, of which it may be one."""
+    given = output("length")
+    given.prompt_logprobs = [
+        None,
+        {2: Logprob(-3.0, 9), 5: Logprob(-0.5, 1), 6: Logprob(-1.0, 2)},
+        {5: Logprob(-0.5, 1), 6: Logprob(-1.0, 2)},
+    ]
+
+    async def first() -> Tokens:
+        generation = Generation([1, 2, 5], 8, prompt_logprobs=2, streaming=False)
+        (tokens,) = [tokens async for tokens in engine_of(given).generate(generation)]
+        return tokens
+
+    tokens = asyncio.run(first())
+    assert tokens.prompt_ids == [[1, 1, 1], [2, 5, 6], [5, 5, 6]]
+    assert tokens.prompt_ranks == [0, 9, 1]
+    assert tokens.prompt_logprobs is not None and tokens.prompt_logprobs[1:] == [[-3.0, -0.5, -1.0], [-0.5, -0.5, -1.0]]
 
 
 async def test_logprobs_of_the_prompt_are_refused_with_adapters() -> None:

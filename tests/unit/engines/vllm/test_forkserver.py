@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -114,8 +115,7 @@ def test_a_process_that_has_imported_vllm_starts_no_server(monkeypatch: pytest.M
 
 
 def test_with_the_server_vllm_takes_the_engine_core_from_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(forkserver, "_socket_folder", tmp_path / "sockets")
-    (tmp_path / "sockets").mkdir()
+    monkeypatch.setattr(forkserver, "_socket_folder", tempfile.TemporaryDirectory(dir=tmp_path))
     own = vllm_utils.get_mp_context
     with forkserver.engine_core_from_server():
         assert vllm_utils.get_mp_context().get_start_method() == "forkserver"
