@@ -6,7 +6,9 @@
 - When the process of a Python model is gone, Triton 2.51 does not restart it, goes on reporting its model as ready, and
   never ends the requests inside it. The watchdog kills tritonserver, so that clients get an error at once and a
   supervisor (a container's restart policy, systemd) restarts it. Under the launcher, which sets TRITON_CHAT_SUPERVISED
-  and restarts it itself, the watchdog does not.
+  to its process id and restarts it itself, the watchdog does not.
+- When the launcher is gone, tritonserver is told to end. One that was loading a model may wait for ever for the end of
+  that call. The watchdog then kills it.
 
 It is a process beside tritonserver. Python models call `start`; only one watchdog stays for each tritonserver. It
 imports the standard library and `common.processes` only.
@@ -34,6 +36,8 @@ from common.processes import (
 PERIOD_S = 1.0
 # How long the models of a dead tritonserver may take to end by themselves, as models without an engine do.
 PATIENCE_S = 2.0
+# How long tritonserver may take to end by itself without the launcher; its own limit is 20 s.
+ORPHAN_PATIENCE_S = 40.0
 _MEMORY_PERIODS = 10
 _TRITONSERVER = "tritonserver"
 
@@ -47,9 +51,13 @@ def start() -> None:
     threading.Thread(target=process.wait, name="watchdog-wait", daemon=True).start()
 
 
-def watch(tritonserver: Process, *, kill_degraded: bool) -> None:
-    """Wait until tritonserver is gone, then clean up. kill_degraded: kill it if a model's process has died."""
+def watch(tritonserver: Process, *, kill_degraded: bool, launcher: Process | None = None) -> None:
+    """Wait until tritonserver is gone, then clean up.
+
+    kill_degraded: kill it if a model's process has died. launcher: without which it must not go on; None for any.
+    """
     family: dict[int, Process] = {}
+    alone_since: float | None = None
     memory: set[Path] = set()
     dead: set[int] = set()
     rounds = 0
@@ -63,6 +71,11 @@ def watch(tritonserver: Process, *, kill_degraded: bool) -> None:
         if kill_degraded and dead & dead_before:
             _log("the process of a model has died, which Triton cannot repair: ending tritonserver")
             kill(tritonserver.pid)
+        if launcher is not None and not still_runs(launcher):
+            alone_since = alone_since or time.monotonic()
+            if time.monotonic() - alone_since > ORPHAN_PATIENCE_S:
+                _log("tritonserver has not ended after its launcher: ending it")
+                kill(tritonserver.pid)
         rounds += 1
         time.sleep(PERIOD_S)
     _clean_up(list(family.values()), memory)
@@ -118,7 +131,9 @@ def main(tritonserver: int) -> int:
             claim.bind(f"\0triton-chat-watchdog-{process.pid}-{process.started}")
         except OSError:
             return 0
-        watch(process, kill_degraded=not os.environ.get("TRITON_CHAT_SUPERVISED"))
+        supervisor = os.environ.get("TRITON_CHAT_SUPERVISED", "")
+        launcher = read_process(int(supervisor)) if supervisor.isdecimal() else None
+        watch(process, kill_degraded=not supervisor, launcher=launcher)
     return 0
 
 

@@ -255,7 +255,7 @@ def triton_environment(
     """The environment of tritonserver: that of the engine and, if tritonserver is embedded, its library folders."""
     environment = engine_environment(shared, options, kind)
     # Without it a model's watchdog kills a tritonserver that lost the process of a model.
-    environment["TRITON_CHAT_SUPERVISED"] = "1"
+    environment["TRITON_CHAT_SUPERVISED"] = str(os.getpid())
     if server.home is not None:
         folders = [server.home / "nvidia_pytriton.libs", libpython_dir(), server.home / "lib"]
         inherited = shared.get("LD_LIBRARY_PATH")

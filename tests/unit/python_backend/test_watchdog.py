@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from common.processes import read_process
 from python_backend import watchdog
 
 ROOT = Path(__file__).parents[3]
@@ -129,6 +131,25 @@ def test_under_the_launcher_a_tritonserver_that_lost_a_model_is_not_killed(folde
     server.process.kill()
     server.process.wait(PATIENCE_S)
     wait_for(lambda: server.gone("engine", "watchdog"))
+
+
+def test_a_tritonserver_that_outlives_its_launcher_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to end while it loads a model, Triton 2.51 may wait for ever."""
+    monkeypatch.setattr(watchdog, "ORPHAN_PATIENCE_S", 0.0)
+    launcher = subprocess.Popen(["sleep", "600"])
+    server = Server(folder, TRITON_CHAT_SUPERVISED=str(launcher.pid))
+    about, triton = read_process(launcher.pid), read_process(server.process.pid)
+    watching = threading.Thread(
+        target=watchdog.watch, args=(triton,), kwargs={"kill_degraded": False, "launcher": about}
+    )
+    watching.start()
+    server.wait_for_watchdog()
+    assert server.process.poll() is None
+    launcher.kill()
+    launcher.wait()
+    assert server.process.wait(PATIENCE_S) == -signal.SIGKILL
+    watching.join(PATIENCE_S)
+    assert server.gone("stub", "engine")
 
 
 def test_there_is_one_watchdog_and_only_of_a_tritonserver(folder: Path) -> None:
