@@ -20,7 +20,7 @@ from frontend.server import Server, shared_socket
 from frontend.settings import Settings
 from tests.fakes.fake_triton import FakeTriton, answer_of
 
-WAIT = 10.0  # seconds that nothing in these tests may take
+WAIT = 60.0  # seconds that nothing in these tests may take
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}

@@ -57,7 +57,7 @@ A, B = state("a", names=("a", "gpt-4o"), max_model_len=512, modalities=("text",)
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(6 * WAIT):
+    async with asyncio.timeout(WAIT):
         while not true():
             await asyncio.sleep(0.01)
 
