@@ -97,7 +97,7 @@ class Model:
 
     generation: of the steps that serve, 0 before the first load. newest: the last one tried. wanted: whether it is to
     be loaded after a restart of tritonserver. lost: whether it lost a process and nothing was done about it yet.
-    load_s: seconds that its last load took.
+    unloading: whether the processes of its steps are to end. load_s: seconds that its last load took.
     """
 
     planned: Planned
@@ -107,6 +107,7 @@ class Model:
     newest: int = 0
     wanted: bool = True
     lost: bool = False
+    unloading: bool = False
     load_s: float | None = None
 
     @property
@@ -282,10 +283,13 @@ class Lifecycle:
         # Triton then refuses new requests of its own clients, and lets the running ones end.
         yield from ended(self._repository.unload(model.name))
         cancelled = yield from self._drain(model.engine)
-        model.lost = False
-        # Until then frontends wait for requests that are in no engine yet, such as in `preprocessing`.
-        yield from self._unload_steps(model.steps)
-        self.set(model, then, reason if then == LOADING else None)
+        model.lost, model.unloading = False, True
+        try:
+            # Until then frontends wait for requests that are in no engine yet, such as in `preprocessing`.
+            yield from self._unload_steps(model.steps)
+            self.set(model, then, reason if then == LOADING else None)
+        finally:
+            model.unloading = False
         return cancelled
 
     def _drain(self, engine: str) -> Steps:

@@ -156,7 +156,7 @@ class ServedModels:
     def _serving(self, step: str) -> Model | None:
         """The model that serves from this step."""
         model = self.models.get(owner(step) or step)
-        serves = model is not None and step in model.steps and model.state in (READY, DRAINING)
+        serves = model is not None and step in model.steps and model.state in (READY, DRAINING) and not model.unloading
         return model if serves else None
 
     def server_lost(self) -> None:

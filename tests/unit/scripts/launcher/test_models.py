@@ -415,6 +415,21 @@ def test_a_new_tritonserver_gets_what_was_loaded(bench: Bench) -> None:
     assert bench.states() == {"one": READY, "two": UNLOADED}
 
 
+def test_processes_that_end_because_their_model_is_unloaded_are_not_lost(bench: Bench) -> None:
+    """On a busy machine Triton takes a while to take note of their end."""
+    bench.triton.hang = set(bench.steps("one"))
+    command = Command(UNLOAD, "one")
+    bench.models.submit(command)
+    bench.step_until(lambda: "unload one.vit" in bench.triton.calls)
+    for name in bench.steps("one"):
+        assert not bench.models.lose(name)
+    bench.triton.ready -= bench.triton.hang
+    bench.step_until(lambda: command.wait(0))
+    bench.settle()
+    assert command.error is None and bench.states() == {"one": UNLOADED, "two": READY}
+    assert not any("lost" in line for line in bench.lines)
+
+
 def test_tritonserver_is_lost_while_a_model_is_unloaded(bench: Bench) -> None:
     bench.triton.running["one.tensorrt_llm"] = 1
     bench.models.submit(Command(UNLOAD, "one"))
