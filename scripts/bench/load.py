@@ -2,7 +2,6 @@
 """A closed loop of streams over several client processes, so that the client is not the bottleneck."""
 
 import asyncio
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -18,8 +17,7 @@ from typing import Any
 from scripts.bench.http_client import HttpClient
 from scripts.bench.questions import Answer, Question, Stream
 from scripts.bench.triton_client import CLIENTS, TritonClient
-
-_PR_SET_PDEATHSIG = 1
+from scripts.shared.parent_death import signal_when_parent_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,7 @@ def _receive(pipes: Sequence[Connection]) -> list[Any]:
 def _work(pipe: Connection, endpoint: Endpoint, streams: Sequence[Stream]) -> None:
     # The parent handles Ctrl-C and ends its workers; if it is killed, the kernel ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_when_parent_ends(signal.SIGKILL)
     asyncio.run(_drive(pipe, endpoint, streams))
 
 

@@ -1,27 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A part of the stack as a child process in a session of its own, of which nothing outlives the launcher."""
 
-import ctypes
 import signal
 import subprocess  # nosec B404 # fixed programs, no shell
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from common.processes import is_resource_tracker, kill, session_members, shared_memory
+from scripts.shared.parent_death import signal_when_parent_ends
 
-_PR_SET_PDEATHSIG = 1
 _POLL_S = 0.05
 # A killed process is gone only after its memory is freed.
 _KILL_LIMIT_S = 10.0
 _TRACKER_LIMIT_S = 2.0
 _TAIL_BYTES = 256 * 1024
-_libc = ctypes.CDLL(None)
-
-
-def _die_with_launcher() -> None:
-    """Ask the kernel, between fork and exec, for SIGTERM when the launcher is gone, even by kill -9."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class ChildProcess:
@@ -67,7 +61,7 @@ class ChildProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_launcher,
+                preexec_fn=partial(signal_when_parent_ends, signal.SIGTERM),
             )
 
     @property

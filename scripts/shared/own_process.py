@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work that needs hundreds of megabytes for some seconds, in a process of its own."""
 
-import ctypes
 import pickle  # nosec B403 # of errors that this process reads back
 import signal
 from collections.abc import Callable
@@ -10,8 +9,8 @@ from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
 from scripts.shared.errors import CommandError
+from scripts.shared.parent_death import signal_when_parent_ends
 
-_PR_SET_PDEATHSIG = 1
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -46,7 +45,7 @@ def in_own_process(
 def _work(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
     # At Ctrl-C, which the parent reports, and when the parent is gone, even by kill -9.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_when_parent_ends(signal.SIGKILL)
     try:
         sender.send((function(*arguments, **named), None))
     except Exception as error:
