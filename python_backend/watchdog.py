@@ -7,8 +7,8 @@
   never ends the requests inside it. The watchdog kills tritonserver, so that clients get an error at once and a
   supervisor (a container's restart policy, systemd) restarts it. Under the launcher, which sets TRITON_CHAT_SUPERVISED
   to its process id and restarts it itself, the watchdog does not.
-- When the launcher is gone, tritonserver is told to end. One that was loading a model may wait for ever for the end of
-  that call. The watchdog then kills it.
+- When the launcher is gone, tritonserver gets SIGTERM. One that was loading a model may never end. The watchdog then
+  kills it.
 
 It is a process beside tritonserver. Python models call `start`; only one watchdog stays for each tritonserver. It
 imports the standard library and `common.processes` only.

@@ -93,7 +93,7 @@ def _worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
 class _Process(ForkServerProcess):
     """A process with the environment and the cores that its parent has when it creates it, not the server's.
 
-    It is started anew if libraries would have read another environment than the server had.
+    It is spawned, not forked, if libraries would have read another environment than the server had.
     """
 
     # In processes of the server: its environment.

@@ -14,7 +14,7 @@ from engines.vllm.statistics import VllmStatistics
 
 
 def spawn_processes() -> None:
-    """Let vLLM start its processes anew; to be called before its config is made.
+    """Let vLLM spawn its processes; to be called before its config is made.
 
     On GPUs it would fork this process, whose interpreter is a shared library: there torch's small operations, which
     dominate a small model's steps, took 1.6 times as long as in the program python3.

@@ -59,8 +59,9 @@ async def plan_chat(model: RequestedModel, raw: dict[str, Any]) -> "ChatPlan":
 def _without_pictures(body: ChatBody) -> None:
     """Refuse what a prompt with pictures does not have: what stands for one is no token of the vocabulary."""
     asked = {"return_token_ids": body.return_token_ids is True, "prompt_logprobs": body.prompt_logprobs is not None}
-    for name in (name for name, wanted in asked.items() if wanted):
-        raise RequestError(f"{name} is not supported for chats with pictures", param=name)
+    for name, wanted in asked.items():
+        if wanted:
+            raise RequestError(f"{name} is not supported for chats with pictures", param=name)
 
 
 def prompt_json(

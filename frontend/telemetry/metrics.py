@@ -171,11 +171,8 @@ class RequestMetrics:
 
     def timings(self) -> dict[str, float | None]:
         """Return the times of the answer so far in milliseconds, with vLLM's names; None for what has not happened."""
-        record, last, tokens = (
-            self._record,
-            self._last.get(0),
-            0 if self.usage is None else self.usage.completion_tokens,
-        )
+        record, last = self._record, self._last.get(0)
+        tokens = 0 if self.usage is None else self.usage.completion_tokens
         total = record.seconds
         decoding = None if record.ttft is None or last is None else last - record.started - record.ttft
         return {

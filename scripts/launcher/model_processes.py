@@ -18,6 +18,13 @@ from scripts.launcher.repository import Call, http_answer
 from scripts.launcher.stubs import model_of
 
 _TIMEOUT_S = 10.0
+# The inputs of a stop.
+_STOP = {
+    "input_lengths": np.int32(1),
+    "request_output_len": np.int32(1),
+    "stop": np.True_,
+    "streaming": np.True_,
+}
 # A Python model starts it, for tritonserver (python_backend/watchdog.py).
 WATCHDOG = "python_backend.watchdog"
 # Gauges that together count the requests in an engine: those of this project's engines, and the C++ backend's.
@@ -104,22 +111,14 @@ def _stop_all(grpc_url: str, engine: str) -> None:
         try:
             if role(engine) == EMBEDDING:
                 # Triton takes no request without an input.
-                inputs, outputs = (
-                    [_tensor("dimensions", np.array([1], np.int32))],
-                    [grpc.InferRequestedOutput(BUILD_INFO)],
-                )
+                inputs = [_tensor("dimensions", np.array([1], np.int32))]
+                outputs = [grpc.InferRequestedOutput(BUILD_INFO)]
                 client.infer(engine, inputs, outputs=outputs, client_timeout=_TIMEOUT_S, parameters=everything)
-                return
-            stop = {
-                "input_lengths": np.int32(1),
-                "request_output_len": np.int32(1),
-                "stop": np.True_,
-                "streaming": np.True_,
-            }
-            client.start_stream(lambda result, error: None, stream_timeout=_TIMEOUT_S)
-            inputs = [_tensor(name, np.array([[value]])) for name, value in stop.items()]
-            client.async_stream_infer(engine, inputs, parameters=everything)
-            client.stop_stream()
+            else:
+                inputs = [_tensor(name, np.array([[value]])) for name, value in _STOP.items()]
+                client.start_stream(lambda result, error: None, stream_timeout=_TIMEOUT_S)
+                client.async_stream_infer(engine, inputs, parameters=everything)
+                client.stop_stream()
         except InferenceServerException as error:
             raise OSError(str(error)) from error
 
