@@ -31,22 +31,19 @@ def test_langchains_standard_suite(scripted_qwen3, tmp_path):
 
 
 @needs_guides
-def test_llamaindex_agents(scripted_qwen3, tmp_path):
-    scripted_qwen3.play(*LLAMAINDEX)
-    outcome = run_agents("test_llamaindex.py", scripted_qwen3.stack.url, tmp_path / "report.xml")
+@pytest.mark.parametrize(
+    ("file", "rules", "tests"),
+    [
+        pytest.param("test_llamaindex.py", LLAMAINDEX, 7, id="LlamaIndex"),
+        pytest.param("test_clients.py", CLIENTS, 18, id="Agents SDK, pydantic-ai, instructor, LiteLLM"),
+    ],
+)
+def test_clients(scripted_qwen3, tmp_path, file, rules, tests):
+    scripted_qwen3.play(*rules)
+    outcome = run_agents(file, scripted_qwen3.stack.url, tmp_path / "report.xml")
     assert outcome.returncode == 0, outcome.output[-8000:]
     assert not outcome.skipped
-    assert len(outcome.passed) >= 7
-
-
-@needs_guides
-def test_clients(scripted_qwen3, tmp_path):
-    """OpenAI's Agents SDK, pydantic-ai, instructor and LiteLLM."""
-    scripted_qwen3.play(*CLIENTS)
-    outcome = run_agents("test_clients.py", scripted_qwen3.stack.url, tmp_path / "report.xml")
-    assert outcome.returncode == 0, outcome.output[-8000:]
-    assert not outcome.skipped
-    assert len(outcome.passed) >= 18
+    assert len(outcome.passed) >= tests
 
 
 @needs_guides

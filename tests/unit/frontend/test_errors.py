@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 import httpx
 import openai
 import pytest
-import pytest_asyncio
 
 from tests.fakes.fake_triton import REFUSAL, Call, failure, finish, reply
 from tests.fakes.frontend_server import CHAT, HELLO, Serving, serving
@@ -19,16 +18,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 SECRET = "do-not-repeat-me"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving(max_body_bytes=100_000, api_key=()) as one:
-        yield one
-
-
-@pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    return running
+SETTINGS = {"max_body_bytes": 100_000, "api_key": ()}
 
 
 def part(**fields: object) -> dict:

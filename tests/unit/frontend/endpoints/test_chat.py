@@ -9,7 +9,6 @@ from typing import Any
 
 import openai
 import pytest
-import pytest_asyncio
 
 from tests.fakes.fake_triton import Call, answer_of, finish, reply
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
@@ -23,16 +22,7 @@ TOOLS = [
 ENTRY = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving(max_model_len=4096) as one:
-        yield one
-
-
-@pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    return running
+SETTINGS = {"max_model_len": 4096}
 
 
 def two_calls(call: Call) -> AsyncIterator:

@@ -4,10 +4,9 @@
 from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from tests.fakes.fake_triton import REFUSAL, Call, answer_of, failure, finish, reply
-from tests.fakes.frontend_server import Serving, serving
+from tests.fakes.frontend_server import Serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -19,16 +18,7 @@ def entry(token: str, logprob: float | None, **top: float) -> dict:
     return {"token": token, "logprob": logprob, "bytes": list(token.encode()), "top_logprobs": alternatives}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving(max_model_len=4096) as one:
-        yield one
-
-
-@pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    return running
+SETTINGS = {"max_model_len": 4096}
 
 
 async def complete(served: Serving, **fields: object) -> dict:

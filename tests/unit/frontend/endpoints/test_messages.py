@@ -12,7 +12,6 @@ from typing import Any
 
 import anthropic
 import pytest
-import pytest_asyncio
 from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
@@ -37,16 +36,7 @@ TOOL = {"name": "get_weather", "input_schema": {"type": "object", "properties": 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 50).decode()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving(max_body_bytes=1_000_000) as one:
-        yield one
-
-
-@pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    return running
+SETTINGS = {"max_body_bytes": 1_000_000}
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any
 
 import openai
 import pytest
-import pytest_asyncio
 
 from common.chat.request import ChatRequest
 from common.errors import RequestError
@@ -17,24 +16,12 @@ from frontend.protocol.chat import ChatBody
 from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_RESPONSES
 from frontend.triton.tensors import Delta
 from tests.fakes.fake_triton import REFUSAL, Call, failure, finish, reply
-from tests.fakes.frontend_server import Serving, serving
+from tests.fakes.frontend_server import Serving
 from tests.support.doc_blocks import codes, rows, section
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TOOL = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}, "strict": False}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving() as one:
-        yield one
-
-
-@pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    return running
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "streamed"])

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, get_args
 
 import pytest
-import pytest_asyncio
 from openai._models import BaseModel
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -18,7 +17,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from tests.fakes.fake_triton import Call, Script, answer_of, failure, finish, reply
-from tests.fakes.frontend_server import CHAT, HELLO, Serving, serving
+from tests.fakes.frontend_server import CHAT, HELLO, Serving
 from tests.support.response_events import STEPS, check_events
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -126,16 +125,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 CASES = [(form, name) for form in FORMS for name in (PLAIN if FORMS[form][0] == COMPLETIONS else DIALOGUES)]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving(max_model_len=4096) as one:
-        yield one
-
-
-@pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    return running
+SETTINGS = {"max_model_len": 4096}
 
 
 def strict(kind: Any, allowed: set[str] = OWN) -> Callable[[Any], Any]:

@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from frontend.endpoints.prompt_logprobs import of_prompt
 from frontend.protocol.common import GenerationBody
 from frontend.triton.tensors import Delta
 from tests.fakes.fake_triton import Call, finish, reply
-from tests.fakes.frontend_server import CHAT, HELLO, Serving, serving
+from tests.fakes.frontend_server import CHAT, HELLO, Serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,17 +38,13 @@ async def script(call: Call) -> AsyncIterator[Any]:
     yield finish(completion=4, token_ids=[7])
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving(max_model_len=4096) as one:
-        yield one
+SETTINGS = {"max_model_len": 4096}
 
 
 @pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    running.triton.script = script
-    return running
+def served(served: Serving) -> Serving:
+    served.triton.script = script
+    return served
 
 
 async def whole(served: Serving, path: str, **fields: Any) -> Any:

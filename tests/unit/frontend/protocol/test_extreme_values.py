@@ -4,11 +4,9 @@
 import json
 import math
 import struct
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from common.sampling import INT32_MAX, SAMPLING
 from frontend.endpoints.responses_input import SAME
@@ -16,7 +14,7 @@ from frontend.protocol.chat import ChatBody
 from frontend.protocol.completions import CompletionBody
 from frontend.protocol.refused import REFUSED_IN_CHAT, REFUSED_IN_COMPLETIONS
 from frontend.protocol.tokenize import DetokenizeBody, TokenizeTextBody
-from tests.fakes.frontend_server import CHAT, HELLO, Serving, serving
+from tests.fakes.frontend_server import CHAT, HELLO, Serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -162,18 +160,6 @@ FIELDS = [
     *((TOKENIZE, name) for name in TokenizeTextBody.model_fields),
     *((DETOKENIZE, name) for name in DetokenizeBody.model_fields),
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving() as one:
-        yield one
-
-
-@pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    return running
 
 
 async def send(served: Serving, path: str, field: str, value: str) -> Any:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from frontend.server import shared_socket
 from tests.fakes.fake_triton import Call, FakeTriton, finish, reply, silence
@@ -18,16 +17,7 @@ from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving(max_in_flight=3, max_queued=0) as one:
-        yield one
-
-
-@pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    return running
+SETTINGS = {"max_in_flight": 3, "max_queued": 0}
 
 
 async def endless(call: Call) -> AsyncIterator:

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.fakes.fake_triton import Call, finish, reply
-from tests.fakes.frontend_server import CHAT, HELLO, Serving, serving
+from tests.fakes.frontend_server import CHAT, HELLO, Serving
 from tests.support.doc_blocks import codes, rows, section
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,17 +23,10 @@ BODIES: dict[str, dict[str, Any]] = {
 NAMES = {codes(cells[0])[0] for cells in rows(section("api.md", "Times of a request"))}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving() as one:
-        yield one
-
-
 @pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    running.triton.script = three
-    return running
+def served(served: Serving) -> Serving:
+    served.triton.script = three
+    return served
 
 
 async def three(call: Call) -> AsyncIterator[Any]:
