@@ -33,6 +33,10 @@ class EngineLoop:
         """Call the function on the loop, soon."""
         self._loop.call_soon_threadsafe(function, *arguments)
 
+    def soon(self, function: Callable[[], None]) -> None:
+        """Call the function in the next turn of the loop; only on its thread."""
+        self._loop.call_soon(function)
+
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run the coroutine on the loop until it ends; raises its error."""
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -28,6 +28,11 @@ class Reply:
         self._left = generations
         self._errors_as_output = errors_as_output
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last response of the request was sent."""
+        return self._left <= 0
+
     def send(self, tensors: list[Tensor]) -> None:
         """Send one more response of a running generation."""
         self._sender.send(pb_utils.InferenceResponse(tensors))

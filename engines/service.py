@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
@@ -20,6 +20,7 @@ from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.logs import about
 from common.model_names import ENGINE
+from common.response_batch import GROUP, TOKENS
 from common.versions import BUILD_INFO, Versions
 from engines.adapters import AdapterOptions, AdapterTable
 from engines.engine import STATISTICS, Engine, Generation, Tokens
@@ -80,7 +81,7 @@ class EngineService:
         """Load the engine and return when it is ready; raises the engine's error if it cannot start."""
         log.info("%s", self._versions)
         self._loop.start()
-        self._outbox = Outbox()
+        self._outbox = Outbox(self._loop.soon)
         self._running = RunningGenerations(self._end_cancelled)
         self._loop.run(self._engine.start())
         self._published = Published(self._model, "triton_chat_engine", STATISTICS)
@@ -128,11 +129,16 @@ class EngineService:
         if self._adapters is None and any(each.lora_task_id is not None for _, _, each in generations):
             raise RequestError("this engine was started without LoRA adapters (enable_lora)", param="lora_task_id")
         request_id, requested = request.request_id(), set(request.requested_output_names())
+        group = _group(parameters, requested, generations)
         reply = Reply(
             sender, generations=len(generations), errors_as_output=errors_as_output, client_id=parameters.get("owner")
         )
         for batch, sequence, generation in generations:
-            outgoing = Outgoing(reply, Outputs(requested, inputs, next(self._stream_ids), batch, sequence))
+            stream_id = next(self._stream_ids)
+            outputs = Outputs(requested, inputs, stream_id, batch, sequence)
+            if group is not None:
+                outputs.begin_rows(request_id, request.parameters())
+            outgoing = Outgoing(reply, outputs, group)
             self._running.start(request_id, outgoing, self._generate(generation, outgoing))
 
     def _control(self, request: InferenceRequest, reply: Reply, parameters: dict[str, Any]) -> None:
@@ -222,3 +228,16 @@ class EngineService:
 
     def _adjust_stream_interval(self) -> None:
         self._engine.adjust_stream_interval(self._outbox.tokens_per_response())
+
+
+def _group(
+    parameters: Mapping[str, Any], requested: Collection[str], generations: Sequence[tuple[int, int, Generation]]
+) -> str | None:
+    """The response group of a request, if all that it asks for can be in a batch; None for responses of its own."""
+    if TOKENS not in requested or len(generations) != 1:
+        return None
+    _, _, generation = generations[0]
+    if generation.return_log_probs or generation.return_prompt_ids or generation.prompt_logprobs is not None:
+        return None
+    group = parameters.get(GROUP)
+    return None if group is None else str(group)

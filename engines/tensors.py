@@ -13,6 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
+from common.response_batch import TOKENS, Begin, TokenRow, encode_rows
 from common.sampling import ENGINE_PARAMETERS, INT32_MAX, SAMPLING, UINT64_MAX, Limits, check_sampling
 from engines.engine import Generation, Tokens
 from python_backend.api import InferenceRequest, Tensor, pb_utils
@@ -207,6 +208,21 @@ class Outputs:
             values += self._last(tokens.finish)
         return [_tensor(name, value, dtype) for name, value, dtype in values if name in self._requested]
 
+    def begin_rows(self, request_id: str, parameters: str) -> None:
+        """Prepare for `row`. parameters: those of the request, as JSON."""
+        self._request_id, self._parameters, self._rows = request_id, parameters, 0
+
+    def row(self, tokens: Tokens) -> TokenRow:
+        """Build the next response as a row of a batch."""
+        number, begin = self._rows, None
+        self._rows += 1
+        if number == 0:
+            prompt_tokens = self._prompt_length if tokens.prompt_tokens is None else tokens.prompt_tokens
+            counted = prompt_tokens if "num_input_tokens" in self._counts else None
+            begin = Begin(self._parameters, self._reasoning_open, counted, tokens.cached_tokens)
+        finish = None if tokens.finish is None else int(tokens.finish)
+        return TokenRow(self._request_id, self.stream_id, number, tokens.ids, finish, begin)
+
     def _logprobs(self, tokens: Tokens) -> list[tuple[str, Any, torch.dtype]]:
         self._cum_log_prob += sum(tokens.logprobs or [])
         values: list[tuple[str, Any, torch.dtype]] = [
@@ -238,6 +254,14 @@ class Outputs:
         if "num_output_tokens" in self._counts:
             values.append(("num_output_tokens", [[self._length]], torch.int32))
         return values
+
+
+def batch_tensors(rows: list[TokenRow]) -> list[Tensor]:
+    """Build a response of the tokens of several requests."""
+    batch = torch.frombuffer(bytearray(encode_rows(rows)), dtype=torch.uint8)[None]
+    if NUMPY_TENSORS:
+        return [pb_utils.Tensor(TOKENS, batch.numpy())]
+    return [pb_utils.Tensor.from_dlpack(TOKENS, batch)]
 
 
 def text_tensors(name: str, text: str) -> list[Tensor]:

@@ -2,6 +2,7 @@
 """The Triton model `postprocessing`: each response of the engine becomes one of the answer."""
 
 import json
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -9,6 +10,7 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
 from common.model_names import ENGINE, POSTPROCESSING, sibling
+from common.response_batch import TOKENS, AnswerRow, Begin, TokenRow, decode_tokens
 from common.sampling import ENGINE_PARAMETERS
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
@@ -17,7 +19,16 @@ from families.recognition import recognise
 from postprocessing import engine
 from postprocessing.answers import Answers
 from postprocessing.streams import StreamKey
-from postprocessing.tensors import beams, failure, new_logprobs, prompt_outputs, rows, write_delta
+from postprocessing.tensors import (
+    batch_response,
+    beams,
+    failure,
+    new_logprobs,
+    prompt_outputs,
+    rows,
+    set_fields,
+    write_delta,
+)
 from python_backend.api import InferenceRequest, InferenceResponse, pb_utils
 from python_backend.config import ModelParameters
 from python_backend.logs import model_logger
@@ -25,6 +36,8 @@ from python_backend.metrics import Published, Reporter
 from python_backend.tensors import Inputs, error_response, string
 
 log = model_logger("postprocessing", verbose=False)
+
+_NO_BEGIN = Begin("{}", None, None, None)
 
 STATISTICS = {"streams": "Answers in progress, and those not yet given up"}
 
@@ -75,6 +88,9 @@ class Postprocessor:
         key: StreamKey = (request.request_id(), 0)
         try:
             inputs = Inputs(request)
+            batch = inputs.array(TOKENS)
+            if batch is not None:
+                return batch_response([self._answer_row(row, to_stop) for row in decode_tokens(batch.tobytes())])
             stream_id = inputs.number("stream_id")
             key = (request.request_id(), stream_id or inputs.number("sequence_index") or 0)
             engine_error = inputs.string("engine_error")
@@ -120,6 +136,33 @@ class Postprocessor:
         if delta.stop_engine:
             to_stop.append(key)
         return response
+
+    def _answer_row(self, row: TokenRow, to_stop: list[StreamKey]) -> AnswerRow:
+        """What one row of a batch adds; what is wrong with one must not fail the others."""
+        key: StreamKey = (row.request_id, row.stream_id)
+        try:
+            more: dict[str, Any] = {}
+            if row.begin is not None:
+                more = {"prompt_tokens": row.begin.prompt_tokens, "cached_tokens": row.begin.cached_tokens}
+            elif key not in self._answers:
+                raise RequestError("the beginning of this answer is not known any more", kind="internal")
+            begin = row.begin or _NO_BEGIN
+            answer = self._answers.get(key, lambda: begin.parameters, begin.reasoning_open)
+            delta = answer.stream.feed(row.ids, engine_finish=row.finish)
+            if row.finish is not None:
+                self._answers.end(key)
+            if delta.stop_engine:
+                to_stop.append(key)
+            return AnswerRow(row.request_id, row.number, delta.text, (more | set_fields(delta)) or None)
+        except RequestError as error:
+            failed = error
+        except Exception:
+            log.exception("an answer failed", extra=about(row.request_id))
+            failed = RequestError("postprocessing failed on this request", kind="internal")
+        self._answers.end(key)
+        if row.finish is None:
+            to_stop.append(key)
+        return AnswerRow(row.request_id, row.number, "", {"error": failed.encode()})
 
     def _announce(self, key: StreamKey, request: InferenceRequest, limit: int, end_id: int | None) -> InferenceResponse:
         """Prepare for the answer of an engine that does not report its end; it has no streams of its own either."""

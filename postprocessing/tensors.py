@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
+from common.response_batch import ANSWERS, AnswerRow, encode_rows
 from postprocessing.logprobs import prompt_logprobs_json, token_table
 from python_backend.api import InferenceResponse, Tensor, pb_utils
 from python_backend.tensors import Inputs, ints, string
@@ -49,6 +50,20 @@ def write_delta(delta: AnswerDelta, further_beams: Sequence[str] = ()) -> list[T
             if value not in _UNSET:
                 tensors.append(write(name, value))
     return tensors
+
+
+def set_fields(delta: AnswerDelta) -> dict[str, Any]:
+    """The fields of a delta that say something, apart from its text."""
+    values = _optional(delta)
+    if values == _DEFAULTS:
+        return {}
+    return {name: value for name, value in zip(_OPTIONAL, values, strict=True) if value not in _UNSET}
+
+
+def batch_response(answers: list[AnswerRow]) -> InferenceResponse:
+    """A response with what a batch adds to several answers."""
+    batch = np.frombuffer(encode_rows(answers), np.uint8)[None]
+    return pb_utils.InferenceResponse([pb_utils.Tensor(ANSWERS, batch)])
 
 
 def prompt_outputs(inputs: Inputs, tokenizer: Tokenizer, *, with_ids: bool) -> list[Tensor]:

@@ -11,7 +11,7 @@ from frontend.telemetry.request_record import current
 from frontend.triton.deltas import merge
 from frontend.triton.response_queue import ResponseQueue
 from frontend.triton.stream import Target, TritonStream
-from frontend.triton.tensors import Delta, add_trace_context, decode_delta, with_weights
+from frontend.triton.tensors import Delta, add_trace_context, with_weights
 
 # The engine's finish reasons that are errors.
 _FAILED_FINISHES: dict[str, tuple[str, Kind]] = {
@@ -57,20 +57,19 @@ class Generation:
         while True:
             waiting: dict[int, list[Delta]] = {}
             try:
-                responses = await self._responses.take()
+                deltas = await self._responses.take()
             except AdapterNotCached:
                 if not self._may_resend:
                     raise
                 await self._resend()
                 continue
             self._may_resend = False
-            for choice, response in responses:
+            for choice, delta in deltas:
                 if choice in self._running:
-                    delta = decode_delta(response)
                     waiting.setdefault(choice, []).append(delta)
                     self._check_finish(choice, delta)
             if waiting:
-                return {choice: merge(deltas) for choice, deltas in waiting.items()}
+                return {choice: merge(several) for choice, several in waiting.items()}
 
     def fail(self, error: Exception) -> None:
         """End the generation from outside: stop its requests in Triton, and raise the error from `next`."""

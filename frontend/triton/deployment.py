@@ -17,6 +17,7 @@ from common.adapters import ADAPTERS, Adapter
 from common.engine_statistics import MAX_MODEL_LEN, STATISTICS
 from common.errors import RequestError
 from common.model_names import ENGINE, POSTPROCESSING, PREPROCESSING, VIT, role, sibling
+from common.response_batch import ANSWERS
 from common.served_model import CHAT, EMBEDDING
 from common.versions import BUILD_INFO, Versions
 from frontend.triton.adapters import Adapters
@@ -148,9 +149,15 @@ class Deployment:
                 python_engine=_is_python(engine),
                 tells_adapters=any(output.name == ADAPTERS for output in engine.output),
                 tells_statistics=any(output.name == STATISTICS for output in engine.output),
+                batches=_is_python(engine) and any(output.name == ANSWERS for output in ensemble.output),
             )
             self._capabilities_of = connections
         return self._capabilities
+
+    @property
+    def batches(self) -> bool:
+        """Whether one response of its models may hold tokens of several requests, once its capabilities are known."""
+        return self._capabilities is not None and self._capabilities.batches
 
     async def versions(self) -> Versions:
         """Return what runs behind this model, read once per connection to Triton; nothing is known without one."""

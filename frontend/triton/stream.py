@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import grpc
@@ -17,11 +17,21 @@ from tritonclient.grpc import service_pb2_grpc as pb_grpc
 from common.errors import RequestError
 from common.logs import about
 from common.model_names import ENGINE, role
+from common.response_batch import AnswerRow
 from frontend.errors import upstream_error
 from frontend.triton.cancellations import Cancellations
 from frontend.triton.model_health import ModelHealth, lost_model
 from frontend.triton.response_queue import ResponseQueue
-from frontend.triton.tensors import encode_stop, encode_stop_all, has_finished
+from frontend.triton.tensors import (
+    answer_rows,
+    decode_delta,
+    encode_stop,
+    encode_stop_all,
+    ends,
+    has_finished,
+    row_delta,
+    set_group,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +46,10 @@ class Target(Protocol):
 
     health: ModelHealth
 
+    @property
+    def batches(self) -> bool:
+        """Whether one response may hold tokens of several requests."""
+
     def engines(self) -> Sequence[str]:
         """Return the engines that a request of this model may run on: several while the model is reloaded."""
 
@@ -47,6 +61,9 @@ class _Receiver:
     target: Target
     sent_at: float
     answered: bool = False
+    # Of a request in a response group: the number of the next row, and rows that came before it.
+    row: int = 0
+    early: dict[int, AnswerRow] = field(default_factory=dict)
 
 
 class TritonStream:
@@ -77,6 +94,7 @@ class TritonStream:
         self._to_engines: list[pb.ModelInferRequest] = []
         self._short: set[asyncio.Task[None]] = set()
         self.connections = 0
+        self._group = ""
 
     @property
     def is_open(self) -> bool:
@@ -109,6 +127,8 @@ class TritonStream:
         for choice, request in enumerate(requests):
             self._receivers[request.id] = _Receiver(queue, choice, target, time.monotonic())
             if trace_headers is None:
+                if target.batches:
+                    set_group(request, self._group)
                 self._outgoing.put_nowait(request)
         if trace_headers is not None:
             self._begin(self._serve_traced(requests, trace_headers))
@@ -196,6 +216,7 @@ class TritonStream:
         call = self._stub.ModelStreamInfer()
         writer = asyncio.create_task(self._write(call))
         self.connections += 1
+        self._group = uuid.uuid4().hex
         self._open.set()
         self._changed(True)
         try:
@@ -240,6 +261,11 @@ class TritonStream:
         if message.error_message:
             self._fail(request_id, message.error_message)
             return
+        rows = answer_rows(response)
+        if rows is not None:
+            for row in rows:
+                self._dispatch_row(row)
+            return
         receiver = self._receivers.get(request_id)
         if receiver is None and role(response.model_name) == ENGINE:  # the answer to a stop or a probe
             if request_id in self._probes and not self._probes[request_id].done():
@@ -247,13 +273,38 @@ class TritonStream:
             return
         if receiver is not None:
             receiver.answered = True
-            receiver.queue.put(receiver.choice, response)
+            receiver.queue.put(receiver.choice, decode_delta(response), response.ByteSize())
         if has_finished(response):
             # Later responses of this id are ignored.
             self._receivers.pop(request_id, None)
             self._cancellations.done(request_id)
         elif receiver is None:
             self._cancellations.late_response(request_id)
+
+    def _dispatch_row(self, row: AnswerRow) -> None:
+        """Hand over a row of a batch, unless one of the same request that is before it has not come yet."""
+        receiver = self._receivers.get(row.request_id)
+        if receiver is None:
+            if ends(row):
+                self._cancellations.done(row.request_id)
+            else:
+                self._cancellations.late_response(row.request_id)
+            return
+        receiver.answered = True
+        if row.number != receiver.row:
+            receiver.early[row.number] = row
+            return
+        while True:
+            receiver.queue.put(receiver.choice, row_delta(row), len(row.text))
+            if ends(row):
+                # Later responses of this id are ignored.
+                del self._receivers[row.request_id]
+                self._cancellations.done(row.request_id)
+                return
+            receiver.row += 1
+            if receiver.row not in receiver.early:
+                return
+            row = receiver.early.pop(receiver.row)
 
     def _fail(self, request_id: str, text: str) -> None:
         """Fail the request that an error names, or all requests if it names none."""

@@ -23,6 +23,7 @@ from common.engine_statistics import STATISTICS
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.model_names import ENGINE, ENSEMBLE, POSTPROCESSING, PREPROCESSING, role
+from common.response_batch import ANSWERS, GROUP, AnswerRow, decode_answers
 from common.sampling import ENGINE_PARAMETERS, SAMPLING, Datatype, SamplingFields
 from common.versions import BUILD_INFO, Versions
 
@@ -112,12 +113,14 @@ class Capabilities:
 
     inputs: of the ensemble. python_engine: the engine reads request parameters. tells_statistics: it has that output.
     tells_adapters: the engine tells its LoRA adapters, or `preprocessing` those of NVIDIA's C++ backend.
+    batches: one response may hold tokens of several requests.
     """
 
     inputs: frozenset[str]
     python_engine: bool
     tells_statistics: bool = False
     tells_adapters: bool = False
+    batches: bool = False
 
     def check(self, request: EnsembleRequest) -> None:
         """Raise RequestError naming an OpenAI field that no model would read."""
@@ -173,6 +176,11 @@ def _with_sampling_defaults(request: EnsembleRequest) -> EnsembleRequest:
 def add_trace_context(message: pb.ModelInferRequest, headers: Mapping[str, str]) -> None:
     """Add W3C's `traceparent`, so that Python engines continue the trace. Triton itself reads it from gRPC metadata."""
     _add_parameters(message, {"traceparent": headers["traceparent"]})
+
+
+def set_group(message: pb.ModelInferRequest, group: str) -> None:
+    """Add the response group (common.response_batch) of a request."""
+    _add_parameters(message, {GROUP: group})
 
 
 def with_weights(message: pb.ModelInferRequest) -> pb.ModelInferRequest:
@@ -340,6 +348,27 @@ def decode_delta(response: pb.ModelInferResponse) -> Delta:
     return Delta(**values, final=is_final(response))
 
 
+def answer_rows(response: pb.ModelInferResponse) -> list[AnswerRow] | None:
+    """Decode a response that holds additions to several answers; None if it is no such response."""
+    if len(response.outputs) != 1 or response.outputs[0].name != ANSWERS:
+        return None
+    return decode_answers(response.raw_output_contents[0])
+
+
+def ends(row: AnswerRow) -> bool:
+    """Return whether a row of a batch is the last of its request."""
+    return row.more is not None and not row.more.keys().isdisjoint(_LAST)
+
+
+def row_delta(row: AnswerRow) -> Delta:
+    """Return the addition that a row of a batch holds."""
+    if row.more is None:
+        return Delta(row.text)
+    for name in _LISTS.intersection(row.more):
+        row.more[name] = tuple(row.more[name])
+    return Delta(row.text, **row.more, final="finish_reason" in row.more)
+
+
 def is_final(response: pb.ModelInferResponse) -> bool:
     """Return whether Triton flagged the response as the last of its request."""
     return "triton_final_response" in response.parameters and response.parameters["triton_final_response"].bool_param
@@ -347,7 +376,7 @@ def is_final(response: pb.ModelInferResponse) -> bool:
 
 def has_finished(response: pb.ModelInferResponse) -> bool:
     """Return whether only empty responses can follow."""
-    return is_final(response) or any(output.name in ("finish_reason", "error") for output in response.outputs)
+    return is_final(response) or any(output.name in _LAST for output in response.outputs)
 
 
 def _raw(response: pb.ModelInferResponse, name: str) -> bytes:
@@ -370,6 +399,9 @@ def _int(raw: bytes) -> int:
 
 
 _DECODERS: dict[Encoding, Callable[[bytes], Any]] = {"text": _string, "json": _json, "int": _int}
+# The outputs that an answer ends with, which are also fields of Delta.
+_LAST = frozenset(("finish_reason", "error"))
+_LISTS = frozenset(name for name, output in OUTPUTS.items() if output.encoding == "json")
 # Ensemble output -> the field of Delta that it fills, and how its bytes are read.
 _READERS = {output.name: (name, _DECODERS[output.encoding]) for name, output in OUTPUTS.items()}
 

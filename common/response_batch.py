@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""New tokens of several requests in one response, for clients that send many requests on one gRPC stream.
+
+What a response costs Triton hardly depends on what is in it. A client gives its requests the parameter
+`response_group`: then what the engine has made for all requests of one group travels as one tensor in a response to one
+of them, and so does what postprocessing makes of it. Every request still ends with a response of its own.
+
+The tensors are JSON arrays with a row for each response that would have been sent. Rows of one request may arrive out
+of order, because Triton writes responses to different requests from several threads.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import orjson
+
+# The request parameter: a text that is the same for all requests of a gRPC stream, and for no others.
+GROUP = "response_group"
+# The outputs, UINT8 [bytes] each: of the engine, and of postprocessing and the ensemble.
+TOKENS, ANSWERS = "token_batch", "answer_batch"
+
+
+class Begin(NamedTuple):
+    """What the first row of a request also holds.
+
+    parameters: those of the request, as JSON. reasoning_open: whether the prompt ended inside the reasoning.
+    prompt_tokens, cached_tokens: as in AnswerDelta.
+    """
+
+    parameters: str
+    reasoning_open: int | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+
+
+class TokenRow(NamedTuple):
+    """New ids of one request. number: counts its rows from 0. finish: a FinishReason with the last."""
+
+    request_id: str
+    stream_id: int
+    number: int
+    ids: list[int]
+    finish: int | None
+    begin: Begin | None
+
+
+class AnswerRow(NamedTuple):
+    """The addition to the answer of one request. number: that of the TokenRow. more: further fields of AnswerDelta."""
+
+    request_id: str
+    number: int
+    text: str
+    more: dict[str, Any] | None
+
+
+def encode_rows(rows: Iterable[TokenRow | AnswerRow]) -> bytes:
+    """Encode the rows of a batch. A lone surrogate, which cannot be UTF-8, becomes a question mark."""
+    plain = [_plain(row) for row in rows]
+    try:
+        return orjson.dumps(plain)
+    except TypeError:
+        return json.dumps(plain, ensure_ascii=False).encode(errors="replace")
+
+
+def _plain(row: Iterable[Any]) -> list[Any]:
+    # orjson refuses subclasses of tuple.
+    return [tuple(value) if isinstance(value, Begin) else value for value in row]
+
+
+def decode_tokens(batch: bytes) -> list[TokenRow]:
+    """Decode what the engine sent; raises ValueError if it is no batch."""
+    rows = [TokenRow(*row) for row in orjson.loads(batch)]
+    return [row if row.begin is None else row._replace(begin=Begin(*row.begin)) for row in rows]
+
+
+def decode_answers(batch: bytes) -> list[AnswerRow]:
+    """Decode what postprocessing sent; raises ValueError if it is no batch."""
+    return [AnswerRow(*row) for row in orjson.loads(batch)]
