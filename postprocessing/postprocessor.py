@@ -2,7 +2,6 @@
 """The Triton model `postprocessing`: each response of the engine becomes one of the answer."""
 
 import json
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -24,6 +23,7 @@ from postprocessing.tensors import (
     beams,
     failure,
     new_logprobs,
+    prompt_counts,
     prompt_outputs,
     rows,
     set_fields,
@@ -141,19 +141,19 @@ class Postprocessor:
         """What one row of a batch adds; what is wrong with one must not fail the others."""
         key: StreamKey = (row.request_id, row.stream_id)
         try:
-            more: dict[str, Any] = {}
-            if row.begin is not None:
-                more = {"prompt_tokens": row.begin.prompt_tokens, "cached_tokens": row.begin.cached_tokens}
-            elif key not in self._answers:
+            if row.begin is None and key not in self._answers:
                 raise RequestError("the beginning of this answer is not known any more", kind="internal")
             begin = row.begin or _NO_BEGIN
             answer = self._answers.get(key, lambda: begin.parameters, begin.reasoning_open)
             delta = answer.stream.feed(row.ids, engine_finish=row.finish)
+            more = set_fields(delta)
+            if row.begin is not None:
+                more |= prompt_counts(begin)
             if row.finish is not None:
                 self._answers.end(key)
             if delta.stop_engine:
                 to_stop.append(key)
-            return AnswerRow(row.request_id, row.number, delta.text, (more | set_fields(delta)) or None)
+            return AnswerRow(row.request_id, row.number, delta.text, more or None)
         except RequestError as error:
             failed = error
         except Exception:

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
-from common.response_batch import ANSWERS, AnswerRow, encode_rows
+from common.response_batch import ANSWERS, AnswerRow, Begin, encode_rows
 from postprocessing.logprobs import prompt_logprobs_json, token_table
 from python_backend.api import InferenceResponse, Tensor, pb_utils
 from python_backend.tensors import Inputs, ints, string
@@ -58,6 +58,12 @@ def set_fields(delta: AnswerDelta) -> dict[str, Any]:
     if values == _DEFAULTS:
         return {}
     return {name: value for name, value in zip(_OPTIONAL, values, strict=True) if value not in _UNSET}
+
+
+def prompt_counts(begin: Begin) -> dict[str, Any]:
+    """The fields about the prompt that the engine itself sends outside of batches."""
+    counts = {"prompt_tokens": begin.prompt_tokens, "cached_tokens": begin.cached_tokens}
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def batch_response(answers: list[AnswerRow]) -> InferenceResponse:

@@ -21,7 +21,10 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
+from common.answer_delta import OUTPUTS
 from common.model_names import EMBEDDING, STEPS, owner, role
+from common.response_batch import ANSWERS, GROUP, AnswerRow, encode_rows
+from frontend.triton.tensors import decode_delta
 
 CONFIG = Path(__file__).parents[2] / "model_repository" / "ensemble" / "config.pbtxt"
 # The ensemble's own: its config lists the inputs before the outputs.
@@ -32,13 +35,17 @@ _INTS = ("completion_tokens", "reasoning_tokens", "num_input_tokens", "num_cache
 
 @dataclass
 class Call:
-    """One request as the ensemble gets it. stopped: set once a stop for its id has been received."""
+    """One request as the ensemble gets it. stopped: set once a stop for its id has been received.
+
+    group: its response group, which is not among the parameters.
+    """
 
     id: str
     model: str
     inputs: dict[str, list[Any]]
     parameters: dict[str, Any]
     shapes: dict[str, list[int]]
+    group: str | None = None
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -55,7 +62,8 @@ class Call:
             name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in request.parameters.items()
         }
         shapes = {tensor.name: list(tensor.shape) for tensor in request.inputs}
-        return cls(request.id, request.model_name, inputs, parameters, shapes)
+        group = parameters.pop(GROUP, None)
+        return cls(request.id, request.model_name, inputs, parameters, shapes, group)
 
 
 Script = Callable[[Call], AsyncIterator[pb.ModelStreamInferResponse]]
@@ -132,6 +140,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.script: Script = answer_of("Hello", " world")
         self.inputs = set(INPUTS)
         self.engine_backend = "python"
+        # Whether answers of requests with a response group come in batches, each as a response to the group's oldest.
+        self.batches = True
         # What the engine tells of itself; None for an engine that lacks the output.
         self.build_info: dict[str, Any] | None = {"engine": "vllm", "engine_version": "0.32.0"}
         # The same for its statistics, and the seconds that it takes to tell them.
@@ -221,6 +231,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             config.config.parameters["served_model"].string_value = json.dumps(served.info)
             for step in served.step_names:
                 config.config.ensemble_scheduling.step.add(model_name=step)
+        if served is not None and self.batches:
+            config.config.output.add(name=ANSWERS)
         if role(request.name) == "tensorrt_llm" and self.build_info is not None:
             config.config.output.add(name="build_info")
         if (self._pools(request.name) or role(request.name) == "tensorrt_llm") and self.statistics is not None:
@@ -332,8 +344,14 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         outgoing.put_nowait(None)
 
     async def _play(self, call: Call, outgoing: "asyncio.Queue[Any]") -> None:
+        number = 0
         async for response in self.script(call):
-            outgoing.put_nowait(_named(call.id, response))
+            if call.group is None or not _fits_a_batch(response):
+                outgoing.put_nowait(_named(call.id, response))
+                continue
+            oldest = next(one.id for one in self._running.values() if one.group == call.group)
+            outgoing.put_nowait(_named(oldest, batch(call.id, number, response)))
+            number += 1
         self._running.pop(call.id, None)
 
     def _told(self, output: str, call: Call) -> Any:
@@ -371,6 +389,25 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
 REFUSAL = (
     '<<request-error {"kind": "context_length", "param": "messages", "message": "The prompt has 9000 tokens"}>>, quoted'
 )
+
+
+def _fits_a_batch(response: Any) -> bool:
+    """Whether an engine would send this in a batch: text and what ends an answer, but no log-probabilities."""
+    names = {output.name for output in response.infer_response.outputs}
+    return bool(names) and names.isdisjoint(("error", "logprobs", "prompt_logprobs", "prompt_token_ids", ANSWERS))
+
+
+def batch(request_id: str, number: int, response: Any) -> Any:
+    """A response as a batch of one row, the one of this number of the request."""
+    delta = decode_delta(response.infer_response)
+    more = {name: getattr(delta, name) for name in OUTPUTS if name != "text"}
+    row = AnswerRow(
+        request_id, number, delta.text, {name: one for name, one in more.items() if one not in (None, "", ())}
+    )
+    made = pb.ModelInferResponse(model_name=response.infer_response.model_name)
+    _add(made, ANSWERS, "UINT8", encode_rows([row]))
+    made.parameters["triton_final_response"].bool_param = delta.final
+    return pb.ModelStreamInferResponse(infer_response=made)
 
 
 def _named(request_id: str, response: Any) -> Any:

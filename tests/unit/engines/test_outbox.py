@@ -2,6 +2,7 @@
 """The outbox: responses are merged while Triton is slow, first ones are sent first, none after the last."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ class SlowTriton:
 class FakeReply:
     def __init__(self, triton: SlowTriton, name: str, broken: bool = False) -> None:
         self._triton, self._name, self._broken = triton, name, broken
+        self.ended = False
 
     def send(self, ids: list[int]) -> None:
         if self._broken:
@@ -38,30 +40,56 @@ class FakeReply:
         self._triton.take(self._name, ids, False)
 
     def end(self, ids: list[int]) -> None:
+        assert not self.ended
+        self.ended = True
         self._triton.take(self._name, ids, True)
 
     def fail(self, error: RequestError, stream_id: int) -> None:
+        assert not self.ended
+        self.ended = True
         self._triton.take(self._name, str(error), True)
 
 
 class FakeOutputs:
     stream_id = 7
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+
     def tensors(self, tokens: Any) -> list[int]:
         return list(tokens.ids)
 
+    def row(self, tokens: Any) -> tuple[str, list[int]]:
+        return self._name, list(tokens.ids)
+
 
 class Sending:
-    """An outbox, and streams by name."""
+    """An outbox, and streams by name: `g1`, `g2` and so on are of the response group `g`.
+
+    turn: ends a turn of the loop, after which batches are sent.
+    """
 
     def __init__(self) -> None:
         self.triton = SlowTriton()
-        self.outbox = outbox.Outbox()
+        self._soon: list[Callable[[], None]] = []
+        self.outbox = outbox.Outbox(self._soon.append)
         self._streams: dict[str, Any] = {}
+
+    def turn(self) -> None:
+        jobs, self._soon[:] = list(self._soon), []
+        for job in jobs:
+            job()
+
+    def turn_and_wait(self) -> None:
+        """Return when Triton is asked to take the batch; the gate stays shut."""
+        self.turn()
+        assert self.triton.asked.acquire(timeout=WAIT)
 
     def stream(self, name: str, broken: bool = False) -> Any:
         if name not in self._streams:
-            self._streams[name] = outbox.Outgoing(FakeReply(self.triton, name, broken), FakeOutputs())
+            group = name[0] if len(name) == 2 else None
+            reply = FakeReply(self.triton, name, broken)
+            self._streams[name] = outbox.Outgoing(reply, FakeOutputs(name), group)  # type: ignore[arg-type] # fakes
         return self._streams[name]
 
     def put(self, name: str, *ids: int, finish: Any = None) -> None:
@@ -73,13 +101,15 @@ class Sending:
         assert self.triton.asked.acquire(timeout=WAIT)
 
     def all(self) -> list[tuple[str, Any, bool]]:
+        self.turn()
         self.triton.gate.release(1000)
         self.outbox.close()
         return self.triton.taken
 
 
 @pytest.fixture
-def sending() -> Sending:
+def sending(monkeypatch: pytest.MonkeyPatch) -> Sending:
+    monkeypatch.setattr(outbox, "batch_tensors", list)
     return Sending()
 
 
@@ -161,3 +191,76 @@ def test_rows_are_merged_with_their_tokens(sending: Sending) -> None:
     assert (tokens.top_ids, tokens.top_logprobs) == ([[1, 2], [3, 4]], [[-1.0, -2.0], [-3.0, -4.0]])
     assert tokens.cached_tokens == 4 and tokens.finish is None
     sending.all()
+
+
+def test_the_streams_of_a_group_share_a_response(sending: Sending) -> None:
+    for name in ("g1", "h1", "g2", "g3"):
+        sending.put(name, 1)
+    sending.put("g1", 2)
+    sending.turn_and_wait()
+    sending.put("g2", 2)
+    assert sending.all() == [
+        ("g3", [("g1", [1, 2]), ("g2", [1]), ("g3", [1])], False),
+        ("h1", [("h1", [1])], False),
+        ("g2", [("g2", [2])], False),
+    ]
+
+
+def test_a_group_waits_together_while_triton_is_slow(sending: Sending) -> None:
+    sending.put_and_wait("a", 1)
+    for token in (1, 2):
+        for name in ("g1", "g2"):
+            sending.put(name, token)
+        sending.turn()
+    assert sending.all()[1:] == [("g2", [("g1", [1, 2]), ("g2", [1, 2])], False)]
+
+
+def test_each_stream_that_ends_has_a_last_response_of_its_own(sending: Sending) -> None:
+    end = FinishReason.LENGTH
+    for name in ("g1", "g2", "g3"):
+        sending.put(name, 1)
+    sending.turn_and_wait()
+    sending.put("g1", 2)
+    for name in ("g2", "g3"):
+        sending.put(name, 2, finish=end)
+    sending.put("g2", 3, finish=end)
+    sending.turn()
+    sending.triton.gate.release()
+    assert sending.triton.asked.acquire(timeout=WAIT)
+    sending.put("g1", 3, finish=end)
+    assert sending.all()[1:] == [
+        ("g2", [("g1", [2]), ("g2", [2])], True),
+        ("g3", [("g3", [2])], True),
+        ("g1", [("g1", [3])], True),
+    ]
+
+
+def test_a_failed_stream_of_a_group_leaves_the_others(sending: Sending) -> None:
+    sending.put("g1", 1)
+    sending.put("g2", 1)
+    sending.outbox.fail(sending.stream("g1"), RequestError("broken"))
+    sending.outbox.fail(sending.stream("g3"), RequestError("never began"))
+    assert sending.all() == [
+        ("g2", [("g1", [1]), ("g2", [1])], False),
+        ("g1", "broken", True),
+        ("g3", "never began", True),
+    ]
+
+
+def test_a_batch_that_cannot_be_sent_ends_those_in_it_once(sending: Sending) -> None:
+    sending.put("g1", 1)
+    sending.stream("g2", broken=True)
+    sending.put("g2", 1)
+    sending.outbox.fail(sending.stream("g1"), RequestError("broken"))
+    failed = "the engine failed on this request"
+    assert sending.all() == [("g1", failed, True), ("g2", failed, True)]
+
+
+def test_the_mean_counts_the_rows_of_batches(sending: Sending) -> None:
+    for tokens in (range(9), (1,), (2, 3)):
+        for name in ("g1", "g2"):
+            sending.put(name, *tokens)
+        sending.turn_and_wait()
+        sending.triton.gate.release()
+    sending.all()
+    assert sending.outbox.tokens_per_response() == 1.5

@@ -5,7 +5,9 @@ import asyncio
 import json
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from common.adapters import Adapter
 from common.adapters import from_json as adapters_of
 from common.errors import RequestError
 from common.finish_reason import FinishReason
+from common.response_batch import TokenRow, decode_tokens
 from common.versions import Versions
 from engines import event_loop
 from engines import service as services
@@ -369,3 +372,49 @@ def test_the_ids_of_a_prompt_come_with_the_first_response(service: EngineService
         first, *later = request.wait()
         assert first.get("prompt_log_probs_ids") == expected
         assert not any("prompt_log_probs_ids" in each for each in later)
+
+
+def grouped(service: EngineService, name: str, max_tokens: int, **more: Any) -> FakeRequest:
+    request = FakeRequest(name, max_tokens, {"response_group": "g", "chat": True}, **more)
+    request.outputs = [*OUTPUTS, "token_batch"]
+    service.accept(request)
+    return request
+
+
+def rows_in(requests: list[FakeRequest]) -> dict[str, list[TokenRow]]:
+    """The rows that came in responses to any of the requests, by the request that they are of, in order."""
+    rows: dict[str, list[TokenRow]] = defaultdict(list)
+    for response in (one for request in requests for one in request.wait()):
+        for row in decode_tokens(bytes(response["token_batch"][0])):
+            rows[row.request_id].append(row)
+    return {name: sorted(found, key=attrgetter("number")) for name, found in rows.items()}
+
+
+def test_the_requests_of_a_group_share_responses_and_each_has_its_own_last(service: EngineService) -> None:
+    requests = [grouped(service, name, 3, reasoning_open=1) for name in "ab"]
+    rows = rows_in(requests)
+    assert rows.keys() == {"a", "b"}
+    for found in rows.values():
+        assert [row.number for row in found] == list(range(len(found)))
+        assert [token for row in found for token in row.ids] == [1, 2, 3]
+        assert [row.finish for row in found] == [None] * (len(found) - 1) + [int(FinishReason.LENGTH)]
+        first, *later = [row.begin for row in found]
+        assert first is not None and json.loads(first.parameters)["chat"] is True and first.reasoning_open == 1
+        assert later == [None] * len(later)
+    assert all(request.responses[-1] is not None for request in requests)
+
+
+@pytest.mark.parametrize("more", [{"return_log_probs": True}, {"num_return_sequences": 2}])
+def test_what_a_batch_cannot_hold_has_responses_of_its_own(service: EngineService, more: dict[str, Any]) -> None:
+    assert all("output_ids" in one and "token_batch" not in one for one in grouped(service, "r", 2, **more).wait())
+
+
+def test_who_does_not_ask_for_batches_gets_none(service: EngineService) -> None:
+    assert "token_batch" not in accept(service, "r", 2, {"response_group": "g"}).wait()[-1]
+
+
+def test_a_stopped_request_of_a_group_ends_with_a_row_of_its_own(service: EngineService) -> None:
+    request = grouped(service, "r", ENDLESS)
+    assert request.first.wait(WAIT)
+    accept(service, "r", 1, stop=True).wait()
+    assert rows_in([request])["r"][-1].finish == int(FinishReason.CANCELLED)

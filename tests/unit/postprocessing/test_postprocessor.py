@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 from triton_python_backend_utils import MetricFamily
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
+from common.response_batch import AnswerRow, Begin, TokenRow, decode_answers, encode_rows
 from families.parsers import AnswerFormat
 from postprocessing.postprocessor import Postprocessor, log
 from python_backend.api import pb_utils
@@ -260,3 +262,49 @@ def test_a_start_warns_of_what_cannot_be_read(tmp_path: Path, calls: ModelCalls,
     (warning,) = warnings("{{ tools }}")
     assert "--tool-call-parser" in warning
     assert not warnings("{{ tools }} <tool_call>")
+
+
+def rows_of(model: Postprocessor, *rows: TokenRow) -> list[AnswerRow]:
+    batch = np.frombuffer(encode_rows(rows), np.uint8)
+    (response,) = model.execute([ModelRequest("carrier", token_batch=batch)])  # type: ignore[list-item] # a fake
+    (tensor,) = response.output_tensors  # type: ignore[attr-defined] # the fake's
+    assert tensor.name() == "answer_batch"
+    return decode_answers(tensor.as_numpy()[0].tobytes())
+
+
+def test_a_batch_has_a_row_for_each_of_the_engines(model: Postprocessor, qwen3: Tokenizer) -> None:
+    counted = Begin("{}", None, 7, 3)
+    first = rows_of(
+        model,
+        TokenRow("a", 1, 0, ids_of(qwen3, "北京"), None, counted),
+        TokenRow("b", 2, 0, ids_of(qwen3, "Boston"), None, Begin('{"token_ids": true}', None, None, None)),
+    )
+    assert first[0] == AnswerRow("a", 0, "北京", {"prompt_tokens": 7, "cached_tokens": 3})
+    assert (first[1].text, first[1].more) == ("Boston", {"token_ids": ids_of(qwen3, "Boston")})
+    last = rows_of(model, TokenRow("a", 1, 1, [END], int(FinishReason.END_ID), None))
+    ended = {"finish_reason": "stop", "completion_tokens": len(ids_of(qwen3, "北京")) + 1, "reasoning_tokens": 0}
+    assert last == [AnswerRow("a", 1, "", ended)]
+
+
+def test_a_stop_string_in_a_batch_stops_the_engine(model: Postprocessor, qwen3: Tokenizer, calls: ModelCalls) -> None:
+    (row,) = rows_of(model, TokenRow("id", 7, 0, ids_of(qwen3, "a b c"), None, Begin('{"stop": "[\\"b\\"]"}', 0, 1, 0)))
+    assert (row.text, (row.more or {})["finish_reason"]) == ("a ", "stop")
+    assert [(call["request_id"], call["parameters"]) for call in calls.sent] == [("id", {"stream_id": 7})]
+
+
+def test_a_wrong_row_fails_its_own_answer_only(model: Postprocessor, qwen3: Tokenizer, calls: ModelCalls) -> None:
+    begin = Begin("{}", None, None, None)
+    rows = rows_of(
+        model,
+        TokenRow("unknown", 1, 4, [5], None, None),
+        TokenRow("wrong", 2, 0, [5], 99, begin),
+        TokenRow("right", 3, 0, ids_of(qwen3, "ok"), None, begin),
+    )
+    assert [RequestError.decode((row.more or {}).get("error", "")) is not None for row in rows] == [True, True, False]
+    assert rows[2].text == "ok"
+    assert [call["request_id"] for call in calls.sent] == ["unknown"]
+
+
+def test_a_lone_surrogate_becomes_a_question_mark() -> None:
+    (row,) = decode_answers(encode_rows([AnswerRow("a", 0, "x\ud800", {"tool_calls": [{"name": "\udfff"}]})]))
+    assert row == AnswerRow("a", 0, "x?", {"tool_calls": [{"name": "?"}]})

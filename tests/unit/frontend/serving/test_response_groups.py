@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests in a response group: rows that come out of order, groups per connection, models without batches."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.fake_triton import Call, batch, finish, reply
+from tests.fakes.frontend_server import CHAT, HELLO, Serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SETTINGS = {"max_in_flight": 10}
+
+
+async def text_of(served: Serving, **body: Any) -> str:
+    response = await served.http.post(CHAT, json=HELLO | {"stream": True} | body)
+    events = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+    return "".join(event["choices"][0]["delta"].get("content") or "" for event in events)
+
+
+async def test_rows_are_put_in_order(served: Serving) -> None:
+    async def shuffled(call: Call) -> AsyncIterator[Any]:
+        for number in (2, 0, 3):
+            yield batch(call.id, number, reply(f"{number} "))
+        # The last one, whose response Triton flags as that of the request, before one that is still on its way.
+        yield batch(call.id, 4, finish())
+        yield batch(call.id, 1, reply("1 "))
+
+    served.triton.script = shuffled
+    assert await text_of(served) == "0 1 2 3 "
+
+
+async def test_a_response_may_hold_rows_of_others(served: Serving) -> None:
+    both = asyncio.Barrier(2)
+
+    async def carried(call: Call) -> AsyncIterator[Any]:
+        await both.wait()
+        for word in call.messages["messages"][0]["content"]:
+            yield reply(word)
+            await asyncio.sleep(0)
+        yield finish()
+
+    served.triton.script = carried
+    one = {"messages": [{"role": "user", "content": "abcdefgh"}]}
+    other = {"messages": [{"role": "user", "content": "stuvwxyz"}]}
+    assert await asyncio.gather(text_of(served, **one), text_of(served, **other)) == ["abcdefgh", "stuvwxyz"]
+    assert len({call.group for call in served.triton.calls}) == 1
+
+
+async def test_a_new_connection_has_a_group_of_its_own(served: Serving) -> None:
+    await text_of(served)
+    await served.triton.restart()
+    await text_of(served)
+    first, second = [call.group for call in served.triton.calls]
+    assert first and second and first != second
+
+
+async def test_models_without_batches_get_no_group(served: Serving) -> None:
+    served.triton.batches = False
+    await served.triton.restart()
+    assert await text_of(served) == "Hello world"
+    assert [call.group for call in served.triton.calls] == [None]
