@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The interface of an engine: prompt ids in, streamed ids out."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -109,6 +109,10 @@ class Tokens:
                 setattr(self, once, getattr(later, once))
 
 
+# Takes the new tokens of a generation.
+Put = Callable[[Tokens], None]
+
+
 class Engine(Protocol):
     """An LLM engine, built by `registry.build_engine`. Every method is called on one event loop.
 
@@ -120,10 +124,11 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Load the model; raises an error with a readable message if the options are wrong."""
 
-    def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
-        """Stream a continuation. Closing the iterator or cancelling its task ends the generation in the engine.
+    async def generate(self, generation: Generation, put: Put) -> None:
+        """Generate a continuation, and return after its end. Cancelling the task ends it in the engine.
 
-        Raises RequestError if the engine refuses the request.
+        put: called on the loop with the new tokens, and not after those with `finish`. A call for each output instead
+        of a queue saves the loop a change of tasks for every token. Raises RequestError if the engine refuses.
         """
 
     def statistics(self) -> Mapping[str, float]:

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -189,16 +188,19 @@ class EngineService:
 
     async def _generate(self, generation: Generation, outgoing: Outgoing) -> None:
         """Stream one generation; its last response is sent in every case."""
+        first = generation.return_prompt_ids
+
+        def put(tokens: Tokens) -> None:
+            nonlocal first
+            if first and tokens.prompt_ids is None:
+                tokens.prompt_ids = [[token_id] for token_id in generation.prompt_ids]
+            first = False
+            self._outbox.put(outgoing, tokens)
+
         try:
-            async with aclosing(self._engine.generate(generation)) as stream:
-                first = generation.return_prompt_ids
-                async for tokens in stream:
-                    if first and tokens.prompt_ids is None:
-                        tokens.prompt_ids = [[token_id] for token_id in generation.prompt_ids]
-                    first = False
-                    self._outbox.put(outgoing, tokens)
-                    if tokens.finish is not None:
-                        return
+            await self._engine.generate(generation, put)
+            if outgoing.ended:
+                return
             log.error("a generation ended without a finish reason", extra=about(generation.request_id))
             self._outbox.fail(outgoing, RequestError("the engine failed on this request", kind="internal"))
         except asyncio.CancelledError:

@@ -2,7 +2,7 @@
 """The engine TensorRT-LLM through its PyTorch LLM API (1.2.1 to 1.4): ids in, ids out, no text."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.vision_path import LLMAPI, VisionPath, vision_path
 from engines.dead_engine import exit_when_dead
-from engines.engine import Generation, Tokens
+from engines.engine import Generation, Put, Tokens
 from engines.llmapi.images import Gemma3Prompts, RawPrompts
 from engines.llmapi.options import has_vision, llm_arguments, own_sampling, penalises
 from engines.llmapi.sampling import sampling_params
@@ -53,8 +53,8 @@ class LlmApiEngine:
             self._raw = RawPrompts(self._llm.tokenizer)
         self._exit_task = asyncio.create_task(exit_when_dead(self))
 
-    async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
-        """Stream one continuation; see `Engine.generate`."""
+    async def generate(self, generation: Generation, put: Put) -> None:
+        """Generate one continuation; see `Engine.generate`."""
         params = sampling_params(generation, self._defaults, self._penalising)
         inputs = await self._inputs(generation)
         matcher = StopWordsMatcher(generation.stop_words, generation.min_tokens or 0)
@@ -68,9 +68,9 @@ class LlmApiEngine:
                 self._generated += len(tokens.ids)
                 matched = matcher.feed(tokens.ids)
                 if matched is not None:
-                    yield cut(tokens, matched)
+                    put(cut(tokens, matched))
                     return
-                yield tokens
+                put(tokens)
         except Exception as error:
             # The executor's error for a request that it could not run.
             if type(error).__name__ == "RequestError":

@@ -2,37 +2,32 @@
 """vLLM behind the `Engine` protocol: ids in, ids out, no text."""
 
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from vllm.envs import enable_envs_cache
 from vllm.lora.request import LoRARequest
-from vllm.outputs import RequestOutput
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from common.adapters import Adapter
 from common.errors import RequestError
-from common.finish_reason import FinishReason
 from engines.adapters import AdapterTable
-from engines.engine import Generation, Tokens
-from engines.logprob_rows import add_logprobs, cut
+from engines.engine import Generation, Put
 from engines.options import EngineOptions
-from engines.stop_words import StopWordsMatcher
 from engines.vllm.config import engine_args, engine_config
 from engines.vllm.errors import request_error
+from engines.vllm.outputs import Outputs
 from engines.vllm.prompt import Prompts
 from engines.vllm.sampling import sampling_params
 from engines.vllm.start import spawn_processes, start_llm
 from engines.vllm.statistics import VllmStatistics
 from engines.vllm.stream_interval import StreamInterval
 
-FINISH_REASONS = {"stop": FinishReason.END_ID, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
-
 
 class VllmEngine:
-    """One `AsyncLLM`. Requests run until their iterator ends, is closed or its task is cancelled."""
+    """One `AsyncLLM`. Requests run until they end or their task is cancelled."""
 
     def __init__(self, options: EngineOptions) -> None:
         self._args = engine_args(options)
@@ -62,37 +57,36 @@ class VllmEngine:
         if self.adapters is not None:
             await self.adapters.load_first()
 
-    async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
-        """Stream one continuation; see `Engine.generate`."""
+    async def generate(self, generation: Generation, put: Put) -> None:
+        """Generate one continuation; see `Engine.generate`."""
         if generation.prompt_logprobs is not None and self.adapters is not None:
             # vLLM (0.32) sizes the adapters' part of the logits for the tokens to sample: the prompt's end the engine.
             raise RequestError(
                 "with LoRA adapters the engine gives no log-probabilities of the prompt", param="prompt_logprobs"
             )
         params, prompt = sampling_params(generation, self._defaults), await self._prompts.build(generation)
-        matcher = StopWordsMatcher(generation.stop_words, generation.min_tokens or 0)
         with self._lora(generation) as lora:
             self._running += 1
-            outputs = self._llm.generate(
-                prompt,
-                params,
-                f"{generation.request_id}.{uuid.uuid4().hex}",
-                lora_request=lora,
-                trace_headers={"traceparent": generation.traceparent} if generation.traceparent else None,
-                priority=generation.priority,
-            )
             try:
-                while (output := await _next(outputs)) is not None:
-                    tokens = _tokens(output, generation)
-                    matched = matcher.feed(tokens.ids)
-                    if matched is not None:
-                        yield cut(tokens, matched)
-                        return
-                    yield tokens
+                with _refusals():
+                    queue = await self._llm.add_request(
+                        f"{generation.request_id}.{uuid.uuid4().hex}",
+                        prompt,
+                        params,
+                        lora_request=lora,
+                        trace_headers={"traceparent": generation.traceparent} if generation.traceparent else None,
+                        priority=generation.priority,
+                    )
+                outputs = Outputs(generation, put)
+                outputs.take_over(queue)
+                try:
+                    await outputs.ended()
+                finally:
+                    queue.close()  # type: ignore[no-untyped-call] # of vLLM
+                    if not outputs.finished and not self._llm.errored:
+                        await self._llm.abort(queue.request_id, internal=True)
             finally:
                 self._running -= 1
-                # Ends the request in the engine if this iterator was closed early; a no-op after the last output.
-                await outputs.aclose()
 
     def statistics(self) -> Mapping[str, float]:
         """All of STATISTICS; only the requests inside if vLLM's option disable_log_stats is set."""
@@ -139,17 +133,11 @@ class VllmEngine:
         self._llm.shutdown()
 
 
-def lora_request(adapter: Adapter) -> LoRARequest:
-    """An adapter as vLLM takes it. Its prefix cache goes by the name, which with the id is that of one content only."""
-    return LoRARequest(f"{adapter.name}#{adapter.id}", adapter.id, adapter.path)
-
-
-async def _next(outputs: AsyncGenerator[RequestOutput, None]) -> RequestOutput | None:
-    """vLLM's next output, or None after the last. Only an error that vLLM raises can be the request's fault."""
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise vLLM's refusals of a request in the block as RequestError."""
     try:
-        return await anext(outputs)
-    except StopAsyncIteration:
-        return None
+        yield
     except Exception as error:
         refusal = request_error(error)
         if refusal is None:
@@ -157,39 +145,6 @@ async def _next(outputs: AsyncGenerator[RequestOutput, None]) -> RequestOutput |
         raise refusal from error
 
 
-def _tokens(output: RequestOutput, generation: Generation) -> Tokens:
-    completion = output.outputs[0]
-    tokens = Tokens(list(completion.token_ids), cached_tokens=output.num_cached_tokens)
-    if completion.logprobs is not None:
-        # A list, as SamplingParams.flat_logprobs is off.
-        add_logprobs(tokens, completion.logprobs, generation.top_logprobs)  # type: ignore[arg-type]
-    if output.prompt_logprobs:
-        _add_prompt_logprobs(tokens, output.prompt_logprobs, generation)
-    if output.finished:
-        tokens.finish = _finish(completion, generation)
-    return tokens
-
-
-def _finish(completion: Any, generation: Generation) -> FinishReason:
-    """The finish reason; vLLM's "stop" is the end id or one of the stop words.
-
-    Raises RequestError for vLLM's "error", a failure of this request only.
-    """
-    reason = FINISH_REASONS.get(completion.finish_reason)
-    if reason is None:
-        raise RequestError("the engine failed on this request", kind="internal")
-    if reason is FinishReason.END_ID and completion.stop_reason != generation.end_id:
-        return FinishReason.STOP_WORDS
-    return reason
-
-
-def _add_prompt_logprobs(tokens: Tokens, rows: Any, generation: Generation) -> None:
-    """Add one row per prompt token: the token itself, then its alternatives; NaN in the first row, which has none."""
-    width = 1 + (generation.prompt_logprobs or 0)
-    ids, logprobs, own_ranks = [[generation.prompt_ids[0]] * width], [[float("nan")] * width], [0]
-    for token, row in zip(generation.prompt_ids[1:], rows[1:], strict=True):
-        ranked = sorted(row.items(), key=lambda item: item[1].rank)[: width - 1]
-        ids.append([token, *(other for other, _ in ranked)])
-        logprobs.append([row[token].logprob, *(logprob.logprob for _, logprob in ranked)])
-        own_ranks.append(row[token].rank)
-    tokens.prompt_ids, tokens.prompt_logprobs, tokens.prompt_ranks = ids, logprobs, own_ranks
+def lora_request(adapter: Adapter) -> LoRARequest:
+    """An adapter as vLLM takes it. Its prefix cache goes by the name, which with the id is that of one content only."""
+    return LoRARequest(f"{adapter.name}#{adapter.id}", adapter.id, adapter.path)

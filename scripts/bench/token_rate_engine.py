@@ -7,12 +7,11 @@ at once, as with vLLM, whose engine runs in a process of its own.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 
 from common.finish_reason import FinishReason
 from common.tokenizer import ChatTokenizer
-from engines.engine import STATISTICS, Generation, Tokens
+from engines.engine import STATISTICS, Generation, Put, Tokens
 from engines.options import EngineOptions
 
 # The words of every answer; each is one token of nearly every vocabulary.
@@ -36,13 +35,12 @@ class TokenRateEngine:
         """Start the stepping task."""
         self._steps = asyncio.create_task(self._step())
 
-    async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
+    async def generate(self, generation: Generation, put: Put) -> None:
         """Emit max_tokens ids."""
         self._inside += 1
         try:
-            async with self._slots, aclosing(self._write(generation.max_tokens)) as written:
-                async for tokens in written:
-                    yield tokens
+            async with self._slots:
+                await self._write(generation.max_tokens, put)
         finally:
             self._inside -= 1
 
@@ -58,7 +56,7 @@ class TokenRateEngine:
         """Stop stepping."""
         self._steps.get_loop().call_soon_threadsafe(self._steps.cancel)
 
-    async def _write(self, most: int) -> AsyncGenerator[Tokens, None]:
+    async def _write(self, most: int, put: Put) -> None:
         stepped, first, written = asyncio.Event(), self._now(), 0
         self._running.add(stepped)
         self._busy.set()
@@ -71,7 +69,7 @@ class TokenRateEngine:
                     tokens = Tokens(self._cut(written, due), cached_tokens=0)
                     written = due
                     tokens.finish = FinishReason.LENGTH if written == most else None
-                    yield tokens
+                    put(tokens)
         finally:
             self._running.discard(stepped)
             if not self._running:

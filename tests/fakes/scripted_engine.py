@@ -5,7 +5,7 @@ The engine option `script` names the file of rules, see script.py.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from script import Rule, find_rule, pieces
@@ -13,7 +13,7 @@ from script import Rule, find_rule, pieces
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.tokenizer import ChatTokenizer
-from engines.engine import STATISTICS, Generation, Tokens
+from engines.engine import STATISTICS, Generation, Put, Tokens
 from engines.options import EngineOptions
 
 
@@ -31,7 +31,7 @@ class ScriptedEngine:
     async def start(self) -> None:
         """Nothing to load."""
 
-    async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
+    async def generate(self, generation: Generation, put: Put) -> None:
         """Play the rule that the prompt matches, never more than max_tokens ids."""
         rule = self._rule(generation)
         parts = list(pieces(self._ids(rule, generation), rule.sizes))
@@ -45,7 +45,7 @@ class ScriptedEngine:
                     tokens = _with_logprobs(Tokens(ids, cached_tokens=0), generation)
                     if index == len(parts) - 1:
                         tokens.finish = _finish(rule, generation, ids)
-                    yield tokens
+                    put(tokens)
         finally:
             self._inside -= 1
 

@@ -18,6 +18,7 @@ from engines.engine import Generation
 from engines.options import EngineOptions
 from tests.support.adapters import make_adapter
 from tests.support.checkpoints import make_checkpoint
+from tests.support.engine_streams import stream_of
 
 NEW_TOKENS = 6
 # Differences of two logits below it may be decided by rounding.
@@ -73,7 +74,7 @@ async def test_adapters_answer_as_with_peft(qwen3_tokenizer_dir: Path, tmp_path:
 
         async def answer(name: str | None, prompt: list[int]) -> list[int]:
             generation = Generation(prompt, NEW_TOKENS, temperature=0.0, lora_task_id=ids.get(name or ""))
-            return [token async for tokens in engine.generate(generation) for token in tokens.ids]
+            return [token async for tokens in stream_of(engine, generation) for token in tokens.ids]
 
         asked = [(name, number) for number in range(len(PROMPTS)) for name in NAMES]
         answers = await asyncio.gather(*(answer(name, PROMPTS[number]) for name, number in asked))

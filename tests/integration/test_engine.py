@@ -18,6 +18,7 @@ from engines.engine import Generation
 from engines.options import EngineOptions
 from tests.support.adapters import greedy_ids, make_adapter
 from tests.support.checkpoints import make_checkpoint
+from tests.support.engine_streams import stream_of
 from tests.support.plain_adapter import write_adapter
 
 VOCAB_SIZE = 151936
@@ -52,7 +53,7 @@ async def check_adapters(engine: Any, base: Path) -> None:
         generation = Generation(
             prompt_ids, 12, temperature=0.0, lora_task_id=None if name is None else ids[name], **more
         )
-        async for tokens in engine.generate(generation):
+        async for tokens in stream_of(engine, generation):
             answer += tokens.ids
             cached = tokens.cached_tokens if cached is None else cached
         return answer, cached
@@ -68,14 +69,14 @@ async def check_adapters(engine: Any, base: Path) -> None:
     assert (await run("sql", rows, prompt_table=table))[0] == expected[1], "rows of pictures work with adapters"
 
     with pytest.raises(RequestError, match="There is no adapter with the id 5"):
-        async for _ in engine.generate(Generation(prompt, 1, lora_task_id=5)):
+        async for _ in stream_of(engine, Generation(prompt, 1, lora_task_id=5)):
             pass
     # vLLM refuses what the headers do not show, and goes on serving.
     write_adapter(folder / "other", module="model.layers.0.self_attn.other_proj")
     with pytest.raises(RequestError, match="cannot be loaded"):
         await engine.adapters.change({"load_adapter": "other", "adapter_path": str(folder / "other")})
     # Unloaded while a request uses it: the request ends as it would have.
-    stream = engine.generate(Generation(prompt, 12, temperature=0.0, lora_task_id=ids["poet"]))
+    stream = stream_of(engine, Generation(prompt, 12, temperature=0.0, lora_task_id=ids["poet"]))
     first = await anext(stream)
     await engine.adapters.change({"unload_adapter": "poet"})
     with pytest.raises(RequestError, match="no adapter"):
@@ -94,7 +95,7 @@ async def test_the_engine(engine_options):
 
     async def run(**fields) -> tuple[list[int], FinishReason]:
         ids, finish = [], None
-        async for tokens in engine.generate(Generation(max_tokens=12, temperature=0.0, **fields)):
+        async for tokens in stream_of(engine, Generation(max_tokens=12, temperature=0.0, **fields)):
             ids += tokens.ids
             finish = tokens.finish
         return ids, finish

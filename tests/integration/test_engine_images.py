@@ -21,6 +21,7 @@ from common.errors import RequestError
 from engines.engine import Engine, Generation
 from engines.options import EngineOptions
 from tests.support.checkpoints import make_checkpoint
+from tests.support.engine_streams import stream_of
 from tests.support.vlm_checkpoints import make_gemma3
 
 NEW_TOKENS = 24
@@ -100,7 +101,7 @@ class Running:
     async def ask(self, ids: list[int], **fields: Any) -> Answer:
         answer = Answer()
         generation = Generation(prompt_ids=ids, max_tokens=NEW_TOKENS, temperature=0.0, **fields)
-        async for tokens in self.engine.generate(generation):
+        async for tokens in stream_of(self.engine, generation):
             answer.ids += tokens.ids
             answer.cached = max(answer.cached, tokens.cached_tokens or 0)
         return answer

@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from common.versions import Versions
 from engines import event_loop
 from engines import service as services
 from engines.adapters import AdapterOptions, AdapterTable
-from engines.engine import Generation, Tokens
+from engines.engine import Generation, Put, Tokens
 from engines.service import EngineService
 from python_backend.api import FINAL
 from tests.support.plain_adapter import write_adapter, write_base
@@ -44,7 +44,7 @@ class FakeEngine:
 
     async def start(self) -> None: ...
 
-    async def generate(self, generation: Generation) -> AsyncGenerator[Tokens, None]:
+    async def generate(self, generation: Generation, put: Put) -> None:
         self.adapters_used.append(generation.lora_task_id)
         if generation.max_tokens == 13:
             raise RequestError("no such ids", param="input_ids")
@@ -57,7 +57,9 @@ class FakeEngine:
             while True:
                 step += 1
                 last = step == generation.max_tokens
-                yield Tokens([step], finish=FinishReason.LENGTH if last else None)
+                put(Tokens([step], finish=FinishReason.LENGTH if last else None))
+                if last:
+                    return
                 await asyncio.sleep(0.001)
         finally:
             self.left.append(generation.prompt_ids)
@@ -341,10 +343,10 @@ def test_a_request_that_cannot_be_read_ends_as_well(service: EngineService, as_o
 def test_a_response_that_cannot_be_built_ends_its_request(
     service: EngineService, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ragged(generation: Generation) -> AsyncGenerator[Tokens, None]:
-        yield Tokens([1])
-        yield Tokens([2], logprobs=[0.0], top_ids=[[1], [1, 2]], top_logprobs=[[0.0], [0.0, 0.0]])
-        yield Tokens([3], finish=FinishReason.LENGTH)
+    async def ragged(generation: Generation, put: Put) -> None:
+        put(Tokens([1]))
+        put(Tokens([2], logprobs=[0.0], top_ids=[[1], [1, 2]], top_logprobs=[[0.0], [0.0, 0.0]]))
+        put(Tokens([3], finish=FinishReason.LENGTH))
 
     monkeypatch.setattr(engine, "generate", ragged)
     monkeypatch.setattr(sys.modules[__name__], "OUTPUTS", (*OUTPUTS, "top_log_probs"))

@@ -18,6 +18,7 @@ from common.raw_pictures import pack
 from engines.engine import Generation
 from engines.options import EngineOptions
 from engines.registry import build_engine
+from tests.support.engine_streams import stream_of
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def generation(**values):
 
 
 async def collect(engine, one) -> list:
-    return [tokens async for tokens in engine.generate(one)]
+    return [tokens async for tokens in stream_of(engine, one)]
 
 
 async def test_an_answer_in_pieces_and_whole(qwen, script):
@@ -108,7 +109,7 @@ async def test_without_an_end_id_no_id_ends_the_answer(qwen, script):
 async def test_closing_or_cancelling_aborts_the_request(qwen, script):
     script({"ids": [11] * 1000, "delay_s": 0.01})
     engine, llm = await started(qwen)
-    stream = engine.generate(generation(max_tokens=1000))
+    stream = stream_of(engine, generation(max_tokens=1000))
     await anext(stream)
     assert engine.statistics()["running"] == 1.0
     await stream.aclose()

@@ -9,13 +9,17 @@ import pytest
 from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.engine.output_processor import RequestOutputCollector
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from engines.engine import Generation, Tokens
 from engines.vllm import engine as vllm_engine
+from engines.vllm import outputs as vllm_outputs
 from engines.vllm.errors import request_error
+from tests.support.engine_streams import stream_of
 
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 
@@ -70,16 +74,28 @@ def engine_of(*outputs: object) -> vllm_engine.VllmEngine:
     """An engine whose vLLM gives these outputs, or raises the one that is an error."""
     engine = object.__new__(vllm_engine.VllmEngine)
 
-    async def generate(*_: object, **__: object):
-        for output in outputs:
-            if isinstance(output, Exception):
-                raise output
-            yield output
+    async def add_request(*_: object, **__: object) -> RequestOutputCollector:
+        queue = RequestOutputCollector(RequestOutputKind.DELTA, "r")
+        # The first is there at once, the others come later.
+        for index, output in enumerate(outputs):
+            if index:
+                asyncio.get_running_loop().call_soon(queue_put, queue, output)
+            else:
+                queue.put(output)  # type: ignore[arg-type] # an output or an error
+        return queue
+
+    def queue_put(queue: RequestOutputCollector, output: object) -> None:
+        queue.put(output)  # type: ignore[arg-type]
+
+    async def abort(request_id: str, internal: bool) -> None:
+        aborted.append(request_id)
 
     async def build(generation: Generation) -> None:
         return None
 
-    engine._llm, engine._prompts = SimpleNamespace(generate=generate), SimpleNamespace(build=build)  # type: ignore[assignment]
+    aborted: list[str] = []
+    llm = SimpleNamespace(add_request=add_request, abort=abort, errored=False, aborted=aborted)
+    engine._llm, engine._prompts = llm, SimpleNamespace(build=build)  # type: ignore[assignment]
     engine._defaults, engine._running, engine.adapters = {}, 0, None
     return engine
 
@@ -92,7 +108,7 @@ def output(finish_reason: str | None, stop_reason: int | None = None, ids: tuple
 
 
 async def collected(engine: vllm_engine.VllmEngine) -> list[FinishReason | None]:
-    return [tokens.finish async for tokens in engine.generate(Generation([1], 8, end_id=9))]
+    return [tokens.finish async for tokens in stream_of(engine, Generation([1], 8, end_id=9))]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +141,7 @@ def test_only_errors_of_vllm_can_be_the_requests_fault(monkeypatch: pytest.Monke
     def own(*_: object) -> None:
         raise ValueError("zip() argument 2 is shorter than argument 1")
 
-    monkeypatch.setattr(vllm_engine, "_tokens", own)
+    monkeypatch.setattr(vllm_outputs, "_tokens", own)
     failing = engine_of(output(None))
     with pytest.raises(ValueError, match="zip") as raised:
         asyncio.run(collected(failing))
@@ -143,7 +159,7 @@ def test_log_probabilities_of_the_prompt_have_ranks() -> None:
 
     async def first() -> Tokens:
         generation = Generation([1, 2, 5], 8, prompt_logprobs=2, streaming=False)
-        (tokens,) = [tokens async for tokens in engine_of(given).generate(generation)]
+        (tokens,) = [tokens async for tokens in stream_of(engine_of(given), generation)]
         return tokens
 
     tokens = asyncio.run(first())
@@ -152,8 +168,26 @@ def test_log_probabilities_of_the_prompt_have_ranks() -> None:
     assert tokens.prompt_logprobs is not None and tokens.prompt_logprobs[1:] == [[-3.0, -0.5, -1.0], [-0.5, -0.5, -1.0]]
 
 
+async def test_stop_words_of_several_ids_end_the_request_in_the_engine() -> None:
+    engine = engine_of(output(None, ids=(5, 6)), output(None, ids=(7, 8)), output(None, ids=(9,)))
+    generation = Generation([1], 8, stop_words=[[6, 7]])
+    made = [(tokens.ids, tokens.finish) async for tokens in stream_of(engine, generation)]
+    assert made == [([5, 6], None), ([7], FinishReason.STOP_WORDS)]
+    assert engine._llm.aborted == ["r"] and engine._running == 0  # type: ignore[attr-defined] # the fake's
+
+
+async def test_a_cancelled_generation_is_aborted_in_the_engine_unless_that_is_dead() -> None:
+    for errored, aborted in ((False, ["r"]), (True, [])):
+        engine = engine_of(output(None))
+        engine._llm.errored = errored  # type: ignore[misc] # the fake's
+        stream = stream_of(engine, Generation([1], 8))
+        await anext(stream)
+        await stream.aclose()
+        assert engine._llm.aborted == aborted and engine._running == 0  # type: ignore[attr-defined] # the fake's
+
+
 async def test_logprobs_of_the_prompt_are_refused_with_adapters() -> None:
     engine = engine_of()
     engine.adapters = SimpleNamespace()
     with pytest.raises(RequestError, match="no log-probabilities of the prompt"):
-        await anext(engine.generate(Generation([7], 1, prompt_logprobs=0)))
+        await anext(stream_of(engine, Generation([7], 1, prompt_logprobs=0)))

@@ -20,6 +20,7 @@ from scripts.bench.questions import Failure, Question, Sample
 from scripts.bench.targets import TARGETS, TOKEN_RATE_ENGINE, groups, token_rate_flags, vllm_flags
 from scripts.bench.token_rate_engine import TokenRateEngine
 from scripts.launcher.options import parse_options
+from tests.support.engine_streams import stream_of
 
 
 def question(tokens: int, prompt: int = 3) -> Question:
@@ -116,9 +117,10 @@ def test_the_stack_can_load_the_token_rate_engine(qwen3_tokenizer_dir: Path) -> 
 
 
 async def generate(engine: TokenRateEngine, tokens: int) -> list[tuple[float, int, FinishReason | None]]:
-    made = []
-    async for piece in engine.generate(Generation([1, 2, 3], tokens)):
-        made.append((time.monotonic(), len(piece.ids), piece.finish))
+    made: list[tuple[float, int, FinishReason | None]] = []
+    await engine.generate(
+        Generation([1, 2, 3], tokens), lambda piece: made.append((time.monotonic(), len(piece.ids), piece.finish))
+    )
     return made
 
 
@@ -147,9 +149,9 @@ async def test_the_token_rate_engine_writes_as_many_tokens_as_requested(qwen3_to
 async def test_a_late_reader_gets_several_tokens_at_once(qwen3_tokenizer_dir: Path) -> None:
     engine = TokenRateEngine(engine_options(qwen3_tokenizer_dir, token_rate=200))
     await engine.start()
-    pieces = engine.generate(Generation([1], 100))
+    pieces = stream_of(engine, Generation([1], 100))
     await anext(pieces)
-    await asyncio.sleep(0.2)
+    time.sleep(0.2)  # the loop is busy elsewhere
     assert len((await anext(pieces)).ids) >= 30
     await pieces.aclose()
     assert engine.statistics()["running"] == 0
