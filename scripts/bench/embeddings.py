@@ -21,7 +21,7 @@ import orjson
 from scripts.bench import machine, processes
 from scripts.bench.errors import BenchError
 from scripts.bench.options import parse_with_serve_flags, positive
-from scripts.bench.targets import NAME, RunningTarget, start
+from scripts.bench.targets import NAME, RunningTarget, Starter
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.options import DEFAULT_MODEL
 
@@ -53,11 +53,8 @@ def measure(options: argparse.Namespace) -> int:
     logs = ["--log-dir", str(options.out / "logs")]
     flags = ["--model", options.model, "--kind", "embedding", "--served-model-name", NAME, *FREE_PORTS, *logs]
     stack = Stack([*flags, *options.serve_flags])
-    model = str(stack.model.checkpoint.path)
-    with (
-        start((OURS,), stack, model, (), options.out) as ours,
-        start((PEER,), stack, model, ("--runner", "pooling"), options.out) as peer,
-    ):
+    starter = Starter(lambda: stack, str(stack.model.checkpoint.path), ("--runner", "pooling"), options.out)
+    with starter.start((OURS,)) as ours, starter.start((PEER,)) as peer:
         targets = {OURS: ours, PEER: peer}
         commands = {name: target.commands for name, target in targets.items()}
         same = asyncio.run(_agree([target.url for target in targets.values()]))

@@ -37,6 +37,7 @@ def figures(answers: Sequence[Answer]) -> dict[str, float]:
             "output_tokens": tokens,
             "tokens_per_s": tokens / seconds,
             "requests_per_s": len(samples) / seconds,
+            "chunks_per_s": chunks / seconds,
             "tokens_per_chunk": tokens / chunks,
         }
         | {

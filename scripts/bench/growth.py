@@ -19,7 +19,7 @@ from scripts.bench.options import client_processes, parse_with_serve_flags, posi
 from scripts.bench.plots import Chart, line_chart
 from scripts.bench.processes import snapshot
 from scripts.bench.prompts import PromptMaker
-from scripts.bench.targets import NAME, RunningTarget, start, token_rate_flags
+from scripts.bench.targets import NAME, RunningTarget, Starter, token_rate_flags
 from scripts.bench.workloads import Workload, streams
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.options import DEFAULT_MODEL
@@ -126,7 +126,7 @@ def _running(options: argparse.Namespace, token_rate: float, longest: int, resul
         maker = PromptMaker(stack.model.checkpoint.path, longest + _MARGIN, styler=stack.options.styler)
     except ValueError as error:
         raise BenchError(str(error)) from error
-    with start((HTTP,), stack, options.model, (), options.out) as running:
+    with Starter(lambda: stack, options.model, (), options.out).start((HTTP,)) as running:
         result["start_s"].append(running.started_s)
         result |= {"tritonserver": running.tritonserver, "commands": running.commands}
         yield Growth(options, running, maker)

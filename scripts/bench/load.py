@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A closed loop of streams over several client processes, so that the client is not the bottleneck."""
+"""Streams over several client processes, so that the client is not the bottleneck."""
 
 import asyncio
 import gc
@@ -18,6 +18,9 @@ from scripts.bench.http_client import HttpClient
 from scripts.bench.questions import Answer, Question, Stream
 from scripts.bench.triton_client import CLIENTS, TritonClient
 from scripts.shared.parent_death import signal_when_parent_ends
+
+# From the word to the client processes to the first request, so that all of them have it by then.
+_LEAD_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,9 @@ def run(endpoint: Endpoint, streams: Sequence[Stream], processes: int, measuring
             workers.append(worker)
         _receive(pipes)
         measuring()
+        begin = time.monotonic() + _LEAD_S
         for pipe in pipes:
-            pipe.send("go")
+            pipe.send(begin)
         outcome = Outcome()
         for answers, beside, busy in _receive(pipes):
             outcome.answers += answers
@@ -120,16 +124,17 @@ def _work(pipe: Connection, endpoint: Endpoint, streams: Sequence[Stream]) -> No
 async def _drive(pipe: Connection, endpoint: Endpoint, streams: Sequence[Stream]) -> None:
     async with endpoint.client() as client:
         await _ask_all(client, _prepared(client, [stream.warmup for stream in streams]))
-        prepared = _prepared(client, [stream.measured for stream in streams if not stream.beside])
+        measured = [stream for stream in streams if not stream.beside]
+        prepared = _prepared(client, [stream.measured for stream in measured])
         others = _prepared(client, [stream.measured for stream in streams if stream.beside])
         gc.collect()
         gc.freeze()
         pipe.send("warm")
-        await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+        begin = await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
         wall, cpu = time.monotonic(), time.process_time()
         beside: list[Answer] = []
         running = [asyncio.create_task(_go_on(client, stream, beside)) for stream in others]
-        answers = await _ask_all(client, prepared)
+        answers = await _ask_all(client, prepared, [begin + stream.after for stream in measured])
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -151,10 +156,17 @@ async def _go_on(
 
 
 async def _ask_all(
-    client: HttpClient | TritonClient, streams: Sequence[Sequence[tuple[Question, Any]]]
+    client: HttpClient | TritonClient,
+    streams: Sequence[Sequence[tuple[Question, Any]]],
+    begins: Sequence[float] = (),
 ) -> list[Answer]:
-    async def one(stream: Sequence[tuple[Question, Any]]) -> list[Answer]:
+    """Ask the questions of all streams. begins: times of the monotonic clock at which the streams begin."""
+
+    async def one(stream: Sequence[tuple[Question, Any]], begin: float) -> list[Answer]:
+        if (rest := begin - time.monotonic()) > 0:
+            await asyncio.sleep(rest)
         return [await client.ask(question, prepared) for question, prepared in stream]
 
-    parts = await asyncio.gather(*[one(stream) for stream in streams])
+    begins = begins or [0.0] * len(streams)
+    parts = await asyncio.gather(*[one(*given) for given in zip(streams, begins, strict=True)])
     return [answer for part in parts for answer in part]

@@ -15,7 +15,7 @@ from functools import partial
 from multiprocessing.connection import Client
 from typing import Any
 
-from scripts.bench.questions import Answer, Question, Sample, check_result
+from scripts.bench.questions import Answer, Question, Sample, Stream, check_result
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
                 streams = connection.recv()
             except EOFError:
                 return
-            connection.send(closed_loop(engine, streams, sampling))
+            connection.send(run_streams(engine, streams, sampling))
 
 
 def load(options: dict[str, Any]) -> Any:
@@ -52,9 +52,12 @@ def sampling_params(defaults: Mapping[str, Any], question: Question) -> Any:
     return SamplingParams(**{**defaults, **asked}, detokenize=False, output_kind=RequestOutputKind.DELTA)
 
 
-def closed_loop(engine: Any, streams: Sequence[Sequence[Question]], sampling: Any) -> list[Answer]:
-    """Run the streams concurrently, the requests of each stream one after the other."""
-    waiting = [iter(stream) for stream in streams]
+def run_streams(engine: Any, streams: Sequence[Stream], sampling: Any) -> list[Answer]:
+    """Run the streams concurrently, each from its time on, and the requests of each one after the other."""
+    waiting = [iter(stream.measured) for stream in streams]
+    # The streams that have not begun, the next one last.
+    later = sorted(range(len(streams)), key=lambda stream: (-streams[stream].after, -stream))
+    begun = time.monotonic()
     running: dict[str, _Running] = {}
     answers: list[Answer] = []
 
@@ -66,9 +69,13 @@ def closed_loop(engine: Any, streams: Sequence[Sequence[Question]], sampling: An
             prompt = {"prompt_token_ids": list(question.input_ids)}
             engine.add_request(name, prompt, sampling(question))
 
-    for stream in range(len(waiting)):
-        follow(stream)
-    while running:
+    while running or later:
+        while later and (rest := begun + streams[later[-1]].after - time.monotonic()) <= 0:
+            follow(later.pop())
+        if not running:
+            if later:
+                time.sleep(max(0.0, rest))
+            continue
         for output in engine.step():
             one = running[output.request_id]
             one.feed(len(output.outputs[0].token_ids), time.monotonic())

@@ -2,28 +2,34 @@
 """Options of `triton-chat bench`."""
 
 import argparse
+import math
 import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.bench.arrivals import Arrivals
+from scripts.bench.peers import VLLM_SERVE, is_peer
 from scripts.bench.targets import ENDPOINTS, TARGETS
 from scripts.bench.workloads import WORKLOADS
 
-ABOUT = """Load this stack and `vllm serve` in alternating rounds, each started by the benchmark itself; save figures,
-a table of ratios and plots.
+ABOUT = """Load this stack and `vllm serve` in alternating rounds, started by the benchmark itself; save figures, tables
+of ratios and plots.
 
   triton-chat bench growth --help    cost per token against length and streams, memory over many requests
   triton-chat bench images --help    images per second of a core, beside Hugging Face's and vLLM's processors
   triton-chat bench answers --help   time per token of reading an answer, in every format of tool calls
 
 contenders: triton-chat (HTTP; http is the same), ensemble and tensorrt_llm (Triton's gRPC endpoints of the same running
-stack), engine (only vLLM's offline loop), vllm-serve."""
+stack), engine (only vLLM's offline loop), and the peers: vllm-serve (`vllm serve` with one API server), vllm-serve:N
+(with N of them, such as vllm-serve:4), vllm-rust (with vLLM's front end in Rust)."""
 EPILOG = """Any other flag is one of `triton-chat serve`: options of the engine go to the engine of every contender.
 
 examples:
   triton-chat bench --streams 1 8 16 --rounds 3
   triton-chat bench --contenders triton-chat ensemble tensorrt_llm engine vllm-serve --workload summary
+  triton-chat bench --side-by-side --contenders triton-chat vllm-serve vllm-serve:4 vllm-rust --streams 1 64 256
+  triton-chat bench --side-by-side --request-rate inf 4 --num-prompts 64
   triton-chat bench --scripted 200 --streams 64 256"""
 ALIASES = {"http": "triton-chat"}
 # Targets that can be measured with the scripted engine: the endpoints of this stack.
@@ -62,9 +68,25 @@ def temperature(text: str) -> float:
     return number
 
 
+def request_rate(text: str) -> float:
+    """Requests a second, above 0; `inf` for all at once. For argparse."""
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def burstiness(text: str) -> float:
+    """Above 0 and finite, for argparse."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def _target(text: str) -> str:
     name = ALIASES.get(text, text)
-    if name not in TARGETS:
+    if name not in ENDPOINTS and name != "engine" and not is_peer(name):
         raise argparse.ArgumentTypeError(f"unknown contender '{text}'; known: {', '.join(TARGETS)}, http")
     return name
 
@@ -87,7 +109,24 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--model", help="checkpoint folder, hub id or prepared model (default: the packaged SmolLM2)")
     targets = "default: triton-chat vllm-serve"
     add("--contenders", dest="targets", nargs="+", type=_target, metavar="NAME", help=targets)
-    add("--streams", nargs="+", type=positive, default=[1, 8, 16], help="concurrencies (default: 1 8 16)")
+    add(
+        "--side-by-side",
+        action="store_true",
+        help="all contenders up at once, each on a share of the memory, and asked in turn: on a machine whose speed "
+        "changes, only such ratios hold",
+    )
+    add("--streams", nargs="+", type=positive, help="concurrencies of a closed loop (default: 1 8 16)")
+    add(
+        "--request-rate",
+        nargs="+",
+        type=request_rate,
+        default=[],
+        metavar="RATE",
+        help="requests per second instead of a closed loop, or beside one with --streams: steady arrivals, or inf for "
+        "a burst, all of them at once",
+    )
+    add("--burstiness", type=burstiness, default=1.0, help="of arrivals: 1 (default) is Poisson, less is more uneven")
+    add("--num-prompts", nargs="+", type=positive, default=[64], help="requests at each --request-rate (default: 64)")
     add("--rounds", type=positive, default=2, help="alternating rounds; medians are over these (default: 2)")
     add("--workload", choices=WORKLOADS, default="chat", help=_workloads())
     add("--prompt-tokens", type=positive, help="instead of the workload's")
@@ -131,9 +170,17 @@ def _agree(options: argparse.Namespace) -> None:
     pictures = WORKLOADS[options.workload].pictures
     if options.targets is None:
         endpoint = "ensemble" if pictures else "tensorrt_llm"
-        options.targets = ["triton-chat", endpoint if options.scripted else "vllm-serve"]
+        options.targets = ["triton-chat", endpoint if options.scripted else VLLM_SERVE]
     options.targets = list(dict.fromkeys(options.targets))
-    options.streams = sorted(set(options.streams))
+    if options.streams is None and not options.request_rate:
+        options.streams = [1, 8, 16]
+    options.loads = [Arrivals(count) for count in sorted(set(options.streams or ()))] + [
+        Arrivals(count, rate, options.burstiness)
+        for rate in dict.fromkeys(options.request_rate)
+        for count in sorted(set(options.num_prompts))
+    ]
+    if options.request_rate and WORKLOADS[options.workload].turns > 1:
+        raise ValueError(f"the workload {options.workload} has conversations, whose requests follow each other")
     options.vllm_serve_flags = shlex.split(options.vllm_serve_flags)
     left_out = [name for name in options.targets if name not in SCRIPTED]
     if options.scripted and left_out:

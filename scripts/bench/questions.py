@@ -59,8 +59,9 @@ def check_result(question: Question, sample: Sample) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One stream of the closed loop: requests that are sent one after the other.
+    """One stream: requests that are sent one after the other.
 
+    after: seconds from the start of the load to its first request.
     beside: the stream is load for others: it asks its questions in turn until those that are measured have ended, and
     its answers are kept apart.
     """
@@ -68,3 +69,4 @@ class Stream:
     warmup: Sequence[Question]
     measured: Sequence[Question]
     beside: bool = False
+    after: float = 0.0

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark itself: start, warm up and measure each target in alternating rounds.
 
-Targets share the machine, so they never run at the same time: a round starts one, measures it at every concurrency and
-stops it. The endpoints of this stack are measured in one start of it. Every second round is in reverse order.
+Targets share the machine, so they are never measured at the same time. By default a round starts one, measures it with
+every load and stops it; side by side all are up and are measured in turn with each load. The endpoints of this stack
+are measured in one start of it. Every second round is in reverse order.
 """
 
 import argparse
+import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,11 +21,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scripts.bench import machine
+from scripts.bench.arrivals import Arrivals
 from scripts.bench.errors import BenchError
 from scripts.bench.measurement import measure_load, print_measurement
+from scripts.bench.peers import VLLM_RUST, check_rust, is_peer
 from scripts.bench.prompts import PromptMaker
 from scripts.bench.report import save
-from scripts.bench.targets import NAME, TARGETS, RunningTarget, engine_options, groups, start, token_rate_flags
+from scripts.bench.side_by_side import Share, share
+from scripts.bench.targets import NAME, RunningTarget, Starter, engine_options, groups, token_rate_flags, vllm_flags
 from scripts.bench.workloads import WORKLOADS, Workload, beside, check, chosen, streams
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.model import PREPARED
@@ -41,7 +46,10 @@ _PREPROCESSING = {
 
 @dataclass(slots=True)
 class Bench:
-    """One run of the command. results: the measurements in the order they were made."""
+    """One run of the command.
+
+    share: what each target gets if all are up at once. results: the measurements in the order they were made.
+    """
 
     options: argparse.Namespace
     workload: Workload
@@ -49,6 +57,7 @@ class Bench:
     flags: list[str]
     model: str
     engine: dict[str, Any]
+    share: Share = field(default_factory=Share)
     results: list[dict[str, Any]] = field(default_factory=list)
     commands: dict[str, list[str]] = field(default_factory=dict)
     starts: list[dict[str, Any]] = field(default_factory=list)
@@ -56,43 +65,58 @@ class Bench:
 
     def stack(self) -> Stack:
         """Create a stack without starting it."""
-        return Stack(self.flags)
+        return Stack(self.flags, environment=os.environ | self.share.environment)
 
-    def round(self, number: int, advance: Any) -> None:
-        """Start and measure each target once."""
-        order = groups(self.options.targets)
-        for names in order if number % 2 == 0 else order[::-1]:
-            options = self.options
-            with start(names, self.stack(), self.model, options.vllm_serve_flags, options.out) as running:
-                self._note(number, names, running)
-                for count in options.streams:
-                    for name in names:
-                        advance(f"round {number + 1}, {name}, {count} streams")
-                        self._measure(number, name, count, running)
+    def run(self, advance: Callable[[str], None]) -> None:
+        """Start and measure all targets in all rounds. advance: called before each measurement."""
+        options = self.options
+        starter = Starter(self.stack, self.model, options.vllm_serve_flags, options.out)
+        order = groups(options.targets)
+        if options.side_by_side:
+            with starter.start_all(order, at_once=self.share.at_once) as running:
+                for names in order:
+                    self._note(1, names, running[names[0]])
+                for number in range(options.rounds):
+                    for load in options.loads:
+                        self._measure_all(number, load, options.targets, running, advance)
+            return
+        for number in range(options.rounds):
+            for names in order[:: _step(number)]:
+                with starter.start(names) as one:
+                    self._note(number + 1, names, one)
+                    for load in options.loads:
+                        self._measure_all(number, load, names, dict.fromkeys(names, one), advance)
+
+    def _measure_all(
+        self,
+        number: int,
+        load: Arrivals,
+        names: Sequence[str],
+        running: Mapping[str, RunningTarget],
+        advance: Callable[[str], None],
+    ) -> None:
+        """Measure one load on each of the targets, in reverse order in every second round."""
+        for name in names[:: _step(number)]:
+            advance(f"round {number + 1}, {name}, {load.label()}")
+            self._measure(number, name, load, running[name])
 
     def _note(self, number: int, names: tuple[str, ...], running: RunningTarget) -> None:
         self.commands[" ".join(names)] = running.commands
-        self.starts.append({"round": number + 1, "contenders": names, "seconds": round(running.started_s, 2)})
+        self.starts.append({"round": number, "contenders": names, "seconds": round(running.started_s, 2)})
         self.tritonserver = running.tritonserver or self.tritonserver
 
-    def _measure(self, number: int, name: str, count: int, running: RunningTarget) -> None:
+    def _measure(self, number: int, name: str, load: Arrivals, running: RunningTarget) -> None:
         options = self.options
-        # Different for each target, so that no endpoint finds the prompts of another in the prefix cache.
-        salt = TARGETS.index(name) * 100_000 + count
-        load = streams(
-            self.workload,
-            self.maker,
-            count,
-            options.requests_per_stream,
-            options.warmup,
-            number=number,
-            salt=salt,
-        )
-        load += beside(self.workload, self.maker, options.beside_pictures, number=number, salt=salt)
-        about = {"round": number + 1, "contender": name, "streams": count}
-        measurement = about | measure_load(running, name, load, options.client_processes)
+        # Different for each target and load, so that none finds the prompts of another in the prefix cache.
+        salt = options.targets.index(name) * len(options.loads) + options.loads.index(load)
+        requests = options.requests_per_stream if load.rate is None else 1
+        asked = streams(self.workload, self.maker, load.count, requests, options.warmup, number=number, salt=salt)
+        asked = load.timed(asked, number)
+        asked += beside(self.workload, self.maker, options.beside_pictures, number=number, salt=salt)
+        about = {"round": number + 1, "contender": name, **load.about}
+        measurement = about | measure_load(running, name, asked, options.client_processes)
         self.results.append(measurement)
-        _print(measurement)
+        _print(measurement, load)
 
     def about(self, begun: float) -> dict[str, Any]:
         """Options, machine and versions: the context of the figures."""
@@ -114,6 +138,7 @@ class Bench:
             "requests_per_stream": options.requests_per_stream,
             "warmup": options.warmup,
             "rounds": options.rounds,
+            "side_by_side": options.side_by_side,
             "beside_pictures": options.beside_pictures,
             "client_processes": options.client_processes,
             "engine_options": self.engine,
@@ -138,11 +163,10 @@ def measure(options: argparse.Namespace) -> int:
         raise BenchError(str(error)) from error
     try:
         with progress() as bar:
-            runs = options.rounds * len(options.targets) * len(options.streams)
+            runs = options.rounds * len(options.targets) * len(options.loads)
             task = bar.add_task("starting", total=runs)
             done = iter(range(runs))
-            for number in range(options.rounds):
-                bench.round(number, lambda text: bar.update(task, description=text, completed=next(done)))
+            bench.run(lambda text: bar.update(task, description=text, completed=next(done)))
     finally:
         if bench.results:
             print(save(options.out, bench.about(begun), bench.results))
@@ -157,10 +181,12 @@ def prepare(options: argparse.Namespace) -> Bench:
     if options.scripted:
         flags += token_rate_flags(options.scripted)
     if not any(flag.startswith("--max-in-flight") for flag in options.serve_flags):
-        flags.append(f"--max-in-flight={max(_IN_FLIGHT, *options.streams)}")
+        flags.append(f"--max-in-flight={max(_IN_FLIGHT, *(load.count for load in options.loads))}")
     flags += options.serve_flags
+    if VLLM_RUST in options.targets:
+        check_rust()
     stack = Stack(flags)
-    if model == DEMO_MODEL and "vllm-serve" in options.targets:
+    if model == DEMO_MODEL and any(map(is_peer, options.targets)):
         raise ValueError(f"`vllm serve` cannot take {DEMO_MODEL}, which exists as parts only")
     whole = str(stack.model.checkpoint.path) if model in PREPARED else model
     tiles = stack.options.settings.get("TRITON_CHAT_MAX_TILES_PER_IMAGE")
@@ -176,7 +202,16 @@ def prepare(options: argparse.Namespace) -> Bench:
         check(WORKLOADS["image"], maker)
     # Any other reason to refuse a request is found here, not after the first start.
     streams(workload, maker, 1, 1, 1, number=0, salt=0)
-    return Bench(options, workload, maker, flags, whole, engine_options(stack))
+    part = Share()
+    if options.side_by_side and (engines := len(groups(options.targets))) > 1:
+        part = share(engines, stack.model.weight_bytes, engine_options(stack), stack.engine_environment)
+    flags += vllm_flags(part.options)
+    return Bench(options, workload, maker, flags, whole, engine_options(stack) | part.options, part)
+
+
+def _step(number: int) -> int:
+    """Of a slice: forwards, or backwards in every second round."""
+    return 1 if number % 2 == 0 else -1
 
 
 @contextmanager
@@ -188,14 +223,14 @@ def progress() -> Iterator[Progress]:
         yield bar
 
 
-def _print(measurement: dict[str, Any]) -> None:
+def _print(measurement: dict[str, Any], load: Arrivals) -> None:
     found = measurement["figures"]
     summary = ", ".join(
         f"{name} {found[name]:.2f}" for name in ("tokens_per_s", "ttft_ms_p50", "itl_ms_p50") if name in found
     )
     if rate := measurement["beside"].get("requests_per_s"):
         summary += f", beside {rate:.2f} pictures/s"
-    where = f"round {measurement['round']} {measurement['contender']} {measurement['streams']} streams"
+    where = f"round {measurement['round']} {measurement['contender']} {load.label()}"
     print_measurement(f"{where}: {summary}", measurement)
     if found["client_busy"] > 0.85:
         print(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start and stop the targets: this stack with its three endpoints, `vllm serve`, and the engine without a server."""
+"""Start and stop the targets: this stack with its three endpoints, the peers, and the engine without a server."""
 
 import json
 import re
@@ -8,9 +8,8 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import httpx
 from common.models_state import KEY_HEADER
 from common.processes import command_line
 from scripts.bench.load import Endpoint, Outcome, run
+from scripts.bench.peers import SEVERAL_SERVERS, VLLM_RUST, VLLM_SERVE, peer_environment, peer_flags, vllm_serve
 from scripts.bench.questions import Stream
 from scripts.launcher import LaunchError, Stack
 from scripts.launcher.child_process import ChildProcess
@@ -30,7 +30,8 @@ TOKEN_RATE_ENGINE = "scripts.bench.token_rate_engine:TokenRateEngine"  # nosec B
 READY_TIMEOUT_S = 1800.0
 # Name on the command line -> kind of the endpoint; all are measured in one start of this stack.
 ENDPOINTS: Mapping[str, str] = {"triton-chat": "http", "ensemble": "ensemble", "tensorrt_llm": "tensorrt_llm"}
-TARGETS = (*ENDPOINTS, "engine", "vllm-serve")
+# As in messages; the N of SEVERAL_SERVERS is a number.
+TARGETS = (*ENDPOINTS, "engine", VLLM_SERVE, SEVERAL_SERVERS, VLLM_RUST)
 
 Load = Callable[[Sequence[Stream], int, Callable[[], None]], Outcome]
 
@@ -62,76 +63,111 @@ def groups(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [ours if name in ENDPOINTS else (name,) for name in names if name not in ENDPOINTS or name == ours[0]]
 
 
-@contextmanager
-def start(
-    names: Sequence[str], stack: Stack, model: str, flags: Sequence[str], folder: Path
-) -> Iterator[RunningTarget]:
-    """Start one of `groups`. stack: not started yet; the other targets take its engine's options and environment.
+# Waits until a target that has been spawned is ready.
+Ready = Callable[[], RunningTarget]
 
-    model: the whole checkpoint for `vllm serve`. flags: only for `vllm serve`. folder: for logs.
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """Starts targets.
+
+    stack: makes a stack, not started yet; the other targets take its engine's options and environment. model: the whole
+    checkpoint for `vllm serve`. flags: only for `vllm serve`. folder: for logs.
     """
-    if names[0] in ENDPOINTS:
-        with _stack(names, stack) as running:
-            yield running
-    elif names[0] == "engine":
-        with _engine(stack, folder / "engine.log") as running:
-            yield running
-    else:
-        with _vllm_serve(stack, model, flags, folder / "vllm-serve.log") as running:
-            yield running
+
+    stack: Callable[[], Stack]
+    model: str
+    flags: Sequence[str]
+    folder: Path
+
+    @contextmanager
+    def start(self, names: Sequence[str]) -> Iterator[RunningTarget]:
+        """Start one of `groups` and wait until it is ready."""
+        with self._spawn(names) as ready:
+            yield ready()
+
+    @contextmanager
+    def start_all(self, order: Sequence[Sequence[str]], *, at_once: bool) -> Iterator[dict[str, RunningTarget]]:
+        """Start all `groups`, at once or one after the other; yields them by the names of their targets."""
+        with ExitStack() as entered:
+            spawned: list[Ready] = []
+            for names in order:
+                ready = entered.enter_context(self._spawn(names))
+                if not at_once:
+                    target = ready()
+                    ready = _already(target)
+                spawned.append(ready)
+            # This stack's own start waits until it is ready: the others load meanwhile.
+            waiting = sorted(zip(order, spawned, strict=True), key=lambda one: one[0][0] not in ENDPOINTS)
+            yield {name: target for names, target in [(names, ready()) for names, ready in waiting] for name in names}
+
+    def _spawn(self, names: Sequence[str]) -> AbstractContextManager[Ready]:
+        if names[0] in ENDPOINTS:
+            return _stack(names, self.stack())
+        if names[0] == "engine":
+            return _engine(self.stack(), self.folder / "engine.log")
+        return _vllm_serve(names[0], self)
+
+
+def _already(target: RunningTarget) -> Ready:
+    return lambda: target
 
 
 @contextmanager
-def _stack(names: Sequence[str], stack: Stack) -> Iterator[RunningTarget]:
-    begun = time.monotonic()
-    with stack:
-        took = time.monotonic() - begun
-        addresses = {name: stack.url if name == "triton-chat" else stack.grpc_url for name in names}
-        loads = {name: _client_load(Endpoint(ENDPOINTS[name], addresses[name], NAME)) for name in names}
-        about = httpx.get(f"{stack.triton_http_url}/v2", timeout=30).json()
-        yield RunningTarget(loads, {part.name: part.pid for part in stack.parts}, took, about.get("version"), stack.url)
+def _stack(names: Sequence[str], stack: Stack) -> Iterator[Ready]:
+    with ExitStack() as started:
+
+        def ready() -> RunningTarget:
+            begun = time.monotonic()
+            started.enter_context(stack)
+            took = time.monotonic() - begun
+            addresses = {name: stack.url if name == "triton-chat" else stack.grpc_url for name in names}
+            loads = {name: _client_load(Endpoint(ENDPOINTS[name], addresses[name], NAME)) for name in names}
+            about = httpx.get(f"{stack.triton_http_url}/v2", timeout=30).json()
+            roots = {part.name: part.pid for part in stack.parts}
+            return RunningTarget(loads, roots, took, about.get("version"), stack.url)
+
+        yield ready
 
 
 @contextmanager
-def _vllm_serve(stack: Stack, model: str, flags: Sequence[str], log: Path) -> Iterator[RunningTarget]:
+def _vllm_serve(name: str, starter: Starter) -> Iterator[Ready]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    url, stack = f"http://127.0.0.1:{port}", starter.stack()
     place = ["--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port)]
-    command = [*vllm_serve(model), *place, *vllm_flags(engine_options(stack)), *flags]
+    options = [*place, *vllm_flags(engine_options(stack)), *peer_flags(name), *starter.flags]
+    log = starter.folder / f"{name.replace(':', '-')}.log"
     begun = time.monotonic()
-    with _part("API server", command, stack, log) as part:
-        _wait(part, lambda: _healthy(url))
-        took = time.monotonic() - begun
-        loads = {"vllm-serve": _client_load(Endpoint("http", url, NAME))}
-        yield RunningTarget(loads, {part.name: part.pid}, took, url=url)
+    with _part("API server", [*vllm_serve(starter.model), *options], stack, log, peer_environment(name)) as part:
+
+        def ready() -> RunningTarget:
+            _wait(part, lambda: _healthy(url))
+            took = time.monotonic() - begun
+            loads = {name: _client_load(Endpoint("http", url, NAME))}
+            return RunningTarget(loads, {part.name: part.pid}, took, url=url)
+
+        yield ready
 
 
 @contextmanager
-def _engine(stack: Stack, log: Path) -> Iterator[RunningTarget]:
+def _engine(stack: Stack, log: Path) -> Iterator[Ready]:
     options = {"model": str(stack.model.checkpoint.path), **engine_options(stack)}
     with tempfile.TemporaryDirectory(prefix="triton_chat_bench_") as folder, socket.socket(socket.AF_UNIX) as door:
         door.bind(f"{folder}/socket")
         door.listen(1)
         command = [*python_command("scripts.bench.offline_engine"), f"{folder}/socket", json.dumps(options)]
         begun = time.monotonic()
-        with _part("engine loop", command, stack, log) as part:
-            connection = _accept(door, part)
-            _receive(connection, part)
-            took = time.monotonic() - begun
-            with connection:
-                loads = {"engine": _engine_load(connection, part)}
-                yield RunningTarget(loads, {part.name: part.pid}, took)
+        with _part("engine loop", command, stack, log) as part, ExitStack() as opened:
 
+            def ready() -> RunningTarget:
+                connection = opened.enter_context(_accept(door, part))
+                _receive(connection, part)
+                took = time.monotonic() - begun
+                return RunningTarget({"engine": _engine_load(connection, part)}, {part.name: part.pid}, took)
 
-def vllm_serve(model: str) -> list[str]:
-    """The start of `vllm serve`'s command line. The CPU build's package has another name, with which `vllm` fails."""
-    try:
-        version("vllm")
-    except PackageNotFoundError:
-        return [*python_command("vllm.entrypoints.openai.api_server"), "--model", model]
-    return [*python_command("vllm.entrypoints.cli.main"), "serve", model]
+            yield ready
 
 
 def token_rate_flags(rate: float) -> list[str]:
@@ -168,19 +204,21 @@ def _client_load(endpoint: Endpoint) -> Load:
 
 def _engine_load(connection: Connection, part: ChildProcess) -> Load:
     def load(streams: Sequence[Stream], processes: int, measuring: Callable[[], None]) -> Outcome:
-        connection.send([stream.warmup for stream in streams])
+        connection.send([Stream((), stream.warmup) for stream in streams])
         _receive(connection, part)
         measuring()
-        connection.send([stream.measured for stream in streams])
+        connection.send([replace(stream, warmup=()) for stream in streams])
         return Outcome(_receive(connection, part))
 
     return load
 
 
 @contextmanager
-def _part(name: str, command: Sequence[str], stack: Stack, log: Path) -> Iterator[ChildProcess]:
+def _part(
+    name: str, command: Sequence[str], stack: Stack, log: Path, variables: Mapping[str, str] | None = None
+) -> Iterator[ChildProcess]:
     # The environment of the stack's engine, so that all engines are configured alike.
-    part = ChildProcess(name, command, stack.engine_environment, log)
+    part = ChildProcess(name, command, stack.engine_environment | dict(variables or {}), log)
     try:
         yield part
     finally:

@@ -8,16 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from common.finish_reason import FinishReason
 from engines.engine import STATISTICS, Generation
 from engines.options import EngineOptions
 from engines.registry import build_engine
-from scripts.bench import targets
-from scripts.bench.offline_engine import closed_loop
-from scripts.bench.questions import Failure, Question, Sample
-from scripts.bench.targets import TARGETS, TOKEN_RATE_ENGINE, groups, token_rate_flags, vllm_flags
+from scripts.bench.offline_engine import run_streams
+from scripts.bench.questions import Failure, Question, Sample, Stream
+from scripts.bench.targets import TOKEN_RATE_ENGINE, groups, token_rate_flags, vllm_flags
 from scripts.bench.token_rate_engine import TokenRateEngine
 from scripts.launcher.options import parse_options
 from tests.support.engine_streams import stream_of
@@ -60,8 +57,8 @@ class FakeEngine:
 
 def test_the_engines_loop_is_closed() -> None:
     engine = FakeEngine()
-    streams = [[question(5), question(2)], [question(1, prompt=6), question(9)], []]
-    answers = closed_loop(engine, streams, lambda question: question.output_tokens)
+    streams = [Stream((), [question(5), question(2)]), Stream((), [question(1, prompt=6), question(9)]), Stream((), [])]
+    answers = run_streams(engine, streams, lambda question: question.output_tokens)
     assert sorted(len(ids) for ids in engine.added) == [3, 3, 3, 6]
     assert engine.at_once == 2
     assert all(isinstance(answer, Sample) for answer in answers)
@@ -73,9 +70,26 @@ def test_the_engines_loop_is_closed() -> None:
 
 
 def test_an_engine_that_ends_early_fails_the_request() -> None:
-    answers = closed_loop(FakeEngine(most=2), [[question(3)], [question(2)]], lambda question: question.output_tokens)
+    streams = [Stream((), [question(3)]), Stream((), [question(2)])]
+    answers = run_streams(FakeEngine(most=2), streams, lambda question: question.output_tokens)
     assert [answer for answer in answers if isinstance(answer, Failure)] == [Failure("2 tokens were written, not 3")]
     assert len(answers) == 2
+
+
+def test_the_engines_loop_waits_for_later_streams() -> None:
+    engine = FakeEngine()
+    streams = [
+        Stream((), [question(2)], after=0.2),
+        Stream((), [question(1, prompt=6)]),
+        Stream((), [question(3)], after=0.1),
+    ]
+    begun = time.monotonic()
+    answers = run_streams(engine, streams, lambda question: question.output_tokens)
+    assert [len(ids) for ids in engine.added] == [6, 3, 3]
+    sent = [answer.sent - begun for answer in answers if isinstance(answer, Sample)]
+    assert [answer.output_tokens for answer in answers if isinstance(answer, Sample)] == [1, 3, 2]
+    assert sent[1] >= 0.1
+    assert sent[2] >= 0.2
 
 
 def test_engine_options_as_flags() -> None:
@@ -87,23 +101,14 @@ def test_engine_options_as_flags() -> None:
     ]
 
 
-def test_vllm_serve_of_either_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> str:
-        raise targets.PackageNotFoundError(name)
-
-    monkeypatch.setattr(targets, "version", lambda name: "0.25.0")
-    assert targets.vllm_serve("/m")[1:] == ["-P", "-m", "vllm.entrypoints.cli.main", "serve", "/m"]
-    monkeypatch.setattr(targets, "version", missing)
-    assert targets.vllm_serve("/m")[1:] == ["-P", "-m", "vllm.entrypoints.openai.api_server", "--model", "/m"]
-
-
 def test_endpoints_share_a_start() -> None:
     assert groups(["vllm-serve", "triton-chat", "engine", "tensorrt_llm"]) == [
         ("vllm-serve",),
         ("triton-chat", "tensorrt_llm"),
         ("engine",),
     ]
-    assert groups(TARGETS) == [("triton-chat", "ensemble", "tensorrt_llm"), ("engine",), ("vllm-serve",)]
+    names = ["triton-chat", "ensemble", "tensorrt_llm", "engine", "vllm-serve", "vllm-serve:4"]
+    assert groups(names) == [tuple(names[:3]), ("engine",), ("vllm-serve",), ("vllm-serve:4",)]
 
 
 def engine_options(folder: Path, **passed: float) -> EngineOptions:

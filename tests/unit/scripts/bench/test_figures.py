@@ -13,7 +13,7 @@ from scripts.bench import growth
 from scripts.bench.figures import failures, figures, medians, percentile
 from scripts.bench.plots import Chart, line_chart, ticks
 from scripts.bench.questions import Failure, Question, Sample, check_result
-from scripts.bench.report import cpu_table, grouped, save, table
+from scripts.bench.report import best_peer_table, charts, cpu_table, grouped, save, table
 
 # Sent at 10 s, chunks of three tokens at 10.5, 11 and 12, the end at 12.5 with a token that has no text.
 FIRST = Sample(10.0, (10.5, 11.0, 12.0), 12.5, 7, 10)
@@ -29,6 +29,7 @@ def test_figures_by_hand() -> None:
     assert found["tokens_per_s"] == 3.0
     assert found["requests_per_s"] == 0.5
     assert found["tokens_per_chunk"] == 3.0
+    assert found["chunks_per_s"] == 1.0
     assert [found[f"ttft_ms_p{percent}"] for percent in (50, 90, 99)] == [500, 2000, 2000]
     assert found["tpot_ms_p50"] == pytest.approx(1000 * 2.0 / 9)
     assert found["tpot_ms_p99"] == 1000.0
@@ -69,12 +70,16 @@ def test_an_answer_must_be_what_was_asked_for(sample: Sample, reason: str | None
     assert judgement == (sample if reason is None else Failure(reason))
 
 
-def measurement(name: str, streams: int, speed: float, *, failed: int = 0, **cpu: float) -> dict[str, Any]:
-    counts = {"requests": 4, "failed": failed, "tokens_per_s": speed, "tokens_per_chunk": 1.0}
+def measurement(
+    name: str, streams: int, speed: float, *, number: int = 1, failed: int = 0, kind: str = "closed loop", **cpu: float
+) -> dict[str, Any]:
+    counts = {"requests": 4, "failed": failed, "tokens_per_s": speed, "chunks_per_s": speed, "tokens_per_chunk": 1.0}
     times = {f"{kind}_ms_p{percent}": 1000 / speed for kind in ("ttft", "tpot", "itl") for percent in (50, 90, 99)}
     return {
         "contender": name,
         "streams": streams,
+        "arrivals": kind,
+        "round": number,
         "figures": counts | times,
         "cpu_s_per_1k_tokens": cpu,
         "failures": {"gone": failed} if failed else {},
@@ -84,8 +89,10 @@ def measurement(name: str, streams: int, speed: float, *, failed: int = 0, **cpu
 ROUNDS = [
     measurement("vllm-serve", 8, 10.0, server=1.0),
     measurement("triton-chat", 8, 20.0, frontend=0.25, engine=0.5),
-    measurement("triton-chat", 8, 40.0, failed=1, frontend=0.75, engine=0.5),
-    measurement("triton-chat", 8, 30.0, failed=2, frontend=0.5, engine=0.5),
+    measurement("triton-chat", 8, 40.0, number=2, failed=1, frontend=0.75, engine=0.5),
+    measurement("triton-chat", 8, 30.0, number=3, failed=2, frontend=0.5, engine=0.5),
+    measurement("vllm-serve", 8, 10.0, number=2, server=1.0),
+    measurement("vllm-serve", 8, 30.0, number=3, server=1.0),
     measurement("vllm-serve", 1, 4.0, server=1.0),
     measurement("triton-chat", 1, 2.0, frontend=0.25, engine=0.5),
 ]
@@ -99,36 +106,70 @@ def test_the_table_has_medians_ratios_and_all_failures() -> None:
         ["1", "**triton-chat / vllm-serve**"],
     ]
     ours, ratio = lines[4], lines[5]
-    assert ours[2] == "30.00"
-    assert ours[4] == "33.33 / 33.33 / 33.33"
-    assert ours[7:] == ["1.000", "3"]
-    assert ratio[2] == "3.00"
-    assert ratio[4] == "0.33 / 0.33 / 0.33"
-    assert ratio[7] == "1.000"
+    assert ours[2:4] == ["30.00", "30.00"]
+    assert ours[5] == "33.33 / 33.33 / 33.33"
+    assert ours[8:] == ["1.000", "3"]
+    # The median of 2, 4 and 1: that of the medians would be 3.
+    assert ratio[2] == "2.00"
+    assert ratio[5] == "0.50 / 0.50 / 0.50"
+    assert ratio[8] == "1.000"
 
 
 def test_without_this_stack_the_first_named_is_the_base() -> None:
     rounds = [measurement("engine", 1, 9.0), measurement("vllm-serve", 1, 3.0)]
-    assert "| 1 | **engine / vllm-serve** | 3.00 |" in table(rounds)
+    assert "| 1 | **engine / vllm-serve** | 3.00 | 3.00 |" in table(rounds)
+    assert not best_peer_table(rounds)
+
+
+def test_the_best_peer_of_each_figure_is_named() -> None:
+    rounds = [
+        measurement("triton-chat", 64, 8.0, cpu=0.5),
+        measurement("engine", 64, 99.0),
+        measurement("vllm-serve", 64, 4.0, cpu=0.2),
+        measurement("vllm-serve:4", 64, 16.0, cpu=0.25),
+        measurement("vllm-rust", 64, 10.0),
+        measurement("triton-chat", 1, 1.0),
+    ]
+    lines = best_peer_table(rounds).splitlines()
+    assert len(lines) == 3
+    cells = lines[2].strip("| ").split(" | ")
+    assert cells[:3] == ["64", "**0.50** vllm-serve:4", "**2.00** vllm-serve:4"]
+    assert cells[-1] == "**2.50** vllm-serve"
+
+
+def test_bursts_and_steady_arrivals_have_tables_of_their_own(tmp_path: Path) -> None:
+    rounds = [
+        measurement("triton-chat", 8, 3.0, kind="burst"),
+        measurement("triton-chat", 8, 2.0, kind="steady arrivals") | {"request_rate": 2.5, "burstiness": 1.0},
+        measurement("triton-chat", 8, 1.0),
+    ]
+    text = save(tmp_path, ABOUT, rounds)
+    titles = ["Streams in a closed loop:", "Bursts: all requests at once:", "Steady arrivals:"]
+    assert sorted(titles, key=text.index) == titles
+    assert "| 8 at 2.5/s | triton-chat | 2.00 |" in text
+    assert "| 8 | triton-chat | 3.00 |" in text
+    assert charts(rounds)["throughput"].lines == {"triton-chat": [(8, 1.0)]}
 
 
 def test_cpu_of_each_process() -> None:
     lines = cpu_table(ROUNDS).splitlines()
     assert lines[0] == "| streams | contender | server | frontend | engine |"
     assert lines[-1] == "| 8 | triton-chat |  | 0.500 | 0.500 |"
-    assert grouped(ROUNDS)[8]["triton-chat"]["cpu_s_per_1k_tokens"] == 1.0
+    assert grouped(ROUNDS)["8"]["triton-chat"][3]["cpu_s_per_1k_tokens"] == 1.0
+
+
+ABOUT = {
+    "scripted_rate": None,
+    "model": "m",
+    "workload": {"name": "chat", "lengths": [[1, 2], [0, 5]], "turns": 4, "pictures": 1},
+    "machine": {"cpu": "a CPU", "cores": 2, "memory_gib": 4, "gpus": ["a GPU"]},
+    "versions": {"python": "3"},
+    "command": "triton-chat bench",
+}
 
 
 def test_everything_is_saved(tmp_path: Path) -> None:
-    about = {
-        "scripted_rate": None,
-        "model": "m",
-        "workload": {"name": "chat", "lengths": [[1, 2], [0, 5]], "turns": 4, "pictures": 1},
-        "machine": {"cpu": "a CPU", "cores": 2, "memory_gib": 4, "gpus": ["a GPU"]},
-        "versions": {"python": "3"},
-        "command": "triton-chat bench",
-    }
-    output = save(tmp_path, about, ROUNDS)
+    output = save(tmp_path, ABOUT, ROUNDS)
     assert "a CPU, 2 cores, 4 GiB, a GPU" in output
     assert "m; chat: tokens 1 in 2 out, a question in 5 out, 4 turns, 1 picture" in output
     assert json.loads((tmp_path / "results.json").read_text())["results"] == ROUNDS

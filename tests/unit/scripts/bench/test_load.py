@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streams beside those that are measured: they run until those have ended, and their answers are kept apart."""
+"""When streams begin, and streams beside those that are measured: they run until those have ended."""
 
 import asyncio
 import multiprocessing
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +41,7 @@ def question(number: int) -> Question:
 
 def test_streams_beside_go_round_until_the_measured_ones_end() -> None:
     ours, theirs = multiprocessing.Pipe()
-    ours.send("go")
+    ours.send(time.monotonic())
     endpoint = FakeEndpoint()
     measured = Stream([question(0)], [question(number) for number in range(1, 9)])
     beside = Stream([question(100)], [question(101), question(102)], beside=True)
@@ -51,3 +52,17 @@ def test_streams_beside_go_round_until_the_measured_ones_end() -> None:
     assert len(others) > 2
     assert [answer.output_tokens for answer in others] == [101 + number % 2 for number in range(len(others))]
     assert endpoint.asked[:2] == [0, 100]
+
+
+def test_streams_begin_at_their_times() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    begin = time.monotonic() + 0.1
+    ours.send(begin)
+    endpoint = FakeEndpoint()
+    streams = [Stream((), [question(number)], after=after) for number, after in ((1, 0.2), (2, 0.0), (3, 0.1))]
+    asyncio.run(_drive(theirs, endpoint, streams))  # type: ignore[arg-type]
+    assert time.monotonic() >= begin + 0.2
+    assert endpoint.asked == [2, 3, 1]
+    ours.recv()
+    answers, _, _ = ours.recv()
+    assert [answer.output_tokens for answer in answers] == [1, 2, 3]

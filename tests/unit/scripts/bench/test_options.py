@@ -1,25 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """The benchmark's command line: what it accepts, and what it refuses before a start."""
 
+import math
 from pathlib import Path
 
 import pytest
 
+from scripts.bench.arrivals import Arrivals
 from scripts.bench.options import parse
 from scripts.cli.main import main
 
 
 def test_defaults() -> None:
     options = parse([])
-    assert (options.targets, options.streams, options.rounds) == (["triton-chat", "vllm-serve"], [1, 8, 16], 2)
+    loads = [Arrivals(1), Arrivals(8), Arrivals(16)]
+    assert (options.targets, options.loads, options.rounds) == (["triton-chat", "vllm-serve"], loads, 2)
     assert parse(["--scripted", "50"]).targets == ["triton-chat", "tensorrt_llm"]
+
+
+def test_peers_and_loads() -> None:
+    peers = ["vllm-serve", "vllm-serve:4", "vllm-rust"]
+    line = ["--contenders", "http", *peers, "--request-rate", "inf", "2.5", "--num-prompts", "64", "8"]
+    options = parse([*line, "--burstiness", "0.5"])
+    assert options.targets == ["triton-chat", *peers]
+    inf = math.inf
+    assert [(load.count, load.rate) for load in options.loads] == [(8, inf), (64, inf), (8, 2.5), (64, 2.5)]
+    assert {load.burstiness for load in options.loads} == {0.5}
+    assert parse(["--streams", "4", "--request-rate", "inf"]).loads == [Arrivals(4), Arrivals(64, inf)]
 
 
 def test_unknown_flags_go_to_the_stack() -> None:
     line = ["--contenders", "http", "engine", "http", "--streams", "64", "1", "--max-num-seqs", "64", "--dtype=float16"]
     options = parse([*line, "--vllm-serve-flags", "--api-server-count 2"])
     assert options.targets == ["triton-chat", "engine"]
-    assert options.streams == [1, 64]
+    assert options.loads == [Arrivals(1), Arrivals(64)]
     assert options.serve_flags == ["--max-num-seqs", "64", "--dtype=float16"]
     assert options.vllm_serve_flags == ["--api-server-count", "2"]
     assert options.line.startswith("triton-chat bench --contenders http engine")
@@ -30,9 +44,16 @@ def test_unknown_flags_go_to_the_stack() -> None:
     [
         (
             "--contenders sglang",
-            "unknown contender 'sglang'; known: triton-chat, ensemble, tensorrt_llm, engine, vllm-serve",
+            "unknown contender 'sglang'; known: triton-chat, ensemble, tensorrt_llm, engine, vllm-serve, "
+            "vllm-serve:N, vllm-rust, http",
         ),
+        ("--contenders vllm-serve:0", "unknown contender 'vllm-serve:0'"),
         ("--streams 0", "0 is below 1"),
+        ("--request-rate 0", "0 is not above 0"),
+        ("--request-rate nan", "nan is not above 0"),
+        ("--request-rate 1 --burstiness inf", "inf is not above 0"),
+        ("--request-rate 1 --num-prompts 0", "0 is below 1"),
+        ("--request-rate 1 --workload turns", "has conversations"),
         ("--streams 1 x", "invalid positive value: 'x'"),
         ("--rounds 0", "0 is below 1"),
         ("--temperature 3", "3 is not between 0 and 2"),
