@@ -15,6 +15,8 @@ TIMEOUT_S = 3600.0
 # would fail, so the client closes them first.
 KEPT_ALIVE_S = 2.0
 _PREFIX = b"data: "
+# A traced request's parent, a span that nobody sends.
+_PARENT = f"{1:016x}"
 # Fields of a delta that may carry content; servers differ in the names.
 _CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls")
 
@@ -44,6 +46,8 @@ class HttpClient:
         sent = time.monotonic()
         try:
             headers = {"Content-Type": "application/json"}
+            if question.trace_id:
+                headers["traceparent"] = f"00-{question.trace_id}-{_PARENT}-01"
             async with self._session.post(self._url, data=prepared, headers=headers) as response:
                 if response.status != 200:
                     return Failure(f"HTTP {response.status}: {(await response.text())[:300]}")
@@ -108,7 +112,7 @@ class EventReader:
         if self._ended is None or self._usage is None:
             return Failure("the stream ended without a finish_reason or without usage")
         counts = self._usage["prompt_tokens"], self._usage["completion_tokens"]
-        return check_result(question, Sample(sent, tuple(self._chunks), self._ended, *counts))
+        return check_result(question, Sample(sent, tuple(self._chunks), self._ended, *counts, question.trace_id))
 
     def _event(self, event: dict[str, Any], now: float) -> None:
         if "error" in event:

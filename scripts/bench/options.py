@@ -141,6 +141,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="STREAMS",
         help="streams that ask about pictures all the while, beside those that are measured (default: 0)",
     )
+    add(
+        "--waterfall",
+        type=positive,
+        metavar="REQUESTS",
+        help="afterwards send a burst of so many requests to this stack with tracing on, in each round, and report the "
+        "time of requests and responses by hop",
+    )
     add("--scripted", type=rate, metavar="RATE", help="no model: an engine that writes RATE tokens a second per stream")
     add(
         "--client-processes",
@@ -185,6 +192,8 @@ def _agree(options: argparse.Namespace) -> None:
     left_out = [name for name in options.targets if name not in SCRIPTED]
     if options.scripted and left_out:
         raise ValueError(f"--scripted replaces the engine of this stack, and {' and '.join(left_out)} has none of it")
+    if options.waterfall and "triton-chat" not in options.targets:
+        raise ValueError("--waterfall is for triton-chat, which is not among the --contenders")
     ids_only = [name for name in options.targets if name in ("engine", "tensorrt_llm")]
     if options.beside_pictures < 0:
         raise ValueError(f"--beside-pictures {options.beside_pictures} is below 0")

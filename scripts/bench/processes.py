@@ -100,4 +100,6 @@ def _role(pid: int, proc: Path) -> str | None:
     if model is not None:
         # A Python model's stub is called by the model's file.
         return f"stub {Path(model.decode()).parents[1].name}"
+    if words[0].endswith(b"/vllm-rs"):
+        return "Rust front end"
     return "resource tracker" if b"resource_tracker" in line else None

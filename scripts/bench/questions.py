@@ -12,7 +12,8 @@ class Question:
 
     messages: OpenAI's, with an empty `image_url` part for each image. images: their encoded files.
     input_ids: the rendered prompt, for endpoints that take ids; ids past the vocabulary are an image's rows.
-    output_tokens: exactly this many are generated, as the end token is ignored.
+    output_tokens: exactly this many are generated, as the end token is ignored. trace_id: of the trace that the request
+    begins, 32 hexadecimal digits; "" for none.
     """
 
     messages: tuple[dict[str, Any], ...]
@@ -20,13 +21,14 @@ class Question:
     output_tokens: int
     images: tuple[bytes, ...] = ()
     temperature: float = 0.0
+    trace_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One answered request: when it was sent, when each content chunk arrived and when the answer ended.
 
-    Times are seconds of one monotonic clock; token counts are the server's own.
+    Times are seconds of one monotonic clock; token counts are the server's own. trace_id: of its question.
     """
 
     sent: float
@@ -34,6 +36,7 @@ class Sample:
     ended: float
     prompt_tokens: int
     output_tokens: int
+    trace_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

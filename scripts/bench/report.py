@@ -15,6 +15,7 @@ from scripts.bench.arrivals import BURST, CLOSED, STEADY
 from scripts.bench.figures import PERCENTILES, TIMES, medians
 from scripts.bench.peers import is_peer
 from scripts.bench.plots import Chart, line_chart
+from scripts.bench.waterfall import report
 
 # The base of the ratios, if it was measured.
 OURS = "triton-chat"
@@ -59,10 +60,14 @@ Measurement = Mapping[str, Any]
 Rounds = dict[int, dict[str, float]]
 
 
-def save(folder: Path, about: Mapping[str, Any], results: Sequence[Measurement]) -> str:
-    """Write all files; returns the text for the terminal."""
-    text = "\n\n".join([_heading(about), *_sections(results)])
-    (folder / "results.json").write_text(json.dumps({"about": about, "results": results}, indent=1), encoding="utf-8")
+def save(
+    folder: Path, about: Mapping[str, Any], results: Sequence[Measurement], waterfall: Mapping[str, Any] | None = None
+) -> str:
+    """Write all files; returns the text for the terminal. waterfall: what `waterfall.measure` returned."""
+    hops = report(waterfall, f"burst of {about['waterfall']}") if waterfall else []
+    text = "\n\n".join([_heading(about), *_sections(results), *hops])
+    saved = {"about": about, "results": results} | ({"waterfall": waterfall} if waterfall else {})
+    (folder / "results.json").write_text(json.dumps(saved, indent=1), encoding="utf-8")
     (folder / "results.md").write_text(text + "\n", encoding="utf-8")
     for name, chart in charts(results).items():
         (folder / f"{name}.svg").write_text(line_chart(chart), encoding="utf-8")

@@ -7,6 +7,7 @@ are measured in one start of it. Every second round is in reverse order.
 """
 
 import argparse
+import math
 import os
 import shlex
 import time
@@ -20,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scripts.bench import machine
+from scripts.bench import machine, waterfall
 from scripts.bench.arrivals import Arrivals
 from scripts.bench.errors import BenchError
 from scripts.bench.measurement import measure_load, print_measurement
@@ -62,10 +63,11 @@ class Bench:
     commands: dict[str, list[str]] = field(default_factory=dict)
     starts: list[dict[str, Any]] = field(default_factory=list)
     tritonserver: str | None = None
+    waterfall: dict[str, Any] | None = None
 
-    def stack(self) -> Stack:
+    def stack(self, flags: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Stack:
         """Create a stack without starting it."""
-        return Stack(self.flags, environment=os.environ | self.share.environment)
+        return Stack([*self.flags, *flags], environment={**environment, **self.share.environment})
 
     def run(self, advance: Callable[[str], None]) -> None:
         """Start and measure all targets in all rounds. advance: called before each measurement."""
@@ -118,6 +120,20 @@ class Bench:
         self.results.append(measurement)
         _print(measurement, load)
 
+    def trace(self) -> None:
+        """Measure the waterfall of this stack."""
+        options, load = self.options, Arrivals(self.options.waterfall, math.inf)
+        # Prompts that no other load has.
+        salt = len(options.targets) * len(options.loads)
+        self.waterfall = waterfall.measure(
+            self.stack,
+            lambda number: streams(self.workload, self.maker, load.count, 1, options.warmup, number=number, salt=salt),
+            NAME,
+            bursts=options.rounds,
+            processes=options.client_processes,
+            vllm=not options.scripted,
+        )
+
     def about(self, begun: float) -> dict[str, Any]:
         """Options, machine and versions: the context of the figures."""
         options = self.options
@@ -140,6 +156,7 @@ class Bench:
             "rounds": options.rounds,
             "side_by_side": options.side_by_side,
             "beside_pictures": options.beside_pictures,
+            "waterfall": options.waterfall,
             "client_processes": options.client_processes,
             "engine_options": self.engine,
             "stack": shlex.join(["triton-chat", "serve", *self.flags]),
@@ -167,10 +184,14 @@ def measure(options: argparse.Namespace) -> int:
             task = bar.add_task("starting", total=runs)
             done = iter(range(runs))
             bench.run(lambda text: bar.update(task, description=text, completed=next(done)))
+            if options.waterfall:
+                bar.update(task, description="waterfall", completed=runs)
+                bench.trace()
     finally:
         if bench.results:
-            print(save(options.out, bench.about(begun), bench.results))
-    return 1 if any(measurement["failures"] for measurement in bench.results) else 0
+            print(save(options.out, bench.about(begun), bench.results, bench.waterfall))
+    traced = [bench.waterfall] if bench.waterfall else []
+    return 1 if any(measurement["failures"] for measurement in [*bench.results, *traced]) else 0
 
 
 def prepare(options: argparse.Namespace) -> Bench:

@@ -49,6 +49,7 @@ def test_unknown_flags_go_to_the_stack() -> None:
         ),
         ("--contenders vllm-serve:0", "unknown contender 'vllm-serve:0'"),
         ("--streams 0", "0 is below 1"),
+        ("--contenders vllm-serve --waterfall 8", "--waterfall is for triton-chat"),
         ("--request-rate 0", "0 is not above 0"),
         ("--request-rate nan", "nan is not above 0"),
         ("--request-rate 1 --burstiness inf", "inf is not above 0"),

@@ -43,6 +43,10 @@ def proc(tmp_path: Path) -> Path:
     process(tmp_path, 17, 13, "sh", cpu_s=4)
     process(tmp_path, 20, 1, "python -m frontend", cpu_s=4, pages=2)
     process(tmp_path, 21, 20, "VLLM::ApiServer_1", cpu_s=4)
+    process(tmp_path, 30, 1, "python -m vllm.entrypoints.cli.main serve m", cpu_s=4)
+    process(tmp_path, 31, 30, "VLLM::APIServer_0", cpu_s=4)
+    process(tmp_path, 32, 30, "VLLM::APIServer_1", cpu_s=4)
+    process(tmp_path, 33, 30, "/site-packages/vllm/vllm-rs frontend --listen-fd 3", cpu_s=8)
     process(tmp_path, 99, 1, "somebody's", cpu_s=40)
     return tmp_path
 
@@ -64,6 +68,10 @@ def test_processes_are_grouped_by_role(proc: Path) -> None:
     }
     sizes = memory(taken)
     assert (sizes["tritonserver"], sizes["stub preprocessing"], sizes["frontend-1"]) == (3 * PAGE, 2 * PAGE, 2 * PAGE)
+
+
+def test_all_front_ends_of_vllm_count(proc: Path) -> None:
+    assert spent({}, snapshot({"API server": 30}, proc)) == {"API server": 12.0, "Rust front end": 8.0}
 
 
 def test_only_what_was_spent_between_counts(proc: Path) -> None:
