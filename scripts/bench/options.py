@@ -133,6 +133,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--output-tokens", type=positive, help="instead of the workload's")
     add("--temperature", type=temperature, default=0.0, help="0 (default) is greedy; use more for random weights")
     add("--requests-per-stream", type=positive, default=4, help="measured requests of each stream (default: 4)")
+    add(
+        "--min-requests",
+        type=positive,
+        default=1,
+        help="measured requests of a whole load at least, so that few streams send more each (default: 1)",
+    )
     add("--warmup", type=positive, default=1, help="requests of each stream before those (default: 1)")
     add(
         "--beside-pictures",

@@ -64,18 +64,22 @@ class Bench:
     starts: list[dict[str, Any]] = field(default_factory=list)
     tritonserver: str | None = None
     waterfall: dict[str, Any] | None = None
+    begun: float = field(default_factory=time.monotonic)
 
     def stack(self, flags: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Stack:
         """Create a stack without starting it."""
         return Stack([*self.flags, *flags], environment={**environment, **self.share.environment})
 
     def run(self, advance: Callable[[str], None]) -> None:
-        """Start and measure all targets in all rounds. advance: called before each measurement."""
+        """Start and measure all targets in all rounds. advance: called before each measurement.
+
+        What was measured is saved before targets are stopped, which may take longer than who interrupts this waits.
+        """
         options = self.options
         starter = Starter(self.stack, self.model, options.vllm_serve_flags, options.out)
         order = groups(options.targets)
         if options.side_by_side:
-            with starter.start_all(order, at_once=self.share.at_once) as running:
+            with starter.start_all(order, at_once=self.share.at_once) as running, self._saving():
                 for names in order:
                     self._note(1, names, running[names[0]])
                 for number in range(options.rounds):
@@ -84,10 +88,23 @@ class Bench:
             return
         for number in range(options.rounds):
             for names in order[:: _step(number)]:
-                with starter.start(names) as one:
+                with starter.start(names) as one, self._saving():
                     self._note(number + 1, names, one)
                     for load in options.loads:
                         self._measure_all(number, load, names, dict.fromkeys(names, one), advance)
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.save()
+
+    def save(self) -> str:
+        """Save what has been measured; returns the text for the terminal."""
+        if not self.results:
+            return ""
+        return save(self.options.out, self.about(), self.results, self.waterfall)
 
     def _measure_all(
         self,
@@ -111,7 +128,9 @@ class Bench:
         options = self.options
         # Different for each target and load, so that none finds the prompts of another in the prefix cache.
         salt = options.targets.index(name) * len(options.loads) + options.loads.index(load)
-        requests = options.requests_per_stream if load.rate is None else 1
+        requests = 1
+        if load.rate is None:
+            requests = max(options.requests_per_stream, -(-options.min_requests // load.count))
         asked = streams(self.workload, self.maker, load.count, requests, options.warmup, number=number, salt=salt)
         asked = load.timed(asked, number)
         asked += beside(self.workload, self.maker, options.beside_pictures, number=number, salt=salt)
@@ -134,13 +153,13 @@ class Bench:
             vllm=not options.scripted,
         )
 
-    def about(self, begun: float) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """Options, machine and versions: the context of the figures."""
         options = self.options
         return {
             "command": options.line,
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "took_s": round(time.monotonic() - begun, 1),
+            "took_s": round(time.monotonic() - self.begun, 1),
             "model": Path(self.model).name,
             "workload": {
                 "name": options.workload,
@@ -152,6 +171,7 @@ class Bench:
             "temperature": options.temperature,
             "scripted_rate": options.scripted,
             "requests_per_stream": options.requests_per_stream,
+            "min_requests": options.min_requests,
             "warmup": options.warmup,
             "rounds": options.rounds,
             "side_by_side": options.side_by_side,
@@ -172,7 +192,6 @@ def measure(options: argparse.Namespace) -> int:
 
     Raises BenchError if it cannot be run as asked and LaunchError if a target does not start.
     """
-    begun = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         bench = prepare(options)
@@ -188,8 +207,8 @@ def measure(options: argparse.Namespace) -> int:
                 bar.update(task, description="waterfall", completed=runs)
                 bench.trace()
     finally:
-        if bench.results:
-            print(save(options.out, bench.about(begun), bench.results, bench.waterfall))
+        if text := bench.save():
+            print(text)
     traced = [bench.waterfall] if bench.waterfall else []
     return 1 if any(measurement["failures"] for measurement in [*bench.results, *traced]) else 0
 
