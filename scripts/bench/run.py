@@ -49,7 +49,8 @@ _PREPROCESSING = {
 class Bench:
     """One run of the command.
 
-    share: what each target gets if all are up at once. results: the measurements in the order they were made.
+    vllm: whether it is this stack's engine. share: what each target gets if all are up at once. results: the
+    measurements in the order they were made.
     """
 
     options: argparse.Namespace
@@ -58,6 +59,7 @@ class Bench:
     flags: list[str]
     model: str
     engine: dict[str, Any]
+    vllm: bool = True
     share: Share = field(default_factory=Share)
     results: list[dict[str, Any]] = field(default_factory=list)
     commands: dict[str, list[str]] = field(default_factory=dict)
@@ -150,7 +152,7 @@ class Bench:
             NAME,
             bursts=options.rounds,
             processes=options.client_processes,
-            vllm=not options.scripted,
+            vllm=self.vllm,
         )
 
     def about(self) -> dict[str, Any]:
@@ -246,7 +248,8 @@ def prepare(options: argparse.Namespace) -> Bench:
     if options.side_by_side and (engines := len(groups(options.targets))) > 1:
         part = share(engines, stack.model.weight_bytes, engine_options(stack), stack.engine_environment)
     flags += vllm_flags(part.options)
-    return Bench(options, workload, maker, flags, whole, engine_options(stack) | part.options, part)
+    vllm = stack.engine_environment.get("TRITON_CHAT_ENGINE", "vllm") == "vllm"
+    return Bench(options, workload, maker, flags, whole, engine_options(stack) | part.options, vllm, part)
 
 
 def _step(number: int) -> int:

@@ -26,6 +26,7 @@ _ENDPOINT = "TRITON_CHAT_OTLP_ENDPOINT"
 # For spans that are sent in the background.
 _PATIENCE_S, _QUIET_S = 20.0, 2.0
 _STEPS = ("preprocessing", "vit", "tensorrt_llm")
+_FIRST = {"first_token": "frontend: first token received"}  # nosec B105 # the frontend's event
 _FIRST_TOKEN = "gen_ai.latency.time_to_first_token"  # nosec B105 # an attribute of vLLM's span
 
 # Times of one request or response by hop, in order.
@@ -111,7 +112,7 @@ def request_hops(spans: Sequence[Span], sent: float, received: float) -> Hops:
     if grpc is not None:
         hops |= _events(grpc, {"GRPC_SEND_START": "tritonserver: first response sent"})
     if frontend is not None:
-        hops |= _events(frontend, {"first_token": "frontend: first token received"})
+        hops |= _events(frontend, _FIRST)
     return hops | {"client: first token received": received}
 
 
