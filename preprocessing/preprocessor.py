@@ -10,6 +10,7 @@ from common.adapters import ADAPTERS, SEND_WEIGHTS, to_json
 from common.answer_options import AnswerOptions
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
+from common.fast_tokenizer import AUTO
 from common.logs import about
 from common.model_names import POSTPROCESSING, PREPROCESSING, sibling
 from common.sampling import ENGINE_PARAMETERS, INT32_MAX, EngineParameter, Limits
@@ -81,7 +82,8 @@ class Preprocessor:
     def load(cls, parameters: ModelParameters) -> "Preprocessor":
         """Load the checkpoint's tokenizer and styler; raises ValueError for a wrong path or option."""
         checkpoint = Checkpoint.load(parameters.required("model_path"))
-        tokenizer = ChatTokenizer.load(checkpoint.path, parameters.text("chat_template"))
+        choice = parameters.text("tokenizer_backend") or AUTO
+        tokenizer = ChatTokenizer.load(checkpoint.path, parameters.text("chat_template"), choice)
         styler = chosen_styler(checkpoint, parameters)
         guided_decoding = bool(parameters.boolean("guided_decoding"))
         engine = engine_traits(parameters.text("engine"), guided_decoding=guided_decoding)

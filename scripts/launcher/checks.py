@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from common.chat.template import load_template
+from common.fast_tokenizer import BACKENDS
 from common.model_names import ENSEMBLE
 from common.served_model import EMBEDDING
 from families.parsers.formats import AUTO, resolve_reasoning_format, resolve_tool_format
@@ -56,7 +57,10 @@ def check_settings(environment: Mapping[str, str]) -> None:
 
 
 def check_formats(environment: Mapping[str, str]) -> None:
-    """Check what replaces the checkpoint's chat template and the family's parsers; raises LaunchError."""
+    """Check what replaces the checkpoint's template and tokenizer, and the family's parsers; raises LaunchError."""
+    tokenizer = environment.get(ENV_PREFIX + "TOKENIZER_BACKEND")
+    if tokenizer and tokenizer not in BACKENDS:
+        raise LaunchError(f"--tokenizer-backend: '{tokenizer}' is none of {', '.join(BACKENDS)}.")
     for name in FORMATS:
         if problem := format_problem(name, environment):
             raise LaunchError(problem)

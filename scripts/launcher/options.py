@@ -34,6 +34,7 @@ MODEL_SETTINGS = frozenset(
         "max_video_frames",
         "pan_and_scan",
         "reasoning_parser",
+        "tokenizer_backend",
         "tool_call_parser",
         "video_frames",
         "vision",
