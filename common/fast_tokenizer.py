@@ -21,6 +21,8 @@ _ASCII_ONLY_BY_CASE = ("\u017f", "\u212a")
 # Of the texts by which tokenizers are compared: how many are made of the vocabulary, of how many tokens each, and the
 # most added tokens in them.
 _SAMPLES, _SAMPLE_TOKENS, _MOST_ADDED = 1000, 12, 1000
+# Of the ids of a prompt's parts between added tokens: a conversation's earlier messages come with every turn again.
+_CACHE_BYTES = 16 * 2**20
 _PROBES = (
     *("", " ", "  ", "   a", "a   ", "\n", "\n\n", " \n ", "\r\n", "\t\tx", "a\u00a0b", "a\u3000b", "\u2028", "\u200b"),
     *(
@@ -60,6 +62,7 @@ class FastTokenizer:
             raise ValueError("the package fastokens is not installed") from None
         try:
             self._fast: Any = fastokens.Tokenizer.from_json_str(backend.to_str())
+            self._fast.enable_segment_cache(_CACHE_BYTES)
             different = next((text for text in _probes(backend) if not self._agrees(backend, text)), None)
         except Exception as error:
             raise ValueError(f"fastokens does not support this tokenizer: {error}") from error

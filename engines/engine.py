@@ -22,6 +22,9 @@ STATISTICS = {
     "cached_prompt_tokens_total": "Prompt tokens served from the prefix cache",
     "generated_tokens_total": "Generated tokens, including those of cancelled requests",
     "preemptions_total": "Requests preempted because the KV cache was full",
+    "drafts_total": "Drafts of speculative decoding that the model has checked",
+    "draft_tokens_total": "Tokens of these drafts",
+    "accepted_draft_tokens_total": "Tokens of these drafts that the model accepted",
 }
 
 
@@ -75,6 +78,13 @@ class Generation(SamplingFields):
     request_id: str = ""
 
 
+# Fields of Tokens that one response of a generation has.
+_ONCE = (
+    *("prompt_ids", "prompt_logprobs", "prompt_ranks", "cached_tokens", "prompt_tokens"),
+    *("draft_tokens", "accepted_draft_tokens", "finish"),
+)
+
+
 @dataclass(slots=True)
 class Tokens:
     """New ids of one generation.
@@ -85,6 +95,7 @@ class Tokens:
     each of the prompt's own tokens among all of the vocabulary, best is 1; 0 for the first.
     finish: set on the last response. cached_tokens: prompt tokens found in the KV cache, on the first response.
     prompt_tokens: the prompt's length, on the first response, if the engine itself has put in the tokens of pictures.
+    draft_tokens, accepted_draft_tokens: of speculative decoding, for the whole generation, on the last response.
     """
 
     ids: list[int]
@@ -96,6 +107,8 @@ class Tokens:
     prompt_ranks: list[int] | None = None
     cached_tokens: int | None = None
     prompt_tokens: int | None = None
+    draft_tokens: int | None = None
+    accepted_draft_tokens: int | None = None
     finish: FinishReason | None = None
 
     def extend(self, later: "Tokens") -> None:
@@ -104,7 +117,7 @@ class Tokens:
         for rows in ("logprobs", "top_ids", "top_logprobs"):
             if getattr(later, rows) is not None:
                 setattr(self, rows, (getattr(self, rows) or []) + getattr(later, rows))
-        for once in ("prompt_ids", "prompt_logprobs", "prompt_ranks", "cached_tokens", "prompt_tokens", "finish"):
+        for once in _ONCE:
             if getattr(self, once) is None:
                 setattr(self, once, getattr(later, once))
 

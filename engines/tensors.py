@@ -206,6 +206,8 @@ class Outputs:
             values += self._prompt_counts(tokens)
         if tokens.finish is not None:
             values += self._last(tokens.finish)
+        if tokens.draft_tokens is not None:
+            values += _drafts(tokens.draft_tokens, tokens.accepted_draft_tokens or 0)
         return [_tensor(name, value, dtype) for name, value, dtype in values if name in self._requested]
 
     def begin_rows(self, request_id: str, parameters: str) -> None:
@@ -256,12 +258,13 @@ class Outputs:
         return values
 
 
-def batch_tensors(rows: list[TokenRow]) -> list[Tensor]:
-    """Build a response of the tokens of several requests."""
-    batch = torch.frombuffer(bytearray(encode_rows(rows)), dtype=torch.uint8)[None]
-    if NUMPY_TENSORS:
-        return [pb_utils.Tensor(TOKENS, batch.numpy())]
-    return [pb_utils.Tensor.from_dlpack(TOKENS, batch)]
+def _drafts(drafted: int, accepted: int) -> list[tuple[str, Any, torch.dtype]]:
+    """Speculative decoding's tokens of a whole generation."""
+    return [
+        ("total_draft_tokens", [[drafted]], torch.int32),
+        ("total_accepted_draft_tokens", [[accepted]], torch.int32),
+        ("acceptance_rate", [[accepted / drafted if drafted else 0.0]], torch.float32),
+    ]
 
 
 def text_tensors(name: str, text: str) -> list[Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from vllm.config import ModelConfig, ReasoningConfig, StructuredOutputsConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
@@ -29,6 +30,8 @@ IMAGE_CPU_WORKER = "engines.vllm.cpu_worker.ImageWorker"
 LORA_CPU_WORKER = "engines.vllm.cpu_lora.LoraWorker"
 SCHEDULER = "engines.vllm.scheduler.WholeImageScheduler"
 ASYNC_SCHEDULER = "engines.vllm.scheduler.AsyncWholeImageScheduler"
+# vLLM 0.25 does not have it.
+_DRAFT_COUNTS = "per_request_spec_decode_metrics"
 _OF_THE_ENGINE = ("structured_outputs_config", "reasoning_config", "mm_processor_cache_gb")
 # The architecture's name follows.
 TABLE_EXTENSION = "engines.vllm.table_worker."
@@ -42,6 +45,11 @@ def engine_args(options: EngineOptions) -> AsyncEngineArgs:
     given = {**_defaults(Path(options.model_path)), **options.passed}
     given["structured_outputs_config"] = _structured_outputs(given.get("structured_outputs_config"))
     given["reasoning_config"] = _reasoning(given, Path(options.model_path))
+    speculative = given.get("speculative_config")
+    if speculative is not None and not isinstance(speculative, dict):
+        raise ValueError(f"engine option 'speculative_config' must be an object, not {type(speculative).__name__}")
+    if speculative and _DRAFT_COUNTS in KNOWN_OPTIONS:
+        given.setdefault(_DRAFT_COUNTS, "summary")
     if given.get("enable_lora"):
         # vLLM would read an adapter beyond max_cpu_loras from its folder whenever a request needs it, and die if it
         # has gone: here that is the limit of loaded adapters, so vLLM's default of max_loras would be too small.
@@ -63,7 +71,8 @@ def processor_config(options: EngineOptions) -> ModelConfig:
 def engine_config(args: AsyncEngineArgs) -> VllmConfig:
     """Build vLLM's configuration, with our model classes, schedulers and workers for images.
 
-    Raises ValueError if the model takes no prompt embeddings and the options want it to.
+    Raises ValueError in one line for options that vLLM refuses, and if the model takes no prompt embeddings and the
+    options want it to.
     """
     architectures = read_json(Path(args.model) / "config.json").get("architectures", ())
     # Instead of vLLM's own prompt embeddings: see table_model.py.
@@ -80,7 +89,10 @@ def engine_config(args: AsyncEngineArgs) -> VllmConfig:
         args.mm_processor_cache_gb = 0
         args.worker_extension_cls = args.worker_extension_cls or QUICK_END
     # The usage context sets the defaults of tokens per step and requests per batch: the same as in `vllm serve`.
-    config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
+    try:
+        config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
+    except ValidationError as error:
+        raise ValueError(_refusal(error)) from error
     if config.model_config.is_multimodal_model and config.model_config.is_mm_prefix_lm:
         _keep_images_whole(config)
     if config.lora_config is not None and config.parallel_config.worker_cls == CPU_WORKER:
@@ -89,6 +101,14 @@ def engine_config(args: AsyncEngineArgs) -> VllmConfig:
     if takes_tables and scheduler.scheduler_cls is None:
         scheduler.scheduler_cls = ASYNC_TABLE_SCHEDULER if scheduler.async_scheduling else TABLE_SCHEDULER
     return config
+
+
+def _refusal(error: ValidationError) -> str:
+    """What vLLM refuses, without pydantic's links and copies of the input."""
+    found = [
+        (*map(str, one["loc"]), " ".join(one["msg"].removeprefix("Value error, ").split())) for one in error.errors()
+    ]
+    return f"engine options ({error.title}): {'; '.join(': '.join(parts) for parts in found)}"
 
 
 def _structured_outputs(given: Any) -> StructuredOutputsConfig:

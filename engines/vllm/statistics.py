@@ -21,6 +21,7 @@ class EngineCoreStatistics(StatLoggerBase):
         self.running_adapters: Mapping[str, int] = {}
         self.waiting_adapters: Mapping[str, int] = {}
         self.looked_up = self.cached = self.preemptions = self.generated = 0
+        self.drafts = self.draft_tokens = self.accepted = 0
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
         """Add the statistics of one step; called by vLLM."""
@@ -34,6 +35,10 @@ class EngineCoreStatistics(StatLoggerBase):
             prefixes = getattr(scheduler_stats, "prefix_cache_stats", None)
             self.looked_up += _number(prefixes, "queries")
             self.cached += _number(prefixes, "hits")
+            drafts = getattr(scheduler_stats, "spec_decoding_stats", None)
+            self.drafts += _number(drafts, "num_drafts")
+            self.draft_tokens += _number(drafts, "num_draft_tokens")
+            self.accepted += _number(drafts, "num_accepted_tokens")
         if iteration_stats is not None:
             self.preemptions += _number(iteration_stats, "num_preempted_reqs")
             self.generated += _number(iteration_stats, "num_generation_tokens")
@@ -64,15 +69,19 @@ class VllmStatistics:
             # The option disable_log_stats: vLLM tells nothing.
             return {"running": inside}
         waiting = min(inside, sum(core.waiting for core in self._cores))
-        return {
-            "running": inside - waiting,
-            "waiting": waiting,
-            "kv_cache_usage": max((core.kv_cache_usage for core in self._cores), default=0.0),
-            "looked_up_prompt_tokens_total": sum(core.looked_up for core in self._cores),
-            "cached_prompt_tokens_total": sum(core.cached for core in self._cores),
-            "generated_tokens_total": sum(core.generated for core in self._cores),
-            "preemptions_total": sum(core.preemptions for core in self._cores),
-        } | self._cache()
+        return (
+            {
+                "running": inside - waiting,
+                "waiting": waiting,
+                "kv_cache_usage": max((core.kv_cache_usage for core in self._cores), default=0.0),
+                "looked_up_prompt_tokens_total": sum(core.looked_up for core in self._cores),
+                "cached_prompt_tokens_total": sum(core.cached for core in self._cores),
+                "generated_tokens_total": sum(core.generated for core in self._cores),
+                "preemptions_total": sum(core.preemptions for core in self._cores),
+            }
+            | self._cache()
+            | self._drafts()
+        )
 
     def adapters(self, inside: int) -> Mapping[str, Any]:
         """The values of LORA; empty if the engine takes no adapters. inside: as in `values`."""
@@ -84,6 +93,16 @@ class VllmStatistics:
             MAX_LORA: lora.max_loras,
             RUNNING_ADAPTERS: _in_use(core.running_adapters for core in cores),
             WAITING_ADAPTERS: _in_use(core.waiting_adapters for core in cores),
+        }
+
+    def _drafts(self) -> dict[str, float]:
+        """What speculative decoding has done; empty without it."""
+        if getattr(self._config, "speculative_config", None) is None:
+            return {}
+        return {
+            "drafts_total": sum(core.drafts for core in self._cores),
+            "draft_tokens_total": sum(core.draft_tokens for core in self._cores),
+            "accepted_draft_tokens_total": sum(core.accepted for core in self._cores),
         }
 
     def _cache(self) -> dict[str, float]:

@@ -24,6 +24,9 @@ COUNTERS = {
     "vllm:prefix_cache_hits": ("cached_prompt_tokens_total", "Prompt tokens served from the prefix cache"),
     "vllm:gpu_prefix_cache_queries": ("looked_up_prompt_tokens_total", "The same as prefix_cache_queries"),
     "vllm:gpu_prefix_cache_hits": ("cached_prompt_tokens_total", "The same as prefix_cache_hits"),
+    "vllm:spec_decode_num_drafts": ("drafts_total", "Drafts of speculative decoding"),
+    "vllm:spec_decode_num_draft_tokens": ("draft_tokens_total", "Tokens of these drafts"),
+    "vllm:spec_decode_num_accepted_tokens": ("accepted_draft_tokens_total", "Tokens of these drafts that were accepted"),
 }
 # Label -> the statistic.
 CACHE = {"block_size": "kv_cache_block_size", "num_gpu_blocks": "kv_cache_blocks"}

@@ -87,6 +87,8 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     ),
     # The last resort: what tritonserver itself logs of a model.
     (r"failed to load '([^']+)' version \d+: (.+?)\"?$", "Model {0} failed: {1}"),
+    # Last, as some refusals of options have a better explanation.
+    (r"engine options? (\(\w+\): [^\"]+|'\w+' must be [^\"]+)", "The engine refuses an option {0}."),
 )
 # Warnings are about missing optional things, which is not why something failed.
 _HARMLESS = re.compile(r"^W\d{4} |\b(?:WARNING|INFO)\b")

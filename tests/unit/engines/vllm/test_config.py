@@ -2,6 +2,7 @@
 """vLLM's configuration: defaults, and the classes that vLLM imports by name in its processes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -190,3 +191,29 @@ def test_a_process_of_vllm_that_imports_a_class_of_ours_knows_its_model(
 
 def test_the_launcher_finds_the_options_without_importing_vllm() -> None:
     assert vllm_options() >= config.KNOWN_OPTIONS
+
+
+def test_refusals_of_vllm_are_one_line(tmp_path: Path, qwen3_tokenizer_dir: Path) -> None:
+    folder = str(make_checkpoint("qwen2", qwen3_tokenizer_dir, tmp_path))
+    for speculative, reason in (
+        ({"method": "ngram"}, "num_speculative_tokens must be provided"),
+        ({"method": "ngram", "num_speculative_tokens": 0}, "num_speculative_tokens: Input should be greater than 0"),
+        ({"method": "ngram", "num_speculative_tokens": 2, "bogus": 1}, "bogus: Unexpected keyword argument"),
+    ):
+        options = EngineOptions("vllm", folder, {"speculative_config": speculative})
+        with pytest.raises(ValueError, match=re.escape(f"engine options (SpeculativeConfig): {reason}")) as error:
+            config.engine_config(engine_args(options))
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="'speculative_config' must be an object, not str"):
+        engine_args(EngineOptions("vllm", folder, {"speculative_config": "ngram"}))
+
+
+def test_drafts_of_each_request_are_counted(tmp_path: Path) -> None:
+    speculative = {"method": "ngram", "num_speculative_tokens": 2}
+    for given, expected in (
+        ({}, "none"),
+        ({"speculative_config": speculative}, "summary"),
+        ({"speculative_config": speculative, "per_request_spec_decode_metrics": "none"}, "none"),
+    ):
+        args = engine_args(EngineOptions("vllm", str(tmp_path), given))
+        assert args.per_request_spec_decode_metrics == expected

@@ -11,11 +11,12 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-from vllm.v1.engine.output_processor import RequestOutputCollector
+from vllm.v1.metrics.stats import RequestSpecDecodeMetrics
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from engines.engine import Generation, Tokens
+from engines.tensors import Inputs, Outputs
 from engines.vllm import engine as vllm_engine
 from engines.vllm import outputs as vllm_outputs
 from engines.vllm.errors import request_error
@@ -122,6 +123,29 @@ async def collected(engine: vllm_engine.VllmEngine) -> list[FinishReason | None]
 )
 def test_finish_reasons(finish: str, stop: int | None, expected: FinishReason) -> None:
     assert asyncio.run(collected(engine_of(output(None), output(finish, stop)))) == [None, expected]
+
+
+def test_the_last_tokens_have_the_count_of_drafts() -> None:
+    last = output("length")
+    last.outputs[0].spec_decode_metrics = RequestSpecDecodeMetrics.new(4)
+    for accepted in (3, 0):
+        last.outputs[0].spec_decode_metrics.observe(num_draft_tokens=4, num_accepted=accepted)
+
+    async def run() -> list[Tokens]:
+        return [tokens async for tokens in engine_of(output(None), last).generate(Generation([1], 8))]
+
+    first, second = asyncio.run(run())
+    assert (first.draft_tokens, first.accepted_draft_tokens) == (None, None)
+    assert (second.draft_tokens, second.accepted_draft_tokens) == (8, 3)
+    first.extend(second)
+    requested = {"total_draft_tokens", "total_accepted_draft_tokens", "acceptance_rate"}
+    outputs = Outputs(requested, Inputs(SimpleNamespace(inputs=list)), 1, 0, 0)  # type: ignore[arg-type] # a fake
+    values = {tensor.name(): tensor.as_numpy().tolist() for tensor in outputs.tensors(first)}
+    assert values == {
+        "total_draft_tokens": [[8]],
+        "total_accepted_draft_tokens": [[3]],
+        "acceptance_rate": [[0.375]],
+    }
 
 
 @pytest.mark.parametrize("reason", ["error", "repetition"])

@@ -4,6 +4,7 @@
 import types
 
 from vllm.v1.metrics.stats import IterationStats, PrefixCacheStats, SchedulerStats
+from vllm.v1.spec_decode.metrics import SpecDecodingStats
 
 from engines.engine import STATISTICS
 from engines.vllm.statistics import VllmStatistics
@@ -37,7 +38,23 @@ def test_statistics_of_all_cores_are_added_up() -> None:
         "generated_tokens_total": 40,
         "preemptions_total": 2,
     }
-    assert set(statistics.values(inside=0)) == set(STATISTICS)
+    drafts = {"drafts_total", "draft_tokens_total", "accepted_draft_tokens_total"}
+    assert set(statistics.values(inside=0)) == set(STATISTICS) - drafts
+
+
+def test_drafts_of_speculative_decoding_are_counted() -> None:
+    statistics = VllmStatistics()
+    config = types.SimpleNamespace(cache_config=CACHE, speculative_config=object())
+    for core in (statistics(config, 0), statistics(config, 1)):
+        for accepted in (3, 0):
+            step = SchedulerStats()
+            step.spec_decoding_stats = SpecDecodingStats.new(4)
+            step.spec_decoding_stats.observe_draft(num_draft_tokens=4, num_accepted_tokens=accepted)
+            core.record(step, None)
+        core.record(SchedulerStats(), None)
+    values = statistics.values(inside=0)
+    assert set(values) == set(STATISTICS)
+    assert (values["drafts_total"], values["draft_tokens_total"], values["accepted_draft_tokens_total"]) == (4, 16, 6)
 
 
 def test_what_vllm_does_not_tell_is_left_out() -> None:

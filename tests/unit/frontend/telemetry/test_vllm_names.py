@@ -22,6 +22,9 @@ TOLD = {
     "cached_prompt_tokens_total": 512,
     "generated_tokens_total": 7,
     "preemptions_total": 0,
+    "drafts_total": 5,
+    "draft_tokens_total": 20,
+    "accepted_draft_tokens_total": 11,
 }
 LORA = {"max_lora": 2, "running_lora_adapters": ["french", "legal"], "waiting_lora_adapters": []}
 
@@ -57,6 +60,9 @@ async def test_names_types_labels_and_values(served: Serving, path: str) -> None
         "vllm:prefix_cache_hits_total": ("counter", model, 512),
         "vllm:gpu_prefix_cache_queries_total": ("counter", model, 640),
         "vllm:gpu_prefix_cache_hits_total": ("counter", model, 512),
+        "vllm:spec_decode_num_drafts_total": ("counter", model, 5),
+        "vllm:spec_decode_num_draft_tokens_total": ("counter", model, 20),
+        "vllm:spec_decode_num_accepted_tokens_total": ("counter", model, 11),
         "vllm:cache_config_info": ("gauge", {"block_size": "16", "num_gpu_blocks": "1000"} | model, 1),
     }
 

@@ -6,6 +6,18 @@ import pytest
 from scripts.launcher.diagnose import describe_exit, explain
 
 CASES = [
+    (
+        "ValueError: engine options (SpeculativeConfig): num_speculative_tokens: Input should be greater than 0",
+        "The engine refuses an option (SpeculativeConfig): num_speculative_tokens: Input should be greater than 0.",
+    ),
+    (
+        "ValueError: engine option 'speculative_config' must be an object, not str",
+        "The engine refuses an option 'speculative_config' must be an object, not str.",
+    ),
+    (
+        "ValueError: engine options (ModelConfig): User-specified max_model_len (9) is greater than the derived 8",
+        "shorter than --max-model-len 9",
+    ),
     ("ValueError: unknown engine 'ollama'; known: llmapi, vllm, or module:Class", "There is no engine 'ollama'"),
     ("ValueError: unknown engine option 'foo'; known: dtype", "The engine has no option 'foo'"),
     (
