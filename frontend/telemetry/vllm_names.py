@@ -26,7 +26,7 @@ COUNTERS = {
     "vllm:gpu_prefix_cache_hits": ("cached_prompt_tokens_total", "The same as prefix_cache_hits"),
     "vllm:spec_decode_num_drafts": ("drafts_total", "Drafts of speculative decoding"),
     "vllm:spec_decode_num_draft_tokens": ("draft_tokens_total", "Tokens of these drafts"),
-    "vllm:spec_decode_num_accepted_tokens": ("accepted_draft_tokens_total", "Tokens of these drafts that were accepted"),
+    "vllm:spec_decode_num_accepted_tokens": ("accepted_draft_tokens_total", "Those of them that were accepted"),
 }
 # Label -> the statistic.
 CACHE = {"block_size": "kv_cache_block_size", "num_gpu_blocks": "kv_cache_blocks"}
