@@ -26,8 +26,8 @@ FAMILIES_HERE = [name for name in FAMILIES if name != "llama" or torch.cuda.is_a
 EVALUATED = "qwen2"
 # These guess tokens ahead: by what the prompt has, and by a draft model, which is the model itself.
 SPECULATIVE = {
-    "qwen3_moe": {"method": "ngram", "prompt_lookup_min": 1},
-    "qwen2": {"method": "draft_model", "model": "{folder}"},
+    "qwen3_moe": {"method": "draft_model", "model": "{folder}"},
+    "gemma3_text": {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
 }
 
 

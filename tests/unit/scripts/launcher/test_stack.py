@@ -44,6 +44,7 @@ def make_stack(tmp_path: Path, behaviour: str, *more: str) -> tuple[Stack, io.St
             ("--tool-call-parser", "hermit"),
             "--tool-call-parser: unknown tool-call parser 'hermit'; known: auto, .*hermes",
         ),
+        (("--tokenizer-backend", "rust"), "--tokenizer-backend: 'rust' is none of huggingface, fastokens, auto"),
         (("--reasoning-parser", "hm"), "--reasoning-parser: unknown reasoning parser 'hm'; known: auto, .*qwen3"),
     ],
 )
