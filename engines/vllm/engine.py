@@ -64,6 +64,12 @@ class VllmEngine:
             raise RequestError(
                 "with LoRA adapters the engine gives no log-probabilities of the prompt", param="prompt_logprobs"
             )
+        if self._args.speculative_config and generation.guide_type and generation.thinking_token_budget is not None:
+            # vLLM (0.32) then let the reasoning of a draft model's request go on past the budget.
+            raise RequestError(
+                "with speculative decoding the engine enforces no thinking_token_budget beside a guide",
+                param="thinking_token_budget",
+            )
         params, prompt = sampling_params(generation, self._defaults), await self._prompts.build(generation)
         with self._lora(generation) as lora:
             self._running += 1

@@ -98,6 +98,7 @@ def engine_of(*outputs: object) -> vllm_engine.VllmEngine:
     llm = SimpleNamespace(add_request=add_request, abort=abort, errored=False, aborted=aborted)
     engine._llm, engine._prompts = llm, SimpleNamespace(build=build)  # type: ignore[assignment]
     engine._defaults, engine._running, engine.adapters = {}, 0, None
+    engine._args = SimpleNamespace(speculative_config=None)  # type: ignore[assignment]
     return engine
 
 
@@ -214,4 +215,15 @@ async def test_logprobs_of_the_prompt_are_refused_with_adapters() -> None:
     engine = engine_of()
     engine.adapters = SimpleNamespace()
     with pytest.raises(RequestError, match="no log-probabilities of the prompt"):
-        await anext(stream_of(engine, Generation([7], 1, prompt_logprobs=0)))
+        await anext(engine.generate(Generation([7], 1, prompt_logprobs=0)))
+
+
+async def test_a_budget_beside_a_guide_is_refused_with_speculative_decoding() -> None:
+    engine = engine_of(output("length"), output("length"))
+    constrained = Generation([7], 1, thinking_token_budget=4, guide_type="json")
+    assert await anext(engine.generate(constrained))
+    engine._args.speculative_config = {"method": "ngram"}
+    with pytest.raises(RequestError, match="no thinking_token_budget beside a guide") as refused:
+        await anext(engine.generate(constrained))
+    assert (refused.value.kind, refused.value.param) == ("invalid_request", "thinking_token_budget")
+    assert await anext(engine.generate(Generation([7], 1, thinking_token_budget=4)))
