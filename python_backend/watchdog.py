@@ -9,9 +9,11 @@
   to its process id and restarts it itself, the watchdog does not.
 - When the launcher is gone, tritonserver gets SIGTERM. One that was loading a model may never end. The watchdog then
   kills it.
+- While a model's process stands still, the watchdog keeps Triton from giving it up (python_backend/heartbeat.py). One
+  that stays stopped for a minute is killed.
 
 It is a process beside tritonserver. Python models call `start`; only one watchdog stays for each tritonserver. It
-imports the standard library and `common.processes` only.
+imports the standard library, `common.processes` and `python_backend.heartbeat` only.
 """
 
 import os
@@ -21,10 +23,12 @@ import subprocess  # nosec B404 # fixed programs, no shell
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from common.processes import (
     Process,
+    children,
     descendants,
     is_resource_tracker,
     kill,
@@ -32,12 +36,16 @@ from common.processes import (
     shared_memory,
     still_runs,
 )
+from python_backend.heartbeat import Heartbeat
 
 PERIOD_S = 1.0
 # How long the models of a dead tritonserver may take to end by themselves, as models without an engine do.
 PATIENCE_S = 2.0
 # How long tritonserver may take to end by itself without the launcher; its own limit is 20 s.
 ORPHAN_PATIENCE_S = 40.0
+# How long the process of a model may be stopped (SIGSTOP). Its requests, and those behind them, wait meanwhile.
+STOPPED_PATIENCE_S = 60.0
+_STOPPED = "T"
 _MEMORY_PERIODS = 10
 _TRITONSERVER = "tritonserver"
 
@@ -60,7 +68,9 @@ def watch(tritonserver: Process, *, kill_degraded: bool, launcher: Process | Non
     alone_since: float | None = None
     memory: set[Path] = set()
     dead: set[int] = set()
+    stopped: dict[int, float] = {}
     rounds = 0
+    Heartbeat(lambda: children(tritonserver.pid), _log).start()
     while still_runs(tritonserver):
         found = [process for process in descendants(tritonserver.pid) if process.pid != os.getpid()]
         family = {process.pid: process for process in found} | {k: v for k, v in family.items() if still_runs(v)}
@@ -71,6 +81,11 @@ def watch(tritonserver: Process, *, kill_degraded: bool, launcher: Process | Non
         if kill_degraded and dead & dead_before:
             _log("the process of a model has died, which Triton cannot repair: ending tritonserver")
             kill(tritonserver.pid)
+        now = time.monotonic()
+        stopped = {one.pid: stopped.get(one.pid, now) for one in found if one.is_stub and one.state == _STOPPED}
+        for pid in [pid for pid, since in stopped.items() if now - since > STOPPED_PATIENCE_S]:
+            _log(f"the process {pid} of a model has been stopped for {STOPPED_PATIENCE_S:g} s: ending it")
+            kill(pid)
         if launcher is not None and not still_runs(launcher):
             alone_since = alone_since or time.monotonic()
             if time.monotonic() - alone_since > ORPHAN_PATIENCE_S:
@@ -114,8 +129,10 @@ def _kill(process: Process) -> None:
 
 
 def _log(text: str) -> None:
-    sys.stderr.write(f"watchdog: {text}\n")
-    sys.stderr.flush()
+    # It has more to do if nobody can read it, as with a full disk.
+    with suppress(OSError):
+        sys.stderr.write(f"watchdog: {text}\n")
+        sys.stderr.flush()
 
 
 def main(tritonserver: int) -> int:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every process is killed in turn under load: each answer ends in the right shape, and service comes back by itself."""
+"""Every process is killed in turn under load: each answer ends in the right shape, and service comes back by itself.
+
+Processes that only stand still for a while lose nothing (long form: `python -m tests.soak stalls`).
+"""
 
 import json
 import os
@@ -27,6 +30,9 @@ from tests.support.waiting import PATIENCE_S, running_requests
 RESTART_S = 240.0
 pytestmark = pytest.mark.timeout(600)
 CHAT = "/v1/chat/completions"
+# Of no process's business: a proxy that nobody answers at, and a home that nobody can write to or make.
+HOSTILE = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")}
+HOSTILE["HOME"] = "/proc/nobody"
 # Answers of the scripted engine: one lasts a few seconds, the other as long as its reader.
 STORY = {"contains": "story", "text": "word " * 120, "delay_s": 0.02}
 EPIC = {"contains": "epic", "text": "word ", "repeat": True, "delay_s": 0.02}
@@ -152,7 +158,12 @@ def kill(pid: int) -> None:
 def scripted(qwen3_tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedStack]:
     # The clean stop that scripted_stack checks cannot be had here: Triton 2.51 never releases what a dead process held.
     with scripted_stack(
-        "qwen3", qwen3_tokenizer_dir, tmp_path_factory.mktemp("faults"), more=["--frontends", "2"], clean_stop=False
+        "qwen3",
+        qwen3_tokenizer_dir,
+        tmp_path_factory.mktemp("faults"),
+        more=["--frontends", "2"],
+        clean_stop=False,
+        **HOSTILE,
     ) as running:
         running.play(STORY, EPIC)
         yield running
@@ -202,6 +213,22 @@ def test_the_model_behind_the_engine(faulty: Faulty) -> None:
     assert load.ends == ["unavailable"] * 4
     faulty.supervise_until(faulty.serves, "the stack serves again")
     assert faulty.stack.parts[0].pid == triton
+
+
+def test_models_that_stand_still(faulty: Faulty) -> None:
+    """Triton would take each of them for dead after a second; nobody loses anything."""
+    triton, load = faulty.stack.parts[0], faulty.load("epic", max_tokens=400)
+    stopped = [pid for model, pid in faulty.stubs().items() if model != "tensorrt_llm"]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    asking = Load(faulty.stack.url, "story", 12, max_tokens=4)
+    end = time.monotonic() + 3.0
+    faulty.supervise_until(lambda: time.monotonic() > end, "three seconds have gone by")
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    faulty.supervise_until(lambda: load.done and asking.done, "all answers end")
+    assert load.ends == ["length"] * 4 and asking.ends == ["length"] * 12
+    assert faulty.stack.parts[0] is triton
 
 
 @pytest.mark.parametrize("victim", ["tensorrt_llm", "tritonserver"])
@@ -284,7 +311,7 @@ def test_the_engine_core(qwen3_tokenizer_dir: Path, tmp_path: Path) -> None:
     """
     checkpoint = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
     arguments = [str(checkpoint), "--log-dir", str(tmp_path / "logs"), "--max-model-len", "2048", *FREE_PORTS]
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    environment = os.environ | HOSTILE | {"VLLM_CPU_KVCACHE_SPACE": "1"}
     with Stack(arguments, environment=environment) as stack:
         faulty = Faulty(stack)
         # Found before the load: on a fast machine its answers take little more than a second.

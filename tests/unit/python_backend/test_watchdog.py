@@ -133,6 +133,21 @@ def test_under_the_launcher_a_tritonserver_that_lost_a_model_is_not_killed(folde
     wait_for(lambda: server.gone("engine", "watchdog"))
 
 
+def test_a_process_that_stays_stopped_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "STOPPED_PATIENCE_S", 0.1)
+    server = Server(folder, TRITON_CHAT_SUPERVISED="1")
+    triton = read_process(server.process.pid)
+    assert triton is not None
+    watching = threading.Thread(target=watchdog.watch, args=(triton,), kwargs={"kill_degraded": False})
+    watching.start()
+    server.wait_for_watchdog()
+    assert lives(server.pid("stub"))
+    os.kill(server.pid("stub"), signal.SIGSTOP)
+    wait_for(lambda: not lives(server.pid("stub")))
+    server.process.kill()
+    watching.join(PATIENCE_S)
+
+
 def test_a_tritonserver_that_outlives_its_launcher_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told to end while it loads a model, Triton 2.51 may wait for ever."""
     monkeypatch.setattr(watchdog, "ORPHAN_PATIENCE_S", 0.0)
@@ -180,4 +195,5 @@ def test_it_imports_nothing_but_the_standard_library() -> None:
     code = "import sys; before = set(sys.modules); import python_backend.watchdog; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
-    assert loaded == {"common", "common.processes", "python_backend", "python_backend.watchdog"}
+    ours = {"python_backend", "python_backend.heartbeat", "python_backend.watchdog"}
+    assert loaded == {"common", "common.processes"} | ours
