@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the frontend: `triton-chat frontend --triton-url 127.0.0.1:8001`, or `python -m frontend` without the scripts."""
+"""Run the frontend: `triton-chat frontend --triton-url 127.0.0.1:8001`, or `python -P -m frontend` without the scripts.
+
+Without -P, Python would run a package `frontend` of the current directory instead, if there is one.
+"""
 
 import os
 import sys

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks before anything is started."""
 
+import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -28,6 +29,10 @@ _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
+# Files that a process may have open: a connection is one. tritonserver has 70 under a small load. More than the second
+# number would only slow down programs that close all that they might have.
+LEAST_FILES, MOST_FILES = 256, 65536
+
 # Options that say how prompts are written and answers are read -> what raises ValueError if the value is wrong.
 FORMATS: Mapping[str, Callable[[str], str]] = {
     "chat_template": load_template,
@@ -44,6 +49,19 @@ def check_server(server: TritonServer, options: LaunchOptions) -> None:
     problems = (libpython_problem(), numpy_problem()) if server.embedded else ()
     for problem in filter(None, problems):
         raise LaunchError(problem)
+
+
+def raise_open_files() -> None:
+    """Let this process and its children open as many files as they may; raises LaunchError if that is too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if most < LEAST_FILES:
+        raise LaunchError(
+            f"a process may open only {most} files here, and {LEAST_FILES} are the least; each connection is one.",
+            "Raise the limit: `ulimit -n` in a shell, LimitNOFILE in systemd, --ulimit nofile in Docker.",
+        )
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def check_settings(environment: Mapping[str, str]) -> None:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A part of the stack as a child process in a session of its own, of which nothing outlives the launcher."""
 
+import os
 import signal
 import subprocess  # nosec B404 # fixed programs, no shell
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from common.processes import is_resource_tracker, kill, session_members, shared_memory
 from scripts.shared.parent_death import signal_when_parent_ends
@@ -34,10 +36,10 @@ class ChildProcess:
         folder: Path | None = None,
         append: bool = False,
     ) -> None:
-        """Start the process.
+        """Start the process; raises OSError if that or its log is impossible.
 
         folder: its current directory, created if missing; the launcher's own by default.
-        append: keep the log of an earlier process of this part and continue it.
+        append: keep the log of an earlier process of this part and continue it; if that is impossible, go without one.
         """
         self.name = name
         self.log_path = log_path
@@ -45,13 +47,11 @@ class ChildProcess:
         self._environment = environment
         self._folder = folder
         self._memory: set[Path] = set()
-        log_path.parent.mkdir(parents=True, exist_ok=True)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        if not append:
-            log_path.write_bytes(b"")
-        # In append mode, because its children write to the same file.
-        with log_path.open("ab") as log:
+        with _open_log(log_path, append) as log:
+            # Kept open, so that the log can be read though the file is removed or has another name by now.
+            self._log = Path(log.name).open("rb")  # noqa: SIM115
             self._log_start = self._log_end = log.tell()
             self._process = subprocess.Popen(  # nosec B603 # fixed program, no shell
                 command,
@@ -81,9 +81,10 @@ class ChildProcess:
 
     def lines(self, most: int = 400) -> list[str]:
         """The last lines that this process logged, oldest first."""
-        with self.log_path.open("rb") as log:
-            log.seek(max(self._log_start, self.log_path.stat().st_size - _TAIL_BYTES))
-            return log.read().decode("utf-8", errors="replace").splitlines()[-most:]
+        size = self._log_size()
+        begin = max(self._log_start, size - _TAIL_BYTES)
+        text = os.pread(self._log.fileno(), max(0, size - begin), begin)
+        return text.decode("utf-8", errors="replace").splitlines()[-most:]
 
     def terminate(self) -> None:
         """Send SIGTERM; returns at once."""
@@ -92,11 +93,17 @@ class ChildProcess:
 
     def new_lines(self) -> list[str]:
         """The complete lines that it logged since the last call."""
-        with self.log_path.open("rb") as log:
-            log.seek(self._log_end)
-            complete, newline, _ = log.read().rpartition(b"\n")
+        text = os.pread(self._log.fileno(), max(0, self._log_size() - self._log_end), self._log_end)
+        complete, newline, _ = text.rpartition(b"\n")
         self._log_end += len(complete + newline)
         return complete.decode("utf-8", errors="replace").splitlines()
+
+    def _log_size(self) -> int:
+        """The size of the log, which begins again if somebody has cut it off, as log rotation does."""
+        size = os.fstat(self._log.fileno()).st_size
+        if size < self._log_end:
+            self._log_start = self._log_end = 0
+        return size
 
     def record_shared_memory(self) -> None:
         """Record the shared memory that its processes have mapped, so that `stop` can remove it.
@@ -127,3 +134,16 @@ class ChildProcess:
     def session(self) -> list[int]:
         """Ids of all living processes of its session, zombies not counted."""
         return session_members(self.pid)
+
+
+def _open_log(path: Path, append: bool) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not append:
+            path.write_bytes(b"")
+        # In append mode, because the part's children write to the same file.
+        return path.open("ab")
+    except OSError:
+        if not append:
+            raise
+        return Path(os.devnull).open("ab")

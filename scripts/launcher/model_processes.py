@@ -18,6 +18,8 @@ from scripts.launcher.repository import Call, http_answer
 from scripts.launcher.stubs import model_of
 
 _TIMEOUT_S = 10.0
+# gRPC would ask a proxy of the environment, even for this machine's own address.
+_NO_PROXY = (("grpc.enable_http_proxy", 0),)
 # The inputs of a stop.
 _STOP = {
     "input_lengths": np.int32(1),
@@ -107,7 +109,7 @@ def _get(url: str) -> str:
 def _stop_all(grpc_url: str, engine: str) -> None:
     """Ask an engine to cancel all of its requests; raises OSError if it does not answer."""
     everything = {"all_requests": True}
-    with grpc.InferenceServerClient(grpc_url) as client:
+    with grpc.InferenceServerClient(grpc_url, channel_args=_NO_PROXY) as client:
         try:
             if role(engine) == EMBEDDING:
                 # Triton takes no request without an input.

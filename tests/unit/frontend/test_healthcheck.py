@@ -22,7 +22,7 @@ READY = "/health/ready"
         ("triton-chat serve /models --host=0.0.0.0 --port 8102 --max-model-len 4k", {}, "http://127.0.0.1:8102"),
         ("docker-init -- /opt/nvidia/nvidia_entrypoint.sh triton-chat serve --port=80", {}, "http://127.0.0.1:80"),
         ("python -m frontend", {"TRITON_CHAT_PORT": "81", "TRITON_CHAT_HOST": "::"}, "http://[::1]:81"),
-        ("python -m frontend --port 82 --host 10.0.0.7", {"TRITON_CHAT_PORT": "81"}, "http://10.0.0.7:82"),
+        ("python -P -m frontend --port 82 --host 10.0.0.7", {"TRITON_CHAT_PORT": "81"}, "http://10.0.0.7:82"),
         ("python -m frontend --tls-certificate /c.pem --tls-key /k.pem", {}, "https://127.0.0.1:9997"),
         ("python -m frontend", {"TRITON_CHAT_TLS_CERTIFICATE": "/c.pem"}, "https://127.0.0.1:9997"),
     ],

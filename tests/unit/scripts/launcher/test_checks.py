@@ -2,6 +2,7 @@
 """Checks before anything is started."""
 
 import json
+import resource
 import socket
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,16 @@ from rich.console import Console
 from common.checkpoint import Checkpoint
 from common.vision_path import VisionPath
 from scripts.launcher import LaunchError
-from scripts.launcher.checks import GIB, available_memory, check_memory, check_server, check_settings
+from scripts.launcher.checks import (
+    GIB,
+    LEAST_FILES,
+    MOST_FILES,
+    available_memory,
+    check_memory,
+    check_server,
+    check_settings,
+    raise_open_files,
+)
 from scripts.launcher.display import curl
 from scripts.launcher.environment import TritonServer
 from scripts.launcher.model import ServedModel, resolve_model
@@ -176,6 +186,33 @@ def test_offline_a_hub_id_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(LaunchError, match=r"'no/such-model' is no folder here, and .* 'smollm2', which needs no hub"):
         resolve_model("no/such-model", Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ((64, 4096), (4096, 4096)),
+        ((1024, 10**9), (MOST_FILES, 10**9)),
+        ((1024, resource.RLIM_INFINITY), (MOST_FILES, resource.RLIM_INFINITY)),
+        ((LEAST_FILES, LEAST_FILES), None),
+        ((10**6, 10**6), None),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None),
+    ],
+)
+def test_as_many_files_may_be_open_as_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], expected: tuple[int, int] | None
+) -> None:
+    made: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, wanted: made.append(wanted))
+    raise_open_files()
+    assert made == ([expected] if expected else [])
+
+
+def test_too_few_open_files_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (64, 64))
+    with pytest.raises(LaunchError, match=r"only 64 files here, and 256 are the least.*ulimit -n"):
+        raise_open_files()
 
 
 def test_model_states_come_from_the_servers_log() -> None:

@@ -3,6 +3,7 @@
 
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,51 @@ def test_a_part_runs_in_the_folder_that_it_is_given(tmp_path: Path) -> None:
     second = first.restart()
     wait_for(lambda: second.exit_status() is not None)
     assert second.log_path.read_text() == f"{tmp_path / 'own'}\n" * 2
+
+
+def test_the_log_of_a_part_whose_folder_is_removed_is_still_read(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    part = ChildProcess("part", ["sh", "-c", "echo one; read never || true; echo two"], os.environ, folder / "part.log")
+    wait_for(lambda: part.exit_status() is not None)
+    shutil.rmtree(folder)
+    assert part.lines() == part.new_lines() == ["one", "two"]
+    part.stop(0.0)
+    again = part.restart()
+    wait_for(lambda: again.exit_status() is not None)
+    assert again.log_path.read_text().splitlines() == again.lines() == ["one", "two"]
+
+
+def test_a_part_is_restarted_without_a_log_if_there_can_be_none(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    part = ChildProcess("part", ["sh", "-c", "echo up"], os.environ, folder / "part.log")
+    wait_for(lambda: part.exit_status() is not None)
+    shutil.rmtree(folder)
+    folder.write_text("a file in its place")
+    again = part.restart()
+    wait_for(lambda: again.exit_status() is not None)
+    assert again.exit_status() == 0 and again.lines() == again.new_lines() == []
+    with pytest.raises(OSError, match="logs"):
+        ChildProcess("part", ["true"], os.environ, folder / "part.log")
+
+
+@pytest.mark.parametrize("way", ["renamed", "cut off"])
+def test_a_log_may_be_rotated(tmp_path: Path, way: str) -> None:
+    code = "import sys; [print(line, end='', flush=True) for line in open(sys.argv[1])]"
+    lines = tmp_path / "fifo"
+    os.mkfifo(lines)
+    part = ChildProcess("part", [sys.executable, "-c", code, str(lines)], os.environ, tmp_path / "part.log")
+    with lines.open("w") as writer:
+        print("a first line", file=writer, flush=True)
+        wait_for(lambda: part.new_lines() == ["a first line"])
+        if way == "renamed":
+            part.log_path.rename(tmp_path / "part.log.1")
+        else:
+            os.truncate(part.log_path, 0)
+        print("second", file=writer, flush=True)
+        wait_for(lambda: part.lines()[-1:] == ["second"])
+    wait_for(lambda: part.exit_status() is not None)
+    assert part.new_lines() == ["second"]
+    part.stop(0.0)
 
 
 @pytest.mark.parametrize("code", [SLEEPER, DEAF], ids=["polite", "deaf"])
