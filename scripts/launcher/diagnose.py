@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from triton_chat import PACKAGES
 
+# The beginning of an explanation.
+TAKEN_FOR_DEAD = "Triton took a model's process for dead"
 # The first pattern that matches a line explains the failure; {0} is its group.
 PATTERNS: tuple[tuple[str, str], ...] = (
     (r"Poll failed for model directory '([^']+)': ([^\"]+)", "The config of model {0} cannot be used: {1}."),
@@ -84,6 +86,15 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     (
         r"^\((?:EngineCore|Worker)\S* pid=\d+\) (?:ERROR [^\]]*\] )?([\w.]*(?:Error|Exception): .+)",
         "The engine failed: {0}",
+    ),
+    (
+        r"Stub process '([\w.-]+?)_\d+_\d+' is not healthy",
+        f"{TAKEN_FOR_DEAD} ({{0}}): it stood still for a second, as on a machine that is short of CPU time or memory, "
+        "or it ended.",
+    ),
+    (
+        r"Failed to obtain the health mutex|interprocess::lock_exception",
+        f"{TAKEN_FOR_DEAD}, which stood still for a second, as on a machine that is short of CPU time or memory.",
     ),
     # The last resort: what tritonserver itself logs of a model.
     (r"failed to load '([^']+)' version \d+: (.+?)\"?$", "Model {0} failed: {1}"),

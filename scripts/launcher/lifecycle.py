@@ -19,6 +19,7 @@ from scripts.launcher.errors import LaunchError
 from scripts.launcher.model_folders import ModelFolders, ModelPlan
 from scripts.launcher.operations import OperationError, Steps, ended
 from scripts.launcher.repository import Call
+from scripts.launcher.start_retries import PAUSES_S, gave_up
 
 # Frontends look at the state file twice a second: what they sent before they saw it has reached Triton by then.
 _NOTICE_S = 1.5
@@ -347,10 +348,16 @@ class Lifecycle:
             raise OperationError(short_reason(call.error))
 
     def _ended_load(self, name: str, call: Call) -> Generator[None, None, Call]:
-        """Wait for a load, and for a second one if Triton gave up its process; returns the last one."""
+        """Wait for a load, and for more of them while Triton gives up its process; returns the last one."""
         yield from ended(call)
-        if call.error and name in self.given_up:
+        for pause in PAUSES_S:
+            if not call.error or not (gave_up(call.error) or name in self.given_up):
+                break
             self.given_up.discard(name)
+            self._log(
+                f"tritonserver took a process of {name} for dead while it loaded; loading it again in {pause:g} s"
+            )
+            yield from self.pause(pause)
             yield from ended(call := self._repository.load(name))
         return call
 

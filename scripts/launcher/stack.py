@@ -3,7 +3,6 @@
 
 import os
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from scripts.launcher import environment as environments
 from scripts.launcher import page
 from scripts.launcher.adapters import with_adapters
 from scripts.launcher.budget import RestartBudget
-from scripts.launcher.checks import check_formats, check_memory, check_server, check_settings
+from scripts.launcher.checks import check_formats, check_memory, check_server, check_settings, raise_open_files
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit, explain
 from scripts.launcher.display import Display
@@ -37,6 +36,7 @@ from scripts.launcher.ports import choose_ports
 from scripts.launcher.readiness import answers_ok, model_states
 from scripts.launcher.repository import KEY_VARIABLE, Load, Repository
 from scripts.launcher.several import SeveralModels
+from scripts.launcher.start_retries import StartRetries, stall
 from scripts.launcher.stubs import StuckStubs
 from scripts.launcher.supervisor import CrashLoop, Supervisor
 from scripts.launcher.trtllm import Trtllm
@@ -49,9 +49,6 @@ _LOG_LINES_SHOWN = 20
 TRITON_GRACE_S = 30.0
 # For a server that cannot end by itself, after the death of a model's process or a frontend.
 DEGRADED_GRACE_S = 3.0
-# Exit statuses of a tritonserver that crashes while it loads. 2.51 does so now and then on a machine short of CPU time
-# (a lock that its stubs share times out), but not at a second start.
-CRASHES = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 # Time for a frontend to end after the grace period that it grants its requests.
 FRONTEND_MARGIN_S = 8.0
 
@@ -75,6 +72,7 @@ class Stack:
         base = os.environ if environment is None else environment
         self.server = environments.find_triton(self.options.triton)
         check_server(self.server, self.options)
+        raise_open_files()
         check_formats({**base, **self.options.settings})
         self.engine = None if self.options.several else find_engine(self.options, base)
         if self.options.ui:
@@ -107,10 +105,11 @@ class Stack:
         self._key = base.get(KEY_VARIABLE) or secrets.token_hex(16)
         self._parts: list[ChildProcess] = []
         self._supervisor: Supervisor | None = None
-        self._crashed_once = False
+        self._retries = StartRetries()
+        # When tritonserver, which has failed, is started again; and when it was started last.
+        self._start_again_at: float | None = None
+        self._begun = 0.0
         self._stuck_stubs = StuckStubs()
-        # Whether a process of the one model alone was stuck at the start, with which tritonserver ends by itself.
-        self._was_stuck = False
 
     def _prepare_several(self, base: Mapping[str, str]) -> None:
         """Check the models, and make what they are started with."""
@@ -222,18 +221,29 @@ class Stack:
         """Start every part and wait until a request can be served, or until `stopping` is set.
 
         Of several models each has been loaded or has failed then. Raises LaunchError naming the part that died, or
-        after `ready_timeout`, or if every model has failed.
+        after `ready_timeout`, or if every model has failed, or if the logs cannot be written.
         """
-        self._spawn()
-        begun = time.monotonic()
+        try:
+            self._spawn()
+        except OSError as error:
+            raise LaunchError(
+                f"the processes or their logs in {self.options.log_dir} could not be begun: {error}."
+            ) from error
+        self._begun = time.monotonic()
         with Display(self.console) as display:
             while not self.stopping.wait(_POLL_S):
-                elapsed = time.monotonic() - begun
                 self.check()
+                if self._start_again_at is not None:
+                    continue
+                elapsed = time.monotonic() - self._begun
                 states = self._states()
                 display.show(states, elapsed)
                 if self.several is None and "failed" in states.values():
-                    raise self._failure(self._parts[0], "tritonserver cannot serve.")
+                    # Perhaps only since the check.
+                    self._check_triton()
+                    if self._start_again_at is None:
+                        raise self._failure(self._parts[0], "tritonserver cannot serve.")
+                    continue
                 if self.several is not None and self.several.models.settled:
                     self._check_any_loaded()
                 late = elapsed > self._start_limit_s()
@@ -266,27 +276,48 @@ class Stack:
     def check(self) -> None:
         """During the start: raises LaunchError naming a part that died, the cause and its last lines."""
         self._show_logs()
-        self._end_stuck_stubs()
-        for index, part in enumerate(self._parts):
-            status = part.exit_status()
-            if status is None:
-                continue
-            if index == 0 and (status in CRASHES or self._was_stuck) and not self._crashed_once:
-                self._crashed_once = True
-                self.console.print(f"{part.name} {describe_exit(status)} while it loaded; starting it once more")
-                part.stop(0.0)
-                self._parts[0] = part.restart()
-                if self.several is not None:
-                    self.several.models.server_lost()
-                    self.several.models.load_all()
-            else:
+        if self._start_again_at is None:
+            self._end_stuck_stubs()
+            self._check_triton()
+        elif time.monotonic() >= self._start_again_at:
+            self._start_triton_again()
+        for part in self._parts[1:]:
+            if (status := part.exit_status()) is not None:
                 raise self._failure(part, f"{part.name} {describe_exit(status)}.")
+
+    def _check_triton(self) -> None:
+        """Raise LaunchError if tritonserver has ended, unless it is to be started again."""
+        part = self._parts[0]
+        status = part.exit_status()
+        if status is None and self.several is not None:
+            # Of several models, the one that failed is loaded again.
+            return
+        # The one model has failed as soon as a process of it has, though tritonserver goes on to load the others.
+        what = stall(part.lines(), status)
+        if status is None and what is None:
+            return
+        pause = None if what is None else self._retries.next_pause()
+        if pause is None:
+            raise self._failure(part, f"{part.name} {what if status is None else describe_exit(status)}.")
+        self._log(f"{part.name} {what}; starting it again in {pause:g} s (try {self._retries.tried})")
+        part.stop(0.0)
+        if self.several is not None:
+            self.several.models.server_lost()
+        self._start_again_at = time.monotonic() + pause
+
+    def _start_triton_again(self) -> None:
+        self._parts[0] = self._parts[0].restart()
+        self._start_again_at, self._begun = None, time.monotonic()
+        if self.several is not None:
+            self.several.models.load_all()
 
     def _end_stuck_stubs(self) -> None:
         """Kill what tritonserver gave up while it loads, so that the load ends and is tried again."""
         for model in self._stuck_stubs.end(self._parts[0].pid):
-            self._log(f"tritonserver has lost touch with a process of model {model}: killing it")
-            self._was_stuck = True
+            self._log(
+                f"tritonserver took a process of model {model} for dead, which had stood still for a moment, and waits "
+                "for its end: killing it"
+            )
             if self.several is not None:
                 self.several.models.load_again(model)
 

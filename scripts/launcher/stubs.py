@@ -8,9 +8,10 @@ from pathlib import Path
 from common.processes import Process, awaited_children, children, command_line, kill
 
 UNKNOWN = "unknown"
-_LOOK_PERIOD_S = 5.0
-# Several times longer than a process takes to end that was told to.
-_STUCK_S = 60.0
+_LOOK_PERIOD_S = 1.0
+# Longer than a process takes to end that was told to. Killing one that takes longer does no harm: a model is finished
+# before its process ends.
+_STUCK_S = 12.0
 
 
 class Stubs:
@@ -56,8 +57,9 @@ class Stubs:
 class StuckStubs:
     """Stubs that tritonserver waits for to end, while they wait for its next command.
 
-    On a machine short of CPU time a lock that tritonserver shares with a stub that it starts may time out. Triton 2.51
-    then waits for the stub's end, which never comes: neither does that of the load, and other loads wait behind it.
+    On a machine short of CPU time Triton 2.51 may take a stub that it starts for dead. It then waits for the stub's
+    end, which never comes: neither does that of the load, and other loads wait behind it (python_backend r24.10,
+    src/stub_launcher.cc lines 434 to 447). A stub that starts, however slowly, is not waited for in this way.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -76,10 +78,11 @@ class StuckStubs:
         found = [child for child in children(tritonserver) if child.pid in awaited and child.is_stub and child.alive]
         self._since = {(one.pid, one.started): self._since.get((one.pid, one.started), now) for one in found}
         stuck = [pid for (pid, _), since in self._since.items() if now - since >= _STUCK_S]
-        models = [model_of(pid) or UNKNOWN for pid in stuck]
-        for pid in stuck:
+        # Without a model's name it is Triton's test whether it could start one.
+        models = {pid: model for pid in stuck if (model := model_of(pid))}
+        for pid in models:
             kill(pid)
-        return models
+        return list(models.values())
 
 
 def model_of(stub: int) -> str | None:

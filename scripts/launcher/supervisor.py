@@ -12,6 +12,7 @@ from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit
 from scripts.launcher.models import RELOADABLE, ServedModels
 from scripts.launcher.repository import Load
+from scripts.launcher.start_retries import stall
 from scripts.launcher.stubs import Stubs
 
 _STUBS_PERIOD_S = 0.5
@@ -121,6 +122,8 @@ class Supervisor:
             self._log(f"ready again after {elapsed:.0f} s")
             self._started_at = None
             self._stubs.died()
+        elif self._models is None and (what := stall(self._parts[0].lines())):
+            self._restart_triton(what)
         elif elapsed > self._ready_timeout_s:
             self._restart_triton(f"was not ready after {self._ready_timeout_s:g} s")
 

@@ -15,6 +15,10 @@ UNKNOWN = (
     "E1121 05:02:47.651951 1 model_lifecycle.cc:641] \"failed to load 'tensorrt_llm' version 1: Internal: ValueError: "
     "unknown engine option 'tensor_paralel_size'; known: dtype, tensor_parallel_size\""
 )
+UNHEALTHY = (
+    "E1121 05:02:47.651951 1 model_lifecycle.cc:641] \"failed to load 'tensorrt_llm' version 1: Internal: "
+    "Stub process 'tensorrt_llm_0_0' is not healthy.\""
+)
 
 
 def say(line: str) -> None:
@@ -50,6 +54,19 @@ def crash() -> None:
     os.abort()
 
 
+def find_unhealthy() -> None:
+    """Fail to load one model, whose process stood still, and go on loading the other."""
+    say(UNHEALTHY)
+    time.sleep(120)
+
+
+def run_out_of_memory() -> None:
+    """Fail to load one model, whose process ended for want of memory."""
+    say("MemoryError")
+    say(UNHEALTHY)
+    sys.exit(1)
+
+
 def give_up() -> None:
     """Wait for the end of a process named like the stub, which lives on, and fail when it has ended."""
     say("giving up")
@@ -60,6 +77,7 @@ def give_up() -> None:
     if not stub.exists():
         stub.symlink_to("/bin/bash")
     subprocess.Popen([stub, model], stdin=subprocess.PIPE).wait()
+    say(UNHEALTHY.replace("tensorrt_llm", "preprocessing"))
     sys.exit(1)
 
 
@@ -86,6 +104,8 @@ BEHAVIOURS = {
     "load_forever": load_forever,
     "be_killed": be_killed,
     "crash": crash,
+    "find_unhealthy": find_unhealthy,
+    "run_out_of_memory": run_out_of_memory,
     "give_up": give_up,
     "keep_models": keep_models,
 }

@@ -461,7 +461,8 @@ def test_steps_that_others_left_are_unloaded_with_a_model_that_is_gone_from_the_
     assert bench.triton.ready == {"two", *bench.steps("two")} and bench.states() == {"two": READY}
 
 
-def test_a_load_whose_process_triton_gave_up_is_tried_once_more(bench: Bench) -> None:
+@pytest.mark.parametrize("error", ["Stub process '{}_0_0' is not healthy.;", "Failed to obtain the health mutex.;"])
+def test_a_load_whose_process_triton_gave_up_is_tried_three_more_times(bench: Bench, error: str) -> None:
     bench.do(UNLOAD, "one")
     step = "one.g2.preprocessing"
     for again in (False, True):
@@ -471,15 +472,28 @@ def test_a_load_whose_process_triton_gave_up_is_tried_once_more(bench: Bench) ->
         bench.settle(5)
         assert bench.states()["one"] == LOADING
         if again:
-            bench.models.load_again(step)
             del bench.triton.slow[step]
-        hanging.error, hanging.done = f"Stub process '{step}_0_0' is not healthy.;", True
+        hanging.error, hanging.done = error.format(step), True
         bench.step_until(lambda command=command: command.wait(0))
         assert (command.error is None) == again
         reason = read_states(bench.file)["one"].reason
-        assert reason == (None if again else f"{step}: Stub process '{step}_0_0' is not healthy.")
+        assert reason == (None if again else f"{step}: {error.format(step)}".rstrip(";"))
+        assert bench.triton.calls.count(f"load {step}") == (2 if again else 4)
         step = "one.g3.preprocessing"
-    assert bench.triton.calls.count("load one.g3.preprocessing") == 2
+
+
+def test_a_load_that_failed_when_its_process_was_killed_is_tried_again(bench: Bench) -> None:
+    bench.do(UNLOAD, "one")
+    step = "one.g2.preprocessing"
+    hanging = bench.triton.slow[step] = Answer(done=False)
+    command = Command(LOAD, "one")
+    bench.models.submit(command)
+    bench.settle(5)
+    bench.models.load_again(step)
+    del bench.triton.slow[step]
+    hanging.error, hanging.done = "whatever Triton says then", True
+    bench.step_until(lambda: command.wait(0))
+    assert command.error is None and bench.triton.calls.count(f"load {step}") == 2
 
 
 def test_a_changed_file_is_applied(bench: Bench) -> None:

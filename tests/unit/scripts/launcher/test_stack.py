@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from common.models_state import FAILED, LOADING, READY, ModelState
-from scripts.launcher import FREE_PORTS, LaunchError, Stack, stubs
+from scripts.launcher import FREE_PORTS, LaunchError, Stack, start_retries, stubs
 from scripts.launcher.environment import triton_command
 from tests.support.hostile_folder import make_hostile_folder
 from tests.support.plain_adapter import write_adapter, write_base
@@ -94,14 +94,42 @@ def test_a_killed_server_is_distinguished_from_one_that_failed(tmp_path: Path) -
         pytest.fail("started")
 
 
-def test_a_server_that_crashes_is_started_again_once(tmp_path: Path) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed start is tried again sooner."""
+    monkeypatch.setattr(start_retries, "PAUSES_S", (0.1, 0.2, 0.3))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_crashes_is_started_again(tmp_path: Path) -> None:
     stack, screen = make_stack(tmp_path, "crash")
     with pytest.raises(LaunchError, match="tritonserver was ended by SIGABRT"), stack:
         pytest.fail("started")
-    assert (tmp_path / "logs" / "tritonserver.log").read_text().count("crashing") == 2
-    assert "starting it once more" in screen.getvalue()
+    assert (tmp_path / "logs" / "tritonserver.log").read_text().count("crashing") == 4
+    for number, pause in ((2, 0.1), (3, 0.2), (4, 0.3)):
+        assert f"crashed while it loaded; starting it again in {pause} s (try {number} of 4)" in screen.getvalue()
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_start_in_which_triton_gave_up_a_process_is_tried_again_at_once(tmp_path: Path) -> None:
+    """Though tritonserver does not end: it has other models to load."""
+    stack, screen = make_stack(tmp_path, "find_unhealthy")
+    with pytest.raises(LaunchError, match="took a process of model tensorrt_llm for dead"), stack:
+        pytest.fail("started")
+    assert (tmp_path / "logs" / "tritonserver.log").read_text().count("is not healthy") == 4
+    assert "starting it again in 0.3 s (try 4 of 4)" in screen.getvalue()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_model_that_ended_for_a_reason_is_not_tried_again(tmp_path: Path) -> None:
+    stack, _ = make_stack(tmp_path, "run_out_of_memory")
+    with pytest.raises(LaunchError) as failure, stack:
+        pytest.fail("started")
+    assert "too little memory" in str(failure.value)
+    assert (tmp_path / "logs" / "tritonserver.log").read_text().count("is not healthy") == 1
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_process_that_tritonserver_gave_up_is_killed_and_the_start_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,8 +139,8 @@ def test_a_process_that_tritonserver_gave_up_is_killed_and_the_start_tried_again
     stack, screen = make_stack(tmp_path, "give_up")
     with pytest.raises(LaunchError, match="tritonserver exited with status 1"), stack:
         pytest.fail("started")
-    assert (tmp_path / "logs" / "tritonserver.log").read_text().count("giving up") == 2
-    assert "lost touch with a process of model preprocessing" in screen.getvalue()
+    assert (tmp_path / "logs" / "tritonserver.log").read_text().count("giving up") == 4
+    assert "took a process of model preprocessing for dead, which had stood still" in screen.getvalue()
 
 
 def test_a_start_that_takes_too_long_names_what_is_missing_and_leaves_nothing(tmp_path: Path) -> None:
@@ -125,6 +153,13 @@ def test_a_start_that_takes_too_long_names_what_is_missing_and_leaves_nothing(tm
     stack.stop()
     assert [part.session() for part in sessions] == [[], []]
     assert "preprocessing ready, tensorrt_llm loading" in screen.getvalue()
+
+
+def test_logs_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+    stack, _ = make_stack(tmp_path, "refuse")
+    (tmp_path / "logs").write_text("a file in their place")
+    with pytest.raises(LaunchError, match=r"their logs in .*/logs could not be begun: .*File exists"), stack:
+        pytest.fail("started")
 
 
 def test_a_signal_ends_the_wait(tmp_path: Path) -> None:
