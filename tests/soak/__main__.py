@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.soak aborts [--engine scripted|default] [--count N]`, `... overload`, `... pictures [--count N]`."""
+"""`python -m tests.soak aborts [--engine scripted|default] [--count N]`, `... overload`, `... pictures`, `... stalls`."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from scripts.launcher import FREE_PORTS, Stack
@@ -16,6 +16,7 @@ from tests.soak.aborts import Aborter
 from tests.soak.gauges import AT_REST, memory, read_gauges, wait_at_rest
 from tests.soak.load import Outcome, closed_loop, percentile
 from tests.soak.pictures import ask
+from tests.soak.stalls import HEADER, REAL, SCRIPTED, measure_stops, rules
 from tests.support.scripted import scripted_stack
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         soak(options.engine, options.count, options.concurrency, options.seed)
     elif options.command == "pictures":
         pictures(options.family, options.count, options.concurrency)
+    elif options.command == "stalls":
+        stalls(options.engine, options.processes, options.seconds)
     else:
         overload(options.seconds)
     return 0
@@ -111,6 +114,25 @@ def overload(seconds: float) -> None:
                 _say(f"| {name} | {load}x | {_row(outcome)} |")
 
 
+def stalls(engine: str, names: Sequence[str], stops: Sequence[float]) -> None:
+    """Stop each process for each of these times under load; raises TimeoutError if something hangs."""
+    _say(HEADER)
+    _say(f"|{'---|' * (HEADER.count('|') - 1)}")
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stacks:
+        hurry: Path | None = None
+        if engine == "scripted":
+            hurry = Path(folder) / "hurry"
+            tokenizer = TOKENIZERS / "qwen3"
+            stacked = scripted_stack("qwen3", tokenizer, Path(folder) / "stack", clean_stop=False)
+            scripted = stacks.enter_context(stacked)
+            scripted.play(*rules(hurry))
+            stack = scripted.stack
+        else:
+            stack = stacks.enter_context(_stack(engine))
+        for row in measure_stops(stack, hurry, names or (SCRIPTED if hurry else REAL), stops):
+            _say(row)
+
+
 def _row(outcome: Outcome) -> str:
     def both(values: Sequence[float], scale: float, digits: int) -> str:
         return ", ".join(f"{percentile(values, percent) * scale:.{digits}f}" for percent in (50, 99))
@@ -158,6 +180,12 @@ def _parser() -> argparse.ArgumentParser:
     seen.add_argument("--family", choices=TINY_VLMS, default="qwen2_5_vl")
     seen.add_argument("--count", type=int, default=10_000)
     seen.add_argument("--concurrency", type=int, default=16)
+    stopped = commands.add_parser("stalls", help="processes that stand still for a while; what clients see")
+    stopped.add_argument("--engine", choices=("scripted", "default"), default="scripted")
+    stopped.add_argument(
+        "--processes", nargs="*", default=(), help=f"of {', '.join((*SCRIPTED, *REAL))}; several at once: vit+watchdog"
+    )
+    stopped.add_argument("--seconds", nargs="*", type=float, default=(1.5, 3.0, 10.0, 30.0))
     load = commands.add_parser("overload", help="latency at 1 and 10 times what the engine can serve")
     load.add_argument("--seconds", type=float, default=30.0)
     return parser
