@@ -23,7 +23,7 @@ from common.processes import Process, command_line, still_runs
 BEAT_S = 0.1
 # A file appears here for each stub, before it starts.
 SHARED_MEMORY = Path("/dev/shm")  # nosec B108 # where Triton's Python backend puts it, fixed
-# How long after that stubs are looked for: each is started through a shell.
+# How long after that stubs are looked for more often than by the watchdog: each is started through a shell.
 _SEARCH_S = 5.0
 # It reads the whole process table.
 _SEARCH_PERIOD_S = 0.25
@@ -74,6 +74,7 @@ class Heartbeat:
         self._children = children
         self._log = log
         self._flags: dict[Process, Flag | None] = {}
+        self._lock = threading.Lock()
         self._changed = -1
         self._search_at = self._search_until = 0.0
 
@@ -82,19 +83,25 @@ class Heartbeat:
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     def beat(self) -> None:
-        """Set the flags, and look for new stubs if there may be some."""
+        """Set the flags, and look for new stubs if one may just be starting."""
         changed, now = SHARED_MEMORY.stat().st_mtime_ns, time.monotonic()
         if changed != self._changed:
             self._changed, self._search_until = changed, now + _SEARCH_S
         if self._search_at <= now < self._search_until:
             self._search_at = now + _SEARCH_PERIOD_S
-            self._search()
-        for flag in self._flags.values():
-            if flag is not None:
-                flag.set()
+            self.keep(self._children())
+        with self._lock:
+            for flag in self._flags.values():
+                if flag is not None:
+                    flag.set()
 
-    def _search(self) -> None:
-        found = {_identity(stub): stub for stub in self._children() if stub.is_stub and stub.alive}
+    def keep(self, children: Iterable[Process]) -> None:
+        """Keep the flags of the stubs among these children of tritonserver, and no others; on any thread."""
+        with self._lock:
+            self._keep(children)
+
+    def _keep(self, children: Iterable[Process]) -> None:
+        found = {_identity(stub): stub for stub in children if stub.is_stub and stub.alive}
         for gone in [stub for stub in self._flags if stub not in found]:
             if (flag := self._flags.pop(gone)) is not None:
                 flag.close()
@@ -115,11 +122,15 @@ class Heartbeat:
                     self._flags[identity] = None
 
     def _run(self) -> None:
+        failed = False
         while True:
             try:
                 self.beat()
             except OSError as error:
-                self._log(f"the health flags of models could not be set: {error}")
+                # Once, as it comes ten times a second.
+                if not failed:
+                    self._log(f"the health flags of models could not be set: {error}")
+                failed = True
             time.sleep(BEAT_S)
 
 

@@ -70,10 +70,12 @@ def watch(tritonserver: Process, *, kill_degraded: bool, launcher: Process | Non
     dead: set[int] = set()
     stopped: dict[int, float] = {}
     rounds = 0
-    Heartbeat(lambda: children(tritonserver.pid), _log).start()
+    heart = Heartbeat(lambda: children(tritonserver.pid), _log)
+    heart.start()
     while still_runs(tritonserver):
         found = [process for process in descendants(tritonserver.pid) if process.pid != os.getpid()]
         family = {process.pid: process for process in found} | {k: v for k, v in family.items() if still_runs(v)}
+        heart.keep([process for process in found if process.parent == tritonserver.pid])
         if rounds % _MEMORY_PERIODS == 0:
             memory.update(*(shared_memory(process.pid) for process in found))
         dead_before, dead = dead, {process.pid for process in found if _is_dead_stub(process, tritonserver)}

@@ -99,6 +99,22 @@ def test_a_stub_that_starts_later_is_found(make_stub: Callable[..., Stub], tmp_p
     assert stub.healthy == 1
 
 
+def test_a_stub_that_starts_long_after_its_memory_appeared_is_kept_by_the_watchdog(
+    make_stub: Callable[..., Stub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "_SEARCH_S", -1.0)
+    stub, heart = make_stub(), Heartbeat(stubs, pytest.fail)
+    heart.beat()
+    assert stub.healthy == 0
+    heart.keep(stubs())
+    heart.beat()
+    assert stub.healthy == 1
+    heart.keep([])
+    stub.clear()
+    heart.beat()
+    assert stub.healthy == 0
+
+
 @pytest.mark.parametrize(
     ("offset", "options"),
     [(OFFSET, {"users": 0}), (OFFSET, {"users": 2**31}), (OFFSET, {"flags": b"\0\2\0\0"}), ("x", {}), (10**9, {})],
