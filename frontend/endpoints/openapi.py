@@ -131,7 +131,7 @@ def _post(summary: str, body: Schema, answer: str, event: str | None = None, *, 
     content: Schema = {JSON: {"schema": ref(answer)}}
     if event:
         # For a stream of events, tools read the schema as that of one event.
-        about = f"With stream: {event} or an Error as JSON; [DONE] ends the stream of a chat or a completion"
+        about = f"With stream: {event} or an Error as JSON; [DONE] ends every stream but that of a message"
         one: Schema = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
         content[EVENTS] = {"schema": one | {"description": about}}
     return {

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.soak aborts [--engine scripted|default] [--count N]`, `... overload`, `... pictures`, `... stalls`."""
+"""`python -m tests.soak aborts [--engine scripted|default] [--count N]`, `... overload`, `... pictures [--count N]`,
+`... attack [--requests N] [--seed S]`."""
 
 import argparse
 import asyncio
@@ -10,21 +11,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from scripts.launcher import FREE_PORTS, Stack
 from tests.soak.aborts import Aborter
+from tests.soak.attack import Tally, attack
 from tests.soak.gauges import AT_REST, memory, read_gauges, wait_at_rest
 from tests.soak.load import Outcome, closed_loop, percentile
 from tests.soak.pictures import ask
-from tests.soak.stalls import HEADER, REAL, SCRIPTED, measure_stops, rules
+from tests.soak.triton_attack import attack_triton
 from tests.support.scripted import scripted_stack
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 
 TOKENIZERS = Path(os.environ.get("TRITON_CHAT_TOKENIZERS", ".cache/tokenizers"))
 REST_S = 90.0  # within which everything must have stopped
 SAMPLES = 10  # of memory during a run
+_KEY = "the-admin-key"  # of the attacked stack
 # The overloaded engine: 8 slots at 50 tokens/s each, 25 tokens a request, so 16 requests/s.
 SLOTS, TOKEN_S, TOKENS = 8, 0.02, 25
+ON_AND_ON = {"text": "on and on ", "repeat": True, "delay_s": TOKEN_S}
 LIMITS: Mapping[str, Mapping[str, int]] = {
     "no limits": {"max_in_flight": 10_000, "max_queued": 0},
     "8 in flight, 0 queued": {"max_in_flight": SLOTS, "max_queued": 0},
@@ -37,6 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.command == "aborts":
         soak(options.engine, options.count, options.concurrency, options.seed)
+    elif options.command == "attack":
+        return attack_stack(options.requests, options.triton_requests, options.seed, options.processes)
     elif options.command == "pictures":
         pictures(options.family, options.count, options.concurrency)
     elif options.command == "stalls":
@@ -75,6 +82,36 @@ def pictures(family: str, count: int, concurrency: int) -> None:
 
             took = _sampled(stack, "pictures", count, min(500, count), load)
             _say(f"{count} pictures in {took:.0f} s.")
+
+
+def attack_stack(count: int, triton_count: int, seed: int, processes: int) -> int:
+    """Send made-up requests to the frontend and to Triton, and print what came of them; returns 1 if a fault was found.
+
+    Raises TimeoutError if requests are left at the end.
+    """
+    settings = {"ADMIN_KEY": _KEY, "TRUST_REQUEST_CHAT_TEMPLATE": "true", "MAX_IN_FLIGHT": "4096"}
+    with _stack("scripted", rule={"text": "<think>Hm.</think>Fine, thanks."}, **{f"TRITON_CHAT_{name}": value for name, value in settings.items()}) as stack:
+        models = ("ensemble", "preprocessing", "vit", "tensorrt_llm", "postprocessing")
+        http, triton = Tally(), Tally()
+
+        def send(done: int, number: int) -> None:
+            http.add(attack(stack.url, stack.model_names, number, f"{seed}.{done}", processes=processes, key=_KEY))
+
+        def send_triton(done: int, number: int) -> None:
+            triton.add(asyncio.run(attack_triton(stack.grpc_url, models, number, f"{seed}.{done}")))
+
+        for what, total, load, tally in (
+            ("to the frontend", count, send, http),
+            ("to Triton", triton_count, send_triton, triton),
+        ):
+            if total:
+                took = _sampled(stack, what, total, min(1000, total // 4), load)
+                _say(f"{tally.requests} requests {what} in {took:.0f} s: {dict(tally.statuses.most_common())}")
+                _say(f"Errors in streams: {dict(tally.errors)}")
+        findings = {**http.findings, **triton.findings}
+        for fault, request in findings.items():
+            _say(f"FAULT {fault}\n{request}")
+    return 1 if findings else 0
 
 
 def _sampled(stack: Stack, what: str, count: int, warmup: int, load: Callable[[int, int], None]) -> float:
@@ -145,7 +182,7 @@ def _row(outcome: Outcome) -> str:
 
 
 @contextmanager
-def _stack(engine: str, *more: str, **settings: str) -> Iterator[Stack]:
+def _stack(engine: str, *more: str, rule: Mapping[str, Any] = ON_AND_ON, **settings: str) -> Iterator[Stack]:
     settings = {"TRITON_CHAT_IMAGE_PRIVATE_HOSTS": "true", "TRITON_CHAT_IMAGE_TIMEOUT": "60"} | settings
     with tempfile.TemporaryDirectory() as folder:
         if engine == "default":
@@ -155,7 +192,7 @@ def _stack(engine: str, *more: str, **settings: str) -> Iterator[Stack]:
             return
         tokenizer = TOKENIZERS / "qwen3"
         with scripted_stack("qwen3", tokenizer, Path(folder), more=more, **settings) as scripted:
-            scripted.play({"text": "on and on ", "repeat": True, "delay_s": TOKEN_S})
+            scripted.play(rule)
             yield scripted.stack
 
 
@@ -176,6 +213,11 @@ def _parser() -> argparse.ArgumentParser:
     aborts.add_argument("--count", type=int, default=10_000)
     aborts.add_argument("--concurrency", type=int, default=64)
     aborts.add_argument("--seed", type=int, default=0)
+    attacks = commands.add_parser("attack", help="made-up requests to every endpoint and to Triton's models")
+    attacks.add_argument("--requests", type=int, default=100_000)
+    attacks.add_argument("--triton-requests", type=int, default=10_000)
+    attacks.add_argument("--seed", type=int, default=0)
+    attacks.add_argument("--processes", type=int, default=2, help="that send requests (default: %(default)s)")
     seen = commands.add_parser("pictures", help="thousands of different pictures; memory and gauges afterwards")
     seen.add_argument("--family", choices=TINY_VLMS, default="qwen2_5_vl")
     seen.add_argument("--count", type=int, default=10_000)

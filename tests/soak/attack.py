@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Send made-up requests to a server, and judge its answers by its OpenAPI document."""
+
+import asyncio
+import json
+import multiprocessing
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import jsonschema_rs
+from yarl import URL
+
+from frontend.endpoints.openapi import document
+from tests.soak.made_requests import JSON, Made, RequestMaker
+
+# An answer that has not ended by then hangs. The server's own limits are shorter where a request sets them.
+HANG_S = 120.0
+_KEPT = 40  # findings of each kind of run, with their requests
+_SHOWN = 4000  # bytes of a request in a finding
+
+
+@dataclass
+class Tally:
+    """What came of requests. statuses: answers by status, "hang" or an exception. errors: events of errors amid streams.
+
+    findings: what was wrong, with the request; each once by its words.
+    """
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    findings: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: "Tally") -> None:
+        """Add the counts of another one."""
+        self.statuses += other.statuses
+        self.errors += other.errors
+        self.findings = {**other.findings, **self.findings}
+
+    @property
+    def requests(self) -> int:
+        """How many requests have been sent."""
+        return self.statuses.total()
+
+
+class Judge:
+    """Finds faults in answers by the schemas of the document."""
+
+    def __init__(self) -> None:
+        about = document()
+        self._operations = {
+            (method.upper(), path): operation
+            for path, item in about["paths"].items()
+            for method, operation in item.items()
+            if method != "parameters"
+        }
+        self._components = about["components"]
+        self._validators: dict[str, Any] = {}
+
+    def faults(self, made: Made, status: int, media_type: str, body: bytes, tally: Tally) -> str | None:
+        """What is wrong with an answer in some words, or None."""
+        if made.method == "HEAD":  # It has no body to judge.
+            return None
+        if status >= 500 and not _expected(made, status, body):
+            return f"{status} {_error(body)}"
+        operation = self._operations.get((made.method, made.template))
+        if operation is None:
+            return None
+        about = operation["responses"].get(str(status))
+        if about is None:
+            # A path that was made of odd names may lead elsewhere, where there is nothing or another method.
+            return None if status in (404, 405) else f"{status} is not documented"
+        content = about["content"].get(media_type)
+        if content is None:
+            return f"{status} with {media_type or 'no type'}"
+        if media_type == "text/event-stream":
+            return _stream_fault(made, body, tally)
+        return None if media_type != JSON else self._mistake(content["schema"], body)
+
+    def _mistake(self, schema: Mapping[str, Any], body: bytes) -> str | None:
+        key = json.dumps(schema)
+        if key not in self._validators:
+            self._validators[key] = jsonschema_rs.Draft202012Validator({**schema, "components": self._components})
+        try:
+            error = next(iter(self._validators[key].iter_errors(json.loads(body))), None)
+        except ValueError:
+            return "the body is not JSON"
+        return None if error is None else f"not as documented: {list(error.instance_path)} {error.message[:200]}"
+
+
+def _expected(made: Made, status: int, body: bytes) -> bool:
+    """Whether an answer of 5xx is what the request asked for: a deadline, or a service that this server does not have."""
+    if status == 504:
+        return "X-Request-Timeout" in made.headers
+    if status == 503 and made.template.startswith(("/admin", "/health")):
+        return b"No launcher controls" in body or "model=" in made.target
+    return False
+
+
+def _error(body: bytes) -> str:
+    try:
+        error = json.loads(body)["error"]
+        return f"{error.get('code', error['type'])}: {error['message']}"
+    except (ValueError, KeyError, TypeError):
+        return repr(body[:200])
+
+
+def _stream_fault(made: Made, body: bytes, tally: Tally) -> str | None:
+    events = [line[6:] for line in body.split(b"\n") if line.startswith(b"data: ")]
+    if made.template != "/v1/messages" and (not events or events.pop() != b"[DONE]"):
+        return "a stream without [DONE]"
+    for event in events:
+        try:
+            read = json.loads(event)
+        except ValueError:
+            return "an event that is not JSON"
+        error = read.get("error") or (read.get("response") or {}).get("error")
+        if error:
+            code = error.get("code") or error.get("type")
+            tally.errors[f"{code}"] += 1
+            if code in ("internal_error", "server_error", "api_error"):
+                return f"in a stream, {error}"
+    return None
+
+
+class Attacker:
+    """Sends made requests to one server. bearer: a key that most requests have."""
+
+    def __init__(self, url: str, maker: RequestMaker, bearer: str | None = None) -> None:
+        self._url = url
+        self._maker = maker
+        self._bearer = bearer
+        self._judge = Judge()
+        self.tally = Tally()
+
+    async def run(self, count: int, concurrency: int) -> Tally:
+        """Send requests; returns what came of all so far."""
+        left = iter(range(count))
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Content-Type"),
+        ) as session:
+
+            async def client() -> None:
+                for _ in left:
+                    await self._one(session)
+
+            await asyncio.gather(*[client() for _ in range(concurrency)])
+        return self.tally
+
+    async def _one(self, session: aiohttp.ClientSession) -> None:
+        made = self._maker.make()
+        try:
+            async with asyncio.timeout(HANG_S):
+                status, media_type, body = await self._send(session, made)
+        except TimeoutError:
+            self._found(made, "hang", "no answer")
+            return
+        except (aiohttp.ClientError, ConnectionError) as error:
+            # An odd target or a header that closes the connection; a server that has gone is found by the next request.
+            self._found(made, type(error).__name__, str(error))
+            return
+        self.tally.statuses[str(status)] += 1
+        fault = self._judge.faults(made, status, media_type, body, self.tally)
+        if fault is not None:
+            self._keep(f"{made.template}: {fault}", made)
+
+    async def _send(self, session: aiohttp.ClientSession, made: Made) -> tuple[int, str, bytes]:
+        key = {} if self._bearer is None else {"Authorization": f"Bearer {self._bearer}"}
+        headers = {"Content-Type": JSON, **key, **made.headers}
+        target = URL(self._url + made.target, encoded=True)
+        async with session.request(made.method, target, data=made.body, headers=headers) as response:
+            return response.status, response.content_type, await response.read()
+
+    def _found(self, made: Made, what: str, words: str) -> None:
+        self.tally.statuses[what] += 1
+        self._keep(f"{made.template}: {what} {words}", made)
+
+    def _keep(self, fault: str, made: Made) -> None:
+        if len(self.tally.findings) < _KEPT:
+            head = f"{made.method} {made.target[:300]} {dict(made.headers)}"
+            self.tally.findings.setdefault(fault, f"{head}\n{(made.body or b'')[:_SHOWN]!r}")
+
+
+def attack(
+    url: str,
+    models: Sequence[str],
+    count: int,
+    seed: str,
+    *,
+    pooling: Sequence[str] = (),
+    processes: int = 2,
+    concurrency: int = 16,
+    key: str = "",
+) -> Tally:
+    """Send so many made-up requests from several processes; returns what came of them.
+
+    models and pooling: as `RequestMaker` has them. key: what requests are authorized by, or "".
+    """
+    tally = Tally()
+    shares = [count // processes + (one < count % processes) for one in range(processes)]
+    # Not forked: this process has threads, of gRPC among others.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [
+            pool.submit(_share, url, (tuple(models), tuple(pooling)), share, f"{seed}/{one}", concurrency, key)
+            for one, share in enumerate(shares)
+        ]
+        for future in futures:
+            tally.add(future.result())
+    return tally
+
+
+def _share(
+    url: str, models: tuple[Sequence[str], Sequence[str]], count: int, seed: str, concurrency: int, key: str
+) -> Tally:
+    maker = RequestMaker(document(), models[0], seed, models[1])
+    return asyncio.run(Attacker(url, maker, key or None).run(count, concurrency))
