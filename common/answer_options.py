@@ -105,7 +105,7 @@ def _read_stop(value: Any) -> tuple[str, ...]:
         # A plain string is accepted as well as a JSON array, for requests typed by hand.
         try:
             decoded = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             decoded = value
         value = decoded if isinstance(decoded, list) else [value]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -116,7 +116,7 @@ def _read_stop(value: Any) -> tuple[str, ...]:
 def _read_ids(value: Any) -> tuple[int, ...]:
     try:
         decoded = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         decoded = None
     if not isinstance(decoded, list) or not all(type(item) is int for item in decoded):
         raise RequestError("parameter 'stop_token_ids' must be a JSON array of ids", param="stop_token_ids")

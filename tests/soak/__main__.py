@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m tests.soak aborts [--engine scripted|default] [--count N]`, `... overload`, `... pictures [--count N]`,
-`... attack [--requests N] [--seed S]`."""
+`... attack [--requests N] [--seed S]`, `... chaos [--minutes M] [--seed S]`."""
 
 import argparse
 import asyncio
@@ -13,17 +13,24 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from scripts.launcher import FREE_PORTS, Stack
+from scripts.split.splitter import split_checkpoint
 from tests.soak.aborts import Aborter
 from tests.soak.attack import Tally, attack
-from tests.soak.gauges import AT_REST, memory, read_gauges, wait_at_rest
+from tests.soak.chaos import ChaosResult, Clients, Deeds, left_over, living, rules, run_chaos
+from tests.soak.gauges import AT_REST, busy, memory, read_gauges, wait_at_rest
 from tests.soak.load import Outcome, closed_loop, percentile
 from tests.soak.pictures import ask
 from tests.soak.triton_attack import attack_triton
-from tests.support.scripted import scripted_stack
+from tests.support.pooling_checkpoints import make_qwen3_embedding
+from tests.support.scripted import PAIR, scripted_pair, scripted_stack
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
+from tests.support.vlm_checkpoints import make_internvl
 
 TOKENIZERS = Path(os.environ.get("TRITON_CHAT_TOKENIZERS", ".cache/tokenizers"))
+RECOVERY_S = 600.0  # within which everything must serve again after chaos
 REST_S = 90.0  # within which everything must have stopped
 SAMPLES = 10  # of memory during a run
 _KEY = "the-admin-key"  # of the attacked stack
@@ -44,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
         soak(options.engine, options.count, options.concurrency, options.seed)
     elif options.command == "attack":
         return attack_stack(options.requests, options.triton_requests, options.seed, options.processes)
+    elif options.command == "chaos":
+        return chaos(options.minutes, options.seed, options.clients)
     elif options.command == "pictures":
         pictures(options.family, options.count, options.concurrency)
     elif options.command == "stalls":
@@ -90,7 +99,11 @@ def attack_stack(count: int, triton_count: int, seed: int, processes: int) -> in
     Raises TimeoutError if requests are left at the end.
     """
     settings = {"ADMIN_KEY": _KEY, "TRUST_REQUEST_CHAT_TEMPLATE": "true", "MAX_IN_FLIGHT": "4096"}
-    with _stack("scripted", rule={"text": "<think>Hm.</think>Fine, thanks."}, **{f"TRITON_CHAT_{name}": value for name, value in settings.items()}) as stack:
+    with _stack(
+        "scripted",
+        rule={"text": "<think>Hm.</think>Fine, thanks."},
+        **{f"TRITON_CHAT_{name}": value for name, value in settings.items()},
+    ) as stack:
         models = ("ensemble", "preprocessing", "vit", "tensorrt_llm", "postprocessing")
         http, triton = Tally(), Tally()
 
@@ -112,6 +125,80 @@ def attack_stack(count: int, triton_count: int, seed: int, processes: int) -> in
         for fault, request in findings.items():
             _say(f"FAULT {fault}\n{request}")
     return 1 if findings else 0
+
+
+# What chaos does, and how often in relation to the others. The death of tritonserver costs the most time.
+DEEDS = {
+    **{f"kill {one}": 2 for one in ("frontend", "preprocessing", "vit", "postprocessing")},
+    **{
+        f"stop {one}": 3
+        for one in ("frontend", "preprocessing", "vit", "tensorrt_llm", "postprocessing", "tritonserver")
+    },
+    **{"kill tensorrt_llm": 1, "kill embedding": 1, "kill core": 1, "kill tritonserver": 1, "stop embedding": 1},
+    **{"stop core": 1, "fill frontend": 2},
+}
+
+
+def chaos(minutes: float, seed: str, clients: int) -> int:
+    """Kill and stop processes under a load whose answers are known; prints what came of it.
+
+    Returns 1 if an answer was wrong, a request hung or a process was left. Raises TimeoutError if requests are left.
+    """
+    result, seen = ChaosResult(), []
+    with tempfile.TemporaryDirectory() as name:
+        folder, tokenizer = Path(name), TOKENIZERS / "qwen3"
+        seeing = split_checkpoint(make_internvl(folder / "whole", tokenizer).path, folder / "seeing")
+        embedder = make_qwen3_embedding(tokenizer, folder / "embedder")
+        others = {"embedder": {"model": str(embedder), "max_model_len": 1024}}
+        more = ["--frontends", "2", "--restarts", "100000"]
+        with scripted_pair(
+            tokenizer, folder, second=seeing, others=others, more=more, clean_stop=False, VLLM_CPU_KVCACHE_SPACE="1"
+        ) as scripted:
+            stack = scripted.stack
+            for model in PAIR:
+                scripted.play(model, *rules())
+            load = Clients(stack.url, seed, result, text=PAIR[0], seeing=PAIR[1], embedding="embedder")
+            deeds = Deeds(stack, seed, result, DEEDS)
+            _memory_row(stack, 0)
+            begun = time.monotonic()
+            run_chaos(stack, load, deeds, 60 * minutes, concurrency=clients, seed=seed)
+            took = time.monotonic() - begun
+            _supervise_until(stack, lambda: _serves(stack))
+            _supervise_until(stack, lambda: not busy(read_gauges(stack)))
+            _memory_row(stack, "at rest")
+            seen = list(living(stack))
+        left = left_over(seen)
+    _say(f"{result.requests} requests in {took:.0f} s: {dict(result.ends.most_common())}")
+    _say(f"Wrong answers: {len(result.wrong)}. Hangs: {result.hangs}. Processes left: {left}")
+    _say("| done | times | gaps | seconds without an answer: all, longest |\n|---|---:|---:|---:|")
+    for deed, times in sorted(result.deeds.items()):
+        gaps = result.unavailable.get(deed, [])
+        _say(f"| {deed} | {times} | {len(gaps)} | {sum(gaps):.0f}, {max(gaps, default=0.0):.0f} |")
+    for wrong in result.wrong[:20]:
+        _say(f"WRONG {wrong}")
+    return 1 if result.wrong or result.hangs or left else 0
+
+
+def _supervise_until(stack: Stack, condition: Callable[[], bool]) -> None:
+    """Restart what dies until the condition holds; raises TimeoutError if it does not come to hold."""
+    end = time.monotonic() + RECOVERY_S
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"after {RECOVERY_S:g} s: {busy(read_gauges(stack))}")
+        stack.restart_dead()
+        time.sleep(0.1)
+
+
+def _serves(stack: Stack) -> bool:
+    """Whether every model answers."""
+    asked = [("/v1/embeddings", {"model": "embedder", "input": "ping"})]
+    asked += [
+        ("/v1/chat/completions", {"model": one, "messages": [{"role": "user", "content": "ping"}]}) for one in PAIR
+    ]
+    try:
+        return all(httpx.post(stack.url + path, json=body, timeout=30).is_success for path, body in asked)
+    except httpx.HTTPError:
+        return False
 
 
 def _sampled(stack: Stack, what: str, count: int, warmup: int, load: Callable[[int, int], None]) -> float:
@@ -218,6 +305,10 @@ def _parser() -> argparse.ArgumentParser:
     attacks.add_argument("--triton-requests", type=int, default=10_000)
     attacks.add_argument("--seed", type=int, default=0)
     attacks.add_argument("--processes", type=int, default=2, help="that send requests (default: %(default)s)")
+    disturbed = commands.add_parser("chaos", help="random kills and stops under a load whose answers are known")
+    disturbed.add_argument("--minutes", type=float, default=60.0)
+    disturbed.add_argument("--seed", default="0")
+    disturbed.add_argument("--clients", type=int, default=12)
     seen = commands.add_parser("pictures", help="thousands of different pictures; memory and gauges afterwards")
     seen.add_argument("--family", choices=TINY_VLMS, default="qwen2_5_vl")
     seen.add_argument("--count", type=int, default=10_000)

@@ -36,7 +36,22 @@ _FLOATS = (
     *(float("nan"), float("inf"), float("-inf"), 1e22, 0.1),
 )
 _TEXTS = (
-    *("", " ", "x", "Hi", "\0", "a\0b", "\n", "\r\n", "\ud800", "\udfff\ud800", "\U0001f642", "e\u0301", "\u202e", "\ufeff"),
+    *(
+        "",
+        " ",
+        "x",
+        "Hi",
+        "\0",
+        "a\0b",
+        "\n",
+        "\r\n",
+        "\ud800",
+        "\udfff\ud800",
+        "\U0001f642",
+        "e\u0301",
+        "\u202e",
+        "\ufeff",
+    ),
     *("\uffff", "null", "true", "0", "-1", "1e999", "NaN", "[]", "{}", "__proto__", "../../etc/passwd", "%00", "%s%n"),
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>", "<tool_call>", "</tool_call>", "{{ x }}"),
     *("{% for x in y %}", "'; DROP TABLE responses; --", "<script>", "\x1b[2J", "a" * 65, "a" * 1025, "a" * 5000),
@@ -44,7 +59,22 @@ _TEXTS = (
 )
 _KEYS = ("type", "id", "name", "role", "content", "text", "", "\0", "\ud800", "__class__", "x" * 300, "$ref", "model")
 _PATTERNS = (
-    *("a+", "[a-z]{1,5}", "(a|b)*c", "(", ")", "[", "a{99999}", "(a+)+$", "\\d+", "\\", "(?=a)", "(?P<x>a)", "\\1", "^$"),
+    *(
+        "a+",
+        "[a-z]{1,5}",
+        "(a|b)*c",
+        "(",
+        ")",
+        "[",
+        "a{99999}",
+        "(a+)+$",
+        "\\d+",
+        "\\",
+        "(?=a)",
+        "(?P<x>a)",
+        "\\1",
+        "^$",
+    ),
     *("[^\\x00-\\x7f]", "a{,}", "*", "a**", "\\u{10ffff}", "(?i)a", "[z-a]", ".{0,2000}", "\\p{L}"),
 )
 _GRAMMARS = (
@@ -52,7 +82,13 @@ _GRAMMARS = (
     *('root ::= a\na ::= b\nb ::= "c"', "start: /a+/", '?start: "x" | "y"', "root ::= (", "root ::= [", "%"),
 )
 _TEMPLATES = (
-    *("{{ messages[0].content }}", "{% for m in messages %}{{ m.role }}{% endfor %}", "{{ 1/0 }}", "{% if %}", "{{ x.y.z }}"),
+    *(
+        "{{ messages[0].content }}",
+        "{% for m in messages %}{{ m.role }}{% endfor %}",
+        "{{ 1/0 }}",
+        "{% if %}",
+        "{{ x.y.z }}",
+    ),
     *("{{ raise_exception('no') }}", "{% for i in range(999999999) %}x{% endfor %}", "{{ ''.__class__.__mro__ }}", ""),
 )
 
@@ -66,8 +102,22 @@ def _image(kind: str, size: tuple[int, int] = (8, 8)) -> str:
 _PICTURES = (_image("PNG"), _image("JPEG"), _image("GIF"), _image("WEBP", (1, 90)), _image("PNG", (1, 1)))
 _URLS = (
     *(f"data:image/png;base64,{one}" for one in _PICTURES),
-    *("data:image/png;base64,AAAA", "data:image/png;base64,", "data:,", "data:", "data:text/plain,x", "data:;base64,=="),
-    *("http://127.0.0.1:1/x.png", "http://[::1", "http://0/", "https://x.invalid/\r\n", "file:///etc/passwd", "file://x/y"),
+    *(
+        "data:image/png;base64,AAAA",
+        "data:image/png;base64,",
+        "data:,",
+        "data:",
+        "data:text/plain,x",
+        "data:;base64,==",
+    ),
+    *(
+        "http://127.0.0.1:1/x.png",
+        "http://[::1",
+        "http://0/",
+        "https://x.invalid/\r\n",
+        "file:///etc/passwd",
+        "file://x/y",
+    ),
     *("ftp://x/y", "http://\u2488/", "http://127.0.0.1:99999/", "", " ", "\0", "http://user:pass@127.0.0.1:1/"),
     "data:image/png;base64," + _PICTURES[0][:40],
 )
@@ -123,7 +173,14 @@ _HEADERS: Mapping[str, Sequence[str]] = {
     "X-Request-Id": ("abc", "", "x" * 300, "a b", "\u00a0", "\u00ff", "a;b=c"),
     "X-Request-Metrics": ("true", "false", "2", ""),
     "traceparent": ("00-" + "a" * 32 + "-" + "b" * 16 + "-01", "00-0-0-00", "x", "ff-" + "0" * 200),
-    "Content-Type": (JSON, "text/plain", "application/json; charset=utf-16", "", "x", "multipart/form-data; boundary=x"),
+    "Content-Type": (
+        JSON,
+        "text/plain",
+        "application/json; charset=utf-16",
+        "",
+        "x",
+        "multipart/form-data; boundary=x",
+    ),
     "Content-Encoding": ("identity", "gzip", "x", ""),
     "Accept": ("*/*", "text/event-stream", "image/png", "x"),
     "Authorization": ("Bearer x", "Bearer ", "Basic eDp5", "x", "Bearer \u00e9"),
@@ -135,7 +192,19 @@ _HEADERS: Mapping[str, Sequence[str]] = {
     "Connection": ("close", "keep-alive"),
     "X-Forwarded-For": ("127.0.0.1", "x"),
 }
-_QUERIES = ("limit=0", "limit=5", "limit=x", "order=asc", "order=up", "after=x", "model=x", "model=", "x=%ff", "&&==", "%00")
+_QUERIES = (
+    "limit=0",
+    "limit=5",
+    "limit=x",
+    "order=asc",
+    "order=up",
+    "after=x",
+    "model=x",
+    "model=",
+    "x=%ff",
+    "&&==",
+    "%00",
+)
 _ANSWERS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "BREW")
 
@@ -322,7 +391,9 @@ class RequestMaker:
         draw = self._random
         if draw.random() < self._wrongness:
             return self._wrong()
-        kind = draw.choice(("object", "string", "integer", "array", "any", "odd") if depth < 4 else ("string", "integer"))
+        kind = draw.choice(
+            ("object", "string", "integer", "array", "any", "odd") if depth < 4 else ("string", "integer")
+        )
         if kind == "object" or depth == 0:
             names = draw.sample(("a", "b", "", "\u00e9", "x y", "$ref"), draw.randint(0, 3))
             properties = {name: self._json_schema(depth + 1) for name in names}
@@ -331,12 +402,20 @@ class RequestMaker:
             )
         if kind == "string":
             limits: Sequence[Schema] = (
-                *({}, {"maxLength": 5}, {"pattern": draw.choice(_PATTERNS)}, {"format": "date"}, {"enum": ["a", 1, None]}),
+                *(
+                    {},
+                    {"maxLength": 5},
+                    {"pattern": draw.choice(_PATTERNS)},
+                    {"format": "date"},
+                    {"enum": ["a", 1, None]},
+                ),
                 *({"minLength": 9, "maxLength": 2}, {"const": draw.choice(_TEXTS[:30])}, {"enum": []}),
             )
             return {"type": "string", **draw.choice(limits)}
         if kind == "integer":
-            return {"type": "integer"} | draw.choice(({}, {"minimum": 0}, {"minimum": 9, "maximum": 1}, {"multipleOf": 3}))
+            return {"type": "integer"} | draw.choice(
+                ({}, {"minimum": 0}, {"minimum": 9, "maximum": 1}, {"multipleOf": 3})
+            )
         if kind == "array":
             return {"type": "array", "items": self._json_schema(depth + 1)} | draw.choice(
                 ({}, {"maxItems": 3}, {"minItems": 5, "maxItems": 1}, {"uniqueItems": True}, {"minItems": 10**9})

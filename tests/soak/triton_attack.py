@@ -22,20 +22,66 @@ _FORMATS = {"INT32": "i", "INT64": "q", "UINT64": "Q", "FP32": "f", "FP16": "e",
 _NUMBERS = (0, 1, 2, 3, 5, 20, 21, 128, 129, 1000, 151_645, 151_935, 151_936, 2**31 - 1, -1, -2, -(2**31))
 _FRACTIONS = (0.0, -0.0, 0.5, 1.0, 2.0, -1.0, 1e-45, 1e-6, 3.4e38, float("nan"), float("inf"), float("-inf"))
 _TEXTS = (
-    *(b"", b"Hi", b"a\0b", b"\xff\xfe", b"\xed\xa0\x80", "\U0001f642".encode(), b"x" * 5000, b"{", b"[]", b"{}", b"null"),
+    *(
+        b"",
+        b"Hi",
+        b"a\0b",
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        "\U0001f642".encode(),
+        b"x" * 5000,
+        b"{",
+        b"[]",
+        b"{}",
+        b"null",
+    ),
     *(b'{"messages": []}', b'{"messages": [{"role": "user", "content": "Hi"}]}', b'{"messages": [{"role": 1}]}'),
     *(b'{"messages": [{"role": "user", "content": "Hi"}], "tools": 1}', b'[{"role": "user", "content": "Hi"}]'),
-    *(b"json_schema", b"regex", b"ebnf_grammar", b"json", b"structural_tag", b'{"type": "object"}', b"[a-z]+", b"(", b"root ::="),
+    *(
+        b"json_schema",
+        b"regex",
+        b"ebnf_grammar",
+        b"json",
+        b"structural_tag",
+        b'{"type": "object"}',
+        b"[a-z]+",
+        b"(",
+        b"root ::=",
+    ),
     *(b"\x89PNG\r\n\x1a\n" + b"\0" * 20, b"GIF89a", b"\xff\xd8\xff\xe0", b"[" * 3000, b'{"a":' * 300),
 )
 _PARAMETERS: Sequence[tuple[str, Any]] = (
     *(("error_output", True), ("error_output", 1), ("owner", "x"), ("owner", 7), ("chat", True), ("tools", True)),
-    *(("n", 0), ("n", "x"), ("priority", 3), ("timeout", 1000), ("timeout", -5), ("sequence_id", 3), ("top_logprobs", 21)),
+    *(
+        ("n", 0),
+        ("n", "x"),
+        ("priority", 3),
+        ("timeout", 1000),
+        ("timeout", -5),
+        ("sequence_id", 3),
+        ("top_logprobs", 21),
+    ),
     *(("top_logprobs", -1), ("prompt_logprobs", 2**40), ("prompt_logprobs", 5), ("logprobs", True), ("min_p", "nan")),
-    *(("min_p", "0.5"), ("min_p", 3), ("return_token_strs", True), ("return_token_ids", True), ("add_special_tokens", 2)),
-    *(("truncate_prompt_tokens", 0), ("truncate_prompt_tokens", 3), ("truncation_side", "up"), ("thinking_token_budget", -2)),
+    *(
+        ("min_p", "0.5"),
+        ("min_p", 3),
+        ("return_token_strs", True),
+        ("return_token_ids", True),
+        ("add_special_tokens", 2),
+    ),
+    *(
+        ("truncate_prompt_tokens", 0),
+        ("truncate_prompt_tokens", 3),
+        ("truncation_side", "up"),
+        ("thinking_token_budget", -2),
+    ),
     *(("stop", "x"), ("stop", "[" * 2000), ("stop_strings", "["), ("tool_parser", "x"), ("reasoning_open", "x")),
-    *(("triton_enable_empty_final_response", True), ("binary_data_output", True), ("x" * 3000, "y"), ("", ""), ("load_adapter", "x")),
+    *(
+        ("binary_data_output", True),
+        ("x" * 3000, "y"),
+        ("", ""),
+        ("load_adapter", "x"),
+    ),
     *(("allowed_token_ids", "[1]"), ("allowed_token_ids", "["), ("cache_salt", "\U0001f642"), ("traceparent", "x")),
 )
 _ODD_SHAPES = ([], [0], [1], [1, 0], [0, 1], [2, 1], [1, 1, 1], [1, -1], [-1], [1, 2**31], [2**40, 2**40], [1, 7])
@@ -71,6 +117,8 @@ class TensorMaker:
             self._spoil(request)
         for key, value in draw.sample(_PARAMETERS, draw.choice((0, 0, 1, 2, 4))):
             _set(request.parameters[key], value)
+        # A stop, and a request for no tokens, end without a response, which Triton tells only if asked.
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
         # Without it a failing step of an ensemble leaks the request in Triton 2.51 (engines/reply.py).
         if name == "ensemble":
             request.parameters["error_output"].bool_param = True
@@ -103,7 +151,9 @@ class TensorMaker:
             return b"".join(struct.pack("<I", len(text)) + text for text in texts)
         code = _FORMATS.get(datatype, "B")
         if datatype in ("FP32", "FP16"):
-            numbers = [one if abs(one) < 6e4 or datatype == "FP32" else 1.0 for one in draw.choices(_FRACTIONS, k=count)]
+            numbers = [
+                one if abs(one) < 6e4 or datatype == "FP32" else 1.0 for one in draw.choices(_FRACTIONS, k=count)
+            ]
             return struct.pack(f"<{count}{code}", *numbers)
         if datatype == "BOOL":
             return bytes(draw.choices((0, 1, 1, 255), k=count))
@@ -154,7 +204,9 @@ def _set(parameter: Any, value: Any) -> None:
         parameter.string_param = value
 
 
-async def attack_triton(address: str, models: Sequence[str], count: int, seed: str, concurrency: int = 16) -> Tally:
+async def attack_triton(
+    address: str, models: Sequence[str], count: int, seed: str, *, concurrency: int = 16, hang_s: float = HANG_S
+) -> Tally:
     """Send so many made-up requests to these models; returns what came of them."""
     tally, left = Tally(), iter(range(count))
     async with grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel:
@@ -166,7 +218,7 @@ async def attack_triton(address: str, models: Sequence[str], count: int, seed: s
             for _ in left:
                 request = maker.make()
                 try:
-                    async with asyncio.timeout(HANG_S):
+                    async with asyncio.timeout(hang_s):
                         ends = await _ask(stub, request)
                 except TimeoutError:
                     ends = ["hang"]

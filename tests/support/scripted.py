@@ -113,20 +113,30 @@ class ScriptedPair:
 
 @contextmanager
 def scripted_pair(
-    tokenizer_dir: Path, folder: Path, *, more: Sequence[str] = (), clean_stop: bool = True, **settings: str
+    tokenizer_dir: Path,
+    folder: Path,
+    *,
+    second: Path | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
+    more: Sequence[str] = (),
+    clean_stop: bool = True,
+    **settings: str,
 ) -> Iterator[ScriptedPair]:
     """Start a stack with two scripted models on free ports, both with Qwen3's real tokenizer.
 
-    PAIR has their names; requests may call the first one by the alias PAIR_ALIAS too. folder: empty. more: arguments of
-    the launcher. clean_stop: check at the end that no request was leaked. settings: environment variables.
+    PAIR has their names; requests may call the first one by the alias PAIR_ALIAS too. folder: empty. second: the
+    checkpoint of the second one, if it is another. others: further models that are not scripted, as in a file of models.
+    more: arguments of the launcher. clean_stop: check at the end that no request was leaked. settings: environment
+    variables.
     """
     checkpoint, repository = _checkpoint("qwen3", tokenizer_dir, folder), _scripted_repository(folder)
     scripts = {name: folder / f"{name}.json" for name in PAIR}
-    entries = {
-        name: {"model": str(checkpoint), "engine": ENVIRONMENT["TRITON_CHAT_ENGINE"], "script": str(script)}
-        for name, script in scripts.items()
+    entries: dict[str, Any] = {
+        name: {"model": str(path), "engine": ENVIRONMENT["TRITON_CHAT_ENGINE"], "script": str(scripts[name])}
+        for name, path in zip(PAIR, (checkpoint, second or checkpoint), strict=True)
     }
     entries[PAIR[0]]["aliases"] = [PAIR_ALIAS]
+    entries |= others or {}
     for script in scripts.values():
         script.write_text("[]")
     models_file = folder / "models.yaml"

@@ -44,6 +44,7 @@ def test_other_parameters_are_ignored() -> None:
         ("plain", ("plain",)),
         ("3", ("3",)),
         ('["a", ""]', ("a",)),
+        ("[" * 3000, ("[" * 3000,)),
         (["a"], ("a",)),
     ],
 )
@@ -68,6 +69,7 @@ def test_stop_may_be_an_array_or_one_string(value: object, stops: tuple[str, ...
         ("stop_token_ids", "[true]"),
         ("stop_token_ids", "5"),
         ("stop_token_ids", "five"),
+        ("stop_token_ids", "[" * 3000),
         ("min_tokens", "5"),
     ],
 )

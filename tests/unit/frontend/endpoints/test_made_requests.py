@@ -34,7 +34,10 @@ async def test_no_made_request_finds_a_fault(served: Serving, seed: str) -> None
     tally = await Attacker(served.url, maker, "key").run(REQUESTS, 16)
     assert tally.findings == {}
     assert tally.requests == REQUESTS and tally.statuses["200"] > REQUESTS / 8
-    assert [REGISTRY.get_sample_value("triton_chat_in_flight", {"model": one}) for one in ("model", "embedder")] == [0, 0]
+    assert [REGISTRY.get_sample_value("triton_chat_in_flight", {"model": one}) for one in ("model", "embedder")] == [
+        0,
+        0,
+    ]
     assert (await served.chat(model="model")).status_code == 200
 
 
