@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     elif options.command == "attack":
         return attack_stack(options.requests, options.triton_requests, options.seed, options.processes)
     elif options.command == "chaos":
-        return chaos(options.minutes, options.seed, options.clients)
+        return chaos(options.minutes, options.seed, options.clients, several=options.several)
     elif options.command == "pictures":
         pictures(options.family, options.count, options.concurrency)
     elif options.command == "stalls":
@@ -139,44 +139,63 @@ DEEDS = {
 }
 
 
-def chaos(minutes: float, seed: str, clients: int) -> int:
+def chaos(minutes: float, seed: str, clients: int, *, several: bool) -> int:
     """Kill and stop processes under a load whose answers are known; prints what came of it.
 
-    Returns 1 if an answer was wrong, a request hung or a process was left. Raises TimeoutError if requests are left.
+    several: serve three models, one of them of embeddings, instead of one that sees. Returns 1 if an answer was wrong, a
+    request hung or a process was left. Raises TimeoutError if requests are left, or a model does not come back.
     """
-    result, seen = ChaosResult(), []
+    result = ChaosResult()
+    with _chaotic_stack(several) as (stack, models):
+        load = Clients(stack.url, seed, result, **models)
+        _memory_header(stack, "minutes")
+        _memory_row(stack, 0)
+        begun = time.monotonic()
+        try:
+            run_chaos(stack, load, Deeds(stack, seed, result, DEEDS), 60 * minutes, concurrency=clients, seed=seed)
+            took = time.monotonic() - begun
+            _supervise_until(stack, lambda: _serves(stack, models) and not busy(read_gauges(stack)))
+        finally:
+            _show(result, time.monotonic() - begun)
+        _memory_row(stack, f"{took / 60:.0f}")
+        seen = list(living(stack))
+    left = left_over(seen)
+    _say(f"Processes left: {left}")
+    return 1 if result.wrong or result.hangs or left else 0
+
+
+@contextmanager
+def _chaotic_stack(several: bool) -> Iterator[tuple[Stack, dict[str, str]]]:
+    """A stack with a scripted model that sees, and the names of its models as `Clients` takes them."""
+    more = ["--frontends", "2", "--restarts", "100000"]
     with tempfile.TemporaryDirectory() as name:
         folder, tokenizer = Path(name), TOKENIZERS / "qwen3"
         seeing = split_checkpoint(make_internvl(folder / "whole", tokenizer).path, folder / "seeing")
+        if not several:
+            with scripted_stack("internvl2_5", seeing, folder / "stack", more=more, clean_stop=False) as one:
+                one.play(*rules())
+                yield one.stack, dict.fromkeys(("text", "seeing"), one.stack.model_names[0])
+            return
         embedder = make_qwen3_embedding(tokenizer, folder / "embedder")
         others = {"embedder": {"model": str(embedder), "max_model_len": 1024}}
-        more = ["--frontends", "2", "--restarts", "100000"]
+        environment = {"VLLM_CPU_KVCACHE_SPACE": "1"}
         with scripted_pair(
-            tokenizer, folder, second=seeing, others=others, more=more, clean_stop=False, VLLM_CPU_KVCACHE_SPACE="1"
-        ) as scripted:
-            stack = scripted.stack
+            tokenizer, folder / "stack", second=seeing, others=others, more=more, clean_stop=False, **environment
+        ) as pair:
             for model in PAIR:
-                scripted.play(model, *rules())
-            load = Clients(stack.url, seed, result, text=PAIR[0], seeing=PAIR[1], embedding="embedder")
-            deeds = Deeds(stack, seed, result, DEEDS)
-            _memory_row(stack, 0)
-            begun = time.monotonic()
-            run_chaos(stack, load, deeds, 60 * minutes, concurrency=clients, seed=seed)
-            took = time.monotonic() - begun
-            _supervise_until(stack, lambda: _serves(stack))
-            _supervise_until(stack, lambda: not busy(read_gauges(stack)))
-            _memory_row(stack, "at rest")
-            seen = list(living(stack))
-        left = left_over(seen)
+                pair.play(model, *rules())
+            yield pair.stack, {"text": PAIR[0], "seeing": PAIR[1], "embedding": "embedder"}
+
+
+def _show(result: ChaosResult, took: float) -> None:
     _say(f"{result.requests} requests in {took:.0f} s: {dict(result.ends.most_common())}")
-    _say(f"Wrong answers: {len(result.wrong)}. Hangs: {result.hangs}. Processes left: {left}")
-    _say("| done | times | gaps | seconds without an answer: all, longest |\n|---|---:|---:|---:|")
+    _say(f"Wrong answers: {len(result.wrong)}. Hangs: {result.hangs}.")
+    _say("| done | times | pauses | seconds without an answer | longest |\n|---|---:|---:|---:|---:|")
     for deed, times in sorted(result.deeds.items()):
         gaps = result.unavailable.get(deed, [])
-        _say(f"| {deed} | {times} | {len(gaps)} | {sum(gaps):.0f}, {max(gaps, default=0.0):.0f} |")
+        _say(f"| {deed} | {times} | {len(gaps)} | {sum(gaps):.0f} | {max(gaps, default=0.0):.0f} |")
     for wrong in result.wrong[:20]:
         _say(f"WRONG {wrong}")
-    return 1 if result.wrong or result.hangs or left else 0
 
 
 def _supervise_until(stack: Stack, condition: Callable[[], bool]) -> None:
@@ -208,8 +227,7 @@ def _sampled(stack: Stack, what: str, count: int, warmup: int, load: Callable[[i
     """
     load(0, warmup)
     wait_at_rest(stack, REST_S)
-    _say(f"| {what} | {' | '.join(memory(stack))} |")
-    _say(f"|---{'|---:' * len(memory(stack))}|")
+    _memory_header(stack, what)
     _memory_row(stack, 0)
     begun, step = time.monotonic(), max(1, count // SAMPLES)
     for done in range(0, count - step + 1, step):
@@ -283,6 +301,11 @@ def _stack(engine: str, *more: str, rule: Mapping[str, Any] = ON_AND_ON, **setti
             yield scripted.stack
 
 
+def _memory_header(stack: Stack, what: str) -> None:
+    _say(f"| {what} | {' | '.join(memory(stack))} |")
+    _say(f"|---{'|---:' * len(memory(stack))}|")
+
+
 def _memory_row(stack: Stack, label: object) -> None:
     _say(f"| {label} | {' | '.join(f'{size:.0f}' for size in memory(stack).values())} |")
 
@@ -309,6 +332,7 @@ def _parser() -> argparse.ArgumentParser:
     disturbed.add_argument("--minutes", type=float, default=60.0)
     disturbed.add_argument("--seed", default="0")
     disturbed.add_argument("--clients", type=int, default=12)
+    disturbed.add_argument("--several", action="store_true", help="three models, of which one makes embeddings")
     seen = commands.add_parser("pictures", help="thousands of different pictures; memory and gauges afterwards")
     seen.add_argument("--family", choices=TINY_VLMS, default="qwen2_5_vl")
     seen.add_argument("--count", type=int, default=10_000)

@@ -179,9 +179,7 @@ class Clients:
         async with aiohttp.ClientSession(
             connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=None)
         ) as self._session:
-            pings = [
-                self._ping(model, done, last) for model in filter(None, (self._text, self._seeing, self._embedding))
-            ]
+            pings = [self._ping(model, done, last) for model in {self._text, self._seeing, self._embedding} - {None}]
             await asyncio.gather(*pings, *(self._client(done) for _ in range(clients)))
 
     async def _client(self, done: Callable[[], bool]) -> None:
@@ -198,8 +196,8 @@ class Clients:
                 return str(await kind())
         except TimeoutError:
             return "hang"
-        except Wrong as wrong:
-            self._result.wrong.append(f"{kind.__name__}: {wrong}")
+        except (Wrong, LookupError, TypeError, ValueError) as wrong:
+            self._result.wrong.append(f"{kind.__name__}: {wrong!r}")
             return "wrong"
         except (aiohttp.ClientError, ConnectionError):
             # Only the death of a frontend may do that.
@@ -271,7 +269,7 @@ class Clients:
             if response.status != 200:
                 return _refusal(response, read)
             choice = json.loads(read)["choices"][0]
-            (call,) = choice["message"]["tool_calls"] or [None]
+            (call,) = choice["message"]["tool_calls"]
             _same((call["function"]["name"], json.loads(call["function"]["arguments"])), ("f", expected))
             _same(choice["finish_reason"], "tool_calls")
             return "ok"
