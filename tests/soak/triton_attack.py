@@ -275,5 +275,5 @@ def _plain(text: str) -> str:
 def _faulty(end: str) -> bool:
     """Whether an answer shows a fault of the models: something that they did not foresee, or the end of a process."""
     return end.startswith(("internal", "rpc", "unavailable")) or bool(
-        re.search(r"Traceback|[Ss]tub process|Error:|Exception|failed to|unhealthy|not healthy", end)
+        re.search(r"Traceback|[Ss]tub process|Error:|Exception|unhealthy|not healthy", end)
     )
