@@ -209,11 +209,14 @@ def _supervise_until(stack: Stack, condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def _serves(stack: Stack) -> bool:
-    """Whether every model answers."""
-    asked = [("/v1/embeddings", {"model": "embedder", "input": "ping"})]
-    asked += [
-        ("/v1/chat/completions", {"model": one, "messages": [{"role": "user", "content": "ping"}]}) for one in PAIR
+def _serves(stack: Stack, models: Mapping[str, str]) -> bool:
+    """Whether every model answers. models: by what they do."""
+    ping: dict[str, Any] = {"messages": [{"role": "user", "content": "ping"}]}
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/embeddings", {"model": one, "input": "ping"})
+        if kind == "embedding"
+        else ("/v1/chat/completions", {"model": one, **ping})
+        for kind, one in models.items()
     ]
     try:
         return all(httpx.post(stack.url + path, json=body, timeout=30).is_success for path, body in asked)

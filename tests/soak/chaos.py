@@ -165,6 +165,8 @@ class Clients:
         self._random = random.Random(seed)  # nosec B311 # no secret is drawn
         self._text, self._seeing, self._embedding = text, seeing, embedding
         self._vectors: dict[str, list[float]] = {}
+        # When each model last answered a ping that was sent at that time.
+        self._answered = dict.fromkeys({text, seeing, embedding} - {None}, 0.0)
         self._kinds: dict[Callable[[], Any], int] = {
             self._stream: 6, self._whole: 4, self._tool: 3, self._slow: 1, self._abort: 2, self._response: 2
         }  # fmt: skip
@@ -179,8 +181,12 @@ class Clients:
         async with aiohttp.ClientSession(
             connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=None)
         ) as self._session:
-            pings = [self._ping(model, done, last) for model in {self._text, self._seeing, self._embedding} - {None}]
+            pings = [self._ping(model, done, last) for model in self._answered]
             await asyncio.gather(*pings, *(self._client(done) for _ in range(clients)))
+
+    def serves(self, since: float) -> bool:
+        """Whether every model has answered what was asked after this time."""
+        return min(self._answered.values()) >= since
 
     async def _client(self, done: Callable[[], bool]) -> None:
         while not done():
@@ -226,7 +232,10 @@ class Clients:
                 if (gap := time.monotonic() - answered) > _GAP_S + _PING_S:
                     self._result.unavailable.setdefault(cause or before, []).append(gap)
                 answered, cause = time.monotonic(), ""
+                self._answered[model] = asked
             await asyncio.sleep(_PING_S)
+        if (gap := time.monotonic() - answered) > _GAP_S + _PING_S:
+            self._result.unavailable.setdefault(cause or last(), []).append(gap)
 
     def _story(self) -> tuple[dict[str, Any], str]:
         number = self._random.randrange(NUMBERS)
@@ -393,7 +402,8 @@ def run_chaos(
 ) -> None:
     """Run the load and the deeds for so long, and restart what dies; this is the launcher's thread.
 
-    pause_s: the least and the most between two deeds. The load's threads end with the answers in progress.
+    pause_s: the least and the most between two deeds. All but a sixth of them wait until every model serves again: on a
+    machine where a start takes a minute, nothing would ever serve otherwise.
     """
     end = time.monotonic() + seconds
     draw = random.Random(seed)  # nosec B311 # no secret is drawn
@@ -407,6 +417,10 @@ def run_chaos(
             stopped.wait(min(draw.uniform(*pause_s), max(0.0, end - time.monotonic())))
             if not done():
                 deeds.one()
+                begun = time.monotonic()
+                patient = draw.random() > 1 / 6
+                while patient and not done() and not clients.serves(begun) and time.monotonic() < begun + HANG_S:
+                    stopped.wait(_PING_S)
 
     failures: list[BaseException] = []
 
