@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from common.errors import RequestError
 from common.versions import Versions
@@ -305,8 +306,30 @@ def _counted() -> bytes:
     if folder is None:
         return generate_latest()
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call] # prometheus_client has no types here
+    registry.register(_Shared(folder))
     return generate_latest(registry)
+
+
+class _Shared(Collector):
+    """The metrics of all processes that share a folder."""
+
+    def __init__(self, folder: Path, pattern: str = "*.db") -> None:
+        self._folder, self._pattern = folder, pattern
+
+    def collect(self) -> Iterable[Metric]:
+        # A process makes a file and then gives it its size. One that was killed in between leaves an empty file, which
+        # prometheus_client cannot read.
+        files = [str(path) for path in self._folder.glob(self._pattern) if _size(path)]
+        merged: Iterable[Metric] = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call] # prometheus_client has no types here
+        return merged
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        # Another process has just deleted the gauges of one that was killed.
+        return 0
 
 
 def _queued(model: str) -> float:
@@ -315,7 +338,7 @@ def _queued(model: str) -> float:
     families: Iterable[Metric] = QUEUED.collect()
     if folder is not None:
         # Only these files: there are others for histograms and counters, which are large.
-        families = multiprocess.MultiProcessCollector.merge([str(path) for path in folder.glob("gauge_livesum_*.db")])  # type: ignore[no-untyped-call]
+        families = _Shared(folder, "gauge_livesum_*.db").collect()
     samples = [sample for family in families if family.name == "triton_chat_queued" for sample in family.samples]
     return sum(sample.value for sample in samples if sample.labels["model"] == model)
 

@@ -236,5 +236,10 @@ async def test_processes_that_share_a_port_report_as_one(tmp_path: Path) -> None
                     await request
             left = read((await http.get(f"{other.url}/metrics")).text)
             assert (left[in_flight], left[waiting], left[name]) == (0, 0, 3)
+            # Nor does one that was killed at its start, when its files were still empty, keep the others from reporting.
+            for kind in ("counter", "histogram", "gauge_livesum"):
+                (tmp_path / f"{kind}_{one.process.pid}.db").write_bytes(b"")
+            for path in ("/metrics", "/metrics/vllm"):
+                assert (await http.get(other.url + path)).status_code == 200
     finally:
         await triton.stop()
