@@ -22,8 +22,6 @@ from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.environment import frontend_command, triton_command
 from scripts.launcher.ports import choose_ports
 from scripts.launcher.readiness import answers_ok
-from tests.soak.chaos import ChaosResult, Clients, Deeds, rules, run_chaos
-from tests.soak.gauges import busy, read_gauges
 from tests.support.checkpoints import make_checkpoint
 from tests.support.scripted import ScriptedStack, scripted_stack
 from tests.support.waiting import PATIENCE_S, running_requests
@@ -263,24 +261,6 @@ def test_a_frontend(faulty: Faulty, scripted: ScriptedStack, tmp_path: Path) -> 
     assert "length" in load.ends and set(load.ends) <= {"length", "ReadError", "RemoteProtocolError"}
     assert len(load.ends) == 12
     faulty.supervise_until(faulty.serves, "the stack serves again")
-
-
-@pytest.mark.python_engine("the gauges that it reads are a Python engine's")
-def test_what_is_answered_amid_faults_is_right(faulty: Faulty, scripted: ScriptedStack) -> None:
-    """`python -m tests.soak chaos` in short, with what heals soon."""
-    scripted.play(*rules())
-    result = ChaosResult()
-    clients = Clients(faulty.stack.url, "1", result, text=faulty.stack.model_names[0])
-    deeds = dict.fromkeys(
-        ("kill frontend", "stop frontend", "stop tensorrt_llm", "fill frontend", "kill preprocessing"), 1
-    )
-    try:
-        run_chaos(faulty.stack, clients, Deeds(faulty.stack, "1", result, deeds), 12.0, concurrency=8)
-        faulty.supervise_until(lambda: faulty.is_ready() and not busy(read_gauges(faulty.stack)), "nothing is left")
-    finally:
-        scripted.play(STORY, EPIC)
-    assert (result.wrong, result.hangs) == ([], 0)
-    assert result.ends["ok"] > 0 and result.deeds.total() > 0
 
 
 def test_sigterm_drains_a_frontend(faulty: Faulty, tmp_path: Path) -> None:
