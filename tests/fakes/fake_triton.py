@@ -289,7 +289,9 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             await context.abort(grpc.StatusCode.INTERNAL, self.pooling_error)
         prompts = [text.decode() for text in call.inputs.get("text_input", [])]
         ids = iter(call.inputs.get("input_ids", []))
-        prompts += ["".join(chr(next(ids) % 0x110000) for _ in range(size)) for size in call.inputs.get("input_lengths", [])]
+        prompts += [
+            "".join(chr(next(ids) % 0x110000) for _ in range(size)) for size in call.inputs.get("input_lengths", [])
+        ]
         pairs = call.inputs.get("text_pair", [])
         rows = [[float(len(pair))] for pair in pairs] or [[float(len(one)), float(ord(one[0]))] for one in prompts]
         flat = [number for row in rows for number in row]
