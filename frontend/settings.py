@@ -56,6 +56,16 @@ def _seconds(value: str) -> float:
     return number
 
 
+def _seconds_or_zero(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 86_400:
+        raise ValueError("a number of seconds from 0 to 86400")
+    return number
+
+
 def _log_level(value: str) -> str:
     if value.strip().lower() not in LEVELS:
         raise ValueError(f"one of {', '.join(LEVELS)}")
@@ -116,7 +126,10 @@ class Settings:
     max_backlog: int = _setting(
         2**20, _whole(1, 2**31 - 1), "bytes buffered for a client that reads its stream too slowly"
     )
-    grace_period: float = _setting(30.0, _seconds, "time for requests to finish after SIGTERM")
+    shutdown_delay: float = _setting(
+        0.0, _seconds_or_zero, "seconds after SIGTERM in which readiness is false and new requests are still served"
+    )
+    grace_period: float = _setting(30.0, _seconds, "time for requests to finish after SIGTERM and that delay")
     response_store: str | None = _setting(
         None, _text, "SQLite file that keeps responses for `previous_response_id`; else none is kept"
     )

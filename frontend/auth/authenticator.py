@@ -11,6 +11,7 @@ from pathlib import Path
 
 from starlette.datastructures import Headers
 
+from common.files import file_version
 from frontend.auth.keys import ApiKey, KeyIndex, digest, read_keys
 from frontend.auth.quotas import Limits, Quota
 from frontend.auth.shared_use import SharedFile
@@ -99,7 +100,7 @@ class Authenticator:
         if now - self._checked_at < RELOAD_PERIOD:
             return
         self._checked_at = now
-        version = _version(path)
+        version = file_version(path)
         if version == self._version:
             return
         first, self._version = self._version is None, version
@@ -189,11 +190,3 @@ def _shared_file() -> SharedFile | None:
         return SharedFile(Path(folder, "limits"))
     except OSError as error:
         raise SettingsError(f"PROMETHEUS_MULTIPROC_DIR={folder!r}: cannot hold the limits of keys: {error}") from None
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    try:
-        about = os.stat(path)
-    except OSError:
-        return ()
-    return about.st_ino, about.st_size, about.st_mtime_ns

@@ -49,7 +49,7 @@ async def ready(request: Request, model: str | None = None) -> JSONResponse:
         parts |= answer
     missing = [name for name, is_ready in parts.items() if not is_ready]
     serving = server and any(answer and all(answer.values()) for answer in answers)
-    if service.admission.draining:
+    if service.admission.stopping:
         missing.append("frontend")
         serving = False
     body: dict[str, Any] = {"status": "ready" if serving else "not ready", "not_ready": missing, "parts": parts}

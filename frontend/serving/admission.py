@@ -63,6 +63,7 @@ class Admission:
         self._catalog = catalog
         self._cancel_scopes: set[CancelScope] = set()
         self._reading = 0
+        self.stopping = False  # readiness is false; new requests are still admitted until `draining`
         self.draining = False  # all new requests are refused
 
     @asynccontextmanager
@@ -100,7 +101,7 @@ class Admission:
 
     def drain(self) -> None:
         """Refuse all new requests: the server is shutting down."""
-        self.draining = True
+        self.stopping = self.draining = True
 
     def cancel_all(self) -> None:
         """Cancel the requests in progress: the server is shutting down."""

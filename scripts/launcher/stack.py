@@ -329,7 +329,8 @@ class Stack:
         for part in clients:
             part.terminate()
         for part in clients:
-            part.stop(self._settings.grace_period + FRONTEND_MARGIN_S, self.hurry.is_set)
+            drain = self._settings.shutdown_delay + self._settings.grace_period
+            part.stop(drain + FRONTEND_MARGIN_S, self.hurry.is_set)
         degraded = self._supervisor is not None and self._supervisor.degraded
         for part in self._parts[:1]:
             part.stop(DEGRADED_GRACE_S if degraded else TRITON_GRACE_S, self.hurry.is_set)

@@ -44,3 +44,10 @@ def check_flags(command: list[str]) -> None:
     flags = {re.split("[= ]", word)[0][2:].replace("-", "_") for word in command if word.startswith("--")}
     assert flags <= OPTIONS, flags - OPTIONS
     assert not [word for word in command if word.startswith("-") and not word.startswith("--")]
+
+
+def shutdown_seconds(column: int) -> list[int]:
+    """The delay, the grace period and the termination that docs/operating.md names, for Kubernetes (1) or Compose (2)."""
+    text = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    table = [line.split("|") for line in text.splitlines() if re.match(r"\| (delay|grace|termination) \|", line)]
+    return [int(re.match(r" (\d+) s: ", row[1 + column])[1]) for row in table]

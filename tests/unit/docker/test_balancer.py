@@ -2,21 +2,13 @@
 """docker/haproxy in a real HAProxy before two small servers: streams, health, hidden metrics, clients that leave."""
 
 import asyncio
-import os
-import re
-import socket
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 
-from scripts.setup.install_haproxy import ADVICE, find_haproxy
-from tests.support.containers import DOCKER
-
-LIMIT_S = 20.0
+from tests.support.balancer import LIMIT_S, Balancer, balancer, until
 
 
 class Stack:
@@ -62,60 +54,27 @@ class Stack:
 
 
 @asynccontextmanager
-async def balanced(folder: Path) -> AsyncIterator[tuple[str, str, list[Stack]]]:
-    """(base URL of an HAProxy with the real configuration, URL of its metrics, the two servers behind it)."""
-    binary = find_haproxy()
-    if binary is None:
-        pytest.fail(ADVICE)
+async def balanced(folder: Path) -> AsyncIterator[tuple[Balancer, list[Stack]]]:
+    """An HAProxy with the real configuration and the two servers behind it."""
     stacks = [Stack("1"), Stack("2")]
     servers = [await asyncio.start_server(stack.answer, "127.0.0.1", 0) for stack in stacks]
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-    text = (DOCKER / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8")
-    # Its port, and checks often enough for a test; nothing else is changed.
-    text, changed = re.subn(r"bind :9997", f"bind 127.0.0.1:{ports[0]}", text)
-    text, quicker = re.subn(r"check inter 2s fall 2 rise 1 slowstart 10s", "check inter 100ms fall 2 rise 1", text)
-    assert changed == quicker == 1
-    (folder / "haproxy.cfg").write_text(text)
-    addresses = {f"STACK_{n}": f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for n, server in enumerate(servers, 1)}
-    environment = {"PATH": os.environ["PATH"], "METRICS_BIND": f"127.0.0.1:{ports[1]}"} | addresses
-    process = subprocess.Popen(
-        [binary, "-db", "-f", str(folder / "haproxy.cfg")], env=environment, stdout=subprocess.DEVNULL
-    )
     try:
-        base = f"http://127.0.0.1:{ports[0]}"
-        await until(lambda: answers(f"{base}/health/balancer"))
-        yield base, f"http://127.0.0.1:{ports[1]}/metrics", stacks
+        addresses = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers]
+        async with balancer(folder, addresses) as running:
+            yield running, stacks
     finally:
-        process.kill()
-        process.wait()
         for server in servers:
             server.close()
 
 
-async def answers(url: str) -> bool:
-    try:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return (await client.get(url)).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not await condition():
-            await asyncio.sleep(0.05)
-
-
 async def test_the_balancer(tmp_path: Path) -> None:
     async with (
-        balanced(tmp_path) as (base, metrics, stacks),
-        httpx.AsyncClient(base_url=base, trust_env=False, timeout=LIMIT_S) as client,
+        balanced(tmp_path) as (running, stacks),
+        httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=LIMIT_S) as client,
     ):
-        hidden = [await client.get(path) for path in ("/metrics", "/metrics/vllm", f"{base}//metrics", "/%6detrics")]
+        hidden = [
+            await client.get(path) for path in ("/metrics", "/metrics/vllm", f"{running.url}//metrics", "/%6detrics")
+        ]
         assert {one.status_code for one in hidden} == {404}
 
         # Each event comes through at once: the next is only sent when the last has arrived.
@@ -136,16 +95,7 @@ async def test_the_balancer(tmp_path: Path) -> None:
             # One that drains gets nothing new and keeps its stream to the end.
             one.ready = False
 
-            async def avoided() -> bool:
-                statistics = await client.get(metrics)
-                return (
-                    re.search(
-                        rf'server_status\{{proxy="stacks",server="stack-{one.name}",state="UP"\}} 0', statistics.text
-                    )
-                    is not None
-                )
-
-            await until(avoided)
+            await running.until_considers(int(one.name), "DOWN")
             for _ in range(4):
                 async with client.stream("POST", "/v1/chat/completions", json={}) as third:
                     assert third.headers["X-Stack"] == other.name

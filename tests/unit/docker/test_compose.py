@@ -14,7 +14,16 @@ import yaml
 from frontend.settings import Settings
 from scripts.launcher.options import parse_options
 from scripts.launcher.stack import FRONTEND_MARGIN_S, TRITON_GRACE_S
-from tests.support.containers import DOCKER, METRICS_PORT, PORT, ROOT, VARIABLES, check_flags, run_tool
+from tests.support.containers import (
+    DOCKER,
+    METRICS_PORT,
+    PORT,
+    ROOT,
+    VARIABLES,
+    check_flags,
+    run_tool,
+    shutdown_seconds,
+)
 
 FOLDER = DOCKER / "compose"
 STACKS = ("cpu", "one-gpu", "replicas", "split", "tensor-parallel", "trtllm")
@@ -107,7 +116,22 @@ def test_options_and_variables_are_real(name: str) -> None:
 @pytest.mark.parametrize("name", STACKS)
 def test_stopping_waits_for_the_drain(name: str) -> None:
     for service in ours(name).values():
-        assert seconds(service["stop_grace_period"]) > Settings().grace_period + FRONTEND_MARGIN_S + TRITON_GRACE_S
+        delay, grace = (shutdown_setting(service, one) for one in ("shutdown_delay", "grace_period"))
+        assert seconds(service["stop_grace_period"]) > delay + grace + FRONTEND_MARGIN_S + TRITON_GRACE_S
+        if name == "replicas":
+            assert [delay, grace, seconds(service["stop_grace_period"])] == shutdown_seconds(column=2)
+            assert delay >= 2 * noticed_after_s()
+
+
+def shutdown_setting(service: dict[str, Any], name: str) -> float:
+    return float(service["environment"].get(f"TRITON_CHAT_{name.upper()}", getattr(Settings(), name)))
+
+
+def noticed_after_s() -> float:
+    """The time after which HAProxy knows that a stack is not ready: the check that finds it, and a second one."""
+    text = (DOCKER / "haproxy" / "haproxy.cfg").read_text(encoding="utf-8")
+    period, quick, falls = re.search(r"check inter (\d+)s fastinter (\d+)ms fall (\d+)", text).groups()
+    return int(period) + int(quick) / 1000 * (int(falls) - 1)
 
 
 def gpus(service: dict[str, Any]) -> Any:

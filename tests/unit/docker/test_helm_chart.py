@@ -15,7 +15,7 @@ from frontend import __version__
 from frontend.telemetry import metrics
 from scripts.launcher.options import parse_options
 from scripts.launcher.stack import FRONTEND_MARGIN_S, TRITON_GRACE_S
-from tests.support.containers import DOCKER, METRICS_PORT, PORT, check_flags, run_tool
+from tests.support.containers import DOCKER, METRICS_PORT, PORT, check_flags, run_tool, shutdown_seconds
 
 CHART = DOCKER / "helm" / "triton-chat"
 RENDER = """
@@ -156,6 +156,8 @@ def test_pods_may_do_little_and_end_in_peace(name: str) -> None:
     drain = int(options.settings["TRITON_CHAT_GRACE_PERIOD"])
     delay = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert leader["terminationGracePeriodSeconds"] > delay + drain + FRONTEND_MARGIN_S + TRITON_GRACE_S
+    if name == "default":
+        assert [delay, drain, leader["terminationGracePeriodSeconds"]] == shutdown_seconds(column=1)
     startup = container["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= options.ready_timeout
 

@@ -8,18 +8,11 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from starlette.datastructures import Headers
 
 from frontend.auth import authenticator
@@ -28,6 +21,7 @@ from frontend.auth.keys import parse_key, read_keys
 from frontend.auth.quotas import Limits, Quota
 from frontend.errors import ApiError
 from frontend.settings import Settings, SettingsError
+from tests.fakes.certificate import write_certificate
 from tests.fakes.fake_triton import Call, finish
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
 
@@ -273,16 +267,8 @@ class TestTls:
     @pytest.fixture
     def pem(self, tmp_path: Path) -> Path:
         """Make a self-signed certificate for 127.0.0.1 with its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-        now = datetime.now(UTC)
-        builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-        certificate = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
-        private = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         path = tmp_path / "certificate.pem"
-        path.write_bytes(certificate.public_bytes(Encoding.PEM) + key.private_bytes(*private))
+        write_certificate(path)
         return path
 
     async def test_only_tls_is_served(self, pem: Path) -> None:
@@ -294,6 +280,30 @@ class TestTls:
             with pytest.raises(httpx.TransportError):
                 await served.chat()
             assert len(served.triton.calls) == 1
+
+    async def test_a_renewed_certificate_needs_no_restart(self, pem: Path, caplog: pytest.LogCaptureFixture) -> None:
+        async with serving(tls_certificate=str(pem), tls_key=str(pem)) as served:
+            address = (served.url.removeprefix("http://").partition(":")[0], int(served.url.rpartition(":")[2]))
+
+            async def shown() -> str:
+                return await asyncio.to_thread(ssl.get_server_certificate, address)
+
+            old = pem.read_text()
+            async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=pem), timeout=WAIT) as http:
+                url = served.url.replace("http://", "https://")
+                assert (await http.post(f"{url}{CHAT}", json=HELLO)).status_code == 200
+                # Of a damaged one there is a line in the log.
+                pem.write_text("damaged")
+                async with asyncio.timeout(WAIT):
+                    while "stays as it was" not in caplog.text:
+                        await asyncio.sleep(0.05)
+                assert (await shown()).strip() in old
+                write_certificate(pem)
+                async with asyncio.timeout(WAIT):
+                    while (await shown()).strip() not in pem.read_text():
+                        await asyncio.sleep(0.05)
+                # The connection that was open still serves.
+                assert (await http.post(f"{url}{CHAT}", json=HELLO)).status_code == 200
 
 
 class TestWarnings:

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from frontend.server import shared_socket
+from frontend.server import Server, shared_socket
+from frontend.settings import Settings
 from tests.fakes.fake_triton import Call, FakeTriton, finish, reply, silence
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
 
@@ -225,6 +226,55 @@ async def test_sigterm_lets_requests_finish_then_cancels_the_rest() -> None:
             process.kill()
             await process.wait()
         await triton.stop()
+
+
+ENDPOINTS: dict[str, tuple[dict, str]] = {
+    CHAT: (HELLO, '"code":"unavailable"'),
+    "/v1/completions": ({"prompt": "Hi"}, '"code":"unavailable"'),
+    "/v1/responses": ({"input": "Hi"}, "event: response.failed"),
+    "/v1/messages": (HELLO | {"model": "model", "max_tokens": 100}, "event: error"),
+}
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_a_stream_that_exceeds_the_grace_period_ends_with_an_error(path: str) -> None:
+    """The stream says what happened, and ends as HTTP wants it: httpx fails for one that is cut off."""
+    body, error = ENDPOINTS[path]
+    async with serving(grace_period=0.2) as served:
+        served.triton.script = endless
+        async with served.http.stream("POST", path, json=body | {"stream": True}) as response:
+            lines = response.aiter_lines()
+            while "on and" not in await anext(lines):
+                pass
+            served.server.should_exit = True
+            rest = [line async for line in lines]
+        assert error in "\n".join(rest) and "shutting down" in "\n".join(rest)
+        await served.stopped()
+
+
+async def test_requests_are_served_in_the_delay_before_a_shutdown() -> None:
+    async with serving(shutdown_delay=WAIT) as served:
+        served.server.should_exit = True
+        async with asyncio.timeout(WAIT):
+            while (ready := await served.http.get("/health/ready")).status_code == 200:
+                await asyncio.sleep(0.01)
+        assert ready.json()["not_ready"] == ["frontend"]
+        response = await served.chat()
+        assert response.json()["choices"][0]["message"]["content"] == "Hello world"
+        # Whoever is in a hurry does not wait for it.
+        served.server.force_exit = True
+
+
+@pytest.mark.parametrize(("before", "drains"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+async def test_the_end_of_a_terminal_drains_except_under_nohup(before: signal.Handlers, drains: bool) -> None:
+    server = Server(Settings())
+    found = signal.signal(signal.SIGHUP, before)
+    try:
+        with server.capture_signals():
+            assert (signal.getsignal(signal.SIGHUP) == server.handle_exit) is drains
+        assert signal.getsignal(signal.SIGHUP) is before
+    finally:
+        signal.signal(signal.SIGHUP, found)
 
 
 async def start_times(port: int) -> set[str]:
