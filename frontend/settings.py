@@ -117,6 +117,9 @@ class Settings:
         False, _switch, "accept `chat_template` in requests; only for trusted clients, because a template is a program"
     )
     max_body_bytes: int = _setting(32 * 2**20, _whole(1, 2**31 - 1), "largest request body")
+    max_request_memory: int = _setting(
+        2 * 2**30, _whole(1, 2**50), "bytes for large bodies and pictures of all requests, per process; more wait"
+    )
     max_in_flight: int = _setting(512, _whole(1, 1_000_000), "requests sent to the engine at once, per process")
     max_queued: int = _setting(64, _whole(0, 1_000_000), "requests that may queue behind those; more get a 503 at once")
     queue_timeout: float = _setting(5.0, _seconds, "time limit in that queue; then 503")

@@ -9,7 +9,6 @@ from common.errors import RequestError
 from common.served_model import CHAT
 from frontend.errors import ApiError
 from frontend.protocol.adapters import LoadAdapterBody, UnloadAdapterBody
-from frontend.serving.admission import read_json
 from frontend.serving.served_model import ServedModel
 from frontend.serving.service import Service
 
@@ -20,7 +19,7 @@ router = APIRouter(prefix="/v1")
 async def load_lora_adapter(request: Request) -> PlainTextResponse:
     """Load an adapter; the answer comes once requests can name it."""
     service: Service = request.app.state.service
-    body = LoadAdapterBody.model_validate(await read_json(request, service.settings.body_timeout))
+    body = LoadAdapterBody.model_validate(await service.admission.read_json(request))
     if service.catalog.is_model(body.lora_name):
         raise RequestError(f"'{body.lora_name}' is the name of a model", param="lora_name")
     change: dict[str, str | bool] = {
@@ -40,7 +39,7 @@ async def load_lora_adapter(request: Request) -> PlainTextResponse:
 async def unload_lora_adapter(request: Request) -> PlainTextResponse:
     """Unload an adapter: no new requests get it, those in progress end with it."""
     service: Service = request.app.state.service
-    body = UnloadAdapterBody.model_validate(await read_json(request, service.settings.body_timeout))
+    body = UnloadAdapterBody.model_validate(await service.admission.read_json(request))
     model = _model(service, body) if body.base_model_name or service.catalog.alone else None
     for other, adapter in () if model else await service.catalog.adapters():
         if adapter.name == body.lora_name:

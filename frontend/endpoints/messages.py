@@ -36,7 +36,7 @@ async def count_tokens(request: Request) -> Response:
     async with service.admission.admit(request, "tokenize") as admitted, admitted.cancel_scope.cancellable():
         body, names = chat_body(admitted.body)
         with translated(lambda error: names().own(error), (RequestError, ValidationError)):
-            ids, _ = await tokenize_chat(admitted.model.served, body)
+            ids, _ = await tokenize_chat(admitted.model.served, body, admitted.memory)
         return _named(Response(orjson.dumps({"input_tokens": len(ids)}), media_type="application/json"))
 
 
@@ -82,6 +82,10 @@ class MessagePlan(Plan):
 
     def own_error(self, error: RequestError) -> RequestError:
         return self._names().own(self._chat.own_error(error))
+
+    def forget_prompts(self) -> None:
+        super().forget_prompts()
+        self._chat.forget_prompts()
 
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)

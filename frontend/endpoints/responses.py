@@ -88,6 +88,10 @@ class ResponsePlan(Plan):
     def own_error(self, error: RequestError) -> RequestError:
         return self._names().own(self._chat.own_error(error))
 
+    def forget_prompts(self) -> None:
+        super().forget_prompts()
+        self._chat.forget_prompts()
+
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)
 

@@ -2,7 +2,7 @@
 """Fetches the images of one request in parallel, and turns failures into the client's errors."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -11,7 +11,7 @@ from common.errors import RequestError
 from frontend.images.addresses import Hosts, Resolve, system_resolve
 from frontend.images.data_urls import decode_data_url
 from frontend.images.files import read_file
-from frontend.images.limits import Allowance, FetchError, Meter
+from frontend.images.limits import Allowance, FetchError, Meter, no_account
 from frontend.images.web import Web
 from frontend.protocol.messages import VideoUrl
 from frontend.settings import Settings
@@ -33,8 +33,11 @@ class ImageFetcher:
         """Close all connections."""
         await self._web.close()
 
-    async def fetch(self, urls: Sequence[str]) -> tuple[bytes, ...]:
-        """Fetch files, in the order of their URLs. If one fails or the caller is cancelled, all are cancelled."""
+    async def fetch(self, urls: Sequence[str], take: Callable[[int], None] = no_account) -> tuple[bytes, ...]:
+        """Fetch files, in the order of their URLs. If one fails or the caller is cancelled, all are cancelled.
+
+        take: gets the bytes that come from elsewhere, and raises an error if the process has no room for them.
+        """
         current().images = len(urls)
         if len(urls) > self._settings.max_images:
             message = f"messages: at most {self._settings.max_images} images and videos are allowed (max_images)"
@@ -44,17 +47,17 @@ class ImageFetcher:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._fetch(url, number, self._meter(url, allowance), slots))
+                    group.create_task(self._fetch(url, number, self._meter(url, allowance, take), slots))
                     for number, url in enumerate(urls, 1)
                 ]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return tuple(task.result() for task in tasks)
 
-    def _meter(self, url: str, allowance: Allowance) -> Meter:
+    def _meter(self, url: str, allowance: Allowance, take: Callable[[int], None]) -> Meter:
         if isinstance(url, VideoUrl):
-            return Meter(self._settings.video_max_bytes, "video_max_bytes", allowance)
-        return Meter(self._settings.image_max_bytes, "image_max_bytes", allowance)
+            return Meter(self._settings.video_max_bytes, "video_max_bytes", allowance, take)
+        return Meter(self._settings.image_max_bytes, "image_max_bytes", allowance, take)
 
     async def _fetch(self, url: str, number: int, meter: Meter, slots: asyncio.Semaphore) -> bytes:
         with ImageFetch(url.strip().partition(":")[0].lower()) as fetch:
@@ -81,10 +84,12 @@ class ImageFetcher:
         if scheme in ("http", "https"):
             return await self._web.download(url, meter)
         if scheme == "data":
+            # The request has room for what is in its body.
             data = decode_data_url(url)
+            meter.add(len(data))
         elif scheme == "file":
             data = await asyncio.to_thread(read_file, url, self._directories, meter.limit + 1)
+            meter.fetch(len(data))
         else:
             raise FetchError("its URL must begin with data:, http:, https: or file:")
-        meter.add(len(data))
         return data

@@ -76,6 +76,6 @@ class Web:
 async def _body(response: httpx.Response, meter: Meter) -> bytes:
     body = bytearray()
     async for part in response.aiter_raw():
-        meter.add(len(part))
+        meter.fetch(len(part))
         body += part
     return bytes(body)

@@ -6,7 +6,8 @@
 1. Count it. A process holds max_in_flight + max_queued requests and refuses the next at once (503), before reading its
    body. While the server shuts down it refuses all.
 2. Start its deadline, `request_timeout` or the shorter X-Request-Timeout (504 once it has passed).
-3. Read its body, which must be a JSON object (400) and arrive within body_timeout (408).
+3. Read its body, which must be a JSON object (400) and arrive within body_timeout (408). A large one waits for room in
+   the process's memory before it is read, at most as long (503).
 4. Watch its connection: from here a disconnect cancels the request (499).
 5. Find its model (404, or 503 if it is loading). Limits and deadlines are the model's own. Each of several models
    counts its own requests from here, so that one that has too many refuses only its own; before, as many bodies may be
@@ -36,6 +37,7 @@ from common.served_model import CHAT
 from frontend.errors import ApiError, ClientGone, ShuttingDown
 from frontend.serving.cancel_scope import CancelScope
 from frontend.serving.catalog import Catalog
+from frontend.serving.request_memory import FREE, HeldMemory, RequestMemory
 from frontend.serving.served_model import RequestedModel, ServedModel
 from frontend.settings import Settings
 from frontend.telemetry.metrics import RequestMetrics
@@ -46,13 +48,17 @@ MAX_EXAMINED = 2**20  # bytes of a body that is not JSON in which the reason is 
 
 @dataclass(frozen=True, slots=True)
 class AdmittedRequest:
-    """A request that holds a slot of its model, until `slot` is closed. body: the JSON object that it sent."""
+    """A request that holds a slot of its model, until `slot` is closed. body: the JSON object that it sent.
+
+    memory: what it holds of the process's.
+    """
 
     model: RequestedModel
     body: dict[str, Any]
     metrics: RequestMetrics
     cancel_scope: CancelScope
     slot: ExitStack
+    memory: HeldMemory
 
 
 class Admission:
@@ -63,6 +69,7 @@ class Admission:
         self._catalog = catalog
         self._cancel_scopes: set[CancelScope] = set()
         self._reading = 0
+        self._memory = RequestMemory(settings.max_request_memory, settings.body_timeout)
         self.stopping = False  # readiness is false; new requests are still admitted until `draining`
         self.draining = False  # all new requests are refused
 
@@ -83,7 +90,8 @@ class Admission:
             settings = self._settings if alone is None else alone.settings
             cancel_scope = held.enter_context(self._cancel_scope(_timeout(request, settings.request_timeout)))
             async with cancel_scope.cancellable():
-                body = await read_json(request, self._settings.body_timeout)
+                memory = held.enter_context(HeldMemory(self._memory))
+                body = await self._read_json(request, memory)
                 cancel_scope.cancel_on_disconnect(request)
                 model = await self._catalog.find(body.get("model"), kind)
                 served = model.served
@@ -97,7 +105,15 @@ class Admission:
                 metrics.queued = time.perf_counter() - began
             with ExitStack() as slot:
                 slot.callback(served.slots.release)
-                yield AdmittedRequest(model, body, metrics, cancel_scope, slot)
+                yield AdmittedRequest(model, body, metrics, cancel_scope, slot, memory)
+
+    async def read_json(self, request: Request) -> dict[str, Any]:
+        """Read the JSON body of a request that is not admitted. Raises RequestError, ApiError or ClientGone."""
+        with HeldMemory(self._memory) as memory:
+            return await self._read_json(request, memory)
+
+    async def _read_json(self, request: Request, memory: HeldMemory) -> dict[str, Any]:
+        return await read_json(request, self._settings.body_timeout, memory, self._settings.max_body_bytes)
 
     def drain(self) -> None:
         """Refuse all new requests: the server is shutting down."""
@@ -151,17 +167,22 @@ def _timeout(request: Request, longest: float) -> float:
     return min(asked, longest)
 
 
-async def read_json(request: Request, timeout: float) -> dict[str, Any]:
-    """Read the request's body within `timeout` seconds. Raises RequestError if it is not a JSON object."""
+async def read_json(request: Request, timeout: float, memory: HeldMemory, longest: int) -> dict[str, Any]:
+    """Read the request's body within `timeout` seconds. Raises RequestError if it is not a JSON object.
+
+    memory: what a large body needs is reserved in it. longest: bytes of a body whose length is not known beforehand.
+    """
     try:
-        async with asyncio.timeout(timeout):
-            data = await request.body()
+        data = await _read(request, timeout, memory, longest)
     except ClientDisconnect:
         raise ClientGone from None
     except TimeoutError:
         raise ApiError("slow_request", f"The request's body did not come in within {timeout:g} s") from None
+    if data.startswith(BOM_UTF8):
+        del data[: len(BOM_UTF8)]
+    await memory.reserve_values(data)
     try:
-        body = orjson.loads(data.removeprefix(BOM_UTF8))
+        body = orjson.loads(data)
     except orjson.JSONDecodeError:
         raise _not_json(data) from None
     if not isinstance(body, dict):
@@ -169,7 +190,25 @@ async def read_json(request: Request, timeout: float) -> dict[str, Any]:
     return body
 
 
-def _not_json(data: bytes) -> RequestError:
+async def _read(request: Request, timeout: float, memory: HeldMemory, longest: int) -> bytearray:
+    """Read the request's body. Raises TimeoutError, ClientDisconnect, or ApiError if there is no room for it."""
+    length = request.headers.get("content-length")
+    expected = longest if length is None else int(length)
+    data, reserved = bytearray(), False
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(timeout) as limit:
+        async for part in request.stream():
+            data += part
+            # A chunked body is small until the opposite is seen.
+            if not reserved and (len(data) if length is None else expected) > FREE:
+                limit.reschedule(None)
+                await memory.reserve_body(expected)
+                limit.reschedule(loop.time() + timeout)
+                reserved = True
+    return data
+
+
+def _not_json(data: bytearray) -> RequestError:
     """Return the error of a body that is not JSON. It names the field if a number is all that is wrong.
 
     Python's json writes NaN and Infinity as these words, and integers of any length.

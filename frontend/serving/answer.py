@@ -53,6 +53,11 @@ class Plan(ABC):
     # The times of the answer so far, if the client asked for them.
     timings: Callable[[], dict[str, float | None]] | None = None
 
+    def forget_prompts(self) -> None:
+        """Let go of what Triton now has."""
+        self.requests = [EnsembleRequest()] * len(self.requests)
+        self.image_urls = ()
+
     @abstractmethod
     def adapt(self, delta: Delta) -> Delta:
         """Return a delta with only the parts that the client asked for."""
@@ -122,13 +127,17 @@ async def answer(
                 # The first token of an answer is seen only in a stream.
                 plan.requests = [replace(one, stream=True) for one in plan.requests]
             with plan.own_errors():
-                generation = await admitted.model.served.generate(plan.requests, plan.id, plan.image_urls)
+                generation = await admitted.model.served.generate(
+                    plan.requests, plan.id, admitted.memory, plan.image_urls
+                )
             stack.callback(generation.close)
             await generation.start()
         admitted.cancel_scope.attach(generation)
         admitted.metrics.usage = plan.usage
         with plan.own_errors():
             first = await generation.next()
+        plan.forget_prompts()
+        admitted.memory.release_sent()
         started = _Answer(plan, generation, first, admitted)
         if plan.stream:
             stack.enter_context(service.write_throttle)

@@ -29,7 +29,9 @@ class Generation:
     def __init__(self, stream: TritonStream, target: Target, requests: Sequence[pb.ModelInferRequest]) -> None:
         self._stream = stream
         self._target = target
+        # Until the first response; then only their ids.
         self._requests = requests
+        self._ids = [request.id for request in requests]
         self._responses = ResponseQueue()
         self._running = set(range(len(requests)))
         self._trace = current().trace
@@ -63,8 +65,8 @@ class Generation:
                     raise
                 await self._resend()
                 continue
-            self._may_resend = False
-            for choice, delta in deltas:
+            self._may_resend, self._requests = False, ()
+            for choice, response in responses:
                 if choice in self._running:
                     waiting.setdefault(choice, []).append(delta)
                     self._check_finish(choice, delta)
@@ -79,7 +81,7 @@ class Generation:
     def close(self) -> None:
         """Stop the requests that have not finished."""
         for choice in self._running:
-            self._stream.cancel(self._requests[choice].id)
+            self._stream.cancel(self._ids[choice])
         if self._trace is not None:
             self._trace.end_triton()
 
@@ -89,6 +91,7 @@ class Generation:
         for request in self._requests:
             self._stream.cancel(request.id)
         self._requests = [with_weights(request) for request in self._requests]
+        self._ids = [request.id for request in self._requests]
         self._responses = ResponseQueue()
         await self._stream.submit(self._requests, self._responses, self._target)
 

@@ -17,6 +17,7 @@ from common.served_model import EMBEDDING, ServedModelInfo
 from frontend.errors import ApiError
 from frontend.images import ImageFetcher
 from frontend.serving.generation import Generation
+from frontend.serving.request_memory import FREE, HeldMemory
 from frontend.serving.slots import Slots
 from frontend.settings import Settings
 from frontend.telemetry import metrics
@@ -130,17 +131,18 @@ class ServedModel:
             raise RequestError(f"'{param}' is not supported by the engine behind this server", param=param)
 
     async def generate(
-        self, requests: Sequence[EnsembleRequest], answer_id: str, image_urls: Sequence[str] = ()
+        self, requests: Sequence[EnsembleRequest], answer_id: str, memory: HeldMemory, image_urls: Sequence[str] = ()
     ) -> Generation:
         """Check the requests against the loaded models, fetch their images, and encode them.
 
-        image_urls: the images that every request carries. They are fetched last, because that takes time and memory.
+        memory: in which their room is reserved. image_urls: the images that every request carries. They are fetched
+        last, because that takes time and memory.
         Returns a generation that is not yet started; the caller must close it. Raises RequestError.
         """
         capabilities, answer_id = await self.deployment.capabilities(), triton_request_id(answer_id)
         for request in requests:
             capabilities.check(request)
-        images = await self._fetch(image_urls)
+        images = await self._fetch(image_urls, memory)
         deployment = self.deployment
         adapter_id = requests[0].lora_task_id
         # NVIDIA's C++ backend gets an adapter's weights with its first request, and keeps them.
@@ -154,11 +156,16 @@ class ServedModel:
             message = encode_request(request, f"{answer_id}-{choice}", capabilities, owner, deployment.ensemble)
             return with_weights(message) if sends_weights else message
 
-        encoded = [encode(0)]
-        # Every choice carries the whole prompt with its images.
-        if encoded[0].ByteSize() * len(requests) > MAX_SENT:
-            raise RequestError("The prompt is too large for this many choices", param="n")
-        encoded += [encode(choice) for choice in range(1, len(requests))]
+        encoded: list[pb.ModelInferRequest] = []
+        size = 0
+        for choice in range(len(requests)):
+            # Every choice carries the whole prompt with its images.
+            encoded.append(encode(choice))
+            size += encoded[-1].ByteSize()
+            if size > MAX_SENT:
+                raise RequestError("The prompt is too large for this many choices", param="n")
+            if size > FREE:
+                await memory.reserve_sent(size)
         return Generation(self._triton.stream, deployment, encoded)
 
     async def tokenize(
@@ -166,17 +173,19 @@ class ServedModel:
         *,
         text: str | None = None,
         messages: bytes | None = None,
+        memory: HeldMemory,
         image_urls: Sequence[str] = (),
         add_special_tokens: bool | None = None,
         token_strs: bool = False,
     ) -> tuple[list[int], list[str] | None]:
         """Return the token ids of a text, or of a chat as the `messages` tensor; `preprocessing` computes them.
 
-        image_urls: the images of the chat, which are fetched. add_special_tokens: such as BOS; None for a text, not for
-        a chat, whose template writes them. token_strs: also return the vocabulary's text of each id.
+        memory: in which their room is reserved. image_urls: the images of the chat, which are fetched.
+        add_special_tokens: such as BOS; None for a text, not for a chat, whose template writes them. token_strs: also
+        return the vocabulary's text of each id.
         """
         request_id = triton_request_id(f"tokenize-{uuid.uuid4().hex}")
-        images = await self._fetch(image_urls)
+        images = await self._fetch(image_urls, memory)
         request = encode_tokenize(
             text=text,
             messages=messages,
@@ -197,11 +206,11 @@ class ServedModel:
         request = encode_detokenize(ids, request_id, self.deployment.postprocessing)
         return decode_text(await self._triton.infer(request, UNARY_TIMEOUT))
 
-    async def _fetch(self, image_urls: Sequence[str]) -> tuple[bytes, ...]:
+    async def _fetch(self, image_urls: Sequence[str], memory: HeldMemory) -> tuple[bytes, ...]:
         if not image_urls:
             return ()
         await self.require_input("images", "messages")
-        return await self._images.fetch(image_urls)
+        return await self._images.fetch(image_urls, memory.take_picture)
 
     def _deploy(self) -> None:
         """Send requests to where the model now is."""

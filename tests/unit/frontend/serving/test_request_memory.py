@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Large bodies and pictures wait for room in the process's memory; small requests never do."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from frontend.errors import ApiError
+from frontend.images import ImageFetcher
+from frontend.serving.request_memory import FREE, PARSED, SENT, HeldMemory, RequestMemory, weigh
+from frontend.settings import Settings
+from tests.fakes.fake_triton import Call, finish, reply
+from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
+from tests.fakes.web_server import pixels, web
+
+SIZE = 200_000  # of a large body
+LARGE = {"messages": [{"role": "user", "content": "a" * SIZE}]}
+# Room for one large body and half of another one; a fourth is for pictures.
+ROOM = (PARSED + SENT) * SIZE * 3 // 2 * 4 // 3
+
+
+def memory_of(served: Serving) -> RequestMemory:
+    return served.server.app.state.service.admission._memory
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+class TestRoom:
+    async def test_first_come_first_served(self) -> None:
+        memory = RequestMemory(400, WAIT)  # 300 of it without pictures
+        order: list[str] = []
+
+        async def hold(name: str, size: int) -> None:
+            await memory.acquire(size)
+            order.append(name)
+
+        await hold("first", 200)
+        waiting = [asyncio.create_task(hold(name, size)) for name, size in (("large", 250), ("small", 50))]
+        await asyncio.sleep(0)
+        assert order == ["first"] and memory.held == 200, "a small one does not overtake for ever"
+        memory.release(200)
+        await asyncio.gather(*waiting)
+        assert order == ["first", "large", "small"] and memory.held == 300
+        memory.release(300)
+        assert memory.held == 0
+
+    async def test_a_wait_ends(self) -> None:
+        memory = RequestMemory(400, 0.01)
+        await memory.acquire(300)
+        with pytest.raises(ApiError, match="large requests") as refused:
+            await memory.acquire(1)
+        assert refused.value.shape.status == 503
+        memory.release(300)
+        await memory.acquire(300)
+
+    @pytest.mark.parametrize("granted", [False, True])
+    async def test_who_is_cancelled_leaves_nothing(self, granted: bool) -> None:
+        memory = RequestMemory(400, WAIT)
+        await memory.acquire(300)
+        first, second = (asyncio.create_task(memory.acquire(300)) for _ in range(2))
+        await asyncio.sleep(0)
+        if granted:  # in the same moment
+            memory.release(300)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        if not granted:
+            memory.release(300)
+        await asyncio.wait_for(second, WAIT)
+        memory.release(300)
+        assert memory.held == 0
+
+    async def test_one_that_needs_more_than_there_is_runs_alone(self) -> None:
+        memory = RequestMemory(400, WAIT)
+        with HeldMemory(memory) as held:
+            await held.reserve_body(10**9)
+            held.take_picture(10**9)
+            assert (memory.held, memory.pictures) == (300, 100)
+        assert (memory.held, memory.pictures) == (0, 0)
+
+    async def test_those_that_hold_room_do_not_wait_for_each_other_for_ever(self) -> None:
+        memory = RequestMemory(400, WAIT)
+        with HeldMemory(memory) as first, HeldMemory(memory) as second:
+            for held in (first, second):
+                await held.reserve_body(30)
+            # Both need more than is left: one goes beyond the limit, the other one has its turn then.
+            await first.reserve_sent(200)
+            waiting = asyncio.create_task(second.reserve_sent(200))
+            await asyncio.sleep(0)
+            held = memory.held
+            assert not waiting.done() and held > 300
+            await first.reserve_sent(201)
+            assert memory.held == held + SENT
+            first.release_sent()
+            await asyncio.wait_for(waiting, WAIT)
+        assert memory.held == 0
+        assert await asyncio.wait_for(memory.extend(500), WAIT), "the next one may"
+
+    async def test_what_is_kept_while_an_answer_is_made(self) -> None:
+        memory = RequestMemory(10**9, WAIT)
+        body = b'{"prompt":"' + b"a" * SIZE + b'"}'
+        with HeldMemory(memory) as held:
+            await held.reserve_body(len(body))
+            await held.reserve_values(body)
+            assert memory.held == (PARSED + SENT) * len(body) + weigh(body) - len(body)
+            held.take_picture(1000)
+            held.release_sent()
+            assert (memory.held, memory.pictures) == (weigh(body), 0)
+        assert memory.held == 0
+
+    async def test_pictures_do_not_wait(self) -> None:
+        memory = RequestMemory(400, WAIT)
+        with HeldMemory(memory) as one, HeldMemory(memory) as other:
+            one.take_picture(60)
+            with pytest.raises(ApiError, match="large requests"):
+                other.take_picture(60)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b",".join([b"[]"] * 50_000) + b"]",
+        b"[" + b",".join([b"{}"] * 50_000) + b"]",
+        b"[" + b",".join([b"[[[]]]"] * 20_000) + b"]",
+        b"[" + b",".join([b"123456"] * 50_000) + b"]",
+        b"[" + b",".join([b'"ab"'] * 50_000) + b"]",
+        b"{" + b",".join(b'"%d":1.5' % number for number in range(50_000)) + b"}",
+        b'{"prompt":"' + b"a" * 300_000 + b'"}',
+        ('{"prompt":"' + "a" * 300_000 + "\N{GRINNING FACE}" + '"}').encode(),
+        b'{"prompt":"' + b"a" * 300_000 + b'\\ud83d\\ude00"}',
+        ('{"prompt":"' + "\u6f22" * 100_000 + '"}').encode(),
+    ],
+    ids=["lists", "objects", "nested", "numbers", "texts", "fields", "ascii", "wide", "escaped", "chinese"],
+)
+def test_parsed_values_take_no_more_than_they_weigh(body: bytes) -> None:
+    def size(value: Any) -> int:
+        below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        keys = map(sys.getsizeof, value) if isinstance(value, dict) else ()
+        return sys.getsizeof(value) + sum(keys) + sum(map(size, below))
+
+    assert size(json.loads(body)) <= weigh(body) + 1000
+
+
+@pytest.mark.asyncio(loop_scope="module")
+class TestRequests:
+    async def test_large_bodies_wait_and_are_served(self) -> None:
+        async with serving(max_request_memory=ROOM) as served:
+            go_on = asyncio.Event()
+
+            async def script(call: Call) -> AsyncIterator[Any]:
+                await go_on.wait()
+                yield finish(text="done")
+
+            served.triton.script = script
+            large = [asyncio.create_task(served.http.post(CHAT, json=LARGE)) for _ in range(3)]
+            await until(lambda: len(served.triton.calls) == 1 and bool(memory_of(served)._queue))
+            # A small one has its place all the same.
+            small = asyncio.create_task(served.chat())
+            await until(lambda: len(served.triton.calls) == 2)
+            assert memory_of(served).held <= ROOM
+            go_on.set()
+            responses = await asyncio.gather(*large, small)
+            assert {one.json()["choices"][0]["message"]["content"] for one in responses} == {"done"}
+            assert memory_of(served).held == 0
+
+    async def test_a_stream_keeps_little(self) -> None:
+        async with serving(max_request_memory=10 * ROOM) as served:
+
+            async def script(call: Call) -> AsyncIterator[Any]:
+                yield reply("on and on")
+                await call.stopped.wait()
+
+            served.triton.script = script
+            async with served.http.stream("POST", CHAT, json=LARGE | {"stream": True}) as response:
+                async for line in response.aiter_lines():
+                    if "on and on" in line:
+                        break
+                assert SIZE <= memory_of(served).held < 2 * SIZE
+            await until(lambda: memory_of(served).held == 0)
+
+    @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/tokenize"])
+    async def test_nothing_stays_reserved(self, path: str) -> None:
+        body: dict[str, Any] = {
+            "/v1/responses": {"input": "a" * SIZE},
+            "/v1/messages": LARGE | {"model": "model", "max_tokens": 5},
+            "/tokenize": {"prompt": "a" * SIZE},
+        }[path]
+        async with serving(max_request_memory=ROOM) as served:
+            for _ in range(3):
+                assert (await served.http.post(path, json=body)).status_code == 200
+            assert (await served.http.post(path, content=b"x" * SIZE)).status_code == 400
+            assert memory_of(served).held == 0
+
+    @pytest.mark.parametrize("chunked", [False, True])
+    async def test_slow_uploads_hold_what_they_reserved_and_others_get_a_503(self, chunked: bool) -> None:
+        async with serving(max_request_memory=ROOM, max_body_bytes=SIZE + 1000, body_timeout=2.0) as served:
+            host, port = served.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {SIZE}"
+            writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n".encode())
+            begun = b"{" * (FREE + 10_000)
+            writer.write(b"%x\r\n%s\r\n" % (len(begun), begun) if chunked else begun)
+            await until(lambda: memory_of(served).held > 0)
+            assert (await served.chat()).status_code == 200
+            # The slow one is told after its time, and what it held is free again: the other one is served, or told so.
+            other = await served.http.post(CHAT, json=LARGE)
+            assert other.status_code == 200 or other.json()["error"]["code"] == "overloaded"
+            assert b" 408 " in await asyncio.wait_for(reader.readline(), WAIT)
+            writer.close()
+            await until(lambda: memory_of(served).held == 0)
+
+    async def test_a_small_chunked_body_reserves_nothing(self) -> None:
+        async with serving(max_request_memory=ROOM) as served:
+            memory = memory_of(served)
+            reserved: list[int] = []
+            acquire = memory.acquire
+
+            async def noted(size: int) -> int:
+                reserved.append(size)
+                return await acquire(size)
+
+            memory.acquire = noted
+
+            async def parts() -> AsyncIterator[bytes]:
+                yield json.dumps(HELLO).encode()
+
+            assert (await served.http.post(CHAT, content=parts())).status_code == 200
+            assert reserved == []
+
+    async def test_many_choices_of_a_large_prompt(self) -> None:
+        """Each choice carries the whole prompt; a first prompt that is small does not hide it."""
+        async with serving() as served:
+            body = {"prompt": ["a", "b" * 3_000_000], "n": 100}
+            response = await served.http.post("/v1/completions", json=body)
+            assert (response.status_code, response.json()["error"]["param"]) == (400, "n")
+            assert served.triton.calls == [] and memory_of(served).held == 0
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_fetched_pictures_are_counted() -> None:
+    sizes: list[int] = []
+
+    images = ImageFetcher(Settings(image_private_hosts=True))
+    try:
+        async with web(pixels) as server:
+            urls = [f"http://127.0.0.1:{server.port}/", "data:,pixels"]
+            assert await images.fetch(urls, sizes.append) == (b"pixels",) * 2
+        assert sum(sizes) == 6, "what is in a body has room there"
+    finally:
+        await images.close()
