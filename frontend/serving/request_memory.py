@@ -23,6 +23,9 @@ _WIDEST = 4
 _CONTAINER, _VALUE = 72, 64
 
 
+_Queue = deque[tuple[int, asyncio.Future[bool]]]
+
+
 class RequestMemory:
     """The room of one process. limit: bytes. patience: seconds that a request may wait for room.
 
@@ -34,8 +37,11 @@ class RequestMemory:
         self._picture_limit = limit // 4
         self._limit = limit - self._picture_limit
         self._patience = patience
-        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._excess = asyncio.Lock()
+        # Requests that hold nothing yet, and those that need more than they hold. A turn tells whether it is beyond the
+        # limit.
+        self._queue: _Queue = deque()
+        self._extending: _Queue = deque()
+        self._excess = False
         self.held = self.pictures = 0
 
     async def acquire(self, size: int) -> int:
@@ -44,46 +50,26 @@ class RequestMemory:
         `release` gives it back. Raises ApiError if there is none within the patience.
         """
         size = min(size, self._limit)
-        if not self._queue and self.held + size <= self._limit:
-            self.held += size
-            return size
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = (size, turn)
-        self._queue.append(waiting)
-        try:
-            async with asyncio.timeout(self._patience):
-                await turn
-        except BaseException as error:
-            if waiting in self._queue:
-                self._queue.remove(waiting)
-                self.release(0)
-            elif not turn.cancelled():
-                # The room was given in the same moment.
-                self.release(size)
-            if isinstance(error, TimeoutError):
-                raise _no_room() from None
-            raise
+        await self._wait(self._queue, size)
         return size
 
     async def extend(self, size: int) -> bool:
-        """Reserve more room for one that holds some, beyond the limit if need be. Raises ApiError as `acquire` does.
+        """Wait for more room for one that holds some, beyond the limit if need be. Raises ApiError as `acquire` does.
 
         One request at a time may go beyond, so that those which hold room never wait for each other for ever: if it
         returns True, `end_excess` lets the next one do so.
         """
-        beyond = self.held + size > self._limit
-        if beyond:
-            try:
-                async with asyncio.timeout(self._patience):
-                    await self._excess.acquire()
-            except TimeoutError:
-                raise _no_room() from None
-        self.held += size
-        return beyond
+        return await self._wait(self._extending, size)
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether more is held than the limit."""
+        return self.held > self._limit
 
     def end_excess(self) -> None:
         """Let another request go beyond the limit."""
-        self._excess.release()
+        self._excess = False
+        self._grant()
 
     def take_picture(self, size: int, own: int) -> int:
         """Reserve room for a request that has `own` of it, and return how much. Raises ApiError if there is none."""
@@ -100,11 +86,44 @@ class RequestMemory:
     def release(self, size: int) -> None:
         """Give back room to those that wait."""
         self.held -= size
-        while self._queue and self.held + self._queue[0][0] <= self._limit:
-            wanted, turn = self._queue.popleft()
-            if not turn.done():
-                self.held += wanted
-                turn.set_result(None)
+        self._grant()
+
+    async def _wait(self, queue: _Queue, size: int) -> bool:
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        queue.append((size, turn))
+        self._grant()
+        try:
+            async with asyncio.timeout(self._patience):
+                return await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                # The room was given in the same moment.
+                self.release(size)
+                if turn.result():
+                    self.end_excess()
+            else:
+                if (size, turn) in queue:
+                    queue.remove((size, turn))
+                self._grant()
+            if isinstance(error, TimeoutError):
+                raise _no_room() from None
+            raise
+
+    def _grant(self) -> None:
+        """Give room to those whose turn it is, first to those that hold some."""
+        while self._extending and (self.held + self._extending[0][0] <= self._limit or not self._excess):
+            size, turn = self._extending.popleft()
+            if turn.done():  # cancelled a moment ago
+                continue
+            self.held += size
+            self._excess = self._excess or self.exceeded
+            turn.set_result(self.exceeded)
+        while self._queue and not self._extending and self.held + self._queue[0][0] <= self._limit:
+            size, turn = self._queue.popleft()
+            if turn.done():
+                continue
+            self.held += size
+            turn.set_result(False)
 
 
 class HeldMemory:
@@ -151,7 +170,8 @@ class HeldMemory:
         kept = min(self._kept, self._parsed)
         self._memory.release(self._sent + self._parsed - kept)
         self._memory.release_pictures(self._pictures)
-        if self._beyond:
+        # What it keeps may still be beyond the limit.
+        if self._beyond and (kept == 0 or not self._memory.exceeded):
             self._beyond = False
             self._memory.end_excess()
         self._parsed, self._sent, self._pictures = kept, 0, 0

@@ -34,9 +34,9 @@ class Balancer:
         sample = rf'server_status\{{proxy="stacks",server="stack-{server}",state="{state}"\}} 1'
         return re.search(sample, text) is not None
 
-    async def until_considers(self, server: int, state: str) -> None:
+    async def until_considers(self, server: int, state: str, seconds: float = LIMIT_S) -> None:
         """Wait until HAProxy takes a server to be UP or DOWN."""
-        await until(lambda: self.considers(server, state))
+        await until(lambda: self.considers(server, state), seconds)
 
 
 @asynccontextmanager
@@ -62,7 +62,7 @@ async def balancer(folder: Path, addresses: Sequence[str], *, as_shipped: bool =
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{ports[0]}"
-        await until(lambda: _answers(f"{url}/health/balancer"))
+        await until(lambda: _answers(f"{url}/health/balancer"), 5 * LIMIT_S)
         yield Balancer(url, f"http://127.0.0.1:{ports[1]}/metrics")
     finally:
         process.kill()
@@ -76,9 +76,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Poll until the condition holds."""
-    async with asyncio.timeout(LIMIT_S):
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = LIMIT_S) -> None:
+    """Poll until the condition holds; raises TimeoutError after some seconds."""
+    async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.05)
 

@@ -62,22 +62,34 @@ class TestRoom:
         memory.release(300)
         await memory.acquire(300)
 
-    @pytest.mark.parametrize("granted", [False, True])
-    async def test_who_is_cancelled_leaves_nothing(self, granted: bool) -> None:
+    @pytest.mark.parametrize("more", [False, True], ids=["first-room", "more-room"])
+    @pytest.mark.parametrize("when", ["before", "in-the-same-moment", "after"])
+    async def test_who_is_cancelled_leaves_nothing(self, more: bool, when: str) -> None:
+        """The cancellation comes before or after there is room, or both before the request has noticed anything."""
         memory = RequestMemory(400, WAIT)
         await memory.acquire(300)
-        first, second = (asyncio.create_task(memory.acquire(300)) for _ in range(2))
+        if more:
+            assert await memory.extend(1), "others cannot go beyond the limit now"
+        wait = memory.extend if more else memory.acquire
+        first, second = (asyncio.create_task(wait(300)) for _ in range(2))
         await asyncio.sleep(0)
-        if granted:  # in the same moment
-            memory.release(300)
+
+        def free() -> None:
+            memory.release(memory.held)
+            if more:
+                memory.end_excess()
+
+        if when == "after":
+            free()
         first.cancel()
+        if when == "in-the-same-moment":
+            free()
         with pytest.raises(asyncio.CancelledError):
             await first
-        if not granted:
-            memory.release(300)
+        if when == "before":
+            free()
         await asyncio.wait_for(second, WAIT)
-        memory.release(300)
-        assert memory.held == 0
+        assert memory.held == 300
 
     async def test_one_that_needs_more_than_there_is_runs_alone(self) -> None:
         memory = RequestMemory(400, WAIT)
@@ -104,6 +116,21 @@ class TestRoom:
             await asyncio.wait_for(waiting, WAIT)
         assert memory.held == 0
         assert await asyncio.wait_for(memory.extend(500), WAIT), "the next one may"
+
+    async def test_what_is_kept_beyond_the_limit_lets_nobody_else_go_beyond(self) -> None:
+        memory = RequestMemory(400_000, WAIT)
+        body = b"[" + b"[]," * 30_000 + b"[]]"
+        with HeldMemory(memory) as second:
+            with HeldMemory(memory) as first:
+                for held in (first, second):
+                    await held.reserve_body(1000)
+                await first.reserve_values(body)
+                first.release_sent()
+                waiting = asyncio.create_task(second.reserve_values(body))
+                await asyncio.sleep(0)
+                assert not waiting.done() and memory.exceeded
+            await asyncio.wait_for(waiting, WAIT)
+        assert memory.held == 0
 
     async def test_what_is_kept_while_an_answer_is_made(self) -> None:
         memory = RequestMemory(10**9, WAIT)
