@@ -18,6 +18,7 @@ So no request waits longer than queue_timeout for an engine that is given no mor
 """
 
 import asyncio
+import gc
 import json
 import math
 import sys
@@ -181,10 +182,14 @@ async def read_json(request: Request, timeout: float, memory: HeldMemory, longes
     if data.startswith(BOM_UTF8):
         del data[: len(BOM_UTF8)]
     await memory.reserve_values(data)
+    # The garbage collector would look at all lists again and again: millions of them would take four times as long.
+    gc.disable()
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError:
         raise _not_json(data) from None
+    finally:
+        gc.enable()
     if not isinstance(body, dict):
         raise RequestError("The request body must be a JSON object")
     return body
