@@ -56,7 +56,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 class ImageLimits:
     """Limits of the size of an image or a video frame, as stored (before it is turned upright).
 
-    max_pixels: width times height; decoding takes up to 12 bytes per pixel.
+    max_pixels: width times height; decoding takes up to 13 bytes per pixel (grey with alpha; 9 for RGBA, 4 for RGB).
     max_side: the longer side in pixels; resizing a narrow strip takes memory by its length.
 
     Pillow itself refuses images above 2 * PIL.Image.MAX_IMAGE_PIXELS (178,956,970) pixels, whatever is set here.
@@ -114,7 +114,8 @@ def to_rgb(image: Image.Image, *, sixteen_bit: bool = False) -> Image.Image:
     colour = image.info.get("transparency")
     if sixteen_bit and isinstance(colour, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in colour)
-    image = image.convert("RGBA")
+    if image.mode != "RGBA":
+        image = image.convert("RGBA")
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=image.getchannel("A"))
     return white
