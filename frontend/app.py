@@ -3,6 +3,7 @@
 
 import logging
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -117,7 +118,19 @@ async def _error_response(request: Request, error: Exception) -> Response:
     if response.status_code == 500:
         unforeseen = error if not isinstance(error, RequestError) else None
         logger.error("a request failed: %s", "unforeseen" if unforeseen else error, exc_info=unforeseen)
+    _forget_locals(error)
     return response
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Let go of what the functions held that an error has left.
+
+    What raised it may still refer to it, such as a request's queue of responses: until the garbage collector came by,
+    minutes later, such a circle would keep the request's body and pictures.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _routing_error(error: HTTPException) -> Exception:

@@ -2,6 +2,7 @@
 """Large bodies and pictures wait for room in the process's memory; small requests never do."""
 
 import asyncio
+import gc
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from common.errors import RequestError
 from frontend.errors import ApiError
 from frontend.images import ImageFetcher
+from frontend.serving.answer import Plan
+from frontend.serving.generation import Generation
 from frontend.serving.request_memory import FREE, PARSED, SENT, HeldMemory, RequestMemory, weigh
 from frontend.settings import Settings
-from tests.fakes.fake_triton import Call, finish, reply
+from tests.fakes.fake_triton import Call, failure, finish, reply
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, serving
 from tests.fakes.web_server import pixels, web
 
@@ -262,6 +266,37 @@ class TestRequests:
 
             assert (await served.http.post(CHAT, content=parts())).status_code == 200
             assert reserved == []
+
+    @pytest.mark.parametrize(
+        "failing",
+        [failure("something failed"), reply(final=True, error=RequestError("It is too long").encode())],
+        ids=["in-triton", "in-a-model"],
+    )
+    @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/v1/messages"])
+    async def test_a_request_that_fails_leaves_nothing_to_the_garbage_collector(self, path: str, failing: Any) -> None:
+        body: dict[str, Any] = {
+            CHAT: HELLO,
+            "/v1/completions": {"prompt": "Hi"},
+            "/v1/responses": {"input": "Hi"},
+            "/v1/messages": HELLO | {"model": "model", "max_tokens": 5},
+        }[path]
+        async with serving() as served:
+
+            async def script(call: Call) -> AsyncIterator[Any]:
+                yield failing
+
+            def left() -> int:
+                return sum(isinstance(one, Generation | Plan | HeldMemory) for one in gc.get_objects())
+
+            served.triton.script = script
+            gc.collect()
+            before = left()
+            gc.disable()
+            try:
+                assert (await served.http.post(path, json=body)).status_code in (400, 500)
+                await until(lambda: left() == before)
+            finally:
+                gc.enable()
 
     async def test_many_choices_of_a_large_prompt(self) -> None:
         """Each choice carries the whole prompt; a first prompt that is small does not hide it."""
