@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests that the API refuses, and its errors when Triton fails before or during an answer."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import httpx
 import openai
@@ -248,7 +248,7 @@ async def test_a_request_that_is_refused_for_another_reason_fetches_no_image(
     async with serving() as served:
         fetched: list[str] = []
 
-        async def fetch(urls: Sequence[str]) -> tuple[bytes, ...]:
+        async def fetch(urls: Sequence[str], take: Callable[[int], None]) -> tuple[bytes, ...]:
             fetched.extend(urls)
             return (b"x",) * len(urls)
 
