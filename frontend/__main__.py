@@ -8,16 +8,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from frontend.server import run
 from frontend.settings import Settings, SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve with the settings of the command line and the environment; return the exit status."""
     try:
-        return run(Settings.load(sys.argv[1:] if arguments is None else arguments, os.environ))
+        settings = Settings.load(sys.argv[1:] if arguments is None else arguments, os.environ)
+        # After the options are read: it imports for a second.
+        from frontend.server import run
+
+        return run(settings)
     except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"error: {error}.\n")
         return 2
 
 

@@ -2,10 +2,11 @@
 """The frontend's settings, read once and frozen: a flag overrides the environment, which overrides the default."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from common.command_line import Parser, did_you_mean
 from common.logs import FORMATS, LEVELS
 
 ENV_PREFIX = "TRITON_CHAT_"
@@ -16,24 +17,37 @@ class SettingsError(ValueError):
     """A setting whose value cannot be used; the message names the key and the value."""
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """A text that is not empty; raises ValueError, as all parsers of settings, with what was expected."""
     if not value.strip():
         raise ValueError("a value that is not empty")
     return value.strip()
 
 
-def _names(value: str) -> tuple[str, ...]:
+def address(value: str) -> str:
+    """A host and its port, or a Unix socket."""
+    host, _, port = value.strip().rpartition(":")
+    if not value.startswith("unix:") and not (host and port.isdecimal()):
+        raise ValueError("host:port")
+    return value.strip()
+
+
+def names(value: str) -> tuple[str, ...]:
+    """A list whose items are separated by commas."""
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
-def _switch(value: str) -> bool:
+def switch(value: str) -> bool:
+    """True or false."""
     switches = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if value.strip().lower() not in switches:
         raise ValueError("true or false")
     return switches[value.strip().lower()]
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers within limits."""
+
     def parse(value: str) -> int:
         try:
             number = int(value)
@@ -46,7 +60,8 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _seconds(value: str) -> float:
+def seconds(value: str) -> float:
+    """A number of seconds, at most a day."""
     try:
         number = float(value)
     except ValueError:
@@ -56,26 +71,17 @@ def _seconds(value: str) -> float:
     return number
 
 
-def _seconds_or_zero(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 86_400:
-        raise ValueError("a number of seconds from 0 to 86400")
-    return number
+def one_of(choices: Iterable[str]) -> Callable[[str], str]:
+    """A parser of one of these words, in lower case."""
+    known = tuple(choices)
 
+    def parse(value: str) -> str:
+        chosen = value.strip().lower()
+        if chosen not in known:
+            raise ValueError(f"one of {', '.join(known)}{did_you_mean(chosen, known)}")
+        return chosen
 
-def _log_level(value: str) -> str:
-    if value.strip().lower() not in LEVELS:
-        raise ValueError(f"one of {', '.join(LEVELS)}")
-    return value.strip().lower()
-
-
-def _log_format(value: str) -> str:
-    if value.strip().lower() not in FORMATS:
-        raise ValueError(f"one of {', '.join(FORMATS)}")
-    return value.strip().lower()
+    return parse
 
 
 def _setting(default: Any, parse: Callable[[str], Any], about: str) -> Any:
@@ -89,83 +95,77 @@ class Settings:
     Each field is the flag `--field-name` and the environment variable `TRITON_CHAT_FIELD_NAME`.
     """
 
-    host: str = _setting("127.0.0.1", _text, "address to listen on")
-    port: int = _setting(9997, _whole(0, 65_535), "port to listen on; several processes may share it")
-    triton_url: str = _setting("127.0.0.1:8001", _text, "Triton's gRPC address, host:port")
+    host: str = _setting("127.0.0.1", text, "address to listen on")
+    port: int = _setting(9997, whole(0, 65_535), "port to listen on; several processes may share it")
+    triton_url: str = _setting("127.0.0.1:8001", address, "Triton's gRPC address, host:port")
     triton_metrics_url: str | None = _setting(
-        None, _text, "Triton's metrics, such as http://127.0.0.1:8002/metrics; the load of TensorRT-LLM's C++ backend"
+        None, text, "Triton's metrics, such as http://127.0.0.1:8002/metrics; the load of TensorRT-LLM's C++ backend"
     )
     owner: str | None = _setting(
-        None, _text, "name of this process; at start it cancels requests that a process of this name left in the engine"
+        None, text, "name of this process; at start it cancels requests that a process of this name left in the engine"
     )
     served_model_name: tuple[str, ...] = _setting(
-        ("triton-chat",), _names, "names that requests may call the model by; the first is the default"
+        ("triton-chat",), names, "names that requests may call the model by; the first is the default"
     )
     models_state: str | None = _setting(
-        None, _text, "file in which a launcher writes which models it serves; else Triton is asked what is loaded"
+        None, text, "file in which a launcher writes which models it serves; else Triton is asked what is loaded"
     )
     repository_key: str | None = _setting(
-        None, _text, "key by which a launcher's Triton tells this frontend, which it did not start, what is loaded"
+        None, text, "key by which a launcher's Triton tells this frontend, which it did not start, what is loaded"
     )
-    control_socket: str | None = _setting(None, _text, "Unix socket of the launcher that loads and unloads models")
-    max_model_len: int | None = _setting(None, _whole(1, 2**31 - 1), "context length that /v1/models reports")
-    inline_reasoning: bool = _setting(False, _switch, "keep the reasoning in the content, inside its tags")
+    control_socket: str | None = _setting(None, text, "Unix socket of the launcher that loads and unloads models")
+    max_model_len: int | None = _setting(None, whole(1, 2**31 - 1), "context length that /v1/models reports")
+    inline_reasoning: bool = _setting(False, switch, "keep the reasoning in the content, inside its tags")
     enable_thinking: bool | None = _setting(
-        None, _switch, "thinking if a request does not set it; else the model's default"
+        None, switch, "thinking if a request does not set it; else the model's default"
     )
     trust_request_chat_template: bool = _setting(
-        False, _switch, "accept `chat_template` in requests; only for trusted clients, because a template is a program"
+        False, switch, "accept `chat_template` in requests; only for trusted clients, because a template is a program"
     )
-    max_body_bytes: int = _setting(32 * 2**20, _whole(1, 2**31 - 1), "largest request body")
-    max_request_memory: int = _setting(
-        2 * 2**30, _whole(1, 2**50), "bytes for large bodies and pictures of all requests, per process; more wait"
-    )
-    max_in_flight: int = _setting(512, _whole(1, 1_000_000), "requests sent to the engine at once, per process")
-    max_queued: int = _setting(64, _whole(0, 1_000_000), "requests that may queue behind those; more get a 503 at once")
-    queue_timeout: float = _setting(5.0, _seconds, "time limit in that queue; then 503")
-    request_timeout: float = _setting(600.0, _seconds, "time limit of a request; X-Request-Timeout may shorten it")
-    body_timeout: float = _setting(60.0, _seconds, "time limit for receiving a request's body")
-    stall_timeout: float = _setting(30.0, _seconds, "seconds a client may leave its stream unread")
+    max_body_bytes: int = _setting(32 * 2**20, whole(1, 2**31 - 1), "largest request body")
+    max_in_flight: int = _setting(512, whole(1, 1_000_000), "requests sent to the engine at once, per process")
+    max_queued: int = _setting(64, whole(0, 1_000_000), "requests that may queue behind those; more get a 503 at once")
+    queue_timeout: float = _setting(5.0, seconds, "time limit in that queue; then 503")
+    request_timeout: float = _setting(600.0, seconds, "time limit of a request; X-Request-Timeout may shorten it")
+    body_timeout: float = _setting(60.0, seconds, "time limit for receiving a request's body")
+    stall_timeout: float = _setting(30.0, seconds, "seconds a client may leave its stream unread")
     max_backlog: int = _setting(
-        2**20, _whole(1, 2**31 - 1), "bytes buffered for a client that reads its stream too slowly"
+        2**20, whole(1, 2**31 - 1), "bytes buffered for a client that reads its stream too slowly"
     )
-    shutdown_delay: float = _setting(
-        0.0, _seconds_or_zero, "seconds after SIGTERM in which readiness is false and new requests are still served"
-    )
-    grace_period: float = _setting(30.0, _seconds, "time for requests to finish after SIGTERM and that delay")
+    grace_period: float = _setting(30.0, seconds, "time for requests to finish after SIGTERM")
     response_store: str | None = _setting(
-        None, _text, "SQLite file that keeps responses for `previous_response_id`; else none is kept"
+        None, text, "SQLite file that keeps responses for `previous_response_id`; else none is kept"
     )
-    response_store_days: int = _setting(30, _whole(1, 36_500), "days that a response is kept after its last use")
+    response_store_days: int = _setting(30, whole(1, 36_500), "days that a response is kept after its last use")
     response_store_bytes: int = _setting(
-        2**30, _whole(2**20, 2**50), "size of that file; what was used longest ago is deleted first"
+        2**30, whole(2**20, 2**50), "size of that file; what was used longest ago is deleted first"
     )
-    api_key: tuple[str, ...] = _setting((), _names, "bearer keys accepted by /v1 and /tokenize; empty: no key needed")
-    api_keys_file: str | None = _setting(None, _text, "hashed keys by name, with limits; read again when it changes")
-    api_key_rate: int | None = _setting(None, _whole(1, 10**9), "requests per minute that each key may start")
-    api_key_burst: int | None = _setting(None, _whole(1, 10**9), "requests that a key may start at once after a pause")
-    api_key_concurrent: int | None = _setting(None, _whole(1, 10**9), "concurrent requests of each key")
-    admin_key: str | None = _setting(None, _text, "bearer key of /admin/models; empty: there is no such path")
+    api_key: tuple[str, ...] = _setting((), names, "bearer keys accepted by /v1 and /tokenize; empty: no key needed")
+    api_keys_file: str | None = _setting(None, text, "hashed keys by name, with limits; read again when it changes")
+    api_key_rate: int | None = _setting(None, whole(1, 10**9), "requests per minute that each key may start")
+    api_key_burst: int | None = _setting(None, whole(1, 10**9), "requests that a key may start at once after a pause")
+    api_key_concurrent: int | None = _setting(None, whole(1, 10**9), "concurrent requests of each key")
+    admin_key: str | None = _setting(None, text, "bearer key of /admin/models; empty: there is no such path")
     cache_salt_by_key: bool = _setting(
-        False, _switch, "never share the prefix cache between API keys, so that none can tell what others have asked"
+        False, switch, "never share the prefix cache between API keys, so that none can tell what others have asked"
     )
-    cors_allow_origins: tuple[str, ...] = _setting((), _names, "origins that browsers may call from; * allows any")
-    tls_certificate: str | None = _setting(None, _text, "PEM file of the certificate chain; turns TLS on")
-    tls_key: str | None = _setting(None, _text, "PEM file of the certificate's key")
-    image_dirs: tuple[str, ...] = _setting((), _names, "directories that file:// image URLs may read from")
-    image_hosts: tuple[str, ...] = _setting((), _names, "hosts that image URLs may name; empty: any public host")
-    image_private_hosts: bool = _setting(False, _switch, "let image URLs reach private and loopback addresses")
-    image_max_bytes: int = _setting(20 * 2**20, _whole(1, 2**31 - 1), "largest image, encoded")
-    video_max_bytes: int = _setting(64 * 2**20, _whole(1, 2**31 - 1), "largest video, encoded")
-    image_total_bytes: int = _setting(128 * 2**20, _whole(1, 2**31 - 1), "images and videos of a request together")
-    image_timeout: float = _setting(10.0, _seconds, "time limit for fetching an image or a video")
-    image_max_redirects: int = _setting(3, _whole(0, 20), "redirects followed for an image URL")
-    image_concurrency: int = _setting(8, _whole(1, 1_000), "images of one request fetched at once")
-    max_images: int = _setting(64, _whole(0, 10_000), "images and videos that one request may hold")
-    log_level: str = _setting("info", _log_level, "critical, error, warning, info or debug")
-    log_format: str = _setting("text", _log_format, "text, or json: one object per line")
+    cors_allow_origins: tuple[str, ...] = _setting((), names, "origins that browsers may call from; * allows any")
+    tls_certificate: str | None = _setting(None, text, "PEM file of the certificate chain; turns TLS on")
+    tls_key: str | None = _setting(None, text, "PEM file of the certificate's key")
+    image_dirs: tuple[str, ...] = _setting((), names, "directories that file:// image URLs may read from")
+    image_hosts: tuple[str, ...] = _setting((), names, "hosts that image URLs may name; empty: any public host")
+    image_private_hosts: bool = _setting(False, switch, "let image URLs reach private and loopback addresses")
+    image_max_bytes: int = _setting(20 * 2**20, whole(1, 2**31 - 1), "largest image, encoded")
+    video_max_bytes: int = _setting(64 * 2**20, whole(1, 2**31 - 1), "largest video, encoded")
+    image_total_bytes: int = _setting(128 * 2**20, whole(1, 2**31 - 1), "images and videos of a request together")
+    image_timeout: float = _setting(10.0, seconds, "time limit for fetching an image or a video")
+    image_max_redirects: int = _setting(3, whole(0, 20), "redirects followed for an image URL")
+    image_concurrency: int = _setting(8, whole(1, 1_000), "images of one request fetched at once")
+    max_images: int = _setting(64, whole(0, 10_000), "images and videos that one request may hold")
+    log_level: str = _setting("info", one_of(LEVELS), "critical, error, warning, info or debug")
+    log_format: str = _setting("text", one_of(FORMATS), "text, or json: one object per line")
     otlp_endpoint: str | None = _setting(
-        None, _text, "OpenTelemetry collector for traces, such as http://127.0.0.1:4318"
+        None, text, "OpenTelemetry collector for traces, such as http://127.0.0.1:4318"
     )
 
     @classmethod
@@ -189,25 +189,63 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.served_model_name:
-            raise SettingsError("served_model_name=(): expected at least one name")
+            raise SettingsError("--served-model-name='': expected at least one name")
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise SettingsError(f"tls_certificate={self.tls_certificate!r}, tls_key={self.tls_key!r}: expected both")
+            given, other = ("--tls-key", "--tls-certificate")[:: 1 if self.tls_certificate is None else -1]
+            raise SettingsError(f"{given}={self.tls_key or self.tls_certificate}: expected {other} as well")
         if self.response_store is not None and self.response_store_bytes < 8 * self.max_body_bytes:
             # A dialogue takes at most a fourth of the file, and a response repeats parts of its request.
-            needed = f"at least 8 times max_body_bytes={self.max_body_bytes}"
-            raise SettingsError(f"response_store_bytes={self.response_store_bytes}: expected {needed}")
+            needed = f"at least 8 times --max-body-bytes={self.max_body_bytes}"
+            raise SettingsError(f"--response-store-bytes={self.response_store_bytes}: expected {needed}")
+
+
+def in_words(default: Any) -> str:
+    """A default value for people."""
+    if default is None or default == ():
+        return "none"
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, tuple):
+        return ",".join(default)
+    if isinstance(default, float):
+        return f"{default:g} s"
+    if isinstance(default, int) and default and default % 2**20 == 0:
+        return f"{default // 2**20} MiB"
+    return str(default)
+
+
+# What the help writes for a value, by the parser's name.
+_VALUES = {
+    **{"switch": "true|false", "whole": "N", "names": "A,B"},
+    **{"text": "TEXT", "address": "HOST:PORT", "one_of": "NAME"},
+}
+
+
+def add_setting(add: Callable[..., Any], name: str, parse: Callable[[str], Any], about: str, default: str) -> None:
+    """Add the flag of a setting by argparse's `add_argument`; its value is a list of texts. default: in words."""
+    more: dict[str, Any] = {"nargs": "?", "const": "true"} if parse is switch else {}
+    unit = "SECONDS" if parse is seconds else "BYTES" if name.endswith(("_bytes", "_backlog")) else None
+    kind = parse.__qualname__.partition(".")[0]
+    about = f"{about} (default: {default})".replace("%", "%%")
+    # Every flag may be repeated: a list's values add up, and a scalar given twice is refused by its parser.
+    flag = "--" + name.replace("_", "-")
+    add(flag, action="append", metavar=unit or _VALUES.get(kind, "VALUE"), help=about, **more)
+
+
+def add_settings(add: Callable[..., Any], without: Iterable[str] = ()) -> None:
+    """Add the flags of all settings but some by argparse's `add_argument`."""
+    for one in fields(Settings):
+        if one.name not in without:
+            add_setting(add, one.name, one.metadata["parse"], one.metadata["about"], in_words(one.default))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="triton-chat frontend",
+        usage="triton-chat frontend [OPTION ...]",
         description="Serve the OpenAI API in front of a tritonserver that runs already.",
         epilog="example: triton-chat frontend --triton-url 127.0.0.1:8001 "
         f"(each flag has a variable, as {ENV_PREFIX}PORT)",
     )
-    for one in fields(Settings):
-        # Every flag may be repeated: a list's values add up, and a scalar given twice is refused by its parser.
-        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if one.metadata["parse"] is _switch else {}
-        about = f"{one.metadata['about']} (default: {one.default})".replace("%", "%%")
-        parser.add_argument("--" + one.name.replace("_", "-"), action="append", help=about, **switch)
+    add_settings(parser.add_argument)
     return parser

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from common.chat.text_arguments import TextArguments
 from common.checks import PositionError
+from common.command_line import did_you_mean
 from families.parsers.arguments import xml_value
 from families.parsers.call_prefix import JSON_PREFIXES
 from families.parsers.events import Parser
@@ -499,6 +500,8 @@ REASONING_FORMATS: Mapping[str, ReasoningFormat] = {
 
 # Given instead of a name: the format follows from the checkpoint.
 AUTO = "auto"
+# How alike an unknown name and a known one are if it is a slip.
+_SLIP = 0.8
 
 # The names of vLLM's --tool-call-parser and --reasoning-parser that are not ours -> ours.
 TOOL_PARSER_NAMES: Mapping[str, str] = {
@@ -567,7 +570,10 @@ def check_format(name: str, table: Mapping[str, object]) -> None:
 def _resolve(name: str, table: Mapping[str, object], others: Mapping[str, str], what: str) -> str:
     found = name if name in table else others.get(name)
     if found is None:
-        raise ValueError(f"unknown {what} '{name}'; known: {AUTO}, {', '.join(sorted({*table, *others}))}")
+        known = sorted({*table, *others})
+        raise ValueError(
+            f"unknown {what} '{name}'" + (did_you_mean(name, known, _SLIP) or f"; known: {AUTO}, {', '.join(known)}")
+        )
     return found
 
 

@@ -9,7 +9,6 @@ container with only the frontend it is `python -m frontend.auth.keys`.
 The keys are random, 256 bits each, so that a plain hash is enough.
 """
 
-import argparse
 import hashlib
 import hmac
 import re
@@ -19,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from common.command_line import Parser
 from frontend.auth.quotas import Limits
 
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns the exit status, 2 for a name or limits that the file cannot have.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="triton-chat keys",
         description="Make an API key: print it, once, on the terminal, and its line for --api-keys-file.",
         epilog="example: triton-chat keys alice rate=60 concurrent=4 >> keys.txt",

@@ -18,6 +18,7 @@ from statistics import median
 from tokenizers import Tokenizer
 
 from common.answer_options import AnswerOptions
+from common.command_line import Parser
 from common.finish_reason import FinishReason
 from common.tokenizer import ChatTokenizer
 from families.formats import RULES
@@ -148,7 +149,7 @@ OPTIONS = AnswerOptions(chat=True, tools=True, text_arguments='{"f":["a"]}', ski
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="triton-chat bench answers", description=(__doc__ or "").partition("\n\n")[2], allow_abbrev=False
     )
     add = parser.add_argument

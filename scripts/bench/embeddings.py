@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from common.command_line import Parser
 from scripts.bench import machine, processes
 from scripts.bench.errors import BenchError
 from scripts.bench.options import parse_with_serve_flags, positive
@@ -35,9 +36,7 @@ _EXAMPLE = "--convert embed makes an embedding model of a chat model; any other 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; unknown flags become `serve_flags`, for the stack, and its engine options for both."""
     about = (__doc__ or "").partition("\n\n")[2]
-    parser = argparse.ArgumentParser(
-        prog="triton-chat bench embeddings", description=about, epilog=_EXAMPLE, allow_abbrev=False
-    )
+    parser = Parser(prog="triton-chat bench embeddings", description=about, epilog=_EXAMPLE, allow_abbrev=False)
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, help="default: %(default)s")
     add("--words", type=positive, default=48, help="of each input, about as many tokens (default: %(default)s)")

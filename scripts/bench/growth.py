@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from common.command_line import Parser
 from scripts.bench import machine
 from scripts.bench.errors import BenchError
 from scripts.bench.measurement import measure_load, mib, print_measurement
@@ -37,7 +38,7 @@ _MARGIN = 1024
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; unknown flags become `serve_flags`, for the stack."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="triton-chat bench growth",
         description="Cost per token against the length of answers and the number of streams, memory over many "
         "requests, and the time to start, around an engine that computes nothing.",

@@ -21,6 +21,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.command_line import Parser
 from preprocessing.images import tiling
 from preprocessing.images.decode import ImageLimits, decode_image
 from scripts.bench import machine
@@ -41,7 +42,7 @@ Prepare = Callable[[bytes], NDArray[Any]]
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="triton-chat bench images", description=(__doc__ or "").partition("\n\n")[2], allow_abbrev=False
     )
     parser.add_argument("--pictures", type=positive, default=10, help="of each size and round (default: 10)")

@@ -8,8 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.bench.arrivals import Arrivals
-from scripts.bench.peers import VLLM_SERVE, is_peer
+from common.command_line import Parser, checked
 from scripts.bench.targets import ENDPOINTS, TARGETS
 from scripts.bench.workloads import WORKLOADS
 
@@ -44,27 +43,33 @@ def parse_with_serve_flags(parser: argparse.ArgumentParser, arguments: Sequence[
     return options
 
 
+@checked
 def positive(text: str) -> int:
     """A count of 1 or more, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"must be a whole number above 0, not '{text}'")
+    return int(text)
 
 
+@checked
 def rate(text: str) -> float:
     """Tokens a second, above 0, for argparse."""
-    number = float(text)
-    if not 0 < number <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 100000")
-    return number
+    return _between(text, 0.001, 100_000)
 
 
+@checked
 def temperature(text: str) -> float:
     """From 0 to 2, for argparse."""
-    number = float(text)
-    if not 0 <= number <= 2:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2")
+    return _between(text, 0, 2)
+
+
+def _between(text: str, low: float, high: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise ValueError(f"must be a number from {low:g} to {high:g}, not '{text}'")
     return number
 
 
@@ -98,7 +103,7 @@ def client_processes() -> int:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line, or exit with a message; unknown flags become `serve_flags`, for this stack."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="triton-chat bench",
         description=ABOUT,
         epilog=EPILOG,

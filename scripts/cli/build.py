@@ -11,6 +11,7 @@ from types import ModuleType
 from rich.console import Console
 from rich.markup import escape
 
+from common.command_line import Parser
 from scripts.engine_build import arguments as engine_arguments
 from scripts.engine_build import export_vit
 from scripts.engine_build.command import build_engine
@@ -62,7 +63,7 @@ def _tensorrt() -> ModuleType:
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; the option `build` is the function that runs it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="triton-chat build",
         description="Build an engine's file from a prepared model.",
         epilog="example: triton-chat build vit /models/internvl2_5-8b-split",

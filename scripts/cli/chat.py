@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import openai
 from rich.console import Console
 
+from common.command_line import Parser
 from scripts.cli.conversation import Conversation, attachment
 from scripts.cli.dialogue import Dialogue
 from scripts.cli.error_messages import describe
@@ -65,7 +66,7 @@ def _question(words: Sequence[str]) -> str | None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="triton-chat chat",
         description=_ABOUT,
         epilog=_EXAMPLES,

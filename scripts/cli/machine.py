@@ -63,17 +63,20 @@ def _rows(answer: str) -> list[list[str]]:
 
 
 def ports(options: LaunchOptions) -> Iterator[Finding]:
-    """Check each port on its own, because a start names only the first one that is taken."""
+    """Check each port on its own."""
     names = (*_PORTS, "ui_port") if options.ui else _PORTS
     for name in names:
         others: dict[str, Any] = {other: 0 for other in names if other != name}
         single = replace(options, **others)
         flag = "--" + name.replace("_", "-")
         try:
-            choose_ports(single)
+            chosen = choose_ports(single)
         except LaunchError as error:
             yield Finding("port", "error", str(error))
         else:
+            if chosen.notes:
+                yield Finding("port", "ok", chosen.notes[0])
+                continue
             yield Finding("port", "ok", f"{getattr(options, name) or 'any'} for {flag} is free")
 
 

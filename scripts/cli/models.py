@@ -13,6 +13,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from common.command_line import Parser
 from scripts.launcher.control import link_path
 from scripts.launcher.operations import APPLY, LIST, LOAD, RELOAD, UNLOAD
 from scripts.launcher.options import LaunchOptions
@@ -112,7 +113,7 @@ def _text(value: object) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="triton-chat models",
         description=_ABOUT,
         epilog=_EXAMPLES,

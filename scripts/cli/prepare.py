@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from common.command_line import Parser
 from scripts.launcher.environment import CONTAINER_BINARY
 from scripts.launcher.model import resolve_model
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="triton-chat prepare", description=_ABOUT, epilog=_EXAMPLE)
+    parser = Parser(prog="triton-chat prepare", description=_ABOUT, epilog=_EXAMPLE)
     parser.add_argument(
         "model",
         nargs="?",

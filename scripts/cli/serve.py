@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(stack: Stack, console: Console) -> None:
     planned = [] if stack.several is None else stack.several.planned
-    for note in dict.fromkeys([*stack.options.notes, *(note for one in planned for note in one.spec.options.notes)]):
+    for note in dict.fromkeys(
+        [*stack.options.notes, *stack.ports.notes, *(note for one in planned for note in one.spec.options.notes)]
+    ):
         console.print(f"note: {escape(note)}")
     for what in _checkpoints(stack):
         console.print(f"serving {escape(what)} with {stack.server.binary}", soft_wrap=True)

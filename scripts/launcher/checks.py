@@ -1,24 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks before anything is started."""
 
-import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from common.chat.template import load_template
-from common.fast_tokenizer import BACKENDS
+from common.checkpoint import read_json
+from common.command_line import did_you_mean, flag_of
 from common.model_names import ENSEMBLE
-from common.served_model import EMBEDDING
+from common.served_model import CHAT, EMBEDDING
 from families.parsers.formats import AUTO, resolve_reasoning_format, resolve_tool_format
+from families.stylers import NAMES as STYLERS
 from frontend.auth.authenticator import Authenticator
 from frontend.serving.response_store import ResponseStore
 from frontend.settings import ENV_PREFIX, Settings, SettingsError
+from preprocessing.engine_traits import TRTLLM
+from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
 from scripts.launcher.environment import TritonServer, has_gpu
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
-from scripts.launcher.options import LaunchOptions
+from scripts.launcher.model_settings import MODEL_SETTINGS, check_model_settings
+from scripts.launcher.options import LaunchOptions, own_flags
+from scripts.launcher.trtllm_config import engine_name
+from scripts.launcher.vllm_options import check_vllm_options
 from scripts.setup.check_packages import numpy_problem
 from scripts.setup.interpreter import libpython_problem
 
@@ -29,9 +37,11 @@ _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
-# Files that a process may have open: a connection is one. tritonserver has 70 under a small load. More than the second
-# number would only slow down programs that close all that they might have.
-LEAST_FILES, MOST_FILES = 256, 65536
+_VLLM = "vllm"
+# The engines by name: those of engines/registry.py, which imports more, and NVIDIA's C++ backend.
+ENGINES = (_VLLM, "llmapi", TRTLLM)
+# vLLM then serves more than the checkpoint was made for.
+_LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 
 # Options that say how prompts are written and answers are read -> what raises ValueError if the value is wrong.
 FORMATS: Mapping[str, Callable[[str], str]] = {
@@ -74,6 +84,67 @@ def check_settings(environment: Mapping[str, str]) -> None:
         raise LaunchError(f"{error}.") from error
 
 
+def check_options(options: LaunchOptions, environment: Mapping[str, str]) -> None:
+    """Check the names and values of the options of models and engine, before anything is read; raises LaunchError.
+
+    Those of several models are checked with their entries.
+    """
+    engine = engine_name(options, environment)
+    if engine not in ENGINES and ":" not in engine:
+        raise _wrong(f"--engine {engine} is unknown", engine, ENGINES, ", module:Class")
+    styler = options.styler or environment.get("TRITON_CHAT_STYLER")
+    if styler and styler not in STYLERS:
+        raise _wrong(f"--styler {styler} is unknown", styler, STYLERS)
+    try:
+        if engine == _VLLM and not options.several:
+            check_engine_options(options.engine)
+        check_model_settings(environment)
+    except ValueError as error:
+        raise LaunchError(str(error) if str(error).endswith("?") else f"{error}.") from error
+    check_formats({**environment, **options.settings})
+
+
+def check_engine_options(engine: Mapping[str, Any]) -> None:
+    """Check options for vLLM; raises ValueError naming the flag, and what may have been meant of all options."""
+    others = own_flags() | MODEL_SETTINGS.keys() | {setting.name for setting in fields(Settings)} | ADAPTER_OPTIONS
+    own = {name: value for name, value in engine.items() if name not in ADAPTER_OPTIONS}
+    check_vllm_options(own, map(flag_of, others))
+
+
+def _wrong(what: str, given: str, known: tuple[str, ...], more: str = "") -> LaunchError:
+    guess = did_you_mean(given, known)
+    return LaunchError(f"{what}{guess}" if guess else f"{what}; known: {', '.join(known)}{more}.")
+
+
+def check_context(model: ServedModel, options: LaunchOptions, environment: Mapping[str, str]) -> None:
+    """Check that the checkpoint has the context that is asked for; raises LaunchError.
+
+    Only what vLLM is sure to refuse: it stretches some checkpoints' contexts.
+    """
+    wanted = options.max_model_len
+    if wanted is None or model.kind != CHAT or engine_name(options, environment) != _VLLM:
+        return
+    if options.engine.get("hf_overrides") or environment.get(_LONGER, "").lower() in ("1", "true"):
+        return
+    config = read_json(model.checkpoint.path / "config.json")
+    stretch = max(1.0, *_numbers(config, "factor"), 1.0)
+    longest = max(model.checkpoint.max_position_embeddings, *_numbers(config, "model_max_length"), 0) * stretch
+    if wanted > longest:
+        raise LaunchError(
+            f"--max-model-len {wanted} is longer than the context of {model.name}, {longest:.0f} tokens.",
+            f"Lower it, or set {_LONGER}=1 if you know that the model can do more.",
+        )
+
+
+def _numbers(config: object, key: str) -> Iterator[float]:
+    """The numbers under this key, anywhere in a configuration."""
+    for name, value in config.items() if isinstance(config, dict) else ():
+        if name == key and isinstance(value, int | float):
+            yield value
+        else:
+            yield from _numbers(value, key)
+
+
 def check_formats(environment: Mapping[str, str]) -> None:
     """Check what replaces the checkpoint's template and tokenizer, and the family's parsers; raises LaunchError."""
     tokenizer = environment.get(ENV_PREFIX + "TOKENIZER_BACKEND")
@@ -91,7 +162,7 @@ def format_problem(name: str, environment: Mapping[str, str]) -> str | None:
         if value is not None:
             FORMATS[name](value)
     except ValueError as error:
-        return f"--{name.replace('_', '-')}: {error}."
+        return f"{flag_of(name)}: {error}" if str(error).endswith("?") else f"{flag_of(name)}: {error}."
     return None
 
 

@@ -81,7 +81,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         r"config parameter '(\S+)' is empty",
         "The model repository's parameter {0} is empty: its TRITON_CHAT_ variable is not set.",
     ),
-    (r"^(\S+=.+: expected .+)$", "The frontend cannot use a setting: {0}."),
+    (r"^(?:error: )?(\S+=.+: expected .+?)\.?$", "The frontend cannot use a setting: {0}."),
     # Lines of vLLM's processes, of which tritonserver reports only that one failed.
     (
         r"^\((?:EngineCore|Worker)\S* pid=\d+\) (?:ERROR [^\]]*\] )?([\w.]*(?:Error|Exception): .+)",

@@ -17,9 +17,11 @@ from common.adapters import read_sources
 from common.model_names import check_name
 from frontend.settings import ENV_PREFIX, Settings
 from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
-from scripts.launcher.engine_names import vllm_options
+from scripts.launcher.checks import check_engine_options
 from scripts.launcher.errors import LaunchError
-from scripts.launcher.options import MODEL_SETTINGS, UNNEEDED, LaunchOptions, own_flags, parse_model
+from scripts.launcher.model_settings import MODEL_SETTINGS
+from scripts.launcher.options import UNNEEDED, LaunchOptions, own_flags, parse_model
+from scripts.launcher.vllm_options import vllm_options
 
 # The launcher's own flags that one model among several may have.
 _LAUNCHER = frozenset(
@@ -36,7 +38,7 @@ FRONTEND = frozenset(
     }
 )
 _EXTRA = frozenset({"aliases", "devices", "environment", "sampling"})
-KEYS = _LAUNCHER | FRONTEND | MODEL_SETTINGS | _EXTRA
+KEYS = _LAUNCHER | FRONTEND | MODEL_SETTINGS.keys() | _EXTRA
 # What vLLM takes for defaults that a request may override.
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 # Where a key of another spelling is looked for.
@@ -131,13 +133,11 @@ def _spec(name: str, entry: Mapping[str, Any], common: LaunchOptions, engine: st
         given = parse_model([word for key, value in entry.items() for word in _words(key, value)])
         if "named_models" in given.own:
             raise ValueError(f"model: there is no folder {entry['model']}")
-        for setting in fields(Settings):
-            _check_setting(
-                setting.name, given.settings.get(ENV_PREFIX + setting.name.upper()), setting.metadata["parse"]
-            )
         engine_options = {**common.engine, **given.engine}
         if sampling := _sampling(entry.get("sampling"), own_engine):
             engine_options["override_generation_config"] = sampling
+        if own_engine == "vllm":
+            check_engine_options(engine_options)
         options = replace(
             common,
             **given.own,
@@ -155,7 +155,8 @@ def _spec(name: str, entry: Mapping[str, Any], common: LaunchOptions, engine: st
             environment=_environment(entry.get("environment")),
         )
     except ValueError as error:
-        raise LaunchError(f"{where}: {error}.") from error
+        text = f"{where}: {error}"
+        raise LaunchError(text if text.endswith("?") else f"{text}.") from error
 
 
 def _check_key(key: str, engine: str) -> None:
@@ -186,7 +187,7 @@ def _words(key: str, value: Any) -> Iterator[str]:
     flag = f"--{key.replace('_', '-')}"
     if isinstance(value, bool):
         value = str(value).lower()
-    elif key in FRONTEND | MODEL_SETTINGS | _LAUNCHER and not isinstance(value, str | int | float):
+    elif key in FRONTEND | MODEL_SETTINGS.keys() | _LAUNCHER and not isinstance(value, str | int | float):
         raise ValueError(f"{key} must be one value, not {_shown(value)}")
     elif not isinstance(value, str):
         try:
@@ -194,14 +195,6 @@ def _words(key: str, value: Any) -> Iterator[str]:
         except TypeError:
             raise ValueError(f"{key} has a value that JSON cannot express: {value!r}") from None
     yield f"{flag}={value}"
-
-
-def _check_setting(name: str, text: str | None, parse: Any) -> None:
-    try:
-        if text is not None:
-            parse(text)
-    except ValueError as error:
-        raise ValueError(f"{name} must be {error}, not '{text}'") from None
 
 
 def _sampling(value: Any, engine: str) -> dict[str, Any]:

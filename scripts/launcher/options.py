@@ -4,7 +4,6 @@
 import argparse
 import json
 import os
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,41 +11,16 @@ from typing import Any, NoReturn
 
 import yaml
 
+from common.command_line import Parser, checked, flag_of
 from common.model_names import check_name
 from common.served_model import KINDS
-from frontend.settings import ENV_PREFIX, Settings
+from frontend.settings import ENV_PREFIX, Settings, add_setting, add_settings, switch
 from scripts.cache import REPOSITORY, cache_dir
 from scripts.launcher.flags import SEVERAL, Flag, option, size_of, split
+from scripts.launcher.model_settings import MODEL_SETTINGS, check_setting
 
 DEFAULT_MODEL = "smollm2"
 DEMO_MODEL = "demo-vlm"
-# Flags that set variables of the model repository's configs (`parameters` in config.pbtxt), the same for every engine.
-MODEL_SETTINGS = frozenset(
-    {
-        "chat_template",
-        "describe_tools",
-        "engine_max_requests",
-        "image_max_pixels",
-        "max_inputs",
-        "max_resized_pixels",
-        "max_tiles",
-        "max_tiles_per_image",
-        "max_video_frames",
-        "pan_and_scan",
-        "reasoning_parser",
-        "tokenizer_backend",
-        "tool_call_parser",
-        "video_frames",
-        "vision",
-        "vit_compile",
-        "vit_device",
-        "vit_dtype",
-        "vit_engine",
-        "vit_runtime",
-        "vit_threads",
-        "vit_tile_budget",
-    }
-)
 # The ways in which TensorRT-LLM's C++ backend runs on several GPUs.
 MPI_MODES = ("leader", "orchestrator")
 # Flags of `vllm serve` that are not needed here.
@@ -61,6 +35,17 @@ ABOUT = """Start tritonserver and the OpenAI frontend and stop them together.
   triton-chat serve /models/Qwen3-0.6B --port 8102 --max-model-len 16k --dtype bfloat16
   triton-chat serve --models models.yaml --port 8102
   triton-chat serve --model qwen3=/models/Qwen3-0.6B --model smol=smollm2"""
+# The frontend's settings that the launcher sets itself.
+_SET_BY_LAUNCHER = frozenset(
+    {"triton_url", "triton_metrics_url", "owner", "models_state", "repository_key", "control_socket"}
+)
+_LONGEST_S = 7 * 86_400.0
+_ENGINE_HELP = """engine options:
+  Any other flag is passed to the engine under its own name, as with `vllm serve`. Often used:
+  --dtype NAME, --quantization NAME, --tensor-parallel-size GPUS, --gpu-memory-utilization PART (0 to 1),
+  --max-num-seqs REQUESTS, --max-num-batched-tokens TOKENS, --kv-cache-dtype NAME, --no-enable-prefix-caching,
+  --enable-lora, --speculative-config JSON, --trust-remote-code. Names and values are checked before the start.
+  Put MODEL first when you pass engine flags."""
 # Options that name one model; several have them in models.yaml.
 OF_ONE_MODEL = ("served_model_name", "engine_dir", "world_size")
 
@@ -72,6 +57,7 @@ class LaunchOptions:
     model: a checkpoint folder, "smollm2", "demo-vlm" or a hub id. kind: what it is served for, one of
     common.served_model.KINDS; None means what the checkpoint is made for.
     served_model_name: empty means the model's own name.
+    given: names of the fields that the command line sets.
     port, ui_port and triton_*_port: 0 picks a free one. ui: with the chat page. frontends: processes that share `port`.
     max_model_len: None means the checkpoint's. preprocessing_instances: None means those of the config, or by cores and
     memory if they run vLLM's processor. settings: of the frontend and of the models' configs, by environment variable.
@@ -114,6 +100,7 @@ class LaunchOptions:
     settings: Mapping[str, str] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def several(self) -> bool:
@@ -136,10 +123,12 @@ def parse_options(arguments: Sequence[str], command: str = "serve", about: str =
 
     command: of `triton-chat`, for the usage line. about: the beginning of its help.
     """
-    parser = _parser(argparse.ArgumentParser, command, about)
+    parser = _parser(_ServeParser, command, about)
     given = _read(parser, arguments)
     values = {"frontends": default_frontends(), **given.own}
-    return LaunchOptions(**values, settings=given.settings, engine=given.engine, notes=given.notes)
+    return LaunchOptions(
+        **values, settings=given.settings, engine=given.engine, notes=given.notes, given=frozenset(given.own)
+    )
 
 
 def parse_model(arguments: Sequence[str]) -> GivenOptions:
@@ -149,7 +138,7 @@ def parse_model(arguments: Sequence[str]) -> GivenOptions:
 
 def own_flags() -> frozenset[str]:
     """The launcher's own flags, without dashes and with underscores."""
-    actions = _parser(argparse.ArgumentParser, "serve", "")._actions
+    actions = _parser(_ServeParser, "serve", "")._actions
     return frozenset(
         flag.removeprefix("--").replace("-", "_")
         for action in actions
@@ -158,14 +147,28 @@ def own_flags() -> frozenset[str]:
     )
 
 
-class _RaisingParser(argparse.ArgumentParser):
+class _ServeParser(Parser):
+    """The parser of `serve`, whose help also has the options that it hands on."""
+
+    def format_help(self) -> str:
+        """The launcher's options, and then those of the frontend and of the models, in groups."""
+        others = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS, formatter_class=self.formatter_class)
+        own = {action.dest for action in self._actions}
+        add_settings(others.add_argument_group("frontend").add_argument, without=own | _SET_BY_LAUNCHER)
+        models = others.add_argument_group("prompts, pictures and the vision tower")
+        for name, setting in MODEL_SETTINGS.items():
+            add_setting(models.add_argument, name, setting.parse, setting.about, setting.default)
+        return f"{super().format_help()}\n{others.format_help()}\n{_ENGINE_HELP}\n"
+
+
+class _RaisingParser(Parser):
     """A parser that raises ValueError instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+        raise ValueError(self.explained(message))
 
 
-def _read(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> GivenOptions:
+def _read(parser: Parser, arguments: Sequence[str]) -> GivenOptions:
     own = {flag for action in parser._actions for flag in action.option_strings}
     ours, foreign = split(arguments, own)
     values = {key: value for key, value in vars(parser.parse_args(ours)).items() if value is not None}
@@ -175,7 +178,10 @@ def _read(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> GivenOpt
         engine = _read_engine_config(config_file) if config_file else {}
     except ValueError as error:
         parser.error(str(error))
-    settings, flags, notes = _sort_foreign(foreign)
+    try:
+        settings, flags, notes = _sort_foreign(foreign)
+    except ValueError as error:
+        parser.error(str(error))
     if "served_model_name" in values:
         values["served_model_name"] = tuple(values["served_model_name"])
     return GivenOptions(values, settings, absolute(engine | flags), notes)
@@ -204,21 +210,25 @@ def _chosen_models(positional: str | None, flags: Sequence[str], values: Mapping
         raise ValueError(f"--models or --model NAME=PATH says which models are served, and {other} was given as well")
     for name in OF_ONE_MODEL:
         if several and name in values:
-            flag = f"--{name.replace('_', '-')}"
+            flag = flag_of(name)
             raise ValueError(f"{flag} is for one model; with several it belongs to its entry in --models")
     return {"model": plain[0]} if plain else {"named_models": named} if named else {}
 
 
 def _sort_foreign(foreign: Sequence[Flag]) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
     """Sort flags into settings by variable, engine options and notes; the engine gets those that are no settings."""
-    known = MODEL_SETTINGS | {setting.name for setting in fields(Settings)}
+    parsers = {setting.name: setting.metadata["parse"] for setting in fields(Settings)}
+    parsers |= {name: setting.parse for name, setting in MODEL_SETTINGS.items()}
     settings: dict[str, str] = {}
     engine: dict[str, Any] = {}
     notes: list[str] = []
     for flag in foreign:
         name, value = option(flag)
-        if name in known:
+        if name in parsers:
+            if value is True and not flag.words and parsers[name] is not switch:
+                raise ValueError(f"{flag.name} needs a value")
             text = flag.words[0] if flag.words else str(value).lower()
+            check_setting(flag.name, text, parsers[name])
             variable = ENV_PREFIX + name.upper()
             # A repeated flag adds to a list, as on the frontend's own command line.
             settings[variable] = f"{settings[variable]},{text}" if variable in settings else text
@@ -267,38 +277,50 @@ def default_frontends() -> int:
     return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
 
 
+@checked
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError(text)
-    return port
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise ValueError(f"must be a port from 0 to 65535, not '{text}'")
+    return int(text)
 
 
+@checked
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise ValueError(text)
-    return count
+    if not text.isdecimal():
+        raise ValueError(f"must be a whole number, 0 or more, not '{text}'")
+    return int(text)
 
 
-def _parser(kind: type[argparse.ArgumentParser], command: str, about: str) -> argparse.ArgumentParser:
+@checked
+def _size(text: str) -> int:
+    try:
+        return size_of(text)
+    except ValueError:
+        raise ValueError(f"must be a whole number above 0, such as 16384 or 16k, not '{text}'") from None
+
+
+@checked
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= _LONGEST_S:
+        raise ValueError(f"must be a number of seconds above 0, not '{text}'")
+    return number
+
+
+def _parser(kind: type[Parser], command: str, about: str) -> Parser:
     parser = kind(
         prog=f"triton-chat {command}",
+        usage=f"triton-chat {command} [MODEL] [OPTION ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         argument_default=None,
         description=about,
-        epilog=textwrap.fill(
-            "The options of the frontend (triton-chat frontend --help) are accepted too, and those of the model "
-            f"repository: {', '.join('--' + name.replace('_', '-') for name in sorted(MODEL_SETTINGS))}. Any other "
-            "flag is passed to the engine under its own name, as with `vllm serve`: --tensor-parallel-size 2. "
-            "Put MODEL first when you pass engine flags.",
-            width=100,
-            break_on_hyphens=False,
-        ),
     )
     defaults = LaunchOptions()
-    add = parser.add_argument
+    add = parser.add_argument_group("models").add_argument
     add("positional", nargs="?", metavar="MODEL", help="the model, as --model")
     add(
         "--model",
@@ -313,54 +335,91 @@ def _parser(kind: type[argparse.ArgumentParser], command: str, about: str) -> ar
         help="what the model is served for (default: by its files): chat, or embedding, also for rerankers",
     )
     add("--served-model-name", nargs="+", metavar="NAME", help="names that requests use (default: the model's own)")
-    add("--host", help=f"address of the OpenAI API (default {defaults.host})")
-    add("--port", type=_port, help=f"port of the OpenAI API; 0 picks one (default {defaults.port})")
-    add("--frontends", type=size_of, help=f"frontend processes (default {default_frontends()} here)")
-    add("--max-model-len", type=size_of, help="context length in tokens, 16k and 16K too (default: the checkpoint's)")
+    add(
+        "--max-model-len",
+        type=_size,
+        metavar="TOKENS",
+        help="context length: prompt and answer, 16k and 16K too (default: the checkpoint's)",
+    )
+    add(
+        "--styler", metavar="NAME", help="model family, for prompts and answers (default: detected from the checkpoint)"
+    )
     add(
         "--preprocessing-instances",
-        type=size_of,
+        type=_size,
         metavar="N",
         help="processes that write prompts and process pictures (default: 2; if they run vLLM's processor of the "
         "checkpoint, by cores and memory)",
     )
-    add("--styler", help="model family, for prompts and answers (default: detected from the checkpoint)")
+    add = parser.add_argument_group("API").add_argument
+    add("--host", metavar="ADDRESS", help=f"address of the OpenAI API (default: {defaults.host})")
+    add("--port", type=_port, metavar="PORT", help=f"its port; 0 picks a free one (default: {defaults.port})")
+    add("--frontends", type=_size, metavar="N", help=f"frontend processes (default: {default_frontends()} here)")
+    add = parser.add_argument_group("engine").add_argument
     add(
         "--engine",
         dest="engine_name",
         metavar="NAME",
         help="vllm (default), trtllm for a TensorRT-LLM engine, llmapi for TensorRT-LLM's LLM API, module:Class",
     )
-    add("--engine-dir", type=Path, help="folder written by trtllm-build, for --engine trtllm (default: /engine)")
+    add("--engine-config", type=Path, metavar="FILE", help="JSON or YAML object of engine options; flags override it")
     add(
-        "--world-size", type=size_of, help="GPUs of that engine; must be the number that it was built for (the default)"
+        "--engine-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="folder written by trtllm-build, for --engine trtllm (default: /engine)",
+    )
+    add(
+        "--world-size",
+        type=_size,
+        metavar="GPUS",
+        help="GPUs of that engine; must be the number that it was built for (the default)",
     )
     add(
         "--mpi-mode",
         choices=MPI_MODES,
         help="leader (default): a tritonserver for each GPU; orchestrator: one, which starts workers",
     )
-    add("--engine-config", type=Path, metavar="FILE", help="JSON or YAML object of engine options; flags override it")
-    add("--model-repository", type=Path, help="Triton model repository (default: this project's)")
-    add("--model-config-name", help="named config of the models, such as trtllm (default: config.pbtxt)")
-    add("--triton", type=Path, help="tritonserver binary (default: the container's, else the embedded one)")
-    add("--triton-host", help=f"address of Triton's own endpoints (default {defaults.triton_host})")
-    for endpoint in ("http", "grpc", "metrics"):
+    add = parser.add_argument_group("Triton").add_argument
+    add("--model-repository", type=Path, metavar="FOLDER", help="Triton model repository (default: this project's)")
+    add(
+        "--model-config-name",
+        metavar="NAME",
+        help="named config of the models, such as trtllm (default: config.pbtxt)",
+    )
+    add(
+        "--triton",
+        type=Path,
+        metavar="FILE",
+        help="tritonserver binary (default: the container's, else the embedded one)",
+    )
+    add("--triton-host", metavar="ADDRESS", help=f"address of Triton's own endpoints (default: {defaults.triton_host})")
+    for endpoint, title in (("http", "HTTP"), ("grpc", "gRPC"), ("metrics", "metrics")):
         default = getattr(defaults, f"triton_{endpoint}_port")
-        add(f"--triton-{endpoint}-port", type=_port, help=f"Triton's {endpoint} port; 0 picks one (default {default})")
+        about = f"Triton's {title} port; 0 picks a free one (default: {default}, or a free one if that is taken)"
+        add(f"--triton-{endpoint}-port", type=_port, metavar="PORT", help=about)
+    add = parser.add_argument_group("chat page").add_argument
     add("--ui", action="store_true", help="also start the chat page (`make setup-ui` installs its packages)")
-    add("--ui-host", help=f"address of the chat page (default {defaults.ui_host})")
-    add("--ui-port", type=_port, help=f"port of the chat page; 0 picks one (default {defaults.ui_port})")
+    add("--ui-host", metavar="ADDRESS", help=f"its address (default: {defaults.ui_host})")
+    add("--ui-port", type=_port, metavar="PORT", help=f"its port; 0 picks a free one (default: {defaults.ui_port})")
+    add = parser.add_argument_group("processes").add_argument
     add(
         "--ready-timeout",
-        type=float,
-        help=f"seconds within which everything must be ready (default {defaults.ready_timeout:g})",
+        type=_seconds,
+        metavar="SECONDS",
+        help=f"time within which everything must be ready (default: {defaults.ready_timeout:g})",
     )
     add(
         "--restarts",
         type=_count,
-        help=f"restarts of a process allowed within 15 minutes (default {defaults.restarts})",
+        metavar="N",
+        help=f"restarts of a process allowed within 15 minutes (default: {defaults.restarts})",
     )
-    add("--log-dir", type=Path, help="folder for the logs of all processes (default: logs in the cache folder)")
+    add(
+        "--log-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for the logs of all processes (default: logs in the cache folder)",
+    )
     add("--verbose", action="store_true", help="also show the logs here")
     return parser

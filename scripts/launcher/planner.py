@@ -18,7 +18,14 @@ from frontend.settings import ENV_PREFIX, Settings
 from preprocessing.engine_traits import TRTLLM
 from scripts.launcher import environment as environments
 from scripts.launcher.adapters import with_adapters, without_adapters
-from scripts.launcher.checks import GIB, available_memory, check_formats, check_memory_together, engine_memory
+from scripts.launcher.checks import (
+    GIB,
+    available_memory,
+    check_context,
+    check_memory_together,
+    check_options,
+    engine_memory,
+)
 from scripts.launcher.embedding import embedding_options, wanted_kind
 from scripts.launcher.engine_folder import EngineFolder, check_manifest
 from scripts.launcher.environment import TritonServer
@@ -119,11 +126,12 @@ class Planner:
     def _resolve(self, spec: ModelSpec, cores: str | None) -> _Resolved:
         options = spec.options
         shared = {**self._shared, **self._gpus(spec), **({_CORES: cores} if cores else {}), **spec.environment}
-        check_formats({**shared, **options.settings})
+        check_options(options, {**shared, **options.settings})
         engine = find_engine(options, shared)
         vision = {**shared, **options.settings}.get("TRITON_CHAT_VISION")
         served_by = engine_name(options, shared)
         model = resolve_model(options.model, self._console, vision, served_by, wanted_kind(options))
+        check_context(model, options, shared)
         if model.kind == EMBEDDING:
             options = embedding_options(options, served_by, shared=True)
         options = with_adapters(options, model, spec.names, trtllm=engine is not None)

@@ -1,62 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose free ports, and name the flag of a port that is taken."""
+"""Choose free ports, and name the flags of ports that are taken."""
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from common.command_line import flag_of
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
 
 # Launcher flags that let it choose every port.
 FREE_PORTS = ("--port=0", "--triton-http-port=0", "--triton-grpc-port=0", "--triton-metrics-port=0")
+# Triton's own ports, which most people never use: unless they are named, another one will do as well.
+_TRITONS = ("triton_http_port", "triton_grpc_port", "triton_metrics_port")
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of one stack; `ui` is 0 without a chat page."""
+    """The ports of one stack; `ui` is 0 without a chat page. notes: lines about ports that are not the usual ones."""
 
     frontend: int
     http: int
     grpc: int
     metrics: int
     ui: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def choose_ports(options: LaunchOptions) -> Ports:
-    """The ports of the options, with a free port for each 0.
+    """The ports of the options, with a free port for each 0, and for each of Triton's that is taken and not named.
 
-    Raises LaunchError naming the flag of a port that is taken.
+    Raises LaunchError naming the flags of all ports that cannot be used.
     """
-    wanted = [
-        ("--port", options.host, options.port),
-        ("--triton-http-port", options.triton_host, options.triton_http_port),
-        ("--triton-grpc-port", options.triton_host, options.triton_grpc_port),
-        ("--triton-metrics-port", options.triton_host, options.triton_metrics_port),
-    ]
-    if options.ui:
-        wanted.append(("--ui-port", options.ui_host, options.ui_port))
+    names = ["port", *_TRITONS, *(["ui_port"] if options.ui else [])]
+    hosts = {"port": options.host, "ui_port": options.ui_host}
+    chosen: list[int] = []
+    notes: list[str] = []
+    problems: dict[str, str] = {}
     # All are held until the last is chosen, so that two 0s never get the same one.
     with ExitStack() as held:
-        return Ports(*[held.enter_context(_held(*each)) for each in wanted])
+        for name in names:
+            host, port = hosts.get(name, options.triton_host), getattr(options, name)
+            try:
+                chosen.append(held.enter_context(_held(host, port)))
+            except OSError as error:
+                # 8000 that is named is wanted.
+                usual = port == getattr(LaunchOptions(), name) and name not in options.given
+                if name in _TRITONS and usual and error.errno == errno.EADDRINUSE:
+                    chosen.append(held.enter_context(_held(host, 0)))
+                    notes.append(f"port {port} is taken, so Triton gets {chosen[-1]} ({flag_of(name)} names another)")
+                else:
+                    problems[name] = f"port {port} on {host} cannot be used: {error.strerror}"
+    if problems:
+        flags = " and ".join(map(flag_of, problems))
+        others = "another" if len(problems) == 1 else "others"
+        raise LaunchError(f"{'; '.join(problems.values())}.", f"Choose {others} with {flags}; 0 picks a free one.")
+    frontend, http, grpc, metrics, *ui = chosen
+    return Ports(frontend, http, grpc, metrics, *ui, notes=tuple(notes))
 
 
 @contextmanager
-def _held(flag: str, host: str, port: int) -> Iterator[int]:
+def _held(host: str, port: int) -> Iterator[int]:
+    """Listen on a port for a while; raises OSError if it is taken, LaunchError for a foreign address."""
+    foreign = LaunchError(f"'{host}' is no address of this machine.", "Change --host, --triton-host or --ui-host.")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except socket.gaierror:
-        raise LaunchError(
-            f"'{host}' is no address of this machine.", "Change --host, --triton-host or --ui-host."
-        ) from None
+        raise foreign from None
     with socket.socket(family) as listener:
         # As servers do. Without it, connections that have just closed would make a free port look taken.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except OSError as error:
-            raise LaunchError(
-                f"port {port} on {host} cannot be used: {error.strerror}.", f"Choose another with {flag}; 0 picks one."
-            ) from None
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise foreign from None
+            raise
         yield listener.getsockname()[1]

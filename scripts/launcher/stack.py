@@ -21,7 +21,7 @@ from scripts.launcher import environment as environments
 from scripts.launcher import page
 from scripts.launcher.adapters import with_adapters
 from scripts.launcher.budget import RestartBudget
-from scripts.launcher.checks import check_formats, check_memory, check_server, check_settings, raise_open_files
+from scripts.launcher.checks import check_context, check_memory, check_options, check_server, check_settings
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit, explain
 from scripts.launcher.display import Display
@@ -70,10 +70,10 @@ class Stack:
         self.options: LaunchOptions = parse_options(arguments)
         self.console = console or Console(stderr=True, highlight=False)
         base = os.environ if environment is None else environment
+        check_options(self.options, base)
+        check_settings({**base, **self.options.settings})
         self.server = environments.find_triton(self.options.triton)
         check_server(self.server, self.options)
-        raise_open_files()
-        check_formats({**base, **self.options.settings})
         self.engine = None if self.options.several else find_engine(self.options, base)
         if self.options.ui:
             page.check_page()
@@ -125,6 +125,7 @@ class Stack:
         engine = engine_name(self.options, base)
         kind = wanted_kind(self.options)
         self.model = resolve_model(self.options.model, self.console, vision, engine, kind)
+        check_context(self.model, self.options, base)
         if self.model.kind == EMBEDDING:
             self.options = embedding_options(self.options, engine)
         names = self.options.served_model_name or (self.model.name,)

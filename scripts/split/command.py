@@ -11,6 +11,7 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
+from common.command_line import Parser
 from scripts.split.plan import DTYPES
 from scripts.split.splitter import SHARD_BYTES, split_checkpoint
 
@@ -67,7 +68,7 @@ def size(text: str) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="triton-chat split",
         description="Split a vision-language checkpoint into a causal-LM checkpoint and its vision part (vision/).",
         formatter_class=argparse.RawDescriptionHelpFormatter,

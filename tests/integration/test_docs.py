@@ -19,7 +19,8 @@ from frontend.settings import Settings
 from scripts.cli.main import COMMANDS
 from scripts.launcher import Stack
 from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
-from scripts.launcher.options import MODEL_SETTINGS, LaunchOptions, parse_options
+from scripts.launcher.model_settings import MODEL_SETTINGS
+from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.launcher.trtllm_config import read_config
 from tests.support.doc_blocks import DOCS, PAGES, ROOT, RUNNABLE, Block, blocks, codes, prose, rows
 from tests.support.waiting import PATIENCE_S
@@ -173,7 +174,7 @@ def is_a_program(module: str) -> bool:
 def test_the_options_that_users_are_sent_to_exist(engine_options: frozenset[str]) -> None:
     """The last column of the tables for users of other servers."""
     known = {field.name for field in (*dataclasses.fields(Settings), *dataclasses.fields(LaunchOptions))}
-    known |= MODEL_SETTINGS | engine_options | {"engine_config"}
+    known |= MODEL_SETTINGS.keys() | engine_options | {"engine_config"}
     for cells in rows(prose(DOCS / "migrating.md")):
         for code in codes(cells[-1]):
             flag = re.match(r"--([a-z-]+)", code)

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from frontend.settings import ENV_PREFIX, Settings
-from scripts.launcher.options import MODEL_SETTINGS, LaunchOptions
+from scripts.launcher.model_settings import MODEL_SETTINGS
+from scripts.launcher.options import LaunchOptions
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 BIN = ROOT / ".cache" / "containers-venv" / "bin"
 PORT, METRICS_PORT = LaunchOptions().port, LaunchOptions().triton_metrics_port
 # The field of `--engine` is engine_name.
-LAUNCHERS = {field.name for field in fields(LaunchOptions)} - {"settings", "engine_name", "notes"}
+LAUNCHERS = {field.name for field in fields(LaunchOptions)} - {"given", "settings", "engine_name", "notes"}
 SETTINGS = {field.name for field in fields(Settings)}
 # vLLM's options, read from the text of their class, as importing it takes many seconds.
 _VLLM = Path(importlib.util.find_spec("vllm").submodule_search_locations[0]) / "engine" / "arg_utils.py"
@@ -25,8 +26,8 @@ VLLM = set(re.findall(r"^    (\w+): ", _VLLM.read_text(encoding="utf-8"), re.MUL
 # Parameters of the backend `tensorrtllm`, read from its config.
 _TRTLLM = (ROOT / "model_repository" / "tensorrt_llm" / "configs" / "trtllm.pbtxt").read_text(encoding="utf-8")
 TRTLLM = set(re.findall(r'key: "(\w+)"', _TRTLLM))
-OPTIONS = LAUNCHERS | SETTINGS | MODEL_SETTINGS | TRTLLM | VLLM
-VARIABLES = {ENV_PREFIX + name.upper() for name in SETTINGS | MODEL_SETTINGS | LAUNCHERS}
+OPTIONS = LAUNCHERS | SETTINGS | MODEL_SETTINGS.keys() | TRTLLM | VLLM
+VARIABLES = {ENV_PREFIX + name.upper() for name in SETTINGS | MODEL_SETTINGS.keys() | LAUNCHERS}
 VARIABLES |= {f"{ENV_PREFIX}{name}" for name in ("MODEL", "ENGINE", "ENGINE_OPTIONS", "STYLER", "CACHE")}
 
 

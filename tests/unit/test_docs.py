@@ -31,7 +31,8 @@ from frontend.telemetry import metrics
 from scripts.cli import build
 from scripts.engine_build.formats import BFLOAT16_GPUS, FORMATS
 from scripts.engine_build.presets import PRESETS
-from scripts.launcher.options import MODEL_SETTINGS, UNNEEDED, LaunchOptions
+from scripts.launcher.model_settings import MODEL_SETTINGS
+from scripts.launcher.options import UNNEEDED, LaunchOptions
 from tests.support import format_tables
 from tests.support.doc_blocks import DOCS, FENCE, PAGES, ROOT, RUNNABLE, blocks, codes, prose, rows, section
 from tests.support.packages import PACKAGES
@@ -96,7 +97,7 @@ def test_the_launchers_options() -> None:
         "MODEL"
     }
     # Four fields hold the rest of the command line: --engine-config is read into one of them, and --engine is a name.
-    sorted_out = {"settings", "engine", "notes", "engine_name", "named_models"}
+    sorted_out = {"given", "settings", "engine", "notes", "engine_name", "named_models"}
     own = {field.name for field in fields(LaunchOptions)} - sorted_out | {"engine_config", "engine"}
     assert documented == {flag(name) for name in own}
     defaults = {codes(cells[0])[-1]: cells[1] for cells in rows(section("options.md", "Launcher options"))}
@@ -173,7 +174,7 @@ def test_the_models_options() -> None:
 
 def test_the_variables() -> None:
     table = {codes(cells[0])[0] for cells in rows(section("options.md", "Variables without an option"))}
-    options = {field.name for field in (*fields(Settings), *fields(LaunchOptions))} | MODEL_SETTINGS
+    options = {field.name for field in (*fields(Settings), *fields(LaunchOptions))} | MODEL_SETTINGS.keys()
     files = [
         path
         for folder in (*PACKAGES, "tests/soak")

@@ -22,9 +22,10 @@ def test_flag_over_environment_over_default() -> None:
         (["--port", "1", "--port", "2"], {}, "--port", "1,2"),
         ([], {"TRITON_CHAT_REQUEST_TIMEOUT": "soon"}, "TRITON_CHAT_REQUEST_TIMEOUT", "soon"),
         ([], {"TRITON_CHAT_ENABLE_THINKING": "maybe"}, "TRITON_CHAT_ENABLE_THINKING", "maybe"),
-        ([], {"TRITON_CHAT_SERVED_MODEL_NAME": ","}, "served_model_name", ""),
-        (["--tls-key", "key.pem"], {}, "tls_certificate", "None"),
-        (["--response-store", "x", "--response-store-bytes", "200000000"], {}, "response_store_bytes", "200000000"),
+        ([], {"TRITON_CHAT_SERVED_MODEL_NAME": ","}, "--served-model-name", ""),
+        (["--tls-key", "key.pem"], {}, "--tls-certificate", "key.pem"),
+        (["--triton-url", "nowhere"], {}, "--triton-url", "host:port"),
+        (["--response-store", "x", "--response-store-bytes", "200000000"], {}, "--response-store-bytes", "200000000"),
     ],
 )
 def test_an_error_names_key_and_value(flags: list, environment: dict, key: str, value: str) -> None:

@@ -22,7 +22,7 @@ from engines.vllm import config
 from engines.vllm.config import engine_args
 from engines.vllm.cpu_lora import LoraWorker
 from engines.vllm.pooling import pooling_args
-from scripts.launcher.engine_names import vllm_options
+from scripts.launcher.vllm_options import vllm_options
 from tests.support.checkpoints import make_checkpoint
 
 ROOT = Path(__file__).parents[4]

@@ -80,8 +80,15 @@ def test_adapters_reach_the_engine_with_their_folders(tmp_path: Path, monkeypatc
     assert options["allowed_lora_path"] == [str(tmp_path)]
 
 
-def test_an_unknown_engine_option_is_named(tmp_path: Path) -> None:
-    stack, _ = make_stack(tmp_path, "refuse", "--tensor-paralel-size", "2")
+def test_an_unknown_engine_option_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(
+        LaunchError, match=r"unknown option --tensor-paralel-size; did you mean --tensor-parallel-size\?$"
+    ):
+        make_stack(tmp_path, "refuse", "--tensor-paralel-size", "2")
+
+
+def test_an_unknown_option_of_another_engine_is_named(tmp_path: Path) -> None:
+    stack, _ = make_stack(tmp_path, "refuse", "--engine", "mine:Engine", "--tensor-paralel-size", "2")
     with pytest.raises(LaunchError, match="The engine has no option 'tensor_paralel_size'") as failure, stack:
         pytest.fail("started")
     assert "unknown engine option" in failure.value.log[-1]

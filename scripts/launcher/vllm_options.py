@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of the installed vLLM and their values, read from its source: importing it takes ten seconds and 1 GB."""
+
+import ast
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from common.command_line import did_you_mean, flag_of, unknown_option
+
+# How alike a value and a known one are if it is a slip.
+_SLIP = 0.8
+_ARGUMENTS = "engine/arg_utils.py"
+_CLASSES = ("EngineArgs", "AsyncEngineArgs")
+_BUILTINS: Mapping[str, tuple[str, ...]] = {
+    **{"bool": ("bool",), "int": ("int",), "float": ("float", "int"), "str": ("str",), "None": ()},
+    **{"dict": ("dict",), "list": ("list",), "set": ("list",), "tuple": ("list",)},
+}
+_KIND = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}
+_WORDS = {
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "list": 'a list such as \'["a", "b"]\'',
+    "dict": "a JSON object such as '{\"key\": 1}'",
+}
+# Keyword arguments of pydantic's Field -> in words, and whether a number is within the limit.
+_LIMITS = {
+    "gt": ("above", lambda number, limit: number > limit),
+    "ge": ("at least", lambda number, limit: number >= limit),
+    "lt": ("below", lambda number, limit: number < limit),
+    "le": ("at most", lambda number, limit: number <= limit),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """What an option takes. kinds: of values, as in _KIND, or "any". choices: besides them."""
+
+    kinds: frozenset[str]
+    choices: tuple[Any, ...]
+
+
+def check_vllm_options(options: Mapping[str, Any], others: Iterable[str] = ()) -> None:
+    """Check names and values of engine options; raises ValueError naming the flag.
+
+    What the source does not say is left to vLLM, and so is everything if vLLM is not installed here.
+    others: flags that may have been meant.
+    """
+    known = vllm_options()
+    for name, value in options.items() if known else ():
+        if name not in known:
+            raise ValueError(unknown_option(flag_of(name), [*map(flag_of, known), *others]))
+        check_value(name, value)
+
+
+@cache
+def vllm_options() -> frozenset[str]:
+    """The options of the installed vLLM; empty without one."""
+    return frozenset(_fields())
+
+
+def check_value(name: str, value: Any) -> None:
+    """Raise ValueError naming the flag if vLLM's option cannot have this value."""
+    values, kind = _values(name), _KIND.get(type(value), "any")
+    if value is None or value in values.choices:
+        return
+    flag, shown = flag_of(name), value if isinstance(value, str) else json.dumps(value)
+    if kind == "str" and "str" not in values.kinds and value.startswith(("{", "[")):
+        raise ValueError(f"{flag} is not valid JSON: '{shown}'")
+    if values.choices and kind in ("str", "int"):
+        texts = [str(choice) for choice in values.choices]
+        # If any text is allowed, plugins may know more than vLLM: only a slip is refused.
+        if kind not in values.kinds:
+            guess = did_you_mean(shown, texts) if kind == "str" else ""
+            raise ValueError(f"{flag} must be one of {', '.join(texts)}, not '{shown}'{guess}")
+        if kind == "str" and shown.isidentifier() and (guess := did_you_mean(shown, texts, _SLIP)):
+            raise ValueError(f"{flag} '{shown}' is unknown{guess}")
+    elif not {kind, "any"} & values.kinds:
+        # Where numbers are allowed, whole ones are.
+        allowed = [words for one, words in _WORDS.items() if one in values.kinds and one != "int"]
+        if "int" in values.kinds and "float" not in values.kinds:
+            allowed.insert(0, _WORDS["int"])
+        raise ValueError(f"{flag} must be {' or '.join(allowed)}, not '{shown}'")
+    for words, limit, within in _limits(name) if kind in ("int", "float") else ():
+        if not within(value, limit):
+            raise ValueError(f"{flag} must be {words} {limit:g}, not {shown}")
+
+
+@cache
+def _fields() -> Mapping[str, ast.AnnAssign]:
+    """The fields of vLLM's arguments by name."""
+    return {
+        field.target.id: field
+        for node in _module(_ARGUMENTS)
+        if isinstance(node, ast.ClassDef) and node.name in _CLASSES
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+
+
+@cache
+def _module(file: str) -> tuple[ast.stmt, ...]:
+    """The statements of a file of vLLM's package, with those under `if TYPE_CHECKING`; none without such a file."""
+    vllm = find_spec("vllm")
+    path = Path(vllm.origin or "").parent / file if vllm else None
+    if path is None or not path.is_file():
+        return ()
+    statements = ast.parse(path.read_text(encoding="utf-8")).body
+    # The types that are only imported for type checkers replace placeholders, which come later.
+    typing = [one for node in statements if isinstance(node, ast.If) for one in node.body]
+    return (*typing, *statements)
+
+
+@cache
+def _values(name: str) -> _Values:
+    kinds: set[str] = set()
+    choices: list[Any] = []
+    for one in _types(_fields()[name].annotation, _ARGUMENTS):
+        if isinstance(one, ast.Constant):
+            choices.append(one.value)
+        else:
+            kinds.add(one)
+    return _Values(frozenset(kinds), tuple(dict.fromkeys(choices)))
+
+
+def _types(node: ast.expr, file: str) -> Iterator[str | ast.Constant]:
+    """The kinds of values, and the constants, that an annotation allows."""
+    if isinstance(node, ast.BinOp):
+        yield from _types(node.left, file)
+        yield from _types(node.right, file)
+    elif isinstance(node, ast.Constant):
+        if isinstance(node.value, str):
+            yield from _types(ast.parse(node.value, mode="eval").body, file)
+    elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        yield from _subscripted(node.value.id, node.slice, file)
+    elif isinstance(node, ast.Name):
+        yield from _BUILTINS[node.id] if node.id in _BUILTINS else _named(node.id, file)
+    else:
+        yield "any"
+
+
+def _subscripted(name: str, inner: ast.expr, file: str) -> Iterator[str | ast.Constant]:
+    parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    if name == "Literal":
+        for part in parts:
+            yield part if isinstance(part, ast.Constant) else "any"
+    elif name in ("Optional", "Union"):
+        for part in parts:
+            yield from _types(part, file)
+    elif name in ("Annotated", "SkipValidation"):
+        yield from _types(parts[0], file)
+    else:
+        yield from _BUILTINS.get(name, ("any",))
+
+
+def _named(name: str, file: str) -> Iterator[str | ast.Constant]:
+    """What a name of this file allows: an alias, a class of options, or what it is imported as."""
+    for node in _module(file):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vllm."):
+            if any((alias.asname or alias.name) == name for alias in node.names):
+                yield from _imported(name, str(node.module))
+                return
+        elif isinstance(node, ast.ClassDef) and node.name == name:
+            yield "dict" if name.endswith("Config") else "any"
+            return
+        elif value := _assigned(node, name):
+            yield from _types(value, file)
+            return
+    yield "any"
+
+
+def _imported(name: str, module: str) -> Iterator[str | ast.Constant]:
+    base = "/".join(module.split(".")[1:])
+    for file in (f"{base}.py", f"{base}/__init__.py"):
+        if _module(file):
+            yield from _named(name, file)
+            return
+    yield "any"
+
+
+def _assigned(node: ast.stmt, name: str) -> ast.expr | None:
+    """The value that a statement gives to this name."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+        return node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    return None
+
+
+def _limits(name: str) -> Iterator[tuple[str, float, Any]]:
+    """The limits of a number: of the field of a configuration class that is the option's default."""
+    default = _fields()[name].value
+    if not isinstance(default, ast.Attribute) or not isinstance(default.value, ast.Name):
+        return
+    field = _class_field(default.value.id, default.attr)
+    if field is None or not isinstance(field.value, ast.Call):
+        return
+    for keyword in field.value.keywords:
+        if keyword.arg in _LIMITS and isinstance(keyword.value, ast.Constant):
+            words, within = _LIMITS[keyword.arg]
+            yield words, keyword.value.value, within
+
+
+def _class_field(class_name: str, field: str) -> ast.AnnAssign | None:
+    """The field of a class that `vllm.config` exports."""
+    for node in _module("config/__init__.py"):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == class_name for alias in node.names):
+            for statement in _module(f"{'/'.join(str(node.module).split('.')[1:])}.py"):
+                if isinstance(statement, ast.ClassDef) and statement.name == class_name:
+                    for one in statement.body:
+                        if (
+                            isinstance(one, ast.AnnAssign)
+                            and isinstance(one.target, ast.Name)
+                            and one.target.id == field
+                        ):
+                            return one
+    return None

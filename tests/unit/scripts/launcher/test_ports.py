@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ports: all that are taken are named at once, and Triton gets others unless its ports are named."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from scripts.launcher import LaunchError
+from scripts.launcher import ports as module
+from scripts.launcher.options import LaunchOptions, parse_options
+from scripts.launcher.ports import FREE_PORTS, choose_ports
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        yield one.getsockname()[1]
+
+
+def test_every_taken_port_is_named(taken: int) -> None:
+    options = parse_options([*FREE_PORTS, "--port", str(taken), "--ui", "--ui-port", str(taken)])
+    with pytest.raises(LaunchError) as caught:
+        choose_ports(options)
+    assert str(caught.value).count(f"port {taken} on 127.0.0.1 cannot be used: Address already in use") == 2
+    assert str(caught.value).endswith("Choose others with --port and --ui-port; 0 picks a free one.")
+
+
+def test_tritons_usual_port_gives_way(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = ["--port=0", "--triton-grpc-port=0", "--triton-metrics-port=0"]
+    options, named = parse_options(free), parse_options([*free, "--triton-http-port", str(taken)])
+    usual = LaunchOptions(triton_http_port=taken)
+    monkeypatch.setattr(module, "LaunchOptions", lambda: usual)
+    object.__setattr__(options, "triton_http_port", taken)
+    ports = choose_ports(options)
+    assert ports.http not in (0, taken)
+    assert ports.notes == (f"port {taken} is taken, so Triton gets {ports.http} (--triton-http-port names another)",)
+    with pytest.raises(LaunchError, match=f"port {taken} on 127.0.0.1 cannot be used"):
+        choose_ports(named)
+
+
+def test_an_address_of_another_machine() -> None:
+    for host in ("203.0.113.7", "no.such.host.invalid"):
+        with pytest.raises(LaunchError, match=f"'{host}' is no address of this machine"):
+            choose_ports(parse_options([*FREE_PORTS, "--host", host]))
