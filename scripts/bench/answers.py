@@ -20,10 +20,8 @@ from tokenizers import Tokenizer
 from common.answer_options import AnswerOptions
 from common.command_line import Parser
 from common.finish_reason import FinishReason
-from common.tokenizer import ChatTokenizer
 from families.formats import RULES
 from families.parsers import AnswerFormat
-from postprocessing.answer_stream import AnswerStream
 from scripts.bench import machine
 from scripts.bench.options import positive
 
@@ -165,6 +163,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> int:
     """Measure, print and save."""
+    # Only when it runs: it imports transformers.
+    from common.tokenizer import ChatTokenizer
+
     tokenizer = ChatTokenizer.load(options.tokenizer).backend
     result = {
         name: {shape: costs(tokenizer, name, shape, options.lengths, options.rounds) for shape in SHAPES}
@@ -220,6 +221,8 @@ def costs(tokenizer: Tokenizer, name: str, shape: str, lengths: Sequence[int], r
 
 def cost(tokenizer: Tokenizer, name: str, ids: Sequence[int], count: int) -> float:
     """Microseconds of CPU time per token of an answer that is read so many times."""
+    from postprocessing.answer_stream import AnswerStream
+
     form = answer_format(name)
     begun = time.process_time()
     for _ in range(count):

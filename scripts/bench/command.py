@@ -4,10 +4,13 @@
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import FrameType
 
-from scripts.bench import answers, embeddings, growth, images, run
 from scripts.bench.options import parse
+
+# Each is a module with `parse` and `measure`, imported only when it is asked for.
+OTHERS = ("growth", "images", "answers", "embeddings")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,15 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = list(sys.argv[1:] if arguments is None else arguments)
     # SIGTERM stops all started processes, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
-    if line[:1] == ["growth"]:
-        return growth.measure(growth.parse(line[1:]))
-    if line[:1] == ["images"]:
-        return images.measure(images.parse(line[1:]))
-    if line[:1] == ["answers"]:
-        return answers.measure(answers.parse(line[1:]))
-    if line[:1] == ["embeddings"]:
-        return embeddings.measure(embeddings.parse(line[1:]))
-    return run.measure(parse(line))
+    if line and line[0] in OTHERS:
+        module = import_module(f"scripts.bench.{line[0]}")
+        return int(module.measure(module.parse(line[1:])))
+    options = parse(line)
+    from scripts.bench import run
+
+    return run.measure(options)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.command_line import Parser
 from scripts.bench import machine
@@ -19,11 +19,14 @@ from scripts.bench.measurement import measure_load, mib, print_measurement
 from scripts.bench.options import client_processes, parse_with_serve_flags, positive, rate
 from scripts.bench.plots import Chart, line_chart
 from scripts.bench.processes import snapshot
-from scripts.bench.prompts import PromptMaker
-from scripts.bench.targets import NAME, RunningTarget, Starter, token_rate_flags
+from scripts.bench.targets import NAME, RunningTarget, start, token_rate_flags
 from scripts.bench.workloads import Workload, streams
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.options import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    # It imports transformers, which the command's help need not wait for.
+    from scripts.bench.prompts import PromptMaker
 
 HTTP = "triton-chat"
 PROMPT_TOKENS = 64
@@ -81,7 +84,7 @@ def measure(options: argparse.Namespace) -> int:
 class Growth:
     """Loads on one running stack."""
 
-    def __init__(self, options: argparse.Namespace, running: RunningTarget, maker: PromptMaker) -> None:
+    def __init__(self, options: argparse.Namespace, running: RunningTarget, maker: "PromptMaker") -> None:
         self.running = running
         self._options = options
         self._maker = maker
@@ -123,6 +126,8 @@ def _running(options: argparse.Namespace, token_rate: float, longest: int, resul
     flags += [f"--max-in-flight={max(MEMORY_STREAMS, 512, *options.streams)}", "--request-timeout=3600"]
     flags += [*token_rate_flags(token_rate), *options.serve_flags]
     stack = Stack(flags)
+    from scripts.bench.prompts import PromptMaker
+
     try:
         maker = PromptMaker(stack.model.checkpoint.path, longest + _MARGIN, styler=stack.options.styler)
     except ValueError as error:

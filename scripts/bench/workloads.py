@@ -5,10 +5,14 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from typing import TYPE_CHECKING
 
 from scripts.bench.pictures import photo
-from scripts.bench.prompts import Messages, PromptMaker
 from scripts.bench.questions import Question, Stream
+
+if TYPE_CHECKING:
+    # It imports transformers, which the command's help need not wait for.
+    from scripts.bench.prompts import Messages, PromptMaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def chosen(name: str, prompt_tokens: int | None, output_tokens: int | None, temp
     return replace(workload, lengths=lengths, temperature=temperature)
 
 
-def check(workload: Workload, maker: PromptMaker) -> None:
+def check(workload: Workload, maker: "PromptMaker") -> None:
     """Raises ValueError if the model cannot take the workload."""
     if workload.pictures and not maker.takes_images:
         raise ValueError("this model takes no pictures; give a model that does: --model FOLDER")
@@ -78,7 +82,7 @@ def check(workload: Workload, maker: PromptMaker) -> None:
 
 
 def streams(
-    workload: Workload, maker: PromptMaker, count: int, requests: int, warmup: int, *, number: int, salt: int
+    workload: Workload, maker: "PromptMaker", count: int, requests: int, warmup: int, *, number: int, salt: int
 ) -> list[Stream]:
     """Make `count` streams of `requests` requests each, after `warmup` others.
 
@@ -95,7 +99,7 @@ def streams(
     return made
 
 
-def beside(workload: Workload, maker: PromptMaker, count: int, *, number: int, salt: int) -> list[Stream]:
+def beside(workload: Workload, maker: "PromptMaker", count: int, *, number: int, salt: int) -> list[Stream]:
     """Make `count` streams of questions about pictures that run beside a workload's own streams."""
     pictures = replace(WORKLOADS["image"], temperature=workload.temperature)
     made = streams(pictures, maker, count, PICTURES_BESIDE, 1, number=number, salt=salt + _BESIDE)
@@ -103,7 +107,7 @@ def beside(workload: Workload, maker: PromptMaker, count: int, *, number: int, s
 
 
 def _conversations(
-    workload: Workload, maker: PromptMaker, index: int, count: int, seed: int, salt: int
+    workload: Workload, maker: "PromptMaker", index: int, count: int, seed: int, salt: int
 ) -> list[Question]:
     lengths = islice(cycle(workload.lengths), index % len(workload.lengths), None)
     questions: list[Question] = []
@@ -122,15 +126,15 @@ def _conversations(
     return questions[:count]
 
 
-def _turn(maker: PromptMaker, earlier: Messages, tokens: int, output: int, seed: int, salt: int) -> Question:
-    def make(text: str) -> Messages:
+def _turn(maker: "PromptMaker", earlier: "Messages", tokens: int, output: int, seed: int, salt: int) -> Question:
+    def make(text: str) -> "Messages":
         return (*earlier, {"role": "user", "content": text})
 
     messages, ids = maker.fit(make, tokens, hash((seed, salt)), seed)
     return Question(messages, tuple(ids), output)
 
 
-def _about_picture(workload: Workload, maker: PromptMaker, output: int, seed: int) -> Question:
+def _about_picture(workload: Workload, maker: "PromptMaker", output: int, seed: int) -> Question:
     images = tuple(photo(seed + index) for index in range(workload.pictures))
     parts = [*({"type": "image_url"} for _ in images), {"type": "text", "text": QUESTION}]
     messages = ({"role": "user", "content": parts},)

@@ -24,18 +24,31 @@ onnxruntime runs it unchanged (`serve --vit-runtime onnxruntime`; bfloat16 only 
 vision/model.plan from it (`serve --vit-runtime tensorrt`), in the image and on the kind of GPU that will run it.
 Needs the packages onnx and onnxruntime: pip install 'triton-chat[onnx]'."""
 _VIT_EXAMPLE = """examples:
-  triton-chat build vit "$(triton-chat prepare demo-vlm)"
+  triton-chat build vit demo-vlm
   triton-chat build vit /models/internvl2_5-8b-split --dtype bfloat16 --plan --max-tiles 26"""
+_MODEL = "a prepared model's folder, which has a folder vision/, or a model as `serve` takes it: a name or a hub id"
 _COUNTS = TileCounts()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build what the line names; prints what was written. Raises EngineError."""
     options = parse_options(arguments)
+    console = Console(stderr=True, highlight=False)
+    options.folder = _folder(options.folder, console)
     try:
-        return int(options.build(options, Console(stderr=True, highlight=False)))
+        return int(options.build(options, console))
     except (ValueError, ImportError) as error:
         raise EngineError(str(error)) from error
+
+
+def _folder(model: Path, console: Console) -> Path:
+    """The checkpoint's folder: a folder that is given, or that of a model as `serve` takes them."""
+    if model.is_dir():
+        return model
+    # Only for a name: it imports for half a second.
+    from scripts.launcher.model import resolve_model
+
+    return resolve_model(str(model), console).checkpoint.path
 
 
 def _build_vit(options: argparse.Namespace, console: Console) -> int:
@@ -70,7 +83,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     vit = _command(what, "vit", "the vision tower as ONNX, and as a TensorRT plan", _VIT, _VIT_EXAMPLE)
-    vit.add_argument("folder", type=Path, help="a prepared model: the folder that has a vision/ folder")
+    vit.add_argument("folder", type=Path, metavar="MODEL", help=_MODEL)
     vit.add_argument(
         "--dtype", choices=sorted(export_vit.DTYPES), default="float32", help="of the weights (default: %(default)s)"
     )

@@ -5,11 +5,17 @@ import argparse
 import base64
 import mimetypes
 import os
+import sys
 from pathlib import Path
+from types import TracebackType
+
+# Packages whose errors are the server's or the network's.
+_CLIENTS = ("httpcore", "httpx", "openai", "tritonclient")
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
     """Create a parser with `--url`, `--model` and `--key`."""
+    print_errors_in_one_line()
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:9997/v1", help="the server (default: %(default)s)")
     parser.add_argument("--model", default="", help="a name from GET /v1/models (default: the server's own)")
@@ -17,6 +23,26 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         "--key", default=os.environ.get("OPENAI_API_KEY", "unused"), help="if the server requires a key"
     )
     return parser
+
+
+def print_errors_in_one_line() -> None:
+    """Let an error of the server, of the network or of a file end the program with one line."""
+    sys.excepthook = _print_error
+
+
+def _print_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        return
+    if kind.__module__.partition(".")[0] not in _CLIENTS and not isinstance(error, OSError):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    # OpenAI's client has the server's message in the body, and a request that failed to connect has only its address.
+    body, request = getattr(error, "body", None), getattr(error, "_request", getattr(error, "request", None))
+    if isinstance(error, OSError) and error.filename:
+        error = OSError(f"{error.filename}: {error.strerror}")
+    message = str(body["message"] if isinstance(body, dict) and "message" in body else error).strip()
+    where = f" ({request.url})" if request is not None and getattr(error, "response", None) is None else ""
+    print(f"error: {' '.join(message.split())}{where}", file=sys.stderr)
 
 
 def image_url(image: str) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as grpc
+from arguments import print_errors_in_one_line
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+print_errors_in_one_line()
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--url", default="127.0.0.1:8001", help="Triton's gRPC endpoint (default: %(default)s)")
 parser.add_argument("question")
@@ -45,6 +47,8 @@ if args.images:
 
 responses: queue.Queue[tuple[grpc.InferResult, InferenceServerException | None]] = queue.Queue()
 with grpc.InferenceServerClient(args.url) as triton:
+    # A stream alone would not say that nothing listens there.
+    triton.is_server_live()
     triton.start_stream(lambda result, error: responses.put((result, error)))
     # chat: reasoning and tool calls have their own outputs. error_output: a failure is the output `error`.
     triton.async_stream_infer("ensemble", inputs, parameters={"chat": True, "error_output": True})

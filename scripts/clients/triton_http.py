@@ -9,7 +9,9 @@ import argparse
 import json
 
 import httpx
+from arguments import print_errors_in_one_line
 
+print_errors_in_one_line()
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--url", default="http://127.0.0.1:8000", help="Triton's HTTP endpoint (default: %(default)s)")
 parser.add_argument("question")

@@ -28,8 +28,14 @@ _SIZES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command; sizes that are not given are the preset's."""
-    parser.add_argument("folder", type=Path, help="a checkpoint; for InternVL the folder that `prepare` prints")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write the engine to")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="MODEL",
+        help="a checkpoint's folder, or a model as `serve` takes it: a name or a hub id; for InternVL the folder that "
+        "`prepare` prints",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder to write the engine to")
     parser.add_argument("--preset", choices=PRESETS, help="sizes (default: by the model's family)")
     parser.add_argument(
         "--qformat",

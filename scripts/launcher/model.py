@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from common.checkpoint import Checkpoint
+from common.command_line import did_you_mean
 from common.model_kind import model_kind
 from common.served_model import CHAT, EMBEDDING
 from common.vision_path import VisionPath, is_unsplit, vision_path
@@ -20,6 +21,8 @@ from scripts.shared.errors import CommandError
 from scripts.shared.own_process import in_own_process
 from scripts.shared.weights import weight_bytes
 
+# How alike an unknown name and that of a prepared model are if it is a slip.
+_SLIP = 0.8
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
 _UNWANTED_FILES = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.pth", "consolidated*", "original/*")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
@@ -96,6 +99,8 @@ def _find(model: str, console: Console) -> tuple[Path, str]:
         raise LaunchError(
             f"there is no folder {folder}.", f"--model takes a checkpoint folder, a hub id, {' or '.join(PREPARED)}."
         )
+    if "/" not in model and (guess := did_you_mean(model, PREPARED, _SLIP)):
+        raise LaunchError(f"there is no model '{model}'{guess}")
     return _downloaded(model), model
 
 
@@ -128,7 +133,7 @@ def _split(folder: Path) -> Path:
 
 
 def _split_into(folder: Path, empty: Path) -> None:
-    from scripts.split import split_checkpoint  # It imports torch.
+    from scripts.split.splitter import split_checkpoint  # It imports torch.
 
     split_checkpoint(folder, empty, console=Console(stderr=True, highlight=False))
 

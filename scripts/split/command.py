@@ -11,10 +11,11 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
-from common.command_line import Parser
-from scripts.split.plan import DTYPES
-from scripts.split.splitter import SHARD_BYTES, split_checkpoint
+from common.command_line import Parser, checked
 
+# Those of scripts/split/plan.py, which imports torch.
+DTYPES = ("bfloat16", "float16", "float32")
+SHARD_BYTES = 4_000_000_000
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
 
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, highlight=False)
     caught = _interrupt_on_signals()
     try:
+        # After the options are read: it imports torch.
+        from scripts.split.splitter import split_checkpoint
+
         target = split_checkpoint(
             options.checkpoint,
             options.output,
@@ -59,7 +63,7 @@ def size(text: str) -> int:
     """Parse a size such as 4GB (decimal), 4GiB (binary) or 4000000000 to bytes; raises ValueError for anything else."""
     match = _SIZE.fullmatch(text.strip())
     if not match:
-        raise ValueError(f"'{text}' is no size such as 4GB or 500MiB")
+        raise ValueError(f"must be a size such as 4GB or 500MiB, not '{text}'")
     number, unit, binary = match.groups()
     count = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
     if count < 1:
@@ -76,7 +80,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the published checkpoint")
     parser.add_argument("output", type=Path, help="folder to write")
-    parser.add_argument("--dtype", choices=sorted(DTYPES), help="of the written weights (default: as stored)")
-    parser.add_argument("--shard-size", type=size, default=SHARD_BYTES, help="most bytes of a weight file (4GB)")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the written weights (default: as stored)")
+    parser.add_argument(
+        "--shard-size",
+        type=checked(size),
+        default=SHARD_BYTES,
+        metavar="SIZE",
+        help="largest weight file (default: 4GB)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier split at the output")
     return parser.parse_args(arguments)

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from scripts.launcher import page as launched_page
 from scripts.launcher.child_process import ChildProcess
 from scripts.setup.install_chromium import find_chromium
-from scripts.split import split_checkpoint
+from scripts.split.splitter import split_checkpoint
 from tests.fakes.certificate import write_certificate
 from tests.support.demo_stack import draw_all
 from tests.support.scripted import ScriptedStack, scripted_stack

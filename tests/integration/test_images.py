@@ -31,7 +31,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from common.errors import RequestError
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from scripts.launcher import FREE_PORTS, Stack
-from scripts.split import split_checkpoint
+from scripts.split.splitter import split_checkpoint
 from tests.support.passing_stack import passing_stack
 from tests.support.tiny_vlms import make_tiny_vlm
 from tests.support.videos import video

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from python_backend.metrics import PERIOD_S
-from scripts.split import split_checkpoint
+from scripts.split.splitter import split_checkpoint
 from tests.support.scripted import ALL_DOUBLES, DOUBLE, ENGINE, ScriptedStack, scripted_stack
 from tests.support.triton_requests import infer, tensor, text_of
 from tests.support.vlm_checkpoints import make_internvl

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from common.checkpoint import read_json
 from scripts.bench import random_internvl
-from scripts.split import split_checkpoint
+from scripts.split.splitter import split_checkpoint
 
 
 def test_a_random_checkpoint_reads_like_a_published_one(monkeypatch, tmp_path: Path, qwen3_tokenizer_dir: Path):

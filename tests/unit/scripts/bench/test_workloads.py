@@ -16,7 +16,7 @@ from scripts.bench.pictures import SIZE, photo
 from scripts.bench.prompts import PromptMaker
 from scripts.bench.questions import Question
 from scripts.bench.workloads import WORKLOADS, Workload, chosen
-from scripts.split import split_checkpoint
+from scripts.split.splitter import split_checkpoint
 from tests.support.scripted import CONFIGS
 from tests.support.vlm_checkpoints import make_internvl
 

@@ -11,7 +11,7 @@ from scripts.bench.errors import BenchError
 from scripts.cli import main as command_line
 from scripts.launcher import LaunchError
 from scripts.shared.errors import CommandError, EngineError, ManifestError
-from scripts.split import SplitError
+from scripts.split.errors import SplitError
 
 
 def run(monkeypatch: pytest.MonkeyPatch, error: BaseException, name: str = "serve") -> int:

@@ -15,8 +15,10 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from scripts.split import SplitError, command, split_checkpoint, splitter
+from scripts.split import command, splitter
+from scripts.split.errors import SplitError
 from scripts.split.plan import OutputTensor
+from scripts.split.splitter import split_checkpoint
 from scripts.split.writer import shard
 from tests.support.vlm_checkpoints import make_internvl, make_tokenizer, write_shards
 
@@ -279,7 +281,7 @@ def test_progress_counts_every_byte_to_be_written(
 MEASURE = """
 import sys
 from pathlib import Path
-from scripts.split import split_checkpoint
+from scripts.split.splitter import split_checkpoint
 small, large, out = map(Path, sys.argv[1:])
 def memory(kind):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
-from scripts.split import SplitError, split_checkpoint
+from scripts.split.errors import SplitError
+from scripts.split.splitter import split_checkpoint
 from tests.support.vlm_checkpoints import make_gemma3, make_tokenizer, rename_tensors
 
 

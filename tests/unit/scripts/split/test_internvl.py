@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, InternVLForConditionalGeneration
 
 from common.checkpoint import Checkpoint
 from common.tokenizer import ChatTokenizer
-from scripts.split import SplitError, split_checkpoint
+from scripts.split.errors import SplitError
+from scripts.split.splitter import split_checkpoint
 from tests.support.vlm_checkpoints import (
     LARGE_TOWER,
     SMALL_TOWER,

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from common.tokenizer import ChatTokenizer
 from postprocessing.detokenizer import Detokenizer
-from scripts.split import SplitError
+from scripts.split.errors import SplitError
 from scripts.split.tokenizer_files import write_tokenizer
 from tests.support.vlm_checkpoints import make_tokenizer
 
