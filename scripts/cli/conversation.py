@@ -45,6 +45,17 @@ def attachment(path: str) -> ChatCompletionContentPartParam:
         content = file.read_bytes()
     except OSError as error:
         raise AttachmentError(f"'{file}' cannot be read: {error.strerror}.") from error
+    return picture_part(media_type, content)
+
+
+def is_attachment(path: str) -> bool:
+    """Whether this is the path of an existing picture or video, by its name."""
+    file = Path(path).expanduser()
+    return file.suffix.lower() in _TYPES and file.is_file()
+
+
+def picture_part(media_type: str, content: bytes) -> ChatCompletionContentPartParam:
+    """Make the content part of a picture or a video from its bytes."""
     return _part(media_type, f"data:{media_type};base64,{base64.b64encode(content).decode()}")
 
 

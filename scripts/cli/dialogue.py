@@ -1,23 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """The conversation at the terminal: questions, commands, and answers, which Ctrl-C stops."""
 
-import contextlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import openai
+from openai.types.chat.chat_completion_chunk import ChatCompletionChunk, Choice
 from rich.console import Console
 
-from scripts.cli.conversation import AttachmentError, Conversation, attachment
+from scripts.cli.conversation import AttachmentError, Conversation, attachment, is_attachment, picture_part
 from scripts.cli.error_messages import describe
+from scripts.cli.prompt import clipboard_picture, no_echo, reader
 from scripts.cli.writers import Writer
 
 HELP = """/image PATH   a picture or video for the next question, as /video; several add up
+/paste        the picture in the clipboard, for the next question
 /system TEXT  another system prompt; without TEXT none
 /new          start a new conversation
 /quit         end, as Ctrl-D does
-Ctrl-C stops an answer. A line that begins with a blank is no command."""
-COMMANDS = ("/image", "/video", "/system", "/new", "/help", "/quit")
+Enter sends, Alt-Enter begins a new line, Tab completes commands and paths. A pasted text is not sent before Enter; the
+path of a picture that is pasted or dropped attaches the picture. Ctrl-C stops an answer.
+A line that begins with a blank is no command."""
+COMMANDS = ("/image", "/video", "/paste", "/system", "/new", "/help", "/quit")
+_WITH_PATH = ("/image", "/video")
+
+
+class Figures:
+    """Counts and times of one answer."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._first: float | None = None
+        self._tokens = 0
+        self._last = self._begun
+
+    def seen(self, chunk: ChatCompletionChunk) -> list[Choice]:
+        """Note a piece of the answer; returns its choices."""
+        if chunk.usage is not None:
+            self._tokens = chunk.usage.completion_tokens
+        if chunk.choices:
+            self._last = time.monotonic()
+            delta = chunk.choices[0].delta
+            if self._first is None and (delta.content or getattr(delta, "reasoning_content", None)):
+                self._first = self._last
+        return chunk.choices
+
+    def text(self) -> str:
+        """The figures in a line; empty if the server counted nothing."""
+        if self._first is None or not self._tokens:
+            return ""
+        parts = [f"{self._tokens} token{'' if self._tokens == 1 else 's'}"]
+        if self._tokens > 1 and self._last > self._first:
+            parts.append(f"{(self._tokens - 1) / (self._last - self._first):.1f} tokens/s")
+        return ", ".join([*parts, f"the first after {self._first - self._begun:.2f} s"])
 
 
 class Dialogue:
@@ -38,15 +74,18 @@ class Dialogue:
         self._writer = writer
         self._notes = notes
         self._sampling = sampling
+        # Whether figures follow each answer.
+        self._counts = False
 
     def run(self) -> int:
         """Read and answer lines until the end; always returns 0, because errors are printed as they occur."""
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 # its presence gives input() history and editing
+        known = [f"{name} " if name in _WITH_PATH else name for name in COMMANDS]
+        read = reader(known, is_attachment, self._attach)
+        self._counts = True
         self._note(f"{self._model} at {self._server}; /help lists the commands, Ctrl-D ends")
         while True:
             try:
-                line = input("> ")
+                line = read()
                 if line.startswith("/"):
                     if not self._command(line):
                         return 0
@@ -56,14 +95,16 @@ class Dialogue:
                 print()
                 return 0
             except KeyboardInterrupt:
-                self._note("\n/quit or Ctrl-D ends")
+                self._note("/quit or Ctrl-D ends")
 
     def answer(self, question: str) -> int:
         """Ask and show the answer; returns 0, 1 after an error, 130 if Ctrl-C stopped it."""
         self._conversation.ask(question)
         texts: list[str] = []
+        figures = Figures()
         try:
-            finish = self._stream(texts)
+            with no_echo():
+                finish = self._stream(texts, figures)
         except KeyboardInterrupt:
             self._note("stopped")
             self._keep(texts)
@@ -75,17 +116,20 @@ class Dialogue:
         self._keep(texts)
         if finish == "length":
             self._note("cut: the longest answer or the context was reached")
+        if self._counts and (text := figures.text()):
+            self._notes.print(text, style="bright_black", markup=False)
         return 0
 
-    def _stream(self, texts: list[str]) -> str | None:
+    def _stream(self, texts: list[str], figures: "Figures") -> str | None:
         """Show the answer while it streams, and collect its text in `texts`, even if it breaks off."""
         finish = None
+        usage: dict[str, Any] = {"stream_options": {"include_usage": True}} if self._counts else {}
         try:
             # Leaving the block closes the connection, which cancels the request.
             with self._client.chat.completions.create(
-                model=self._model, messages=self._conversation.messages, stream=True, **self._sampling
+                model=self._model, messages=self._conversation.messages, stream=True, **usage, **self._sampling
             ) as chunks:
-                for choice in (choice for chunk in chunks for choice in chunk.choices):
+                for choice in (choice for chunk in chunks for choice in figures.seen(chunk)):
                     if thought := getattr(choice.delta, "reasoning_content", None):
                         self._writer.reasoning(thought)
                     if choice.delta.content:
@@ -108,8 +152,10 @@ class Dialogue:
         rest = rest.strip()
         if name == "/quit":
             return False
-        if name in ("/image", "/video"):
+        if name in _WITH_PATH:
             self._attach(rest)
+        elif name == "/paste":
+            self._paste()
         elif name == "/system":
             self._conversation.system = rest
             self._note("system prompt set" if rest else "no system prompt")
@@ -129,7 +175,18 @@ class Dialogue:
         except AttachmentError as error:
             self._note(f"error: {error}")
         else:
-            self._note(f"{len(self._conversation.attached)} for the next question")
+            self._note_attached()
+
+    def _paste(self) -> None:
+        picture = clipboard_picture()
+        if picture is None:
+            self._note("error: no picture in the clipboard (it is read with wl-paste or xclip)")
+        else:
+            self._conversation.attach(picture_part("image/png", picture))
+            self._note_attached()
+
+    def _note_attached(self) -> None:
+        self._note(f"{len(self._conversation.attached)} for the next question")
 
     @property
     def _server(self) -> str:

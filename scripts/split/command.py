@@ -15,7 +15,6 @@ from common.command_line import Parser, checked
 
 # Those of scripts/split/plan.py, which imports torch.
 DTYPES = ("bfloat16", "float16", "float32")
-SHARD_BYTES = 4_000_000_000
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
 
@@ -26,13 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     caught = _interrupt_on_signals()
     try:
         # After the options are read: it imports torch.
-        from scripts.split.splitter import split_checkpoint
+        from scripts.split.splitter import SHARD_BYTES, split_checkpoint
 
         target = split_checkpoint(
             options.checkpoint,
             options.output,
             dtype=options.dtype,
-            shard_bytes=options.shard_size,
+            shard_bytes=options.shard_size or SHARD_BYTES,
             force=options.force,
             console=console,
         )

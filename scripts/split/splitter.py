@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scripts.split.command import SHARD_BYTES
 from scripts.split.errors import SplitError
 from scripts.split.layouts import LAYOUTS, check_splittable
 from scripts.split.plan import DTYPES, Part, Plan
@@ -19,6 +18,7 @@ from scripts.split.tokenizer_files import write_tokenizer
 from scripts.split.verify import causal_lm_shapes, compare, written_shapes
 from scripts.split.writer import Advance, write_weights
 
+SHARD_BYTES = 4_000_000_000
 VISION, CONFIG = "vision", "config.json"
 # For all other files: a tokenizer.json can have tens of megabytes.
 _SPARE_BYTES = 100_000_000

@@ -40,9 +40,11 @@ def run(*line: str, stdin: str = "", **environment: str) -> subprocess.Completed
 @contextmanager
 def conversation(url: str, *flags: str) -> Iterator[Terminal]:
     """Start a chat in a terminal and wait for the prompt."""
-    with terminal([TRITON_CHAT, "chat", "--url", url, *flags], os.environ) as screen:
+    # No history is kept, and nothing answers where the cursor is.
+    environment = os.environ | {"XDG_STATE_HOME": os.devnull, "PROMPT_TOOLKIT_NO_CPR": "1"}
+    with terminal([TRITON_CHAT, "chat", "--url", url, *flags], environment) as screen:
         screen.wait_for("Ctrl-D ends")
-        screen.wait_for("> ")
+        screen.wait_for_prompt()
         yield screen
 
 
@@ -130,8 +132,8 @@ def test_ctrl_c_before_the_first_word(scripted_qwen3: ScriptedStack) -> None:
         # The unanswered question is not part of the conversation any more, or the first rule would play.
         screen.type("Hi\n")
         screen.wait_for("Quick.")
-        # Where nothing is being read Ctrl-D is lost: it is a key of the prompt's.
-        screen.wait_for("> ", times=3)
+        screen.wait_for("the first after")
+        screen.wait_for_prompt()
         screen.type(CTRL_D)
         assert screen.process.wait(30) == 0
 
@@ -187,7 +189,8 @@ def test_a_picture_by_its_path(demo: DemoStack) -> None:
         screen.wait_for("1 for the next question")
         screen.type("What color is the square?\n")
         screen.wait_for("blue", seconds=PATIENCE_S)
-        screen.wait_for("> ", times=3, seconds=PATIENCE_S)
+        screen.wait_for("the first after", seconds=PATIENCE_S)
+        screen.wait_for_prompt()
         screen.type(CTRL_D)
         assert screen.process.wait(30) == 0
 

@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import termios
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 CTRL_C, CTRL_D = "\x03", "\x04"
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|[\r\b]")
 
 
 class Terminal:
@@ -30,6 +31,11 @@ class Terminal:
         """The output without control sequences; text that was drawn again is in it twice."""
         return _ESCAPES.sub("", self._output.decode(errors="replace"))
 
+    @property
+    def raw(self) -> str:
+        """The output with its control sequences."""
+        return self._output.decode(errors="replace")
+
     def type(self, keys: str) -> None:
         """Press these keys."""
         os.write(self._master, keys.encode())
@@ -39,6 +45,13 @@ class Terminal:
         end = time.monotonic() + seconds
         while self.text.count(text) < times:
             assert time.monotonic() < end, f"{text!r} was not printed {times} times:\n{self.text}"
+            time.sleep(0.05)
+
+    def wait_for_prompt(self, prompt: str = ">", seconds: float = 60.0) -> None:
+        """Wait until the last thing in the output is the prompt: a key such as Ctrl-D is lost if nobody reads."""
+        end = time.monotonic() + seconds
+        while not self.text.rstrip().endswith(prompt):
+            assert time.monotonic() < end, f"there is no prompt:\n{self.text}"
             time.sleep(0.05)
 
     def _read(self) -> None:
@@ -53,6 +66,8 @@ class Terminal:
 def terminal(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Terminal]:
     """Start a program in a terminal that sends the signals of Ctrl-C; it is killed at the end if it still runs."""
     master, slave = pty.openpty()
+    # Wide enough that what is typed is not broken into lines.
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 250, 0, 0))
 
     def take_terminal() -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)

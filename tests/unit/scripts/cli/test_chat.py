@@ -160,7 +160,7 @@ class TestConversation:
         assert len(asked) == 3
         output = capsys.readouterr().err
         assert "model at http://127.0.0.1" in output
-        assert "unknown command /nonsense; known: /image, /video, /system, /new, /help, /quit" in output
+        assert "unknown command /nonsense; known: /image, /video, /paste, /system, /new, /help, /quit" in output
         assert "'x.txt' is no picture" in output
         assert "/quit         end" in output
 
