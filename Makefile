@@ -123,17 +123,19 @@ endif
 $(VENV)/.packages: requirements/serve.txt requirements/serve-gpu.txt
 	@$(PYTHON) scripts/setup/interpreter.py
 	@echo 'setup: the $(device) build (DEVICE=cpu or DEVICE=gpu chooses another)'
-	[ -f $(VENV)/.$(device) ] || { $(PYTHON) -m venv --clear $(VENV) && touch $(VENV)/.$(device); }
-	$(PIP) install --no-deps $(call wanted,$(pinned))
+	@[ -f $(VENV)/.$(device) ] || { $(PYTHON) -m venv --clear $(VENV) && touch $(VENV)/.$(device); }
+	@echo 'setup 1/4: Python packages, $(if $(filter gpu,$(device)),8.1,2.5) GB installed; takes a few minutes'
+	@$(PIP) install --quiet --no-deps $(call wanted,$(pinned))
 	@$(RUN) -m scripts.setup.check_packages
 	@touch $@
 
 $(VENV)/.serve: pyproject.toml $(VENV)/.packages
-	$(PIP) install --no-deps --no-build-isolation -e .
+	@echo 'setup 2/4: the command triton-chat, in $(VENV)/bin'
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
-	$(PIP) install --no-deps $(call wanted,dev)
+	@$(PIP) install --quiet --no-deps $(call wanted,dev)
 	@touch $@
 
 $(NODE)/.installed: tests/node/package.json tests/node/package-lock.json

@@ -100,9 +100,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(sys.argv[1:] if arguments is None else arguments)
 
 
-def _command(
-    what: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, about: str, text: str, example: str
-) -> argparse.ArgumentParser:
+def _command(what: "argparse._SubParsersAction[Parser]", name: str, about: str, text: str, example: str) -> Parser:
     return what.add_parser(
         name, help=about, description=text, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -119,7 +119,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     port = LaunchOptions().port
     common.add_argument("--port", type=int, default=port, help=f"port of a server on this machine (default {port})")
     common.add_argument("--url", help="a server elsewhere, which was started with --admin-key")

@@ -23,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     console = Console(stderr=True, highlight=False)
     # A Triton container has its own tritonserver.
-    if not options.no_server and not CONTAINER_BINARY.is_file() and fetch_tritonserver.fetch():
-        console.print(f"tritonserver unpacked to {fetch_tritonserver.home()}", soft_wrap=True)
+    if not options.no_server and not CONTAINER_BINARY.is_file():
+        fetch_tritonserver.fetch()
     model = resolve_model(options.model, console, os.environ.get("TRITON_CHAT_VISION"))
     print(model.checkpoint.path)
     return 0

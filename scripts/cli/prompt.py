@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 if TYPE_CHECKING:
     from prompt_toolkit.completion import CompleteEvent, Completion
     from prompt_toolkit.document import Document
+    from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 Read = Callable[[], str]
@@ -136,7 +137,7 @@ def _keys(is_picture: Callable[[str], bool], attach: Callable[[str], None]) -> "
     return keys
 
 
-def _history() -> "object":
+def _history() -> "History":
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"

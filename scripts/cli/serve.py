@@ -9,6 +9,7 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
+from scripts.cache import REPOSITORY
 from scripts.launcher import LaunchError, Stack
 from scripts.launcher.display import curl
 from scripts.launcher.readiness import served_versions
@@ -71,13 +72,18 @@ def _announce(stack: Stack, console: Console) -> None:
     console.print(f"[green]ready:[/] {stack.url}/v1 serves {', '.join(names)}", soft_wrap=True)
     for name, reason in failures.items():
         console.print(f"[bold red]not served:[/] {escape(f'{name}: {reason}')}", soft_wrap=True)
-    console.print(f"versions: {escape(str(served_versions(stack.url)))}", soft_wrap=True)
-    if stack.ui_url:
-        console.print(f"chat page: {stack.ui_url}", soft_wrap=True)
-    console.print(
-        f"Triton: gRPC {stack.grpc_url}, HTTP {stack.triton_http_url}, metrics {stack.metrics_url}", soft_wrap=True
-    )
-    console.print(f"logs:   {stack.options.log_dir}", soft_wrap=True)
+    addresses = {
+        "API": f"{stack.url}/v1",
+        "chat page": stack.ui_url or "not started; --ui starts it",
+        "API docs": f"{stack.url}/openapi.json",
+        "Triton": f"gRPC {stack.grpc_url}, HTTP {stack.triton_http_url}, metrics {stack.metrics_url}",
+        "versions": str(served_versions(stack.url)),
+        "logs": str(stack.options.log_dir),
+    }
+    if (guide := REPOSITORY / "docs" / "index.md").is_file():
+        addresses["docs"] = str(guide)
+    for what, where in addresses.items():
+        console.print(f"  {what:<11}{escape(where)}", soft_wrap=True)
     for warning in stack.warnings:
         console.print(f"[bold red]warning:[/] {escape(warning)}", soft_wrap=True)
     example = curl(stack.url, names[0], stack.needs_key, kind)

@@ -3,15 +3,18 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.status import Status
 
+from common.model_names import ENGINE
 from common.served_model import CHAT, EMBEDDING
 
+# The engines' own names.
+ENGINE_TITLES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM", "llmapi": "TensorRT-LLM's LLM API"}
 _MARKS = {"ready": "[green]ready[/]", "loading": "[yellow]loading[/]", "failed": "[red]failed[/]"}
 
 _EXAMPLES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -21,10 +24,15 @@ _EXAMPLES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 class Display:
-    """Progress of the start: one live line on a terminal, otherwise a plain line whenever something changed."""
+    """Progress of the start: one live line on a terminal, otherwise a plain line whenever something changed.
 
-    def __init__(self, console: Console) -> None:
+    engine: what runs behind Triton's model `tensorrt_llm`. hidden: Triton models that the user need not know of.
+    """
+
+    def __init__(self, console: Console, engine: str = "", hidden: Collection[str] = ()) -> None:
         self._console = console
+        self._labels = {ENGINE: f"engine ({ENGINE_TITLES.get(engine, engine)})"} if engine else {}
+        self._hidden = hidden
         self._status = Status("", console=console) if console.is_terminal else None
         self._last = ""
 
@@ -41,7 +49,9 @@ class Display:
 
     def show(self, states: Mapping[str, str], elapsed_s: float) -> None:
         """Show the states of the models by name, and the seconds since the start."""
-        parts = ", ".join(f"{name} {_MARKS.get(state, state)}" for name, state in states.items()) or "starting"
+        shown = {name: state for name, state in states.items() if name not in self._hidden or state == "failed"}
+        marked = [f"{self._labels.get(name, name)} {_MARKS.get(state, state)}" for name, state in shown.items()]
+        parts = ", ".join(marked) or "starting"
         if self._status:
             self._status.update(f"{elapsed_s:4.0f} s  {parts}")
         elif parts != self._last:

@@ -58,7 +58,7 @@ def choose_ports(options: LaunchOptions) -> Ports:
         others = "another" if len(problems) == 1 else "others"
         raise LaunchError(f"{'; '.join(problems.values())}.", f"Choose {others} with {flags}; 0 picks a free one.")
     frontend, http, grpc, metrics, *ui = chosen
-    return Ports(frontend, http, grpc, metrics, *ui, notes=tuple(notes))
+    return Ports(frontend, http, grpc, metrics, ui[0] if ui else 0, tuple(notes))
 
 
 @contextmanager

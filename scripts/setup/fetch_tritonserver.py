@@ -33,6 +33,8 @@ def fetch() -> bool:
 
 
 def _build(folder: Path, python: str) -> None:
+    # Steps 1 and 2 are in the Makefile, the model's is the launcher's.
+    Console(stderr=True, highlight=False).print(f"setup 3/4: tritonserver {TRITON_VERSION}, 55 MB")
     with tempfile.TemporaryDirectory(dir=folder) as downloads:
         unpack(download_wheel(REQUIREMENT, Path(downloads)), folder)
     lay_out_backends(folder, python)
@@ -72,15 +74,12 @@ def link_libnuma(folder: Path) -> None:
 
 
 def main() -> int:
-    """Fetch tritonserver and print what was fetched; returns 1 after an error."""
-    console = Console(stderr=True, highlight=False)
+    """Fetch tritonserver; returns 1 after an error."""
     try:
-        fetched = fetch()
+        fetch()
     except CommandError as error:
         report(error)
         return error.status
-    if fetched:
-        console.print(f"tritonserver unpacked to {home()}")
     return 0
 
 

@@ -83,7 +83,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--shard-size",
         type=checked(size),
-        default=SHARD_BYTES,
         metavar="SIZE",
         help="largest weight file (default: 4GB)",
     )

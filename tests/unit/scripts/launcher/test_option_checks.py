@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of models and engine are checked before anything is read or started."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from common.checkpoint import Checkpoint
+from families.detection import FAMILIES
+from families.stylers import NAMES
+from scripts.launcher import LaunchError
+from scripts.launcher.checks import check_context, check_options
+from scripts.launcher.model import ServedModel, resolve_model
+from scripts.launcher.model_settings import RUNTIMES
+from scripts.launcher.options import parse_options
+from scripts.launcher.vllm_options import vllm_options
+from scripts.split import command
+from scripts.split.plan import DTYPES
+from vision.runtimes import registry
+
+
+def test_names_that_are_written_without_their_tables() -> None:
+    """The tables import torch or transformers, which a command line need not wait for."""
+    assert tuple(FAMILIES) == NAMES
+    assert tuple(registry.RUNTIMES) == RUNTIMES
+    assert set(DTYPES) == set(command.DTYPES)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("m --styler qwen9", "--styler qwen9 is unknown; did you mean qwen"),
+        ("m --engine vlm", "--engine vlm is unknown; did you mean vllm?"),
+        ("m --engine 9", "--engine 9 is unknown; known: vllm, llmapi, trtllm, module:Class."),
+        ("m --tool-call-parser hermess", "unknown tool-call parser 'hermess'; did you mean hermes?"),
+        ("m --reasoning-parser deepsek_r1", "unknown reasoning parser 'deepsek_r1'; did you mean deepseek_r1?"),
+    ],
+)
+def test_a_wrong_name(line: str, said: str) -> None:
+    with pytest.raises(LaunchError) as caught:
+        check_options(parse_options(shlex.split(line)), {})
+    assert said in str(caught.value)
+
+
+@pytest.mark.skipif(not vllm_options(), reason="needs vLLM")
+def test_a_slip_may_be_any_option() -> None:
+    for slip, meant in (("--prot", "--port"), ("--max-queud", "--max-queued"), ("--vit-runtim", "--vit-runtime")):
+        with pytest.raises(LaunchError, match=rf"unknown option {slip}; did you mean {meant}\?$"):
+            check_options(parse_options(["m", slip, "1"]), {})
+    # Other engines have other options.
+    check_options(parse_options(["m", "--engine", "mine:Engine", "--prot", "1"]), {})
+
+
+def test_a_variable_of_the_models() -> None:
+    with pytest.raises(LaunchError, match=r"TRITON_CHAT_MAX_TILES='many': expected a whole number from 1 to "):
+        check_options(parse_options(["m"]), {"TRITON_CHAT_MAX_TILES": "many"})
+
+
+def served(folder: Path, config: str) -> ServedModel:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(config)
+    return ServedModel(Checkpoint(folder, "llama", (), 100, 2048, (2,), 0), "tiny", 1)
+
+
+def test_a_context_beyond_the_checkpoint(tmp_path: Path) -> None:
+    model = served(tmp_path / "m", '{"max_position_embeddings": 2048}')
+    check_context(model, parse_options(["m", "--max-model-len", "2048"]), {})
+    longer = parse_options(["m", "--max-model-len", "4k"])
+    with pytest.raises(LaunchError, match="--max-model-len 4000 is longer than the context of tiny, 2048 tokens"):
+        check_context(model, longer, {})
+    check_context(model, longer, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"})
+    check_context(model, parse_options(["m", "--max-model-len", "4k", "--hf-overrides", '{"a": 1}']), {})
+    # vLLM multiplies by some factors and not by others: what it may accept is left to it.
+    check_context(served(tmp_path / "m", '{"rope_scaling": {"factor": 4.0}}'), longer, {})
+
+
+def test_a_slip_in_the_name_of_a_prepared_model() -> None:
+    from rich.console import Console
+
+    with pytest.raises(LaunchError, match=r"there is no model 'smolm2'; did you mean smollm2\?$"):
+        resolve_model("smolm2", Console(quiet=True))
