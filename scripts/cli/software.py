@@ -10,7 +10,7 @@ from pathlib import Path
 from frontend import __version__
 from preprocessing.engine_traits import TRTLLM
 from scripts.cli.versions import installed_versions
-from scripts.launcher.checks import check_server, check_settings
+from scripts.launcher.checks import check_options, check_server, check_settings
 from scripts.launcher.environment import TritonServer, find_triton
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.multi_gpu import check_trtllm
@@ -43,7 +43,7 @@ def software_findings(options: LaunchOptions, environment: Mapping[str, str]) ->
     # Nothing is known of the needs of other engines.
     elif options.model_config_name is None and engine == "vllm":
         yield _engine()
-    yield check_result("settings", _settings_problem(options, environment), "the frontend can use them")
+    yield check_result("settings", _settings_problem(options, environment), "names and values can be used")
 
 
 def _interpreter_findings() -> Iterator[Finding]:
@@ -100,6 +100,7 @@ def _trtllm_problem(server: TritonServer | None, options: LaunchOptions, environ
 
 def _settings_problem(options: LaunchOptions, environment: Mapping[str, str]) -> str | None:
     try:
+        check_options(options, environment)
         check_settings({**environment, **options.settings})
     except LaunchError as error:
         return str(error)

@@ -101,7 +101,6 @@ def check_options(options: LaunchOptions, environment: Mapping[str, str]) -> Non
         check_model_settings(environment)
     except ValueError as error:
         raise LaunchError(str(error) if str(error).endswith("?") else f"{error}.") from error
-    check_formats({**environment, **options.settings})
 
 
 def check_engine_options(engine: Mapping[str, Any]) -> None:

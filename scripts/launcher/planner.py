@@ -22,6 +22,7 @@ from scripts.launcher.checks import (
     GIB,
     available_memory,
     check_context,
+    check_formats,
     check_memory_together,
     check_options,
     engine_memory,
@@ -127,6 +128,7 @@ class Planner:
         options = spec.options
         shared = {**self._shared, **self._gpus(spec), **({_CORES: cores} if cores else {}), **spec.environment}
         check_options(options, {**shared, **options.settings})
+        check_formats({**shared, **options.settings})
         engine = find_engine(options, shared)
         vision = {**shared, **options.settings}.get("TRITON_CHAT_VISION")
         served_by = engine_name(options, shared)

@@ -23,7 +23,14 @@ from scripts.launcher import environment as environments
 from scripts.launcher import page
 from scripts.launcher.adapters import with_adapters
 from scripts.launcher.budget import RestartBudget
-from scripts.launcher.checks import check_context, check_memory, check_options, check_server, check_settings
+from scripts.launcher.checks import (
+    check_context,
+    check_formats,
+    check_memory,
+    check_options,
+    check_server,
+    check_settings,
+)
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit, explain
 from scripts.launcher.display import Display
@@ -73,6 +80,7 @@ class Stack:
         self.console = console or Console(stderr=True, highlight=False)
         base = os.environ if environment is None else environment
         check_options(self.options, base)
+        check_formats({**base, **self.options.settings})
         check_settings({**base, **self.options.settings})
         self.server = environments.find_triton(self.options.triton)
         check_server(self.server, self.options)

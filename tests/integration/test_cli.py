@@ -228,4 +228,4 @@ def test_the_doctor_and_the_ports(taken: bool, smollm2_dir: Path, scripted_qwen3
     port = scripted_qwen3.stack.ports.frontend if taken else 0
     found = run("doctor", str(smollm2_dir), *FREE_PORTS, f"--port={port}")
     assert found.returncode == (1 if taken else 0), found.stdout
-    assert ("Choose another with --port; 0 picks one." in found.stdout) == taken
+    assert ("Choose another with --port; 0 picks a free one." in found.stdout) == taken

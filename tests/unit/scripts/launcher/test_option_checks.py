@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of models and engine are checked before anything is read or started."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from common.checkpoint import Checkpoint
 from families.detection import FAMILIES
 from families.stylers import NAMES
 from scripts.launcher import LaunchError
-from scripts.launcher.checks import check_context, check_options
+from scripts.launcher.checks import check_context, check_formats, check_options
 from scripts.launcher.model import ServedModel, resolve_model
 from scripts.launcher.model_settings import RUNTIMES
 from scripts.launcher.options import parse_options
@@ -33,14 +34,24 @@ def test_names_that_are_written_without_their_tables() -> None:
         ("m --styler qwen9", "--styler qwen9 is unknown; did you mean qwen"),
         ("m --engine vlm", "--engine vlm is unknown; did you mean vllm?"),
         ("m --engine 9", "--engine 9 is unknown; known: vllm, llmapi, trtllm, module:Class."),
-        ("m --tool-call-parser hermess", "unknown tool-call parser 'hermess'; did you mean hermes?"),
-        ("m --reasoning-parser deepsek_r1", "unknown reasoning parser 'deepsek_r1'; did you mean deepseek_r1?"),
     ],
 )
 def test_a_wrong_name(line: str, said: str) -> None:
     with pytest.raises(LaunchError) as caught:
         check_options(parse_options(shlex.split(line)), {})
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TOOL_CALL_PARSER", "hermess", "unknown tool-call parser 'hermess'; did you mean hermes?"),
+        ("REASONING_PARSER", "deepsek_r1", "unknown reasoning parser 'deepsek_r1'; did you mean deepseek_r1?"),
+    ],
+)
+def test_a_wrong_parser(name: str, value: str, said: str) -> None:
+    with pytest.raises(LaunchError, match=re.escape(said)):
+        check_formats({f"TRITON_CHAT_{name}": value})
 
 
 @pytest.mark.skipif(not vllm_options(), reason="needs vLLM")

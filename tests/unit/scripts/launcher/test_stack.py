@@ -159,7 +159,7 @@ def test_a_start_that_takes_too_long_names_what_is_missing_and_leaves_nothing(tm
     stack.hurry.set()
     stack.stop()
     assert [part.session() for part in sessions] == [[], []]
-    assert "preprocessing ready, tensorrt_llm loading" in screen.getvalue()
+    assert "preprocessing ready, engine (vLLM) loading" in screen.getvalue()
 
 
 def test_logs_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
