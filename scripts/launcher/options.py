@@ -245,8 +245,10 @@ def _read_engine_config(path: Path) -> dict[str, Any]:
     """Read engine options from a JSON or YAML file; raises ValueError naming the file if it has no object."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"--engine-config {path}: {error}") from None
+    except OSError as error:
+        raise ValueError(f"--engine-config {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"--engine-config {path}: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
         raise ValueError(f"--engine-config {path}: expected an object of option: value, not {type(value).__name__}")
     # The engine gets them as JSON, so what JSON cannot express (a YAML date) is refused here.
