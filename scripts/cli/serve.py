@@ -29,7 +29,7 @@ def _run(stack: Stack, console: Console) -> None:
     for note in dict.fromkeys(
         [*stack.options.notes, *stack.ports.notes, *(note for one in planned for note in one.spec.options.notes)]
     ):
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {escape(note)}", soft_wrap=True)
     for what in _checkpoints(stack):
         console.print(f"serving {escape(what)} with {stack.server.binary}", soft_wrap=True)
     try:
