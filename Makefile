@@ -11,7 +11,6 @@ CONTAINERS := .cache/containers-venv
 DOCS := .cache/docs-venv
 EVALUATORS := .cache/evaluators-venv
 NODE := .cache/node
-UI_VENV := .cache/ui-venv
 RTX := .cache/rtx-venv
 TRITON := .cache/triton-venv
 
@@ -31,7 +30,7 @@ device = $(eval device := $(or $(if $(filter-out cpu gpu,$(DEVICE)),$(error DEVI
 pinned = $(if $(filter gpu,$(device)),serve-gpu,serve)
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
-.PHONY: help setup setup-dev setup-ui setup-browser setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers check audit docs hashes test cpu-build test-gpu serve clean
+.PHONY: help setup setup-dev setup-browser setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers check audit docs hashes test cpu-build test-gpu serve clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,8 +43,6 @@ setup: $(VENV)/.serve ## virtual environment, packages, tritonserver
 setup-dev: setup $(VENV)/.dev
 	@$(RUN) -m scripts.setup.fetch_tokenizers
 
-setup-ui: $(UI_VENV)/.installed ## packages of the chat page (`make serve UI=1` starts it)
-
 # A system package, because browsers are not on the Python index.
 setup-browser:
 	@$(PYTHON) scripts/setup/install_chromium.py
@@ -57,7 +54,7 @@ check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 	@# One call for each, because mypy takes files of the same name for one module.
 	@for model in *_repository/*/1/model.py; do echo "mypy $$model"; $(RUN) -m mypy $$model || exit; done
 	@# bandit also warns of `nosec` comments on lines that partly need none.
-	$(RUN) -m bandit --quiet --recursive common embedding_repository engines families frontend model_repository models postprocessing preprocessing python_backend \
+	$(RUN) -m bandit --quiet --recursive chat_page common embedding_repository engines families frontend model_repository models postprocessing preprocessing python_backend \
 		scripts triton_chat.py vision \
 		2> >(grep -v 'nosec encountered' >&2)
 	@$(MAKE) --no-print-directory docs
@@ -66,12 +63,12 @@ check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 
 # --strict: a package that the index does not know is an error.
 audit: $(AUDIT)/.installed ## known vulnerabilities of the pinned packages (needs PyPI)
-	for list in serve serve-gpu dev agents evaluators docs ui rtx triton containers; do \
+	for list in serve serve-gpu dev agents evaluators docs rtx triton containers; do \
 		$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements/$$list.txt || exit; \
 	done
 
 hashes: $(AUDIT)/.installed ## write requirements/*.hashes again after a pin has changed (needs PyPI)
-	for list in serve serve-gpu dev agents evaluators docs ui rtx triton audit containers frontend images; do \
+	for list in serve serve-gpu dev agents evaluators docs rtx triton audit containers frontend images; do \
 		{ head -n 2 requirements/$$list.hashes && $(AUDIT)/bin/uv pip compile --quiet --no-config --no-deps \
 			--generate-hashes --no-annotate --no-header --python-version 3.11 requirements/$$list.txt; \
 		} > $(AUDIT)/hashes && mv $(AUDIT)/hashes requirements/$$list.hashes || exit; \
@@ -96,7 +93,7 @@ setup-containers: $(CONTAINERS)/.installed
 	@rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
 	@$(PYTHON) -m scripts.setup.install_haproxy
 
-test: cpu-build setup-dev setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers setup-ui setup-browser ## unit tests, then integration tests on a real tritonserver
+test: cpu-build setup-dev setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers setup-browser ## unit tests, then integration tests on a real tritonserver
 	$(RUN) -m pytest tests/unit -n 2 --dist worksteal
 	$(RUN) -m pytest tests/integration
 
@@ -106,7 +103,7 @@ cpu-build:
 test-gpu: setup-dev ## tests of the GPU build, on this machine's GPUs; ARGS="answers faults" chooses groups
 	$(RUN) -m tests.gpu $(ARGS)
 
-serve: setup $(if $(UI),setup-ui) ## serve MODEL at http://127.0.0.1:PORT/v1
+serve: setup ## serve MODEL at http://127.0.0.1:PORT/v1
 	@$(CHAT) serve $(if $(filter --model --models --model=% --models=%,$(ARGS)),,--model $(MODEL)) --port $(PORT) $(if $(UI),--ui) $(ARGS)
 
 bench: setup ## measure this stack beside `vllm serve`: ratios, plots (ARGS="--streams 1 8 16", "growth", "images")

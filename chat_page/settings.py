@@ -5,6 +5,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 DEFAULT_BASE_URL = "http://127.0.0.1:9997/v1"
 DEFAULT_PORT = 7860
@@ -31,14 +32,15 @@ class PageSettings:
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> PageSettings:
     """Read the command line. The key is only read from the environment, because all users can list command lines."""
     parser = argparse.ArgumentParser(
-        prog="python -m chat_page",
-        description="A chat page for an OpenAI endpoint.",
+        prog="triton-chat ui",
+        description="A chat page in the browser for a server that runs: this one, or any other with OpenAI's API.",
         epilog="OPENAI_API_KEY is used for every visitor; without it the page has a field for a key.",
     )
     add = parser.add_argument
     base_url = environment.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-    add("--base-url", default=base_url, help="the endpoint (default: OPENAI_BASE_URL, here %(default)s)")
-    add("--api-certificate", type=Path, metavar="PEM", help="the one certificate that the endpoint must show")
+    about = "the server, with or without /v1 (default: OPENAI_BASE_URL, here %(default)s)"
+    add("--url", "--base-url", dest="base_url", type=_base_url, default=base_url, metavar="URL", help=about)
+    add("--api-certificate", type=Path, metavar="PEM", help="the one certificate that the server must show")
     add("--host", default="127.0.0.1", help="address of the page (default %(default)s)")
     add("--port", type=int, default=DEFAULT_PORT, help="port of the page (default %(default)s)")
     add("--tls-certificate", type=Path, metavar="PEM", help="serve the page over TLS with this certificate")
@@ -46,4 +48,15 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     values = vars(parser.parse_args(arguments))
     if (values["tls_certificate"] is None) != (values["tls_key"] is None):
         parser.error("--tls-certificate and --tls-key go together")
+    for name in ("api_certificate", "tls_certificate", "tls_key"):
+        if values[name] is not None and not values[name].is_file():
+            parser.error(f"--{name.replace('_', '-')}: {values[name]} is no file")
     return PageSettings(**values, api_key=environment.get("OPENAI_API_KEY") or None)
+
+
+def _base_url(text: str) -> str:
+    """The URL without a slash at its end, with /v1 if it has no path. Raises ArgumentTypeError if it is no URL."""
+    address = urlsplit(text)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise argparse.ArgumentTypeError(f"{text} is no http:// or https:// address")
+    return text.rstrip("/") + ("" if address.path.strip("/") else "/v1")

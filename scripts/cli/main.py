@@ -48,6 +48,7 @@ COMMANDS = {
     ),
     "split": Command("scripts.split.command", "split a vision-language checkpoint into a folder of your choice"),
     "chat": Command("scripts.cli.chat", "talk to a server in the terminal, with images"),
+    "ui": Command("chat_page.__main__", "a chat page in the browser for a server that runs (`serve --ui` starts both)"),
     "keys": Command("frontend.auth.keys", "make an API key and its line for --api-keys-file"),
     "frontend": Command("frontend.__main__", "serve only the OpenAI API, in front of your own tritonserver"),
     "bench": Command(

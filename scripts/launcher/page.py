@@ -1,31 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The chat page as a part of the stack: its Python environment, its command line and its variables."""
+"""The chat page as a part of the stack: its command line and its variables."""
 
+import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from frontend.auth import authenticator
 from frontend.settings import Settings
 from scripts.cache import REPOSITORY
-from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
 
 NAME = "chat-page"
-# An environment of its own, because Gradio's packages contradict the server's.
-PYTHON = REPOSITORY / ".cache" / "ui-venv" / "bin" / "python"
 # Not given to the page: API keys are not for everybody who can open it.
-_WITHHELD = ("TRITON_CHAT_", "OPENAI_", "GRADIO_", "PYTHON")
-
-
-def check_page(python: Path = PYTHON) -> None:
-    """Check that the page's packages are installed; raises LaunchError."""
-    if not python.is_file():
-        raise LaunchError("the chat page's packages are missing.", "Run `make setup-ui` in the clone.")
+_WITHHELD = ("TRITON_CHAT_", "OPENAI_", "PYTHON")
 
 
 def page_command(api_url: str, options: LaunchOptions, port: int, settings: Settings) -> list[str]:
     """The command line of the page. api_url: base URL of the API without /v1."""
-    command = [str(PYTHON), "-P", "-m", "chat_page", "--base-url", f"{api_url}/v1", "--host", options.ui_host]
+    command = [sys.executable, "-P", "-m", "chat_page", "--base-url", f"{api_url}/v1", "--host", options.ui_host]
     command += ["--port", str(port)]
     if settings.tls_certificate is not None:
         certificate = str(settings.tls_certificate)

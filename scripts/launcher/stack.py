@@ -85,8 +85,6 @@ class Stack:
         self.server = environments.find_triton(self.options.triton)
         check_server(self.server, self.options)
         self.engine = None if self.options.several else find_engine(self.options, base)
-        if self.options.ui:
-            page.check_page()
         self.ports = choose_ports(self.options)
         self._trtllm: Trtllm | None = None
         self._repository: RepositoryWithInstances | None = None

@@ -33,7 +33,6 @@ PINNED_IN = {
     "dev": ["serve", "dev"],
     "gpu": ["serve-gpu"],
     "onnx": ["dev"],
-    "ui": ["ui"],
 }
 # Triton's configs and models.
 REPOSITORIES = ("embedding_repository", "model_repository")
@@ -54,7 +53,7 @@ def test_there_is_one_version() -> None:
 
 
 def test_the_extras_are_those_promised() -> None:
-    assert {"bench", "cpu", "dev", "gpu", "ui"} <= EXTRAS.keys()
+    assert {"bench", "cpu", "dev", "gpu"} <= EXTRAS.keys()
     assert EXTRAS.keys() == PINNED_IN.keys() - {""}
 
 
@@ -91,7 +90,7 @@ def imported(*folders: str) -> set[str]:
 
 def test_whatever_is_imported_is_asked_for() -> None:
     asked = [Requirement(line).name for line in PROJECT["dependencies"]]
-    asked += [one.name for extra in ("bench", "cpu", "onnx", "ui") for one in EXTRAS[extra]]
+    asked += [one.name for extra in ("bench", "cpu", "onnx") for one in EXTRAS[extra]]
     names = {canonicalize_name(name) for name in asked}
     provided = packages_distributions()
     for name in sorted(imported(*PACKAGES)):
@@ -128,7 +127,8 @@ def test_the_wheel_has_all_that_is_run_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / folder).rglob(pattern)
     }
     models = {path.relative_to(ROOT).as_posix() for path in (ROOT / "models").rglob("*") if path.is_file()}
-    assert names == code | repository | models | {"triton_chat.py"}
+    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "chat_page/static").rglob("*") if path.is_file()}
+    assert names == code | repository | models | page | {"triton_chat.py"}
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from frontend.settings import Settings
-from scripts.launcher import LaunchError, page
+from scripts.launcher import page
 from scripts.launcher.options import parse_options
 from scripts.launcher.ports import choose_ports
 from scripts.setup import install_chromium
@@ -28,13 +28,12 @@ def test_the_page_gets_no_keys() -> None:
     base = {
         "OPENAI_API_KEY": "mine",
         "TRITON_CHAT_API_KEY": "k",
-        "GRADIO_SHARE": "True",
         "HOME": "/h",
         "PYTHONPATH": "/p",
     }
     environment = page.page_environment(base)
     assert environment["HOME"] == "/h" and environment["PYTHONPATH"] == str(page.REPOSITORY)
-    assert not {"OPENAI_API_KEY", "TRITON_CHAT_API_KEY", "GRADIO_SHARE"} & set(environment)
+    assert not {"OPENAI_API_KEY", "TRITON_CHAT_API_KEY"} & set(environment)
 
 
 def test_an_open_page_causes_a_warning() -> None:
@@ -43,11 +42,6 @@ def test_an_open_page_causes_a_warning() -> None:
     assert len(page.page_warnings(opened, Settings.load(["--api-key", "k"], {}))) == 1
     assert page.page_warnings(parse_options(["--ui"]), Settings.load([], {})) == []
     assert page.page_warnings(parse_options(["--ui-host", "0.0.0.0"]), Settings.load([], {})) == []
-
-
-def test_missing_packages_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LaunchError, match="make setup-ui"):
-        page.check_page(tmp_path / "python")
 
 
 def test_a_missing_chromium_is_named(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:

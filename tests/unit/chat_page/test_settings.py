@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of `triton-chat ui`."""
+
+import pytest
+
+from chat_page.settings import PageSettings, parse_settings
+
+
+def test_defaults_options_and_environment() -> None:
+    assert parse_settings([], {}) == PageSettings()
+    given = parse_settings(["--port", "1"], {"OPENAI_BASE_URL": "http://server/v1", "OPENAI_API_KEY": "k"})
+    assert (given.base_url, given.api_key, given.port, given.host) == ("http://server/v1", "k", 1, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("url", "base_url"),
+    [
+        ("http://a:1", "http://a:1/v1"),
+        ("http://a:1/", "http://a:1/v1"),
+        ("https://a/v1/", "https://a/v1"),
+        ("https://a/openai/v1", "https://a/openai/v1"),
+    ],
+)
+def test_the_address_with_or_without_v1(url: str, base_url: str) -> None:
+    assert parse_settings(["--url", url], {}).base_url == base_url
+    assert parse_settings([], {"OPENAI_BASE_URL": url}).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["--tls-key", "k.pem"], "go together"),
+        (["--url", "localhost:9997"], "localhost:9997 is no http:// or https:// address"),
+        (["--api-certificate", "nowhere.pem"], "nowhere.pem is no file"),
+    ],
+)
+def test_wrong_lines_are_refused(line: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_settings(line, {})
+    assert words in capsys.readouterr().err
