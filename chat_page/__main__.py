@@ -2,6 +2,7 @@
 """Serve the chat page: `triton-chat ui`, or `python -m chat_page`."""
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -17,13 +18,22 @@ _SHUTDOWN_GRACE_S = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM."""
     settings = parse_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
+    ipv6 = ":" in settings.host
+    try:
+        listener = socket.create_server(
+            (settings.host, settings.port), family=socket.AF_INET6 if ipv6 else socket.AF_INET, backlog=1024
+        )
+    except OSError as error:
+        print(
+            f"error: no page at {settings.host}:{settings.port}: {error.strerror}. Change --host or --port.",
+            file=sys.stderr,
+        )
+        return 1
     scheme = "http" if settings.tls_certificate is None else "https"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    print(f"chat page: {scheme}://{host}:{settings.port} for {settings.base_url}", flush=True)
-    uvicorn.run(
+    host = f"[{settings.host}]" if ipv6 else settings.host
+    print(f"chat page: {scheme}://{host}:{listener.getsockname()[1]} for {settings.base_url}", flush=True)
+    config = uvicorn.Config(
         make_app(settings),
-        host=settings.host,
-        port=settings.port,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
         log_level="warning",
@@ -31,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
     )
+    uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 

@@ -34,7 +34,9 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     parser = argparse.ArgumentParser(
         prog="triton-chat ui",
         description="A chat page in the browser for a server that runs: this one, or any other with OpenAI's API.",
-        epilog="OPENAI_API_KEY is used for every visitor; without it the page has a field for a key.",
+        epilog="OPENAI_API_KEY is used for every visitor; without it the page has a field for a key.\n\n"
+        "example: triton-chat ui --url http://127.0.0.1:9997",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     base_url = environment.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
@@ -42,7 +44,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     add("--url", "--base-url", dest="base_url", type=_base_url, default=base_url, metavar="URL", help=about)
     add("--api-certificate", type=Path, metavar="PEM", help="the one certificate that the server must show")
     add("--host", default="127.0.0.1", help="address of the page (default %(default)s)")
-    add("--port", type=int, default=DEFAULT_PORT, help="port of the page (default %(default)s)")
+    add("--port", type=int, default=DEFAULT_PORT, help="port of the page; 0 picks one (default %(default)s)")
     add("--tls-certificate", type=Path, metavar="PEM", help="serve the page over TLS with this certificate")
     add("--tls-key", type=Path, metavar="PEM", help="the certificate's key")
     values = vars(parser.parse_args(arguments))

@@ -109,6 +109,22 @@ function saveSettings() {
   }
 }
 
+function keepDraft(text) {
+  try {
+    sessionStorage.setItem("draft", text);
+  } catch {
+    // Without storage it is lost with the tab.
+  }
+}
+
+function keptDraft() {
+  try {
+    return sessionStorage.getItem("draft") ?? "";
+  } catch {
+    return "";
+  }
+}
+
 // ---- the server
 
 let asking = 0;
@@ -296,8 +312,12 @@ const act = {
     for (const file of files) history.saveFile(file.id, state.files.get(file.id)).catch(notKept);
     state.attached = [];
     box.value = "";
+    keepDraft("");
     ask(text, files);
   },
+
+  // A reload keeps what is in the box.
+  typed: ({ target }) => keepDraft(target.value),
 
   keydown(event) {
     // Return on a telephone's keyboard begins a line; during the input of Chinese and the like it ends a word.
@@ -410,13 +430,18 @@ const act = {
     const [file] = event.target.files;
     try {
       const { chats, files } = history.readExport(await file.text());
-      for (const [id, url] of files) await history.saveFile(id, url);
-      for (const chat of chats) {
+      // A chat that went on since the export stays as it is.
+      const kept = new Map(state.chats.map(chat => [chat.id, chat.updated]));
+      const fresh = chats.filter(chat => !(kept.get(chat.id) >= chat.updated));
+      const wanted = new Set(fresh.flatMap(history.filesOf).map(one => one.id));
+      for (const [id, url] of files) if (wanted.has(id)) await history.saveFile(id, url);
+      for (const chat of fresh) {
         await history.saveChat(chat);
         channel.postMessage(chat.id);
         await reload(chat.id);
       }
-      state.notice = `${chats.length} ${chats.length === 1 ? "chat is" : "chats are"} imported.`;
+      state.notice = `Imported: ${fresh.length} of ${chats.length} chats; the others are here already.`;
+      if (fresh.length === chats.length) state.notice = `Imported: ${chats.length} ${chats.length === 1 ? "chat" : "chats"}.`;
     } catch (error) {
       state.notice = error.message;
     }
@@ -568,10 +593,10 @@ channel.onmessage = ({ data }) => reload(data);
 
 /** Takes over what another tab did with a chat. */
 async function reload(id) {
-  const place = state.chats.findIndex(one => one.id === id);
-  if (state.running.has(id)) return;
   const chat = await history.loadChat(id);
-  if (place >= 0) state.chats.splice(place, 1);
+  // What this tab writes itself is newer.
+  if (state.running.has(id)) return;
+  state.chats = state.chats.filter(one => one.id !== id);
   if (chat) state.chats.push(chat);
   sortChats();
   if (id === state.chat.id) await openChat(id);
@@ -582,6 +607,7 @@ async function reload(id) {
 
 async function start() {
   draw();
+  byId("question").value = keptDraft();
   byId("question").focus();
   findModels();
   try {

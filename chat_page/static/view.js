@@ -200,7 +200,7 @@ function composer(state, act) {
               </li>`)}
             </ul>`
           : nothing}
-        <textarea id="question" rows="1" aria-label=${label} placeholder=${label} @keydown=${act.keydown} @paste=${act.paste}></textarea>
+        <textarea id="question" rows="2" aria-label=${label} placeholder=${label} @input=${act.typed} @keydown=${act.keydown} @paste=${act.paste}></textarea>
         <div class="tools">
           <button type="button" class="icon attach" aria-label=${attachLabel} title=${attachLabel} ?disabled=${!canAttach} @click=${() => act.attach()}>
             ${icon("attach")}</button>

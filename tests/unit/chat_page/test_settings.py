@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options of `triton-chat ui`."""
 
+import socket
+
 import pytest
 
+from chat_page.__main__ import main
 from chat_page.settings import PageSettings, parse_settings
 
 
@@ -38,3 +41,13 @@ def test_wrong_lines_are_refused(line: list[str], words: str, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         parse_settings(line, {})
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
+def test_an_address_that_cannot_be_had_is_named(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--host", host, "--port", str(port)]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: no page at {host}:{port}: ") and said.err.count("\n") == 1
+    assert not said.out

@@ -79,7 +79,7 @@ def test_the_version_is_told_whatever_is_missing(capsys) -> None:
     [
         (
             "srve m",
-            "unknown command 'srve'; known: serve, models, prepare, build, repository, split, chat, keys, frontend, bench, doctor. Did you mean serve?",
+            "unknown command 'srve'; known: serve, models, prepare, build, repository, split, chat, ui, keys, frontend, bench, doctor. Did you mean serve?",
         ),
         ("/models/x --port 1", "To serve a model: triton-chat serve /models/x --port 1"),
         ("--port 1", "unknown command '--port'"),
