@@ -225,9 +225,8 @@ function ask(text, files = []) {
 }
 
 async function answer(chat) {
-  const { model, values } = state;
+  const { values } = state;
   const message = { id: history.newId(), role: "assistant", text: "", reasoning: "", calls: [], note: "", error: "" };
-  message.model = model?.id ?? "";
   const controller = new AbortController();
   const asked = performance.now();
   const since = moment => (performance.now() - moment) / 1000;
@@ -241,7 +240,11 @@ async function answer(chat) {
   save(chat);
   update();
   try {
+    // A question may be sooner than the list of models, and the server than the next time that it is asked for.
+    if (!state.model) await findModels();
+    const { model } = state;
     if (!model) throw new Error(state.serverError || "The server has no chat model yet.");
+    message.model = model.id;
     const chunks = streamChat(requestBody(model.id, before, values, state.files), values.key, controller.signal);
     for await (const chunk of chunks) {
       const shown = addChunk(message, chunk);

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.fakes.chat_server import ChatServer, Reply, chat_page, chat_server
 from tests.support.agents import NODE_PACKAGES
@@ -145,6 +145,18 @@ def test_a_start_before_the_server(browser: Browser, server: ChatServer) -> None
             expect(page.get_by_role("alert").filter(has_text="Trying again")).to_have_count(0)
             page.get_by_role("button", name="Retry").click()
             expect(page.locator(".answer")).to_have_text("Here I am.")
+
+
+def test_a_question_before_the_models_are_known_waits_for_them(server: ChatServer, page: Page) -> None:
+    server.play("I am here.")
+    held: list[Route] = []
+    page.route("**/page.json", lambda route: held.append(route))
+    page.reload()
+    say(page, "Anybody?")
+    expect(page.locator("article.assistant")).to_contain_text("Waiting")
+    # What is held goes on, too.
+    page.unroute("**/page.json")
+    expect(page.locator(".answer")).to_have_text("I am here.")
 
 
 def test_a_key_is_asked_for_and_kept_as_the_visitor_wants(server: ChatServer, url: str, browser: Browser) -> None:
