@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many processes `preprocessing` has: more than its config names if they run vLLM's processor of the checkpoint."""
+"""How many processes `preprocessing` has: more than its config names on larger machines, by cores and memory."""
 
 import os
 from collections.abc import Mapping
@@ -15,10 +15,13 @@ from scripts.launcher.model import ServedModel
 from scripts.launcher.options import LaunchOptions
 
 MODEL = "preprocessing"
-# Memory of a process with vLLM, torch and a processor (1.07 GB with that of Qwen2.5-VL), without pictures.
-INSTANCE_BYTES = 2**30
-# Each takes a core for as long as it processes a picture: half of them are left to the engine, the tokens and HTTP.
-_FEWEST, _MOST = 2, 8
+# Memory of a process with vLLM, torch and a processor (1.07 GB with that of Qwen2.5-VL), without pictures; and of one
+# that only tokenizes, with two tokenizers of a large vocabulary.
+INSTANCE_BYTES, TOKENIZER_BYTES = 2**30, 2**29
+# Each takes a core for as long as it processes a picture: half of them are left to the engine, the tokens and HTTP. A
+# prompt takes 1 to 2 ms, which only bursts wait for.
+_CORES, _CORES_WITHOUT_PROCESSOR = 2, 4
+_FEWEST, _MOST = 2, 8  # the fewest are those of the config
 
 
 def choose_instances(options: LaunchOptions, model: ServedModel, environment: Mapping[str, str]) -> int | None:
@@ -33,10 +36,17 @@ def instances_within(options: LaunchOptions, model: ServedModel, left: int, mode
     """The same, for one of so many models. left: bytes of memory that the engines of all of them leave."""
     if model.kind == EMBEDDING:
         return None
-    if options.preprocessing_instances is not None or model.vision is not VisionPath.ENGINE:
+    if options.preprocessing_instances is not None:
         return options.preprocessing_instances
-    cores = min(max(_FEWEST, len(os.sched_getaffinity(0)) // (2 * models)), _MOST)
-    return max(1, min(cores, left // (2 * models * INSTANCE_BYTES)))
+    cores = len(os.sched_getaffinity(0)) // models
+    if model.vision is VisionPath.ENGINE:
+        most = min(max(_FEWEST, cores // _CORES), _MOST)
+        return max(1, min(most, left // (2 * models * INSTANCE_BYTES)))
+    if options.model_repository != LaunchOptions().model_repository:
+        # Whoever brings a repository of their own has chosen.
+        return None
+    count = min(cores // _CORES_WITHOUT_PROCESSOR, _MOST, left // (2 * models * TOKENIZER_BYTES))
+    return count if count > _FEWEST else None
 
 
 class RepositoryWithInstances:

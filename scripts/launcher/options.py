@@ -350,8 +350,7 @@ def _parser(kind: type[Parser], command: str, about: str) -> Parser:
         "--preprocessing-instances",
         type=_size,
         metavar="N",
-        help="processes that write prompts and process pictures (default: 2; if they run vLLM's processor of the "
-        "checkpoint, by cores and memory)",
+        help="processes that write prompts and process pictures (default: 2 to 8, by cores and memory)",
     )
     add = parser.add_argument_group("API").add_argument
     add("--host", metavar="ADDRESS", help=f"address of the OpenAI API (default: {defaults.host})")

@@ -39,10 +39,19 @@ def test_by_cores_and_memory(monkeypatch: pytest.MonkeyPatch, cores: int, free: 
 
 
 @pytest.mark.parametrize("vision", [VisionPath.NONE, VisionPath.VIT, VisionPath.PIXELS])
-def test_other_models_have_those_of_the_config(vision: VisionPath) -> None:
+@pytest.mark.parametrize(
+    ("cores", "free", "count"),
+    [(2, 64 * 2**30, None), (11, 64 * 2**30, None), (16, 64 * 2**30, 4), (128, 64 * 2**30, 8), (16, 3 * 2**30, None)],
+)
+def test_other_models_have_those_of_the_config_or_more(
+    monkeypatch: pytest.MonkeyPatch, vision: VisionPath, cores: int, free: int, count: int | None
+) -> None:
+    monkeypatch.setattr(instances.os, "sched_getaffinity", lambda pid: range(cores))
+    monkeypatch.setattr(instances, "available_memory", lambda: free)
     model = replace(TEXT, vision=vision)
-    assert choose_instances(LaunchOptions(), model, CPU) is None
+    assert choose_instances(LaunchOptions(), model, CPU) == count
     assert choose_instances(LaunchOptions(preprocessing_instances=1), model, CPU) == 1
+    assert choose_instances(LaunchOptions(model_repository=Path("/own")), model, CPU) is None
 
 
 def test_the_repository_differs_in_nothing_else() -> None:
