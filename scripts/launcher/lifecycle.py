@@ -37,6 +37,8 @@ _KILLED_S = 10.0
 _UNMEASURED_S = 30.0
 
 
+# Between the tries to load a model that served before, after the first ones (PAUSES_S).
+_RETRY_S = 60.0
 # Said of a model while it is replaced.
 LOST = "the model has lost a process and is being loaded again"
 
@@ -98,7 +100,8 @@ class Model:
 
     generation: of the steps that serve, 0 before the first load. newest: the last one tried. wanted: whether it is to
     be loaded after a restart of tritonserver. lost: whether it lost a process and nothing was done about it yet.
-    unloading: whether the processes of its steps are to end. load_s: seconds that its last load took.
+    unloading: whether the processes of its steps are to end. again_at: when it is to be loaded again after a load that
+    failed, None if it is not. failures: such loads in a row. load_s: seconds that its last load took.
     """
 
     planned: Planned
@@ -109,6 +112,8 @@ class Model:
     wanted: bool = True
     lost: bool = False
     unloading: bool = False
+    again_at: float | None = None
+    failures: int = 0
     load_s: float | None = None
 
     @property
@@ -199,6 +204,7 @@ class Lifecycle:
     def load(self, model: Model, planned: Planned) -> Steps:
         """Load a model that does not serve. Raises OperationError; the model has failed then."""
         begun, old = self._clock(), model.steps
+        model.again_at = None
         self.set(model, LOADING, model.reason if model.state == LOADING else "the model is being loaded")
         try:
             if self._processes.alive(old):
@@ -216,27 +222,36 @@ class Lifecycle:
         self._loaded(model, begun)
         return f"model {model.name} is loaded after {model.load_s:.1f} s"
 
+    def restore(self, model: Model) -> Steps:
+        """Load a model again that served before, and that nobody has unloaded.
+
+        Raises OperationError if that fails; it is to be tried again then, as often as the budget allows.
+        """
+        try:
+            return (yield from self.load(model, model.planned))
+        except OperationError as error:
+            if self._budget.spend(model.name) is None:
+                # After the loss of a process Triton takes it for ready still.
+                yield from ended(self._repository.unload(model.name))
+                raise
+            pause = PAUSES_S[model.failures] if model.failures < len(PAUSES_S) else _RETRY_S
+            model.failures += 1
+            model.wanted, model.again_at = True, self._clock() + pause
+            self.set(model, LOADING, f"{model.reason}; it is tried again")
+            raise OperationError(f"{error}; loading it again in {pause:g} s", error.status) from error
+
     def replace(self, model: Model) -> Steps:
         """Load the next generation of a model that lost a process, and let go of the old one.
 
-        Raises OperationError if that fails as often as the budget allows.
+        Raises OperationError if that fails, as `restore` does.
         """
         model.lost = False
         # None of its requests will be answered. What its engine has started still holds the weights.
         yield from self._kill(model.steps)
         self._begin(self._retire(model.steps))
-        while True:
-            yield from self.pause(backoff_s(self._budget.recent(model.name)))
-            try:
-                message = yield from self.load(model, model.planned)
-                return f"{message}, in the place of what died"
-            except OperationError as error:
-                if self._budget.spend(model.name) is None:
-                    # Triton takes it for ready still.
-                    yield from ended(self._repository.unload(model.name))
-                    raise
-                self._log(str(error))
-                self.set(model, LOADING, LOST)
+        yield from self.pause(backoff_s(self._budget.recent(model.name)))
+        message = yield from self.restore(model)
+        return f"{message}, in the place of what died"
 
     def reload(self, model: Model, planned: Planned) -> Steps:
         """Load the next generation beside the one that serves, or in its place if there is no memory for both.
@@ -270,7 +285,7 @@ class Lifecycle:
     def unload(self, model: Model) -> Steps:
         """Let the running requests of a model end, and give its memory back."""
         begun = self._clock()
-        model.wanted = False
+        model.wanted, model.again_at = False, None
         cancelled = yield from self._stop_serving(model, "the model is being unloaded", UNLOADED)
         return f"model {model.name} is unloaded after {self._clock() - begun:.1f} s{_cancelled(cancelled)}"
 
@@ -376,7 +391,7 @@ class Lifecycle:
 
     def _loaded(self, model: Model, begun: float) -> None:
         model.load_s = self._clock() - begun
-        model.wanted, model.lost = True, False
+        model.wanted, model.lost, model.failures = True, False, 0
         self.set(model, READY)
 
     def abandon(self, model: Model) -> Steps:

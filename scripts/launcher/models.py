@@ -117,7 +117,13 @@ class ServedModels:
         for model in list(self.models.values()):
             if model.lost and not self._operations.busy(model.name):
                 self._begin(self._lifecycle.replace(model), [model.name])
+            elif model.again_at is not None and self._clock() >= model.again_at and self._may_load(model):
+                self._begin(self._lifecycle.restore(model), [model.name])
         self._observe()
+
+    def _may_load(self, model: Model) -> bool:
+        """Whether nothing is being done to a model, or to any if models are loaded in turn."""
+        return not any(self._operations.busy(name) for name in ([model.name] if self._together else self.models))
 
     def load_again(self, step: str) -> None:
         """Let the load of a Triton model be tried once more if it fails now: Triton gave up its process."""
@@ -164,7 +170,7 @@ class ServedModels:
         self._operations.abort(OperationError("tritonserver is being restarted", 503))
         self._observation = None
         for model in self.models.values():
-            model.lost = False
+            model.lost, model.again_at = False, None
             if model.wanted:
                 self._lifecycle.set(model, LOADING, "tritonserver is being restarted")
             elif model.state != FAILED:
@@ -201,7 +207,9 @@ class ServedModels:
         self._check_idle(model)
         loaded = model.state == READY
         if command.verb == LOAD and not loaded:
-            return self._lifecycle.load(model, model.planned), (model.name,)
+            restores = model.again_at is not None
+            steps = self._lifecycle.restore(model) if restores else self._lifecycle.load(model, model.planned)
+            return steps, (model.name,)
         if command.verb == UNLOAD and self._holds_memory(model):
             return self._lifecycle.unload(model), (model.name,)
         if command.verb == RELOAD and loaded:
@@ -211,11 +219,15 @@ class ServedModels:
         raise OperationError(problem, 409)
 
     def _holds_memory(self, model: Model) -> bool:
-        """Whether a model is loaded, or its steps are, which an unload of the ensemble through Triton's API leaves."""
-        return model.state == READY or self._processes.alive(model.steps)
+        """Whether a model is loaded or is to be, or its steps are.
+
+        An unload of the ensemble through Triton's API leaves the steps.
+        """
+        return model.state == READY or model.again_at is not None or self._processes.alive(model.steps)
 
     def _check_idle(self, model: Model) -> None:
-        if self._operations.busy(model.name) or model.lost or model.state == LOADING:
+        loading = model.state == LOADING and model.again_at is None
+        if self._operations.busy(model.name) or model.lost or loading:
             raise OperationError(f"the model '{model.name}' is being changed ({model.state}); try again later", 409)
 
     def _begin(self, steps: Steps, models: Sequence[str] = ()) -> None:
@@ -285,7 +297,10 @@ class ServedModels:
         while names:
             model = self.models[names[0]]
             try:
-                self._log((yield from self._lifecycle.load(model, model.planned)))
+                # What served before a restart is not wrong for good: it is tried more than once.
+                served = model.generation > 0
+                load = self._lifecycle.restore(model) if served else self._lifecycle.load(model, model.planned)
+                self._log((yield from load))
             except OperationError as error:
                 self._log(str(error))
             del names[0]
@@ -310,7 +325,8 @@ class ServedModels:
             return
         for model in self.models.values():
             ready = call.result.get(model.name) == triton.READY
-            if self._operations.busy(model.name) or model.lost or ready == (model.state == READY):
+            changing = self._operations.busy(model.name) or model.lost or model.again_at is not None
+            if changing or ready == (model.state == READY):
                 continue
             model.wanted = ready
             done = f"{'' if ready else 'un'}loaded through Triton's repository API"

@@ -82,8 +82,14 @@ def give_up() -> None:
 
 
 def keep_models() -> None:
-    """Run two models as Triton does: a process named like the stub for each, which is not reaped when it dies."""
+    """Run two models as Triton does: a process named like the stub for each, which is not reaped when it dies.
+
+    The file "unhealthy" makes one start fail.
+    """
     folder = Path(os.environ["FAKE_MODELS"])
+    if (once := folder / "unhealthy").exists():
+        once.unlink()
+        find_unhealthy()
     stub = folder / "triton_python_backend_stub"
     if not stub.exists():
         stub.symlink_to("/bin/bash")

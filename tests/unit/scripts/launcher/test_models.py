@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models are loaded, drained, reloaded and replaced beside others, which notice nothing."""
 
+import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -381,6 +382,114 @@ def test_a_replacement_that_cannot_be_loaded_is_tried_again_and_given_up(bench: 
     bench.settle(60)
     assert bench.states() == {"one": FAILED, "two": READY} and "one" not in bench.triton.ready
     assert sum(call.endswith("tensorrt_llm") and call.startswith("load one.g") for call in bench.triton.calls) == 3
+
+
+def lose_tritonserver(bench: Bench) -> None:
+    bench.models.server_lost()
+    bench.triton.ready.clear()
+    bench.models.load_all()
+
+
+def tries(bench: Bench, name: str = "one") -> int:
+    return sum(call.startswith(f"load {name}.") and call.endswith("tensorrt_llm") for call in bench.triton.calls)
+
+
+def fail_from(bench: Bench, generation: int) -> None:
+    names = [step("one", "tensorrt_llm", number) for number in range(generation, 30)]
+    bench.triton.fails = dict.fromkeys(names, "its process ended")
+
+
+def test_tritonserver_is_lost_between_two_tries_of_a_replacement(bench: Bench) -> None:
+    fail_from(bench, 2)
+    bench.models.lose("one.tensorrt_llm")
+    bench.step_until(lambda: any("loading it again in 1 s" in line for line in bench.lines))
+    bench.triton.fails.clear()
+    lose_tritonserver(bench)
+    bench.step_until(lambda: bench.models.settled)
+    assert bench.states() == {"one": READY, "two": READY}
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_load_that_fails_after_a_restart_of_tritonserver_is_tried_again(tmp_path: Path, together: bool) -> None:
+    bench = Bench(tmp_path, restarts=9, together=together)
+    bench.models.load_all()
+    bench.step_until(lambda: bench.models.settled)
+    fail_from(bench, 2)
+    lose_tritonserver(bench)
+    begun: list[float] = []
+    for count in range(1, 7):
+        bench.step_until(lambda count=count: tries(bench) == 1 + count)
+        begun.append(bench.now)
+        bench.settle(0.5)
+        assert bench.states()["one"] == LOADING and read_states(bench.file)["one"].retry_after
+    pauses = [after - before for before, after in itertools.pairwise(begun)]
+    assert all(wanted <= pause < wanted + 2 for wanted, pause in zip([1, 4, 15, 60, 60], pauses, strict=True)), pauses
+    assert bench.states()["two"] == READY and tries(bench, "two") == 2
+    bench.triton.fails.clear()
+    bench.step_until(lambda: bench.models.settled)
+    assert bench.states() == {"one": READY, "two": READY}
+    fail_from(bench, 8)
+    lose_tritonserver(bench)
+    bench.settle(3)
+    assert tries(bench) == 10, "the pauses begin anew"
+
+
+def test_the_tries_after_a_restart_of_tritonserver_have_an_end(bench: Bench) -> None:
+    fail_from(bench, 2)
+    lose_tritonserver(bench)
+    bench.settle(200)
+    assert bench.states() == {"one": FAILED, "two": READY} and tries(bench) == 1 + 1 + bench.restarts
+    assert read_states(bench.file)["one"].reason == "one.g5.tensorrt_llm: its process ended"
+    lose_tritonserver(bench)
+    bench.settle(100)
+    assert bench.states() == {"one": FAILED, "two": READY}
+
+
+def test_a_first_load_that_fails_is_not_tried_again_after_a_restart(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    fail_from(bench, 1)
+    bench.models.load_all()
+    bench.step_until(lambda: bench.models.settled)
+    lose_tritonserver(bench)
+    bench.settle(100)
+    assert bench.states() == {"one": FAILED, "two": READY} and tries(bench) == 1
+
+
+@pytest.mark.parametrize("lost", ["process", "tritonserver"])
+def test_operators_decide_between_two_tries(bench: Bench, lost: str) -> None:
+    fail_from(bench, 2)
+    if lost == "process":
+        bench.models.lose("one.tensorrt_llm")
+    else:
+        lose_tritonserver(bench)
+    bench.step_until(lambda: any("loading it again in 4 s" in line for line in bench.lines))
+    refused = bench.do(RELOAD, "one")
+    assert refused.error is not None and refused.error.status == 409
+    tried = tries(bench)
+    if lost == "process":
+        bench.triton.ready.add("one")
+        bench.settle(2.5)
+        assert bench.states()["one"] == LOADING, "Triton takes the ensemble for ready though its steps are gone"
+    assert bench.do(UNLOAD, "one").error is None
+    bench.settle(100)
+    lose_tritonserver(bench)
+    bench.step_until(lambda: bench.models.settled)
+    assert bench.states() == {"one": UNLOADED, "two": READY} and tries(bench) == tried
+
+
+def test_what_is_tried_again_may_be_loaded_or_changed_at_once(bench: Bench) -> None:
+    fail_from(bench, 2)
+    lose_tritonserver(bench)
+    bench.step_until(lambda: any("loading it again in 1 s" in line for line in bench.lines))
+    assert bench.do(APPLY).message == "applied: nothing had changed"
+    failed = bench.do(LOAD, "one")
+    assert failed.error is not None and "loading it again in" in str(failed.error)
+    bench.triton.fails.clear()
+    bench.planned[0] = Planned("one", "changed")
+    assert bench.do(APPLY).message == "applied: loaded one"
+    assert bench.states() == {"one": READY, "two": READY}
+    bench.settle(30)
+    assert tries(bench) == 4
 
 
 def test_a_death_while_it_is_reloaded(bench: Bench) -> None:

@@ -103,6 +103,17 @@ def test_the_engines_process_takes_tritonserver_with_it(bench: Bench) -> None:
     assert bench.loaded == []
 
 
+def test_a_restart_after_the_loss_of_the_engine_that_loses_a_process_too_is_tried_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.supervisor.step()
+    (tmp_path / "unhealthy").touch()
+    os.kill(bench.stub("tensorrt_llm"), signal.SIGKILL)
+    bench.step_until(lambda: any(line.startswith("ready again") for line in bench.lines))
+    assert "lost the process of model tensorrt_llm" in bench.lines[0] and "for dead while it loaded" in bench.lines[1]
+    assert not (tmp_path / "unhealthy").exists() and len(bench.parts[0].session()) == 1 + len(MODELS)
+
+
 def test_a_model_that_cannot_be_loaded_again_takes_tritonserver_with_it(bench: Bench) -> None:
     dead = bench.parts[0]
     bench.supervisor.step()
