@@ -70,10 +70,10 @@ def _plain(row: Iterable[Any]) -> list[Any]:
 
 def decode_tokens(batch: bytes) -> list[TokenRow]:
     """Decode what the engine sent; raises ValueError if it is no batch."""
-    rows = [TokenRow(*row) for row in orjson.loads(batch)]
+    rows = [TokenRow(*row[: len(TokenRow._fields)]) for row in orjson.loads(batch)]
     return [row if row.begin is None else row._replace(begin=Begin(*row.begin)) for row in rows]
 
 
 def decode_answers(batch: bytes) -> list[AnswerRow]:
-    """Decode what postprocessing sent; raises ValueError if it is no batch."""
-    return [AnswerRow(*row) for row in orjson.loads(batch)]
+    """Decode what postprocessing sent, without what a newer one adds; raises ValueError if it is no batch."""
+    return [AnswerRow(*row[: len(AnswerRow._fields)]) for row in orjson.loads(batch)]

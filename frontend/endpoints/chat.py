@@ -4,6 +4,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from sys import getsizeof
 from typing import Any
 
 import orjson
@@ -137,7 +138,7 @@ class ChatPlan(Plan):
         self.stream = bool(body.stream)
         self.include_usage = body.include_usage
         self.usage = Usage(per_prompt=body.choices)
-        self._body = body
+        self._body, self._names = body, lambda: _names(body)
         self.model, self._created = model, int(time.time())
         self._echo = _echo(body)
         chunk_head = head(self.id, "chat.completion.chunk", self._created, model)
@@ -150,11 +151,13 @@ class ChatPlan(Plan):
             delta = replace(delta, reasoning="")
         return delta
 
+    def forget_prompts(self) -> int:
+        names = self._names()
+        self._body, self._names = self._body.without_prompt(), lambda: names
+        return super().forget_prompts() + getsizeof(self._echo)
+
     def own_error(self, error: RequestError) -> RequestError:
-        names = generation_names(self._body, "messages")
-        if self._body.max_completion_tokens is not None:
-            names["max_tokens"] = "max_completion_tokens"
-        return OwnNames(names).own(error)
+        return OwnNames(self._names()).own(error)
 
     def first_chunks(self) -> bytes:
         role = orjson.dumps({"role": "assistant", "content": ""})
@@ -215,6 +218,11 @@ class ChatPlan(Plan):
             "finish_reason": delta.finish_reason,
             **({"token_ids": list(delta.token_ids)} if self._body.return_token_ids else {}),
         }
+
+
+def _names(body: ChatBody) -> dict[str, str]:
+    names = generation_names(body, "messages")
+    return names if body.max_completion_tokens is None else names | {"max_tokens": "max_completion_tokens"}
 
 
 def _echo(body: ChatBody) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from sys import getsizeof
 from typing import Any
 
 import orjson
@@ -71,6 +72,11 @@ def _parameters(body: CompletionBody, salt_by_key: bool) -> dict[str, Parameter]
     return engine_parameters(body, salt_by_key=salt_by_key) | options.to_parameters()
 
 
+def _names(body: CompletionBody) -> dict[str, str]:
+    names = generation_names(body, "prompt")
+    return names if body.prompt_logprobs is not None else names | {"prompt_logprobs": "echo"}
+
+
 class CompletionPlan(Plan):
     """The requests of a plain completion and how their deltas are written. Choice = index of the prompt * n + i."""
 
@@ -92,7 +98,7 @@ class CompletionPlan(Plan):
         self.stream = bool(body.stream)
         self.include_usage = body.include_usage
         self.usage = Usage(per_prompt=body.choices)
-        self._body = body
+        self._body, self._names = body, lambda: _names(body)
         self._model, self._created = model, int(time.time())
         self._echoes = [echo for echo in echoes for _ in range(body.choices)]
         self._logprobs = [CompletionLogprobs(body.logprobs or 0) for _ in self.requests]
@@ -105,11 +111,14 @@ class CompletionPlan(Plan):
             return replace(delta, text="", logprobs=(), token_ids=(), finish_reason=finish, completion_tokens=none_made)
         return delta
 
+    def forget_prompts(self) -> int:
+        names = self._names()
+        self._body, self._names = self._body.without_prompt(), lambda: names
+        echoes = self._echoes[:: self._body.choices]
+        return super().forget_prompts() + sum(map(getsizeof, echoes))
+
     def own_error(self, error: RequestError) -> RequestError:
-        names = generation_names(self._body, "prompt")
-        if self._body.prompt_logprobs is None:
-            names["prompt_logprobs"] = "echo"
-        return OwnNames(names).own(error)
+        return OwnNames(self._names()).own(error)
 
     def first_chunks(self) -> bytes:
         echoes = [(choice, echo) for choice, echo in enumerate(self._echoes) if echo]

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
 from frontend.endpoints.message_blocks import BlockEvents, event, whole_content
-from frontend.endpoints.messages_input import chat_body, thinking_is_shown
+from frontend.endpoints.messages_input import RENAMED, chat_body, thinking_is_shown
 from frontend.endpoints.own_names import OwnNames
 from frontend.endpoints.tokenization import tokenize_chat
 from frontend.errors import REQUEST_ID, message_error, translated
@@ -83,9 +84,9 @@ class MessagePlan(Plan):
     def own_error(self, error: RequestError) -> RequestError:
         return self._names().own(self._chat.own_error(error))
 
-    def forget_prompts(self) -> None:
-        super().forget_prompts()
-        self._chat.forget_prompts()
+    def forget_prompts(self) -> int:
+        self._names = partial(OwnNames, RENAMED)
+        return super().forget_prompts() + self._chat.forget_prompts()
 
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)

@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
 from frontend.endpoints.own_names import OwnNames
 from frontend.endpoints.response_items import Event, Items
-from frontend.endpoints.responses_input import PREVIOUS, SEALED, chat_body
+from frontend.endpoints.responses_input import PARTS, PREVIOUS, RENAMED, SEALED, chat_body
 from frontend.endpoints.stored_responses import Keeping, find_earlier
 from frontend.errors import describe, error_json, translated
 from frontend.protocol.common import too_deep
@@ -23,6 +24,8 @@ from frontend.triton.tensors import Delta
 
 # Texts of a request that a response repeats.
 _REPEATED = ("prompt_cache_key", "safety_identifier", "user")
+# What may be large in a request, and what is kept of it for the answer.
+_LARGE = (str, list, dict)
 # What a function has in a response although the request need not give it.
 _TOOL = {"description": None, "parameters": None, "strict": False}
 
@@ -53,6 +56,7 @@ class ResponsePlan(Plan):
         self._finish: str | None = None
         self._ended_at: int | None = None
         self._raw, self._keeping = raw, keeping
+        self._input = b""
         self.stores = keeping.store is not None
         self._sequence = 0
         self._about = {
@@ -88,9 +92,16 @@ class ResponsePlan(Plan):
     def own_error(self, error: RequestError) -> RequestError:
         return self._names().own(self._chat.own_error(error))
 
-    def forget_prompts(self) -> None:
-        super().forget_prompts()
-        self._chat.forget_prompts()
+    def forget_prompts(self) -> int:
+        self._names = partial(OwnNames, RENAMED | PARTS)
+        kept = super().forget_prompts() + self._chat.forget_prompts()
+        # As JSON, what the answer repeats and what is stored have a size that is known.
+        self._input = orjson.dumps(self._raw["input"]) if self.stores else b""
+        self._raw = {}
+        self._keeping = self._keeping.without_contents()
+        repeated = {name: orjson.dumps(value) for name, value in self._about.items() if isinstance(value, _LARGE)}
+        self._about |= {name: orjson.Fragment(value) for name, value in repeated.items()}
+        return kept + len(self._input) + sum(map(len, repeated.values()))
 
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)
@@ -104,7 +115,8 @@ class ResponsePlan(Plan):
         return self._frames(self._feed(delta))
 
     async def keep(self, patience: float) -> dict[str, Any]:
-        self._about["store"] = await self._keeping.keep(self._body(self._status()), self._raw, patience)
+        given = orjson.loads(self._input)
+        self._about["store"] = await self._keeping.keep(self._body(self._status()), given, patience)
         return {"store": self._about["store"]}
 
     def usage_chunk(self) -> bytes:

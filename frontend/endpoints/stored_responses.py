@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stored responses: continuing them, and `/v1/responses/{id}` to read and delete them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -29,11 +29,15 @@ class Keeping:
     earlier: list[dict[str, Any]] | None
     store: ResponseStore | None
 
-    async def keep(self, response: dict[str, Any], raw: dict[str, Any], patience: float) -> bool:
-        """Store a response to this body, within `patience` seconds. Returns whether it is stored."""
+    def without_contents(self) -> "Keeping":
+        """Return one that knows of the earlier items only their ids, which is all that `keep` needs."""
+        return self if self.earlier is None else replace(self, earlier=[{"id": item["id"]} for item in self.earlier])
+
+    async def keep(self, response: dict[str, Any], given: Any, patience: float) -> bool:
+        """Store a response to this input, within `patience` seconds. Returns whether it is stored."""
         if self.store is None:
             return False
-        items = _items(raw["input"], {item["id"] for item in self.earlier or ()})
+        items = _items(given, {item["id"] for item in self.earlier or ()})
         return await self.store.put(current().owner, response, items, patience)
 
 

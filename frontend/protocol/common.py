@@ -17,7 +17,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import CoreSchema
 
 from common.errors import RequestError
 from common.sampling import INT32_MAX, PRIORITY, SAMPLING, Limits
@@ -75,7 +74,7 @@ class Body(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
         """Let lists and mappings end at their first mistake, which is the only one that is told.
 
         A list of two million mistakes would take gigabytes and, of this process's one thread, half a minute.
@@ -223,6 +222,14 @@ class GenerationBody(Body):
                 "give only one of response_format, structured_outputs and guided_*", param="response_format"
             )
         return self
+
+    def without_prompt(self) -> Self:
+        """Return a copy with only the fields that tell how an answer is written: none that may be large."""
+        large = (str, list, tuple, dict, BaseModel)
+        kept = ("stream_options",)
+        return self.model_copy(
+            update={name: None for name, value in self if isinstance(value, large) and name not in kept}
+        )
 
     @property
     def choices(self) -> int:

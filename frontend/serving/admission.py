@@ -47,11 +47,11 @@ from frontend.telemetry.request_record import current
 MAX_EXAMINED = 2**20  # bytes of a body that is not JSON in which the reason is looked for; it blocks the process
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AdmittedRequest:
     """A request that holds a slot of its model, until `slot` is closed. body: the JSON object that it sent.
 
-    memory: what it holds of the process's.
+    memory: what it holds of the process's. An answer may run for long: `forget_body` once it is not needed any more.
     """
 
     model: RequestedModel
@@ -60,6 +60,11 @@ class AdmittedRequest:
     cancel_scope: CancelScope
     slot: ExitStack
     memory: HeldMemory
+
+    def forget_body(self, kept: int) -> None:
+        """Let go of the body and its room, but for `kept` bytes that the answer needs of it."""
+        self.body = {}
+        self.memory.release_sent(kept)
 
 
 class Admission:
@@ -106,7 +111,9 @@ class Admission:
                 metrics.queued = time.perf_counter() - began
             with ExitStack() as slot:
                 slot.callback(served.slots.release)
-                yield AdmittedRequest(model, body, metrics, cancel_scope, slot, memory)
+                admitted = AdmittedRequest(model, body, metrics, cancel_scope, slot, memory)
+                del body
+                yield admitted
 
     async def read_json(self, request: Request) -> dict[str, Any]:
         """Read the JSON body of a request that is not admitted. Raises RequestError, ApiError or ClientGone."""
@@ -210,6 +217,8 @@ async def _read(request: Request, timeout: float, memory: HeldMemory, longest: i
                 await memory.reserve_body(expected)
                 limit.reschedule(loop.time() + timeout)
                 reserved = True
+    if reserved:
+        memory.fit_body(len(data))
     return data
 
 

@@ -53,10 +53,11 @@ class Plan(ABC):
     # The times of the answer so far, if the client asked for them.
     timings: Callable[[], dict[str, float | None]] | None = None
 
-    def forget_prompts(self) -> None:
-        """Let go of what Triton now has."""
+    def forget_prompts(self) -> int:
+        """Let go of what Triton now has, and of the body. Returns the bytes that the answer still needs of it."""
         self.requests = [EnsembleRequest()] * len(self.requests)
         self.image_urls = ()
+        return 0
 
     @abstractmethod
     def adapt(self, delta: Delta) -> Delta:
@@ -136,8 +137,7 @@ async def answer(
         admitted.metrics.usage = plan.usage
         with plan.own_errors():
             first = await generation.next()
-        plan.forget_prompts()
-        admitted.memory.release_sent()
+        admitted.forget_body(plan.forget_prompts())
         started = _Answer(plan, generation, first, admitted)
         if plan.stream:
             stack.enter_context(service.write_throttle)

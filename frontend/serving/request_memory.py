@@ -132,8 +132,6 @@ class HeldMemory:
     def __init__(self, memory: RequestMemory) -> None:
         self._memory = memory
         self._parsed = self._sent = self._pictures = 0
-        # Of `_parsed`, what stays until the answer has ended.
-        self._kept = 0
         self._beyond = False
 
     def __enter__(self) -> Self:
@@ -142,7 +140,6 @@ class HeldMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._kept = 0
         self.release_sent()
 
     async def reserve_body(self, size: int) -> None:
@@ -151,11 +148,17 @@ class HeldMemory:
         self._sent = held * SENT // (PARSED + SENT)
         self._parsed = held - self._sent
 
+    def fit_body(self, size: int) -> None:
+        """Give back what was reserved for a longer body than has come."""
+        held = min((PARSED + SENT) * size, self._parsed + self._sent)
+        self._memory.release(self._parsed + self._sent - held)
+        self._sent = held * SENT // (PARSED + SENT)
+        self._parsed = held - self._sent
+
     async def reserve_values(self, body: bytes | bytearray) -> None:
         """Reserve what the values of a body take beyond the usual: lists, numbers, wide texts. Raises ApiError."""
         if len(body) > FREE:
-            self._kept = weigh(body)
-            self._parsed += await self._extend(self._kept + len(body) - self._parsed)
+            self._parsed += await self._extend(weigh(body) + len(body) - self._parsed)
 
     async def reserve_sent(self, size: int) -> None:
         """Reserve room for the messages to Triton, of this size together. Raises ApiError."""
@@ -165,9 +168,9 @@ class HeldMemory:
         """Reserve room for some bytes of a picture that is fetched. Raises ApiError if there is none."""
         self._pictures += self._memory.take_picture(size, self._pictures)
 
-    def release_sent(self) -> None:
-        """Give back all but the parsed body: Triton has the rest, and nothing of it is kept here."""
-        kept = min(self._kept, self._parsed)
+    def release_sent(self, kept: int = 0) -> None:
+        """Give back all but `kept` bytes, which the answer needs of a large body: Triton has the rest."""
+        kept = min(kept, self._parsed)
         self._memory.release(self._sent + self._parsed - kept)
         self._memory.release_pictures(self._pictures)
         # What it keeps may still be beyond the limit.

@@ -20,6 +20,7 @@ from common.versions import Versions
 from frontend import __version__
 from frontend.errors import REFUSALS, ApiError, ClientGone, ShuttingDown, SlowReader
 from frontend.settings import SETTING_KEY
+from frontend.telemetry.metric_files import keep_metrics_from_failing
 from frontend.telemetry.request_record import RequestRecord, current
 from frontend.telemetry.vllm_names import VllmNames
 from frontend.triton.tensors import Delta
@@ -31,6 +32,8 @@ CAUSES = ("client_gone", "timeout", "slow_reader", "shutdown")
 SETTING_KEYS = f"{SETTING_KEY}*"  # the name in metrics of all API keys of the settings
 SCHEMES = ("data", "http", "https", "file", "other")
 FETCH_OUTCOMES = ("ok", "refused", "cancelled")
+
+keep_metrics_from_failing()
 
 REQUESTS = Counter("triton_chat_requests", "Requests by outcome", ["endpoint", "outcome", "model"])
 REJECTED = Counter("triton_chat_rejected", "Requests refused by the frontend itself", ["cause", "model"])

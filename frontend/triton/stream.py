@@ -23,13 +23,16 @@ from frontend.triton.cancellations import Cancellations
 from frontend.triton.model_health import ModelHealth, lost_model
 from frontend.triton.response_queue import ResponseQueue
 from frontend.triton.tensors import (
+    Delta,
     answer_rows,
     decode_delta,
     encode_stop,
     encode_stop_all,
     ends,
     has_finished,
+    is_final,
     row_delta,
+    row_size,
     set_group,
 )
 
@@ -37,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 CONNECT_WAIT = 1.0  # seconds that a request waits for a stream that is being reopened
 GATHER = 0.005  # seconds for which requests to engines are gathered
+ROW_PATIENCE = 5.0  # seconds for which a row of a batch may come later than rows after it
 ENGINE_PATIENCE = 10.0  # seconds that an engine may take to answer a stop or a probe
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 0.5  # seconds between attempts to reopen the stream
 
@@ -151,6 +155,8 @@ class TritonStream:
 
     def fail_all(self, target: Target, error: RequestError, *, answered: bool, stop: bool) -> None:
         """Fail the target's requests in progress, those with a response only if `answered`. stop: in the engine too."""
+        # Responses to requests that began on a dead process of postprocessing must not carry rows of later ones.
+        self._group = uuid.uuid4().hex
         failed = [
             key for key, one in self._receivers.items() if one.target is target and (answered or not one.answered)
         ]
@@ -265,6 +271,8 @@ class TritonStream:
         if rows is not None:
             for row in rows:
                 self._dispatch_row(row)
+            if is_final(response) and not any(row.request_id == request_id and ends(row) for row in rows):
+                self._end_unfinished(request_id)
             return
         receiver = self._receivers.get(request_id)
         if receiver is None and role(response.model_name) == ENGINE:  # the answer to a stop or a probe
@@ -293,9 +301,11 @@ class TritonStream:
         receiver.answered = True
         if row.number != receiver.row:
             receiver.early[row.number] = row
+            loop = asyncio.get_running_loop()
+            loop.call_later(ROW_PATIENCE, self._give_up_row, row.request_id, receiver, receiver.row)
             return
         while True:
-            receiver.queue.put(receiver.choice, row_delta(row), len(row.text))
+            receiver.queue.put(receiver.choice, row_delta(row), row_size(row))
             if ends(row):
                 # Later responses of this id are ignored.
                 del self._receivers[row.request_id]
@@ -305,6 +315,21 @@ class TritonStream:
             if receiver.row not in receiver.early:
                 return
             row = receiver.early.pop(receiver.row)
+
+    def _give_up_row(self, request_id: str, receiver: _Receiver, number: int) -> None:
+        """Fail a request that still waits for this row: the response that it came in has failed for another request."""
+        if self._receivers.get(request_id) is receiver and receiver.row == number:
+            logger.error("a part of an answer was lost", extra=about(request_id))
+            del self._receivers[request_id]
+            receiver.queue.fail(RequestError("A part of the answer was lost", kind="internal"))
+            self._cancellations.add(request_id, receiver.target.engines)
+
+    def _end_unfinished(self, request_id: str) -> None:
+        """End a request whose last response says nothing of how its answer ended, which is the engine's fault."""
+        receiver = self._receivers.pop(request_id, None)
+        if receiver is not None:
+            receiver.queue.put(receiver.choice, Delta(final=True), 0)
+        self._cancellations.done(request_id)
 
     def _fail(self, request_id: str, text: str) -> None:
         """Fail the request that an error names, or all requests if it names none."""

@@ -361,12 +361,16 @@ def ends(row: AnswerRow) -> bool:
 
 
 def row_delta(row: AnswerRow) -> Delta:
-    """Return the addition that a row of a batch holds."""
+    """Return the addition that a row of a batch holds, without fields that this version does not know."""
     if row.more is None:
         return Delta(row.text)
-    for name in _LISTS.intersection(row.more):
-        row.more[name] = tuple(row.more[name])
-    return Delta(row.text, **row.more, final="finish_reason" in row.more)
+    more = {name: tuple(one) if name in _LISTS else one for name, one in row.more.items() if name in OUTPUTS}
+    return Delta(row.text, **more, final="finish_reason" in more)
+
+
+def row_size(row: AnswerRow) -> int:
+    """Return the memory that a row's addition takes, in bytes, more or less."""
+    return 200 + len(row.text) + (len(str(row.more)) if row.more else 0)
 
 
 def is_final(response: pb.ModelInferResponse) -> bool:

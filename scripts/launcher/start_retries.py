@@ -39,7 +39,7 @@ def stall(lines: Sequence[str], exit_status: int | None = None) -> str | None:
             return None
         model = f"a process of model {found['model']}" if found["model"] else "a model's process"
         return f"took {model} for dead while it loaded (it stood still for a second, or it ended)"
-    return "crashed while it loaded" if exit_status in CRASHES else None
+    return "crashed while it loaded" if exit_status in CRASHES and not explain(lines) else None
 
 
 class StartRetries:

@@ -23,8 +23,8 @@ from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from common.answer_delta import OUTPUTS
 from common.model_names import EMBEDDING, STEPS, owner, role
-from common.response_batch import ANSWERS, GROUP, AnswerRow, encode_rows
-from frontend.triton.tensors import decode_delta
+from common.response_batch import ANSWERS, GROUP, AnswerRow, decode_answers, encode_rows
+from frontend.triton.tensors import decode_delta, is_final
 
 CONFIG = Path(__file__).parents[2] / "model_repository" / "ensemble" / "config.pbtxt"
 # The ensemble's own: its config lists the inputs before the outputs.
@@ -352,7 +352,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                 outgoing.put_nowait(_named(call.id, response))
                 continue
             oldest = next(one.id for one in self._running.values() if one.group == call.group)
-            outgoing.put_nowait(_named(oldest, batch(call.id, number, response)))
+            carrier = call.id if is_final(response.infer_response) else oldest
+            outgoing.put_nowait(_named(carrier, batch(call.id, number, response)))
             number += 1
         self._running.pop(call.id, None)
 
@@ -406,10 +407,21 @@ def batch(request_id: str, number: int, response: Any) -> Any:
     row = AnswerRow(
         request_id, number, delta.text, {name: one for name, one in more.items() if one not in (None, "", ())}
     )
-    made = pb.ModelInferResponse(model_name=response.infer_response.model_name)
-    _add(made, ANSWERS, "UINT8", encode_rows([row]))
-    made.parameters["triton_final_response"].bool_param = delta.final
+    made = batch_of(row)
+    made.infer_response.parameters["triton_final_response"].bool_param = delta.final
+    return made
+
+
+def batch_of(*rows: AnswerRow) -> Any:
+    """A response with these rows."""
+    made = pb.ModelInferResponse(model_name="ensemble")
+    _add(made, ANSWERS, "UINT8", encode_rows(rows))
     return pb.ModelStreamInferResponse(infer_response=made)
+
+
+def together(*batches: Any) -> Any:
+    """One response with the rows of all these."""
+    return batch_of(*(row for one in batches for row in decode_answers(one.infer_response.raw_output_contents[0])))
 
 
 def _named(request_id: str, response: Any) -> Any:

@@ -3,11 +3,12 @@
 
 import asyncio
 import os
+import random
 import re
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from scripts.setup.install_haproxy import ADVICE, find_haproxy
 from tests.support.containers import DOCKER
 
 LIMIT_S = 60.0
+# Below are the usual ports of services.
+LOWEST_PORT = 10_000
+_given: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,17 @@ async def balancer(folder: Path, addresses: Sequence[str], *, as_shipped: bool =
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that no outgoing connection gets while its server restarts."""
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(LOWEST_PORT, first_ephemeral)
+    # Random, because other test processes look for ports at the same time.
+    for port in random.sample(ports, len(ports)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
+    raise OSError(f"no free port of {ports}")
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = LIMIT_S) -> None:

@@ -81,6 +81,7 @@ EXTENSIONS: list[Row] = [
     *rows("prompt_log_probs_ranks", "INT32", (-1,)),
     *rows("stream_id", "INT64", (1,)),
     *rows("error build_info adapters statistics", "STRING", (1,)),
+    *rows("token_batch", "UINT8", (-1,)),
 ]
 
 # Client-facing names of the upstream `ensemble`.

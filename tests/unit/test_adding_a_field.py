@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from common.answer_delta import OUTPUTS
+from common.response_batch import ANSWERS
 from common.sampling import SAMPLING
 from engines.engine import Generation
 from frontend.protocol.common import GenerationBody
@@ -237,8 +238,10 @@ def test_every_response_field_is_everywhere() -> None:
     from_engine = {name: one for name, one in OUTPUTS.items() if one.name in steps["tensorrt_llm"].values()}
     assert set(from_engine) == {"prompt_tokens", "cached_tokens"}
     written = {one.name for name, one in OUTPUTS.items() if name not in from_engine}
-    assert written == {one.name for one in config("postprocessing/config.pbtxt").output}
-    assert {(name, name) for name in written} == set(steps["postprocessing"].items())
+    # All of them travel in one more output, of rows.
+    outputs = written | {ANSWERS}
+    assert outputs == {one.name for one in config("postprocessing/config.pbtxt").output}
+    assert {(name, name) for name in outputs} == set(steps["postprocessing"].items())
     assert {one.name for one in OUTPUTS.values()} <= {one.name for one in ensemble.output}
 
 

@@ -13,6 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from common import answer_delta
 from common.adapters import ADAPTERS
 from common.engine_statistics import STATISTICS
+from common.response_batch import ANSWERS, TOKENS
 from common.sampling import ENGINE_PARAMETERS, SAMPLING
 from common.versions import BUILD_INFO
 from engines.engine import Generation
@@ -190,7 +191,7 @@ def test_the_models_read_and_write_only_declared_tensors(model):
     if model == "preprocessing":  # The image family names the tensor of its pixels.
         written |= {Gemma3Images.tensor, InternVLImages.tensor}
     if model == "postprocessing":  # The outputs are those of the table.
-        written |= {output.name for output in answer_delta.OUTPUTS.values()}
+        written |= {output.name for output in answer_delta.OUTPUTS.values()} | {ANSWERS}
     assert {t.name for t in config.output} <= written, "an output is declared that no code sends"
 
 
@@ -199,7 +200,12 @@ def test_the_llm_model_names_only_tensors_of_the_contract():
     read_names = tensor_calls(ENGINE_TENSORS, "scalar|words|text|tensor") | tensor_calls(ENGINE_SERVICE, "scalar")
     read_names |= {one.engine_input for one in SAMPLING.values() if one.datatype is not None}
     assert read_names and read_names <= {t.name for t in config.input}
-    sent = {row[0] for row in EXTENSIONS} | {"output_ids", "sequence_length", "output_log_probs", "cum_log_probs"}
+    sent = {row[0] for row in EXTENSIONS} - {TOKENS} | {
+        "output_ids",
+        "sequence_length",
+        "output_log_probs",
+        "cum_log_probs",
+    }
     written = string_literals(ENGINE_TENSORS)
     service = ENGINE_SERVICE.read_text(encoding="utf-8")  # Names that are the frontend's too.
     written |= {value for name, value in TOLD.items() if f"text_tensors({name}," in service}

@@ -113,7 +113,7 @@ class TestFile:
         command = [sys.executable, "-m", "frontend", "--port", "0", "--api-keys-file", str(path)]
         failed = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (failed.returncode, failed.stdout) == (2, "")
-        assert failed.stderr.startswith(f"--api-keys-file='{path}': expected a file of API keys: line 1: ")
+        assert failed.stderr.startswith(f"error: --api-keys-file='{path}': expected a file of API keys: line 1: ")
 
     def test_the_command_makes_an_entry_of_a_random_key(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "scripts.cli", "keys", "alice", "rate=60", "concurrent=4", "models=b,a"]

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.fake_triton import Call, batch, finish, reply
-from tests.fakes.frontend_server import CHAT, HELLO, Serving
+from common.response_batch import AnswerRow
+from frontend.triton.tensors import row_size
+from tests.fakes.fake_triton import Call, batch, batch_of, finish, reply, together
+from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -49,6 +51,47 @@ async def test_a_response_may_hold_rows_of_others(served: Serving) -> None:
     other = {"messages": [{"role": "user", "content": "stuvwxyz"}]}
     assert await asyncio.gather(text_of(served, **one), text_of(served, **other)) == ["abcdefgh", "stuvwxyz"]
     assert len({call.group for call in served.triton.calls}) == 1
+
+
+async def test_one_response_has_rows_of_several_and_what_is_new_in_them_is_ignored(served: Serving) -> None:
+    calls: list[Call] = []
+    both = asyncio.Barrier(2)
+
+    async def shared(call: Call) -> AsyncIterator[Any]:
+        calls.append(call)
+        if await both.wait() == 0:
+            first, second = calls
+            row = AnswerRow(second.id, 1, "fg", {"a_new_field": 1})
+            yield together(*(batch(one.id, 0, reply("abcde")) for one in calls), batch_of(row))
+            yield batch(first.id, 1, reply("fg"))
+        await both.wait()
+        yield batch(call.id, 2, finish())
+
+    served.triton.script = shared
+    assert await asyncio.gather(text_of(served), text_of(served)) == ["abcdefg", "abcdefg"]
+
+
+async def test_a_request_whose_row_was_lost_fails(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row was in a response to another request that failed."""
+    monkeypatch.setattr("frontend.triton.stream.ROW_PATIENCE", 0.05)
+
+    async def gap(call: Call) -> AsyncIterator[Any]:
+        yield batch(call.id, 0, reply("begun"))
+        yield batch(call.id, 2, reply("later"))
+        await call.stopped.wait()
+
+    served.triton.script = gap
+    response = await served.http.post(CHAT, json=HELLO | {"stream": True})
+    assert '"content":"begun"' in response.text and "later" not in response.text
+    assert "A part of the answer was lost" in response.text
+    async with asyncio.timeout(WAIT):
+        while not served.triton.stops:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_slow_reader_is_measured_by_all_that_waits(served: Serving) -> None:
+    plain, reasoned = AnswerRow("r", 0, "x" * 80, None), AnswerRow("r", 0, "", {"reasoning": "x" * 80})
+    assert row_size(reasoned) >= row_size(plain) >= 200
 
 
 async def test_a_new_connection_has_a_group_of_its_own(served: Serving) -> None:

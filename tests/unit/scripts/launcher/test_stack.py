@@ -44,7 +44,6 @@ def make_stack(tmp_path: Path, behaviour: str, *more: str) -> tuple[Stack, io.St
             ("--tool-call-parser", "hermit"),
             "--tool-call-parser: unknown tool-call parser 'hermit'; known: auto, .*hermes",
         ),
-        (("--tokenizer-backend", "rust"), "--tokenizer-backend: 'rust' is none of huggingface, fastokens, auto"),
         (("--reasoning-parser", "hm"), "--reasoning-parser: unknown reasoning parser 'hm'; known: auto, .*qwen3"),
     ],
 )
@@ -144,7 +143,11 @@ def test_a_process_that_tritonserver_gave_up_is_killed_and_the_start_tried_again
     monkeypatch.setattr(stubs, "_LOOK_PERIOD_S", 0.1)
     monkeypatch.setattr(stubs, "_STUCK_S", 0.5)
     stack, screen = make_stack(tmp_path, "give_up")
-    with pytest.raises(LaunchError, match="tritonserver exited with status 1"), stack:
+    # Its log may be read before its end is seen.
+    with (
+        pytest.raises(LaunchError, match="tritonserver (exited with status 1|took a process of model preprocessing)"),
+        stack,
+    ):
         pytest.fail("started")
     assert (tmp_path / "logs" / "tritonserver.log").read_text().count("giving up") == 4
     assert "took a process of model preprocessing for dead, which had stood still" in screen.getvalue()
