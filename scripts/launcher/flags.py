@@ -20,6 +20,8 @@ SHORT_FORMS = {
 }
 # Engine flags that take several words, and may be repeated.
 SEVERAL = frozenset({"--lora-modules", "--allowed-lora-path"})
+# Numbers that JSON does not have in this form: `.9`, `4.` and `+0.5`.
+_DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[kKmMgG])")
 # As `vllm serve` reads them: lower case is decimal, upper case binary.
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
@@ -95,7 +97,7 @@ def option(flag: Flag) -> tuple[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """Convert a word of the command line: JSON, true, false, none, a size such as 16k or 16K, else the text itself."""
+    """Convert a word of the command line: JSON, true, false, none, a number, a size such as 16k, else the text."""
     plain = {"true": True, "false": False, "none": None}
     if text.lower() in plain:
         return plain[text.lower()]
@@ -104,7 +106,7 @@ def value_of(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        return text
+        return float(text) if _DECIMAL.fullmatch(text) else text
 
 
 def size_of(text: str) -> int:

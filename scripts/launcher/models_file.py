@@ -174,7 +174,7 @@ def _check_key(key: str, engine: str) -> None:
     known = vllm_options() | ADAPTER_OPTIONS if engine == "vllm" else frozenset()
     if key in known or key in UNNEEDED:
         return
-    close = get_close_matches(key, KEYS | known, 1, _CLOSE)
+    close = get_close_matches(key, [one for one in KEYS | known if not one.startswith("_")], 1, _CLOSE)
     if close or known:
         hint = f"; did you mean '{close[0]}'?" if close else f": neither the launcher nor the engine {engine} has it"
         raise ValueError(f"unknown key '{key}'{hint}")

@@ -14,10 +14,11 @@ import yaml
 from common.command_line import Parser, checked, flag_of
 from common.model_names import check_name
 from common.served_model import KINDS
-from frontend.settings import ENV_PREFIX, Settings, add_setting, add_settings, switch
+from frontend.settings import ENV_PREFIX, Settings, add_setting, add_settings, names, switch
 from scripts.cache import REPOSITORY, cache_dir
 from scripts.launcher.flags import SEVERAL, Flag, option, size_of, split
 from scripts.launcher.model_settings import MODEL_SETTINGS, check_setting
+from scripts.launcher.vllm_options import is_text
 
 DEFAULT_MODEL = "smollm2"
 DEMO_MODEL = "demo-vlm"
@@ -179,7 +180,7 @@ def _read(parser: Parser, arguments: Sequence[str]) -> GivenOptions:
     except ValueError as error:
         parser.error(str(error))
     try:
-        settings, flags, notes = _sort_foreign(foreign)
+        settings, flags, notes = _sort_foreign(foreign, values.get("engine_name", "vllm"))
     except ValueError as error:
         parser.error(str(error))
     if "served_model_name" in values:
@@ -215,7 +216,7 @@ def _chosen_models(positional: str | None, flags: Sequence[str], values: Mapping
     return {"model": plain[0]} if plain else {"named_models": named} if named else {}
 
 
-def _sort_foreign(foreign: Sequence[Flag]) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
+def _sort_foreign(foreign: Sequence[Flag], engine_name: str) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
     """Sort flags into settings by variable, engine options and notes; the engine gets those that are no settings."""
     parsers = {setting.name: setting.metadata["parse"] for setting in fields(Settings)}
     parsers |= {name: setting.parse for name, setting in MODEL_SETTINGS.items()}
@@ -230,12 +231,15 @@ def _sort_foreign(foreign: Sequence[Flag]) -> tuple[dict[str, str], dict[str, An
             text = flag.words[0] if flag.words else str(value).lower()
             check_setting(flag.name, text, parsers[name])
             variable = ENV_PREFIX + name.upper()
-            # A repeated flag adds to a list, as on the frontend's own command line.
-            settings[variable] = f"{settings[variable]},{text}" if variable in settings else text
+            # A repeated flag adds to a list; of other settings the last value counts, as of engine options.
+            more = variable in settings and parsers[name] is names
+            settings[variable] = f"{settings[variable]},{text}" if more else text
         elif name in UNNEEDED:
             notes.append(f"{flag.name} is not needed: {UNNEEDED[name]}")
         elif flag.name in SEVERAL:
             engine[name] = [*engine.get(name, ()), *value]
+        elif engine_name == "vllm" and flag.words and is_text(name, flag.words[0], value):
+            engine[name] = flag.words[0]
         else:
             engine[name] = value
     return settings, engine, tuple(notes)

@@ -12,8 +12,6 @@ from typing import Any
 
 from common.command_line import did_you_mean, flag_of, unknown_option
 
-# How alike a value and a known one are if it is a slip.
-_SLIP = 0.8
 _ARGUMENTS = "engine/arg_utils.py"
 _CLASSES = ("EngineArgs", "AsyncEngineArgs")
 _BUILTINS: Mapping[str, tuple[str, ...]] = {
@@ -55,7 +53,8 @@ def check_vllm_options(options: Mapping[str, Any], others: Iterable[str] = ()) -
     known = vllm_options()
     for name, value in options.items() if known else ():
         if name not in known:
-            raise ValueError(unknown_option(flag_of(name), [*map(flag_of, known), *others]))
+            public = (one for one in known if not one.startswith("_"))
+            raise ValueError(unknown_option(flag_of(name), [*map(flag_of, public), *others]))
         check_value(name, value)
 
 
@@ -73,23 +72,34 @@ def check_value(name: str, value: Any) -> None:
     flag, shown = flag_of(name), value if isinstance(value, str) else json.dumps(value)
     if kind == "str" and "str" not in values.kinds and value.startswith(("{", "[")):
         raise ValueError(f"{flag} is not valid JSON: '{shown}'")
-    if values.choices and kind in ("str", "int"):
-        texts = [str(choice) for choice in values.choices]
-        # If any text is allowed, plugins may know more than vLLM: only a slip is refused.
-        if kind not in values.kinds:
-            guess = did_you_mean(shown, texts) if kind == "str" else ""
-            raise ValueError(f"{flag} must be one of {', '.join(texts)}, not '{shown}'{guess}")
-        if kind == "str" and shown.isidentifier() and (guess := did_you_mean(shown, texts, _SLIP)):
-            raise ValueError(f"{flag} '{shown}' is unknown{guess}")
-    elif not {kind, "any"} & values.kinds:
+    if not {kind, "any"} & values.kinds:
         # Where numbers are allowed, whole ones are.
         allowed = [words for one, words in _WORDS.items() if one in values.kinds and one != "int"]
         if "int" in values.kinds and "float" not in values.kinds:
             allowed.insert(0, _WORDS["int"])
-        raise ValueError(f"{flag} must be {' or '.join(allowed)}, not '{shown}'")
+        # Next to any text, the choices are those that vLLM itself knows: plugins bring others.
+        texts = [] if "str" in values.kinds else [str(choice) for choice in values.choices]
+        if texts:
+            allowed.append(f"one of {', '.join(texts)}")
+        guess = did_you_mean(shown, texts) if kind == "str" else ""
+        raise ValueError(f"{flag} must be {' or '.join(allowed)}, not '{shown}'{guess}")
     for words, limit, within in _limits(name) if kind in ("int", "float") else ():
         if not within(value, limit):
             raise ValueError(f"{flag} must be {words} {limit:g}, not {shown}")
+
+
+def is_text(name: str, word: str, value: Any) -> bool:
+    """Whether a word of the command line is a text for vLLM's option, and not the value that it looks like.
+
+    So are a revision of digits only, and the choice "none".
+    """
+    if name not in vllm_options():
+        return False
+    values = _values(name)
+    if word in values.choices:
+        return True
+    other = value is not None and not {_KIND.get(type(value), "any"), "any"} & values.kinds
+    return other and "str" in values.kinds
 
 
 @cache
@@ -149,7 +159,11 @@ def _subscripted(name: str, inner: ast.expr, file: str) -> Iterator[str | ast.Co
     parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     if name == "Literal":
         for part in parts:
-            yield part if isinstance(part, ast.Constant) else "any"
+            if isinstance(part, ast.Constant):
+                yield part
+            else:
+                # Another Literal's name, whose choices are meant.
+                yield from _types(part, file)
     elif name in ("Optional", "Union"):
         for part in parts:
             yield from _types(part, file)

@@ -142,6 +142,8 @@ def test_the_path_of_a_folder_may_hold_an_equals_sign(tmp_path: Path, monkeypatc
             "unknown key 'gpu_memory_utilisation'; did you mean 'gpu_memory_utilization'?",
         ),
         ("{model: x, zzz: 1}", "unknown key 'zzz': neither the launcher nor the engine vllm has it."),
+        # vLLM's _api_process_count is not for users.
+        ("{model: x, api_process_count: 1}", "unknown key 'api_process_count': neither "),
         ("{model: x, port: 1}", "port is of the whole server and cannot stand here; it is the flag --port."),
         ("{model: x, triton: /t}", "triton is of the whole server and cannot stand here; it is the flag --triton."),
         ("{model: x, api_key: s}", "api_key is of the whole server and cannot stand here; it is the flag --api-key."),
@@ -177,7 +179,7 @@ def test_the_path_of_a_folder_may_hold_an_equals_sign(tmp_path: Path, monkeypatc
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path: Path, entry: str, said: str) -> None:
-    if not vllm_options() and any(key in entry for key in (" dtype", "tensor", "zzz")):
+    if not vllm_options() and any(key in entry for key in (" dtype", "tensor", "zzz", "api_process")):
         pytest.skip("needs vLLM")
     message = refusal(tmp_path, f"models: {{qwen3: {entry}}}")
     assert message.startswith("model 'qwen3': ")

@@ -63,6 +63,47 @@ def test_a_slip_may_be_any_option() -> None:
     check_options(parse_options(["m", "--engine", "mine:Engine", "--prot", "1"]), {})
 
 
+@pytest.mark.skipif(not vllm_options(), reason="needs vLLM")
+def test_fields_that_are_not_for_users_are_not_suggested() -> None:
+    with pytest.raises(LaunchError, match=r"unknown option --api-server-count\.$"):
+        check_options(parse_options(["m", "--api-server-count", "2"]), {})
+
+
+@pytest.mark.skipif(not vllm_options(), reason="needs vLLM")
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("--runner pooling", "runner", "pooling"),
+        ("--runner generate", "runner", "generate"),
+        ("--convert embed", "convert", "embed"),
+        ("--convert none", "convert", "none"),
+        ("--gpu-memory-utilization .9", "gpu_memory_utilization", 0.9),
+        ("--cpu-offload-gb 4.", "cpu_offload_gb", 4.0),
+        ("--video-pruning-rate +.5", "video_pruning_rate", 0.5),
+        ("--revision 1234567", "revision", "1234567"),
+        ("--tokenizer-revision 16k", "tokenizer_revision", "16k"),
+        ("--code-revision 1e7", "code_revision", "1e7"),
+        ("--show-hidden-metrics-for-version 0.11", "show_hidden_metrics_for_version", "0.11"),
+        ("--hf-token 123", "hf_token", "123"),
+        ("--hf-token", "hf_token", True),
+        ("--revision None", "revision", None),
+        ("--quantization none", "quantization", None),
+        ("--ignore-patterns '[\"a\"]'", "ignore_patterns", ["a"]),
+        ("--tokenizer-mode deepseek_v41", "tokenizer_mode", "deepseek_v41"),
+    ],
+)
+def test_what_vllm_takes_from_a_command_line(line: str, name: str, value: object) -> None:
+    options = parse_options(["m", *shlex.split(line)])
+    check_options(options, {})
+    assert options.engine == {name: value}
+    assert type(options.engine[name]) is type(value)
+
+
+@pytest.mark.skipif(not vllm_options(), reason="needs vLLM")
+def test_texts_of_vllm_are_not_those_of_other_engines() -> None:
+    assert parse_options(["m", "--engine", "mine:Engine", "--revision", "12"]).engine == {"revision": 12}
+
+
 def test_a_variable_of_the_models() -> None:
     with pytest.raises(LaunchError, match=r"TRITON_CHAT_MAX_TILES='many': expected a whole number from 1 to "):
         check_options(parse_options(["m"]), {"TRITON_CHAT_MAX_TILES": "many"})

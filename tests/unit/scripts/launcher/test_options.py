@@ -89,6 +89,10 @@ def test_engine_options(line: str, expected: dict[str, Any]) -> None:
         ("--api-key secret", {"TRITON_CHAT_API_KEY": "secret"}),
         ("--api-key a --api-key b", {"TRITON_CHAT_API_KEY": "a,b"}),
         ("--max-in-flight 8", {"TRITON_CHAT_MAX_IN_FLIGHT": "8"}),
+        # Only lists add up; of the others the last value counts.
+        ("--max-in-flight 8 --max-in-flight 9", {"TRITON_CHAT_MAX_IN_FLIGHT": "9"}),
+        ("--tool-call-parser hermes --tool-call-parser hermes", {"TRITON_CHAT_TOOL_CALL_PARSER": "hermes"}),
+        ("--vision vit --vision engine", {"TRITON_CHAT_VISION": "engine"}),
         ("--inline-reasoning", {"TRITON_CHAT_INLINE_REASONING": "true"}),
         ("--tool-call-parser hermes", {"TRITON_CHAT_TOOL_CALL_PARSER": "hermes"}),
         ("--reasoning-parser=qwen3", {"TRITON_CHAT_REASONING_PARSER": "qwen3"}),
@@ -156,6 +160,12 @@ def test_engine_config_must_hold_an_object(tmp_path: Path, capsys: pytest.Captur
         ("1e-3", 0.001),
         ("a: b", "a: b"),
         ("2M", 2**21),
+        (".9", 0.9),
+        ("4.", 4.0),
+        ("-.5", -0.5),
+        ("+2.5e-1", 0.25),
+        (".", "."),
+        ("1.2.3", "1.2.3"),
     ],
 )
 def test_value_of(text: str, value: Any) -> None:
