@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The web application: the page's files, a health check, and the endpoint behind the same address."""
 
+import ipaddress
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
@@ -72,4 +75,18 @@ def make_app(settings: PageSettings, endpoint: Endpoint | None = None) -> Starle
         Route("/v1/chat/completions", to.answer, methods=["POST"]),
         Mount("/", StaticFiles(directory=STATIC, html=True)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(_HeadersMiddleware)], lifespan=lifespan)
+    middleware = [Middleware(_HeadersMiddleware)]
+    if _is_loopback(settings.host):
+        # Another site's name that is made to lead to this address would be the page's own origin for the browser.
+        given = f"[{settings.host}]" if ":" in settings.host else settings.host
+        hosts = ["localhost", "127.0.0.1", "[::1]", given]
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False))
+    return Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether an address, or a name's address, is one that only this machine reaches."""
+    try:
+        return ipaddress.ip_address(socket.getaddrinfo(host, None)[0][4][0]).is_loopback
+    except OSError:
+        return False

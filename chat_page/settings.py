@@ -53,7 +53,11 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     for name in ("api_certificate", "tls_certificate", "tls_key"):
         if values[name] is not None and not values[name].is_file():
             parser.error(f"--{name.replace('_', '-')}: {values[name]} is no file")
-    return PageSettings(**values, api_key=environment.get("OPENAI_API_KEY") or None)
+    # Keys that are read from files end with a newline.
+    api_key = environment.get("OPENAI_API_KEY", "").strip()
+    if not api_key.isprintable():
+        parser.error("OPENAI_API_KEY has characters that no key can have")
+    return PageSettings(**values, api_key=api_key or None)
 
 
 def _base_url(text: str) -> str:

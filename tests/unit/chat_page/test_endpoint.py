@@ -3,9 +3,11 @@
 
 import asyncio
 import json
+import shutil
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from chat_page.settings import PageSettings
 from tests.fakes.certificate import write_certificate
 
 URL = "http://server/v1"
-SCOPE = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [], "query_string": b""}
+PAGE = "http://127.0.0.1:7860"
+HEADERS = [(b"host", b"127.0.0.1:7860")]
+SCOPE = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": HEADERS, "query_string": b""}
 SCOPE |= {"asgi": {"version": "3.0"}, "server": ("page", 80), "scheme": "http", "http_version": "1.1"}
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -28,7 +32,7 @@ def page(answer: Answer, **settings: Any) -> httpx.AsyncClient:
     """A client of the page before an endpoint that answers so."""
     options = PageSettings(base_url=URL, **settings)
     app = make_app(options, Endpoint(options, httpx.MockTransport(answer)))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://page")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=PAGE)
 
 
 async def test_a_request_is_passed_on_with_the_visitors_key_and_nothing_else() -> None:
@@ -61,6 +65,28 @@ async def test_the_pages_own_key_replaces_the_visitors() -> None:
         assert (await client.get("/page.json")).json() == {"server": URL, "asks_key": False}
 
 
+@pytest.mark.parametrize("name", ["authorization", "content-type"])
+async def test_headers_are_passed_on_byte_for_byte(name: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        (value,) = (value for key, value in request.headers.raw if key.lower() == name.encode())
+        return httpx.Response(401, headers=[(b"x-request-id", value)], json={})
+
+    for value in ("Bearer ключ".encode(), "Bearer clé".encode("latin-1")):
+        async with page(answer) as client:
+            response = await client.post("/v1/chat/completions", content=b"{}", headers=[(name.encode(), value)])
+        assert response.status_code == 401
+        assert (b"x-request-id", value) in response.headers.raw
+
+
+async def test_a_header_that_cannot_be_sent_is_the_visitors_fault() -> None:
+    async with serving_models() as url:
+        options = PageSettings(base_url=url)
+        transport = httpx.ASGITransport(make_app(options))
+        async with httpx.AsyncClient(transport=transport, base_url=PAGE) as client:
+            response = await client.get("/v1/models", headers=[(b"authorization", b"Bearer a\nb")])
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_header")
+
+
 @pytest.mark.parametrize("error", [httpx.ConnectError("refused"), httpx.ConnectTimeout("late")])
 async def test_a_server_that_cannot_be_reached_is_named(error: Exception) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
@@ -84,6 +110,39 @@ async def test_other_sites_may_not_ask_and_only_two_paths_lead_to_the_endpoint()
         for path in ("/v1/load_lora_adapter", "/admin/models", "/v1/chat/completions/../../admin", "/metrics"):
             assert (await client.get(path)).status_code in (404, 405)
         assert (await client.post("/v1/models", json={})).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("listens", "host", "status"),
+    [
+        ("127.0.0.1", "127.0.0.1:7860", 200),
+        ("127.0.0.1", "localhost:7860", 200),
+        ("127.0.0.1", "LOCALHOST", 200),
+        ("127.0.0.1", "[::1]:7860", 200),
+        ("127.0.0.2", "127.0.0.2:7860", 200),
+        ("::1", "[::1]:7860", 200),
+        ("localhost", "localhost:7860", 200),
+        ("127.0.0.1", "evil.example:7860", 400),
+        ("127.0.0.1", "localhost.evil.example:7860", 400),
+        ("localhost", "evil.example:7860", 400),
+        ("::1", "evil.example:7860", 400),
+        ("127.0.0.1", "127.0.0.2:7860", 400),
+        ("0.0.0.0", "chat.example", 200),
+        ("::", "chat.example", 200),
+        ("", "chat.example", 200),
+    ],
+)
+async def test_on_loopback_no_other_name_leads_to_the_page(listens: str, host: str, status: int) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["authorization"])
+        return httpx.Response(200, json={})
+
+    async with page(answer, host=listens, api_key="mine") as client:
+        for path in ("/", "/page.json", "/v1/models"):
+            assert (await client.get(path, headers={"host": host})).status_code == status
+    assert asked == ["Bearer mine"] * (status == 200)
 
 
 class Stream(httpx.AsyncByteStream):
@@ -164,6 +223,13 @@ async def test_a_body_without_bounds_is_refused(monkeypatch: pytest.MonkeyPatch)
     assert (response.status_code, response.json()["error"]["message"]) == (413, "The chat has more than 1 MiB.")
 
 
+async def test_a_body_somewhat_over_the_apis_limit_is_the_apis_to_refuse() -> None:
+    async with page(lambda request: httpx.Response(418)) as client:
+        for mebibytes, status in ((32.5, 418), (34, 413)):
+            response = await client.post("/v1/chat/completions", content=bytes(int(mebibytes * 2**20)))
+            assert response.status_code == status
+
+
 async def test_the_page_and_its_security_policy() -> None:
     async with page(lambda request: httpx.Response(500)) as client:
         response = await client.get("/")
@@ -188,19 +254,59 @@ class _Models(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
+@asynccontextmanager
+async def serving_models(context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """A server of one model, with TLS if there is a context; gives its base URL."""
+    with HTTPServer(("127.0.0.1", 0), _Models) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"{'http' if context is None else 'https'}://localhost:{server.server_port}/v1"
+        finally:
+            server.shutdown()
+
+
 @pytest.mark.parametrize("own", [True, False])
 async def test_one_certificate_is_trusted_and_no_other(tmp_path: Path, own: bool) -> None:
     context: ssl.SSLContext = write_certificate(tmp_path / "server.pem")
     write_certificate(tmp_path / "other.pem")
-    with HTTPServer(("127.0.0.1", 0), _Models) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    # The certificate is for another name, as one for a public name is.
+    async with serving_models(context) as url:
         trusted = tmp_path / ("server.pem" if own else "other.pem")
-        # The certificate is for another name, as one for a public name is.
-        settings = PageSettings(base_url=f"https://localhost:{server.server_port}/v1", api_certificate=trusted)
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(make_app(settings)), base_url="http://page"
-        ) as client:
+        settings = PageSettings(base_url=url, api_certificate=trusted)
+        transport = httpx.ASGITransport(make_app(settings))
+        async with httpx.AsyncClient(transport=transport, base_url=PAGE) as client:
             response = await client.get("/v1/models")
-        assert response.status_code == (200 if own else 502)
-        server.shutdown()
+    assert response.status_code == (200 if own else 502)
+
+
+async def test_a_renewed_certificate_is_trusted_without_a_restart(tmp_path: Path) -> None:
+    old, new, trusted = (tmp_path / f"{name}.pem" for name in ("old", "new", "trusted"))
+    context = write_certificate(old)
+    write_certificate(new)
+    shutil.copy(old, trusted)
+    async with serving_models(context) as url:
+        settings = PageSettings(base_url=url, api_certificate=trusted)
+        transport = httpx.ASGITransport(make_app(settings))
+        async with httpx.AsyncClient(transport=transport, base_url=PAGE) as client:
+
+            async def status() -> int:
+                return (await client.get("/v1/models")).status_code
+
+            assert await status() == 200
+            # What is no certificate, or no file, changes nothing.
+            for spoil in (lambda: replace_text(trusted, "half"), trusted.unlink):
+                spoil()
+                assert await status() == 200
+            shutil.copy(new, trusted)
+            assert await status() == 502
+            context.load_cert_chain(new)
+            assert await status() == 200
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Replace a file, as a renewal does."""
+    other = file.with_suffix(".new")
+    other.write_text(text)
+    other.replace(file)

@@ -43,6 +43,14 @@ def test_wrong_lines_are_refused(line: list[str], words: str, capsys: pytest.Cap
     assert words in capsys.readouterr().err
 
 
+def test_a_key_from_a_file_ends_without_its_newline(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_settings([], {"OPENAI_API_KEY": "k\n"}).api_key == "k"
+    assert parse_settings([], {"OPENAI_API_KEY": "\n"}).api_key is None
+    with pytest.raises(SystemExit):
+        parse_settings([], {"OPENAI_API_KEY": "k\nl"})
+    assert "OPENAI_API_KEY has characters that no key can have" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
 def test_an_address_that_cannot_be_had_is_named(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.balancer import LIMIT_S, Balancer, balancer, until
+from tests.support.balancer import LIMIT_S, Balancer, balancer, free_port, until
 
 
 class Stack:
@@ -112,3 +112,9 @@ async def test_the_balancer(tmp_path: Path) -> None:
 
         await until(down)
         assert (await client.post("/v1/chat/completions", json={})).status_code == 503
+
+
+def test_free_ports_differ_and_outgoing_connections_get_none_of_them() -> None:
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = [free_port() for _ in range(100)]
+    assert len(set(ports)) == 100 and max(ports) < first_ephemeral
