@@ -2,8 +2,9 @@
 """Chat completions: a body becomes ensemble requests, their deltas become chunks or one message."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from sys import getsizeof
 from typing import Any
 
@@ -138,7 +139,8 @@ class ChatPlan(Plan):
         self.stream = bool(body.stream)
         self.include_usage = body.include_usage
         self.usage = Usage(per_prompt=body.choices)
-        self._body, self._names = body, lambda: _names(body)
+        self._body = body
+        self._names: Callable[[], dict[str, str]] = partial(_names, body)
         self.model, self._created = model, int(time.time())
         self._echo = _echo(body)
         chunk_head = head(self.id, "chat.completion.chunk", self._created, model)
@@ -153,8 +155,8 @@ class ChatPlan(Plan):
 
     def forget_prompts(self) -> int:
         names = self._names()
-        self._body, self._names = self._body.without_prompt(), lambda: names
-        return super().forget_prompts() + getsizeof(self._echo)
+        self._body, self._names = self._body.without_prompt(), partial(dict, names)
+        return super().forget_prompts() + (getsizeof(self._echo) if self._echo else 0)
 
     def own_error(self, error: RequestError) -> RequestError:
         return OwnNames(self._names()).own(error)

@@ -3,7 +3,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from sys import getsizeof
@@ -98,7 +98,8 @@ class CompletionPlan(Plan):
         self.stream = bool(body.stream)
         self.include_usage = body.include_usage
         self.usage = Usage(per_prompt=body.choices)
-        self._body, self._names = body, lambda: _names(body)
+        self._body = body
+        self._names: Callable[[], dict[str, str]] = partial(_names, body)
         self._model, self._created = model, int(time.time())
         self._echoes = [echo for echo in echoes for _ in range(body.choices)]
         self._logprobs = [CompletionLogprobs(body.logprobs or 0) for _ in self.requests]
@@ -113,9 +114,9 @@ class CompletionPlan(Plan):
 
     def forget_prompts(self) -> int:
         names = self._names()
-        self._body, self._names = self._body.without_prompt(), lambda: names
+        self._body, self._names = self._body.without_prompt(), partial(dict, names)
         echoes = self._echoes[:: self._body.choices]
-        return super().forget_prompts() + sum(map(getsizeof, echoes))
+        return super().forget_prompts() + sum(getsizeof(echo) for echo in echoes if echo)
 
     def own_error(self, error: RequestError) -> RequestError:
         return OwnNames(self._names()).own(error)

@@ -3,7 +3,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import orjson
@@ -13,8 +12,8 @@ from pydantic import ValidationError
 from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
 from frontend.endpoints.message_blocks import BlockEvents, event, whole_content
-from frontend.endpoints.messages_input import RENAMED, chat_body, thinking_is_shown
-from frontend.endpoints.own_names import OwnNames
+from frontend.endpoints.messages_input import chat_body, thinking_is_shown
+from frontend.endpoints.own_names import PLACE, OwnNames
 from frontend.endpoints.tokenization import tokenize_chat
 from frontend.errors import REQUEST_ID, message_error, translated
 from frontend.serving.answer import Plan, answer, new_id
@@ -74,6 +73,8 @@ class MessagePlan(Plan):
         self.usage = chat.usage
         self._chat = chat
         self._names = names
+        contents = [message["content"] for message in raw["messages"]]
+        self._places = len(contents) + sum(len(one) for one in contents if isinstance(one, list))
         self._max_tokens: int = raw["max_tokens"]
         self._show_thinking = thinking_is_shown(raw)
         self._events = BlockEvents(show_thinking=self._show_thinking)
@@ -85,8 +86,7 @@ class MessagePlan(Plan):
         return self._names().own(self._chat.own_error(error))
 
     def forget_prompts(self) -> int:
-        self._names = partial(OwnNames, RENAMED)
-        return super().forget_prompts() + self._chat.forget_prompts()
+        return super().forget_prompts() + self._chat.forget_prompts() + PLACE * self._places
 
     def adapt(self, delta: Delta) -> Delta:
         return self._chat.adapt(delta)

@@ -80,7 +80,9 @@ def chat_body(raw: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], OwnName
     body |= _tool_choice(raw) | _thinking(raw) | _output_config(raw)
     # Blocks of thinking are the form of this API, whatever the server's own setting is.
     body["separate_reasoning"] = True
-    return body, partial(_own_names, raw, turns)
+    # The names are kept for longer than the body.
+    turns.messages = []
+    return body, partial(_own_names, len(raw.get("tools") or ()), turns)
 
 
 def thinking_is_shown(raw: dict[str, Any]) -> bool:
@@ -88,8 +90,8 @@ def thinking_is_shown(raw: dict[str, Any]) -> bool:
     return (raw.get("thinking") or {}).get("display") != "omitted"
 
 
-def _own_names(raw: dict[str, Any], turns: "_Turns") -> OwnNames:
-    tools = range(len(raw.get("tools") or ()))
+def _own_names(tool_count: int, turns: "_Turns") -> OwnNames:
+    tools = range(tool_count)
     names = {f"tools[{index}].function": f"tools[{index}]" for index in tools}
     names |= {f"tools[{index}].function.parameters": f"tools[{index}].input_schema" for index in tools}
     return OwnNames(RENAMED | names | turns.names())
@@ -151,6 +153,7 @@ class _Turns:
             # Joined once: a body may have many thousand.
             if thoughts := [thought for thought in origin.thoughts if thought]:
                 message["reasoning_content"] = "\n\n".join(thoughts)
+            origin.thoughts = []
         return self.messages
 
     def end_is_open(self) -> bool:

@@ -14,6 +14,10 @@ from frontend.protocol.common import GenerationBody
 _POSITION = re.compile(r"(?<![\w.\]])[a-z_]+(?:\.\w+|\[\d+\])*")
 
 
+# Bytes that the position of a message or of a part takes at most, of which the names are made.
+PLACE = 400
+
+
 class OwnNames:
     """Translates positions in a converted request to those in the body that it was made of."""
 

@@ -3,7 +3,6 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import orjson
@@ -11,9 +10,9 @@ from pydantic import ValidationError
 
 from common.errors import RequestError
 from frontend.endpoints.chat import ChatPlan, plan_chat
-from frontend.endpoints.own_names import OwnNames
+from frontend.endpoints.own_names import PLACE, OwnNames
 from frontend.endpoints.response_items import Event, Items
-from frontend.endpoints.responses_input import PARTS, PREVIOUS, RENAMED, SEALED, chat_body
+from frontend.endpoints.responses_input import PREVIOUS, SEALED, chat_body
 from frontend.endpoints.stored_responses import Keeping, find_earlier
 from frontend.errors import describe, error_json, translated
 from frontend.protocol.common import too_deep
@@ -24,8 +23,8 @@ from frontend.triton.tensors import Delta
 
 # Texts of a request that a response repeats.
 _REPEATED = ("prompt_cache_key", "safety_identifier", "user")
-# What may be large in a request, and what is kept of it for the answer.
-_LARGE = (str, list, dict)
+# What the store reads of a response; other texts and objects may be large.
+_SHORT = ("id", "object", "model", "previous_response_id")
 # What a function has in a response although the request need not give it.
 _TOOL = {"description": None, "parameters": None, "strict": False}
 
@@ -57,6 +56,7 @@ class ResponsePlan(Plan):
         self._ended_at: int | None = None
         self._raw, self._keeping = raw, keeping
         self._input = b""
+        self._places = (len(raw["input"]) if isinstance(raw["input"], list) else 0) + len(keeping.earlier or ())
         self.stores = keeping.store is not None
         self._sequence = 0
         self._about = {
@@ -93,13 +93,13 @@ class ResponsePlan(Plan):
         return self._names().own(self._chat.own_error(error))
 
     def forget_prompts(self) -> int:
-        self._names = partial(OwnNames, RENAMED | PARTS)
-        kept = super().forget_prompts() + self._chat.forget_prompts()
+        kept = super().forget_prompts() + self._chat.forget_prompts() + PLACE * self._places
         # As JSON, what the answer repeats and what is stored have a size that is known.
         self._input = orjson.dumps(self._raw["input"]) if self.stores else b""
         self._raw = {}
         self._keeping = self._keeping.without_contents()
-        repeated = {name: orjson.dumps(value) for name, value in self._about.items() if isinstance(value, _LARGE)}
+        large = {name: value for name, value in self._about.items() if isinstance(value, str | list | dict)}
+        repeated = {name: orjson.dumps(value) for name, value in large.items() if name not in _SHORT}
         self._about |= {name: orjson.Fragment(value) for name, value in repeated.items()}
         return kept + len(self._input) + sum(map(len, repeated.values()))
 

@@ -70,9 +70,9 @@ def chat_body(
     refuse({**raw, PREVIOUS: None} if earlier is not None else raw, REFUSED_IN_RESPONSES)
     body = {name: raw[name] for name in SAME if raw.get(name) is not None}
     turns = _Turns()
-    names = partial(_own_names, raw, turns)
     turns.add_all(raw, earlier or ())
-    body["messages"] = turns.messages
+    # The names are kept for longer than the body.
+    body["messages"], turns.messages = turns.messages, []
     if raw.get("max_output_tokens") is not None:
         body["max_tokens"] = raw["max_output_tokens"]
     if raw.get("tools") not in (None, []):
@@ -85,14 +85,14 @@ def chat_body(
     _one_of(reasoning.get("summary"), SUMMARIES, "reasoning.summary")
     _one_of(raw.get("truncation"), TRUNCATIONS, "truncation")
     _read_metadata(raw)
-    return body | _text(raw) | _logprobs(raw), names
-
-
-def _own_names(raw: dict[str, Any], turns: "_Turns") -> OwnNames:
     # A name of the chat stays if the client has used it.
     given = {name for name in SAME if raw.get(name) is not None}
+    return body | _text(raw) | _logprobs(raw), partial(_own_names, given, len(raw.get("tools") or ()), turns)
+
+
+def _own_names(given: set[str], tool_count: int, turns: "_Turns") -> OwnNames:
     names = {name: own for name, own in (RENAMED | PARTS).items() if name.partition(".")[0] not in given}
-    tools = {f"tools[{index}].function": f"tools[{index}]" for index in range(len(raw.get("tools") or ()))}
+    tools = {f"tools[{index}].function": f"tools[{index}]" for index in range(tool_count)}
     return OwnNames(names | tools | turns.names())
 
 

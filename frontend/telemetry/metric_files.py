@@ -54,4 +54,4 @@ class MetricFile(MmapedDict):
 
 def keep_metrics_from_failing() -> None:
     """Let prometheus_client use these files. Call it before the first metric is made."""
-    values.MmapedDict = MetricFile  # type: ignore[misc]
+    values.MmapedDict = MetricFile  # type: ignore[attr-defined] # it has no public place for this

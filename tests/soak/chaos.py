@@ -117,7 +117,12 @@ class Deeds:
             process.resume()
 
     def _fill(self, process: psutil.Process, victim: str) -> None:
-        """Let no file that the process writes become longer, as if the disk of its log were full."""
+        """Let no file that the process writes become longer, as if the disk of its log were full.
+
+        Only of one that serves, as its listening socket tells: none starts on a full disk.
+        """
+        if not any(one.status == psutil.CONN_LISTEN for one in process.net_connections("tcp")):
+            return
         self._did(f"fill {victim}")
         unlimited = psutil.RLIM_INFINITY
         process.rlimit(psutil.RLIMIT_FSIZE, (1, unlimited))

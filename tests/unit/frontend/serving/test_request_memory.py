@@ -23,6 +23,7 @@ from tests.fakes.web_server import pixels, web
 
 SIZE = 200_000  # of a large body
 LARGE = {"messages": [{"role": "user", "content": "a" * SIZE}]}
+CONTINUED = {"continue_final_message": True, "add_generation_prompt": False, "echo": True}
 # Room for one large body and half of another one; a fourth is for pictures.
 ROOM = (PARSED + SENT) * SIZE * 3 // 2 * 4 // 3
 
@@ -129,7 +130,7 @@ class TestRoom:
                 for held in (first, second):
                     await held.reserve_body(1000)
                 await first.reserve_values(body)
-                first.release_sent()
+                first.release_sent(weigh(body))
                 waiting = asyncio.create_task(second.reserve_values(body))
                 await asyncio.sleep(0)
                 assert not waiting.done() and memory.exceeded
@@ -144,8 +145,19 @@ class TestRoom:
             await held.reserve_values(body)
             assert memory.held == (PARSED + SENT) * len(body) + weigh(body) - len(body)
             held.take_picture(1000)
+            held.release_sent(SIZE)
+            assert (memory.held, memory.pictures) == (SIZE, 0)
             held.release_sent()
-            assert (memory.held, memory.pictures) == (weigh(body), 0)
+            assert memory.held == 0
+
+    async def test_a_body_that_is_shorter_than_was_reserved(self) -> None:
+        memory = RequestMemory(10**9, WAIT)
+        with HeldMemory(memory) as held:
+            await held.reserve_body(10**6)
+            held.fit_body(SIZE)
+            assert memory.held == (PARSED + SENT) * SIZE
+            held.fit_body(10**6)
+            assert memory.held == (PARSED + SENT) * SIZE
         assert memory.held == 0
 
     async def test_pictures_do_not_wait(self) -> None:
@@ -203,7 +215,22 @@ class TestRequests:
             assert {one.json()["choices"][0]["message"]["content"] for one in responses} == {"done"}
             assert memory_of(served).held == 0
 
-    async def test_a_stream_keeps_little(self) -> None:
+    @pytest.mark.parametrize(
+        ("path", "body", "kept"),
+        [
+            (CHAT, LARGE, 0),
+            (CHAT, HELLO | {"unknown": "[" * SIZE}, 0),
+            (CHAT, HELLO | {"metadata": {"a": "b" * SIZE}}, 0),
+            (CHAT, {"messages": [*HELLO["messages"], {"role": "assistant", "content": "a" * SIZE}], **CONTINUED}, SIZE),
+            ("/v1/completions", {"prompt": "a" * SIZE}, 0),
+            ("/v1/completions", {"prompt": ["a" * SIZE], "echo": True, "n": 3}, SIZE),
+            ("/v1/messages", LARGE | {"model": "model", "max_tokens": 5}, 0),
+            ("/v1/responses", {"input": "a" * SIZE}, 0),
+            ("/v1/responses", {"input": "Hi", "instructions": "[" * SIZE}, SIZE),
+        ],
+        ids=["chat", "unknown", "ignored", "continued", "completion", "echo", "messages", "responses", "instructions"],
+    )
+    async def test_a_stream_keeps_what_it_needs(self, path: str, body: dict[str, Any], kept: int) -> None:
         async with serving(max_request_memory=10 * ROOM) as served:
 
             async def script(call: Call) -> AsyncIterator[Any]:
@@ -211,12 +238,45 @@ class TestRequests:
                 await call.stopped.wait()
 
             served.triton.script = script
-            async with served.http.stream("POST", CHAT, json=LARGE | {"stream": True}) as response:
+            async with served.http.stream("POST", path, json=body | {"stream": True}) as response:
                 async for line in response.aiter_lines():
                     if "on and on" in line:
                         break
-                assert SIZE <= memory_of(served).held < 2 * SIZE
+                assert kept <= memory_of(served).held < kept + 1000
             await until(lambda: memory_of(served).held == 0)
+
+    @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/v1/messages"])
+    async def test_nothing_of_the_body_is_left_behind_a_stream(self, path: str) -> None:
+        mark = f"mark of {path}"
+        tool: dict[str, Any] = {"name": "f", "description": "d", "parameters": {"enum": [mark]}}
+        fields: dict[str, Any] = {
+            CHAT: HELLO | {"tools": [{"type": "function", "function": tool}]},
+            "/v1/completions": {"prompt": "Hi", "guided_choice": [mark]},
+            "/v1/responses": {"input": [{"role": "user", "content": "Hi", "x": [mark]}]},
+            "/v1/messages": HELLO
+            | {"model": "model", "max_tokens": 5, "tools": [{"name": "f", "input_schema": {"enum": [mark]}}]},
+        }[path]
+        content = json.dumps(fields | {"stream": True, "unknown": [mark]}).encode()
+        del tool, fields
+
+        def left() -> int:
+            gc.collect()
+            return sum(type(one) is list and one == [mark] for one in gc.get_objects())
+
+        async with serving() as served:
+            served.triton.inputs = served.triton.inputs | {"guided_decoding_guide"}
+
+            async def script(call: Call) -> AsyncIterator[Any]:
+                yield reply("on and on")
+                await call.stopped.wait()
+
+            served.triton.script = script
+            async with served.http.stream("POST", path, content=content) as response:
+                async for line in response.aiter_lines():
+                    if "on and on" in line:
+                        break
+                assert response.status_code == 200
+                assert left() == 0
 
     @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/tokenize"])
     async def test_nothing_stays_reserved(self, path: str) -> None:
@@ -248,6 +308,26 @@ class TestRequests:
             assert b" 408 " in await asyncio.wait_for(reader.readline(), WAIT)
             writer.close()
             await until(lambda: memory_of(served).held == 0)
+
+    async def test_many_chunked_bodies_of_a_small_size(self) -> None:
+        """Their size is not known beforehand; once it is, they hold room for no more."""
+        async with serving() as served:
+            go_on = asyncio.Event()
+
+            async def script(call: Call) -> AsyncIterator[Any]:
+                await go_on.wait()
+                yield finish(text="done")
+
+            async def parts() -> AsyncIterator[bytes]:
+                yield json.dumps(LARGE).encode()
+
+            served.triton.script = script
+            asked = [asyncio.create_task(served.http.post(CHAT, content=parts())) for _ in range(12)]
+            await until(lambda: len(served.triton.calls) == 12)
+            assert memory_of(served).held < 12 * (PARSED + SENT + 1) * (SIZE + 1000)
+            go_on.set()
+            assert {one.status_code for one in await asyncio.gather(*asked)} == {200}
+            assert memory_of(served).held == 0
 
     async def test_a_small_chunked_body_reserves_nothing(self) -> None:
         async with serving(max_request_memory=ROOM) as served:
