@@ -364,7 +364,9 @@ def row_delta(row: AnswerRow) -> Delta:
     """Return the addition that a row of a batch holds, without fields that this version does not know."""
     if row.more is None:
         return Delta(row.text)
-    more = {name: tuple(one) if name in _LISTS else one for name, one in row.more.items() if name in OUTPUTS}
+    more: dict[str, Any] = {
+        name: tuple(one) if name in _LISTS else one for name, one in row.more.items() if name in OUTPUTS
+    }
     return Delta(row.text, **more, final="finish_reason" in more)
 
 

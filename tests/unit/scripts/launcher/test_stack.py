@@ -145,7 +145,7 @@ def test_a_process_that_tritonserver_gave_up_is_killed_and_the_start_tried_again
     stack, screen = make_stack(tmp_path, "give_up")
     # Its log may be read before its end is seen.
     with (
-        pytest.raises(LaunchError, match="tritonserver (exited with status 1|took a process of model preprocessing)"),
+        pytest.raises(LaunchError, match=r"tritonserver (exited with status 1|took a process of model preprocessing)"),
         stack,
     ):
         pytest.fail("started")
