@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.processes import STUB_NAME, Process, children, read_process
+from common.processes import STUB_NAME, Process, children, command_line, read_process
 from python_backend import heartbeat
 from python_backend.heartbeat import Flag, Heartbeat
 from tests.support.waiting import wait_until
@@ -33,7 +33,8 @@ class Stub:
         script.write_text("read never\n")
         words = [script, REGION, "1048576", "1048576", str(os.getpid()), "/lib", str(offset), "vit_0_0", "DEFAULT"]
         self.process = subprocess.Popen([program, *words], stdin=subprocess.PIPE)
-        wait_until(lambda: self.about.is_stub, "the program runs")
+        # A process has its new name a moment before its new arguments.
+        wait_until(lambda: self.about.is_stub and len(command_line(self.process.pid)) > 1, "the program runs")
 
     @property
     def about(self) -> Process:
