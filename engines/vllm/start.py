@@ -26,9 +26,6 @@ def start_llm(
     args: AsyncEngineArgs, config: VllmConfig, statistics: VllmStatistics
 ) -> tuple[AsyncLLM, "asyncio.Task[None]"]:
     """Load the model and start the processes; returns the client, and a task that ends this process with them."""
-    # vLLM interrupts its reading of a step's outputs after 128 of them. Here each interruption means more responses,
-    # while the reading of one takes 8 us.
-    os.environ.setdefault("VLLM_V1_OUTPUT_PROC_CHUNK_SIZE", "512")
     with engine_core_from_server():
         llm = AsyncLLM.from_vllm_config(
             config,

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from scripts.launcher import page as launched_page
-from scripts.split import split_checkpoint
+from scripts.split.splitter import split_checkpoint
 from tests.fakes.certificate import write_certificate
 from tests.fakes.chat_server import chat_page
 from tests.support.chat_page import attach, chromium, idle, say, settings, tab
