@@ -258,6 +258,14 @@ class Outputs:
         return values
 
 
+def batch_tensors(rows: list[TokenRow]) -> list[Tensor]:
+    """Build a response of the tokens of several requests."""
+    batch = torch.frombuffer(bytearray(encode_rows(rows)), dtype=torch.uint8)[None]
+    if NUMPY_TENSORS:
+        return [pb_utils.Tensor(TOKENS, batch.numpy())]
+    return [pb_utils.Tensor.from_dlpack(TOKENS, batch)]
+
+
 def _drafts(drafted: int, accepted: int) -> list[tuple[str, Any, torch.dtype]]:
     """Speculative decoding's tokens of a whole generation."""
     return [

@@ -71,6 +71,17 @@ def seconds(value: str) -> float:
     return number
 
 
+def seconds_or_zero(value: str) -> float:
+    """A number of seconds, at most a day, or 0."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 86_400:
+        raise ValueError("a number of seconds from 0 to 86400")
+    return number
+
+
 def one_of(choices: Iterable[str]) -> Callable[[str], str]:
     """A parser of one of these words, in lower case."""
     known = tuple(choices)
@@ -123,6 +134,9 @@ class Settings:
         False, switch, "accept `chat_template` in requests; only for trusted clients, because a template is a program"
     )
     max_body_bytes: int = _setting(32 * 2**20, whole(1, 2**31 - 1), "largest request body")
+    max_request_memory: int = _setting(
+        2 * 2**30, whole(1, 2**50), "bytes for large bodies and pictures of all requests, per process; more wait"
+    )
     max_in_flight: int = _setting(512, whole(1, 1_000_000), "requests sent to the engine at once, per process")
     max_queued: int = _setting(64, whole(0, 1_000_000), "requests that may queue behind those; more get a 503 at once")
     queue_timeout: float = _setting(5.0, seconds, "time limit in that queue; then 503")
@@ -132,7 +146,10 @@ class Settings:
     max_backlog: int = _setting(
         2**20, whole(1, 2**31 - 1), "bytes buffered for a client that reads its stream too slowly"
     )
-    grace_period: float = _setting(30.0, seconds, "time for requests to finish after SIGTERM")
+    shutdown_delay: float = _setting(
+        0.0, seconds_or_zero, "seconds after SIGTERM in which readiness is false and new requests are still served"
+    )
+    grace_period: float = _setting(30.0, seconds, "time for requests to finish after SIGTERM and that delay")
     response_store: str | None = _setting(
         None, text, "SQLite file that keeps responses for `previous_response_id`; else none is kept"
     )

@@ -151,43 +151,6 @@ def _refusals() -> Iterator[None]:
         raise refusal from error
 
 
-def _tokens(output: RequestOutput, generation: Generation) -> Tokens:
-    completion = output.outputs[0]
-    tokens = Tokens(list(completion.token_ids), cached_tokens=output.num_cached_tokens)
-    if completion.logprobs is not None:
-        # A list, as SamplingParams.flat_logprobs is off.
-        add_logprobs(tokens, completion.logprobs, generation.top_logprobs)  # type: ignore[arg-type]
-    if output.prompt_logprobs:
-        _add_prompt_logprobs(tokens, output.prompt_logprobs, generation)
-    if output.finished:
-        tokens.finish = _finish(completion, generation)
-        if (metrics := getattr(completion, "spec_decode_metrics", None)) is not None:
-            drafts = metrics.to_dict()
-            tokens.draft_tokens = drafts["num_draft_tokens"]
-            tokens.accepted_draft_tokens = drafts["num_accepted_draft_tokens"]
-    return tokens
-
-
-def _finish(completion: Any, generation: Generation) -> FinishReason:
-    """The finish reason; vLLM's "stop" is the end id or one of the stop words.
-
-    Raises RequestError for vLLM's "error", a failure of this request only.
-    """
-    reason = FINISH_REASONS.get(completion.finish_reason)
-    if reason is None:
-        raise RequestError("the engine failed on this request", kind="internal")
-    if reason is FinishReason.END_ID and completion.stop_reason != generation.end_id:
-        return FinishReason.STOP_WORDS
-    return reason
-
-
-def _add_prompt_logprobs(tokens: Tokens, rows: Any, generation: Generation) -> None:
-    """Add one row per prompt token: the token itself, then its alternatives; NaN in the first row, which has none."""
-    width = 1 + (generation.prompt_logprobs or 0)
-    ids, logprobs, own_ranks = [[generation.prompt_ids[0]] * width], [[float("nan")] * width], [0]
-    for token, row in zip(generation.prompt_ids[1:], rows[1:], strict=True):
-        ranked = sorted(row.items(), key=lambda item: item[1].rank)[: width - 1]
-        ids.append([token, *(other for other, _ in ranked)])
-        logprobs.append([row[token].logprob, *(logprob.logprob for _, logprob in ranked)])
-        own_ranks.append(row[token].rank)
-    tokens.prompt_ids, tokens.prompt_logprobs, tokens.prompt_ranks = ids, logprobs, own_ranks
+def lora_request(adapter: Adapter) -> LoRARequest:
+    """An adapter as vLLM takes it. Its prefix cache goes by the name, which with the id is that of one content only."""
+    return LoRARequest(f"{adapter.name}#{adapter.id}", adapter.id, adapter.path)

@@ -75,6 +75,10 @@ def _tokens(output: RequestOutput, generation: Generation) -> Tokens:
         _add_prompt_logprobs(tokens, output.prompt_logprobs, generation)
     if output.finished:
         tokens.finish = _finish(completion, generation)
+        if (metrics := getattr(completion, "spec_decode_metrics", None)) is not None:
+            drafts = metrics.to_dict()
+            tokens.draft_tokens = drafts["num_draft_tokens"]
+            tokens.accepted_draft_tokens = drafts["num_accepted_draft_tokens"]
     return tokens
 
 

@@ -66,7 +66,7 @@ class Generation:
                 await self._resend()
                 continue
             self._may_resend, self._requests = False, ()
-            for choice, response in responses:
+            for choice, delta in deltas:
                 if choice in self._running:
                     waiting.setdefault(choice, []).append(delta)
                     self._check_finish(choice, delta)

@@ -19,7 +19,7 @@ from scripts.bench.measurement import measure_load, mib, print_measurement
 from scripts.bench.options import client_processes, parse_with_serve_flags, positive, rate
 from scripts.bench.plots import Chart, line_chart
 from scripts.bench.processes import snapshot
-from scripts.bench.targets import NAME, RunningTarget, start, token_rate_flags
+from scripts.bench.targets import NAME, RunningTarget, Starter, token_rate_flags
 from scripts.bench.workloads import Workload, streams
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.launcher.options import DEFAULT_MODEL

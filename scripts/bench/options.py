@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.command_line import Parser, checked
+from scripts.bench.arrivals import Arrivals
+from scripts.bench.peers import VLLM_SERVE, is_peer
 from scripts.bench.targets import ENDPOINTS, TARGETS
 from scripts.bench.workloads import WORKLOADS
 
@@ -63,29 +65,35 @@ def temperature(text: str) -> float:
     return _between(text, 0, 2)
 
 
-def _between(text: str, low: float, high: float) -> float:
+def _number(text: str) -> float:
     try:
-        number = float(text)
+        return float(text)
     except ValueError:
-        number = math.nan
+        return math.nan
+
+
+def _between(text: str, low: float, high: float) -> float:
+    number = _number(text)
     if not low <= number <= high:
         raise ValueError(f"must be a number from {low:g} to {high:g}, not '{text}'")
     return number
 
 
+@checked
 def request_rate(text: str) -> float:
     """Requests a second, above 0; `inf` for all at once. For argparse."""
-    number = float(text)
+    number = _number(text)
     if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        raise ValueError(f"must be a number above 0 or inf, not '{text}'")
     return number
 
 
+@checked
 def burstiness(text: str) -> float:
     """Above 0 and finite, for argparse."""
-    number = float(text)
+    number = _number(text)
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        raise ValueError(f"must be a number above 0, not '{text}'")
     return number
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks before anything is started."""
 
+import resource
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -37,6 +38,9 @@ _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
+# Files that a process may have open: a connection is one. tritonserver has 70 under a small load. More than the second
+# number would only slow down programs that close all that they might have.
+LEAST_FILES, MOST_FILES = 256, 65536
 _VLLM = "vllm"
 # The engines by name: those of engines/registry.py, which imports more, and NVIDIA's C++ backend.
 ENGINES = (_VLLM, "llmapi", TRTLLM)
@@ -145,10 +149,7 @@ def _numbers(config: object, key: str) -> Iterator[float]:
 
 
 def check_formats(environment: Mapping[str, str]) -> None:
-    """Check what replaces the checkpoint's template and tokenizer, and the family's parsers; raises LaunchError."""
-    tokenizer = environment.get(ENV_PREFIX + "TOKENIZER_BACKEND")
-    if tokenizer and tokenizer not in BACKENDS:
-        raise LaunchError(f"--tokenizer-backend: '{tokenizer}' is none of {', '.join(BACKENDS)}.")
+    """Check what replaces the checkpoint's chat template and the family's parsers; raises LaunchError."""
     for name in FORMATS:
         if problem := format_problem(name, environment):
             raise LaunchError(problem)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from common.fast_tokenizer import BACKENDS
 from common.vision_path import CHOICES
 from frontend.settings import ENV_PREFIX, one_of, switch, text, whole
 
@@ -53,6 +54,9 @@ MODEL_SETTINGS: Mapping[str, ModelSetting] = {
     ),
     "pan_and_scan": ModelSetting(switch, "Gemma 3: add crops of long images", "off"),
     "reasoning_parser": ModelSetting(text, "how answers have their reasoning, by vLLM's name", "auto"),
+    "tokenizer_backend": ModelSetting(
+        one_of(BACKENDS), "tokenizer of long prompts: fastokens if its ids are the same, or one of the two", "auto"
+    ),
     "tool_call_parser": ModelSetting(text, "the form of tool calls, by vLLM's name", "auto"),
     "video_frames": ModelSetting(_POSITIVE, "frames sampled from a video, if the request does not say how many", "8"),
     "vision": ModelSetting(one_of(CHOICES), "the path of pictures: auto, engine, vit, or none", "auto"),

@@ -401,10 +401,13 @@ def _parser(kind: type[Parser], command: str, about: str) -> Parser:
     add("--triton-host", metavar="ADDRESS", help=f"address of Triton's own endpoints (default: {defaults.triton_host})")
     for endpoint, title in (("http", "HTTP"), ("grpc", "gRPC"), ("metrics", "metrics")):
         default = getattr(defaults, f"triton_{endpoint}_port")
-        add(f"--triton-{endpoint}-port", type=_port, help=f"Triton's {endpoint} port; 0 picks one (default {default})")
+        about = f"Triton's {title} port; 0 picks a free one (default: {default}, or a free one if that is taken)"
+        add(f"--triton-{endpoint}-port", type=_port, metavar="PORT", help=about)
+    add = parser.add_argument_group("chat page").add_argument
     add("--ui", action="store_true", help="also start the chat page")
-    add("--ui-host", help=f"address of the chat page (default {defaults.ui_host})")
-    add("--ui-port", type=_port, help=f"port of the chat page; 0 picks one (default {defaults.ui_port})")
+    add("--ui-host", metavar="ADDRESS", help=f"its address (default: {defaults.ui_host})")
+    add("--ui-port", type=_port, metavar="PORT", help=f"its port; 0 picks a free one (default: {defaults.ui_port})")
+    add = parser.add_argument_group("processes").add_argument
     add(
         "--ready-timeout",
         type=_seconds,

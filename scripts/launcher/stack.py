@@ -30,6 +30,7 @@ from scripts.launcher.checks import (
     check_options,
     check_server,
     check_settings,
+    raise_open_files,
 )
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit, explain
@@ -84,6 +85,7 @@ class Stack:
         check_settings({**base, **self.options.settings})
         self.server = environments.find_triton(self.options.triton)
         check_server(self.server, self.options)
+        raise_open_files()
         self.engine = None if self.options.several else find_engine(self.options, base)
         self.ports = choose_ports(self.options)
         self._trtllm: Trtllm | None = None
@@ -232,8 +234,13 @@ class Stack:
         Of several models each has been loaded or has failed then. Raises LaunchError naming the part that died, or
         after `ready_timeout`, or if every model has failed, or if the logs cannot be written.
         """
-        self._spawn()
-        begun = time.monotonic()
+        try:
+            self._spawn()
+        except OSError as error:
+            raise LaunchError(
+                f"the processes or their logs in {self.options.log_dir} could not be begun: {error}."
+            ) from error
+        self._begun = time.monotonic()
         # A text model passes by the vision tower, which then loads nothing.
         hidden = () if self.several is not None or self.model.vision is VisionPath.VIT else (VIT,)
         engine = "" if self.several is not None else self._shared.get("TRITON_CHAT_ENGINE") or "vllm"

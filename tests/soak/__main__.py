@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m tests.soak aborts [--engine scripted|default] [--count N]`, `... overload`, `... pictures [--count N]`,
-`... upgrades`.
+`... stalls`, `... upgrades`, `... attack [--requests N] [--seed S]`, `... chaos [--minutes M] [--seed S]`.
 """
 
 import argparse
@@ -24,8 +24,12 @@ from tests.soak.chaos import ChaosResult, Clients, Deeds, left_over, living, rul
 from tests.soak.gauges import AT_REST, busy, memory, read_gauges, wait_at_rest
 from tests.soak.load import Outcome, closed_loop, percentile
 from tests.soak.pictures import ask
+from tests.soak.stalls import HEADER, REAL, SCRIPTED, measure_stops
+from tests.soak.stalls import rules as stall_rules
+from tests.soak.triton_attack import attack_triton
 from tests.soak.upgrades import upgrade
-from tests.support.scripted import scripted_stack
+from tests.support.pooling_checkpoints import make_qwen3_embedding
+from tests.support.scripted import PAIR, scripted_pair, scripted_stack
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 from tests.support.vlm_checkpoints import make_internvl
 
@@ -55,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
         return chaos(options.minutes, options.seed, options.clients, several=options.several)
     elif options.command == "pictures":
         pictures(options.family, options.count, options.concurrency)
+    elif options.command == "stalls":
+        stalls(options.engine, options.processes, options.seconds)
     elif options.command == "upgrades":
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(upgrade(TOKENIZERS / "qwen3", Path(folder), _say))
@@ -272,7 +278,7 @@ def stalls(engine: str, names: Sequence[str], stops: Sequence[float]) -> None:
             tokenizer = TOKENIZERS / "qwen3"
             stacked = scripted_stack("qwen3", tokenizer, Path(folder) / "stack", clean_stop=False)
             scripted = stacks.enter_context(stacked)
-            scripted.play(*rules(hurry))
+            scripted.play(*stall_rules(hurry))
             stack = scripted.stack
         else:
             stack = stacks.enter_context(_stack(engine))
@@ -342,6 +348,12 @@ def _parser() -> argparse.ArgumentParser:
     seen.add_argument("--family", choices=TINY_VLMS, default="qwen2_5_vl")
     seen.add_argument("--count", type=int, default=10_000)
     seen.add_argument("--concurrency", type=int, default=16)
+    stopped = commands.add_parser("stalls", help="processes that stand still for a while; what clients see")
+    stopped.add_argument("--engine", choices=("scripted", "default"), default="scripted")
+    stopped.add_argument(
+        "--processes", nargs="*", default=(), help=f"of {', '.join((*SCRIPTED, *REAL))}; several at once: vit+watchdog"
+    )
+    stopped.add_argument("--seconds", nargs="*", type=float, default=(1.5, 3.0, 10.0, 30.0))
     commands.add_parser("upgrades", help="two stacks behind HAProxy, replaced one after the other; no request is lost")
     load = commands.add_parser("overload", help="latency at 1 and 10 times what the engine can serve")
     load.add_argument("--seconds", type=float, default=30.0)

@@ -11,6 +11,7 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.metrics.stats import RequestSpecDecodeMetrics
 
 from common.errors import RequestError
@@ -133,7 +134,7 @@ def test_the_last_tokens_have_the_count_of_drafts() -> None:
         last.outputs[0].spec_decode_metrics.observe(num_draft_tokens=4, num_accepted=accepted)
 
     async def run() -> list[Tokens]:
-        return [tokens async for tokens in engine_of(output(None), last).generate(Generation([1], 8))]
+        return [tokens async for tokens in stream_of(engine_of(output(None), last), Generation([1], 8))]
 
     first, second = asyncio.run(run())
     assert (first.draft_tokens, first.accepted_draft_tokens) == (None, None)
@@ -215,15 +216,15 @@ async def test_logprobs_of_the_prompt_are_refused_with_adapters() -> None:
     engine = engine_of()
     engine.adapters = SimpleNamespace()
     with pytest.raises(RequestError, match="no log-probabilities of the prompt"):
-        await anext(engine.generate(Generation([7], 1, prompt_logprobs=0)))
+        await anext(stream_of(engine, Generation([7], 1, prompt_logprobs=0)))
 
 
 async def test_a_budget_beside_a_guide_is_refused_with_speculative_decoding() -> None:
     engine = engine_of(output("length"), output("length"))
     constrained = Generation([7], 1, thinking_token_budget=4, guide_type="json")
-    assert await anext(engine.generate(constrained))
+    assert await anext(stream_of(engine, constrained))
     engine._args.speculative_config = {"method": "ngram"}
     with pytest.raises(RequestError, match="no thinking_token_budget beside a guide") as refused:
-        await anext(engine.generate(constrained))
+        await anext(stream_of(engine, constrained))
     assert (refused.value.kind, refused.value.param) == ("invalid_request", "thinking_token_budget")
-    assert await anext(engine.generate(Generation([7], 1, thinking_token_budget=4)))
+    assert await anext(stream_of(engine, Generation([7], 1, thinking_token_budget=4)))

@@ -47,6 +47,13 @@ def test_unknown_flags_go_to_the_stack() -> None:
             "unknown contender 'sglang'; known: triton-chat, ensemble, tensorrt_llm, engine, vllm-serve, "
             "vllm-serve:N, vllm-rust, http",
         ),
+        ("--contenders vllm-serve:0", "unknown contender 'vllm-serve:0'"),
+        ("--contenders vllm-serve --waterfall 8", "--waterfall is for triton-chat"),
+        ("--request-rate 0", "--request-rate must be a number above 0 or inf, not '0'"),
+        ("--request-rate nan", "--request-rate must be a number above 0 or inf, not 'nan'"),
+        ("--request-rate 1 --burstiness inf", "--burstiness must be a number above 0, not 'inf'"),
+        ("--request-rate 1 --num-prompts 0", "--num-prompts must be a whole number above 0, not '0'"),
+        ("--request-rate 1 --workload turns", "has conversations"),
         ("--streams 0", "--streams must be a whole number above 0, not '0'"),
         ("--streams 1 x", "--streams must be a whole number above 0, not 'x'"),
         ("--rounds 0", "--rounds must be a whole number above 0, not '0'"),
