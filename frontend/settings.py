@@ -60,17 +60,6 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def seconds(value: str) -> float:
-    """A number of seconds, at most a day."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
-    if not 0 < number <= 86_400:
-        raise ValueError("a number of seconds above 0 and up to 86400")
-    return number
-
-
 def seconds_or_zero(value: str) -> float:
     """A number of seconds, at most a day, or 0."""
     try:
@@ -79,6 +68,17 @@ def seconds_or_zero(value: str) -> float:
         number = -1.0
     if not 0 <= number <= 86_400:
         raise ValueError("a number of seconds from 0 to 86400")
+    return number
+
+
+def seconds(value: str) -> float:
+    """A number of seconds above 0, at most a day."""
+    try:
+        number = seconds_or_zero(value)
+    except ValueError:
+        number = 0.0
+    if not number:
+        raise ValueError("a number of seconds above 0 and up to 86400")
     return number
 
 

@@ -44,18 +44,16 @@ def write_delta(delta: AnswerDelta, further_beams: Sequence[str] = ()) -> list[T
     if further_beams:
         texts += [text.encode(errors="replace") for text in further_beams]
     tensors = [pb_utils.Tensor("text_output", np.array([texts], dtype=object))]
-    values = _optional(delta)
-    if values != _DEFAULTS:  # This runs for every delta, and most have only a text.
-        for (name, write), value in zip(_WRITERS, values, strict=True):
-            if value not in _UNSET:
-                tensors.append(write(name, value))
+    for field, value in set_fields(delta).items():
+        name, write = _WRITERS[field]
+        tensors.append(write(name, value))
     return tensors
 
 
 def set_fields(delta: AnswerDelta) -> dict[str, Any]:
     """The fields of a delta that say something, apart from its text."""
     values = _optional(delta)
-    if values == _DEFAULTS:
+    if values == _DEFAULTS:  # This runs for every delta, and most have only a text.
         return {}
     return {name: value for name, value in zip(_OPTIONAL, values, strict=True) if value not in _UNSET}
 
@@ -107,7 +105,7 @@ def _int(name: str, value: int) -> Tensor:
 
 _ENCODERS: dict[Encoding, Callable[[str, Any], Tensor]] = {"text": string, "json": _json, "int": _int}
 _OPTIONAL = {field: output for field, output in OUTPUTS.items() if field != "text"}
-_WRITERS = tuple((output.name, _ENCODERS[output.encoding]) for output in _OPTIONAL.values())
+_WRITERS = {field: (output.name, _ENCODERS[output.encoding]) for field, output in _OPTIONAL.items()}
 _DEFAULTS = tuple(output.default for output in _OPTIONAL.values())
 _UNSET = (None, "", ())
 _optional = attrgetter(*_OPTIONAL)

@@ -75,7 +75,7 @@ class Body(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        """Let lists and mappings end at their first mistake, which is the only one that is told.
+        """Let lists and mappings end at their first mistake, the only one that is reported.
 
         A list of two million mistakes would take gigabytes and, of this process's one thread, half a minute.
         """

@@ -14,6 +14,7 @@ import grpc
 
 from common import served_model
 from common.errors import RequestError
+from common.files import file_version
 from common.model_names import EMBEDDING, ENGINE, ENGINES, ENSEMBLE, STEPS, owner, role
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState, read_states
 from common.served_model import PARAMETER, ServedModelInfo
@@ -65,8 +66,7 @@ class StateFile:
     async def read(self) -> States | None:
         """Return the models if the file has changed; one that cannot be read changes nothing."""
         try:
-            about = self._path.stat()
-            version = (about.st_ino, about.st_size, about.st_mtime_ns)
+            version = file_version(self._path)
             if version == self._version:
                 return None
             states = read_states(self._path)

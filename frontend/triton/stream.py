@@ -22,6 +22,7 @@ from frontend.errors import upstream_error
 from frontend.triton.cancellations import Cancellations
 from frontend.triton.model_health import ModelHealth, lost_model
 from frontend.triton.response_queue import ResponseQueue
+from frontend.triton.row_order import RowOrder
 from frontend.triton.tensors import (
     Delta,
     answer_rows,
@@ -65,9 +66,8 @@ class _Receiver:
     target: Target
     sent_at: float
     answered: bool = False
-    # Of a request in a response group: the number of the next row, and rows that came before it.
-    row: int = 0
-    early: dict[int, AnswerRow] = field(default_factory=dict)
+    # Of a request in a response group.
+    rows: RowOrder = field(default_factory=RowOrder)
 
 
 class TritonStream:
@@ -299,26 +299,21 @@ class TritonStream:
                 self._cancellations.late_response(row.request_id)
             return
         receiver.answered = True
-        if row.number != receiver.row:
-            receiver.early[row.number] = row
-            loop = asyncio.get_running_loop()
-            loop.call_later(ROW_PATIENCE, self._give_up_row, row.request_id, receiver, receiver.row)
-            return
-        while True:
-            receiver.queue.put(receiver.choice, row_delta(row), row_size(row))
-            if ends(row):
+        ready = receiver.rows.add(row)
+        if not ready:
+            loop, awaited = asyncio.get_running_loop(), receiver.rows.next
+            loop.call_later(ROW_PATIENCE, self._give_up_row, row.request_id, receiver, awaited)
+        for one in ready:
+            receiver.queue.put(receiver.choice, row_delta(one), row_size(one))
+            if ends(one):
                 # Later responses of this id are ignored.
                 del self._receivers[row.request_id]
                 self._cancellations.done(row.request_id)
                 return
-            receiver.row += 1
-            if receiver.row not in receiver.early:
-                return
-            row = receiver.early.pop(receiver.row)
 
     def _give_up_row(self, request_id: str, receiver: _Receiver, number: int) -> None:
         """Fail a request that still waits for this row: the response that it came in has failed for another request."""
-        if self._receivers.get(request_id) is receiver and receiver.row == number:
+        if self._receivers.get(request_id) is receiver and receiver.rows.next == number:
             logger.error("a part of an answer was lost", extra=about(request_id))
             del self._receivers[request_id]
             receiver.queue.fail(RequestError("A part of the answer was lost", kind="internal"))

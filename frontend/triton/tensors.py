@@ -160,11 +160,11 @@ def encode_request(
     for name, datatype, values in request.tensors():
         if name in capabilities.inputs:
             _add(message, name, datatype, values)
-    _add_parameters(message, request.request_parameters())
+    add_parameters(message, request.request_parameters())
     # Failures are sent as an output: an error response amid an ensemble's stream would leak the request in Triton.
-    _add_parameters(message, {"error_output": True})
+    add_parameters(message, {"error_output": True})
     if client_id is not None:
-        _add_parameters(message, {"owner": client_id})
+        add_parameters(message, {"owner": client_id})
     return message
 
 
@@ -175,12 +175,12 @@ def _with_sampling_defaults(request: EnsembleRequest) -> EnsembleRequest:
 
 def add_trace_context(message: pb.ModelInferRequest, headers: Mapping[str, str]) -> None:
     """Add W3C's `traceparent`, so that Python engines continue the trace. Triton itself reads it from gRPC metadata."""
-    _add_parameters(message, {"traceparent": headers["traceparent"]})
+    add_parameters(message, {"traceparent": headers["traceparent"]})
 
 
 def set_group(message: pb.ModelInferRequest, group: str) -> None:
     """Add the response group (common.response_batch) of a request."""
-    _add_parameters(message, {GROUP: group})
+    add_parameters(message, {GROUP: group})
 
 
 def with_weights(message: pb.ModelInferRequest) -> pb.ModelInferRequest:
@@ -188,14 +188,14 @@ def with_weights(message: pb.ModelInferRequest) -> pb.ModelInferRequest:
     copy = pb.ModelInferRequest()
     copy.CopyFrom(message)
     copy.id = f"{message.id}-weights"
-    _add_parameters(copy, {SEND_WEIGHTS: True})
+    add_parameters(copy, {SEND_WEIGHTS: True})
     return copy
 
 
 def encode_stop_all(client_id: str, request_id: str, engine: str = ENGINE) -> pb.ModelInferRequest:
     """Encode the request that stops all requests of this client (`Settings.owner`) in a Python engine."""
     message = encode_stop(request_id, engine)
-    _add_parameters(message, {"owner": client_id})
+    add_parameters(message, {"owner": client_id})
     return message
 
 
@@ -231,7 +231,7 @@ def encode_tokenize(
         message.outputs.add(name="token_strs")
         message.parameters["return_token_strs"].bool_param = True
     if add_special_tokens is not None:
-        _add_parameters(message, {"add_special_tokens": add_special_tokens})
+        add_parameters(message, {"add_special_tokens": add_special_tokens})
     if text is not None:
         _add(message, "text_input", "BYTES", (text,))
     if messages is not None:
@@ -249,7 +249,7 @@ def encode_detokenize(
     _add(message, "output_ids", "INT32", ids, shape=(1, 1, len(ids)))
     # LENGTH, because the text of an id that ends the answer would be left out.
     _add(message, "engine_finish_reason", "INT32", (FinishReason.LENGTH,))
-    _add_parameters(message, {"skip_special_tokens": False})
+    add_parameters(message, {"skip_special_tokens": False})
     return message
 
 
@@ -262,7 +262,7 @@ def encode_probe(model: str, request_id: str) -> pb.ModelInferRequest:
     if role(model) == ENGINE:
         message = encode_stop(request_id, model)
         # The answer to a stop has no tensor; Triton sends such a response only if this parameter requests it.
-        _add_parameters(message, {"triton_enable_empty_final_response": True})
+        add_parameters(message, {"triton_enable_empty_final_response": True})
         return message
     message = pb.ModelInferRequest(model_name=model, id=request_id)
     _add(message, "input_lengths", "INT32", (1,))
@@ -299,7 +299,7 @@ def encode_adapters(request_id: str, engine: str, change: Mapping[str, Parameter
     """Encode the request to a Python engine for its adapters. change: the parameters that load or unload one."""
     message = encode_probe(engine, request_id)
     message.outputs.add(name=ADAPTERS)
-    _add_parameters(message, change)
+    add_parameters(message, change)
     return message
 
 
@@ -430,7 +430,8 @@ def _pack(datatype: Datatype, values: Sequence[Any]) -> bytes:
     return b"".join(struct.pack("<I", len(item)) + item for item in encoded)
 
 
-def _add_parameters(message: pb.ModelInferRequest, parameters: Mapping[str, Parameter]) -> None:
+def add_parameters(message: pb.ModelInferRequest, parameters: Mapping[str, Parameter]) -> None:
+    """Add request parameters, each with the type that its value has."""
     for name, value in parameters.items():
         parameter = message.parameters[name]
         if isinstance(value, bool):

@@ -2,7 +2,7 @@
 """Mixed load whose every answer is known beforehand, while processes are killed and stopped at random.
 
 The scripted engine answers a prompt by the number in it, so that each answer, or the part of it that came before an error,
-can be compared. What is unavailable for how long is told by short requests that are sent all the time.
+can be compared. Short requests that are sent all the time show what is unavailable, and for how long.
 """
 
 import asyncio

@@ -16,6 +16,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from common.errors import RequestError
+from frontend.triton.tensors import add_parameters
 from tests.soak.attack import HANG_S, Tally
 
 _FORMATS = {"INT32": "i", "INT64": "q", "UINT64": "Q", "FP32": "f", "FP16": "e", "BOOL": "?", "UINT8": "B"}
@@ -115,8 +116,7 @@ class TensorMaker:
                 self._add(request, declared[one], wrongness)
         if draw.random() < wrongness:
             self._spoil(request)
-        for key, value in draw.sample(_PARAMETERS, draw.choice((0, 0, 1, 2, 4))):
-            _set(request.parameters[key], value)
+        add_parameters(request, dict(draw.sample(_PARAMETERS, draw.choice((0, 0, 1, 2, 4)))))
         # A stop, and a request for no tokens, end without a response, which Triton tells only if asked.
         request.parameters["triton_enable_empty_final_response"].bool_param = True
         # Without it a failing step of an ensemble leaks the request in Triton 2.51 (engines/reply.py).
@@ -193,15 +193,6 @@ def pb_datatype(number: int) -> str:
 
     name = model_config_pb2.DataType.Name(number).removeprefix("TYPE_")
     return "BYTES" if name == "STRING" else name
-
-
-def _set(parameter: Any, value: Any) -> None:
-    if isinstance(value, bool):
-        parameter.bool_param = value
-    elif isinstance(value, int):
-        parameter.int64_param = value
-    else:
-        parameter.string_param = value
 
 
 async def attack_triton(

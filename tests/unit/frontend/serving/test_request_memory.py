@@ -302,7 +302,7 @@ class TestRequests:
             writer.write(b"%x\r\n%s\r\n" % (len(begun), begun) if chunked else begun)
             await until(lambda: memory_of(served).held > 0)
             assert (await served.chat()).status_code == 200
-            # The slow one is told after its time, and what it held is free again: the other one is served, or told so.
+            # The slow one gets its error after its time limit, and what it held is free again: the other one is served or refused.
             other = await served.http.post(CHAT, json=LARGE)
             assert other.status_code == 200 or other.json()["error"]["code"] == "overloaded"
             assert b" 408 " in await asyncio.wait_for(reader.readline(), WAIT)

@@ -5,12 +5,10 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from rich.console import Console
 
 from scripts.cli.conversation import AttachmentError, Conversation, attachment
@@ -20,18 +18,6 @@ from tests.fakes.fake_triton import answer_of, failure, finish, reply
 from tests.fakes.frontend_server import Serving, serving
 
 PICTURE = b"\x89PNG\r\n\x1a\nnot really"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving() as one:
-        yield one
-
-
-@pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    return running
 
 
 class Piped(io.StringIO):

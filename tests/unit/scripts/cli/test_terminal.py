@@ -4,16 +4,15 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from scripts.cli.prompt import dropped_path
 from tests.fakes.fake_triton import Call, answer_of, reply
-from tests.fakes.frontend_server import Serving, serving
+from tests.fakes.frontend_server import Serving
 from tests.support.terminal import CTRL_C, CTRL_D, Terminal, terminal
 
 PASTE = "\x1b[200~{}\x1b[201~"
@@ -22,17 +21,10 @@ UP, TAB = "\x1b[A", "\t"
 GREY = "\x1b[90m"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Serving]:
-    async with serving() as one:
-        yield one
-
-
 @pytest.fixture
-def served(running: Serving) -> Serving:
-    running.reset()
-    running.triton.script = answer_of("Fine.")
-    return running
+def served(served: Serving) -> Serving:
+    served.triton.script = answer_of("Fine.")
+    return served
 
 
 @contextmanager

@@ -431,7 +431,7 @@ def test_a_load_that_fails_after_a_restart_of_tritonserver_is_tried_again(tmp_pa
     fail_from(bench, 8)
     lose_tritonserver(bench)
     bench.settle(3)
-    assert tries(bench) == 10, "the pauses begin anew"
+    assert tries(bench) == 10, "the pauses start again"
 
 
 def test_the_tries_after_a_restart_of_tritonserver_have_an_end(bench: Bench) -> None:
