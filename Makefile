@@ -50,11 +50,11 @@ setup-browser:
 check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy chat_page common engines families frontend models postprocessing preprocessing python_backend scripts triton_chat.py vision
+	$(RUN) -m mypy chat_page common engines examples families frontend models postprocessing preprocessing python_backend scripts triton_chat.py vision
 	@# One call for each, because mypy takes files of the same name for one module.
 	@for model in *_repository/*/1/model.py; do echo "mypy $$model"; $(RUN) -m mypy $$model || exit; done
 	@# bandit also warns of `nosec` comments on lines that partly need none.
-	$(RUN) -m bandit --quiet --recursive chat_page common embedding_repository engines families frontend model_repository models postprocessing preprocessing python_backend \
+	$(RUN) -m bandit --quiet --recursive chat_page common embedding_repository engines examples families frontend model_repository models postprocessing preprocessing python_backend \
 		scripts triton_chat.py vision \
 		2> >(grep -v 'nosec encountered' >&2)
 	@$(MAKE) --no-print-directory docs

@@ -42,7 +42,7 @@ class Weather:
 
 
 async def test_the_weather_agent_whole(llm: OpenAILike) -> None:
-    """One call of the tool, then the answer; scripts/clients/llamaindex_agent.py is the same, streamed."""
+    """One call of the tool, then the answer; examples/llamaindex_agent.py is the same, streamed."""
     weather = Weather()
     agent = FunctionAgent(tools=[weather.get_weather], llm=llm, streaming=False)
     answer = await agent.run("What's the weather like in Boston today?")

@@ -3,6 +3,8 @@
 
 import asyncio
 import base64
+import subprocess
+import sys
 
 import httpx
 import numpy as np
@@ -17,6 +19,7 @@ from tests.support.agents import run_agents
 from tests.support.gpu import memory_share
 from tests.support.passing_stack import passing_stack
 from tests.support.pooling_checkpoints import TEXTS, embeddings_of, make_qwen3_embedding
+from tests.support.scripted import ROOT
 from tests.support.waiting import PATIENCE_S, running_requests, wait_until
 
 MODEL = "qwen3-embedding"
@@ -101,6 +104,26 @@ def test_langchain_and_llamaindex(stack, tmp_path):
     outcome = run_agents("test_embeddings.py", stack.url, tmp_path / "report.xml")
     assert outcome.returncode == 0, outcome.output[-8000:]
     assert len(outcome.passed) == 3 and not outcome.skipped
+
+
+@pytest.mark.xdist_group("test_embeddings")
+def test_the_example_finds_the_nearest_passages(stack, http, scripted_qwen3, tmp_path):
+    """examples/rag.py: the passages by the embeddings of this server, the answer from another one."""
+    question, passages = (
+        "Who won?",
+        [f"{word} came in place {number}." for number, word in enumerate(("Ada", "Bo", "Cy"))],
+    )
+    made = http.post("/v1/score", json={"text_1": question, "text_2": passages}).json()["data"]
+    nearest, _, last = sorted(range(3), key=lambda index: -made[index]["score"])
+    (tmp_path / "places.txt").write_text("\n\n".join(passages), encoding="utf-8")
+    context = "these passages.\n\n{}\n\nQuestion: Who won?<|im_end|>"
+    scripted_qwen3.play(
+        *({"contains": context.format(text), "text": f"Read {text}"} for text in (passages[nearest], passages[last]))
+    )
+    servers = ["--url", f"{scripted_qwen3.stack.url}/v1", "--embedding-url", f"{stack.url}/v1", "--passages", "1"]
+    line = [sys.executable, ROOT / "examples" / "rag.py", *servers, question, tmp_path / "places.txt"]
+    done = subprocess.run(line, capture_output=True, encoding="utf-8", timeout=PATIENCE_S)
+    assert done.stdout.strip() == f"Read {passages[nearest]}", done.stderr
 
 
 async def test_triton_clients_may_send_any_number_of_texts(stack, expected):

@@ -36,7 +36,7 @@ PINNED_IN = {
 }
 # Triton's configs and models.
 REPOSITORIES = ("embedding_repository", "model_repository")
-# Fonts for the demo model's training, tests/fuzz, scripts/clients, and what comes with TensorRT, TensorRT-LLM and Triton.
+# Fonts for the demo model's training, tests/fuzz, examples, and what comes with TensorRT, TensorRT-LLM and Triton.
 OPTIONAL = {"matplotlib", "hypothesis", "langchain_core", "langchain_openai", "llama_index", "langchain", "langgraph"}
 OPTIONAL |= {"tensorrt", "tensorrt_llm", "triton", "triton_python_backend_utils"}
 

@@ -2,7 +2,7 @@
 """A LangChain chat model with a tool, invoked until it answers without calling the tool.
 
 pip install langchain-openai
-python scripts/clients/langchain_agent.py
+python examples/langchain_agent.py
 """
 
 from arguments import argument_parser

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ask about a video, sent as its frames: images in their order.
 
-python scripts/clients/video_frames.py frames/*.jpg --question "描述一下视频的内容。不要重复。"
+python examples/video_frames.py frames/*.jpg --question "描述一下视频的内容。不要重复。"
 
 A video file (MP4, MOV, WebM, MKV) is sent as {"type": "video_url", "video_url": {"url": ...}}; the server samples it.
 """

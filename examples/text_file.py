@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ask about a long text, for example for a summary of a novel.
 
-python scripts/clients/text_file.py novel.txt "简述一下上面这篇小说的前几章内容。"
+python examples/text_file.py novel.txt "简述一下上面这篇小说的前几章内容。"
 """
 
 from pathlib import Path

@@ -2,7 +2,7 @@
 """A LlamaIndex agent with one tool.
 
 pip install llama-index-core llama-index-llms-openai-like
-python scripts/clients/llamaindex_agent.py
+python examples/llamaindex_agent.py
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ask one question and print the answer, at once or streamed.
 
-python scripts/clients/chat.py "你好，你是谁？"
-python scripts/clients/chat.py "你好，你是谁？" --stream
-python scripts/clients/chat.py "你好，你是谁？" --no-thinking
+python examples/chat.py "你好，你是谁？"
+python examples/chat.py "你好，你是谁？" --stream
+python examples/chat.py "你好，你是谁？" --no-thinking
 """
 
 from arguments import argument_parser

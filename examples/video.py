@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ask about a video: a local file, a URL, or a file on the server (MP4, MOV, WebM, MKV).
 
-python scripts/clients/video.py film.mp4 "What happens?"
-python scripts/clients/video.py film.mp4 "What happens?" --fps 2
-python scripts/clients/video.py https://example.com/film.webm "What happens?" --frames 16
+python examples/video.py film.mp4 "What happens?"
+python examples/video.py film.mp4 "What happens?" --fps 2
+python examples/video.py https://example.com/film.webm "What happens?" --frames 16
 
 The server samples the frames: as many as asked, as many a second as asked, or eight.
 """

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every client of scripts/clients as users start it: in a process of its own, with a running stack."""
+"""Every program of examples/ as users start it: in a process of its own, with a running stack."""
 
+import json
 import os
 import re
 import subprocess
@@ -16,33 +17,28 @@ from tests.support.scripted import ROOT
 from tests.support.videos import still
 from tests.support.waiting import PATIENCE_S
 
-CLIENTS = ROOT / "scripts" / "clients"
+EXAMPLES = ROOT / "examples"
 AGENTS_PYTHON = ROOT / ".cache" / "agents-venv" / "bin" / "python"
 FRANCE = "Please name the capital of France."
 
 
-def command(client: str, url: str, *arguments: str, python: Path | str = sys.executable) -> dict:
-    """Arguments of subprocess that start a client; it must only connect to the server."""
+def command(example: str, url: str, *arguments: str, python: Path | str = sys.executable) -> dict:
+    """Arguments of subprocess that start an example; it must only connect to the server."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "OPENAI"))}
     environment |= {"NO_PROXY": "127.0.0.1", "LANGSMITH_TRACING": "false", "PYTHONUTF8": "1"}
-    started = [str(python), str(CLIENTS / client), "--url", url, *arguments]
+    started = [str(python), str(EXAMPLES / example), "--url", url, *arguments]
     return {"args": started, "env": environment, "encoding": "utf-8"}
 
 
-def run(client: str, url: str, *arguments: str, python: Path | str = sys.executable) -> str:
-    """Run a client; returns what it prints."""
+def run(example: str, url: str, *arguments: str, python: Path | str = sys.executable) -> str:
+    """Run an example; returns what it prints."""
     done = subprocess.run(
-        **command(client, url, *arguments, python=python),
+        **command(example, url, *arguments, python=python),
         capture_output=True,
         timeout=2 * PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout.strip()
-
-
-def test_every_client_is_run_here():
-    run_here = set(re.findall(r'"(\w+\.py)"', Path(__file__).read_text(encoding="utf-8")))
-    assert {path.name for path in CLIENTS.glob("*.py")} == run_here | {"arguments" + ".py"}
 
 
 class TestText:
@@ -90,18 +86,6 @@ class TestText:
         assert printed.startswith("作者是**弦三千**。\n(")
         assert int(re.findall(r"\((\d+) tokens read", printed)[0]) > 20_000
 
-    def test_one_function_call(self, qwen3, url):
-        weather = call("get_current_weather", location="Boston, MA", unit="fahrenheit")
-        qwen3.play(
-            seen("<tool_response>\n59.0\n</tool_response>", "It is **59.0°F** in Boston, MA."),
-            seen("weather like in Boston today?", f"<think>\nI need the weather.\n</think>\n\n{weather}"),
-        )
-        assert run("function_call.py", url).splitlines() == [
-            'The model calls get_current_weather({"location": "Boston, MA", "unit": "fahrenheit"})',
-            "The function returns 59.0",
-            "It is **59.0°F** in Boston, MA.",
-        ]
-
     @pytest.mark.parametrize("together", [True, False], ids=["at once", "one after the other"])
     def test_two_function_calls(self, qwen3, url, together):
         postcode = call("get_postcode", location="Boston")
@@ -113,23 +97,48 @@ class TestText:
         else:
             final = final | {"contains": results[1]}
             qwen3.play(final, seen(results[0], weather), seen("postcode of Boston", postcode))
-        assert run("function_calls.py", url).splitlines() == [
+        assert run("tools.py", url).splitlines() == [
             'get_postcode({"location": "Boston"}) -> 02138',
             'get_current_weather({"location": "Boston", "unit": "celsius"}) -> 15.0',
             "The postcode is 02138, and it is 15 °C.",
         ]
 
-    @pytest.mark.parametrize("client", ["llamaindex_agent.py", "langchain_agent.py"])
-    def test_agents(self, qwen3, url, client):
+    @pytest.mark.parametrize("example", ["llamaindex_agent.py", "langchain_agent.py"])
+    def test_agents(self, qwen3, url, example):
         weather = call("get_weather", location="Boston, MA", unit="fahrenheit")
         qwen3.play(
             seen("<tool_response>\nIt is 59.0 fahrenheit in Boston, MA.", "It is 59.0 °F. 🌤️"),
             seen("weather like in Boston today?", f"<think>\nI need the tool.\n</think>\n\n{weather}"),
         )
-        assert run(client, url, python=AGENTS_PYTHON).splitlines() == [
+        assert run(example, url, python=AGENTS_PYTHON).splitlines() == [
             "get_weather({'location': 'Boston, MA', 'unit': 'fahrenheit'}) -> It is 59.0 fahrenheit in Boston, MA.",
             "It is 59.0 °F. 🌤️",
         ]
+
+    def test_a_batch(self, qwen3, url, tmp_path):
+        """More requests than are sent at once, one of which is refused."""
+        names, questions, answers = [str(n) for n in range(7)], tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+        qwen3.play(*(seen(f"number {name}<", f"answer {name}") for name in names))
+        bodies = [
+            {"messages": [{"role": "user", "content": f"number {name}"}], "enable_thinking": False} for name in names
+        ]
+        bodies[3]["temperature"] = "hot"
+        lines = [{"custom_id": name, "body": body} for name, body in zip(names, bodies, strict=True)]
+        questions.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        assert run("batch.py", url, str(questions), str(answers), "--at-once", "2") == ""
+        done = {one.pop("custom_id"): one for one in map(json.loads, answers.read_text(encoding="utf-8").splitlines())}
+        assert sorted(done) == names
+        assert done.pop("3")["error"]["param"] == "temperature"
+        for name, one in done.items():
+            assert one["response"]["body"]["choices"][0]["message"]["content"] == f"answer {name}"
+
+
+class TestAdapters:
+    def test_every_adapter_of_a_model_is_asked(self, double_qwen3):
+        double_qwen3.play(seen("about the sea", "The sea."))
+        printed = run("lora.py", f"{double_qwen3.stack.url}/v1", "Write about the sea.").splitlines()
+        assert printed == [f"[{name}] The sea." for name in ("qwen3", "sql", "poet")]
+        assert "lora_task_id" in double_qwen3.asked_double(), "the last request went to an adapter"
 
 
 class TestImages:
@@ -144,13 +153,14 @@ class TestImages:
         picture = demo.folder / "three-yellow.webp"
         places = {"path": str(picture), "file": picture.as_uri()}
         places |= {scheme: f"{getattr(demo, scheme)}/{picture.name}" for scheme in ("http", "https")}
-        assert "three" in run("image.py", url, places[place], "<image>How many circles are there?").lower()
+        printed = run("pictures.py", url, "--image", places[place], "<image>How many circles are there?")
+        assert "three" in printed.lower()
 
     def test_a_dialogue_about_two_images(self, demo, url):
         images = [str(demo.folder / name) for name in ("red-circle.png", "blue-square.jpg")]
         questions = ["Image-1: <image> Image-2: <image> What is in the second image?", "What is in the first image?"]
         flags = [word for image in images for word in ("--image", image)]
-        first, second = run("dialogue.py", url, *flags, *questions).lower().split("\n\n")
+        first, second = run("pictures.py", url, *flags, *questions).lower().split("\n\n")
         assert "blue square" in first and "red circle" in second
 
     def test_video_frames(self, demo, url):
@@ -188,7 +198,7 @@ class TestTriton:
         assert "exactly 1 response" in httpx.post(url, json=body | {"stream": True}, timeout=PATIENCE_S).json()["error"]
 
     def test_infer_is_refused_by_triton(self, stack):
-        """As the clients' README says."""
+        """As the README of the examples says."""
         question = {"name": "text_input", "datatype": "BYTES", "shape": [1, 1], "data": [FRANCE]}
         url = f"{stack.triton_http_url}/v2/models/ensemble/infer"
         assert "decoupled" in httpx.post(url, json={"inputs": [question]}, timeout=PATIENCE_S).json()["error"]

@@ -2,7 +2,7 @@
 """Stream an answer from the model `ensemble` through the generate extension of Triton's HTTP API.
 
 pip install httpx
-python scripts/clients/triton_http.py "Please name the capital of France."
+python examples/triton_http.py "Please name the capital of France."
 """
 
 import argparse

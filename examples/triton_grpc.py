@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stream an answer from the model `ensemble` through Triton's gRPC API; images are sent as raw bytes.
+
+pip install 'tritonclient[grpc]'
+python examples/triton_grpc.py "Please name the capital of France."
+python examples/triton_grpc.py "What do you see?" photo.jpg
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc.aio as grpc
+from arguments import print_errors_in_one_line
+from tritonclient.utils import np_to_triton_dtype
+
+print_errors_in_one_line()
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--url", default="127.0.0.1:8001", help="Triton's gRPC endpoint (default: %(default)s)")
+parser.add_argument("question")
+parser.add_argument("images", nargs="*", type=Path)
+args = parser.parse_args()
+
+
+def tensor(name: str, values: list[Any], dtype: type[np.generic]) -> grpc.InferInput:
+    """Create an input tensor [1, n]; the first dimension is the batch."""
+    array = np.array([values], dtype=dtype)
+    return grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)).set_data_from_numpy(array)
+
+
+async def requests() -> AsyncIterator[dict[str, Any]]:
+    # OpenAI messages as JSON. Each image part takes the next element of the tensor `images`.
+    content = [{"type": "image_url"}] * len(args.images) + [{"type": "text", "text": args.question}]
+    messages = json.dumps({"messages": [{"role": "user", "content": content}]}).encode()
+    inputs = [tensor("messages", [messages], np.object_), tensor("stream", [True], np.bool_)]
+    inputs += [tensor("max_tokens", [256], np.int32), tensor("temperature", [0.0], np.float32)]
+    if args.images:
+        inputs.append(tensor("images", [path.read_bytes() for path in args.images], np.object_))
+    # chat: reasoning and tool calls have their own outputs. error_output: a failure is the output `error`.
+    yield {"model_name": "ensemble", "inputs": inputs, "parameters": {"chat": True, "error_output": True}}
+
+
+async def main() -> None:
+    async with grpc.InferenceServerClient(args.url) as triton:
+        async for result, error in triton.stream_infer(requests()):
+            if error is not None:
+                raise error
+            if (failure := result.as_numpy("error")) is not None:
+                raise SystemExit(failure.item().decode())
+            if (text := result.as_numpy("text_output")) is not None:
+                print(text.item().decode(), end="", flush=True)
+    print()
+
+
+asyncio.run(main())

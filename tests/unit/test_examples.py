@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples are short, each is listed in their README, and each is run by an integration test."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+PROGRAMS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "arguments.py")
+MOST_LINES = 30
+
+
+def lines_of_code(source: str) -> int:
+    """The lines of a program, without imports, docstrings, comments and empty lines."""
+    tree = ast.parse(source)
+    left_out: list[ast.stmt] = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            left_out.append(node.body[0])
+    without = {line for node in left_out for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+    lines = enumerate(source.splitlines(), 1)
+    return sum(number not in without and bool(re.match(r"\s*[^#\s]", line)) for number, line in lines)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_an_example_is_short(program: Path) -> None:
+    assert 10 <= lines_of_code(program.read_text(encoding="utf-8")) <= MOST_LINES
+
+
+def test_lines_of_code() -> None:
+    assert lines_of_code('"""About.\n\nMore."""\n\nimport os\n\n# Why.\nprint(\n    os.name\n)  # how\n') == 3
+
+
+def test_the_readme_lists_every_example() -> None:
+    listed = re.findall(
+        r"^\| \[(\w+\.py)\]\(\1\) \|", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(listed) == [path.name for path in PROGRAMS]
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    folder = ROOT / "tests" / "integration"
+    tests = "".join((folder / name).read_text(encoding="utf-8") for name in ("test_examples.py", "test_embeddings.py"))
+    assert {path.name for path in PROGRAMS} <= set(re.findall(r'"(\w+\.py)"', tests))
