@@ -2,7 +2,7 @@
 """Read fenced blocks and tables of the documentation, for the tests that compare them with the code.
 
 A comment directly before a block says how it is tested: `<!-- not run: why -->`, `<!-- prints: words -->` or
-`<!-- model: demo-vlm; prints: words -->`.
+`<!-- model: demo-vlm; prints: words -->`. The READMEs have no comments: block_notes.yaml says the same of their blocks.
 """
 
 import re
@@ -10,8 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+# Notes of blocks by page, and by the block's first line without a comment at its end.
+NOTES: dict[str, dict[str, dict[str, str]]] = yaml.safe_load(
+    Path(__file__).with_name("block_notes.yaml").read_text(encoding="utf-8")
+)
 # Without docs/requests.md, which test_curl.py runs with a vision model.
 PAGES = (ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted(set(DOCS.glob("*.md")) - {DOCS / "requests.md"}))
 RUNNABLE = ("bash", "python")
@@ -46,10 +52,15 @@ def blocks(page: Path) -> Iterator[Block]:
             continue
         end = lines.index(FENCE, at + 1)
         note = _NOTE.fullmatch(lines[at - 1]) if at else None
-        notes = note.groupdict() if note else {}
+        notes = note.groupdict() if note else NOTES.get(page.name, {}).get(first_line(lines[at + 1]), {})
         text = "\n".join(lines[at + 1 : end]) + "\n"
         yield Block(f"{page.name}:{at + 1}", lines[at].removeprefix(FENCE), text, **notes)
         at = end + 1
+
+
+def first_line(line: str) -> str:
+    """The first line of a block without a comment at its end, which is its name in block_notes.yaml."""
+    return line.partition("  #")[0].strip()
 
 
 def prose(page: Path) -> str:

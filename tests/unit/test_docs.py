@@ -2,8 +2,10 @@
 """The documentation's tables agree with the code in both directions, and its links lead to files."""
 
 import json
+import os
 import re
 import shlex
+import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -34,11 +36,34 @@ from scripts.engine_build.presets import PRESETS
 from scripts.launcher.model_settings import MODEL_SETTINGS
 from scripts.launcher.options import UNNEEDED, LaunchOptions
 from tests.support import format_tables
-from tests.support.doc_blocks import DOCS, FENCE, PAGES, ROOT, RUNNABLE, blocks, codes, prose, rows, section
+from tests.support.doc_blocks import (
+    DOCS,
+    FENCE,
+    NOTES,
+    PAGES,
+    ROOT,
+    RUNNABLE,
+    blocks,
+    codes,
+    first_line,
+    prose,
+    rows,
+    section,
+)
 from tests.support.packages import PACKAGES
 
-OTHER_PAGES = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "docker/README.md", "models/demo_vlm/README.md")
-LINKED = (*PAGES, DOCS / "requests.md", *(ROOT / name for name in OTHER_PAGES))
+OTHER_PAGES = (
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docker/README.md",
+    "examples/README.md",
+    "models/demo_vlm/README.md",
+)
+CHINESE = tuple(sorted((DOCS / "zh").glob("*.md")))
+LINKED = (*PAGES, *CHINESE, DOCS / "requests.md", *(ROOT / name for name in OTHER_PAGES))
+# Headings that only the Chinese page has, at its end.
+ADDED_IN_CHINESE = {DOCS / "zh" / "migrating.md": 1}
 
 
 def flag(name: str) -> str:
@@ -65,15 +90,79 @@ def test_every_block_is_fenced(page: Path) -> None:
     assert not re.search(r"\n\n {4,}\S", prose(page))
 
 
-def test_the_two_readmes_have_the_same_blocks_and_links() -> None:
-    english, chinese = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
+# Pages in English, and the same in Chinese.
+TRANSLATED = {
+    ROOT / "README.md": ROOT / "README.zh-CN.md",
+    DOCS / "migrating.md": DOCS / "zh" / "migrating.md",
+    DOCS / "requests.md": DOCS / "zh" / "requests.md",
+}
+
+
+def in_english(page: Path, target: str) -> str:
+    """A link's file by its path in this project, in English if it is translated; without the heading within it."""
+    file = Path(os.path.normpath(page.parent / target.partition("#")[0]))
+    return str({chinese: english for english, chinese in TRANSLATED.items()}.get(file, file).relative_to(ROOT))
+
+
+def without_comments(text: str) -> str:
+    return re.sub(r"[ \t]+#.*$", "", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("english", "chinese"), TRANSLATED.items(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_translated_page_is_in_step(english: Path, chinese: Path) -> None:
+    """The same headings, blocks, tables and links; what the Chinese page adds comes under a heading of its own."""
 
     def noted_blocks(page: Path) -> list[tuple[str, ...]]:
-        return [(block.language, block.text, block.not_run or "", block.prints or "") for block in blocks(page)]
+        found = blocks(page)
+        return [(one.language, without_comments(one.text), one.not_run or "", one.prints or "") for one in found]
 
+    def outline(page: Path) -> list[int]:
+        return [len(marks) for marks in re.findall(r"^(#+) ", prose(page), re.MULTILINE)]
+
+    def linked(page: Path) -> set[str]:
+        own = {"README.md", in_english(english, english.name), in_english(chinese, chinese.name)}
+        return {in_english(page, target) for target in links(page)} - own
+
+    added = ADDED_IN_CHINESE.get(chinese, 0)
     assert noted_blocks(english) == noted_blocks(chinese)
-    assert {*links(english)} - {"README.zh-CN.md"} == {*links(chinese)} - {"README.md"}
-    assert [len(cells) for cells in rows(prose(english))] == [len(cells) for cells in rows(prose(chinese))]
+    assert outline(english) == outline(chinese)[: len(outline(chinese)) - added]
+    assert linked(english) == linked(chinese)
+    cells = [[len(row) for row in rows(prose(page))] for page in (english, chinese)]
+    assert cells[0] == cells[1][: len(cells[0])]
+    assert added or len(cells[0]) == len(cells[1])
+
+
+def test_the_comments_of_chinese_blocks_are_translated() -> None:
+    texts = [block.text for chinese in TRANSLATED.values() for block in blocks(chinese) if block.language == "bash"]
+    comments = [one for text in texts for one in re.findall(r"[ \t]# (.+)$", text, re.MULTILINE)]
+    assert len(comments) > 10
+    commands = ("pip install",)
+    assert not [one for one in comments if not re.search(r"[\u4e00-\u9fff]", one) and not one.startswith(commands)]
+
+
+def test_the_readme_says_how_its_blocks_are_tested_and_nothing_else() -> None:
+    """Comments stay out of it, and no note is for a block that is no more."""
+    for name, notes in NOTES.items():
+        page = ROOT / name
+        assert "<!--" not in page.read_text(encoding="utf-8")
+        assert set(notes) <= {first_line(block.text.splitlines()[0]) for block in blocks(page)}
+        assert {value for note in notes.values() for value in note} <= {"not_run", "prints", "model"}
+
+
+def test_the_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
+    measured = {cell for cells in rows((DOCS / "benchmarks.md").read_text(encoding="utf-8")) for cell in cells}
+    figures = [cells for cells in rows(prose(ROOT / "README.md")) if len(cells) == 5 and cells[1].isdecimal()]
+    assert len(figures) == 8
+    assert not [cell for cells in figures for cell in cells[2:] if cell not in measured]
+
+
+def test_the_badges() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (versions,) = re.findall(r"!\[Python (.+)\]", text)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [one.rpartition(":: ")[2] for one in project["classifiers"] if "Python ::" in one]
+    assert versions.split(", ") == named
+    assert f"![Licence: {project['license']}]" in text
 
 
 def links(page: Path) -> list[str]:
@@ -269,4 +358,10 @@ def test_the_metrics() -> None:
 
 def test_the_navigation_has_every_page() -> None:
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
-    assert sorted(page for entry in nav for page in entry.values()) == sorted(path.name for path in DOCS.glob("*.md"))
+    pages = [page for entry in nav for page in entry.values()]
+    listed = [page for entry in pages for page in ([entry] if isinstance(entry, str) else nested(entry))]
+    assert sorted(listed) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
+def nested(group: list[dict[str, str]]) -> list[str]:
+    return [page for entry in group for page in entry.values()]
