@@ -6,15 +6,22 @@ python examples/tools.py "What's the weather like in Paris, in celsius?"
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from arguments import argument_parser
 from openai import OpenAI
 
-FUNCTIONS = {
-    "get_postcode": lambda location: "02138",
-    "get_current_weather": lambda location, unit="fahrenheit": "59.0" if unit == "fahrenheit" else "15.0",
-}
+
+def get_postcode(location: str) -> str:
+    return "02138"
+
+
+def get_current_weather(location: str, unit: str = "fahrenheit") -> str:
+    return "59.0" if unit == "fahrenheit" else "15.0"
+
+
+FUNCTIONS: dict[str, Callable[..., str]] = {"get_postcode": get_postcode, "get_current_weather": get_current_weather}
 LOCATION = {"location": {"type": "string", "description": "The city, e.g. San Francisco"}}
 UNIT = {"unit": {"type": "string", "enum": ["celsius", "fahrenheit"]}}
 

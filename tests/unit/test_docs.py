@@ -156,6 +156,12 @@ def test_the_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
     assert not [cell for cells in figures for cell in cells[2:] if cell not in measured]
 
 
+def test_the_numbers_of_formats_in_the_readmes() -> None:
+    formats = [len(rows(section("models.md", f"Formats of {of}"))) for of in ("tool calls", "reasoning")]
+    for name, found in (("README.md", r"(\d+) formats, found"), ("README.zh-CN.md", r"(\d+) 种格式，由对话模板")):
+        assert [*map(int, re.findall(found, (ROOT / name).read_text(encoding="utf-8")))] == formats
+
+
 def test_the_badges() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (versions,) = re.findall(r"!\[Python (.+)\]", text)
