@@ -181,7 +181,7 @@ def test_everything_is_saved(tmp_path: Path) -> None:
 def test_a_plot_places_points_by_their_values() -> None:
     lines = {"a <b>": [(1.0, 0.0), (8.0, 50.0), (64.0, 100.0)]}
     root = ElementTree.fromstring(line_chart(Chart("title & more", "x", "y", lines)))
-    (line,) = (element for element in root if element.tag.endswith("polyline"))
+    (line,) = (element for element in root.iter() if element.tag.endswith("polyline"))
     (x1, y1), (x2, y2), (x3, y3) = (map(float, point.split(",")) for point in line.attrib["points"].split())
     # By the logarithm, 8 is in the middle of 1 and 64; y grows upwards from 0.
     assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2)
