@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MkDocs hook: rewrite links from a page to repository files that are not part of the built site.
+"""MkDocs hooks: links from pages to files of the repository that are not part of the built site.
 
-In the repository they are ordinary links. On the site they become their text and the file's path. A link to a missing
-file is a warning, which the strict build treats as an error.
+In the repository they are ordinary links. On the site they lead to the repository if DOCS_REPO_URL names it; otherwise
+they become their text and the file's path. A link to a missing file is a warning, which the strict build treats as an
+error.
 """
 
 import logging
@@ -13,7 +14,17 @@ from typing import Any
 
 log = logging.getLogger("mkdocs.hooks.links")
 
-_LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?:#[^)]*)?\)")
+BRANCH = "main"
+_LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)]*)?\)")
+# Material's script asks GitHub for the number of stars behind an element with this attribute.
+_STARS = ' data-md-component="source"'
+
+
+def on_config(config: Any) -> Any:
+    """Set the address of the edit buttons, which MkDocs refuses without a repository."""
+    if config["repo_url"]:
+        config["edit_uri"] = f"edit/{BRANCH}/docs/"
+    return config
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
@@ -28,6 +39,14 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
         path = os.path.relpath(target, docs.parent)
         if not target.exists():
             log.warning("%s links to %s, which does not exist", page.file.src_uri, path)
+        if config["repo_url"]:
+            kind = "tree" if target.is_dir() else "blob"
+            return f"[{link['text']}]({config['repo_url'].rstrip('/')}/{kind}/{BRANCH}/{path}{link['anchor'] or ''})"
         return link["text"] if path.rstrip("/") in link["text"] else f"{link['text']} (`{path}`)"
 
     return _LINK.sub(rewrite, markdown)
+
+
+def on_post_page(output: str, *, page: Any, config: Any) -> str:
+    """Keep the finished page from loading anything from a network."""
+    return output.replace(_STARS, "")

@@ -48,7 +48,7 @@ def check_flags(command: list[str]) -> None:
 
 
 def shutdown_seconds(column: int) -> list[int]:
-    """The delay, the grace period and the termination that docs/operating.md names, for Kubernetes (1) or Compose (2)."""
-    text = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    """The delay, the grace period and the termination that docs/upgrades.md names, for Kubernetes (1) or Compose (2)."""
+    text = (ROOT / "docs" / "upgrades.md").read_text(encoding="utf-8")
     table = [line.split("|") for line in text.splitlines() if re.match(r"\| (delay|grace|termination) \|", line)]
     return [int(re.match(r" (\d+) s: ", row[1 + column])[1]) for row in table]

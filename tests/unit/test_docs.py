@@ -333,7 +333,7 @@ def test_the_errors() -> None:
 
 
 def test_the_families() -> None:
-    table = {codes(cells[0])[0]: cells[1] for cells in rows(section("models.md", "Models and families"))}
+    table = {codes(cells[0])[0]: cells[1] for cells in rows(section("models.md", "Supported models"))}
     assert set(table) == set(FAMILIES)
     for name, family in FAMILIES.items():
         for model_type in family.model_types:
@@ -354,20 +354,9 @@ def test_the_hooks_of_a_styler() -> None:
 
 
 def test_the_metrics() -> None:
-    table = {codes(cells[0])[0] for cells in rows(section("operating.md", "Health and metrics"))}
+    table = {codes(cells[0])[0] for cells in rows(section("metrics.md", "Health and metrics"))}
     counted = {metric for metric in vars(metrics).values() if isinstance(metric, Counter | Gauge | Histogram)}
     code = {metric._name + ("_total" if isinstance(metric, Counter) else "") for metric in counted}
     (built,) = metrics.BuildInfo(Versions()).collect()
     code |= {built.name} | {f"triton_chat_engine_{name}" for name in STATISTICS}
     assert table == code | {"triton_chat_postprocessing_streams"}
-
-
-def test_the_navigation_has_every_page() -> None:
-    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
-    pages = [page for entry in nav for page in entry.values()]
-    listed = [page for entry in pages for page in ([entry] if isinstance(entry, str) else nested(entry))]
-    assert sorted(listed) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
-
-
-def nested(group: list[dict[str, str]]) -> list[str]:
-    return [page for entry in group for page in entry.values()]

@@ -103,7 +103,7 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end }}
 securityContext: {{ include "triton-chat.securityContext" . | nindent 2 }}
 # The endpoints' delay, the frontends' drain, and the launcher's limits for stopping frontends (8 s) and tritonserver (30 s),
-# with 5 s more. docs/operating.md, "Upgrades without lost requests".
+# with 5 s more. docs/upgrades.md, "Upgrades without lost requests".
 terminationGracePeriodSeconds: {{ add .Values.endpointDelay .Values.gracePeriod 8 30 5 }}
 {{- with .Values.nodeSelector }}
 nodeSelector: {{ toYaml . | nindent 2 }}
