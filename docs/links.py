@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MkDocs hooks: links from pages to files of the repository that are not part of the built site.
+"""MkDocs hooks: links from pages to files of the repository that are not part of the built site, and short code.
 
 In the repository they are ordinary links. On the site they lead to the repository if DOCS_REPO_URL names it; otherwise
 they become their text and the file's path. A link to a missing file is a warning, which the strict build treats as an
@@ -18,6 +18,8 @@ BRANCH = "main"
 _LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)]*)?\)")
 # Material's script asks GitHub for the number of stars behind an element with this attribute.
 _STARS = ' data-md-component="source"'
+# Code that fits into a line of a telephone; it would break at each hyphen.
+_SHORT_CODE = re.compile(r"<code>(?=[^<]{1,36}</code>)")
 
 
 def on_config(config: Any) -> Any:
@@ -48,5 +50,5 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
 
 
 def on_post_page(output: str, *, page: Any, config: Any) -> str:
-    """Keep the finished page from loading anything from a network."""
-    return output.replace(_STARS, "")
+    """Mark short code for the style sheet, and keep the finished page from loading anything from a network."""
+    return _SHORT_CODE.sub('<code class="short">', output.replace(_STARS, ""))

@@ -181,3 +181,13 @@ def test_pages_have_edit_buttons_only_with_a_repository(hook: Any) -> None:
 def test_a_page_does_not_ask_the_repositorys_host_for_stars(hook: Any) -> None:
     page = hook.on_post_page('<a class="md-source" data-md-component="source">', page=None, config=None)
     assert page == '<a class="md-source">'
+
+
+def test_short_code_is_marked_for_the_style_sheet(hook: Any) -> None:
+    short, long, block = (
+        "<code>--api-key</code>",
+        f"<code>{'long ' * 10}</code>",
+        "<pre><code><span>x</span></code></pre>",
+    )
+    page = hook.on_post_page(short + long + block, page=None, config=None)
+    assert page == f'<code class="short">--api-key</code>{long}{block}'
