@@ -52,3 +52,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
 def on_post_page(output: str, *, page: Any, config: Any) -> str:
     """Mark short code for the style sheet, and keep the finished page from loading anything from a network."""
     return _SHORT_CODE.sub('<code class="short">', output.replace(_STARS, ""))
+
+
+def on_post_template(output: str, *, template_name: str, config: Any) -> str:
+    """The same for pages that are not of docs/, such as 404.html."""
+    return output.replace(_STARS, "")

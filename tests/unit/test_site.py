@@ -181,6 +181,8 @@ def test_pages_have_edit_buttons_only_with_a_repository(hook: Any) -> None:
 def test_a_page_does_not_ask_the_repositorys_host_for_stars(hook: Any) -> None:
     page = hook.on_post_page('<a class="md-source" data-md-component="source">', page=None, config=None)
     assert page == '<a class="md-source">'
+    missing = hook.on_post_template('<a data-md-component="source">', template_name="404.html", config=None)
+    assert missing == "<a>"
 
 
 def test_short_code_is_marked_for_the_style_sheet(hook: Any) -> None:
