@@ -20,6 +20,8 @@ _LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)]*
 _STARS = ' data-md-component="source"'
 # Code that fits into a line of a telephone; it would break at each hyphen.
 _SHORT_CODE = re.compile(r"<code>(?=[^<]{1,36}</code>)")
+# A cell with nothing but figures, such as 497 / 499 / 526.
+_FIGURES = re.compile(r"<td(?=[^>]*>(?:[\d.,/ *%-]|</?strong>)+</td>)")
 
 
 def on_config(config: Any) -> Any:
@@ -50,8 +52,9 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
 
 
 def on_post_page(output: str, *, page: Any, config: Any) -> str:
-    """Mark short code for the style sheet, and keep the finished page from loading anything from a network."""
-    return _SHORT_CODE.sub('<code class="short">', output.replace(_STARS, ""))
+    """Mark what stays on one line for the style sheet, and keep the page from loading anything from a network."""
+    marked = _FIGURES.sub('<td class="short"', _SHORT_CODE.sub('<code class="short">', output))
+    return marked.replace(_STARS, "")
 
 
 def on_post_template(output: str, *, template_name: str, config: Any) -> str:

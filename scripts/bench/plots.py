@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-# Okabe and Ito's palette, which colour-blind people can distinguish; their black is the colour of the text.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "var(--ink)", "#999999")
+# Okabe and Ito's palette, which colour-blind people can distinguish; the blue is lighter on dark paper, and their black
+# is the colour of the text.
+_COLOURS = ("var(--blue)", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "var(--ink)", "#999999")
 _STEPS = (1, 2, 2.5, 5, 10)
 _STYLE = """<style>
-svg { --paper: #ffffff; --ink: #17272b; --grid: #dddddd }
-@media (prefers-color-scheme: dark) { svg { --paper: #1b2326; --ink: #e8eef0; --grid: #435056 } }
+svg { --paper: #ffffff; --ink: #17272b; --grid: #dddddd; --blue: #0072b2 }
+@media (prefers-color-scheme: dark) { svg { --paper: #1b2326; --ink: #e8eef0; --grid: #435056; --blue: #4aa8e8 } }
 text { fill: var(--ink); font-family: system-ui, sans-serif; font-size: 12px }
 .title { font-size: 14px }
 </style>"""

@@ -193,3 +193,11 @@ def test_short_code_is_marked_for_the_style_sheet(hook: Any) -> None:
     )
     page = hook.on_post_page(short + long + block, page=None, config=None)
     assert page == f'<code class="short">--api-key</code>{long}{block}'
+
+
+def test_cells_of_figures_are_marked_for_the_style_sheet(hook: Any) -> None:
+    cells = '<td>497 / <strong>499</strong> / 5.26*</td><td style="x">1,024</td>', "<td>4 API servers</td><td></td>"
+    page = hook.on_post_page("".join(cells), page=None, config=None)
+    assert page == "".join(cells).replace("<td>497", '<td class="short">497').replace(
+        '<td style="x">1', '<td class="short" style="x">1'
+    )
