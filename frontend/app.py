@@ -29,6 +29,7 @@ from frontend.serving.response_store import ResponseStore
 from frontend.serving.service import Service
 from frontend.settings import Settings
 from frontend.telemetry.access_log import AccessLog
+from frontend.telemetry.metrics_port import MetricsPort
 from frontend.telemetry.request_record import current
 from frontend.telemetry.tracing import Tracing
 
@@ -71,6 +72,9 @@ def create_app(settings: Settings) -> FastAPI:
     _add_head(app)
     for kind in (RequestError, ApiError, ClientGone, ValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _error_response)
+    if settings.metrics_port is not None:
+        # Inside of Gate, which normalises the path.
+        app.add_middleware(MetricsPort, port=settings.metrics_port)
     app.add_middleware(Gate, max_body_bytes=settings.max_body_bytes, authenticator=Authenticator(settings))
     if settings.cors_allow_origins:
         app.add_middleware(

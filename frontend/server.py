@@ -123,13 +123,17 @@ class Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status. Raises SettingsError if the API keys cannot be read."""
     logs.set_up(settings.log_level, settings.log_format)
-    try:
-        listening = shared_socket(settings.host, settings.port)
-    except OSError as error:
-        sys.stderr.write(f"host={settings.host!r}, port={settings.port}: cannot listen: {error}\n")
-        return 1
+    listening: list[socket.socket] = []
+    for port in (settings.port, settings.metrics_port):
+        if port is None:
+            continue
+        try:
+            listening.append(shared_socket(settings.host, port))
+        except OSError as error:
+            sys.stderr.write(f"host={settings.host!r}, port={port}: cannot listen: {error}\n")
+            return 1
     server = Server(settings)
-    server.run(sockets=[listening])
+    server.run(sockets=listening)
     return 0 if server.started else 1
 
 

@@ -108,6 +108,9 @@ class Settings:
 
     host: str = _setting("127.0.0.1", text, "address to listen on")
     port: int = _setting(9997, whole(0, 65_535), "port to listen on; several processes may share it")
+    metrics_port: int | None = _setting(
+        None, whole(1, 65_535), "port of /metrics, on the same address; the API's port then has no metrics"
+    )
     triton_url: str = _setting("127.0.0.1:8001", address, "Triton's gRPC address, host:port")
     triton_metrics_url: str | None = _setting(
         None, text, "Triton's metrics, such as http://127.0.0.1:8002/metrics; the load of TensorRT-LLM's C++ backend"
@@ -207,6 +210,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.served_model_name:
             raise SettingsError("--served-model-name='': expected at least one name")
+        if self.metrics_port == self.port:
+            raise SettingsError(f"--metrics-port={self.metrics_port}: expected another port than --port")
         if (self.tls_certificate is None) != (self.tls_key is None):
             given, other = ("--tls-key", "--tls-certificate")[:: 1 if self.tls_certificate is None else -1]
             raise SettingsError(f"{given}={self.tls_key or self.tls_certificate}: expected {other} as well")

@@ -120,7 +120,7 @@ def _paths() -> Schema:
         "/health/ready": _health("Whether Triton and a model, or the named one, can serve") | {"parameters": [served]},
         "/health/live": _get("Whether this process serves HTTP", HEALTH),
         "/version": _get("The versions of this server, the engine, Triton, CUDA and the GPUs", ref("Version")),
-        "/metrics": _get("Metrics for Prometheus", {"type": "string"}, METRICS),
+        "/metrics": _get("Metrics for Prometheus; with --metrics-port only at that port", {"type": "string"}, METRICS),
         "/metrics/vllm": _get("The load under vLLM's names, for endpoint pickers", {"type": "string"}, METRICS),
         "/openapi.json": _get("This document", {"type": "object"}),
     }

@@ -107,8 +107,10 @@ class Admission:
                     cancel_scope.set_timeout(_timeout(request, served.settings.request_timeout))
                 metrics.name_model(model.label)
                 began = time.perf_counter()
-                await served.slots.acquire()
-                metrics.queued = time.perf_counter() - began
+                try:
+                    await served.slots.acquire()
+                finally:
+                    metrics.leave_queue(time.perf_counter() - began)
             with ExitStack() as slot:
                 slot.callback(served.slots.release)
                 admitted = AdmittedRequest(model, body, metrics, cancel_scope, slot, memory)

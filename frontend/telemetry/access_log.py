@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from frontend.telemetry import metrics
+from frontend.telemetry.metrics_port import PATHS
 from frontend.telemetry.request_record import CURRENT, RequestRecord
 from frontend.telemetry.tracing import RequestTrace, Tracing
 
@@ -24,7 +25,7 @@ logger = logging.getLogger("frontend.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 _LONGEST_PATH = 200
 # What monitoring asks for every few seconds is logged at the level debug, and not traced.
-_QUIET = ("/health", "/health/live", "/health/ready", "/metrics", "/metrics/vllm")
+_QUIET = ("/health", "/health/live", "/health/ready", *PATHS)
 
 
 class AccessLog:

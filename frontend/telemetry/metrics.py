@@ -11,7 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -33,7 +41,12 @@ SETTING_KEYS = f"{SETTING_KEY}*"  # the name in metrics of all API keys of the s
 SCHEMES = ("data", "http", "https", "file", "other")
 FETCH_OUTCOMES = ("ok", "refused", "cancelled")
 
+# The bounds of vLLM's histograms of tokens: 1, 2, 5, 10 and so on.
+TOKEN_BUCKETS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5))
+
 keep_metrics_from_failing()
+# Else every counter and histogram of a single process has a series with the time of its creation, which nothing reads.
+disable_created_metrics()
 
 REQUESTS = Counter("triton_chat_requests", "Requests by outcome", ["endpoint", "outcome", "model"])
 REJECTED = Counter("triton_chat_rejected", "Requests refused by the frontend itself", ["cause", "model"])
@@ -57,6 +70,21 @@ E2E = Histogram(
     "From a request's arrival to the end of its answer",
     ["endpoint", "model"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600),
+)
+QUEUE_TIME = Histogram(
+    "triton_chat_request_queue_time_seconds",
+    "Time that a request waited in the frontend for one of its model's slots",
+    ["model"],
+    buckets=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120),
+)
+REQUEST_PROMPT_TOKENS = Histogram(
+    "triton_chat_request_prompt_tokens", "Prompt tokens of a request", ["model"], buckets=TOKEN_BUCKETS
+)
+REQUEST_GENERATION_TOKENS = Histogram(
+    "triton_chat_request_generation_tokens",
+    "Output tokens of a request, all its choices together",
+    ["model"],
+    buckets=TOKEN_BUCKETS,
 )
 PROMPT_TOKENS = Counter("triton_chat_prompt_tokens", "Prompt tokens", ["endpoint", "model"])
 COMPLETION_TOKENS = Counter("triton_chat_completion_tokens", "Output tokens", ["endpoint", "model"])
@@ -85,6 +113,9 @@ class EndpointMetrics:
         self.ttft = TTFT.labels(endpoint, model)
         self.itl = ITL.labels(endpoint, model)
         self.e2e = E2E.labels(endpoint, model)
+        self.queue_time = QUEUE_TIME.labels(model)
+        self.request_prompt_tokens = REQUEST_PROMPT_TOKENS.labels(model)
+        self.request_generation_tokens = REQUEST_GENERATION_TOKENS.labels(model)
         self.prompt_tokens = PROMPT_TOKENS.labels(endpoint, model)
         self.completion_tokens = COMPLETION_TOKENS.labels(endpoint, model)
         self.cached_tokens = CACHED_TOKENS.labels(endpoint, model)
@@ -157,6 +188,11 @@ class RequestMetrics:
         self._metrics = endpoint_metrics(self._endpoint, self._label)
         self._observe_gap = self._metrics.itl.observe
 
+    def leave_queue(self, seconds: float) -> None:
+        """Note how long the request was in its model's queue."""
+        self.queued = seconds
+        self._metrics.queue_time.observe(seconds)
+
     def fail(self, error: BaseException) -> None:
         """Note why the request failed; the first error counts."""
         self._record.fail(error)
@@ -200,6 +236,8 @@ class RequestMetrics:
         record, usage = self._record, self.usage
         record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
         record.cached_tokens = usage.cached_tokens
+        self._metrics.request_prompt_tokens.observe(record.prompt_tokens)
+        self._metrics.request_generation_tokens.observe(record.completion_tokens)
         self._metrics.prompt_tokens.inc(record.prompt_tokens)
         self._metrics.completion_tokens.inc(record.completion_tokens)
         self._metrics.cached_tokens.inc(record.cached_tokens or 0)

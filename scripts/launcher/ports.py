@@ -2,12 +2,14 @@
 """Choose free ports, and name the flags of ports that are taken."""
 
 import errno
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from common.command_line import flag_of
+from frontend.settings import ENV_PREFIX
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
 
@@ -15,6 +17,7 @@ from scripts.launcher.options import LaunchOptions
 FREE_PORTS = ("--port=0", "--triton-http-port=0", "--triton-grpc-port=0", "--triton-metrics-port=0")
 # Triton's own ports, which most people never use: unless they are named, another one will do as well.
 _TRITONS = ("triton_http_port", "triton_grpc_port", "triton_metrics_port")
+_METRICS_PORT = f"{ENV_PREFIX}METRICS_PORT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,13 @@ def choose_ports(options: LaunchOptions) -> Ports:
                     notes.append(f"port {port} is taken, so Triton gets {chosen[-1]} ({flag_of(name)} names another)")
                 else:
                     problems[name] = f"port {port} on {host} cannot be used: {error.strerror}"
+        # A setting of the frontend, which never picks a port by itself. What is no number is an error of the settings.
+        metrics_port = options.settings.get(_METRICS_PORT) or os.environ.get(_METRICS_PORT, "")
+        if metrics_port.isdecimal() and int(metrics_port) < 2**16:
+            try:
+                held.enter_context(_held(options.host, int(metrics_port)))
+            except OSError as error:
+                problems["metrics_port"] = f"port {metrics_port} on {options.host} cannot be used: {error.strerror}"
     if problems:
         flags = " and ".join(map(flag_of, problems))
         others = "another" if len(problems) == 1 else "others"

@@ -24,6 +24,8 @@ def test_flag_over_environment_over_default() -> None:
         ([], {"TRITON_CHAT_ENABLE_THINKING": "maybe"}, "TRITON_CHAT_ENABLE_THINKING", "maybe"),
         ([], {"TRITON_CHAT_SERVED_MODEL_NAME": ","}, "--served-model-name", ""),
         (["--tls-key", "key.pem"], {}, "--tls-certificate", "key.pem"),
+        (["--metrics-port", "9997"], {}, "--metrics-port", "9997"),
+        (["--metrics-port", "0"], {}, "--metrics-port", "0"),
         (["--triton-url", "nowhere"], {}, "--triton-url", "host:port"),
         (["--response-store", "x", "--response-store-bytes", "200000000"], {}, "--response-store-bytes", "200000000"),
     ],

@@ -84,6 +84,40 @@ async def test_an_answer_is_counted_and_timed(served: Serving) -> None:
     assert min(first, between) > 0 and first + between < whole
 
 
+async def test_a_requests_tokens_are_in_the_buckets(served: Serving) -> None:
+    async def script(call: Call) -> AsyncIterator:
+        yield reply("x")
+        yield finish(completion=3, prompt=12)
+
+    served.triton.script = script
+    counting = await Counting.begin(served)
+    assert (await served.chat()).status_code == 200
+    prompt, generation = (f"triton_chat_request_{kind}_tokens" for kind in ("prompt", "generation"))
+    assert await counting.change(f'{prompt}_count{{model="model"}}', f'{prompt}_sum{{model="model"}}') == [1, 12]
+    assert await counting.change(f'{generation}_count{{model="model"}}', f'{generation}_sum{{model="model"}}') == [1, 3]
+    buckets = [f'{prompt}_bucket{{le="{bound}",model="model"}}' for bound in ("10.0", "20.0", "500000.0", "+Inf")]
+    assert await counting.change(*buckets) == [0, 1, 1, 1]
+
+
+async def test_the_time_in_the_queue_is_counted_also_of_those_who_give_up(served: Serving) -> None:
+    served.triton.script = silence
+    counting = await Counting.begin(served)
+    first = asyncio.create_task(served.chat())
+    await counting.until(IN_FLIGHT, 1)
+    queued = await served.http.post(CHAT, json=HELLO, headers={"X-Request-Timeout": "0.2"})
+    assert queued.status_code == 504
+    name = "triton_chat_request_queue_time_seconds"
+    count, seconds = await counting.change(f'{name}_count{{model="model"}}', f'{name}_sum{{model="model"}}')
+    assert count == 2 and 0.15 < seconds < WAIT
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_no_series_tells_when_it_was_created(served: Serving) -> None:
+    assert (await served.chat()).status_code == 200
+    assert "_created" not in (await served.http.get("/metrics")).text
+
+
 async def test_tokens_are_counted_by_key_and_model(tmp_path: Path) -> None:
     """Keys of the settings, whose positions may change, count as one; whoever has no key counts nowhere."""
     keys = tmp_path / "keys"

@@ -28,6 +28,14 @@ def test_every_taken_port_is_named(taken: int) -> None:
     assert str(caught.value).endswith("Choose others with --port and --ui-port; 0 picks a free one.")
 
 
+def test_the_frontends_metrics_port_is_checked_too(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags in (["--metrics-port", str(taken)], []):
+        if not flags:
+            monkeypatch.setenv("TRITON_CHAT_METRICS_PORT", str(taken))
+        with pytest.raises(LaunchError, match=rf"port {taken} on 127\.0\.0\.1 cannot be used.*--metrics-port"):
+            choose_ports(parse_options([*FREE_PORTS, *flags]))
+
+
 def test_tritons_usual_port_gives_way(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     free = ["--port=0", "--triton-grpc-port=0", "--triton-metrics-port=0"]
     options, named = parse_options(free), parse_options([*free, "--triton-http-port", str(taken)])
