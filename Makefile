@@ -87,11 +87,12 @@ setup-rtx: $(RTX)/.installed
 
 setup-triton: $(TRITON)/.installed
 
-# HAProxy is a system package, like the browser.
+# HAProxy is a system package, like the browser; promtool is taken out of one.
 setup-containers: $(CONTAINERS)/.installed
 	@# Helm's library is in its wheel three times, once for each name of a chain of links: 85 MB each.
 	@rm -f $(CONTAINERS)/lib/python3.*/site-packages/helm_python/lib/libhelm_c.so.*
 	@$(PYTHON) -m scripts.setup.install_haproxy
+	@$(PYTHON) -m scripts.setup.fetch_promtool $(CONTAINERS)/bin
 
 test: cpu-build setup-dev setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers setup-browser ## unit tests, then integration tests on a real tritonserver
 	$(RUN) -m pytest tests/unit -n 2 --dist worksteal

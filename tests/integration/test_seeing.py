@@ -16,7 +16,7 @@ from common.versions import cuda_version
 from scripts.bench.waterfall import request_hops
 from scripts.setup.fetch_tritonserver import TRITON_VERSION
 from tests.fakes.collector import Collector, collector
-from tests.support.monitoring import expressions, labels_read, metric_names
+from tests.support.monitoring import GPU_METRICS, expressions, labels_read, metric_names, values_read
 from tests.support.scripted import ScriptedStack, scripted_stack
 from tests.support.waiting import wait_until
 
@@ -36,7 +36,7 @@ HOPS = {f"{step}: {what}" for step in STEPS for what in ("queued", "begun", "end
     "frontend: first token received",
 }
 PROMETHEUS_OWN = {"up"}
-PROMETHEUS_LABELS = {"instance", "job"}
+PROMETHEUS_LABELS = {"instance", "job", "namespace"}
 
 
 @dataclass
@@ -93,11 +93,15 @@ def test_every_metric_of_dashboard_and_alerts_is_there(seen: Seen) -> None:
     assert seen.ask("Hi", {}).status_code == 200
     frontend = samples(seen.http.get("/metrics").text)[1]
     triton = samples(httpx.get(seen.scripted.stack.metrics_url, timeout=60).text)[1]
-    for expression in expressions():
+    read = [(expression, labels_read(expression)) for expression in expressions()]
+    read += [(selector, {*labels_read(selector), label}) for selector, label in values_read()]
+    for expression, wanted in read:
         names = metric_names(expression) - PROMETHEUS_OWN
-        assert names <= set(frontend) | set(triton), expression
-        known = set().union(*(frontend.get(name, set()) | triton.get(name, set()) for name in names))
-        assert labels_read(expression) - PROMETHEUS_LABELS <= known, expression
+        assert names <= {*frontend, *triton, *GPU_METRICS}, expression
+        known = set().union(
+            *(found.get(name, set()) for name in names for found in (frontend, triton, GPU_METRICS)), PROMETHEUS_LABELS
+        )
+        assert wanted <= known, expression
 
 
 def test_the_engine_tells_its_versions_through_triton(seen: Seen) -> None:
