@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import yaml
 
 from frontend import __version__
+from frontend.healthcheck import address
 from frontend.telemetry import metrics
 from scripts.launcher.options import parse_options
 from scripts.launcher.stack import FRONTEND_MARGIN_S, TRITON_GRACE_S
 from tests.support.containers import DOCKER, METRICS_PORT, PORT, check_flags, run_tool, shutdown_seconds
+from tests.support.monitoring import dashboard
 
 CHART = DOCKER / "helm" / "triton-chat"
 RENDER = """
@@ -42,6 +45,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "multiNode": {"size": 2, "cacheClaim": "c"},
         "gpus": 8,
     },
+    "cluster": {
+        "model": {"hub": "Qwen/Qwen3-8B", "hubSecret": "hub"},
+        "cacheClaim": "cache",
+        "annotations": {"team": "chat"},
+        "podAnnotations": {"example.com/scrape": "no"},
+        "podLabels": {"cost-centre": "7"},
+        "serviceAccount": {"create": True, "annotations": {"example.com/role": "reader"}},
+        "extraVolumes": [{"name": "templates", "configMap": {"name": "templates"}}],
+        "extraVolumeMounts": [{"name": "templates", "mountPath": "/templates", "readOnly": True}],
+        "topologySpread": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+        "service": {"type": "LoadBalancer", "annotations": {"example.com/internal": "true"}},
+        "ingress": {"enabled": True, "className": "nginx", "host": "chat.example.com", "tlsSecret": "certificate"},
+        "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["chat.example.com"]},
+        "monitoring": {
+            "podMonitor": True,
+            "labels": {"release": "prometheus"},
+            "metricsPort": 9998,
+            "rules": {"enabled": True, "runbooks": "https://docs.example.com/chat/"},
+            "dashboard": {"enabled": True},
+        },
+    },
 }
 # Values that are refused, and a word of the reason.
 WRONG: tuple[tuple[dict[str, Any], str], ...] = (
@@ -50,12 +74,21 @@ WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"engine": "trtllm"}, "engine trtllm needs model.enginePath"),
     ({"args": ["max-num-seqs=4"]}, "args"),
     ({"engine": "trtllm", "model": {"enginePath": "e"}, "multiNode": {"size": 2}}, "needs multiNode.cacheClaim"),
+    ({"model": {"hub": "Qwen/Qwen3-8B"}, "multiNode": {"size": 2}}, "model.hub is for engine vllm on one machine"),
+    ({"model": {"hub": "/models/Qwen3-8B"}}, "hub"),
+    ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
+    ({"ingress": {"enabled": True, "tlsSecret": "certificate"}}, "ingress.host"),
+    ({"ingress": {"hosts": ["chat.example.com"]}}, "hosts"),
+    ({"podAnnotations": {"a": 1}}, "podAnnotations"),
+    ({"monitoring": {"metricsPort": 70000}}, "metricsPort"),
 )
 # Kinds that Kubernetes itself does not know, with the fields that this chart uses of each definition.
 CUSTOM = {
     "LeaderWorkerSet": {"replicas", "startupPolicy", "leaderWorkerTemplate"},
     "ScaledObject": {"scaleTargetRef", "minReplicaCount", "maxReplicaCount", "advanced", "triggers"},
     "PodMonitor": {"selector", "podMetricsEndpoints"},
+    "HTTPRoute": {"parentRefs", "hostnames", "rules"},
+    "PrometheusRule": {"groups"},
 }
 
 
@@ -141,7 +174,8 @@ def test_pods_may_do_little_and_end_in_peace(name: str) -> None:
         assert not container["securityContext"]["allowPrivilegeEscalation"]
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
-        assert mounts["models"]["readOnly"] and mounts["shm"]["mountPath"] == "/dev/shm"
+        assert ("models" in mounts) == (name != "cluster")
+        assert mounts.get("models", {"readOnly": True})["readOnly"] and mounts["shm"]["mountPath"] == "/dev/shm"
         assert {volume["name"] for volume in spec["volumes"]} == mounts.keys()
         number = str(VARIANTS[name].get("gpus", 1))
         assert (
@@ -167,7 +201,8 @@ def test_options_ports_and_probes_are_real(name: str) -> None:
     (container,) = pods(name)[0]["spec"]["containers"]
     check_flags(container["args"])
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports == {"http": PORT, "metrics": METRICS_PORT}
+    own_port = VARIANTS[name].get("monitoring", {}).get("metricsPort")
+    assert ports == {"http": PORT, "metrics": METRICS_PORT} | ({"front-metrics": own_port} if own_port else {})
     assert container["readinessProbe"]["httpGet"] == {"path": "/health/ready", "port": "http"}
     assert container["livenessProbe"]["httpGet"] == {"path": "/health/live", "port": "http"}
     assert chart(name)["Service"]["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": "http"}]
@@ -255,3 +290,81 @@ def test_an_engine_across_machines_on_mpi() -> None:
         volume.get("persistentVolumeClaim", {}).get("claimName") == "c"
         for volume in pods("trtllm-2")[1]["spec"]["volumes"]
     )
+
+
+def test_what_a_cluster_asks_of_pods() -> None:
+    deployment = chart("cluster")["Deployment"]
+    (pod,) = pods("cluster")
+    spec, (container,) = pod["spec"], pod["spec"]["containers"]
+    assert deployment["metadata"]["annotations"] == {"team": "chat"}
+    assert pod["metadata"]["annotations"] == {"example.com/scrape": "no"}
+    assert pod["metadata"]["labels"]["cost-centre"] == "7"
+    account = chart("cluster")["ServiceAccount"]
+    assert spec["serviceAccountName"] == account["metadata"]["name"]
+    assert account["metadata"]["annotations"] == {"example.com/role": "reader"}
+    (spread,) = spec["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "zone" and spread["labelSelector"] == deployment["spec"]["selector"]
+    assert {"name": "templates", "configMap": {"name": "templates"}} in spec["volumes"]
+    assert {"name": "cache", "persistentVolumeClaim": {"claimName": "cache"}} in spec["volumes"]
+    service = chart("cluster")["Service"]
+    assert service["spec"]["type"] == "LoadBalancer"
+    assert service["metadata"]["annotations"] == {"example.com/internal": "true"}
+    (container,) = pods("default")[0]["spec"]["containers"]
+    assert "serviceAccountName" not in pods("default")[0]["spec"] and "env" not in container
+
+
+def test_a_model_of_the_hub_is_downloaded_with_the_secrets_token() -> None:
+    (container,) = pods("cluster")[0]["spec"]["containers"]
+    assert (container["args"][0], container["args"][1]) == ("Qwen/Qwen3-8B", "--served-model-name=Qwen3-8B")
+    (token,) = container["env"]
+    assert token == {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
+    # The download is in the volume of /cache.
+    assert "HF_HOME=/cache/" in (DOCKER / "Dockerfile.vllm").read_text(encoding="utf-8")
+
+
+def test_only_the_api_is_open_to_the_outside() -> None:
+    ingress, route = chart("cluster")["Ingress"]["spec"], chart("cluster")["HTTPRoute"]["spec"]
+    service = chart("cluster")["Service"]
+    name, (port,) = service["metadata"]["name"], service["spec"]["ports"]
+    (rule,) = ingress["rules"]
+    assert ingress["ingressClassName"] == "nginx" and rule["host"] == "chat.example.com"
+    assert ingress["tls"] == [{"secretName": "certificate", "hosts": ["chat.example.com"]}]
+    (path,) = rule["http"]["paths"]
+    assert (path["path"], path["backend"]["service"]) == ("/v1", {"name": name, "port": {"name": port["name"]}})
+    (rule,) = route["rules"]
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/v1"}}]
+    assert rule["backendRefs"] == [{"name": name, "port": port["port"]}]
+
+
+def test_metrics_at_a_port_of_their_own() -> None:
+    (container,) = pods("cluster")[0]["spec"]["containers"]
+    assert "--metrics-port=9998" in container["args"]
+    for name, frontends in (("cluster", "front-metrics"), ("scaled", "http")):
+        monitor = chart(name)["PodMonitor"]
+        assert [one["port"] for one in monitor["spec"]["podMetricsEndpoints"]] == [frontends, "metrics"]
+    assert chart("cluster")["PodMonitor"]["metadata"]["labels"]["release"] == "prometheus"
+    _, closed = chart("cluster")["NetworkPolicy"]["spec"]["ingress"]
+    assert closed["from"] and [port["port"] for port in closed["ports"]] == ["metrics", "front-metrics"]
+
+
+def test_the_alerts_and_the_dashboard_are_those_of_the_project() -> None:
+    rule = chart("cluster")["PrometheusRule"]
+    alerts = (DOCKER / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    moved = alerts.replace("docs/alerts.md", "https://docs.example.com/chat/alerts.html")
+    assert rule["spec"]["groups"] == yaml.safe_load(moved)["groups"] != yaml.safe_load(alerts)["groups"]
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    board = chart("cluster")["ConfigMap"]
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(board["data"]["triton-chat.json"]) == dashboard()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_charts_test_asks_the_service(name: str) -> None:
+    pod, service = chart(name)["Pod"], chart(name)["Service"]
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    # Neither the service nor Prometheus takes it for a stack.
+    assert not service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    (container,) = pod["spec"]["containers"]
+    assert container["command"][:2] == ["python3", "-m"] and find_spec(container["command"][2])
+    variables = {one["name"]: one["value"] for one in container["env"]}
+    assert address(container["command"], variables) == f"http://{service['metadata']['name']}:80/health/ready"

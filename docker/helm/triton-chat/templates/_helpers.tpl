@@ -11,14 +11,30 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Values.engine }}
 {{- end }}
 
+{{- define "triton-chat.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "triton-chat.name" .) }}{{ else }}{{ .Values.serviceAccount.name }}{{ end }}
+{{- end }}
+
+{{- /* The last part of the checkpoint's name. */ -}}
+{{- define "triton-chat.model" -}}
+{{ .Values.model.name | default (base (.Values.model.hub | default .Values.model.path)) }}
+{{- end }}
+
 {{- /* The launcher's command line after `triton-chat serve`, one item each. */ -}}
 {{- define "triton-chat.args" -}}
+{{- if .Values.model.hub }}
+{{- if or (eq .Values.engine "trtllm") (gt (int .Values.multiNode.size) 1) }}
+{{- fail "model.hub is for engine vllm on one machine; else give model.claim and model.path" }}
+{{- end }}
+- {{ .Values.model.hub }}
+{{- else }}
 - /models/{{ .Values.model.path }}
+{{- end }}
 {{- if eq .Values.engine "trtllm" }}
 - --engine=trtllm
 - --engine-dir=/models/{{ required "engine trtllm needs model.enginePath" .Values.model.enginePath }}
 {{- end }}
-- --served-model-name={{ .Values.model.name | default (base .Values.model.path) }}
+- --served-model-name={{ include "triton-chat.model" . }}
 - --host=0.0.0.0
 - --triton-host=0.0.0.0
 - --grace-period={{ .Values.gracePeriod }}
@@ -30,6 +46,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- if gt (int .Values.multiNode.size) 1 }}
 - {{ ternary "--distributed-executor-backend=ray" (printf "--num-nodes=%v" .Values.multiNode.size) (eq .Values.engine "vllm") }}
+{{- end }}
+{{- with .Values.monitoring.metricsPort }}
+- --metrics-port={{ . }}
 {{- end }}
 {{- range .Values.args }}
 - {{ . | quote }}
@@ -59,7 +78,9 @@ limits:
 {{- end }}
 
 {{- define "triton-chat.mounts" -}}
+{{- if not .Values.model.hub }}
 - {name: models, mountPath: /models, readOnly: true}
+{{- end }}
 - {name: cache, mountPath: /cache}
 - {name: tmp, mountPath: /tmp}
 - {name: shm, mountPath: /dev/shm}
@@ -69,14 +90,19 @@ limits:
 {{- if and (gt (int .Values.multiNode.size) 1) (eq .Values.engine "trtllm") }}
 - {name: ssh, mountPath: /run/ssh, readOnly: true}
 {{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "triton-chat.volumes" -}}
+{{- if not .Values.model.hub }}
 - name: models
   persistentVolumeClaim: {claimName: {{ .Values.model.claim }}, readOnly: true}
+{{- end }}
 - name: cache
-{{- if .Values.multiNode.cacheClaim }}
-  persistentVolumeClaim: {claimName: {{ .Values.multiNode.cacheClaim }}}
+{{- with .Values.multiNode.cacheClaim | default .Values.cacheClaim }}
+  persistentVolumeClaim: {claimName: {{ . }}}
 {{- else }}
   emptyDir: {sizeLimit: {{ .Values.cacheSize }}}
 {{- end }}
@@ -93,11 +119,17 @@ limits:
   # sshd and ssh refuse a private key that others may read; the group is the pod's own.
   secret: {secretName: {{ .Values.multiNode.sshSecret }}, defaultMode: 0440}
 {{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- /* What all pods have in common; the containers are the caller's. */ -}}
 {{- define "triton-chat.pod" -}}
 automountServiceAccountToken: false
+{{- with include "triton-chat.serviceAccount" . }}
+serviceAccountName: {{ . }}
+{{- end }}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end }}
@@ -114,7 +146,40 @@ tolerations: {{ toYaml . | nindent 2 }}
 {{- with .Values.affinity }}
 affinity: {{ toYaml . | nindent 2 }}
 {{- end }}
+{{- with .Values.topologySpread }}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{ merge (deepCopy .) (dict "labelSelector" (dict "matchLabels" (include "triton-chat.labels" $ | fromYaml))) | toYaml | nindent 4 | trim }}
+  {{- end }}
+{{- end }}
 volumes: {{ include "triton-chat.volumes" . | nindent 2 }}
+{{- end }}
+
+{{- /* The variables that all containers of the engine have. */ -}}
+{{- define "triton-chat.env" -}}
+{{- with .Values.model.hubSecret }}
+- name: HF_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: token}}
+{{- end }}
+{{- with .Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* The metadata of a pod; `component` is a group's part, or empty. */ -}}
+{{- define "triton-chat.podMetadata" -}}
+{{- $ := .root -}}
+labels:
+  {{- include "triton-chat.labels" $ | nindent 2 }}
+  {{- with .component }}
+  app.kubernetes.io/component: {{ . }}
+  {{- end }}
+  {{- with $.Values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with $.Values.podAnnotations }}
+annotations: {{ toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- /* A container with the launcher. `command` is the caller's if it is not the image's. */ -}}
@@ -124,6 +189,9 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 ports:
   - {name: http, containerPort: 9997}
   - {name: metrics, containerPort: 8002}
+  {{- with .Values.monitoring.metricsPort }}
+  - {name: front-metrics, containerPort: {{ . }}}
+  {{- end }}
 securityContext: {{ include "triton-chat.containerSecurityContext" . | nindent 2 }}
 resources: {{ include "triton-chat.resources" . | nindent 2 }}
 volumeMounts: {{ include "triton-chat.mounts" . | nindent 2 }}
