@@ -50,6 +50,8 @@ def test_there_is_one_version() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert PROJECT["version"] == __version__
     assert re.findall(r"^## \[(\d[^\]]*)\]", changes, re.MULTILINE)[0] == __version__
+    images = [file.read_text(encoding="utf-8") for file in (ROOT / "docker").glob("Dockerfile.*")]
+    assert {re.search(r"^ARG VERSION=(.+)$", image, re.MULTILINE)[1] for image in images} == {__version__}
 
 
 def test_the_extras_are_those_promised() -> None:
