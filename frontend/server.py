@@ -130,6 +130,8 @@ def run(settings: Settings) -> int:
         try:
             listening.append(shared_socket(settings.host, port))
         except OSError as error:
+            for other in listening:
+                other.close()
             sys.stderr.write(f"host={settings.host!r}, port={port}: cannot listen: {error}\n")
             return 1
     server = Server(settings)

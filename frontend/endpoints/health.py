@@ -15,7 +15,7 @@ from common.versions import Versions
 from frontend import __version__
 from frontend.serving.served_model import ServedModel
 from frontend.serving.service import Service
-from frontend.telemetry.metrics import exposition, load_exposition
+from frontend.telemetry.exposition import exposition, load_exposition
 
 router = APIRouter()
 

@@ -66,7 +66,10 @@ def choose_ports(options: LaunchOptions) -> Ports:
     if problems:
         flags = " and ".join(map(flag_of, problems))
         others = "another" if len(problems) == 1 else "others"
-        raise LaunchError(f"{'; '.join(problems.values())}.", f"Choose {others} with {flags}; 0 picks a free one.")
+        advice = f"Choose {others} with {flags}"
+        if problems.keys() - {"metrics_port"}:
+            advice += "; 0 picks a free one" + (", but for --metrics-port" if "metrics_port" in problems else "")
+        raise LaunchError(f"{'; '.join(problems.values())}.", f"{advice}.")
     frontend, http, grpc, metrics, *ui = chosen
     return Ports(frontend, http, grpc, metrics, ui[0] if ui else 0, tuple(notes))
 

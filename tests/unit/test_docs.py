@@ -30,6 +30,7 @@ from frontend.protocol.completions import CompletionBody
 from frontend.protocol.embeddings import EmbeddingBody, RerankBody
 from frontend.settings import ENV_PREFIX, Settings
 from frontend.telemetry import metrics
+from frontend.telemetry.exposition import BuildInfo
 from scripts.cli import build
 from scripts.engine_build.formats import BFLOAT16_GPUS, FORMATS
 from scripts.engine_build.presets import PRESETS
@@ -357,6 +358,6 @@ def test_the_metrics() -> None:
     table = {codes(cells[0])[0] for cells in rows(section("metrics.md", "Health and metrics"))}
     counted = {metric for metric in vars(metrics).values() if isinstance(metric, Counter | Gauge | Histogram)}
     code = {metric._name + ("_total" if isinstance(metric, Counter) else "") for metric in counted}
-    (built,) = metrics.BuildInfo(Versions()).collect()
+    (built,) = BuildInfo(Versions()).collect()
     code |= {built.name} | {f"triton_chat_engine_{name}" for name in STATISTICS}
     assert table == code | {"triton_chat_postprocessing_streams"}

@@ -73,7 +73,7 @@ def test_new_sets_of_labels_on_a_full_disk(tmp_path: Path) -> None:
     """What a frontend does with its metrics, in a process whose files cannot grow for some time."""
     program = """
 import resource
-from frontend.telemetry import metrics
+from frontend.telemetry import exposition, metrics
 
 unlimited = resource.RLIM_INFINITY
 resource.setrlimit(resource.RLIMIT_FSIZE, (1, unlimited))
@@ -84,7 +84,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
 for number in range(300):
     metrics.endpoint_metrics("chat", f"m{number}").prompt_tokens.inc(1)
 metrics.endpoint_metrics("chat", "another").prompt_tokens.inc(1)
-print(metrics._counted().decode())
+print(exposition._counted().decode())
 """
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     ended = subprocess.run(

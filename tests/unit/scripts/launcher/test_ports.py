@@ -32,8 +32,10 @@ def test_the_frontends_metrics_port_is_checked_too(taken: int, monkeypatch: pyte
     for flags in (["--metrics-port", str(taken)], []):
         if not flags:
             monkeypatch.setenv("TRITON_CHAT_METRICS_PORT", str(taken))
-        with pytest.raises(LaunchError, match=rf"port {taken} on 127\.0\.0\.1 cannot be used.*--metrics-port"):
+        with pytest.raises(LaunchError, match=rf"port {taken} on 127\.0\.0\.1 cannot be used.*--metrics-port\.$"):
             choose_ports(parse_options([*FREE_PORTS, *flags]))
+        with pytest.raises(LaunchError, match="--port and --metrics-port; 0 picks a free one, but for --metrics-port"):
+            choose_ports(parse_options([*FREE_PORTS, f"--port={taken}", *flags]))
 
 
 def test_tritons_usual_port_gives_way(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
