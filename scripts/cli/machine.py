@@ -14,7 +14,7 @@ from scripts.launcher.checks import GIB, available_memory
 from scripts.launcher.environment import has_gpu
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
-from scripts.launcher.ports import choose_ports
+from scripts.launcher.ports import METRICS_PORT, choose_ports
 from scripts.shared.findings import Finding, check_result
 
 # Docker gives a container 64 MiB by default; an engine's workers and Triton's stubs need hundreds.
@@ -65,9 +65,11 @@ def _rows(answer: str) -> list[list[str]]:
 def ports(options: LaunchOptions) -> Iterator[Finding]:
     """Check each port on its own."""
     names = (*_PORTS, "ui_port") if options.ui else _PORTS
-    for name in names:
+    metrics_port = options.settings.get(METRICS_PORT)
+    without = {name: value for name, value in options.settings.items() if name != METRICS_PORT}
+    for name in names if metrics_port is None else (*names, "metrics_port"):
         others: dict[str, Any] = {other: 0 for other in names if other != name}
-        single = replace(options, **others)
+        single = replace(options, settings=options.settings if name == "metrics_port" else without, **others)
         flag = "--" + name.replace("_", "-")
         try:
             chosen = choose_ports(single)
@@ -77,7 +79,8 @@ def ports(options: LaunchOptions) -> Iterator[Finding]:
             if chosen.notes:
                 yield Finding("port", "ok", chosen.notes[0])
                 continue
-            yield Finding("port", "ok", f"{getattr(options, name) or 'any'} for {flag} is free")
+            port = metrics_port if name == "metrics_port" else getattr(options, name)
+            yield Finding("port", "ok", f"{port or 'any'} for {flag} is free")
 
 
 def _space(subject: str, folder: Path, wanted: int, advice: str) -> Finding:

@@ -2,7 +2,6 @@
 """Choose free ports, and name the flags of ports that are taken."""
 
 import errno
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,8 @@ from scripts.launcher.options import LaunchOptions
 FREE_PORTS = ("--port=0", "--triton-http-port=0", "--triton-grpc-port=0", "--triton-metrics-port=0")
 # Triton's own ports, which most people never use: unless they are named, another one will do as well.
 _TRITONS = ("triton_http_port", "triton_grpc_port", "triton_metrics_port")
-_METRICS_PORT = f"{ENV_PREFIX}METRICS_PORT"
+# The frontend's setting `--metrics-port`.
+METRICS_PORT = f"{ENV_PREFIX}METRICS_PORT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def choose_ports(options: LaunchOptions) -> Ports:
                 else:
                     problems[name] = f"port {port} on {host} cannot be used: {error.strerror}"
         # A setting of the frontend, which never picks a port by itself. What is no number is an error of the settings.
-        metrics_port = options.settings.get(_METRICS_PORT) or os.environ.get(_METRICS_PORT, "")
+        metrics_port = options.settings.get(METRICS_PORT, "")
         if metrics_port.isdecimal() and int(metrics_port) < 2**16:
             try:
                 held.enter_context(_held(options.host, int(metrics_port)))

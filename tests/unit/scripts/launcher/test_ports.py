@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from scripts.cli import machine
 from scripts.launcher import LaunchError
 from scripts.launcher import ports as module
 from scripts.launcher.options import LaunchOptions, parse_options
@@ -28,14 +29,15 @@ def test_every_taken_port_is_named(taken: int) -> None:
     assert str(caught.value).endswith("Choose others with --port and --ui-port; 0 picks a free one.")
 
 
-def test_the_frontends_metrics_port_is_checked_too(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for flags in (["--metrics-port", str(taken)], []):
-        if not flags:
-            monkeypatch.setenv("TRITON_CHAT_METRICS_PORT", str(taken))
-        with pytest.raises(LaunchError, match=rf"port {taken} on 127\.0\.0\.1 cannot be used.*--metrics-port\.$"):
-            choose_ports(parse_options([*FREE_PORTS, *flags]))
-        with pytest.raises(LaunchError, match="--port and --metrics-port; 0 picks a free one, but for --metrics-port"):
-            choose_ports(parse_options([*FREE_PORTS, f"--port={taken}", *flags]))
+def test_the_frontends_metrics_port_is_checked_too(taken: int) -> None:
+    metrics = f"--metrics-port={taken}"
+    with pytest.raises(LaunchError, match=rf"port {taken} on 127\.0\.0\.1 cannot be used.*--metrics-port\.$"):
+        choose_ports(parse_options([*FREE_PORTS, metrics]))
+    with pytest.raises(LaunchError, match="--port and --metrics-port; 0 picks a free one, but for --metrics-port"):
+        choose_ports(parse_options([*FREE_PORTS, f"--port={taken}", metrics]))
+    # The doctor names it once.
+    told = [finding for finding in machine.ports(parse_options([*FREE_PORTS, metrics])) if finding.verdict == "error"]
+    assert len(told) == 1 and "--metrics-port" in told[0].text
 
 
 def test_tritons_usual_port_gives_way(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
