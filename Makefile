@@ -30,7 +30,7 @@ device = $(eval device := $(or $(if $(filter-out cpu gpu,$(DEVICE)),$(error DEVI
 pinned = $(if $(filter gpu,$(device)),serve-gpu,serve)
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
-.PHONY: help setup setup-dev setup-browser setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers check audit docs hashes test cpu-build test-gpu serve clean
+.PHONY: help setup setup-dev setup-browser setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers setup-tests check audit docs hashes test cpu-build test-gpu serve clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -94,9 +94,13 @@ setup-containers: $(CONTAINERS)/.installed
 	@$(PYTHON) -m scripts.setup.install_haproxy
 	@$(PYTHON) -m scripts.setup.fetch_promtool $(CONTAINERS)/bin
 
-test: cpu-build setup-dev setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers setup-browser ## unit tests, then integration tests on a real tritonserver
+test: cpu-build setup-dev ## unit tests, then integration tests on a real tritonserver
+	@# Two at a time: each is mostly one process that unpacks and compiles.
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target setup-tests
 	$(RUN) -m pytest tests/unit -n 2 --dist worksteal
 	$(RUN) -m pytest tests/integration
+
+setup-tests: setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers setup-browser
 
 cpu-build:
 	@[ $(device) = cpu ] || { echo 'These tests need the CPU build: make test DEVICE=cpu. For the GPU build: make test-gpu.'; exit 1; }

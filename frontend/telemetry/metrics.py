@@ -27,7 +27,7 @@ TOKEN_BUCKETS = tuple(digit * 10**power for power in range(6) for digit in (1, 2
 
 keep_metrics_from_failing()
 # Else every counter and histogram of a single process has a series with the time of its creation, which nothing reads.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client has no types here
 
 REQUESTS = Counter("triton_chat_requests", "Requests by outcome", ["endpoint", "outcome", "model"])
 REJECTED = Counter("triton_chat_rejected", "Requests refused by the frontend itself", ["cause", "model"])
