@@ -25,7 +25,8 @@ def _output(name: str, encoding: Encoding, default: Any = None) -> Any:
     return field(default=default, metadata={"output": Output(name, encoding, default)})
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: the constructor of a frozen dataclass takes four times as long, and this runs for every token.
+@dataclass(slots=True)
 class AnswerDelta:
     """The addition to one answer. Several are merged by joining texts and lists; of counts the last is kept.
 

@@ -10,7 +10,7 @@ of order, because Triton writes responses to different requests from several thr
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -54,18 +54,16 @@ class AnswerRow(NamedTuple):
     more: dict[str, Any] | None
 
 
-def encode_rows(rows: Iterable[TokenRow | AnswerRow]) -> bytes:
-    """Encode the rows of a batch. A lone surrogate, which cannot be UTF-8, becomes a question mark."""
-    plain = [_plain(row) for row in rows]
+def encode_rows(rows: Sequence[tuple[Any, ...]]) -> bytes:
+    """Encode the rows of a batch: TokenRow or AnswerRow, or plain tuples of the same, which take a tenth of the time.
+
+    A lone surrogate, which cannot be UTF-8, becomes a question mark.
+    """
     try:
-        return orjson.dumps(plain)
+        # orjson refuses subclasses of tuple.
+        return orjson.dumps(rows, default=tuple)
     except TypeError:
-        return json.dumps(plain, ensure_ascii=False).encode(errors="replace")
-
-
-def _plain(row: Iterable[Any]) -> list[Any]:
-    # orjson refuses subclasses of tuple.
-    return [tuple(value) if isinstance(value, Begin) else value for value in row]
+        return json.dumps(rows, ensure_ascii=False).encode(errors="replace")
 
 
 def decode_tokens(batch: bytes) -> list[TokenRow]:

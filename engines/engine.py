@@ -150,12 +150,5 @@ class Engine(Protocol):
     def adapters_in_use(self) -> Mapping[str, Any]:
         """The values of `common.engine_statistics.LORA`; empty without LoRA adapters."""
 
-    def adjust_stream_interval(self, tokens_per_response: float) -> None:
-        """Adapt how many tokens the engine collects before it hands them over; called ten times a second.
-
-        tokens_per_response: mean of the responses sent lately, each stream's first excluded. Above 1, Triton takes
-        responses more slowly than the engine makes tokens.
-        """
-
     def shutdown(self) -> None:
         """Stop the engine and its processes."""

@@ -23,10 +23,11 @@ log = logging.getLogger("tensorrt_llm")
 
 
 class Outgoing:
-    """The responses of one generation. The outbox's lock guards its attributes.
+    """The responses of one generation.
 
     group: the response group that it belongs to, or None.
-    waiting: the tokens of the next response. begun: the first response is sent. queued: a response is in a queue.
+    waiting: the tokens of the next response. begun: the first response is sent. queued: a response is in a queue. The
+    outbox's lock guards these three and `error`, which generations in a group do not use.
     ended: the last response is sent or queued; later ones are dropped, as Triton crashes on a response after the last.
     """
 
@@ -39,37 +40,46 @@ class Outgoing:
         self.begun = self.queued = self.ended = False
 
 
-@dataclass(slots=True)
-class _Batch:
-    """The generations of one response group that have something to send."""
-
-    members: list[Outgoing] = field(default_factory=list)
-
-
 # What is sent of a generation: its new tokens, the error that ends it, or both.
 _Piece = tuple[Outgoing, Tokens | None, RequestError | None]
 
 
-class Outbox:
-    """The queue of responses and its thread. `put`, `fail` and `call` return at once, on any thread.
+@dataclass(slots=True)
+class _Batch:
+    """What the generations of one response group have to send, in order."""
 
+    group: str
+    pieces: list[_Piece] = field(default_factory=list)
+
+
+class Outbox:
+    """The queue of responses and its thread. `put`, `fail` and `call` return at once.
+
+    For generations in a response group `put` and `fail` are for the thread of `soon` only: so a token of a group needs
+    no lock.
     soon: runs a function once the other generations had their turn. A batch is sent after that, with what all of them
     have made in this step.
     """
 
     def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
         self._soon = soon
-        self._groups: dict[str, _Batch] = {}
+        # By group: the batch of this turn, and the one that waits to be sent.
+        self._batches: dict[str, _Batch] = {}
+        self._queued: dict[str, _Batch] = {}
         self._first: deque[Outgoing] = deque()
         self._later: deque[Outgoing | _Batch | Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._sent = self._tokens = 0
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
     def put(self, outgoing: Outgoing, tokens: Tokens) -> None:
         """Send these tokens, together with those that wait to be sent."""
+        if outgoing.group is not None:
+            if not outgoing.ended:
+                outgoing.ended = tokens.finish is not None
+                self._batch(outgoing.group).pieces.append((outgoing, tokens, None))
+            return
         with self._changed:
             if outgoing.ended:
                 return
@@ -82,6 +92,11 @@ class Outbox:
 
     def fail(self, outgoing: Outgoing, error: RequestError) -> None:
         """End the generation with an error, after its tokens that wait to be sent."""
+        if outgoing.group is not None:
+            if not outgoing.ended:
+                outgoing.ended = True
+                self._batch(outgoing.group).pieces.append((outgoing, None, error))
+            return
         with self._changed:
             if not outgoing.ended:
                 outgoing.ended, outgoing.error = True, error
@@ -93,13 +108,6 @@ class Outbox:
             self._later.append(job)
             self._changed.notify()
 
-    def tokens_per_response(self) -> float:
-        """Mean tokens per response since the last call, first responses excluded; 1 if there were none."""
-        with self._changed:
-            mean = self._tokens / self._sent if self._sent else 1.0
-            self._sent = self._tokens = 0
-        return mean
-
     def close(self) -> None:
         """Send everything that waits, then end the thread."""
         with self._changed:
@@ -108,21 +116,27 @@ class Outbox:
         self._thread.join()
 
     def _enqueue(self, outgoing: Outgoing) -> None:
-        if outgoing.queued:
-            return
-        outgoing.queued = True
-        if outgoing.group is None:
+        if not outgoing.queued:
+            outgoing.queued = True
             (self._later if outgoing.begun else self._first).append(outgoing)
             self._changed.notify()
-            return
-        batch = self._groups.get(outgoing.group)
-        if batch is None:
-            batch = self._groups[outgoing.group] = _Batch()
-            self._soon(partial(self._enqueue_batch, batch))
-        batch.members.append(outgoing)
 
-    def _enqueue_batch(self, batch: _Batch) -> None:
+    def _batch(self, group: str) -> _Batch:
+        """The batch of this turn, which is enqueued at its end."""
+        batch = self._batches.get(group)
+        if batch is None:
+            batch = self._batches[group] = _Batch(group)
+            self._soon(partial(self._enqueue_batch, group))
+        return batch
+
+    def _enqueue_batch(self, group: str) -> None:
+        """Let what was made in this turn be sent, together with what Triton could not take yet."""
         with self._changed:
+            batch = self._batches.pop(group)
+            if (queued := self._queued.get(group)) is not None:
+                queued.pieces += batch.pieces
+                return
+            self._queued[group] = batch
             self._later.append(batch)
             self._changed.notify()
 
@@ -130,13 +144,13 @@ class Outbox:
         while True:
             with self._changed:
                 while not self._first and not self._later:
-                    if self._closed and not self._groups:
+                    if self._closed and not self._batches:
                         return
                     self._changed.wait()
                 item = self._first.popleft() if self._first else self._later.popleft()
                 pieces = self._take(item)
             if isinstance(item, _Batch):
-                for senders, send in _batch_sends(pieces):
+                for senders, send in _batch_sends(_merge(pieces)):
                     self._attempt(send, senders)
             elif isinstance(item, Outgoing):
                 self._attempt(partial(_send, *pieces[0]), [item])
@@ -156,19 +170,13 @@ class Outbox:
     def _take(self, item: Outgoing | _Batch | Callable[[], None]) -> list[_Piece]:
         """Take what the generations of an item have to send."""
         if isinstance(item, _Batch):
-            members = item.members
-            del self._groups[str(members[0].group)]
-        else:
-            members = [item] if isinstance(item, Outgoing) else []
-        pieces: list[_Piece] = []
-        for outgoing in members:
-            tokens = outgoing.waiting
-            if outgoing.begun and tokens is not None:
-                self._sent += 1
-                self._tokens += len(tokens.ids)
-            outgoing.waiting, outgoing.queued, outgoing.begun = None, False, True
-            pieces.append((outgoing, tokens, outgoing.error))
-        return pieces
+            del self._queued[item.group]
+            return item.pieces
+        if isinstance(item, Outgoing):
+            pieces: list[_Piece] = [(item, item.waiting, item.error)]
+            item.waiting, item.queued, item.begun = None, False, True
+            return pieces
+        return []
 
     def _end_failed(self, outgoing: Outgoing) -> None:
         """End a generation whose response could not be built: Triton waits for its end."""
@@ -180,6 +188,24 @@ class Outbox:
             )
         except Exception:
             log.exception("a failure could not be sent")
+
+
+def _merge(pieces: list[_Piece]) -> list[_Piece]:
+    """Merge the pieces of each generation into one, without those that came before a failure to send was known."""
+    merged: dict[Outgoing, _Piece] = {}
+    for piece in pieces:
+        outgoing, tokens, error = piece
+        if outgoing.reply.ended:
+            continue
+        earlier = merged.get(outgoing)
+        if earlier is None:
+            merged[outgoing] = piece
+            continue
+        made = earlier[1]
+        if made is not None and tokens is not None:
+            made.extend(tokens)
+        merged[outgoing] = (outgoing, made or tokens, error)
+    return list(merged.values())
 
 
 def _send(outgoing: Outgoing, tokens: Tokens | None, error: RequestError | None) -> None:

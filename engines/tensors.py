@@ -13,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
-from common.response_batch import TOKENS, Begin, TokenRow, encode_rows
+from common.response_batch import TOKENS, Begin, encode_rows
 from common.sampling import ENGINE_PARAMETERS, INT32_MAX, SAMPLING, UINT64_MAX, Limits, check_sampling
 from engines.engine import Generation, Tokens
 from python_backend.api import InferenceRequest, Tensor, pb_utils
@@ -214,8 +214,8 @@ class Outputs:
         """Prepare for `row`. parameters: those of the request, as JSON."""
         self._request_id, self._parameters, self._rows = request_id, parameters, 0
 
-    def row(self, tokens: Tokens) -> TokenRow:
-        """Build the next response as a row of a batch."""
+    def row(self, tokens: Tokens) -> tuple[Any, ...]:
+        """Build the next response as a row of a batch: the fields of TokenRow, as a plain tuple."""
         number, begin = self._rows, None
         self._rows += 1
         if number == 0:
@@ -223,7 +223,7 @@ class Outputs:
             counted = prompt_tokens if "num_input_tokens" in self._counts else None
             begin = Begin(self._parameters, self._reasoning_open, counted, tokens.cached_tokens)
         finish = None if tokens.finish is None else int(tokens.finish)
-        return TokenRow(self._request_id, self.stream_id, number, tokens.ids, finish, begin)
+        return self._request_id, self.stream_id, number, tokens.ids, finish, begin
 
     def _logprobs(self, tokens: Tokens) -> list[tuple[str, Any, torch.dtype]]:
         self._cum_log_prob += sum(tokens.logprobs or [])
@@ -258,7 +258,7 @@ class Outputs:
         return values
 
 
-def batch_tensors(rows: list[TokenRow]) -> list[Tensor]:
+def batch_tensors(rows: list[tuple[Any, ...]]) -> list[Tensor]:
     """Build a response of the tokens of several requests."""
     batch = torch.frombuffer(bytearray(encode_rows(rows)), dtype=torch.uint8)[None]
     if NUMPY_TENSORS:

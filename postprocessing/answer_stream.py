@@ -35,7 +35,7 @@ _FINISH_REASONS: dict[int, str] = {
 _STOPPED = (FinishReason.END_ID, FinishReason.STOP_WORDS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamDelta(AnswerDelta):
     """The addition of one engine response to an answer.
 
@@ -183,6 +183,11 @@ class AnswerStream:
 
 def _fields(events: list[Event]) -> tuple[str, str, tuple[dict[str, Any], ...]]:
     """Merge events into text, reasoning and tool-call deltas; consecutive arguments of a call become one delta."""
+    # Of one token there is rarely more than one.
+    if not events:
+        return "", "", ()
+    if len(events) == 1 and isinstance(events[0], ContentDelta):
+        return events[0].text, "", ()
     text: list[str] = []
     reasoning: list[str] = []
     calls: list[dict[str, Any]] = []

@@ -4,6 +4,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 State = TypeVar("State")
@@ -14,12 +15,20 @@ IDLE_LIMIT_S = 900.0
 StreamKey = tuple[str, int]
 
 
+@dataclass(slots=True)
+class _Entry(Generic[State]):
+    """seen: when the stream was last used, by the clock."""
+
+    seen: float
+    state: State
+
+
 class Streams(Generic[State]):
-    """State by stream, least recently used first, so that eviction checks only the front."""
+    """State by stream, least recently used first, so that eviction checks only the front, for each new stream."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._states: OrderedDict[StreamKey, tuple[float, State]] = OrderedDict()
+        self._states: OrderedDict[StreamKey, _Entry[State]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._states)
@@ -30,11 +39,14 @@ class Streams(Generic[State]):
     def get(self, key: StreamKey, create: Callable[[], State]) -> State:
         """The stream's state, created on its first response."""
         now = self._clock()
-        entry = self._states.pop(key, None)
-        state = create() if entry is None else entry[1]
-        self._states[key] = (now, state)
-        self._evict(now)
-        return state
+        entry = self._states.get(key)
+        if entry is None:
+            entry = self._states[key] = _Entry(now, create())
+            self._evict(now)
+        else:
+            entry.seen = now
+            self._states.move_to_end(key)
+        return entry.state
 
     def end(self, key: StreamKey) -> None:
         """Forget a stream after its last response."""
@@ -42,7 +54,7 @@ class Streams(Generic[State]):
 
     def _evict(self, now: float) -> None:
         while self._states:
-            key, (seen, _) = next(iter(self._states.items()))
-            if now - seen < IDLE_LIMIT_S:
+            key, entry = next(iter(self._states.items()))
+            if now - entry.seen < IDLE_LIMIT_S:
                 return
             del self._states[key]

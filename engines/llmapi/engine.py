@@ -89,9 +89,6 @@ class LlmApiEngine:
         """Nothing: LoRA adapters are not passed on to the LLM API."""
         return {}
 
-    def adjust_stream_interval(self, tokens_per_response: float) -> None:
-        """Do nothing: the LLM API has no setting for it."""
-
     def shutdown(self) -> None:
         """Stop the engine and its processes."""
         self._exit_task.get_loop().call_soon_threadsafe(self._exit_task.cancel)

@@ -22,8 +22,8 @@ from engines.vllm.outputs import Outputs
 from engines.vllm.prompt import Prompts
 from engines.vllm.sampling import sampling_params
 from engines.vllm.start import spawn_processes, start_llm
-from engines.vllm.statistics import VllmStatistics
-from engines.vllm.stream_interval import StreamInterval
+from engines.vllm.statistics import VllmStatistics, drop_prometheus
+from engines.vllm.step_outputs import StepOutputs
 
 
 class VllmEngine:
@@ -49,7 +49,8 @@ class VllmEngine:
         spawn_processes()
         config = engine_config(self._args)
         self._llm, self._exit_task = start_llm(self._args, config, self._statistics)
-        self._stream_interval = StreamInterval(self._llm.output_processor)
+        drop_prometheus(self._llm.logger_manager)
+        StepOutputs(self._llm.output_processor)
         # vLLM reads environment variables for every token. They no longer change, so it may cache them.
         enable_envs_cache()
         self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
@@ -101,10 +102,6 @@ class VllmEngine:
     def adapters_in_use(self) -> Mapping[str, Any]:
         """The LoRA adapters of vLLM's last step."""
         return self._statistics.adapters(self._running)
-
-    def adjust_stream_interval(self, tokens_per_response: float) -> None:
-        """Hand tokens over less often if responses hold several anyway."""
-        self._stream_interval.adjust(tokens_per_response, self._running)
 
     @contextmanager
     def _lora(self, generation: Generation) -> Iterator[LoRARequest | None]:

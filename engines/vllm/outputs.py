@@ -13,6 +13,7 @@ from engines.engine import Generation, Put, Tokens
 from engines.logprob_rows import add_logprobs, cut
 from engines.stop_words import StopWordsMatcher
 from engines.vllm.errors import request_error
+from engines.vllm.step_outputs import TAKE_IDS
 
 FINISH_REASONS = {"stop": FinishReason.END_ID, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
 
@@ -34,6 +35,8 @@ class Outputs:
     def take_over(self, queue: RequestOutputCollector) -> None:
         """Get what is put into a queue, and what is in it already."""
         queue.put = self._take  # type: ignore[method-assign]
+        if self._generation.streaming:
+            setattr(queue, TAKE_IDS, self.take_ids)
         waiting, queue.output = queue.output, None
         if waiting is not None:
             self._take(waiting)
@@ -54,10 +57,22 @@ class Outputs:
         except Exception as error:
             self._ended.set_exception(error)
 
+    def take_ids(self, ids: list[int]) -> None:
+        """Take new ids that nothing else comes with. It raises nothing, as `_take`."""
+        if self._ended.done():
+            return
+        try:
+            if self._pass_on(Tokens(ids)):
+                self._ended.set_result(None)
+        except Exception as error:
+            self._ended.set_exception(error)
+
     def _hand_over(self, output: RequestOutput) -> bool:
         """Return whether this output was the last."""
         self.finished = output.finished
-        tokens = _tokens(output, self._generation)
+        return self._pass_on(_tokens(output, self._generation))
+
+    def _pass_on(self, tokens: Tokens) -> bool:
         matched = self._matcher.feed(tokens.ids)
         if matched is not None:
             tokens = cut(tokens, matched)

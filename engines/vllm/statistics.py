@@ -7,7 +7,7 @@ These fields are no stable interface of vLLM: a missing one counts as zero.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerBase
 
 from common.engine_statistics import MAX_LORA, RUNNING_ADAPTERS, WAITING_ADAPTERS
 
@@ -113,6 +113,16 @@ class VllmStatistics:
             "kv_cache_block_size": _number(cache, "block_size"),
         }
         return {name: size for name, size in sizes.items() if size}
+
+
+def drop_prometheus(manager: Any) -> None:
+    """Take vLLM's own Prometheus metrics out of its `StatLoggerManager`, or None if it has none.
+
+    Nothing here publishes them, and a histogram is updated for each token.
+    """
+    if manager is not None:
+        kept = [logger for logger in manager.stat_loggers if not isinstance(logger, PrometheusStatLogger)]
+        manager.stat_loggers[:] = kept
 
 
 def _in_use(counts: Iterable[Mapping[str, int]]) -> list[str]:

@@ -139,7 +139,7 @@ class Capabilities:
         raise RequestError(f"'{param}' is not supported by the engine behind this server", param=param)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delta(AnswerDelta):
     """The addition of one or more responses to one choice. final: Triton flagged the response as the last."""
 

@@ -49,9 +49,6 @@ class TokenRateEngine:
         running = len(self._running)
         return dict.fromkeys(STATISTICS, 0.0) | {"running": running, "waiting": self._inside - running}
 
-    def adjust_stream_interval(self, tokens_per_response: float) -> None:
-        """Do nothing: the rate is fixed."""
-
     def shutdown(self) -> None:
         """Stop stepping."""
         self._steps.get_loop().call_soon_threadsafe(self._steps.cancel)

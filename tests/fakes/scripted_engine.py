@@ -54,9 +54,6 @@ class ScriptedEngine:
         running = min(self._inside, self._most)
         return dict.fromkeys(STATISTICS, 0.0) | {"running": running, "waiting": self._inside - running}
 
-    def adjust_stream_interval(self, tokens_per_response: float) -> None:
-        """Do nothing: a script has its own delays."""
-
     def shutdown(self) -> None:
         """Nothing to stop."""
 

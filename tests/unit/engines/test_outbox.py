@@ -175,15 +175,6 @@ def test_calls_run_between_responses(sending: Sending) -> None:
     assert seen == [1]
 
 
-def test_the_mean_leaves_out_first_responses(sending: Sending) -> None:
-    sending.put_and_wait("a", *range(9))
-    for token in (1, 2, 3):
-        sending.put("a", token)
-    sending.all()
-    assert sending.outbox.tokens_per_response() == 3.0
-    assert sending.outbox.tokens_per_response() == 1.0
-
-
 def test_rows_are_merged_with_their_tokens(sending: Sending) -> None:
     tokens = Tokens([1], logprobs=[-1.0], top_ids=[[1, 2]], top_logprobs=[[-1.0, -2.0]], cached_tokens=4)
     tokens.extend(Tokens([3], logprobs=[-3.0], top_ids=[[3, 4]], top_logprobs=[[-3.0, -4.0]]))
@@ -256,11 +247,15 @@ def test_a_batch_that_cannot_be_sent_ends_those_in_it_once(sending: Sending) -> 
     assert sending.all() == [("g1", failed, True), ("g2", failed, True)]
 
 
-def test_the_mean_counts_the_rows_of_batches(sending: Sending) -> None:
-    for tokens in (range(9), (1,), (2, 3)):
-        for name in ("g1", "g2"):
-            sending.put(name, *tokens)
-        sending.turn_and_wait()
-        sending.triton.gate.release()
-    sending.all()
-    assert sending.outbox.tokens_per_response() == 1.5
+def test_what_a_failed_stream_still_had_to_send_is_dropped(sending: Sending) -> None:
+    def send(ids: list[int]) -> None:
+        sending.triton.take("g1", ids, False)
+        raise RuntimeError("no such request")
+
+    sending.stream("g1").reply.send = send
+    sending.put("g1", 1)
+    sending.turn_and_wait()
+    for name in ("g1", "g2"):
+        sending.put(name, 2)
+    sending.turn()
+    assert sending.all()[1:] == [("g1", "the engine failed on this request", True), ("g2", [("g2", [2])], False)]

@@ -67,9 +67,6 @@ class FakeEngine:
     def statistics(self) -> Mapping[str, float]:
         return {"running": 1.0}
 
-    def adjust_stream_interval(self, tokens_per_response: float) -> None:
-        assert tokens_per_response >= 1.0
-
     def shutdown(self) -> None:
         self.is_shut_down = True
 

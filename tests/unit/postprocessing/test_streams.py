@@ -11,8 +11,10 @@ def test_streams_that_died_are_evicted() -> None:
     live = streams.get(("live", 1), object)
     now = IDLE_LIMIT_S + 1
     assert streams.get(("live", 1), object) is live
-    assert len(streams) == 1
+    streams.get(("new", 1), object)
+    assert len(streams) == 2 and ("dead", 1) not in streams
     streams.end(("live", 1))
+    streams.end(("new", 1))
     streams.end(("never", 0))
     assert len(streams) == 0
 
