@@ -48,6 +48,10 @@ class Answers:
         """
         return self._streams.get(key, lambda: self._create(parameters(), None, self._end_ids, reasoning_open))
 
+    def find(self, key: StreamKey) -> Answer | None:
+        """The answer of a stream that has begun, or None."""
+        return self._streams.find(key)
+
     def announce(self, key: StreamKey, parameters: Callable[[], str], limit: int, end_id: int | None) -> None:
         """Create the answer of an engine that does not report its end.
 

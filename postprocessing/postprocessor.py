@@ -2,6 +2,7 @@
 """The Triton model `postprocessing`: each response of the engine becomes one of the answer."""
 
 import json
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -9,14 +10,14 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
 from common.model_names import ENGINE, POSTPROCESSING, sibling
-from common.response_batch import TOKENS, AnswerRow, Begin, TokenRow, decode_tokens
+from common.response_batch import TOKENS, Begin, TokenRow, decode_tokens
 from common.sampling import ENGINE_PARAMETERS
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
 from families.parsers import AnswerFormat
 from families.recognition import recognise
 from postprocessing import engine
-from postprocessing.answers import Answers
+from postprocessing.answers import Answer, Answers
 from postprocessing.streams import StreamKey
 from postprocessing.tensors import (
     batch_response,
@@ -36,8 +37,6 @@ from python_backend.metrics import Published, Reporter
 from python_backend.tensors import Inputs, error_response, string
 
 log = model_logger("postprocessing", verbose=False)
-
-_NO_BEGIN = Begin("{}", None, None, None)
 
 STATISTICS = {"streams": "Answers in progress, and those not yet given up"}
 
@@ -137,23 +136,22 @@ class Postprocessor:
             to_stop.append(key)
         return response
 
-    def _answer_row(self, row: TokenRow, to_stop: list[StreamKey]) -> AnswerRow:
-        """What one row of a batch adds; what is wrong with one must not fail the others."""
+    def _answer_row(self, row: TokenRow, to_stop: list[StreamKey]) -> tuple[Any, ...]:
+        """What one row of a batch adds, as AnswerRow; what is wrong with one must not fail the others."""
         key: StreamKey = (row.request_id, row.stream_id)
         try:
-            if row.begin is None and key not in self._answers:
+            answer = self._answers.find(key) if row.begin is None else self._begin_answer(key, row.begin)
+            if answer is None:
                 raise RequestError("the beginning of this answer is not known any more", kind="internal")
-            begin = row.begin or _NO_BEGIN
-            answer = self._answers.get(key, lambda: begin.parameters, begin.reasoning_open)
             delta = answer.stream.feed(row.ids, engine_finish=row.finish)
             more = set_fields(delta)
             if row.begin is not None:
-                more |= prompt_counts(begin)
+                more |= prompt_counts(row.begin)
             if row.finish is not None:
                 self._answers.end(key)
             if delta.stop_engine:
                 to_stop.append(key)
-            return AnswerRow(row.request_id, row.number, delta.text, more or None)
+            return row.request_id, row.number, delta.text, more or None
         except RequestError as error:
             failed = error
         except Exception:
@@ -162,7 +160,10 @@ class Postprocessor:
         self._answers.end(key)
         if row.finish is None:
             to_stop.append(key)
-        return AnswerRow(row.request_id, row.number, "", {"error": failed.encode()})
+        return row.request_id, row.number, "", {"error": failed.encode()}
+
+    def _begin_answer(self, key: StreamKey, begin: Begin) -> Answer:
+        return self._answers.get(key, lambda: begin.parameters, begin.reasoning_open)
 
     def _announce(self, key: StreamKey, request: InferenceRequest, limit: int, end_id: int | None) -> InferenceResponse:
         """Prepare for the answer of an engine that does not report its end; it has no streams of its own either."""

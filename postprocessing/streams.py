@@ -38,14 +38,20 @@ class Streams(Generic[State]):
 
     def get(self, key: StreamKey, create: Callable[[], State]) -> State:
         """The stream's state, created on its first response."""
-        now = self._clock()
+        state = self.find(key)
+        if state is None:
+            now, state = self._clock(), create()
+            self._states[key] = _Entry(now, state)
+            self._evict(now)
+        return state
+
+    def find(self, key: StreamKey) -> State | None:
+        """The stream's state, or None if there is none."""
         entry = self._states.get(key)
         if entry is None:
-            entry = self._states[key] = _Entry(now, create())
-            self._evict(now)
-        else:
-            entry.seen = now
-            self._states.move_to_end(key)
+            return None
+        entry.seen = self._clock()
+        self._states.move_to_end(key)
         return entry.state
 
     def end(self, key: StreamKey) -> None:
