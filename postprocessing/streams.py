@@ -17,7 +17,10 @@ StreamKey = tuple[str, int]
 
 @dataclass(slots=True)
 class _Entry(Generic[State]):
-    """seen: when the stream was last used, by the clock."""
+    """The state of a stream, and when it was last used.
+
+    seen: by the clock.
+    """
 
     seen: float
     state: State

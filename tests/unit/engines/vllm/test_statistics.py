@@ -3,11 +3,12 @@
 
 import types
 
+from vllm.v1.metrics.loggers import PrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, PrefixCacheStats, SchedulerStats
 from vllm.v1.spec_decode.metrics import SpecDecodingStats
 
 from engines.engine import STATISTICS
-from engines.vllm.statistics import VllmStatistics
+from engines.vllm.statistics import VllmStatistics, drop_prometheus
 
 CACHE = types.SimpleNamespace(num_gpu_blocks=1000, block_size=16)
 
@@ -89,3 +90,11 @@ def test_fields_that_vllm_lacks_count_as_zero() -> None:
     statistics = VllmStatistics()
     statistics(None).record(types.SimpleNamespace(), types.SimpleNamespace(num_generation_tokens=None), object())
     assert statistics.values(inside=1) == dict.fromkeys(statistics.values(0), 0) | {"running": 1}
+
+
+def test_vllms_own_prometheus_metrics_are_dropped() -> None:
+    own, prometheus = object(), object.__new__(PrometheusStatLogger)
+    manager = types.SimpleNamespace(stat_loggers=[own, prometheus])
+    drop_prometheus(manager)
+    assert manager.stat_loggers == [own]
+    drop_prometheus(None)
