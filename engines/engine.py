@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The interface of an engine: prompt ids in, streamed ids out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from common.finish_reason import FinishReason
 from common.sampling import SamplingFields
 from engines.adapters import AdapterTable
+from engines.peers import Peers
 
 # Name -> description, for Triton's metrics endpoint. "_total" marks counters.
 STATISTICS = {
@@ -152,3 +153,20 @@ class Engine(Protocol):
 
     def shutdown(self) -> None:
         """Stop the engine and its processes."""
+
+
+@runtime_checkable
+class SharedEngine(Protocol):
+    """An engine that several processes can use together; each has an object of its own."""
+
+    async def start_with(self, peers: Peers) -> None:
+        """Load the model in the first of the processes, or connect to it in another; raises errors as `start`."""
+
+    def report(self) -> Any:
+        """What this process knows of the engine's statistics, as JSON can hold it."""
+
+    def shared_statistics(self, reports: Sequence[Any]) -> Mapping[str, Any]:
+        """The values of `statistics` and `adapters_in_use` of all processes. reports: those of the others."""
+
+    def disconnect(self) -> None:
+        """End the running requests with an error: the first process has ended, and the engine with it."""

@@ -14,10 +14,11 @@ class RunningGenerations:
 
     cancelled_early: called for a generation that was cancelled before its task took its first step, and which
     therefore could send nothing itself.
+    changed: called after each start and end.
     """
 
-    def __init__(self, cancelled_early: Callable[[Outgoing], None]) -> None:
-        self._cancelled_early = cancelled_early
+    def __init__(self, cancelled_early: Callable[[Outgoing], None], changed: Callable[[], object]) -> None:
+        self._cancelled_early, self._changed = cancelled_early, changed
         self._tasks: dict[str, dict[asyncio.Task[None], Outgoing]] = defaultdict(dict)
 
     def __len__(self) -> int:
@@ -32,6 +33,7 @@ class RunningGenerations:
         task = asyncio.get_running_loop().create_task(run)
         self._tasks[request_id][task] = outgoing
         task.add_done_callback(partial(self._remove, request_id))
+        self._changed()
 
     def cancel(self, request_id: str, stream_id: int | str | None) -> None:
         """Cancel the generations of a request, or only the one with this stream id."""
@@ -62,3 +64,4 @@ class RunningGenerations:
             self._cancelled_early(outgoing)
         if not tasks:
             del self._tasks[request_id]
+        self._changed()

@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -23,10 +23,11 @@ from common.model_names import ENGINE
 from common.response_batch import GROUP, TOKENS
 from common.versions import BUILD_INFO, Versions
 from engines.adapters import AdapterOptions, AdapterTable
-from engines.engine import STATISTICS, Engine, Generation, Put, Tokens
+from engines.engine import STATISTICS, Engine, Generation, SharedEngine, Tokens
 from engines.event_loop import EngineLoop
-from engines.options import read_options
+from engines.options import EngineOptions, read_options
 from engines.outbox import Outbox, Outgoing
+from engines.peers import Peers
 from engines.registry import build_engine
 from engines.reply import Reply
 from engines.running import RunningGenerations
@@ -37,6 +38,9 @@ from python_backend.metrics import PERIOD_S, Published
 
 # Asking Triton whether a request was cancelled costs about 0.13 ms, as much as sending a response: not once per token.
 CANCEL_PERIOD_S = 1.0
+STREAM_INTERVAL_PERIOD_S = 0.1
+# The parameters of a stop that say what it stops.
+STOPS = ("owner", "all_requests", "stream_id")
 
 log = logging.getLogger("tensorrt_llm")
 
@@ -45,7 +49,8 @@ class EngineService:
     """An engine and its running generations, on an event loop with a thread of its own.
 
     max_requests: generations at once; more are refused as "unavailable". versions: told to clients that ask.
-    model: the name of this Triton model.
+    model: the name of this Triton model. instance, instances: the number of this process, and of all that share the
+    engine.
     """
 
     def __init__(
@@ -54,16 +59,24 @@ class EngineService:
         max_requests: int | None = None,
         versions: Versions | None = None,
         model: str = ENGINE,
+        instance: int = 0,
+        instances: int = 1,
     ) -> None:
         self._engine = engine
+        self._instance, self._instances = instance, instances
+        self._peers: Peers | None = None
+        # By another process.
+        self._engine_ended = False
         # Engines of others may know nothing of adapters.
         self._adapters: AdapterTable | None = getattr(engine, "adapters", None)
         self._model = model
         self._versions = versions or Versions()
         self._max_requests = max_requests or math.inf
         self._loop = EngineLoop()
-        self._stream_ids = itertools.count(1)
-        self._changes: set[asyncio.Task[None]] = set()
+        # Of a request that a client sends again under its id, which another process may get.
+        self._stream_ids = itertools.count(1 + instance, instances)
+        self._controls: set[asyncio.Task[None]] = set()
+        self._publishing: asyncio.Task[None] | None = None
 
     @classmethod
     def from_config(cls, parameters: ModelParameters) -> "EngineService":
@@ -74,20 +87,28 @@ class EngineService:
         engine = build_engine(options)
         if options.adapters != AdapterOptions() and getattr(engine, "adapters", None) is None:
             raise ValueError(f"the engine {options.engine} takes no LoRA adapters (lora_modules, allowed_lora_path)")
-        return cls(engine, parameters.integer("max_requests"), Versions.find(options.engine), parameters.model)
+        if parameters.instances > 1:
+            _check_shared(engine, options)
+        return cls(
+            engine,
+            parameters.integer("max_requests"),
+            Versions.find(options.engine),
+            parameters.model,
+            parameters.instance,
+            parameters.instances,
+        )
 
     def start(self) -> None:
         """Load the engine and return when it is ready; raises the engine's error if it cannot start."""
         log.info("%s", self._versions)
         self._loop.start()
         self._outbox = Outbox(self._loop.soon)
-        self._running = RunningGenerations(self._end_cancelled)
-        self._loop.run(self._engine.start())
-        # What the engine has made stays: later collections pass over it.
-        gc.collect()
-        gc.freeze()
+        self._running = RunningGenerations(self._end_cancelled, self._tell_count)
+        self._loop.run(self._start_engine())
         self._published = Published(self._model, "triton_chat_engine", STATISTICS)
-        self._loop.repeat(PERIOD_S, self._publish_statistics)
+        if self._instance == 0:
+            # Processes that publish a metric under one name would overwrite each other's gauges.
+            self._loop.repeat(PERIOD_S, self._publish_statistics)
         self._loop.repeat(CANCEL_PERIOD_S, self._cancel_abandoned)
 
     def accept(self, request: InferenceRequest) -> None:
@@ -98,9 +119,37 @@ class EngineService:
         """Cancel what is running, send its last responses, and stop the engine with its processes."""
         self._loop.run(self._running.cancel_all())
         self._outbox.close()
-        self._engine.shutdown()
+        if self._peers is not None:
+            self._loop.run(self._peers.close())
+        if not self._engine_ended:
+            self._engine.shutdown()
         self._loop.stop()
         self._published.close()
+
+    async def _start_engine(self) -> None:
+        if not isinstance(self._engine, SharedEngine) or self._instances == 1:
+            await self._engine.start()
+            return
+        peers = Peers(self._model, self._instance, self._instances, self._answer_peer, self._engine.disconnect)
+        try:
+            await peers.start()
+            await self._engine.start_with(peers)
+        except BaseException:
+            await peers.close()
+            raise
+        self._peers = peers
+
+    async def _answer_peer(self, question: str, about: Any) -> Any:
+        """Answer another process that shares the engine."""
+        if question == "stop":
+            self._stop(*about)
+        elif question == "report" and isinstance(self._engine, SharedEngine):
+            return self._engine.report()
+        elif question == "end":
+            await self._running.cancel_all()
+            self._engine_ended = True
+            self._engine.shutdown()
+        return None
 
     def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
         """Start what a request asks for. Whatever is wrong with it, it is answered: Triton waits for its end."""
@@ -146,19 +195,39 @@ class EngineService:
         """Answer a request that generates nothing: a stop, or a question that is sent as one."""
         asked = set(request.requested_output_names())
         if asked == {ADAPTERS}:
-            task = asyncio.create_task(self._tell_adapters(reply, parameters))
-            self._changes.add(task)
-            task.add_done_callback(self._changes.discard)
+            self._start(self._tell_adapters(reply, parameters))
             return
         self._stop(request.request_id(), parameters)
         if asked == {BUILD_INFO}:
             reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
         elif asked == {STATISTICS_OUTPUT}:
-            # Engines of others may know nothing of adapters.
-            adapters: Mapping[str, Any] = getattr(self._engine, "adapters_in_use", dict)()
-            reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps({**self._engine.statistics(), **adapters})))
-        else:
+            self._start(self._tell_statistics(reply))
+        elif self._peers is None:
             reply.end_empty()
+        else:
+            self._start(self._stop_all(self._peers, request.request_id(), reply, parameters))
+
+    def _start(self, control: Coroutine[Any, Any, None]) -> None:
+        """Run what a request asks for that generates nothing."""
+        task = asyncio.create_task(control)
+        self._controls.add(task)
+        task.add_done_callback(self._controls.discard)
+
+    async def _stop_all(self, peers: Peers, request_id: str, reply: Reply, parameters: Mapping[str, Any]) -> None:
+        """Stop generations in the other processes as well: any of them may have got the request."""
+        await peers.ask_all("stop", [request_id, {name: parameters[name] for name in STOPS if name in parameters}])
+        reply.end_empty()
+
+    async def _tell_statistics(self, reply: Reply) -> None:
+        reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps(await self._statistics())))
+
+    async def _statistics(self) -> Mapping[str, Any]:
+        """The engine's statistics and its adapters in use, of all processes."""
+        if self._peers is not None and isinstance(self._engine, SharedEngine):
+            return self._engine.shared_statistics(await self._peers.ask_all("report"))
+        # Engines of others may know nothing of adapters.
+        adapters: Mapping[str, Any] = getattr(self._engine, "adapters_in_use", dict)()
+        return {**self._engine.statistics(), **adapters}
 
     async def _tell_adapters(self, reply: Reply, parameters: dict[str, Any]) -> None:
         """Load or unload the adapter that the parameters name, if any, and tell which there are."""
@@ -174,7 +243,7 @@ class EngineService:
             log.exception("the LoRA adapters could not be changed")
             reply.fail(RequestError("the engine failed on this request", kind="internal"))
 
-    def _stop(self, request_id: str, parameters: dict[str, Any]) -> None:
+    def _stop(self, request_id: str, parameters: Mapping[str, Any]) -> None:
         if "owner" in parameters:
             self._running.cancel_client(parameters["owner"])
         elif parameters.get("all_requests"):
@@ -183,9 +252,16 @@ class EngineService:
         else:
             self._running.cancel(request_id, parameters.get("stream_id"))
 
+    def _tell_count(self) -> None:
+        """Tell the other processes how many generations run here."""
+        if self._peers is not None:
+            self._peers.running(len(self._running))
+
     def _check_room(self, more: int) -> None:
         """Raise RequestError if this many more generations would exceed the limit, whoever admitted them."""
-        if len(self._running) + more > self._max_requests:
+        here = len(self._running)
+        running = here if self._peers is None else self._peers.running(here)
+        if running + more > self._max_requests:
             raise RequestError("The engine holds as many requests as it may; try again later", kind="unavailable")
 
     async def _generate(self, generation: Generation, outgoing: Outgoing) -> None:
@@ -222,7 +298,14 @@ class EngineService:
             self._loop.call(task.cancel)
 
     def _publish_statistics(self) -> None:
-        self._published.set(self._engine.statistics())
+        if self._peers is None:
+            self._published.set(self._engine.statistics())
+        elif self._publishing is None or self._publishing.done():
+            self._publishing = asyncio.create_task(self._publish_shared())
+
+    async def _publish_shared(self) -> None:
+        values = await self._statistics()
+        self._published.set({name: value for name, value in values.items() if name in STATISTICS})
 
 
 def _with_prompt_ids(generation: Generation, put: Put) -> Put:
@@ -237,6 +320,15 @@ def _with_prompt_ids(generation: Generation, put: Put) -> Put:
         put(tokens)
 
     return put_first
+
+
+def _check_shared(engine: Engine, options: EngineOptions) -> None:
+    """Raise ValueError if several processes cannot share this engine."""
+    if not isinstance(engine, SharedEngine):
+        raise ValueError(f"the engine {options.engine} runs in one process: instance_group must have the count 1")
+    if options.adapters.allowed:
+        # Each process has a table of its own.
+        raise ValueError("with several instances of tensorrt_llm adapters cannot change: leave out allowed_lora_path")
 
 
 def _group(

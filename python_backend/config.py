@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # The parameter with variables that a model's process sets before it imports anything: a JSON object of texts.
 ENVIRONMENT = "environment"
@@ -48,12 +48,23 @@ def apply_environment(model_config: str) -> None:
 class ModelParameters:
     """The expanded config parameters of one Triton model. Every error names the key and its value.
 
-    instances: the number of its processes.
+    instances: the number of its processes. instance: which of them this is, counted from 0.
     """
 
     model: str
     values: Mapping[str, str]
     instances: int = 1
+    instance: int = 0
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, str]) -> "ModelParameters":
+        """Read them from what Triton passes to `initialize`; raises ValueError for several instance groups."""
+        found = cls.from_config(args["model_config"])
+        if len(json.loads(args["model_config"]).get("instance_group", ())) > 1:
+            raise ValueError(f"model '{found.model}': it must have one instance_group")
+        # The name is MODEL_GROUP_NUMBER.
+        number = args["model_instance_name"].rpartition("_")[2]
+        return replace(found, instance=int(number) if number.isdecimal() else 0)
 
     @classmethod
     def from_config(cls, model_config: str, environment: Mapping[str, str] = os.environ) -> "ModelParameters":

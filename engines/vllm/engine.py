@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM behind the `Engine` protocol: ids in, ids out, no text."""
 
+import asyncio
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from vllm.config import VllmConfig
 from vllm.envs import enable_envs_cache
 from vllm.lora.request import LoRARequest
+from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from common.adapters import Adapter
@@ -16,14 +19,15 @@ from common.errors import RequestError
 from engines.adapters import AdapterTable
 from engines.engine import Generation, Put
 from engines.options import EngineOptions
+from engines.peers import Peers
 from engines.vllm.config import engine_args, engine_config
 from engines.vllm.errors import request_error
 from engines.vllm.outputs import Outputs
 from engines.vllm.prompt import Prompts
 from engines.vllm.sampling import sampling_params
-from engines.vllm.start import spawn_processes, start_llm
-from engines.vllm.statistics import VllmStatistics, drop_prometheus
-from engines.vllm.step_outputs import StepOutputs
+from engines.vllm.start import client_addresses, join_llm, spawn_processes, start_llm
+from engines.vllm.statistics import VllmStatistics
+from engines.vllm.stream_interval import StreamInterval
 
 
 class VllmEngine:
@@ -32,6 +36,8 @@ class VllmEngine:
     def __init__(self, options: EngineOptions) -> None:
         self._args = engine_args(options)
         self._running = 0
+        # Processes that share the engine core.
+        self._clients = 1
         self._statistics = VllmStatistics()
         self.adapters: AdapterTable | None = None
         if self._args.enable_lora:
@@ -46,11 +52,33 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Load the model and start the engine's processes."""
+        config = self._config()
+        await self._begin(config, *start_llm(self._args, config, self._statistics))
+
+    async def start_with(self, peers: Peers) -> None:
+        """Start the engine core for all processes, or connect to it; see `SharedEngine.start_with`."""
+        config = self._config(peers.count)
+        if peers.first:
+            others = client_addresses(peers.count - 1)
+            await self._begin(config, *start_llm(self._args, config, self._statistics, others))
+            peers.give(others)
+            return
+        addresses = (await peers.given())[peers.index - 1]
+        joined = join_llm(self._args, config, self._statistics, addresses, peers.index, peers.count)
+        await self._begin(config, *joined)
+
+    def _config(self, clients: int = 1) -> VllmConfig:
+        self._clients = clients
         spawn_processes()
         config = engine_config(self._args)
-        self._llm, self._exit_task = start_llm(self._args, config, self._statistics)
-        drop_prometheus(self._llm.logger_manager)
-        StepOutputs(self._llm.output_processor)
+        if clients > 1 and config.parallel_config.data_parallel_size > 1:
+            raise ValueError("with several instances of tensorrt_llm data_parallel_size must be 1")
+        return config
+
+    async def _begin(self, config: VllmConfig, llm: AsyncLLM, exit_task: "asyncio.Task[None]") -> None:
+        """Prepare for requests. exit_task: ends this process when the engine has died."""
+        self._llm, self._exit_task = llm, exit_task
+        self._stream_interval = StreamInterval(llm.output_processor)
         # vLLM reads environment variables for every token. They no longer change, so it may cache them.
         enable_envs_cache()
         self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
@@ -102,6 +130,26 @@ class VllmEngine:
     def adapters_in_use(self) -> Mapping[str, Any]:
         """The LoRA adapters of vLLM's last step."""
         return self._statistics.adapters(self._running)
+
+    def report(self) -> dict[str, Any]:
+        """What vLLM has told this process; see `SharedEngine.report`."""
+        return self._statistics.report(self._running)
+
+    def shared_statistics(self, reports: Sequence[Any]) -> Mapping[str, Any]:
+        """The statistics of all processes; see `SharedEngine.shared_statistics`."""
+        adapters = self._statistics.adapters(self._running, reports)
+        return {**self._statistics.values(self._running, reports), **adapters}
+
+    def disconnect(self) -> None:
+        """Do what vLLM does when the engine core's process has died, which only the first process sees."""
+        if hasattr(self, "_llm"):
+            self._llm.engine_core.resources.engine_dead = True
+            self._llm.engine_core.shutdown()
+
+    def adjust_stream_interval(self, tokens_per_response: float) -> None:
+        """Hand tokens over less often if responses hold several anyway."""
+        # Other processes have about as many.
+        self._stream_interval.adjust(tokens_per_response, self._running * self._clients)
 
     @contextmanager
     def _lora(self, generation: Generation) -> Iterator[LoRARequest | None]:

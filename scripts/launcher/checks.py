@@ -102,9 +102,24 @@ def check_options(options: LaunchOptions, environment: Mapping[str, str]) -> Non
     try:
         if engine == _VLLM and not options.several:
             check_engine_options(options.engine)
+        check_engine_clients(options, engine)
         check_model_settings(environment)
     except ValueError as error:
         raise LaunchError(str(error) if str(error).endswith("?") else f"{error}.") from error
+
+
+def check_engine_clients(options: LaunchOptions, engine: str) -> None:
+    """Check that several processes can share the engine; raises ValueError. engine: its name."""
+    clients = options.engine_clients
+    if clients is None or clients == 1:
+        return
+    for problem, cause in (
+        ("only vLLM's engine core takes several clients", engine != _VLLM or options.kind == EMBEDDING),
+        ("adapters that change need one (--allowed-lora-path)", bool(options.engine.get("allowed_lora_path"))),
+        ("with data parallelism there is one", options.engine.get("data_parallel_size", 1) != 1),
+    ):
+        if cause:
+            raise ValueError(f"--engine-clients {clients}: {problem}")
 
 
 def check_engine_options(engine: Mapping[str, Any]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many processes `preprocessing` has: more than its config names on larger machines, by cores and memory."""
+"""How many processes models have: of `preprocessing` more than its config names on larger machines."""
 
 import os
 from collections.abc import Mapping
@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from common.model_names import ENGINE, PREPROCESSING
 from common.served_model import EMBEDDING
 from common.vision_path import VisionPath
 from scripts.launcher.checks import available_memory, engine_memory
-from scripts.launcher.layout import lay_out, read_config
+from scripts.launcher.errors import LaunchError
+from scripts.launcher.layout import lay_out, read_config, set_instances
 from scripts.launcher.model import ServedModel
 from scripts.launcher.options import LaunchOptions
 
-MODEL = "preprocessing"
 # Memory of a process with vLLM, torch and a processor (1.07 GB with that of Qwen2.5-VL), without pictures; and of one
 # that only tokenizes, with two tokenizers of a large vocabulary.
 INSTANCE_BYTES, TOKENIZER_BYTES = 2**30, 2**29
@@ -24,16 +25,24 @@ _CORES, _CORES_WITHOUT_PROCESSOR = 2, 4
 _FEWEST, _MOST = 2, 8  # the fewest are those of the config
 
 
-def choose_instances(options: LaunchOptions, model: ServedModel, environment: Mapping[str, str]) -> int | None:
-    """The number of processes, or None for that of the config.
+def choose_instances(options: LaunchOptions, model: ServedModel, environment: Mapping[str, str]) -> dict[str, int]:
+    """The number of processes of each model of Triton's that has another number than its config says.
 
-    environment: tritonserver's. Half of the memory that the engine leaves is for them.
+    environment: tritonserver's. Half of the memory that the engine leaves is for those of `preprocessing`.
     """
     return instances_within(options, model, available_memory() - engine_memory(model, environment))
 
 
-def instances_within(options: LaunchOptions, model: ServedModel, left: int, models: int = 1) -> int | None:
-    """The same, for one of so many models. left: bytes of memory that the engines of all of them leave."""
+def instances_within(options: LaunchOptions, model: ServedModel, left: int, models: int = 1) -> dict[str, int]:
+    """The same, for one of so many served models. left: bytes of memory that the engines of all of them leave."""
+    if model.kind == EMBEDDING and options.engine_clients not in (None, 1):
+        raise LaunchError(f"--engine-clients {options.engine_clients}: a model of embeddings has one process.")
+    counts = {PREPROCESSING: _of_preprocessing(options, model, left, models), ENGINE: options.engine_clients}
+    return {name: count for name, count in counts.items() if count is not None}
+
+
+def _of_preprocessing(options: LaunchOptions, model: ServedModel, left: int, models: int) -> int | None:
+    """The number of processes of `preprocessing`, or None for that of the config."""
     if model.kind == EMBEDDING:
         return None
     if options.preprocessing_instances is not None:
@@ -50,14 +59,17 @@ def instances_within(options: LaunchOptions, model: ServedModel, left: int, mode
 
 
 class RepositoryWithInstances:
-    """A model repository in which `preprocessing` has so many processes. options: the launcher's, with it."""
+    """A model repository in which models have so many processes. options: the launcher's, with it.
 
-    def __init__(self, options: LaunchOptions, count: int) -> None:
-        config = read_config(options.model_repository, f"{MODEL}/config.pbtxt")
-        for group in config.instance_group:
-            group.count = count
+    counts: by the models' names.
+    """
+
+    def __init__(self, options: LaunchOptions, counts: Mapping[str, int]) -> None:
+        configs = {model: read_config(options.model_repository, f"{model}/config.pbtxt") for model in counts}
+        for model, count in counts.items():
+            set_instances(configs[model], count)
         self._folder = TemporaryDirectory(prefix="triton_chat_repository_", ignore_cleanup_errors=True)
-        lay_out(options.model_repository, {MODEL: config}, Path(self._folder.name))
+        lay_out(options.model_repository, configs, Path(self._folder.name))
         self.options = replace(options, model_repository=Path(self._folder.name))
 
     def close(self) -> None:

@@ -21,6 +21,12 @@ def read_config(repository: Path, file: str) -> ModelConfig:
         raise LaunchError(f"{path} is no model config: {error}.") from error
 
 
+def set_instances(config: ModelConfig, count: int) -> None:
+    """Let a model have so many processes."""
+    for group in config.instance_group:
+        group.count = count
+
+
 def lay_out(repository: Path, configs: Mapping[str, ModelConfig], folder: Path) -> None:
     """Make `folder` a repository of the same models, with these configs by the models' names."""
     for model in sorted(repository.resolve().iterdir()):

@@ -15,11 +15,11 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from common import model_names
 from common.engine_statistics import STATISTICS
-from common.model_names import ENSEMBLE, PREPROCESSING, STEPS, step
+from common.model_names import ENSEMBLE, STEPS, step
 from common.served_model import EMBEDDING, PARAMETER, ServedModelInfo
 from common.versions import BUILD_INFO
 from python_backend.config import ENVIRONMENT, escape, expand
-from scripts.launcher.layout import read_config, write_model
+from scripts.launcher.layout import read_config, set_instances, write_model
 
 CONFIG = "config.pbtxt"
 # How Triton names the backend of a Python model.
@@ -33,7 +33,7 @@ class ModelPlan:
     repository: the folder with the committed models. variables: they expand the parameters of the configs.
     environment: variables that its processes set before they import anything. info: for frontends. configs: configs of
     steps that replace the committed ones, by role. config_name: a named config to take where there is one.
-    preprocessing_instances: None for those of the config.
+    instances: the number of processes, by the role of steps that have another number than in the config.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ModelPlan:
     info: ServedModelInfo = field(default_factory=ServedModelInfo)
     configs: Mapping[str, ModelConfig] = field(default_factory=dict)
     config_name: str | None = None
-    preprocessing_instances: int | None = None
+    instances: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -87,9 +87,8 @@ class ModelFolders:
     def _step_config(self, plan: ModelPlan, role: str) -> ModelConfig:
         config = ModelConfig()
         config.CopyFrom(plan.configs[role] if role in plan.configs else _committed(plan, role))
-        if role == PREPROCESSING and plan.preprocessing_instances is not None:
-            for group in config.instance_group:
-                group.count = plan.preprocessing_instances
+        if role in plan.instances:
+            set_instances(config, plan.instances[role])
         # Of a model that is served alone; here the ensemble has it.
         config.parameters.pop(PARAMETER, None)
         return _filled(config, plan)

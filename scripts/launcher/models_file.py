@@ -17,7 +17,7 @@ from common.adapters import read_sources
 from common.model_names import check_name
 from frontend.settings import ENV_PREFIX, Settings
 from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
-from scripts.launcher.checks import check_engine_options
+from scripts.launcher.checks import check_engine_clients, check_engine_options
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model_settings import MODEL_SETTINGS
 from scripts.launcher.options import UNNEEDED, LaunchOptions, own_flags, parse_model
@@ -26,7 +26,7 @@ from scripts.launcher.vllm_options import vllm_options
 # The launcher's own flags that one model among several may have.
 _LAUNCHER = frozenset(
     {
-        *("model", "max_model_len", "preprocessing_instances", "styler"),
+        *("model", "max_model_len", "preprocessing_instances", "engine_clients", "styler"),
         *("engine", "engine_dir", "engine_config", "world_size", "kind"),
     }
 )
@@ -148,6 +148,7 @@ def _spec(name: str, entry: Mapping[str, Any], common: LaunchOptions, engine: st
             engine=engine_options,
             notes=given.notes,
         )
+        check_engine_clients(options, own_engine)
         return ModelSpec(
             name=name,
             options=options,

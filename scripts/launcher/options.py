@@ -61,7 +61,8 @@ class LaunchOptions:
     given: names of the fields that the command line sets.
     port, ui_port and triton_*_port: 0 picks a free one. ui: with the chat page. frontends: processes that share `port`.
     max_model_len: None means the checkpoint's. preprocessing_instances: None means those of the config, or by cores and
-    memory if they run vLLM's processor. settings: of the frontend and of the models' configs, by environment variable.
+    memory if they run vLLM's processor. engine_clients: processes that share vLLM's engine core, None means those of
+    the config. settings: of the frontend and of the models' configs, by environment variable.
     engine: options under the engine's own names. notes: lines to print at the start.
     engine_name: "vllm", "llmapi", "module:Class", or "trtllm" for the TensorRT-LLM engine in engine_dir; None means
     TRITON_CHAT_ENGINE. world_size: GPUs of such an engine, None for the number that it was built for.
@@ -79,6 +80,7 @@ class LaunchOptions:
     frontends: int = 1
     max_model_len: int | None = None
     preprocessing_instances: int | None = None
+    engine_clients: int | None = None
     engine_name: str | None = None
     engine_dir: Path | None = None
     world_size: int | None = None
@@ -366,6 +368,12 @@ def _parser(kind: type[Parser], command: str, about: str) -> Parser:
         dest="engine_name",
         metavar="NAME",
         help="vllm (default), trtllm for a TensorRT-LLM engine, llmapi for TensorRT-LLM's LLM API, module:Class",
+    )
+    add(
+        "--engine-clients",
+        type=_size,
+        metavar="N",
+        help="processes of tensorrt_llm, which share vLLM's engine core (default: 1)",
     )
     add("--engine-config", type=Path, metavar="FILE", help="JSON or YAML object of engine options; flags override it")
     add(

@@ -193,7 +193,7 @@ class Planner:
             info=self._info(one),
             configs=one.configs,
             config_name=one.options.model_config_name,
-            preprocessing_instances=instances_within(one.options, one.model, left, models),
+            instances=instances_within(one.options, one.model, left, models),
         )
         gpus = _gpu_share(one) if one.on_vllm else (0.0, ())
         return PlannedModel(

@@ -152,10 +152,10 @@ class Stack:
         )
         if self.engine is None:
             check_memory(self.model, self._triton_environment)
-        count = choose_instances(self.options, self.model, self._triton_environment)
-        if count is not None:
+        counts = choose_instances(self.options, self.model, self._triton_environment)
+        if counts:
             served = self.options if self._trtllm is None else self._trtllm.options
-            self._repository = RepositoryWithInstances(served, count)
+            self._repository = RepositoryWithInstances(served, counts)
 
     @property
     def url(self) -> str:

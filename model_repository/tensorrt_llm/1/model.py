@@ -23,9 +23,9 @@ class TritonPythonModel:
         model_logger("tensorrt_llm", verbose=True)
         # Before the engine, whose processes must not outlive a server that is killed while it loads.
         watchdog.start()
-        parameters = ModelParameters.from_config(args["model_config"])
-        if parameters.text("engine") == "vllm":
-            # Before everything that takes time to import.
+        parameters = ModelParameters.from_args(args)
+        if parameters.text("engine") == "vllm" and parameters.instance == 0:
+            # Before everything that takes time to import. The first instance starts vLLM's processes for all.
             forkserver.start()
         with quick_imports():
             # Only now, because vLLM and PyTorch read the environment.

@@ -5,8 +5,9 @@ import asyncio
 import json
 import sys
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from engines import event_loop
 from engines import service as services
 from engines.adapters import AdapterOptions, AdapterTable
 from engines.engine import Generation, Put, Tokens
+from engines.peers import Peers
 from engines.service import EngineService
 from python_backend.api import FINAL
+from python_backend.config import ModelParameters
 from tests.support.plain_adapter import write_adapter, write_base
 
 WAIT = 30.0
@@ -266,13 +269,18 @@ def test_a_client_that_disconnects_cancels_its_generation(service: EngineService
     assert request.finish() is FinishReason.CANCELLED
 
 
+def is_refused(request: FakeRequest) -> bool:
+    """Whether there was no room for it."""
+    assert request.wait() == [{}]
+    error = RequestError.decode(request.responses[0].error.message())
+    return error is not None and error.kind == "unavailable"
+
+
 def test_more_requests_than_allowed_are_refused(service: EngineService) -> None:
     running = [accept(service, str(number), ENDLESS) for number in range(3)]
     assert all(request.first.wait(WAIT) for request in running)
     refused = accept(service, "r", 1)
-    assert refused.wait() == [{}]
-    error = RequestError.decode(refused.responses[0].error.message())
-    assert error is not None and error.kind == "unavailable"
+    assert is_refused(refused)
 
 
 @pytest.mark.parametrize(("max_tokens", "kind"), [(13, "invalid_request"), (14, "internal"), (15, "internal")])
@@ -417,3 +425,109 @@ def test_a_stopped_request_of_a_group_ends_with_a_row_of_its_own(service: Engine
     assert request.first.wait(WAIT)
     accept(service, "r", 1, stop=True).wait()
     assert rows_in([request])["r"][-1].finish == int(FinishReason.CANCELLED)
+
+
+class SharedFakeEngine(FakeEngine):
+    """What one of several processes has of an engine. Its report is the number of its requests so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.disconnected = threading.Event()
+
+    async def start_with(self, peers: Peers) -> None:
+        if peers.first:
+            peers.give("sockets")
+        else:
+            assert await peers.given() == "sockets"
+
+    def report(self) -> int:
+        return len(self.adapters_used)
+
+    def shared_statistics(self, reports: Sequence[int]) -> Mapping[str, Any]:
+        return {"running": float(self.report() + sum(reports)), "running_lora_adapters": []}
+
+    def disconnect(self) -> None:
+        self.disconnected.set()
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[list[EngineService]]:
+    """Two services that share an engine as the processes of `tensorrt_llm` do, closed in this order."""
+    monkeypatch.setattr(MetricFamily, "made", {})
+    model = request.node.name
+    made = [EngineService(SharedFakeEngine(), 3, model=model, instance=i, instances=2) for i in range(2)]
+    starts = [threading.Thread(target=service.start) for service in reversed(made)]
+    for start in starts:
+        start.start()
+    for start in starts:
+        start.join(WAIT)
+    yield made
+    for service in made:
+        service.close()
+
+
+def test_a_stop_reaches_the_process_that_has_the_request(pair: list[EngineService]) -> None:
+    for here, there in (pair, pair[::-1]):
+        by_request, by_client = accept(here, "r", ENDLESS), accept(here, "s", ENDLESS, {"owner": "frontend"})
+        assert by_request.first.wait(WAIT) and by_client.first.wait(WAIT)
+        # The stop is answered when it has been done.
+        assert accept(there, "r", 1, stop=True).wait() == []
+        assert by_request.finish() is FinishReason.CANCELLED and not by_client.ended.is_set()
+        accept(there, "x", 1, {"owner": "frontend"}, stop=True).wait()
+        assert by_client.finish() is FinishReason.CANCELLED
+    left = [accept(service, "t", ENDLESS) for service in pair]
+    accept(pair[1], "", 1, {"all_requests": True}, stop=True)
+    assert [request.finish() for request in left] == [FinishReason.CANCELLED] * 2
+
+
+def test_streams_of_two_processes_have_different_ids(pair: list[EngineService]) -> None:
+    requests = [accept(service, "r", 2) for service in (*pair, pair[1])]
+    assert len({response["stream_id"][0][0] for request in requests for response in request.wait()}) == 3
+
+
+def test_statistics_are_those_of_all_processes_and_one_publishes_them(pair: list[EngineService]) -> None:
+    for service in (*pair, pair[0]):
+        accept(service, "r", 1).wait()
+    for service in pair:
+        asking = FakeRequest("probe", 1, stop=True)
+        asking.outputs = ["statistics"]
+        service.accept(asking)
+        ((text,),) = [[response["statistics"] for response in asking.wait()]]
+        assert json.loads(text[0][0]) == {"running": 3.0, "running_lora_adapters": []}
+    gauge = MetricFamily.made["triton_chat_engine_running"]
+    end = time.monotonic() + WAIT
+    while gauge.calls[-1] != 3.0 and time.monotonic() < end:
+        time.sleep(0.01)
+    # Each once: the other process publishes nothing.
+    assert gauge.calls == sorted(set(gauge.calls)) and gauge.calls[-1] == 3.0
+
+
+def test_the_most_requests_are_those_of_all_processes(pair: list[EngineService]) -> None:
+    running = [accept(service, "r", ENDLESS) for service in (*pair, pair[1])]
+    assert all(request.first.wait(WAIT) for request in running)
+    assert all(is_refused(accept(service, "s", 1)) for service in pair)
+    accept(pair[0], "r", 1, stop=True).wait()
+    for request in running:
+        request.wait()
+    assert accept(pair[1], "s", 1).finish() is FinishReason.LENGTH
+
+
+def test_the_end_of_the_first_process_ends_what_runs_in_the_others(pair: list[EngineService]) -> None:
+    running = accept(pair[1], "r", ENDLESS)
+    assert running.first.wait(WAIT)
+    pair[0].close()
+    assert running.finish() is FinishReason.CANCELLED
+    engine = pair[1]._engine
+    assert isinstance(engine, SharedFakeEngine) and engine.is_shut_down and not engine.disconnected.is_set()
+    del pair[0]
+
+
+def test_only_some_engines_can_be_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(services, "build_engine", lambda options: FakeEngine())
+    values = {"engine": "fake:Fake", "model_path": str(tmp_path)}
+    with pytest.raises(ValueError, match="fake:Fake runs in one process: instance_group must have the count 1"):
+        EngineService.from_config(ModelParameters("tensorrt_llm", values, instances=2))
+    monkeypatch.setattr(services, "build_engine", lambda options: SharedFakeEngine())
+    values |= {"enable_lora": "true", "allowed_lora_path": str(tmp_path)}
+    with pytest.raises(ValueError, match="adapters cannot change"):
+        EngineService.from_config(ModelParameters("tensorrt_llm", values, instances=2))

@@ -99,7 +99,7 @@ def test_a_model_of_embeddings_is_an_ensemble_of_one_step(tmp_path: Path) -> Non
 def test_a_later_generation_stands_beside_the_first(tmp_path: Path) -> None:
     folders = ModelFolders(tmp_path / "models")
     folders.write(PLAN)
-    folders.write(replace(PLAN, preprocessing_instances=5), 2)
+    folders.write(replace(PLAN, instances={"preprocessing": 5, "tensorrt_llm": 2}), 2)
     assert step_names(folders.folder, "qwen3") == [f"qwen3.g2.{step}" for step in STEPS]
     for generation, count in (("", 2), ("g2.", 5)):
         config = read_config(folders.folder, f"qwen3.{generation}preprocessing/config.pbtxt")
