@@ -92,15 +92,18 @@ class Peers:
         except ConnectionError:
             raise RuntimeError("the process that starts the engine has ended: its own error says why") from None
 
-    async def ask_all(self, question: str, about: Any = None) -> list[Any]:
-        """Ask all others; returns their answers, without those of processes that end meanwhile or stand still."""
+    async def ask_all(self, question: str, about: Any = None) -> dict[int, Any]:
+        """Ask all others; returns their answers by their numbers.
+
+        Those of processes that end meanwhile, fail or stand still are missing.
+        """
         if self.first:
             return await self._ask_others(self.index, question, about)
         with suppress(KeyError, ConnectionError, TimeoutError):
             asked = self._links[0].ask("all", [question, about])
-            answers: list[Any] = await asyncio.wait_for(asked, 2 * ANSWER_TIMEOUT_S)
-            return answers
-        return []
+            # Pairs, as JSON has no numbers as keys.
+            return dict(await asyncio.wait_for(asked, 2 * ANSWER_TIMEOUT_S))
+        return {}
 
     async def close(self) -> None:
         """Disconnect. The first process lets the others end what they run before, as it stops the engine next."""
@@ -165,7 +168,7 @@ class Peers:
             own, others = await asyncio.gather(
                 self._answer(question, about), self._ask_others(numbers[0], question, about)
             )
-            return [own, *others]
+            return [(self.index, own), *others.items()]
 
         def gone() -> None:
             self._strangers.discard(link)
@@ -175,11 +178,13 @@ class Peers:
         link = PeerLink(reader, writer, answer, gone)
         self._strangers.add(link)
 
-    async def _ask_others(self, asker: int, question: str, about: Any, timeout_s: float | None = None) -> list[Any]:
-        timeout_s = timeout_s or ANSWER_TIMEOUT_S
-        asked = [link.ask(question, about) for number, link in self._links.items() if number != asker]
-        answers = await asyncio.gather(*(asyncio.wait_for(one, timeout_s) for one in asked), return_exceptions=True)
-        return [answer for answer in answers if not isinstance(answer, BaseException)]
+    async def _ask_others(
+        self, asker: int, question: str, about: Any, timeout_s: float | None = None
+    ) -> dict[int, Any]:
+        links = {number: link for number, link in self._links.items() if number != asker}
+        asked = [asyncio.wait_for(link.ask(question, about), timeout_s or ANSWER_TIMEOUT_S) for link in links.values()]
+        answers = zip(links, await asyncio.gather(*asked, return_exceptions=True), strict=True)
+        return {number: answer for number, answer in answers if not isinstance(answer, BaseException)}
 
     async def _answer_first(self, question: str, about: Any) -> Any:
         if question == "end":

@@ -65,6 +65,7 @@ class EngineService:
         self._engine = engine
         self._instance, self._instances = instance, instances
         self._peers: Peers | None = None
+        self._reports: dict[int, Any] = {}
         # By another process.
         self._engine_ended = False
         # Engines of others may know nothing of adapters.
@@ -224,7 +225,9 @@ class EngineService:
     async def _statistics(self) -> Mapping[str, Any]:
         """The engine's statistics and its adapters in use, of all processes."""
         if self._peers is not None and isinstance(self._engine, SharedEngine):
-            return self._engine.shared_statistics(await self._peers.ask_all("report"))
+            # Of a process that does not answer the last report, as counters must not fall.
+            self._reports |= await self._peers.ask_all("report")
+            return self._engine.shared_statistics(list(self._reports.values()))
         # Engines of others may know nothing of adapters.
         adapters: Mapping[str, Any] = getattr(self._engine, "adapters_in_use", dict)()
         return {**self._engine.statistics(), **adapters}

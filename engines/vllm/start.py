@@ -11,8 +11,8 @@ from unittest import mock
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.utils.network_utils import get_open_zmq_ipc_path
-from vllm.v1.engine import core_client
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.utils import launch_core_engines
 
 from engines.dead_engine import exit_when_dead
 from engines.vllm.forkserver import engine_core_from_server
@@ -83,12 +83,11 @@ def _clients_besides(others: Sequence[Addresses]) -> Iterator[None]:
 
     vLLM's own way is a process that starts the engine core and is no client. Here it is one of them.
     """
-    launch = core_client.launch_core_engines
 
     def launch_for_all(config: Any, executor: Any, log_stats: Any, addresses: Any, *more: Any, **named: Any) -> Any:
         addresses.inputs += [other[_INPUT] for other in others]
         addresses.outputs += [other[_OUTPUT] for other in others]
-        return launch(config, executor, log_stats, addresses, *more, **named)
+        return launch_core_engines(config, executor, log_stats, addresses, *more, **named)
 
-    with mock.patch.object(core_client, "launch_core_engines", launch_for_all):
+    with mock.patch("vllm.v1.engine.core_client.launch_core_engines", launch_for_all):
         yield

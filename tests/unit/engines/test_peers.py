@@ -45,8 +45,8 @@ async def test_every_process_asks_all_others() -> None:
     made = await family.start()
     for one in made:
         answers = await one.ask_all("stop", {"id": 'a "strange"\nid \ud800'})
-        assert sorted(index for index, _ in answers) == [index for index in range(3) if index != one.index]
-        assert {about["id"] for _, about in answers} == {'a "strange"\nid \ud800'}
+        about = {"id": 'a "strange"\nid \ud800'}
+        assert answers == {index: [index, about] for index in range(3) if index != one.index}
     for one in reversed(made):
         await one.close()
 
@@ -79,10 +79,10 @@ async def test_processes_of_two_loads_do_not_mix() -> None:
     new.model = old.model
     old_first, old_second = await old.start()
     new_first, new_second = await new.start()
-    assert await new_second.ask_all("old?") == [[0, None]] and (0, "old?") in new.asked
-    assert await old_first.ask_all("new?") == [[1, None]] and (1, "new?") in old.asked
+    assert await new_second.ask_all("old?") == {0: [0, None]} and (0, "old?") in new.asked
+    assert await old_first.ask_all("new?") == {1: [1, None]} and (1, "new?") in old.asked
     await old_first.close()
-    assert await new_first.ask_all("still?") == [[1, None]]
+    assert await new_first.ask_all("still?") == {1: [1, None]}
     for one in (old_second, new_second, new_first):
         await one.close()
 
@@ -94,7 +94,7 @@ async def test_the_first_lets_the_others_end_before_it_closes() -> None:
     assert sorted(family.asked) == [(1, "end"), (2, "end")]
     await asyncio.sleep(0.05)
     assert family.lost == []
-    assert await made[1].ask_all("stop") == []
+    assert await made[1].ask_all("stop") == {}
     for one in made[1:]:
         await one.close()
 
@@ -103,7 +103,7 @@ async def test_a_first_process_that_dies_is_noticed_and_another_is_not() -> None
     family = Family(3)
     first, second, third = await family.start()
     await third.close()
-    assert await first.ask_all("stop") == [[1, None]] and await second.ask_all("stop") == [[0, None]]
+    assert await first.ask_all("stop") == {1: [1, None]} and await second.ask_all("stop") == {0: [0, None]}
     # As when it is killed: the connections end, and nothing is said.
     for link in (*first._links.values(), *first._strangers):
         link.close()
@@ -117,8 +117,8 @@ async def test_a_first_process_that_dies_is_noticed_and_another_is_not() -> None
 async def test_a_process_that_fails_or_stands_still_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers_module, "ANSWER_TIMEOUT_S", 0.05)
     first, second = await Family(2).start()
-    assert await first.ask_all("fail") == [] == await first.ask_all("wait")
-    assert await first.ask_all("stop") == [[1, None]]
+    assert await first.ask_all("fail") == {} == await first.ask_all("wait")
+    assert await first.ask_all("stop") == {1: [1, None]}
     await second.close()
     await first.close()
 

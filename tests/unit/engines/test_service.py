@@ -527,7 +527,9 @@ def test_only_some_engines_can_be_shared(monkeypatch: pytest.MonkeyPatch, tmp_pa
     values = {"engine": "fake:Fake", "model_path": str(tmp_path)}
     with pytest.raises(ValueError, match="fake:Fake runs in one process: instance_group must have the count 1"):
         EngineService.from_config(ModelParameters("tensorrt_llm", values, instances=2))
-    monkeypatch.setattr(services, "build_engine", lambda options: SharedFakeEngine())
+    shared = SharedFakeEngine()
+    shared.adapters = object()  # type: ignore[attr-defined]
+    monkeypatch.setattr(services, "build_engine", lambda options: shared)
     values |= {"enable_lora": "true", "allowed_lora_path": str(tmp_path)}
     with pytest.raises(ValueError, match="adapters cannot change"):
         EngineService.from_config(ModelParameters("tensorrt_llm", values, instances=2))
