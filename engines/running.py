@@ -35,11 +35,13 @@ class RunningGenerations:
         task.add_done_callback(partial(self._remove, request_id))
         self._changed()
 
-    def cancel(self, request_id: str, stream_id: int | str | None) -> None:
-        """Cancel the generations of a request, or only the one with this stream id."""
-        for task, outgoing in list(self._tasks.get(request_id, {}).items()):
+    def cancel(self, request_id: str, stream_id: int | str | None) -> bool:
+        """Cancel the generations of a request, or only the one with this stream id; returns whether it runs here."""
+        tasks = self._tasks.get(request_id, {})
+        for task, outgoing in list(tasks.items()):
             if stream_id is None or str(outgoing.outputs.stream_id) == str(stream_id):
                 task.cancel()
+        return bool(tasks)
 
     def cancel_client(self, client_id: str) -> None:
         """Cancel all generations of a client that has died: Triton does not cancel them inside an ensemble."""

@@ -41,6 +41,8 @@ CANCEL_PERIOD_S = 1.0
 STREAM_INTERVAL_PERIOD_S = 0.1
 # The parameters of a stop that say what it stops.
 STOPS = ("owner", "all_requests", "stream_id")
+# How much later a stop is tried once more if no process has the request.
+STOP_AGAIN_S = 0.1
 
 log = logging.getLogger("tensorrt_llm")
 
@@ -143,7 +145,7 @@ class EngineService:
     async def _answer_peer(self, question: str, about: Any) -> Any:
         """Answer another process that shares the engine."""
         if question == "stop":
-            self._stop(*about)
+            return self._stop(*about)
         elif question == "report" and isinstance(self._engine, SharedEngine):
             return self._engine.report()
         elif question == "end":
@@ -198,15 +200,17 @@ class EngineService:
         if asked == {ADAPTERS}:
             self._start(self._tell_adapters(reply, parameters))
             return
+        # Who asks for nothing in particular is said to ask for all outputs.
+        if self._peers is not None and asked not in ({BUILD_INFO}, {STATISTICS_OUTPUT}):
+            self._start(self._stop_all(self._peers, request.request_id(), reply, parameters))
+            return
         self._stop(request.request_id(), parameters)
         if asked == {BUILD_INFO}:
             reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
         elif asked == {STATISTICS_OUTPUT}:
             self._start(self._tell_statistics(reply))
-        elif self._peers is None:
-            reply.end_empty()
         else:
-            self._start(self._stop_all(self._peers, request.request_id(), reply, parameters))
+            reply.end_empty()
 
     def _start(self, control: Coroutine[Any, Any, None]) -> None:
         """Run what a request asks for that generates nothing."""
@@ -215,8 +219,15 @@ class EngineService:
         task.add_done_callback(self._controls.discard)
 
     async def _stop_all(self, peers: Peers, request_id: str, reply: Reply, parameters: Mapping[str, Any]) -> None:
-        """Stop generations in the other processes as well: any of them may have got the request."""
-        await peers.ask_all("stop", [request_id, {name: parameters[name] for name in STOPS if name in parameters}])
+        """Stop generations in all processes: any of them may have got the request."""
+        about = [request_id, {name: parameters[name] for name in STOPS if name in parameters}]
+        for pause_s in (0.0, STOP_AGAIN_S):
+            # A stop right behind its request may be in one process before the request is in another.
+            await asyncio.sleep(pause_s)
+            here = self._stop(*about)
+            there = await peers.ask_all("stop", about)
+            if here or any(there.values()):
+                break
         reply.end_empty()
 
     async def _tell_statistics(self, reply: Reply) -> None:
@@ -246,14 +257,16 @@ class EngineService:
             log.exception("the LoRA adapters could not be changed")
             reply.fail(RequestError("the engine failed on this request", kind="internal"))
 
-    def _stop(self, request_id: str, parameters: Mapping[str, Any]) -> None:
+    def _stop(self, request_id: str, parameters: Mapping[str, Any]) -> bool:
+        """Stop generations of this process; returns False if the request that is meant is not here."""
         if "owner" in parameters:
             self._running.cancel_client(parameters["owner"])
         elif parameters.get("all_requests"):
             # From the launcher, when the grace time of a model that it unloads is over.
             self._running.cancel_each()
         else:
-            self._running.cancel(request_id, parameters.get("stream_id"))
+            return self._running.cancel(request_id, parameters.get("stream_id"))
+        return True
 
     def _tell_count(self) -> None:
         """Tell the other processes how many generations run here."""

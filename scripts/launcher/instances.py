@@ -35,16 +35,16 @@ def choose_instances(options: LaunchOptions, model: ServedModel, environment: Ma
 
 def instances_within(options: LaunchOptions, model: ServedModel, left: int, models: int = 1) -> dict[str, int]:
     """The same, for one of so many served models. left: bytes of memory that the engines of all of them leave."""
-    if model.kind == EMBEDDING and options.engine_clients not in (None, 1):
-        raise LaunchError(f"--engine-clients {options.engine_clients}: a model of embeddings has one process.")
+    if model.kind == EMBEDDING:
+        if options.engine_clients not in (None, 1):
+            raise LaunchError(f"--engine-clients {options.engine_clients}: a model of embeddings has one process.")
+        return {}
     counts = {PREPROCESSING: _of_preprocessing(options, model, left, models), ENGINE: options.engine_clients}
     return {name: count for name, count in counts.items() if count is not None}
 
 
 def _of_preprocessing(options: LaunchOptions, model: ServedModel, left: int, models: int) -> int | None:
     """The number of processes of `preprocessing`, or None for that of the config."""
-    if model.kind == EMBEDDING:
-        return None
     if options.preprocessing_instances is not None:
         return options.preprocessing_instances
     cores = len(os.sched_getaffinity(0)) // models

@@ -466,17 +466,29 @@ def pair(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Ite
         service.close()
 
 
+def stop(service: EngineService, request_id: str, parameters: Mapping[str, Any] | None = None) -> FakeRequest:
+    """Send a stop as clients do, which name no outputs: to Triton those are all."""
+    request = FakeRequest(request_id, 1, parameters, stop=True)
+    request.outputs = [*OUTPUTS, "build_info", "statistics", "adapters"]
+    service.accept(request)
+    return request
+
+
 def test_a_stop_reaches_the_process_that_has_the_request(pair: list[EngineService]) -> None:
     for here, there in (pair, pair[::-1]):
         by_request, by_client = accept(here, "r", ENDLESS), accept(here, "s", ENDLESS, {"owner": "frontend"})
         assert by_request.first.wait(WAIT) and by_client.first.wait(WAIT)
         # The stop is answered when it has been done.
-        assert accept(there, "r", 1, stop=True).wait() == []
+        assert stop(there, "r").wait() == []
         assert by_request.finish() is FinishReason.CANCELLED and not by_client.ended.is_set()
-        accept(there, "x", 1, {"owner": "frontend"}, stop=True).wait()
+        stop(there, "x", {"owner": "frontend"}).wait()
         assert by_client.finish() is FinishReason.CANCELLED
+    # One right behind its request may overtake it.
+    early = stop(pair[0], "u")
+    late = accept(pair[1], "u", ENDLESS)
+    assert early.wait() == [] and late.finish() is FinishReason.CANCELLED
     left = [accept(service, "t", ENDLESS) for service in pair]
-    accept(pair[1], "", 1, {"all_requests": True}, stop=True)
+    stop(pair[1], "", {"all_requests": True})
     assert [request.finish() for request in left] == [FinishReason.CANCELLED] * 2
 
 

@@ -56,6 +56,16 @@ def test_a_wrong_parameter_is_named() -> None:
     assert parameters(enable_thinking="off", other="").given("enable_thinking", "other") == {"enable_thinking": False}
 
 
+def test_a_process_knows_its_number() -> None:
+    config = {"name": "tensorrt_llm", "instance_group": [{"count": 12}]}
+    for name, number in (("tensorrt_llm_0_0", 0), ("tensorrt_llm_0_11", 11)):
+        found = ModelParameters.from_args({"model_config": json.dumps(config), "model_instance_name": name})
+        assert (found.instance, found.instances) == (number, 12)
+    config["instance_group"] = [{"count": 1}, {"count": 1}]
+    with pytest.raises(ValueError, match="'tensorrt_llm': it must have one instance_group"):
+        ModelParameters.from_args({"model_config": json.dumps(config), "model_instance_name": "tensorrt_llm_1_0"})
+
+
 def test_processes_are_counted() -> None:
     for groups, count in (([], 1), ([{"count": 4}], 4), ([{"count": 1}, {"count": 2}], 3)):
         config = {"name": "preprocessing", "instance_group": groups}

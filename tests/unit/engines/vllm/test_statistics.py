@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What vLLM reports of itself, as the engine's statistics."""
 
+import json
 import types
 
 from vllm.v1.metrics.loggers import PrometheusStatLogger
@@ -92,9 +93,21 @@ def test_fields_that_vllm_lacks_count_as_zero() -> None:
     assert statistics.values(inside=1) == dict.fromkeys(statistics.values(0), 0) | {"running": 1}
 
 
-def test_vllms_own_prometheus_metrics_are_dropped() -> None:
-    own, prometheus = object(), object.__new__(PrometheusStatLogger)
-    manager = types.SimpleNamespace(stat_loggers=[own, prometheus])
-    drop_prometheus(manager)
-    assert manager.stat_loggers == [own]
-    drop_prometheus(None)
+def test_the_clients_of_one_core_know_it_together() -> None:
+    """vLLM tells each step to one of them: counters add up, and gauges are those of the last step."""
+    config = types.SimpleNamespace(cache_config=CACHE, lora_config=types.SimpleNamespace(max_loras=2))
+    clients = [VllmStatistics(), VllmStatistics()]
+    for client, waiting, tokens in zip(clients, (9, 1), (20, 5), strict=True):
+        step, iteration = SchedulerStats(num_waiting_reqs=waiting, kv_cache_usage=waiting / 10), IterationStats()
+        step.running_lora_adapters = {f"a{waiting}#1": 1}
+        iteration.num_generation_tokens = tokens
+        client(config).record(step, iteration)
+    reports = [json.loads(json.dumps(client.report(inside))) for client, inside in zip(clients, (4, 3), strict=True)]
+    for values, adapters in (
+        (clients[0].values(4, [reports[1]]), clients[0].adapters(4, [reports[1]])),
+        (clients[1].values(3, [reports[0]]), clients[1].adapters(3, [reports[0]])),
+    ):
+        assert (values["running"], values["waiting"], values["kv_cache_usage"]) == (6, 1, 0.1)
+        assert values["generated_tokens_total"] == 25
+        assert adapters["running_lora_adapters"] == ["a1"]
+    assert VllmStatistics().values(2, [VllmStatistics().report(3)]) == {"running": 5}

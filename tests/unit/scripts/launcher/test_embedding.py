@@ -97,4 +97,4 @@ def test_its_engine_has_no_defaults_of_chats() -> None:
 def test_it_has_no_preprocessing(tmp_path: Path) -> None:
     found = Checkpoint.load(checkpoint(tmp_path), generates=False)
     model = ServedModel(found, "bert", 1, kind=EMBEDDING)
-    assert choose_instances(LaunchOptions(preprocessing_instances=3), model, NO_GPU) is None
+    assert choose_instances(LaunchOptions(preprocessing_instances=3), model, NO_GPU) == {}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.checkpoint import Checkpoint
+from common.served_model import EMBEDDING
 from common.vision_path import VisionPath
 from scripts.launcher import LaunchError, instances
 from scripts.launcher.instances import INSTANCE_BYTES, RepositoryWithInstances, choose_instances
@@ -34,8 +35,8 @@ CPU = {"CUDA_VISIBLE_DEVICES": "", "VLLM_CPU_KVCACHE_SPACE": "1"}
 def test_by_cores_and_memory(monkeypatch: pytest.MonkeyPatch, cores: int, free: int, count: int) -> None:
     monkeypatch.setattr(instances.os, "sched_getaffinity", lambda pid: range(cores))
     monkeypatch.setattr(instances, "available_memory", lambda: free)
-    assert choose_instances(LaunchOptions(), PICTURES, CPU) == count
-    assert choose_instances(LaunchOptions(preprocessing_instances=7), PICTURES, CPU) == 7
+    assert choose_instances(LaunchOptions(), PICTURES, CPU) == {"preprocessing": count}
+    assert choose_instances(LaunchOptions(preprocessing_instances=7), PICTURES, CPU) == {"preprocessing": 7}
 
 
 @pytest.mark.parametrize("vision", [VisionPath.NONE, VisionPath.VIT, VisionPath.PIXELS])
@@ -49,18 +50,28 @@ def test_other_models_have_those_of_the_config_or_more(
     monkeypatch.setattr(instances.os, "sched_getaffinity", lambda pid: range(cores))
     monkeypatch.setattr(instances, "available_memory", lambda: free)
     model = replace(TEXT, vision=vision)
-    assert choose_instances(LaunchOptions(), model, CPU) == count
-    assert choose_instances(LaunchOptions(preprocessing_instances=1), model, CPU) == 1
-    assert choose_instances(LaunchOptions(model_repository=Path("/own")), model, CPU) is None
+    assert choose_instances(LaunchOptions(), model, CPU) == ({} if count is None else {"preprocessing": count})
+    assert choose_instances(LaunchOptions(preprocessing_instances=1), model, CPU) == {"preprocessing": 1}
+    own = LaunchOptions(model_repository=Path("/own"))
+    assert choose_instances(own, model, CPU) == {}
+    assert choose_instances(replace(own, engine_clients=4), model, CPU) == {"tensorrt_llm": 4}
+
+
+def test_a_model_of_embeddings_has_one_process() -> None:
+    model = replace(TEXT, kind=EMBEDDING)
+    assert choose_instances(LaunchOptions(engine_clients=1), model, CPU) == {}
+    with pytest.raises(LaunchError, match="a model of embeddings has one process"):
+        choose_instances(LaunchOptions(engine_clients=2), model, CPU)
 
 
 def test_the_repository_differs_in_nothing_else() -> None:
     options = LaunchOptions()
-    repository = RepositoryWithInstances(options, 5)
+    repository = RepositoryWithInstances(options, {"preprocessing": 5, "tensorrt_llm": 2})
     folder = repository.options.model_repository
     assert {model.name for model in folder.iterdir()} == {model.name for model in options.model_repository.iterdir()}
     config = read_config(folder, "preprocessing/config.pbtxt")
     assert [group.count for group in config.instance_group] == [5]
+    assert read_config(folder, "tensorrt_llm/config.pbtxt").instance_group[0].count == 2
     config.instance_group[0].count = 2
     assert config == read_config(options.model_repository, "preprocessing/config.pbtxt")
     assert (folder / "preprocessing" / "1" / "model.py").is_file()
@@ -71,4 +82,4 @@ def test_the_repository_differs_in_nothing_else() -> None:
 
 def test_a_repository_without_preprocessing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"has no preprocessing/config\.pbtxt"):
-        RepositoryWithInstances(LaunchOptions(model_repository=tmp_path), 2)
+        RepositoryWithInstances(LaunchOptions(model_repository=tmp_path), {"preprocessing": 2})

@@ -99,11 +99,13 @@ def test_a_model_of_embeddings_is_an_ensemble_of_one_step(tmp_path: Path) -> Non
 def test_a_later_generation_stands_beside_the_first(tmp_path: Path) -> None:
     folders = ModelFolders(tmp_path / "models")
     folders.write(PLAN)
-    folders.write(replace(PLAN, instances={"preprocessing": 5, "tensorrt_llm": 2}), 2)
+    instances = {"preprocessing": 5, "tensorrt_llm": 2}
+    folders.write(replace(PLAN, instances=instances), 2)
     assert step_names(folders.folder, "qwen3") == [f"qwen3.g2.{step}" for step in STEPS]
-    for generation, count in (("", 2), ("g2.", 5)):
-        config = read_config(folders.folder, f"qwen3.{generation}preprocessing/config.pbtxt")
-        assert [group.count for group in config.instance_group] == [count]
+    for generation, counts in (("", {"preprocessing": 2, "tensorrt_llm": 1}), ("g2.", instances)):
+        for role, count in counts.items():
+            config = read_config(folders.folder, f"qwen3.{generation}{role}/config.pbtxt")
+            assert [group.count for group in config.instance_group] == [count]
     folders.remove_names(PLAN.steps(1))
     folders.remove_names(PLAN.steps(1))
     assert {one.name for one in folders.folder.iterdir()} == {"qwen3", *(f"qwen3.g2.{step}" for step in STEPS)}

@@ -34,6 +34,10 @@ def test_names_that_are_written_without_their_tables() -> None:
         ("m --styler qwen9", "--styler qwen9 is unknown; did you mean qwen"),
         ("m --engine vlm", "--engine vlm is unknown; did you mean vllm?"),
         ("m --engine 9", "--engine 9 is unknown; known: vllm, llmapi, trtllm, module:Class."),
+        ("m --engine llmapi --engine-clients 2", "--engine-clients 2: only vLLM's engine core takes several clients."),
+        ("m --kind embedding --engine-clients 2", "--engine-clients 2: only vLLM's engine core"),
+        ("m --engine-clients 3 --enable-lora --allowed-lora-path /a", "--engine-clients 3: adapters that change"),
+        ("m --engine-clients 2 --data-parallel-size 2", "--engine-clients 2: with data parallelism there is one."),
     ],
 )
 def test_a_wrong_name(line: str, said: str) -> None:
