@@ -221,13 +221,14 @@ class EngineService:
     async def _stop_all(self, peers: Peers, request_id: str, reply: Reply, parameters: Mapping[str, Any]) -> None:
         """Stop generations in all processes: any of them may have got the request."""
         about = [request_id, {name: parameters[name] for name in STOPS if name in parameters}]
-        for pause_s in (0.0, STOP_AGAIN_S):
-            # A stop right behind its request may be in one process before the request is in another.
-            await asyncio.sleep(pause_s)
-            here = self._stop(*about)
-            there = await peers.ask_all("stop", about)
-            if here or any(there.values()):
-                break
+        here = self._stop(*about)
+        there = await peers.ask_all("stop", about)
+        if not (here or any(there.values()) or "stream_id" in parameters):
+            # A stop right behind its request may be in one process before the request is in another. Whoever knows a
+            # stream id has had a response, and waits for the answer with all other streams (postprocessing).
+            await asyncio.sleep(STOP_AGAIN_S)
+            self._stop(*about)
+            await peers.ask_all("stop", about)
         reply.end_empty()
 
     async def _tell_statistics(self, reply: Reply) -> None:

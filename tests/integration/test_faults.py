@@ -305,17 +305,18 @@ def test_a_tritonserver_without_the_launcher(faulty: Faulty, tmp_path: Path) -> 
 
 
 def test_the_engine_core(qwen3_tokenizer_dir: Path, tmp_path: Path) -> None:
-    """The real engine: its process dies, the model's follows, and the launcher restarts the server.
+    """The real engine: its process dies, those of the model follow, and the launcher restarts the server.
 
     That such a start ends well is shown with the scripted engine, which starts in half the time.
     """
     checkpoint = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
     arguments = [str(checkpoint), "--log-dir", str(tmp_path / "logs"), "--max-model-len", "2048", *FREE_PORTS]
+    arguments += ["--engine-clients", "2"]
     environment = os.environ | HOSTILE | {"VLLM_CPU_KVCACHE_SPACE": "1"}
     with Stack(arguments, environment=environment) as stack:
         faulty = Faulty(stack)
         # Found before the load: on a fast machine its answers take little more than a second.
-        dead, core = stack.parts[0], engine_core(faulty.stubs()["tensorrt_llm"])
+        dead, core = stack.parts[0], engine_core(stack.parts[0].pid)
         load = faulty.load("a very long story", max_tokens=1900)
         kill(core)
         faulty.supervise_until(lambda: load.done, "all answers end")
@@ -325,8 +326,8 @@ def test_the_engine_core(qwen3_tokenizer_dir: Path, tmp_path: Path) -> None:
         stack.hurry.set()
 
 
-def engine_core(stub: int) -> int:
-    """The engine core's process, which is forked from a server of the model's process."""
-    processes = psutil.Process(stub).children(recursive=True)
+def engine_core(tritonserver: int) -> int:
+    """The engine core's process, which is forked from a server of a process of the model."""
+    processes = psutil.Process(tritonserver).children(recursive=True)
     (core,) = [process for process in processes if "EngineCore" in " ".join(process.cmdline())]
     return core.pid

@@ -1,28 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """Greedy answers equal those of transformers, for the default model and for a tiny random model of each family."""
 
+import asyncio
 import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 from httpx import get, post
 from openai import OpenAI
 
-from scripts.launcher import FREE_PORTS
+from common.finish_reason import FinishReason
+from common.processes import descendants
+from scripts.launcher import FREE_PORTS, Stack
+from scripts.launcher.stubs import model_of
 from tests.support.checkpoints import FAMILIES, make_checkpoint
 from tests.support.evaluators import check_evaluations
 from tests.support.gpu import memory_share
 from tests.support.greedy import QUESTIONS, check_greedy, check_tokens
 from tests.support.passing_stack import passing_stack
+from tests.support.triton_requests import infer, tensor
+from tests.support.waiting import running_requests, wait_until
 
 # Of the default model, in bfloat16: each token is the likeliest by a factor of e at least, as CPUs round differently.
 CLEAR = ["Please name the capital of France.", "Count from 1 to 10."]
 # On CPUs that one is served and compared beside a model of embeddings (test_two_engines.py).
 FAMILIES_HERE = [name for name in FAMILIES if name != "llama" or torch.cuda.is_available()]
 EVALUATED = "qwen2"
+# Two processes of tensorrt_llm share its engine core.
+SHARED = EVALUATED
 # It guesses tokens ahead, by itself as its draft model.
 SPECULATIVE = "qwen3_moe"
 
@@ -36,6 +46,36 @@ def check_drafts(url: str) -> None:
     for field, value in (("min_p", 0.1), ("logit_bias", {"5": 1})):
         refused = post(f"{url}/v1/completions", json={"model": "", "prompt": "a", field: value}, timeout=120)
         assert (refused.status_code, "speculative decoding" in refused.text) == (400, True)
+
+
+async def check_shared(stack: Stack) -> None:
+    """Requests run in both processes, are counted in both, and are stopped in both, whichever gets the stop."""
+    scalars = [tensor("input_lengths", 3, np.int32), tensor("request_output_len", 900, np.int32)]
+    prompt = [tensor("input_ids", [504, 3575, 282], np.int32), *scalars, tensor("streaming", True, bool)]
+    ids, generated = [f"shared-{number}" for number in range(6)], generated_tokens(stack)
+
+    async def stop(request_id: str) -> None:
+        # Its answer holds nothing, and never comes to this client.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(
+                infer(stack, "tensorrt_llm", [*scalars, tensor("stop", True, bool)], None, request_id), 0.5
+            )
+
+    answers = [asyncio.create_task(infer(stack, "tensorrt_llm", prompt, request_id=request_id)) for request_id in ids]
+    await asyncio.to_thread(wait_until, lambda: running_requests(stack) == 6, "both processes count their requests")
+    stubs = [stub for stub in descendants(stack.parts[0].pid) if stub.is_stub and model_of(stub.pid) == "tensorrt_llm"]
+    assert len(stubs) == 2
+    await asyncio.gather(*map(stop, ids))
+    ends = [responses[-1]["finish_reason"].item() for responses in await asyncio.gather(*answers)]
+    assert ends == [FinishReason.CANCELLED] * 6
+    await asyncio.to_thread(wait_until, lambda: running_requests(stack) == 0, "nothing runs")
+    assert 6 <= generated_tokens(stack) - generated < 6 * 900
+
+
+def generated_tokens(stack: Stack) -> float:
+    """The tokens that the engine has generated, from Triton's metrics endpoint."""
+    text = get(stack.metrics_url, timeout=120).text
+    return float(re.findall(r"^triton_chat_engine_generated_tokens_total\S* (\S+)", text, re.MULTILINE)[0])
 
 
 def check_reasoning_budget(client: OpenAI) -> None:
@@ -74,6 +114,8 @@ def tiny(request, tmp_path_factory, smollm2_dir, qwen3_tokenizer_dir, gemma3_tok
     make_checkpoint(request.param, tokenizers[FAMILIES[request.param][0]], folder)
     # The default model's stack runs beside it.
     flags = ["--dtype", "float32", "--max-model-len", "1024", *memory_share(0.3), *FREE_PORTS]
+    if request.param == SHARED:
+        flags += ["--engine-clients", "2"]
     if request.param == SPECULATIVE:
         config = {"method": "draft_model", "model": str(folder), "num_speculative_tokens": 3}
         flags += ["--speculative-config", json.dumps(config)]
@@ -92,5 +134,7 @@ def test_every_family(tiny, tmp_path):
         check_drafts(stack.url)
     elif folder.name.startswith("qwen3"):
         check_reasoning_budget(client)
+    if family == SHARED:
+        asyncio.run(check_shared(stack))
     if folder.name.startswith(EVALUATED):
         check_evaluations(stack.url, stack.model_names[0], folder, tmp_path)
