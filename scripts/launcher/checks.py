@@ -116,6 +116,7 @@ def check_engine_clients(options: LaunchOptions, engine: str) -> None:
     for problem, cause in (
         ("only vLLM's engine core takes several clients", engine != _VLLM or options.kind == EMBEDDING),
         ("adapters that change need one (--allowed-lora-path)", bool(options.engine.get("allowed_lora_path"))),
+        ("a named config says it itself (--model-config-name)", bool(options.model_config_name)),
         ("with data parallelism there is one", options.engine.get("data_parallel_size", 1) != 1),
     ):
         if cause:

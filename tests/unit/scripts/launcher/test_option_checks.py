@@ -37,6 +37,7 @@ def test_names_that_are_written_without_their_tables() -> None:
         ("m --engine llmapi --engine-clients 2", "--engine-clients 2: only vLLM's engine core takes several clients."),
         ("m --kind embedding --engine-clients 2", "--engine-clients 2: only vLLM's engine core"),
         ("m --engine-clients 3 --enable-lora --allowed-lora-path /a", "--engine-clients 3: adapters that change"),
+        ("m --engine-clients 2 --model-config-name own", "--engine-clients 2: a named config says it itself"),
         ("m --engine-clients 2 --data-parallel-size 2", "--engine-clients 2: with data parallelism there is one."),
     ],
 )
