@@ -220,15 +220,15 @@ class EngineService:
 
     async def _stop_all(self, peers: Peers, request_id: str, reply: Reply, parameters: Mapping[str, Any]) -> None:
         """Stop generations in all processes: any of them may have got the request."""
-        about = [request_id, {name: parameters[name] for name in STOPS if name in parameters}]
-        here = self._stop(*about)
-        there = await peers.ask_all("stop", about)
+        which = {name: parameters[name] for name in STOPS if name in parameters}
+        here = self._stop(request_id, which)
+        there = await peers.ask_all("stop", [request_id, which])
         if not (here or any(there.values()) or "stream_id" in parameters):
             # A stop right behind its request may be in one process before the request is in another. Whoever knows a
             # stream id has had a response, and waits for the answer with all other streams (postprocessing).
             await asyncio.sleep(STOP_AGAIN_S)
-            self._stop(*about)
-            await peers.ask_all("stop", about)
+            self._stop(request_id, which)
+            await peers.ask_all("stop", [request_id, which])
         reply.end_empty()
 
     async def _tell_statistics(self, reply: Reply) -> None:
