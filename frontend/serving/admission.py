@@ -38,6 +38,7 @@ from common.served_model import CHAT
 from frontend.errors import ApiError, ClientGone, ShuttingDown
 from frontend.serving.cancel_scope import CancelScope
 from frontend.serving.catalog import Catalog
+from frontend.serving.hang_up import until_hang_up
 from frontend.serving.request_memory import FREE, HeldMemory, RequestMemory
 from frontend.serving.served_model import RequestedModel, ServedModel
 from frontend.settings import Settings
@@ -184,13 +185,15 @@ async def read_json(request: Request, timeout: float, memory: HeldMemory, longes
     """
     try:
         data = await _read(request, timeout, memory, longest)
+        if len(data) > FREE:
+            async with until_hang_up(request.scope):
+                await memory.reserve_values(data)
     except ClientDisconnect:
         raise ClientGone from None
     except TimeoutError:
         raise ApiError("slow_request", f"The request's body did not come in within {timeout:g} s") from None
     if data.startswith(BOM_UTF8):
         del data[: len(BOM_UTF8)]
-    await memory.reserve_values(data)
     # The garbage collector would look at all lists again and again: millions of them would take four times as long.
     gc.disable()
     try:
@@ -216,7 +219,8 @@ async def _read(request: Request, timeout: float, memory: HeldMemory, longest: i
             # A chunked body is small until the opposite is seen.
             if not reserved and (len(data) if length is None else expected) > FREE:
                 limit.reschedule(None)
-                await memory.reserve_body(expected)
+                async with until_hang_up(request.scope):
+                    await memory.reserve_body(expected)
                 limit.reschedule(loop.time() + timeout)
                 reserved = True
     if reserved:

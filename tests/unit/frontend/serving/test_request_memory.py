@@ -4,6 +4,8 @@
 import asyncio
 import gc
 import json
+import socket
+import struct
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -308,6 +310,28 @@ class TestRequests:
             assert b" 408 " in await asyncio.wait_for(reader.readline(), WAIT)
             writer.close()
             await until(lambda: memory_of(served).held == 0)
+
+    @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+    async def test_a_client_that_leaves_while_its_body_waits_gives_up_its_place(self, reset: bool) -> None:
+        """The rest of its body, which nobody reads, is in front of the end of its connection."""
+        async with serving(max_request_memory=ROOM, body_timeout=WAIT) as served:
+            memory, app = memory_of(served), served.server.app
+            held = await memory.acquire(ROOM)
+            host, port = served.url.removeprefix("http://").split(":")
+            _, writer = await asyncio.open_connection(host, int(port))
+            head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {10 * SIZE}\r\n\r\n"
+            writer.write(head.encode() + b" " * SIZE)
+            await until(lambda: len(memory._queue) == 1)
+            if reset:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort() if reset else writer.close()
+            began = asyncio.get_running_loop().time()
+            await until(lambda: not memory._queue)
+            assert asyncio.get_running_loop().time() - began < 2.0
+            await until(lambda: app.state.service.admission._catalog.alone.slots.admitted == 0)
+            memory.release(held)
+            assert memory.held == 0
+            assert (await served.http.post(CHAT, json=LARGE)).status_code == 200
 
     async def test_many_chunked_bodies_of_a_small_size(self) -> None:
         """Their size is not known beforehand; once it is, they hold room for no more."""
