@@ -14,27 +14,21 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from scripts.launcher import FREE_PORTS, Stack
-from scripts.split.splitter import split_checkpoint
 from tests.soak.aborts import Aborter
 from tests.soak.attack import Tally, attack
-from tests.soak.chaos import ChaosResult, Clients, Deeds, left_over, living, rules, run_chaos
-from tests.soak.gauges import AT_REST, busy, memory, read_gauges, wait_at_rest
+from tests.soak.chaos.command import chaos
+from tests.soak.gauges import AT_REST, read_gauges, wait_at_rest
 from tests.soak.load import Outcome, closed_loop, percentile
 from tests.soak.pictures import ask
+from tests.soak.reports import TOKENIZERS, memory_header, memory_row, say
 from tests.soak.stalls import HEADER, REAL, SCRIPTED, measure_stops
 from tests.soak.stalls import rules as stall_rules
 from tests.soak.triton_attack import attack_triton
 from tests.soak.upgrades import upgrade
-from tests.support.pooling_checkpoints import make_qwen3_embedding
-from tests.support.scripted import PAIR, scripted_pair, scripted_stack
+from tests.support.scripted import scripted_stack
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
-from tests.support.vlm_checkpoints import make_internvl
 
-TOKENIZERS = Path(os.environ.get("TRITON_CHAT_TOKENIZERS", ".cache/tokenizers"))
-RECOVERY_S = 600.0  # within which everything must serve again after chaos
 REST_S = 90.0  # within which everything must have stopped
 SAMPLES = 10  # of memory during a run
 _KEY = "the-admin-key"  # of the attacked stack
@@ -56,14 +50,14 @@ def main(arguments: Sequence[str]) -> int:
     elif options.command == "attack":
         return attack_stack(options.requests, options.triton_requests, options.seed, options.processes)
     elif options.command == "chaos":
-        return chaos(options.minutes, options.seed, options.clients, several=options.several)
+        return chaos(options.minutes, options.seed, options.clients, several=options.several, isolated=options.isolated)
     elif options.command == "pictures":
         pictures(options.family, options.count, options.concurrency)
     elif options.command == "stalls":
         stalls(options.engine, options.processes, options.seconds)
     elif options.command == "upgrades":
         with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(upgrade(TOKENIZERS / "qwen3", Path(folder), _say))
+            asyncio.run(upgrade(TOKENIZERS / "qwen3", Path(folder), say))
     else:
         overload(options.seconds)
     return 0
@@ -78,7 +72,7 @@ def soak(engine: str, count: int, concurrency: int, seed: int) -> None:
             asyncio.run(aborter.run(number, concurrency))
 
         took = _sampled(stack, "aborted", count, min(500, count // 4), load)
-        _say(f"{count} aborts in {took:.0f} s. Ends: {dict(aborter.counts.most_common())}")
+        say(f"{count} aborts in {took:.0f} s. Ends: {dict(aborter.counts.most_common())}")
 
 
 def pictures(family: str, count: int, concurrency: int) -> None:
@@ -97,7 +91,7 @@ def pictures(family: str, count: int, concurrency: int) -> None:
                 asyncio.run(ask(stack.url, stack.model_names[0], first, number, concurrency))
 
             took = _sampled(stack, "pictures", count, min(500, count), load)
-            _say(f"{count} pictures in {took:.0f} s.")
+            say(f"{count} pictures in {took:.0f} s.")
 
 
 def attack_stack(count: int, triton_count: int, seed: int, processes: int) -> int:
@@ -127,108 +121,12 @@ def attack_stack(count: int, triton_count: int, seed: int, processes: int) -> in
         ):
             if total:
                 took = _sampled(stack, what, total, min(1000, total // 4), load)
-                _say(f"{tally.requests} requests {what} in {took:.0f} s: {dict(tally.statuses.most_common())}")
-                _say(f"Errors in streams: {dict(tally.errors)}")
+                say(f"{tally.requests} requests {what} in {took:.0f} s: {dict(tally.statuses.most_common())}")
+                say(f"Errors in streams: {dict(tally.errors)}")
         findings = {**http.findings, **triton.findings}
         for fault, request in findings.items():
-            _say(f"FAULT {fault}\n{request}")
+            say(f"FAULT {fault}\n{request}")
     return 1 if findings else 0
-
-
-# What chaos does, and how often in relation to the others. The death of tritonserver costs the most time.
-DEEDS = {
-    **{f"kill {one}": 2 for one in ("frontend", "preprocessing", "vit", "postprocessing")},
-    **{
-        f"stop {one}": 3
-        for one in ("frontend", "preprocessing", "vit", "tensorrt_llm", "postprocessing", "tritonserver")
-    },
-    **{"kill tensorrt_llm": 1, "kill embedding": 1, "kill core": 1, "kill tritonserver": 1, "stop embedding": 1},
-    **{"stop core": 1, "fill frontend": 2},
-}
-
-
-def chaos(minutes: float, seed: str, clients: int, *, several: bool) -> int:
-    """Kill and stop processes under a load whose answers are known; prints what came of it.
-
-    several: serve three models, one of them of embeddings, instead of one that sees. Returns 1 if an answer was wrong, a
-    request hung or a process was left. Raises TimeoutError if requests are left, or a model does not come back.
-    """
-    result = ChaosResult()
-    with _chaotic_stack(several) as (stack, models):
-        load = Clients(stack.url, seed, result, **models)
-        _memory_header(stack, "minutes")
-        _memory_row(stack, 0)
-        begun = time.monotonic()
-        try:
-            run_chaos(stack, load, Deeds(stack, seed, result, DEEDS), 60 * minutes, concurrency=clients, seed=seed)
-            took = time.monotonic() - begun
-            _supervise_until(stack, lambda: _serves(stack, models) and not busy(read_gauges(stack)))
-        finally:
-            _show(result, time.monotonic() - begun)
-        _memory_row(stack, f"{took / 60:.0f}")
-        seen = list(living(stack))
-    left = left_over(seen)
-    _say(f"Processes left: {left}")
-    return 1 if result.wrong or result.hangs or left else 0
-
-
-@contextmanager
-def _chaotic_stack(several: bool) -> Iterator[tuple[Stack, dict[str, str]]]:
-    """A stack with a scripted model that sees, and the names of its models as `Clients` takes them."""
-    more = ["--frontends", "2", "--restarts", "100000"]
-    with tempfile.TemporaryDirectory() as name:
-        folder, tokenizer = Path(name), TOKENIZERS / "qwen3"
-        seeing = split_checkpoint(make_internvl(folder / "whole", tokenizer).path, folder / "seeing")
-        if not several:
-            with scripted_stack("internvl2_5", seeing, folder / "stack", more=more, clean_stop=False) as one:
-                one.play(*rules())
-                yield one.stack, dict.fromkeys(("text", "seeing"), one.stack.model_names[0])
-            return
-        embedder = make_qwen3_embedding(tokenizer, folder / "embedder")
-        others = {"embedder": {"model": str(embedder), "max_model_len": 1024}}
-        environment = {"VLLM_CPU_KVCACHE_SPACE": "1"}
-        with scripted_pair(
-            tokenizer, folder / "stack", second=seeing, others=others, more=more, clean_stop=False, **environment
-        ) as pair:
-            for model in PAIR:
-                pair.play(model, *rules())
-            yield pair.stack, {"text": PAIR[0], "seeing": PAIR[1], "embedding": "embedder"}
-
-
-def _show(result: ChaosResult, took: float) -> None:
-    _say(f"{result.requests} requests in {took:.0f} s: {dict(result.ends.most_common())}")
-    _say(f"Wrong answers: {len(result.wrong)}. Hangs: {result.hangs}.")
-    _say("| done | times | pauses | seconds without an answer | longest |\n|---|---:|---:|---:|---:|")
-    for deed, times in sorted(result.deeds.items()):
-        gaps = result.unavailable.get(deed, [])
-        _say(f"| {deed} | {times} | {len(gaps)} | {sum(gaps):.0f} | {max(gaps, default=0.0):.0f} |")
-    for wrong in result.wrong[:20]:
-        _say(f"WRONG {wrong}")
-
-
-def _supervise_until(stack: Stack, condition: Callable[[], bool]) -> None:
-    """Restart what dies until the condition holds; raises TimeoutError if it does not come to hold."""
-    end = time.monotonic() + RECOVERY_S
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"after {RECOVERY_S:g} s: {busy(read_gauges(stack))}")
-        stack.restart_dead()
-        time.sleep(0.1)
-
-
-def _serves(stack: Stack, models: Mapping[str, str]) -> bool:
-    """Whether every model answers. models: by what they do."""
-    ping: dict[str, Any] = {"messages": [{"role": "user", "content": "ping"}]}
-    asked: list[tuple[str, dict[str, Any]]] = [
-        ("/v1/embeddings", {"model": one, "input": "ping"})
-        if kind == "embedding"
-        else ("/v1/chat/completions", {"model": one, **ping})
-        for kind, one in models.items()
-    ]
-    try:
-        return all(httpx.post(stack.url + path, json=body, timeout=30).is_success for path, body in asked)
-    except httpx.HTTPError:
-        return False
 
 
 def _sampled(stack: Stack, what: str, count: int, warmup: int, load: Callable[[int, int], None]) -> float:
@@ -238,24 +136,24 @@ def _sampled(stack: Stack, what: str, count: int, warmup: int, load: Callable[[i
     """
     load(0, warmup)
     wait_at_rest(stack, REST_S)
-    _memory_header(stack, what)
-    _memory_row(stack, 0)
+    memory_header(stack, what)
+    memory_row(stack, 0)
     begun, step = time.monotonic(), max(1, count // SAMPLES)
     for done in range(0, count - step + 1, step):
         load(warmup + done, step)
-        _memory_row(stack, done + step)
+        memory_row(stack, done + step)
     took = time.monotonic() - begun
     wait_at_rest(stack, REST_S)
-    _memory_row(stack, "at rest")
+    memory_row(stack, "at rest")
     gauges = read_gauges(stack)
-    _say("\nGauges: " + ", ".join(f"{name} {gauges[name]:g}" for name in AT_REST))
+    say("\nGauges: " + ", ".join(f"{name} {gauges[name]:g}" for name in AT_REST))
     return took
 
 
 def overload(seconds: float) -> None:
     """Load a slow engine with 1 and 10 times what it can serve, with several limits."""
-    _say("| limits | load | requests/s | TTFT p50, p99 s | latency p50, p99 s | refused | refusal p50, p99 ms |")
-    _say("|---|---:|---:|---:|---:|---:|---:|")
+    say("| limits | load | requests/s | TTFT p50, p99 s | latency p50, p99 s | refused | refusal p50, p99 ms |")
+    say("|---|---:|---:|---:|---:|---:|---:|")
     for name, limits in LIMITS.items():
         settings = {f"TRITON_CHAT_{key.upper()}": str(value) for key, value in limits.items()}
         with _stack("scripted", "--slots", str(SLOTS), **settings) as stack:
@@ -264,13 +162,13 @@ def overload(seconds: float) -> None:
                 outcome = asyncio.run(run)
                 if outcome.others:
                     raise RuntimeError(f"unexpected answers: {outcome.others[:10]}")
-                _say(f"| {name} | {load}x | {_row(outcome)} |")
+                say(f"| {name} | {load}x | {_row(outcome)} |")
 
 
 def stalls(engine: str, names: Sequence[str], stops: Sequence[float]) -> None:
     """Stop each process for each of these times under load; raises TimeoutError if something hangs."""
-    _say(HEADER)
-    _say(f"|{'---|' * (HEADER.count('|') - 1)}")
+    say(HEADER)
+    say(f"|{'---|' * (HEADER.count('|') - 1)}")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stacks:
         hurry: Path | None = None
         if engine == "scripted":
@@ -283,7 +181,7 @@ def stalls(engine: str, names: Sequence[str], stops: Sequence[float]) -> None:
         else:
             stack = stacks.enter_context(_stack(engine))
         for row in measure_stops(stack, hurry, names or (SCRIPTED if hurry else REAL), stops):
-            _say(row)
+            say(row)
 
 
 def _row(outcome: Outcome) -> str:
@@ -312,20 +210,6 @@ def _stack(engine: str, *more: str, rule: Mapping[str, Any] = ON_AND_ON, **setti
             yield scripted.stack
 
 
-def _memory_header(stack: Stack, what: str) -> None:
-    _say(f"| {what} | {' | '.join(memory(stack))} |")
-    _say(f"|---{'|---:' * len(memory(stack))}|")
-
-
-def _memory_row(stack: Stack, label: object) -> None:
-    _say(f"| {label} | {' | '.join(f'{size:.0f}' for size in memory(stack).values())} |")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -339,11 +223,16 @@ def _parser() -> argparse.ArgumentParser:
     attacks.add_argument("--triton-requests", type=int, default=10_000)
     attacks.add_argument("--seed", type=int, default=0)
     attacks.add_argument("--processes", type=int, default=2, help="that send requests (default: %(default)s)")
-    disturbed = commands.add_parser("chaos", help="random kills and stops under a load whose answers are known")
+    disturbed = commands.add_parser("chaos", help="kills, stops and shortages under a load whose answers are known")
     disturbed.add_argument("--minutes", type=float, default=60.0)
     disturbed.add_argument("--seed", default="0")
     disturbed.add_argument("--clients", type=int, default=12)
     disturbed.add_argument("--several", action="store_true", help="three models, of which one makes embeddings")
+    disturbed.add_argument(
+        "--isolated",
+        action="store_true",
+        help="also take memory, shared memory and the disk of the logs away; under tests/soak/isolated.sh only",
+    )
     seen = commands.add_parser("pictures", help="thousands of different pictures; memory and gauges afterwards")
     seen.add_argument("--family", choices=TINY_VLMS, default="qwen2_5_vl")
     seen.add_argument("--count", type=int, default=10_000)

@@ -18,7 +18,11 @@ from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.readiness import answers_ok
 from tests.fakes.fake_triton import Call, FakeTriton, Served, failure, finish, reply
 from tests.fakes.frontend_server import WAIT, serving
-from tests.soak.chaos import ChaosResult, Clients, Deeds, run_chaos, story
+from tests.soak.chaos.clients import Clients
+from tests.soak.chaos.disturbances import Disturber
+from tests.soak.chaos.known_answers import story
+from tests.soak.chaos.result import ChaosResult
+from tests.soak.chaos.run import run_chaos
 from tests.support.waiting import wait_until
 
 
@@ -117,8 +121,11 @@ def test_frontends_amid_chaos(tmp_path: Path) -> None:
     stack: Any = Frontends(tmp_path, triton)
     try:
         wait_until(lambda: answers_ok(f"{stack.url}/health/ready"), "a frontend serves")
-        deeds = Deeds(stack, "1", result, {"kill frontend": 2, "stop frontend": 1, "fill frontend": 1})
-        run_chaos(stack, Clients(stack.url, "1", result, text="model"), deeds, 8.0, concurrency=4, pause_s=(0.5, 2.0))
+        weights = {"kill frontend": 2, "stop frontend": 1, "full-disk frontend": 1, "starve frontend": 1}
+        disturber = Disturber(stack, "1", result, weights)
+        run_chaos(
+            stack, Clients(stack.url, "1", result, text="model"), disturber, 8.0, concurrency=4, pause_s=(0.5, 2.0)
+        )
         wait_until(lambda: stack.restart_dead() or answers_ok(f"{stack.url}/health/ready"), "a frontend serves again")
         wait_until(lambda: in_flight(stack.url) == 0, "nothing is in flight")
     finally:
@@ -127,7 +134,7 @@ def test_frontends_amid_chaos(tmp_path: Path) -> None:
         asyncio.run_coroutine_threadsafe(triton.stop(), loop).result(WAIT)
         loop.call_soon_threadsafe(loop.stop)
     assert (result.wrong, result.hangs) == ([], 0)
-    assert result.ends["ok"] > 0 and result.deeds.total() > 0
+    assert result.ends["ok"] > 0 and result.disturbances.total() > 0
     assert set(result.ends) <= {"ok", "aborted", "connection lost", "in a stream: connection lost", "503 unavailable"}
 
 
