@@ -2,8 +2,9 @@
 """The answers in progress of one checkpoint."""
 
 import json
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tokenizers import Tokenizer
 
@@ -16,10 +17,16 @@ from postprocessing.streams import StreamKey, Streams
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer in progress. finish: for engines that do not report how an answer ended."""
+    """One answer in progress.
+
+    finish: for engines that do not report how an answer ended. client_id: which client sent its request, if it named
+    itself. began: seconds of the Unix epoch.
+    """
 
     stream: AnswerStream
     finish: FinishReasonInference
+    client_id: str | None = None
+    began: float = field(default_factory=time.time)
 
 
 class Answers:
@@ -64,6 +71,10 @@ class Answers:
         """Forget an answer that has ended."""
         self._streams.end(key)
 
+    def forget_client(self, client_id: str, before: float) -> None:
+        """Forget the answers of a client that began before this time, seconds of the Unix epoch: it has died."""
+        self._streams.end_all(lambda answer: answer.client_id == client_id and answer.began < before)
+
     def whole_text(self, parameters: Callable[[], str], ids: list[int], finish: int | None) -> str:
         """The text of a further beam, which arrives whole: engines do not stream a beam search of several beams."""
         return self._create(parameters(), None, self._end_ids).stream.feed(ids, engine_finish=finish).text
@@ -71,8 +82,9 @@ class Answers:
     def _create(
         self, parameters: str, limit: int | None, end_ids: frozenset[int], reasoning_open: int | None = None
     ) -> Answer:
-        options = AnswerOptions.from_parameters(json.loads(parameters or "{}"))
+        given = json.loads(parameters or "{}")
+        options = AnswerOptions.from_parameters(given)
         if reasoning_open is not None:
             options = replace(options, reasoning_open=bool(reasoning_open))
         stream = AnswerStream(self._tokenizer, self._format, options, self._end_ids)
-        return Answer(stream, FinishReasonInference(limit, end_ids))
+        return Answer(stream, FinishReasonInference(limit, end_ids), given.get("owner"))

@@ -10,7 +10,7 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
 from common.model_names import ENGINE, POSTPROCESSING, sibling
-from common.response_batch import TOKENS, Begin, TokenRow, decode_tokens
+from common.response_batch import FORGET_BEFORE, TOKENS, AnswerRow, Begin, TokenRow, decode_tokens
 from common.sampling import ENGINE_PARAMETERS
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
@@ -94,6 +94,7 @@ class Postprocessor:
             key = (request.request_id(), stream_id or inputs.number("sequence_index") or 0)
             engine_error = inputs.string("engine_error")
             if engine_error is not None:
+                self._forget(request)
                 self._answers.end(key)
                 return failure(engine_error)
             limit = inputs.number("request_output_len")
@@ -164,6 +165,12 @@ class Postprocessor:
 
     def _begin_answer(self, key: StreamKey, begin: Begin) -> Answer:
         return self._answers.get(key, lambda: begin.parameters, begin.reasoning_open)
+
+    def _forget(self, request: InferenceRequest) -> None:
+        """Forget the answers of a client that has died, if that is what the request is for."""
+        parameters = json.loads(request.parameters() or "{}")
+        if FORGET_BEFORE in parameters:
+            self._answers.forget_client(str(parameters.get("owner")), float(parameters[FORGET_BEFORE]))
 
     def _announce(self, key: StreamKey, request: InferenceRequest, limit: int, end_id: int | None) -> InferenceResponse:
         """Prepare for the answer of an engine that does not report its end; it has no streams of its own either."""

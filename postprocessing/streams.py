@@ -61,6 +61,11 @@ class Streams(Generic[State]):
         """Forget a stream after its last response."""
         self._states.pop(key, None)
 
+    def end_all(self, ended: Callable[[State], bool]) -> None:
+        """Forget the streams whose state fulfils this condition."""
+        for key in [key for key, (_, state) in self._states.items() if ended(state)]:
+            del self._states[key]
+
     def _evict(self, now: float) -> None:
         while self._states:
             key, entry = next(iter(self._states.items()))

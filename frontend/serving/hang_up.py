@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Notice a client that closes its connection while nothing is read from it.
 
-A server that does not read does not see the end of a connection either: it comes behind the data that waits. Linux tells
-it all the same (EPOLLRDHUP), for which the socket gets an epoll instance of its own in the event loop.
+A server that does not read does not see the end of a connection either: it comes behind the data that waits. Linux
+tells it all the same (EPOLLRDHUP), for which the socket gets an epoll instance of its own in the event loop.
 """
 
 import asyncio

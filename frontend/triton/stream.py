@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from common.errors import RequestError
 from common.logs import about
-from common.model_names import ENGINE, role
+from common.model_names import ENGINE, POSTPROCESSING, role, sibling
 from common.response_batch import AnswerRow
 from frontend.errors import upstream_error
 from frontend.triton.cancellations import Cancellations
@@ -27,6 +27,7 @@ from frontend.triton.tensors import (
     Delta,
     answer_rows,
     decode_delta,
+    encode_forget,
     encode_stop,
     encode_stop_all,
     ends,
@@ -90,6 +91,7 @@ class TritonStream:
         self._note_error = note_error
         self._changed = changed
         self._client_id = client_id
+        self._began = time.time()
         self._receivers: dict[str, _Receiver] = {}
         self._probes: dict[str, asyncio.Future[pb.ModelInferResponse]] = {}
         self._cancellations = Cancellations(self._send_stop)
@@ -166,9 +168,15 @@ class TritonStream:
                 self._cancellations.add(request_id, target.engines)
 
     def stop_left_over(self, engine: str) -> None:
-        """Stop the requests in an engine that an earlier process of this name may have left there."""
+        """Stop the requests in an engine that an earlier process of this name may have left there.
+
+        Triton cancels the dead process's requests to the ensemble, so that `postprocessing` never gets their last rows.
+        """
         if self._client_id is not None and self._open.is_set():
             self._send_to_engine(encode_stop_all(self._client_id, f"stop-{uuid.uuid4().hex}", engine))
+            postprocessing = sibling(engine, POSTPROCESSING)
+            forget = encode_forget(self._client_id, self._began, f"forget-{uuid.uuid4().hex}", postprocessing)
+            self._send_to_engine(forget)
 
     async def probe_engine(
         self, encode: Callable[[str], pb.ModelInferRequest], patience: float | None = None

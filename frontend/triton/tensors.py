@@ -23,7 +23,7 @@ from common.engine_statistics import STATISTICS
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.model_names import ENGINE, ENSEMBLE, POSTPROCESSING, PREPROCESSING, role
-from common.response_batch import ANSWERS, GROUP, AnswerRow, decode_answers
+from common.response_batch import ANSWERS, FORGET_BEFORE, GROUP, AnswerRow, decode_answers
 from common.sampling import ENGINE_PARAMETERS, SAMPLING, Datatype, SamplingFields
 from common.versions import BUILD_INFO, Versions
 
@@ -196,6 +196,17 @@ def encode_stop_all(client_id: str, request_id: str, engine: str = ENGINE) -> pb
     """Encode the request that stops all requests of this client (`Settings.owner`) in a Python engine."""
     message = encode_stop(request_id, engine)
     add_parameters(message, {"owner": client_id})
+    return message
+
+
+def encode_forget(client_id: str, before: float, request_id: str, postprocessing: str) -> pb.ModelInferRequest:
+    """Encode the request that makes `postprocessing` forget this client's answers that began earlier.
+
+    before: seconds of the Unix epoch.
+    """
+    message = pb.ModelInferRequest(model_name=postprocessing, id=request_id)
+    _add(message, "engine_error", "BYTES", (b"the client is gone",))
+    add_parameters(message, {"owner": client_id, FORGET_BEFORE: str(before)})
     return message
 
 

@@ -171,6 +171,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.lost: str | None = None
         self.calls: list[Call] = []
         self.stops: list[str] = []
+        # What `postprocessing` was asked to forget: its name, the client, and the time before which it began.
+        self.forgotten: list[tuple[str, str, str]] = []
         # The engine that each stop was sent to.
         self.stopped_in: list[str] = []
         # Of each stream that was opened.
@@ -326,6 +328,9 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
                 elif not self._loaded(call.model):
                     unknown = failure(f"Request for unknown model: '{call.model}' is not found")
                     outgoing.put_nowait(_named(call.id, unknown))
+                elif role(call.model) == "postprocessing":
+                    self.forgotten.append((call.model, call.parameters["owner"], call.parameters["forget_before"]))
+                    outgoing.put_nowait(_named(call.id, reply(model=call.model, error="forgotten")))
                 elif role(call.model) == "tensorrt_llm":
                     told = {output.name: self._told(output.name, call) for output in request.outputs}
                     if "statistics" in told:

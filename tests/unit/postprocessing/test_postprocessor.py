@@ -2,6 +2,7 @@
 """The model's requests and responses, with the fake of Triton's API."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -308,3 +309,16 @@ def test_a_wrong_row_fails_its_own_answer_only(model: Postprocessor, qwen3: Toke
 def test_a_lone_surrogate_becomes_a_question_mark() -> None:
     (row,) = decode_answers(encode_rows([AnswerRow("a", 0, "x\ud800", {"tool_calls": [{"name": "\udfff"}]})]))
     assert row == AnswerRow("a", 0, "x?", {"tool_calls": [{"name": "?"}]})
+
+
+def test_answers_of_a_client_that_has_died_are_forgotten(model: Postprocessor, qwen3: Tokenizer) -> None:
+    """Not those of others, nor those that began after the client's process that asks for it."""
+    for number, owner in enumerate(("dead", "alive", "dead")):
+        row = TokenRow(f"r{number}", 1, 0, ids_of(qwen3, "a"), None, Begin(json.dumps({"owner": owner}), None, 1, 0))
+        rows_of(model, row)
+        if number == 1:
+            now = time.time()
+    assert len(model._answers) == 3
+    forget = ModelRequest("f", {"owner": "dead", "forget_before": str(now)}, engine_error="the client is gone")
+    assert [answer["error"] for answer in send(model, forget)] == [["the client is gone"]]
+    assert [(f"r{number}", 1) in model._answers for number in range(3)] == [False, True, True]

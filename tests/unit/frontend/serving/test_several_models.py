@@ -3,6 +3,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -554,6 +555,12 @@ class TestDiscovery:
     async def test_what_an_earlier_process_left_is_stopped_in_each_engine(self) -> None:
         async with serving(fake(), owner="frontend-1") as served:
             await until(lambda: set(served.triton.stopped_in) >= {"a.tensorrt_llm", "b.tensorrt_llm"})
+            await until(lambda: len(served.triton.forgotten) == 2)
+            assert {one[:2] for one in served.triton.forgotten} == {
+                ("a.postprocessing", "frontend-1"),
+                ("b.postprocessing", "frontend-1"),
+            }
+            assert all(float(began) <= time.time() for _, _, began in served.triton.forgotten)
             # In an engine that a reload has loaded are only requests of this process.
             served.triton.served["b"].steps = "b.g2."
             models = served.server.app.state.service.catalog.models
