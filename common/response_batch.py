@@ -17,8 +17,8 @@ import orjson
 
 # The request parameter: a text that is the same for all requests of a gRPC stream, and for no others.
 GROUP = "response_group"
-# The parameter of a request to `postprocessing` alone: it forgets the answers of the client in the parameter `owner` that
-# began before this time, in seconds of the Unix epoch. The last rows of a client that has died never reach it.
+# The parameter of a request to `postprocessing` alone: it forgets the answers of the client in the parameter `owner`
+# that began before this time, in seconds of the Unix epoch. The last rows of a client that has died never reach it.
 FORGET_BEFORE = "forget_before"
 # The outputs, UINT8 [bytes] each: of the engine, and of postprocessing and the ensemble.
 TOKENS, ANSWERS = "token_batch", "answer_batch"
