@@ -38,7 +38,10 @@ class Begin(NamedTuple):
 
 
 class TokenRow(NamedTuple):
-    """New ids of one request. number: counts its rows from 0. finish: a FinishReason with the last."""
+    """New ids of one request.
+
+    number: counts its rows from 0. finish: a FinishReason with the last. error: with the last of one that fails.
+    """
 
     request_id: str
     stream_id: int
@@ -46,6 +49,7 @@ class TokenRow(NamedTuple):
     ids: list[int]
     finish: int | None
     begin: Begin | None
+    error: str | None = None
 
 
 class AnswerRow(NamedTuple):
@@ -57,11 +61,19 @@ class AnswerRow(NamedTuple):
     more: dict[str, Any] | None
 
 
-def encode_rows(rows: Sequence[tuple[Any, ...]]) -> bytes:
-    """Encode the rows of a batch: TokenRow or AnswerRow, or plain tuples of the same, which take a tenth of the time.
+def encode_rows(rows: Iterable[TokenRow | AnswerRow]) -> bytes:
+    """Encode the rows of a batch."""
+    return join_rows(map(encode_row, rows))
 
-    A lone surrogate, which cannot be UTF-8, becomes a question mark.
-    """
+
+def join_rows(rows: Iterable[bytes]) -> bytes:
+    """Make a batch of encoded rows."""
+    return b"[" + b",".join(rows) + b"]"
+
+
+def encode_row(row: TokenRow | AnswerRow) -> bytes:
+    """Encode a row. A lone surrogate, which cannot be UTF-8, becomes a question mark."""
+    plain = _plain(row)
     try:
         # orjson refuses subclasses of tuple.
         return orjson.dumps(rows, default=tuple)

@@ -42,6 +42,8 @@ class Outgoing:
 
 # What is sent of a generation: its new tokens, the error that ends it, or both.
 _Piece = tuple[Outgoing, Tokens | None, RequestError | None]
+# The same as an encoded row of a batch, and whether it is the last one.
+_Row = tuple[Outgoing, bytes, bool]
 
 
 @dataclass(slots=True)
@@ -150,7 +152,7 @@ class Outbox:
                 item = self._first.popleft() if self._first else self._later.popleft()
                 pieces = self._take(item)
             if isinstance(item, _Batch):
-                for senders, send in _batch_sends(_merge(pieces)):
+                for senders, send in _batch_sends([self._row(piece) for piece in pieces]):
                     self._attempt(send, senders)
             elif isinstance(item, Outgoing):
                 self._attempt(partial(_send, *pieces[0]), [item])
@@ -178,14 +180,24 @@ class Outbox:
             return pieces
         return []
 
+    def _row(self, piece: _Piece) -> _Row:
+        """Build what a generation adds to a batch. One that cannot be built ends its generation, and no other."""
+        outgoing, tokens, error = piece
+        try:
+            ends = error is not None or (tokens is not None and tokens.finish is not None)
+            return outgoing, outgoing.outputs.row(tokens, error), ends
+        except Exception:
+            log.exception("a response could not be built")
+            with self._changed:
+                outgoing.ended, outgoing.waiting = True, None
+            return outgoing, outgoing.outputs.row(None, _failed()), True
+
     def _end_failed(self, outgoing: Outgoing) -> None:
-        """End a generation whose response could not be built: Triton waits for its end."""
+        """End a generation whose response could not be sent: Triton waits for its end."""
         with self._changed:
             outgoing.ended, outgoing.waiting = True, None
         try:
-            outgoing.reply.fail(
-                RequestError("the engine failed on this request", kind="internal"), outgoing.outputs.stream_id
-            )
+            outgoing.reply.fail(_failed(), outgoing.outputs.stream_id)
         except Exception:
             log.exception("a failure could not be sent")
 
@@ -219,23 +231,27 @@ def _send(outgoing: Outgoing, tokens: Tokens | None, error: RequestError | None)
         outgoing.reply.fail(error, outgoing.outputs.stream_id)
 
 
-def _batch_sends(pieces: list[_Piece]) -> Iterator[tuple[list[Outgoing], Callable[[], None]]]:
+def _batch_sends(rows: list[_Row]) -> Iterator[tuple[list[Outgoing], Callable[[], None]]]:
     """What is sent for a group, each with whose it is: one response for all, and the last ones of those that end.
 
-    The response for all may be any of theirs. It is that of a generation which ends, if one does, as that needs one.
+    The response for all may be any of theirs. It is that of a generation which ends, if one does, as that needs one. An
+    error is a row too: a response of its own could overtake the rows before it.
     """
-    made = [(outgoing, tokens) for outgoing, tokens, _ in pieces if tokens is not None]
-    ending = [(outgoing, tokens) for outgoing, tokens in made if tokens.finish is not None]
-    shared = [(outgoing, tokens) for outgoing, tokens in made if tokens.finish is None] + ending[:1]
+    going_on, ending = [row for row in rows if not row[2]], [row for row in rows if row[2]]
+    shared = going_on + ending[:1]
     if shared:
         carrier = shared[-1][0].reply
-        yield [outgoing for outgoing, _ in shared], partial(_send_rows, carrier.end if ending else carrier.send, shared)
-    for outgoing, tokens in ending[1:]:
-        yield [outgoing], partial(_send_rows, outgoing.reply.end, [(outgoing, tokens)])
-    for outgoing, _, error in pieces:
-        if error is not None and not outgoing.reply.ended:
-            yield [outgoing], partial(outgoing.reply.fail, error, outgoing.outputs.stream_id)
+        yield (
+            [outgoing for outgoing, _, _ in shared],
+            partial(_send_rows, carrier.end if ending else carrier.send, shared),
+        )
+    for row in ending[1:]:
+        yield [row[0]], partial(_send_rows, row[0].reply.end, [row])
 
 
-def _send_rows(send: Callable[[list[Tensor]], None], made: list[tuple[Outgoing, Tokens]]) -> None:
-    send(batch_tensors([outgoing.outputs.row(tokens) for outgoing, tokens in made]))
+def _send_rows(send: Callable[[list[Tensor]], None], rows: list[_Row]) -> None:
+    send(batch_tensors([row for _, row, _ in rows]))
+
+
+def _failed() -> RequestError:
+    return RequestError("the engine failed on this request", kind="internal")

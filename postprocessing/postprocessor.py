@@ -141,14 +141,18 @@ class Postprocessor:
         """What one row of a batch adds, as AnswerRow; what is wrong with one must not fail the others."""
         key: StreamKey = (row.request_id, row.stream_id)
         try:
-            answer = self._answers.find(key) if row.begin is None else self._begin_answer(key, row.begin)
-            if answer is None:
+            if row.error is not None and not row.ids:
+                self._answers.end(key)
+                return AnswerRow(row.request_id, row.number, "", {"error": row.error})
+            if row.begin is None and key not in self._answers:
                 raise RequestError("the beginning of this answer is not known any more", kind="internal")
             delta = answer.stream.feed(row.ids, engine_finish=row.finish)
             more = set_fields(delta)
             if row.begin is not None:
-                more |= prompt_counts(row.begin)
-            if row.finish is not None:
+                more |= prompt_counts(begin)
+            if row.error is not None:
+                more["error"] = row.error
+            if row.finish is not None or row.error is not None:
                 self._answers.end(key)
             if delta.stop_engine:
                 to_stop.append(key)
@@ -159,7 +163,7 @@ class Postprocessor:
             log.exception("an answer failed", extra=about(row.request_id))
             failed = RequestError("postprocessing failed on this request", kind="internal")
         self._answers.end(key)
-        if row.finish is None:
+        if row.finish is None and row.error is None:
             to_stop.append(key)
         return row.request_id, row.number, "", {"error": failed.encode()}
 

@@ -2,6 +2,7 @@
 """One generation: the Triton requests of all choices of an answer, started, read and ended together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tritonclient.grpc import service_pb2 as pb
 
@@ -37,6 +38,8 @@ class Generation:
         self._trace = current().trace
         # Whether the requests may be sent again with the weights of their adapter: at most once, before any response.
         self._may_resend = True
+        # What ended the generation, while the deltas before it are read.
+        self._failure: RequestError | None = None
 
     async def start(self) -> None:
         """Send the requests to Triton."""
@@ -47,8 +50,8 @@ class Generation:
 
     @property
     def running(self) -> bool:
-        """Whether a choice has not finished."""
-        return bool(self._running)
+        """Whether a choice has not finished, or a failure has not been raised yet."""
+        return bool(self._running) or self._failure is not None
 
     def backlog(self) -> int:
         """Return the number of received bytes that `next` has not taken yet."""
@@ -56,7 +59,7 @@ class Generation:
 
     async def next(self) -> dict[int, Delta]:
         """Wait for responses and return one delta for each choice that has some. Raises what ended the generation."""
-        while True:
+        while self._failure is None:
             waiting: dict[int, list[Delta]] = {}
             try:
                 deltas = await self._responses.take()
@@ -67,11 +70,21 @@ class Generation:
                 continue
             self._may_resend, self._requests = False, ()
             for choice, delta in deltas:
-                if choice in self._running:
-                    waiting.setdefault(choice, []).append(delta)
+                if choice not in self._running:
+                    continue
+                try:
                     self._check_finish(choice, delta)
-            if waiting:
-                return {choice: merge(several) for choice, several in waiting.items()}
+                except RequestError as failure:
+                    self._failure = failure
+                    delta = replace(delta, error=None, finish_reason=None, final=False)
+                waiting.setdefault(choice, []).append(delta)
+                if self._failure is not None:
+                    break
+            made = {choice: merge(several) for choice, several in waiting.items()}
+            # What came before the failure belongs to the answer.
+            if made and (self._failure is None or any(map(_has_content, made.values()))):
+                return made
+        raise self._failure
 
     def fail(self, error: Exception) -> None:
         """End the generation from outside: stop its requests in Triton, and raise the error from `next`."""
@@ -107,3 +120,7 @@ class Generation:
         if delta.finish_reason in _FAILED_FINISHES:
             message, kind = _FAILED_FINISHES[delta.finish_reason]
             raise RequestError(message, kind=kind)
+
+
+def _has_content(delta: Delta) -> bool:
+    return bool(delta.text or delta.reasoning or delta.tool_calls)

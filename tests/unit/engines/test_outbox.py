@@ -59,8 +59,11 @@ class FakeOutputs:
     def tensors(self, tokens: Any) -> list[int]:
         return list(tokens.ids)
 
-    def row(self, tokens: Any) -> tuple[str, list[int]]:
-        return self._name, list(tokens.ids)
+    def row(self, tokens: Any, error: RequestError | None = None) -> tuple[Any, ...]:
+        ids = [] if tokens is None else list(tokens.ids)
+        if None in ids:
+            raise ValueError("no id")
+        return (self._name, ids) if error is None else (self._name, ids, str(error))
 
 
 class Sending:
@@ -232,9 +235,20 @@ def test_a_failed_stream_of_a_group_leaves_the_others(sending: Sending) -> None:
     sending.outbox.fail(sending.stream("g1"), RequestError("broken"))
     sending.outbox.fail(sending.stream("g3"), RequestError("never began"))
     assert sending.all() == [
-        ("g2", [("g1", [1]), ("g2", [1])], False),
-        ("g1", "broken", True),
-        ("g3", "never began", True),
+        ("g1", [("g2", [1]), ("g1", [1], "broken")], True),
+        ("g3", [("g3", [], "never began")], True),
+    ]
+
+
+def test_a_row_that_cannot_be_built_ends_its_own_request(sending: Sending) -> None:
+    for name, token in (("g1", 1), ("g2", None), ("g3", 3)):
+        sending.put(name, token)  # type: ignore[arg-type] # the fault
+    sending.turn_and_wait()
+    for name in ("g1", "g2"):
+        sending.put(name, 4)
+    assert sending.all() == [
+        ("g2", [("g1", [1]), ("g3", [3]), ("g2", [], "the engine failed on this request")], True),
+        ("g1", [("g1", [4])], False),
     ]
 
 
@@ -242,6 +256,7 @@ def test_a_batch_that_cannot_be_sent_ends_those_in_it_once(sending: Sending) -> 
     sending.put("g1", 1)
     sending.stream("g2", broken=True)
     sending.put("g2", 1)
+    sending.turn_and_wait()
     sending.outbox.fail(sending.stream("g1"), RequestError("broken"))
     failed = "the engine failed on this request"
     assert sending.all() == [("g1", failed, True), ("g2", failed, True)]

@@ -311,6 +311,19 @@ def test_a_lone_surrogate_becomes_a_question_mark() -> None:
     assert row == AnswerRow("a", 0, "x?", {"tool_calls": [{"name": "?"}]})
 
 
+def test_a_row_with_an_error_ends_its_answer(model: Postprocessor, qwen3: Tokenizer) -> None:
+    begin, error = Begin("{}", None, 1, 0), RequestError("broken", kind="internal").encode()
+    rows = [
+        TokenRow("a", 1, 0, ids_of(qwen3, "Hi"), None, begin),
+        TokenRow("a", 1, 1, ids_of(qwen3, " you"), None, None, error),
+        TokenRow("b", 2, 0, [], None, None, error),
+    ]
+    answers = rows_of(model, *rows)
+    assert [answer.text for answer in answers] == ["Hi", " you", ""]
+    assert [(answer.more or {}).get("error") for answer in answers] == [None, error, error]
+    assert len(model._answers) == 0
+
+
 def test_answers_of_a_client_that_has_died_are_forgotten(model: Postprocessor, qwen3: Tokenizer) -> None:
     """Not those of others, nor those that began after the client's process that asks for it."""
     for number, owner in enumerate(("dead", "alive", "dead")):

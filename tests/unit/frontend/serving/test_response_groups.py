@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import RequestError
 from common.response_batch import AnswerRow
 from frontend.triton.tensors import row_size
 from tests.fakes.fake_triton import Call, batch, batch_of, finish, reply, together
@@ -89,6 +90,22 @@ async def test_a_request_whose_row_was_lost_fails(served: Serving, monkeypatch: 
             await asyncio.sleep(0.01)
 
 
+async def test_an_error_does_not_overtake_the_rows_before_it(served: Serving) -> None:
+    error = RequestError("It broke", kind="unavailable").encode()
+
+    async def failing(call: Call) -> AsyncIterator[Any]:
+        # The reader takes all of these at once.
+        failed, first = AnswerRow(call.id, 2, "c", {"error": error}), AnswerRow(call.id, 0, "a", None)
+        yield batch_of(failed, AnswerRow(call.id, 1, "b", None), first)
+
+    served.triton.script = failing
+    response = await served.http.post(CHAT, json=HELLO | {"stream": True})
+    assert '"content":"abc"' in response.text
+    assert response.text.index("abc") < response.text.index("It broke")
+    whole = await served.chat()
+    assert whole.status_code == 503 and whole.json()["error"]["message"] == "It broke"
+
+
 async def test_a_slow_reader_is_measured_by_all_that_waits(served: Serving) -> None:
     plain, reasoned = AnswerRow("r", 0, "x" * 80, None), AnswerRow("r", 0, "", {"reasoning": "x" * 80})
     assert row_size(reasoned) >= row_size(plain) >= 200
@@ -96,7 +113,12 @@ async def test_a_slow_reader_is_measured_by_all_that_waits(served: Serving) -> N
 
 async def test_a_new_connection_has_a_group_of_its_own(served: Serving) -> None:
     await text_of(served)
+    stream = served.server.app.state.service.triton.stream
+    before = stream.connections
     await served.triton.restart()
+    async with asyncio.timeout(WAIT):
+        while stream.connections == before:
+            await asyncio.sleep(0.01)
     await text_of(served)
     first, second = [call.group for call in served.triton.calls]
     assert first and second and first != second
