@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m tests.soak aborts [--engine scripted|default] [--count N]`, `... overload`, `... pictures [--count N]`,
-`... stalls`, `... upgrades`, `... attack [--requests N] [--seed S]`, `... chaos [--minutes M] [--seed S]`.
+`... limits`, `... stalls`, `... upgrades`, `... attack [--requests N] [--seed S]`, `... chaos [--minutes M] [--seed S]`.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from tests.soak.aborts import Aborter
 from tests.soak.attack import Tally, attack
 from tests.soak.chaos.command import chaos
 from tests.soak.gauges import AT_REST, read_gauges, wait_at_rest
+from tests.soak.limits import ask_at_once, bodies, peaks, reset_peaks
 from tests.soak.load import Outcome, closed_loop, percentile
 from tests.soak.pictures import ask
 from tests.soak.reports import TOKENIZERS, memory_header, memory_row, say
@@ -29,6 +30,8 @@ from tests.soak.upgrades import upgrade
 from tests.support.scripted import scripted_stack
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 
+# Of a request: tokens of the longest prompt, pixels of the largest picture (`--image-max-pixels`), and pictures.
+LIMIT_TOKENS, LIMIT_PIXELS, LIMIT_PICTURES = 4096, 64 * 2**20, 60
 REST_S = 90.0  # within which everything must have stopped
 SAMPLES = 10  # of memory during a run
 _KEY = "the-admin-key"  # of the attacked stack
@@ -51,6 +54,8 @@ def main(arguments: Sequence[str]) -> int:
         return attack_stack(options.requests, options.triton_requests, options.seed, options.processes)
     elif options.command == "chaos":
         return chaos(options.minutes, options.seed, options.clients, several=options.several, isolated=options.isolated)
+    elif options.command == "limits":
+        limits(options.family, options.clients)
     elif options.command == "pictures":
         pictures(options.family, options.count, options.concurrency)
     elif options.command == "stalls":
@@ -92,6 +97,25 @@ def pictures(family: str, count: int, concurrency: int) -> None:
 
             took = _sampled(stack, "pictures", count, min(500, count), load)
             say(f"{count} pictures in {took:.0f} s.")
+
+
+def limits(family: str, clients: int) -> None:
+    """Print the most memory of each process while so many clients are at the limits of prompts and pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = make_tiny_vlm(family, Path(folder) / family)
+        flags = ["--max-model-len", str(LIMIT_TOKENS), "--log-dir", f"{folder}/logs"]
+        flags += ["--limit-mm-per-prompt", '{"image": 100}', "--request-timeout", "600"]
+        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        with Stack([str(checkpoint), *flags, *FREE_PORTS], environment=environment) as stack:
+            say(f"| {clients} clients | answers | {' | '.join(peaks(stack))} |")
+            say(f"|---|---{'|---:' * len(peaks(stack))}|")
+            say(f"| at rest | | {' | '.join(f'{size:.0f}' for size in peaks(stack).values())} |")
+            for what, body in bodies(LIMIT_TOKENS - 100, LIMIT_PIXELS, LIMIT_PICTURES).items():
+                reset_peaks(stack)
+                answers = asyncio.run(ask_at_once(stack.url, stack.model_names[0], body, clients))
+                wait_at_rest(stack, REST_S)
+                row = " | ".join(f"{size:.0f}" for size in peaks(stack).values())
+                say(f"| {what} | {dict(answers)} | {row} |")
 
 
 def attack_stack(count: int, triton_count: int, seed: int, processes: int) -> int:
@@ -233,6 +257,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also take memory, shared memory and the disk of the logs away; under tests/soak/isolated.sh only",
     )
+    large = commands.add_parser("limits", help="many clients at the limits of prompts and pictures; peaks of memory")
+    large.add_argument("--family", choices=TINY_VLMS, default="qwen2_5_vl")
+    large.add_argument("--clients", type=int, default=32)
     seen = commands.add_parser("pictures", help="thousands of different pictures; memory and gauges afterwards")
     seen.add_argument("--family", choices=TINY_VLMS, default="qwen2_5_vl")
     seen.add_argument("--count", type=int, default=10_000)

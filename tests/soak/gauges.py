@@ -57,7 +57,7 @@ def memory(stack: Stack) -> dict[str, float]:
         parent = psutil.Process(part.pid)
         for process in [parent, *parent.children(recursive=True)]:
             try:
-                name = part.name if process == parent else _name(process)
+                name = part.name if process == parent else process_name(process)
                 sizes[name] = sizes.get(name, 0.0) + process.memory_full_info().uss / 2**20
             except psutil.Error:
                 # The process has ended meanwhile.
@@ -65,8 +65,8 @@ def memory(stack: Stack) -> dict[str, float]:
     return sizes
 
 
-def _name(process: psutil.Process) -> str:
-    """The role of a child process: the model of a stub, which is in its arguments, else the program's name."""
+def process_name(process: psutil.Process) -> str:
+    """Return the role of a child process: the model of a stub, which is in its arguments, else the program's name."""
     arguments = process.cmdline()
     model = next((path for path in arguments if path.endswith("/1/model.py")), None)
     return Path(model).parents[1].name if model else process.name()
