@@ -186,6 +186,9 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self._running: dict[str, Call] = {}
 
     async def start(self, port: int = 0) -> None:
+        # Kept for the whole process: gRPC would join its polling thread with the last server or channel of a test, which
+        # hangs or crashes now and then if an operation is still pending.
+        grpc.aio.init_grpc_aio()
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         pb_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")

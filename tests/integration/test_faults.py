@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -22,6 +22,7 @@ from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.environment import frontend_command, triton_command
 from scripts.launcher.ports import choose_ports
 from scripts.launcher.readiness import answers_ok
+from tests.soak.chaos.pressure import limited
 from tests.support.checkpoints import make_checkpoint
 from tests.support.scripted import ScriptedStack, scripted_stack
 from tests.support.waiting import PATIENCE_S, running_requests
@@ -229,6 +230,25 @@ def test_models_that_stand_still(faulty: Faulty) -> None:
     faulty.supervise_until(lambda: load.done and asking.done, "all answers end")
     assert load.ends == ["length"] * 4 and asking.ends == ["length"] * 12
     assert faulty.stack.parts[0] is triton
+
+
+def test_processes_that_get_no_more_memory(faulty: Faulty) -> None:
+    """What is under way goes on. A request that needs more fails alone, or with its process, which comes back."""
+    triton, load = faulty.stack.parts[0].pid, faulty.load("epic", max_tokens=200)
+    starved = [psutil.Process(pid) for model, pid in faulty.stubs().items() if model in ("preprocessing", "vit")]
+    with ExitStack() as limits:
+        for process in starved:
+            limits.enter_context(limited(process, psutil.RLIMIT_AS, process.memory_info().vms))
+        large = {"messages": [{"role": "user", "content": "story " + "so " * 500_000}], "max_tokens": 4}
+        answers = [httpx.post(faulty.stack.url + CHAT, json=large, timeout=PATIENCE_S) for _ in range(4)]
+        small = Load(faulty.stack.url, "story", 4, max_tokens=4)
+        faulty.supervise_until(lambda: load.done and small.done, "all answers end")
+    # It is too long for the context, if there is memory enough to find that out.
+    assert {answer.status_code for answer in answers} <= {400, 500, 503}
+    assert all(error_code(answer.json()) for answer in answers)
+    assert load.ends == ["length"] * 4 and set(small.ends) <= {"length", "unavailable"}
+    faulty.supervise_until(faulty.serves, "the stack serves again")
+    assert faulty.stack.parts[0].pid == triton
 
 
 @pytest.mark.parametrize("victim", ["tensorrt_llm", "tritonserver"])

@@ -15,7 +15,8 @@ import jsonschema_rs
 from yarl import URL
 
 from frontend.endpoints.openapi import document
-from tests.soak.made_requests import JSON, Made, RequestMaker
+from tests.soak.made_requests import Made, RequestMaker
+from tests.soak.odd_values import JSON
 
 # An answer that has not ended by then hangs. The server's own limits are shorter where a request sets them.
 HANG_S = 120.0

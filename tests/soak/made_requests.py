@@ -5,8 +5,6 @@ hypothesis makes a few hundred such bodies a second (tests/unit/frontend/endpoin
 this generator is a plain walk over the schemas with a seeded source of randomness.
 """
 
-import base64
-import io
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -14,197 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image
-
+from tests.soak.odd_values import FLOATS, HEADERS, HINTS, INTS, ITEMS, JSON, KEYS, PATTERNS, QUERIES, TEXTS, TOOLS
 from tests.support.hostile_bodies import DEEP
 
 Schema = Mapping[str, Any]
-JSON = "application/json"
 _REF = "#/components/schemas/"
 # How wrong the values of a request are: the chance of each value. Most requests must get past the first check.
 _WRONGNESS = (0.0, 0.0, 0.0, 0.01, 0.03, 0.1, 0.4)
 _MAX_DEPTH = 12
 # The optional fields that a body has at most: with all of them it would always have one that is refused.
 _MAX_FIELDS = 6
-
-_INTS = (
-    *(0, 1, -1, 2, 3, 7, 20, 21, 128, 129, 1023, 1024, 1025, 65535, 65536, 2**31 - 1, 2**31, -(2**31), -(2**31) - 1),
-    *(2**53, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64 - 1, 2**64, 10**30, 10**400),
-)
-_FLOATS = (
-    *(0.0, -0.0, 0.5, 1.0, 2.0, -2.0, 1e-5, 1e-45, 1e-50, 5e-324, 1.0000000001, 3.4e38, 3.5e38, 1.7e308),
-    *(float("nan"), float("inf"), float("-inf"), 1e22, 0.1),
-)
-_TEXTS = (
-    *(
-        "",
-        " ",
-        "x",
-        "Hi",
-        "\0",
-        "a\0b",
-        "\n",
-        "\r\n",
-        "\ud800",
-        "\udfff\ud800",
-        "\U0001f642",
-        "e\u0301",
-        "\u202e",
-        "\ufeff",
-    ),
-    *("\uffff", "null", "true", "0", "-1", "1e999", "NaN", "[]", "{}", "__proto__", "../../etc/passwd", "%00", "%s%n"),
-    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>", "<tool_call>", "</tool_call>", "{{ x }}"),
-    *("{% for x in y %}", "'; DROP TABLE responses; --", "<script>", "\x1b[2J", "a" * 65, "a" * 1025, "a" * 5000),
-    *("\u4e00" * 700, "word " * 400, "(" * 200, "a" * 70_000),
-)
-_KEYS = ("type", "id", "name", "role", "content", "text", "", "\0", "\ud800", "__class__", "x" * 300, "$ref", "model")
-_PATTERNS = (
-    *(
-        "a+",
-        "[a-z]{1,5}",
-        "(a|b)*c",
-        "(",
-        ")",
-        "[",
-        "a{99999}",
-        "(a+)+$",
-        "\\d+",
-        "\\",
-        "(?=a)",
-        "(?P<x>a)",
-        "\\1",
-        "^$",
-    ),
-    *("[^\\x00-\\x7f]", "a{,}", "*", "a**", "\\u{10ffff}", "(?i)a", "[z-a]", ".{0,2000}", "\\p{L}"),
-)
-_GRAMMARS = (
-    *('root ::= "a"', 'root ::= root "a"', "root ::=", "", "root", 'root ::= "a', "root ::= [a-z]+", "x ::= y"),
-    *('root ::= a\na ::= b\nb ::= "c"', "start: /a+/", '?start: "x" | "y"', "root ::= (", "root ::= [", "%"),
-)
-_TEMPLATES = (
-    *(
-        "{{ messages[0].content }}",
-        "{% for m in messages %}{{ m.role }}{% endfor %}",
-        "{{ 1/0 }}",
-        "{% if %}",
-        "{{ x.y.z }}",
-    ),
-    *("{{ raise_exception('no') }}", "{% for i in range(999999999) %}x{% endfor %}", "{{ ''.__class__.__mro__ }}", ""),
-)
-
-
-def _image(kind: str, size: tuple[int, int] = (8, 8)) -> str:
-    file = io.BytesIO()
-    Image.new("RGB", size, "red").save(file, kind)
-    return base64.b64encode(file.getvalue()).decode()
-
-
-_PICTURES = (_image("PNG"), _image("JPEG"), _image("GIF"), _image("WEBP", (1, 90)), _image("PNG", (1, 1)))
-_URLS = (
-    *(f"data:image/png;base64,{one}" for one in _PICTURES),
-    *(
-        "data:image/png;base64,AAAA",
-        "data:image/png;base64,",
-        "data:,",
-        "data:",
-        "data:text/plain,x",
-        "data:;base64,==",
-    ),
-    *(
-        "http://127.0.0.1:1/x.png",
-        "http://[::1",
-        "http://0/",
-        "https://x.invalid/\r\n",
-        "file:///etc/passwd",
-        "file://x/y",
-    ),
-    *("ftp://x/y", "http://\u2488/", "http://127.0.0.1:99999/", "", " ", "\0", "http://user:pass@127.0.0.1:1/"),
-    "data:image/png;base64," + _PICTURES[0][:40],
-)
-# What the document leaves open, by the field's name.
-_ITEMS: tuple[Any, ...] = (
-    {"type": "message", "role": "user", "content": "Hi"},
-    {"role": "assistant", "content": [{"type": "output_text", "text": "Yes", "annotations": []}]},
-    {"role": "user", "content": [{"type": "input_text", "text": "Hi"}, {"type": "input_image", "image_url": _URLS[0]}]},
-    {"role": "user", "content": [{"type": "input_file", "file_data": "x"}, {"type": "refusal", "refusal": "no"}]},
-    {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
-    {"type": "function_call_output", "call_id": "c", "output": "1"},
-    {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "1"}]},
-    {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
-    {"type": "reasoning", "summary": [], "encrypted_content": "AAAA"},
-    {"type": "item_reference", "id": "msg_1"},
-    {"id": "rs_1"},
-    {"type": "web_search_call", "id": "x"},
-)
-_TOOLS: tuple[Any, ...] = (
-    {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": True},
-    {"type": "web_search"},
-    {"type": "custom", "name": "x"},
-)
-_HINTS: Mapping[str, Sequence[Any]] = {
-    "url": _URLS,
-    "data": _PICTURES,
-    "image_url": _URLS,
-    "role": (*(["user"] * 9), "assistant", "assistant", "system", "tool", "developer", "wizard"),
-    "guided_regex": _PATTERNS,
-    "regex": _PATTERNS,
-    "pattern": _PATTERNS,
-    "guided_grammar": _GRAMMARS,
-    "grammar": _GRAMMARS,
-    "chat_template": _TEMPLATES,
-    "arguments": ("{}", '{"a": 1}', "", "{", "[]", "null", '{"a": NaN}', '{"a": "\\ud800"}'),
-    "encrypted_content": ("AAAA", "", "v1.AAAA", "!", "A" * 5000),
-    "signature": ("AAAA", "", "v1.AAAA", "!", "A" * 5000),
-    "logit_bias": ({"1": 1}, {"0": -100, "151935": 100}, {"9999999": 1}, {"x": 1}, {"-1": 1}, {"1": 1e39}, {"1.5": 2}),
-    "max_tokens": (1, 2, 3, 8),
-    "max_completion_tokens": (1, 2, 3, 8),
-    "max_output_tokens": (1, 2, 3, 8),
-    "n": (1, 1, 1, 2, 3, 128),
-    "best_of": (1, 2),
-    "previous_response_id": ("resp_1", "", "x" * 300),
-    "lora_path": ("/nowhere", ".", "/etc", "\0", "x" * 5000),
-    "tool_call_id": ("c",),
-    "tool_use_id": ("c",),
-}
-# Schemas in a request, by the field's name.
 _SCHEMA_FIELDS = frozenset({"schema", "parameters", "input_schema", "guided_json", "json"})
-_HEADERS: Mapping[str, Sequence[str]] = {
-    "X-Request-Timeout": ("5", "60", "0.001", "0", "-1", "nan", "inf", "1e9", "x", ""),
-    "X-Request-Id": ("abc", "", "x" * 300, "a b", "\u00a0", "\u00ff", "a;b=c"),
-    "X-Request-Metrics": ("true", "false", "2", ""),
-    "traceparent": ("00-" + "a" * 32 + "-" + "b" * 16 + "-01", "00-0-0-00", "x", "ff-" + "0" * 200),
-    "Content-Type": (
-        JSON,
-        "text/plain",
-        "application/json; charset=utf-16",
-        "",
-        "x",
-        "multipart/form-data; boundary=x",
-    ),
-    "Content-Encoding": ("identity", "gzip", "x", ""),
-    "Accept": ("*/*", "text/event-stream", "image/png", "x"),
-    "Authorization": ("Bearer x", "Bearer ", "Basic eDp5", "x", "Bearer \u00e9"),
-    "x-api-key": ("x", "", "\u00e9"),
-    "Origin": ("http://x", "null", "x", ""),
-    "anthropic-version": ("2023-06-01", "x"),
-    "Range": ("bytes=0-1", "x"),
-    "Expect": ("100-continue",),
-    "Connection": ("close", "keep-alive"),
-    "X-Forwarded-For": ("127.0.0.1", "x"),
-}
-_QUERIES = (
-    "limit=0",
-    "limit=5",
-    "limit=x",
-    "order=asc",
-    "order=up",
-    "after=x",
-    "model=x",
-    "model=",
-    "x=%ff",
-    "&&==",
-    "%00",
-)
 _ANSWERS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "BREW")
 
@@ -249,20 +67,20 @@ class RequestMaker:
         body = None if about is None else self._body(template, about["content"][JSON]["schema"])
         if draw.random() < 0.01:
             method = draw.choice(_METHODS)
-        names = draw.sample(list(_HEADERS), draw.choice((0, 0, 0, 1, 2)))
-        headers = {name: draw.choice(_HEADERS[name]) for name in names}
+        names = draw.sample(list(HEADERS), draw.choice((0, 0, 0, 1, 2)))
+        headers = {name: draw.choice(HEADERS[name]) for name in names}
         return Made(method, template, self._target(template), body, headers)
 
     def _target(self, template: str) -> str:
         parts = [self._part(template, part) if part.startswith("{") else part for part in template.split("/")]
-        query = "?" + "&".join(self._random.choices(_QUERIES, k=2)) if self._random.random() < 0.1 else ""
+        query = "?" + "&".join(self._random.choices(QUERIES, k=2)) if self._random.random() < 0.1 else ""
         return "/".join(parts) + query
 
     def _part(self, template: str, part: str) -> str:
         if part == "{action}":
             return self._random.choice(("load", "unload", "reload", "x"))
         known = () if template.startswith("/admin") else self._models + self._pooling
-        text: str = self._random.choice((*known, *_TEXTS[:40]))
+        text: str = self._random.choice((*known, *TEXTS[:40]))
         raw = quote(text.encode(errors="surrogatepass"), safe=self._random.choice(("", "/:")))
         return raw or "%ff"
 
@@ -301,14 +119,14 @@ class RequestMaker:
         draw = self._random
         if draw.random() < self._wrongness or depth > _MAX_DEPTH:
             return self._wrong()
-        if (hints := _HINTS.get(name)) is not None and draw.random() < 0.8:
+        if (hints := HINTS.get(name)) is not None and draw.random() < 0.8:
             return draw.choice(hints)
         if name == "model":
-            return draw.choice((*self._models, *self._pooling, None, *_TEXTS[:20]))
+            return draw.choice((*self._models, *self._pooling, None, *TEXTS[:20]))
         if name in _SCHEMA_FIELDS and draw.random() < 0.8:
             return self._json_schema()
         if name in ("input", "tools") and depth < 3 and draw.random() < 0.3:
-            return draw.choices(_ITEMS if name == "input" else _TOOLS, k=draw.randint(0, 3))
+            return draw.choices(ITEMS if name == "input" else TOOLS, k=draw.randint(0, 3))
         if "$ref" in schema:
             return self._value(self._schemas[schema["$ref"].removeprefix(_REF)], name, depth + 1)
         if "anyOf" in schema:
@@ -330,7 +148,7 @@ class RequestMaker:
             count = draw.choice((low, 1, 1, 2, 3)) if draw.random() < 0.98 else draw.choice((17, 130, 1025))
             return [self._value(schema.get("items", {}), "", depth + 1) for _ in range(max(low, count))]
         if kind == "string":
-            return draw.choice(_TEXTS) if draw.random() < 0.3 else draw.choice(("Hi", "f", "How are you?", "1"))
+            return draw.choice(TEXTS) if draw.random() < 0.3 else draw.choice(("Hi", "f", "How are you?", "1"))
         if kind in ("integer", "number"):
             low, high = schema.get("minimum", -100), schema.get("maximum", 100)
             edge = draw.choice((low, high, min(max(1, low), high), min(low + 7, high)))
@@ -346,24 +164,24 @@ class RequestMaker:
         if not properties:
             about = schema.get("additionalProperties")
             inner = about if isinstance(about, Mapping) else {}
-            made |= {key: self._value(inner, "", depth + 1) for key in draw.sample(_KEYS, draw.randint(0, 3))}
+            made |= {key: self._value(inner, "", depth + 1) for key in draw.sample(KEYS, draw.randint(0, 3))}
         if "role" in made and draw.random() < 0.7:
             made.setdefault("content", "Hi")
         if made and draw.random() < self._wrongness:
             del made[draw.choice(list(made))]
         if draw.random() < self._wrongness:
-            made[draw.choice(_KEYS)] = self._wrong()
+            made[draw.choice(KEYS)] = self._wrong()
         return made
 
     def _wrong(self) -> Any:
         draw = self._random
         way = draw.randrange(12)
         if way < 3:
-            return draw.choice(_TEXTS)
+            return draw.choice(TEXTS)
         if way < 5:
-            return draw.choice(_INTS)
+            return draw.choice(INTS)
         if way < 6:
-            return draw.choice(_FLOATS)
+            return draw.choice(FLOATS)
         if way < 8:
             return draw.choice((None, True, False, [], {}, [[]], [None], {"": None}))
         if way < 9:
@@ -378,14 +196,14 @@ class RequestMaker:
         draw = self._random
         way = draw.randrange(8 if depth < _MAX_DEPTH else 6)
         if way < 2:
-            return draw.choice(_TEXTS[:40])
+            return draw.choice(TEXTS[:40])
         if way < 4:
-            return draw.choice(_INTS) if way == 2 else draw.choice(_FLOATS)
+            return draw.choice(INTS) if way == 2 else draw.choice(FLOATS)
         if way < 6:
             return draw.choice((None, True, False, [], {}))
         if way == 6:
             return [self._anything(depth + 2) for _ in range(draw.randint(0, 3))]
-        return {draw.choice(_KEYS): self._anything(depth + 2) for _ in range(draw.randint(0, 3))}
+        return {draw.choice(KEYS): self._anything(depth + 2) for _ in range(draw.randint(0, 3))}
 
     def _json_schema(self, depth: int = 0) -> Any:
         draw = self._random
@@ -405,11 +223,11 @@ class RequestMaker:
                 *(
                     {},
                     {"maxLength": 5},
-                    {"pattern": draw.choice(_PATTERNS)},
+                    {"pattern": draw.choice(PATTERNS)},
                     {"format": "date"},
                     {"enum": ["a", 1, None]},
                 ),
-                *({"minLength": 9, "maxLength": 2}, {"const": draw.choice(_TEXTS[:30])}, {"enum": []}),
+                *({"minLength": 9, "maxLength": 2}, {"const": draw.choice(TEXTS[:30])}, {"enum": []}),
             )
             return {"type": "string", **draw.choice(limits)}
         if kind == "integer":
