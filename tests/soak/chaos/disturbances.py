@@ -66,8 +66,8 @@ class Disturber:
         try:
             self._acts[verb](self._random.choice(self._processes(victim)), victim)
         except (IndexError, psutil.Error):
-            # It is being restarted.
-            return
+            # It is being restarted, or there is none of this kind.
+            self._result.disturbances[f"nothing, as there was no {victim}"] += 1
 
     def _note(self, what: str) -> None:
         self.last = what
@@ -114,6 +114,10 @@ class Disturber:
 
 
 def _is_stub(process: psutil.Process, role: str) -> bool:
-    arguments = process.cmdline()
+    try:
+        arguments = process.cmdline()
+    except psutil.Error:
+        # A dead one, which Triton leaves as a zombie.
+        return False
     model = next((Path(one).parents[1].name for one in arguments if one.endswith("/1/model.py")), "")
-    return model.split(".")[-1] == role and process.status() != psutil.STATUS_ZOMBIE
+    return model.split(".")[-1] == role
