@@ -118,10 +118,13 @@ class Supervisor:
     def _await_triton(self, started_at: float) -> None:
         self._next_check = time.monotonic() + _READY_PERIOD_S
         elapsed = time.monotonic() - started_at
-        if self._ready():
+        dead = self._stubs.died()
+        if dead and self._models is None:
+            # Triton takes the model for loaded, and would never become ready.
+            self._restart_triton(f"has lost the process of model {dead[0]} before it was ready")
+        elif self._ready():
             self._log(f"ready again after {elapsed:.0f} s")
             self._started_at = None
-            self._stubs.died()
         elif self._models is None and (what := stall(self._parts[0].lines())):
             self._restart_triton(what)
         elif elapsed > self._ready_timeout_s:

@@ -31,7 +31,7 @@ from tests.support.scripted import scripted_stack
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 
 # Of a request: tokens of the longest prompt, pixels of the largest picture (`--image-max-pixels`), and pictures.
-LIMIT_TOKENS, LIMIT_PIXELS, LIMIT_PICTURES = 4096, 64 * 2**20, 60
+LIMIT_TOKENS, LIMIT_PIXELS, LIMIT_PICTURES = 2048, 64 * 2**20, 60
 REST_S = 90.0  # within which everything must have stopped
 SAMPLES = 10  # of memory during a run
 _KEY = "the-admin-key"  # of the attacked stack

@@ -31,12 +31,13 @@ class Bench:
         frontend = ChildProcess("frontend-1", ["sleep", "60"], os.environ, folder / "frontend-1.log")
         self.parts = [triton, frontend]
         self.lines: list[str] = []
+        self.serves = True
         self.loaded: list[str] = []
         self.supervisor = Supervisor(
             self.parts,
             budget=RestartBudget(restarts),
             load=self._load,
-            ready=lambda: self.parts[0].lines().count("model up") == len(MODELS),
+            ready=lambda: self.serves and self.parts[0].lines().count("model up") == len(MODELS),
             ready_timeout_s=PATIENCE_S,
             log=self.lines.append,
         )
@@ -112,6 +113,21 @@ def test_a_restart_after_the_loss_of_the_engine_that_loses_a_process_too_is_trie
     bench.step_until(lambda: any(line.startswith("ready again") for line in bench.lines))
     assert "lost the process of model tensorrt_llm" in bench.lines[0] and "for dead while it loaded" in bench.lines[1]
     assert not (tmp_path / "unhealthy").exists() and len(bench.parts[0].session()) == 1 + len(MODELS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_loaded_model_that_dies_before_a_restarted_server_is_ready(bench: Bench, model: str) -> None:
+    """Triton does not notice: waiting for it to be ready would last as long as a start may take."""
+    bench.serves = False
+    os.kill(bench.parts[0].pid, signal.SIGKILL)
+    bench.step_until(lambda: bench.parts[0].exit_status() is None and len(bench.lines) == 1)
+    bench.step_until(lambda: bench.parts[0].lines().count("model up") == len(MODELS))
+    bench.step_until(lambda: bool(bench.supervisor._stubs.living(model)))
+    os.kill(bench.stub(model), signal.SIGKILL)
+    bench.step_until(lambda: len(bench.lines) > 1)
+    assert f"has lost the process of model {model} before it was ready" in bench.lines[1]
+    bench.serves = True
+    bench.step_until(lambda: bench.lines[-1].startswith("ready again"))
 
 
 def test_a_model_that_cannot_be_loaded_again_takes_tritonserver_with_it(bench: Bench) -> None:
