@@ -10,12 +10,13 @@ import os
 import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-# The extension of an ASGI scope with the connection's asyncio.Transport.
-TRANSPORT = "triton_chat.transport"
+# The extension of an ASGI scope that has the connection's asyncio.Transport as `transport`.
+CONNECTION = "triton_chat.connection"
 
 
 @asynccontextmanager
@@ -24,8 +25,9 @@ async def until_hang_up(scope: Scope) -> AsyncIterator[None]:
 
     A scope without the transport is not watched. One of a client that has gone raises at the first await.
     """
-    transport = scope.get("extensions", {}).get(TRANSPORT)
-    sock = None if transport is None else transport.get_extra_info("socket")
+    extensions: dict[str, Any] = scope.get("extensions", {})
+    connection = extensions.get(CONNECTION)
+    sock = None if connection is None else connection["transport"].get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         yield
         return
