@@ -18,10 +18,16 @@ if [[ ! -d /sys/fs/cgroup/memory ]]; then
 fi
 clean_up() {
     umount "${cgroup%/*}"
-    umount "$folder" || umount -l "$folder"
-    rmdir "$folder" && rm -f "$disk"
-    # The group can be removed when its last process has left it, which is this one.
-    echo $$ >"${cgroup%/*}/cgroup.procs" && rmdir "$cgroup" || true
+    echo $$ >"${cgroup%/*}/cgroup.procs"
+    # What a command that was killed has left.
+    while read -r process; do kill -KILL "$process"; done <"$cgroup/cgroup.procs"
+    for _ in {1..50}; do
+        rmdir "$cgroup" 2>/dev/null && break
+        sleep 0.2
+    done
+    umount "$folder"
+    rmdir "$folder"
+    rm -f "$disk"
 }
 trap clean_up EXIT
 mount -t tmpfs -o "size=${SHM:-1G}" tmpfs /dev/shm
