@@ -4,6 +4,7 @@
 import asyncio
 import base64
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -58,15 +59,17 @@ def _large(number: int, pixels: int) -> str:
 async def ask_at_once(url: str, model: str, body: Body, clients: int) -> Counter[str]:
     """Send one request of each client, all at once; returns the answers by status and code."""
     answers: Counter[str] = Counter()
+    # Before any connection is made: it takes seconds, and a server does not wait so long for a body.
+    made = [json.dumps({"model": model, **body(number)}).encode() for number in range(clients)]
+    headers = {"Content-Type": "application/json"}
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_LIMIT_S)) as session:
 
-        async def client(number: int) -> None:
-            made = {"model": model, **body(number)}
-            async with session.post(f"{url}/v1/chat/completions", json=made) as response:
+        async def client(data: bytes) -> None:
+            async with session.post(f"{url}/v1/chat/completions", data=data, headers=headers) as response:
                 read = await response.json()
                 answers[f"{response.status} {read.get('error', {}).get('code', '')}".strip()] += 1
 
-        await asyncio.gather(*map(client, range(clients)))
+        await asyncio.gather(*map(client, made))
     return answers
 
 
