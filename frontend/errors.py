@@ -86,6 +86,8 @@ _UNAVAILABLE = re.compile(
 )
 
 
+# What Triton's Python backend writes of a request that needs more of /dev/shm than is free.
+_NO_SHARED_MEMORY = re.compile("Failed to increase the shared memory pool size")
 # What the C++ backend writes if it needs the weights of an adapter.
 _NOT_CACHED = re.compile(r"LoRA task \d+ not found in cache")
 
@@ -227,6 +229,8 @@ def upstream_error(text: str) -> RequestError:
         return known
     if _NOT_CACHED.search(text):
         return AdapterNotCached()
+    if _NO_SHARED_MEMORY.search(text):
+        return RequestError("The server has too little shared memory at the moment", kind="unavailable")
     if _UNAVAILABLE.search(text):
         return RequestError("The model is not available at the moment", kind="unavailable")
     return RequestError("The engine failed to serve the request", kind="internal")

@@ -64,7 +64,7 @@ PATTERNS: tuple[tuple[str, str], ...] = (
     ),
     (r"No space left on device", "A disk is full; Triton's Python backend also needs free space in /dev/shm."),
     (
-        r"(?:[Uu]nable to|[Ff]ailed to) (?:create|initialize|open).*shared memory",
+        r"(?:[Uu]nable to|[Ff]ailed to) (?:create|initialize|open|increase).*shared memory",
         "Shared memory is short: in a container start it with --shm-size=1g or --ipc=host.",
     ),
     (

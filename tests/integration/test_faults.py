@@ -23,6 +23,7 @@ from scripts.launcher.environment import frontend_command, triton_command
 from scripts.launcher.ports import choose_ports
 from scripts.launcher.readiness import answers_ok
 from tests.soak.chaos.pressure import limited
+from tests.soak.gauges import read_gauges
 from tests.support.checkpoints import make_checkpoint
 from tests.support.scripted import ScriptedStack, scripted_stack
 from tests.support.waiting import PATIENCE_S, running_requests
@@ -285,6 +286,10 @@ def test_a_frontend(faulty: Faulty, scripted: ScriptedStack, tmp_path: Path) -> 
     assert "length" in load.ends and set(load.ends) <= {"length", "ReadError", "RemoteProtocolError"}
     assert len(load.ends) == 12
     faulty.supervise_until(faulty.serves, "the stack serves again")
+    faulty.supervise_until(
+        lambda: read_gauges(faulty.stack)["triton_chat_postprocessing_streams"] == 0,
+        "postprocessing forgets what it left",
+    )
 
 
 def test_sigterm_drains_a_frontend(faulty: Faulty, tmp_path: Path) -> None:

@@ -25,3 +25,11 @@ def test_errors_keep_their_kind_through_triton(kind: Any, status: int) -> None:
     got = upstream_error(f"in ensemble 'ensemble', Failed to process: {sent.encode()}\nat line 3")
     assert (got.kind, got.message, got.param) == (kind, "why", "prompt")
     assert describe(got)[0].status == status
+
+
+def test_too_little_shared_memory_passes() -> None:
+    got = upstream_error(
+        "in ensemble 'ensemble', Failed to increase the shared memory pool size for key 'x_1_2' to 1048576 bytes. If you "
+        "are running Triton inside docker, use '--shm-size' flag to control the shared memory region size."
+    )
+    assert got.kind == "unavailable" and "shared memory" in got.message
