@@ -54,7 +54,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         try:
             self._parse(data)
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
+            # What a callback of the parser raises is the context of its error.
+            if isinstance(error.__context__, MemoryError):
+                self._refuse(ApiError("overloaded", "The server has too little memory at the moment; try again later"))
+                return
             self.logger.warning("Invalid HTTP request received.")
             self._refuse(ApiError("bad_http", "The request is not valid HTTP/1.1"))
 

@@ -408,3 +408,16 @@ async def test_an_idle_connection_outlives_those_of_proxies() -> None:
     assert server.KEEP_ALIVE > 60
     async with serving() as served:
         assert served.server.config.timeout_keep_alive == server.KEEP_ALIVE
+
+
+async def test_too_little_memory_for_a_body_is_not_the_clients_fault(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, body: bytes) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as little:
+        little.setattr(http_protocol.HttpToolsProtocol, "on_body", fail)
+        answer = await exchange(served, POST + LENGTH + b"\r\n\r\n" + BODY)
+    assert statuses(answer) == [503] and b"too little memory" in answer and b"retry-after" in answer.lower()
+    assert await still_serves(served)
