@@ -410,14 +410,13 @@ async def test_an_idle_connection_outlives_those_of_proxies() -> None:
         assert served.server.config.timeout_keep_alive == server.KEEP_ALIVE
 
 
-async def test_too_little_memory_for_a_body_is_not_the_clients_fault(
-    served: Serving, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_little_memory_for_a_body_is_not_the_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Any, body: bytes) -> None:
         raise MemoryError
 
-    with monkeypatch.context() as little:
-        little.setattr(http_protocol.HttpToolsProtocol, "on_body", fail)
-        answer = await exchange(served, POST + LENGTH + b"\r\n\r\n" + BODY)
-    assert statuses(answer) == [503] and b"too little memory" in answer and b"retry-after" in answer.lower()
-    assert await still_serves(served)
+    async with serving() as served:
+        with monkeypatch.context() as little:
+            little.setattr(http_protocol.HttpToolsProtocol, "on_body", fail)
+            answer = await asyncio.wait_for(exchange(served, POST + LENGTH + b"\r\n\r\n" + BODY), 10)
+        assert statuses(answer) == [503] and b"too little memory" in answer and b"retry-after" in answer.lower()
+        assert await still_serves(served)
