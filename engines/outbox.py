@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from common.errors import RequestError
 from engines.engine import Tokens
@@ -42,8 +43,8 @@ class Outgoing:
 
 # What is sent of a generation: its new tokens, the error that ends it, or both.
 _Piece = tuple[Outgoing, Tokens | None, RequestError | None]
-# The same as an encoded row of a batch, and whether it is the last one.
-_Row = tuple[Outgoing, bytes, bool]
+# The same as a row of a batch (TokenRow), and whether it is the last one.
+_Row = tuple[Outgoing, tuple[Any, ...], bool]
 
 
 @dataclass(slots=True)
@@ -152,7 +153,7 @@ class Outbox:
                 item = self._first.popleft() if self._first else self._later.popleft()
                 pieces = self._take(item)
             if isinstance(item, _Batch):
-                for senders, send in _batch_sends([self._row(piece) for piece in pieces]):
+                for senders, send in _batch_sends([self._row(piece) for piece in _merge(pieces)]):
                     self._attempt(send, senders)
             elif isinstance(item, Outgoing):
                 self._attempt(partial(_send, *pieces[0]), [item])

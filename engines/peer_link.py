@@ -35,7 +35,10 @@ class PeerLink:
         self._reading = asyncio.create_task(self._read())
 
     async def ask(self, question: str, about: Any) -> Any:
-        """Ask the other end, and wait for the answer; raises ConnectionError if it fails, or ends before."""
+        """Ask the other end, and wait for the answer.
+
+        Raises ConnectionError if it fails, or ends before, or if the question is longer than a line may be.
+        """
         if self._reading.done():
             raise ConnectionError
         number = next(self._numbers)
@@ -82,7 +85,11 @@ class PeerLink:
             self._write(_FAILURE, number, str(error))
 
     def _write(self, kind: str, number: int, value: Any) -> None:
-        self._writer.write(json.dumps([kind, number, value]).encode() + b"\n")
+        line = json.dumps([kind, number, value]).encode() + b"\n"
+        if len(line) > MAX_BYTES:
+            # The other end would take the connection for broken.
+            raise ConnectionError("the message is too long")
+        self._writer.write(line)
 
     def _end(self) -> None:
         self._writer.close()

@@ -23,7 +23,7 @@ from common.model_names import ENGINE
 from common.response_batch import GROUP, TOKENS
 from common.versions import BUILD_INFO, Versions
 from engines.adapters import AdapterOptions, AdapterTable
-from engines.engine import STATISTICS, Engine, Generation, SharedEngine, Tokens
+from engines.engine import STATISTICS, Engine, Generation, Put, SharedEngine, Tokens
 from engines.event_loop import EngineLoop
 from engines.options import EngineOptions, read_options
 from engines.outbox import Outbox, Outgoing
@@ -38,7 +38,6 @@ from python_backend.metrics import PERIOD_S, Published
 
 # Asking Triton whether a request was cancelled costs about 0.13 ms, as much as sending a response: not once per token.
 CANCEL_PERIOD_S = 1.0
-STREAM_INTERVAL_PERIOD_S = 0.1
 # The parameters of a stop that say what it stops.
 STOPS = ("owner", "all_requests", "stream_id")
 # How much later a stop is tried once more if no process has the request.
@@ -108,6 +107,9 @@ class EngineService:
         self._outbox = Outbox(self._loop.soon)
         self._running = RunningGenerations(self._end_cancelled, self._tell_count)
         self._loop.run(self._start_engine())
+        # What the engine has made stays: later collections pass over it.
+        gc.collect()
+        gc.freeze()
         self._published = Published(self._model, "triton_chat_engine", STATISTICS)
         if self._instance == 0:
             # Processes that publish a metric under one name would overwrite each other's gauges.
@@ -150,8 +152,10 @@ class EngineService:
             return self._engine.report()
         elif question == "end":
             await self._running.cancel_all()
-            self._engine_ended = True
-            self._engine.shutdown()
+            # Without peers it has not started yet: `start_with` fails, and ends it.
+            if self._peers is not None:
+                self._engine_ended = True
+                self._engine.shutdown()
         return None
 
     def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
@@ -198,23 +202,23 @@ class EngineService:
         """Answer a request that generates nothing: a stop, or a question that is sent as one."""
         asked = set(request.requested_output_names())
         if asked == {ADAPTERS}:
-            self._start(self._tell_adapters(reply, parameters))
+            self._start(reply, self._tell_adapters(reply, parameters))
             return
         # Who asks for nothing in particular is said to ask for all outputs.
         if self._peers is not None and asked not in ({BUILD_INFO}, {STATISTICS_OUTPUT}):
-            self._start(self._stop_all(self._peers, request.request_id(), reply, parameters))
+            self._start(reply, self._stop_all(self._peers, request.request_id(), reply, parameters))
             return
         self._stop(request.request_id(), parameters)
         if asked == {BUILD_INFO}:
             reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
         elif asked == {STATISTICS_OUTPUT}:
-            self._start(self._tell_statistics(reply))
+            self._start(reply, self._tell_statistics(reply))
         else:
             reply.end_empty()
 
-    def _start(self, control: Coroutine[Any, Any, None]) -> None:
-        """Run what a request asks for that generates nothing."""
-        task = asyncio.create_task(control)
+    def _start(self, reply: Reply, control: Coroutine[Any, Any, None]) -> None:
+        """Run what a request asks for that generates nothing. Whatever fails, it is answered."""
+        task = asyncio.create_task(_answered(reply, control))
         self._controls.add(task)
         task.add_done_callback(self._controls.discard)
 
@@ -246,17 +250,11 @@ class EngineService:
 
     async def _tell_adapters(self, reply: Reply, parameters: dict[str, Any]) -> None:
         """Load or unload the adapter that the parameters name, if any, and tell which there are."""
-        try:
-            if self._adapters is not None:
-                await self._adapters.change(parameters)
-            elif CHANGES & parameters.keys():
-                raise RequestError("this engine was started without LoRA adapters (enable_lora)")
-            reply.end(text_tensors(ADAPTERS, to_json(self._adapters.all() if self._adapters else ())))
-        except RequestError as error:
-            reply.fail(error)
-        except Exception:
-            log.exception("the LoRA adapters could not be changed")
-            reply.fail(RequestError("the engine failed on this request", kind="internal"))
+        if self._adapters is not None:
+            await self._adapters.change(parameters)
+        elif CHANGES & parameters.keys():
+            raise RequestError("this engine was started without LoRA adapters (enable_lora)")
+        reply.end(text_tensors(ADAPTERS, to_json(self._adapters.all() if self._adapters else ())))
 
     def _stop(self, request_id: str, parameters: Mapping[str, Any]) -> bool:
         """Stop generations of this process; returns False if the request that is meant is not here."""
@@ -323,6 +321,16 @@ class EngineService:
     async def _publish_shared(self) -> None:
         values = await self._statistics()
         self._published.set({name: value for name, value in values.items() if name in STATISTICS})
+
+
+async def _answered(reply: Reply, control: Coroutine[Any, Any, None]) -> None:
+    try:
+        await control
+    except RequestError as error:
+        reply.fail(error)
+    except Exception:
+        log.exception("a request failed")
+        reply.fail(RequestError("the engine failed on this request", kind="internal"))
 
 
 def _with_prompt_ids(generation: Generation, put: Put) -> Put:

@@ -2,7 +2,7 @@
 """Answer a question from text files: find the passages nearest to it by their embeddings, and give them to the model.
 
 pip install numpy
-python examples/rag.py "Who founded the company?" notes/*.txt --embedding-model bge-small
+python examples/rag.py "Who founded the company?" notes/*.txt --model qwen3 --embedding-model bge-small
 
 A chat model and an embedding model behind one address: triton-chat serve --models models.yaml.
 """

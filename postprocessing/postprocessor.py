@@ -10,7 +10,7 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
 from common.model_names import ENGINE, POSTPROCESSING, sibling
-from common.response_batch import FORGET_BEFORE, TOKENS, AnswerRow, Begin, TokenRow, decode_tokens
+from common.response_batch import FORGET_BEFORE, TOKENS, Begin, TokenRow, decode_tokens
 from common.sampling import ENGINE_PARAMETERS
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
@@ -143,13 +143,14 @@ class Postprocessor:
         try:
             if row.error is not None and not row.ids:
                 self._answers.end(key)
-                return AnswerRow(row.request_id, row.number, "", {"error": row.error})
-            if row.begin is None and key not in self._answers:
+                return row.request_id, row.number, "", {"error": row.error}
+            answer = self._answers.find(key) if row.begin is None else self._begin_answer(key, row.begin)
+            if answer is None:
                 raise RequestError("the beginning of this answer is not known any more", kind="internal")
             delta = answer.stream.feed(row.ids, engine_finish=row.finish)
             more = set_fields(delta)
             if row.begin is not None:
-                more |= prompt_counts(begin)
+                more |= prompt_counts(row.begin)
             if row.error is not None:
                 more["error"] = row.error
             if row.finish is not None or row.error is not None:

@@ -63,7 +63,7 @@ class Streams(Generic[State]):
 
     def end_all(self, ended: Callable[[State], bool]) -> None:
         """Forget the streams whose state fulfils this condition."""
-        for key in [key for key, (_, state) in self._states.items() if ended(state)]:
+        for key in [key for key, entry in self._states.items() if ended(entry.state)]:
             del self._states[key]
 
     def _evict(self, now: float) -> None:

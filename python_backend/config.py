@@ -62,9 +62,9 @@ class ModelParameters:
         found = cls.from_config(args["model_config"])
         if len(json.loads(args["model_config"]).get("instance_group", ())) > 1:
             raise ValueError(f"model '{found.model}': it must have one instance_group")
-        # The name is MODEL_GROUP_NUMBER.
+        # The name is MODEL_GROUP_NUMBER, or the group's own: then a number in it is none of a process.
         number = args["model_instance_name"].rpartition("_")[2]
-        return replace(found, instance=int(number) if number.isdecimal() else 0)
+        return replace(found, instance=int(number) if found.instances > 1 and number.isdecimal() else 0)
 
     @classmethod
     def from_config(cls, model_config: str, environment: Mapping[str, str] = os.environ) -> "ModelParameters":

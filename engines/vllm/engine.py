@@ -26,8 +26,8 @@ from engines.vllm.outputs import Outputs
 from engines.vllm.prompt import Prompts
 from engines.vllm.sampling import sampling_params
 from engines.vllm.start import client_addresses, join_llm, spawn_processes, start_llm
-from engines.vllm.statistics import VllmStatistics
-from engines.vllm.stream_interval import StreamInterval
+from engines.vllm.statistics import VllmStatistics, drop_prometheus
+from engines.vllm.step_outputs import StepOutputs
 
 
 class VllmEngine:
@@ -37,7 +37,6 @@ class VllmEngine:
         self._args = engine_args(options)
         self._running = 0
         # Processes that share the engine core.
-        self._clients = 1
         self._statistics = VllmStatistics()
         self.adapters: AdapterTable | None = None
         if self._args.enable_lora:
@@ -68,7 +67,6 @@ class VllmEngine:
         await self._begin(config, *joined)
 
     def _config(self, clients: int = 1) -> VllmConfig:
-        self._clients = clients
         spawn_processes()
         config = engine_config(self._args)
         if clients > 1 and config.parallel_config.data_parallel_size > 1:
@@ -78,7 +76,8 @@ class VllmEngine:
     async def _begin(self, config: VllmConfig, llm: AsyncLLM, exit_task: "asyncio.Task[None]") -> None:
         """Prepare for requests. exit_task: ends this process when the engine has died."""
         self._llm, self._exit_task = llm, exit_task
-        self._stream_interval = StreamInterval(llm.output_processor)
+        drop_prometheus(llm.logger_manager)
+        StepOutputs(llm.output_processor)
         # vLLM reads environment variables for every token. They no longer change, so it may cache them.
         enable_envs_cache()
         self._defaults: dict[str, Any] = config.model_config.get_diff_sampling_param()
@@ -145,11 +144,6 @@ class VllmEngine:
         if hasattr(self, "_llm"):
             self._llm.engine_core.resources.engine_dead = True
             self._llm.engine_core.shutdown()
-
-    def adjust_stream_interval(self, tokens_per_response: float) -> None:
-        """Hand tokens over less often if responses hold several anyway."""
-        # Other processes have about as many.
-        self._stream_interval.adjust(tokens_per_response, self._running * self._clients)
 
     @contextmanager
     def _lora(self, generation: Generation) -> Iterator[LoRARequest | None]:

@@ -5,6 +5,7 @@ These fields are no stable interface of vLLM: a missing one counts as zero.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -14,7 +15,9 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerBase
 from common.engine_statistics import MAX_LORA, RUNNING_ADAPTERS, WAITING_ADAPTERS
 
 # Of one engine core: the values of its last step, and sums.
-_GAUGES = ("waiting", "kv_cache_usage", "running_adapters", "waiting_adapters")
+_GAUGES = ("waiting", "kv_cache_usage")
+# By name, with the requests of this client only.
+_ADAPTERS = ("running_adapters", "waiting_adapters")
 _COUNTERS = ("looked_up", "cached", "preemptions", "generated", "drafts", "draft_tokens", "accepted")
 
 
@@ -57,7 +60,7 @@ class EngineCoreStatistics(StatLoggerBase):
 
     def report(self) -> dict[str, Any]:
         """The values, with `at`."""
-        return {name: getattr(self, name) for name in ("at", *_GAUGES, *_COUNTERS)}
+        return {name: getattr(self, name) for name in ("at", *_GAUGES, *_ADAPTERS, *_COUNTERS)}
 
     def log_engine_initialized(self) -> None:
         """Do nothing."""
@@ -78,7 +81,12 @@ class VllmStatistics:
 
     def report(self, inside: int) -> dict[str, Any]:
         """What this process knows, for another client of the same engine cores; `inside` as in `values`."""
-        return {"inside": inside, "cores": [core.report() for core in self._cores]}
+        cores = [core.report() for core in self._cores]
+        if not inside:
+            # vLLM tells a client without requests nothing more, so that these would stay.
+            for core in cores:
+                core |= {name: {} for name in _ADAPTERS}
+        return {"inside": inside, "cores": cores}
 
     def values(self, inside: int, others: Sequence[Mapping[str, Any]] = ()) -> Mapping[str, float]:
         """The values by the names of `engine.STATISTICS`, without those that are not known.
@@ -110,17 +118,16 @@ class VllmStatistics:
         lora = getattr(self._config, "lora_config", None)
         if lora is None:
             return {}
-        inside, cores = self._together(inside, others)
-        used = cores if inside else []
+        _, cores = self._together(inside, others)
         return {
             MAX_LORA: lora.max_loras,
-            RUNNING_ADAPTERS: _in_use(core["running_adapters"] for core in used),
-            WAITING_ADAPTERS: _in_use(core["waiting_adapters"] for core in used),
+            RUNNING_ADAPTERS: _in_use(core["running_adapters"] for core in cores),
+            WAITING_ADAPTERS: _in_use(core["waiting_adapters"] for core in cores),
         }
 
     def _together(self, inside: int, others: Sequence[Mapping[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
         """The requests inside, and the values of each engine core, of all clients together."""
-        told = [[core.report() for core in self._cores], *(other["cores"] for other in others)]
+        told = [self.report(inside)["cores"], *(other["cores"] for other in others)]
         return inside + sum(other["inside"] for other in others), [_merged(parts) for parts in zip(*told, strict=False)]
 
     def _drafts(self, cores: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -143,10 +150,21 @@ class VllmStatistics:
         return {name: size for name, size in sizes.items() if size}
 
 
+def drop_prometheus(manager: Any) -> None:
+    """Take vLLM's own Prometheus metrics out of its `StatLoggerManager`, or None if it has none.
+
+    Nothing here publishes them, and a histogram is updated for each token.
+    """
+    if manager is not None:
+        kept = [logger for logger in manager.stat_loggers if not isinstance(logger, PrometheusStatLogger)]
+        manager.stat_loggers[:] = kept
+
+
 def _merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One engine core as its clients know it: the latest gauges, and the sums of what each was told."""
+    """One engine core as its clients know it: the latest gauges, and the sums of what each knows by itself."""
     latest = max(parts, key=itemgetter("at"))
-    return latest | {name: sum(part[name] for part in parts) for name in _COUNTERS}
+    adapters = {name: dict(sum((Counter(part[name]) for part in parts), Counter[str]())) for name in _ADAPTERS}
+    return latest | {name: sum(part[name] for part in parts) for name in _COUNTERS} | adapters
 
 
 def _in_use(counts: Iterable[Mapping[str, int]]) -> list[str]:

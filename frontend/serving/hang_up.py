@@ -39,7 +39,7 @@ async def until_hang_up(scope: Scope) -> AsyncIterator[None]:
             events.register(descriptor, select.EPOLLRDHUP)
             try:
                 async with asyncio.timeout(None) as interrupt:
-                    loop.add_reader(events.fileno(), lambda: interrupt.reschedule(0))
+                    loop.add_reader(events.fileno(), _interrupt, loop, events.fileno(), interrupt)
                     try:
                         yield
                     finally:
@@ -50,3 +50,9 @@ async def until_hang_up(scope: Scope) -> AsyncIterator[None]:
                 raise ClientDisconnect from None
     finally:
         os.close(descriptor)
+
+
+def _interrupt(loop: asyncio.AbstractEventLoop, events: int, interrupt: asyncio.Timeout) -> None:
+    # The event stays: the loop would call this again before the context has ended.
+    loop.remove_reader(events)
+    interrupt.reschedule(0)

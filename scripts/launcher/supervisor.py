@@ -118,8 +118,8 @@ class Supervisor:
     def _await_triton(self, started_at: float) -> None:
         self._next_check = time.monotonic() + _READY_PERIOD_S
         elapsed = time.monotonic() - started_at
-        dead = self._stubs.died()
-        if dead and self._models is None:
+        # Of several models `_check_models` takes care afterwards.
+        if self._models is None and (dead := self._stubs.died()):
             # Triton takes the model for loaded, and would never become ready.
             self._restart_triton(f"has lost the process of model {dead[0]} before it was ready")
         elif self._ready():

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engines import peers as peers_module
+from engines.peer_link import MAX_BYTES
 from engines.peers import Peers
 
 WAIT = 30.0
@@ -49,6 +50,17 @@ async def test_every_process_asks_all_others() -> None:
         assert answers == {index: [index, about] for index in range(3) if index != one.index}
     for one in reversed(made):
         await one.close()
+
+
+async def test_a_question_that_is_too_long_does_not_end_the_connection() -> None:
+    family = Family(2)
+    first, second = await family.start()
+    for one, other in ((first, 1), (second, 0)):
+        assert await one.ask_all("stop", "x" * MAX_BYTES) == {}
+        assert await one.ask_all("stop", "y") == {other: [other, "y"]}
+    assert family.lost == []
+    await second.close()
+    await first.close()
 
 
 async def test_the_first_gives_what_the_others_wait_for() -> None:

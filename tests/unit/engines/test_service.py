@@ -183,6 +183,22 @@ def test_the_statistics_are_told_with_the_adapters_of_an_engine_that_has_them(
     assert told() == {**engine.statistics(), "max_lora": 2, "running_lora_adapters": ["a"]}
 
 
+@pytest.mark.parametrize("fault", [ZeroDivisionError("no numbers"), RequestError("not now", kind="unavailable")])
+def test_a_question_that_fails_is_answered(service: EngineService, engine: FakeEngine, fault: Exception) -> None:
+    """Triton waits for the end of every request."""
+
+    def fail() -> Any:
+        raise fault
+
+    engine.statistics = fail  # type: ignore[method-assign]
+    asking = FakeRequest("probe", 1, stop=True)
+    asking.outputs = ["statistics"]
+    service.accept(asking)
+    asking.wait()
+    error = RequestError.decode(asking.responses[0].error.message())
+    assert error is not None and error.kind == (fault.kind if isinstance(fault, RequestError) else "internal")
+
+
 def ask_adapters(service: EngineService, **parameters: Any) -> FakeRequest:
     asking = FakeRequest("probe", 1, parameters, stop=True)
     asking.outputs = ["adapters"]

@@ -61,6 +61,9 @@ def test_a_process_knows_its_number() -> None:
     for name, number in (("tensorrt_llm_0_0", 0), ("tensorrt_llm_0_11", 11)):
         found = ModelParameters.from_args({"model_config": json.dumps(config), "model_instance_name": name})
         assert (found.instance, found.instances) == (number, 12)
+    config["instance_group"] = [{"count": 1, "name": "engine_1"}]
+    only = ModelParameters.from_args({"model_config": json.dumps(config), "model_instance_name": "engine_1"})
+    assert (only.instance, only.instances) == (0, 1)
     config["instance_group"] = [{"count": 1}, {"count": 1}]
     with pytest.raises(ValueError, match="'tensorrt_llm': it must have one instance_group"):
         ModelParameters.from_args({"model_config": json.dumps(config), "model_instance_name": "tensorrt_llm_1_0"})

@@ -93,8 +93,16 @@ def test_fields_that_vllm_lacks_count_as_zero() -> None:
     assert statistics.values(inside=1) == dict.fromkeys(statistics.values(0), 0) | {"running": 1}
 
 
+def test_vllms_own_prometheus_metrics_are_dropped() -> None:
+    own, prometheus = object(), object.__new__(PrometheusStatLogger)
+    manager = types.SimpleNamespace(stat_loggers=[own, prometheus])
+    drop_prometheus(manager)
+    assert manager.stat_loggers == [own]
+    drop_prometheus(None)
+
+
 def test_the_clients_of_one_core_know_it_together() -> None:
-    """vLLM tells each step to one of them: counters add up, and gauges are those of the last step."""
+    """vLLM tells each step to one of them: counters and adapters add up, and gauges are those of the last step."""
     config = types.SimpleNamespace(cache_config=CACHE, lora_config=types.SimpleNamespace(max_loras=2))
     clients = [VllmStatistics(), VllmStatistics()]
     for client, waiting, tokens in zip(clients, (9, 1), (20, 5), strict=True):
@@ -109,5 +117,7 @@ def test_the_clients_of_one_core_know_it_together() -> None:
     ):
         assert (values["running"], values["waiting"], values["kv_cache_usage"]) == (6, 1, 0.1)
         assert values["generated_tokens_total"] == 25
-        assert adapters["running_lora_adapters"] == ["a1"]
+        # vLLM tells each client of its own requests only.
+        assert adapters["running_lora_adapters"] == ["a1", "a9"]
+    assert clients[0].adapters(4, [clients[1].report(0)])["running_lora_adapters"] == ["a9"]
     assert VllmStatistics().values(2, [VllmStatistics().report(3)]) == {"running": 5}

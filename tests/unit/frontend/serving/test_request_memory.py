@@ -312,7 +312,9 @@ class TestRequests:
             await until(lambda: memory_of(served).held == 0)
 
     @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-    async def test_a_client_that_leaves_while_its_body_waits_gives_up_its_place(self, reset: bool) -> None:
+    async def test_a_client_that_leaves_while_its_body_waits_gives_up_its_place(
+        self, reset: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """The rest of its body, which nobody reads, is in front of the end of its connection."""
         async with serving(max_request_memory=ROOM, body_timeout=WAIT) as served:
             memory, app = memory_of(served), served.server.app
@@ -332,6 +334,7 @@ class TestRequests:
             memory.release(held)
             assert memory.held == 0
             assert (await served.http.post(CHAT, json=LARGE)).status_code == 200
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
     async def test_many_chunked_bodies_of_a_small_size(self) -> None:
         """Their size is not known beforehand; once it is, they hold room for no more."""
