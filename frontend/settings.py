@@ -113,7 +113,7 @@ class Settings:
     )
     triton_url: str = _setting("127.0.0.1:8001", address, "Triton's gRPC address, host:port")
     triton_metrics_url: str | None = _setting(
-        None, text, "Triton's metrics, such as http://127.0.0.1:8002/metrics; the load of TensorRT-LLM's C++ backend"
+        None, text, "Triton's metrics, for the load of TensorRT-LLM's C++ backend: http://127.0.0.1:8002/metrics"
     )
     owner: str | None = _setting(
         None, text, "name of this process; at start it cancels requests that a process of this name left in the engine"
@@ -125,7 +125,7 @@ class Settings:
         None, text, "file in which a launcher writes which models it serves; else Triton is asked what is loaded"
     )
     repository_key: str | None = _setting(
-        None, text, "key by which a launcher's Triton tells this frontend, which it did not start, what is loaded"
+        None, text, "key to ask the Triton of a launcher that did not start this frontend which models are loaded"
     )
     control_socket: str | None = _setting(None, text, "Unix socket of the launcher that loads and unloads models")
     max_model_len: int | None = _setting(None, whole(1, 2**31 - 1), "context length that /v1/models reports")
@@ -138,7 +138,7 @@ class Settings:
     )
     max_body_bytes: int = _setting(32 * 2**20, whole(1, 2**31 - 1), "largest request body")
     max_request_memory: int = _setting(
-        2 * 2**30, whole(1, 2**50), "bytes for large bodies and pictures of all requests, per process; more wait"
+        2 * 2**30, whole(1, 2**50), "bytes for large bodies and pictures of all requests, per process; others wait"
     )
     max_in_flight: int = _setting(512, whole(1, 1_000_000), "requests sent to the engine at once, per process")
     max_queued: int = _setting(64, whole(0, 1_000_000), "requests that may queue behind those; more get a 503 at once")
@@ -243,10 +243,18 @@ _VALUES = {
 }
 
 
+# Its unit or kind, by the end of the setting's name.
+_UNITS = {
+    **dict.fromkeys(("_bytes", "_backlog", "_memory"), "BYTES"),
+    **dict.fromkeys(("_file", "_certificate", "tls_key", "_store"), "FILE"),
+    **{"_pixels": "PIXELS", "_port": "PORT", "_delay": "SECONDS"},
+}
+
+
 def add_setting(add: Callable[..., Any], name: str, parse: Callable[[str], Any], about: str, default: str) -> None:
     """Add the flag of a setting by argparse's `add_argument`; its value is a list of texts. default: in words."""
     more: dict[str, Any] = {"nargs": "?", "const": "true"} if parse is switch else {}
-    unit = "SECONDS" if parse is seconds else "BYTES" if name.endswith(("_bytes", "_backlog")) else None
+    unit = "SECONDS" if parse is seconds else next((u for end, u in _UNITS.items() if name.endswith(end)), None)
     kind = parse.__qualname__.partition(".")[0]
     about = f"{about} (default: {default})".replace("%", "%%")
     # Every flag may be repeated: a list's values add up, and a scalar given twice is refused by its parser.

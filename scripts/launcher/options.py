@@ -45,8 +45,12 @@ _ENGINE_HELP = """engine options:
   Any other flag is passed to the engine under its own name, as with `vllm serve`. Often used:
   --dtype NAME, --quantization NAME, --tensor-parallel-size GPUS, --gpu-memory-utilization PART (0 to 1),
   --max-num-seqs REQUESTS, --max-num-batched-tokens TOKENS, --kv-cache-dtype NAME, --no-enable-prefix-caching,
-  --enable-lora, --speculative-config JSON, --trust-remote-code. Names and values are checked before the start.
-  Put MODEL first when you pass engine flags."""
+  --speculative-config JSON, --trust-remote-code. Names and values are checked before the start; `vllm serve --help=all`
+  lists them. Put MODEL first when you pass engine flags.
+
+LoRA adapters:
+  --enable-lora, --lora-modules NAME=PATH ..., --max-loras ADAPTERS (in one step of the engine), --max-lora-rank RANK,
+  --max-cpu-loras ADAPTERS (loaded at once), --allowed-lora-path FOLDER ... (to load them while the server runs)."""
 # Options that name one model; several have them in models.yaml.
 OF_ONE_MODEL = ("served_model_name", "engine_dir", "world_size")
 

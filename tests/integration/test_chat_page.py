@@ -62,6 +62,10 @@ def polar_day(latitude: float) -> bool:
 |:--|--:|:-:|---|
 | Nordkapp | 71.17 | Finnmark | Counterrevolutionaries |
 
+- a bullet
+
+1. a number
+
 - [x] [a link](https://example.com/a) and ![a picture](https://example.com/p.png)
 
 <img src="https://example.com/q.png" onerror="alert(1)"> [never](javascript:alert(1))
@@ -245,6 +249,8 @@ def test_markdown_formulas_code_and_tables(server: ChatServer, url: str, browser
         expect(answer.locator("math[display=block]")).to_have_count(2)
         expect(answer).to_contain_text("A ticket costs $5 or $10, bold as <script>alert(1)</script>.")
         expect(answer.locator("h3")).to_have_text("Midnight sun")
+        for text, marker in (("a bullet", "disc"), ("a number", "decimal"), ("a link", "none")):
+            expect(answer.locator("li", has_text=text)).to_have_css("list-style-type", marker)
         expect(answer.locator(".code-bar")).to_contain_text("python")
         expect(answer.locator(".hljs-keyword").first).to_have_text("def")
         # No markup of an answer becomes part of the page; its addresses are links, and no scripts.
