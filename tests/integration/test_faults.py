@@ -334,13 +334,12 @@ def test_a_tritonserver_without_the_launcher(faulty: Faulty, tmp_path: Path) -> 
 
 
 def test_the_engine_core(qwen3_tokenizer_dir: Path, tmp_path: Path) -> None:
-    """The real engine: its process dies, those of the model follow, and the launcher restarts the server.
+    """The real engine: its process dies, that of the model follows, and the launcher restarts the server.
 
     That such a start ends well is shown with the scripted engine, which starts in half the time.
     """
     checkpoint = make_checkpoint("qwen3", qwen3_tokenizer_dir, tmp_path / "qwen3")
     arguments = [str(checkpoint), "--log-dir", str(tmp_path / "logs"), "--max-model-len", "2048", *FREE_PORTS]
-    arguments += ["--engine-clients", "2"]
     environment = os.environ | HOSTILE | {"VLLM_CPU_KVCACHE_SPACE": "1"}
     with Stack(arguments, environment=environment) as stack:
         faulty = Faulty(stack)
