@@ -16,7 +16,7 @@ from common.errors import RequestError
 from common.logs import about
 from common.versions import BUILD_INFO, Versions
 from engines.embedding_tensors import pooled_tensors, read_request
-from engines.engine import STATISTICS
+from engines.engine import STATISTICS, engine_failure
 from engines.event_loop import EngineLoop
 from engines.options import EngineOptions, read_options
 from engines.pooling import PoolingEngine
@@ -132,7 +132,7 @@ class EmbeddingService:
             reply.fail(error)
         except Exception:
             log.exception("a request failed", extra=about(request.request_id()))
-            reply.fail(RequestError("the engine failed on this request", kind="internal"))
+            reply.fail(engine_failure())
 
     def _cancel_abandoned(self) -> None:
         """Cancel the requests whose client cancelled or disconnected."""

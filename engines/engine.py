@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.sampling import SamplingFields
 from engines.adapters import AdapterTable
@@ -153,6 +154,11 @@ class Engine(Protocol):
 
     def shutdown(self) -> None:
         """Stop the engine and its processes."""
+
+
+def engine_failure() -> RequestError:
+    """The error of a request that the engine failed on by itself. The log has the cause, which clients are not told."""
+    return RequestError("the engine failed on this request", kind="internal")
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from common.errors import RequestError
-from engines.engine import Tokens
+from engines.engine import Tokens, engine_failure
 from engines.reply import Reply
 from engines.tensors import Outputs, batch_tensors
 from python_backend.api import Tensor
@@ -189,16 +189,15 @@ class Outbox:
             return outgoing, outgoing.outputs.row(tokens, error), ends
         except Exception:
             log.exception("a response could not be built")
-            with self._changed:
-                outgoing.ended, outgoing.waiting = True, None
-            return outgoing, outgoing.outputs.row(None, _failed()), True
+            outgoing.ended = True
+            return outgoing, outgoing.outputs.row(None, engine_failure()), True
 
     def _end_failed(self, outgoing: Outgoing) -> None:
         """End a generation whose response could not be sent: Triton waits for its end."""
         with self._changed:
             outgoing.ended, outgoing.waiting = True, None
         try:
-            outgoing.reply.fail(_failed(), outgoing.outputs.stream_id)
+            outgoing.reply.fail(engine_failure(), outgoing.outputs.stream_id)
         except Exception:
             log.exception("a failure could not be sent")
 
@@ -252,7 +251,3 @@ def _batch_sends(rows: list[_Row]) -> Iterator[tuple[list[Outgoing], Callable[[]
 
 def _send_rows(send: Callable[[list[Tensor]], None], rows: list[_Row]) -> None:
     send(batch_tensors([row for _, row, _ in rows]))
-
-
-def _failed() -> RequestError:
-    return RequestError("the engine failed on this request", kind="internal")

@@ -23,7 +23,7 @@ from common.model_names import ENGINE
 from common.response_batch import GROUP, TOKENS
 from common.versions import BUILD_INFO, Versions
 from engines.adapters import AdapterOptions, AdapterTable
-from engines.engine import STATISTICS, Engine, Generation, Put, SharedEngine, Tokens
+from engines.engine import STATISTICS, Engine, Generation, Put, SharedEngine, Tokens, engine_failure
 from engines.event_loop import EngineLoop
 from engines.options import EngineOptions, read_options
 from engines.outbox import Outbox, Outgoing
@@ -170,7 +170,7 @@ class EngineService:
             failure = error
         except Exception:
             log.exception("a request failed", extra=about(request.request_id()))
-            failure = RequestError("the engine failed on this request", kind="internal")
+            failure = engine_failure()
         Reply(sender, errors_as_output=errors_as_output).fail(failure)
 
     def _begin(
@@ -289,7 +289,7 @@ class EngineService:
             if outgoing.ended:
                 return
             log.error("a generation ended without a finish reason", extra=about(generation.request_id))
-            self._outbox.fail(outgoing, RequestError("the engine failed on this request", kind="internal"))
+            self._outbox.fail(outgoing, engine_failure())
         except asyncio.CancelledError:
             self._end_cancelled(outgoing)
         except RequestError as error:
@@ -298,7 +298,7 @@ class EngineService:
             self._outbox.fail(outgoing, error)
         except Exception:
             log.exception("a generation failed", extra=about(generation.request_id))
-            self._outbox.fail(outgoing, RequestError("the engine failed on this request", kind="internal"))
+            self._outbox.fail(outgoing, engine_failure())
 
     def _end_cancelled(self, outgoing: Outgoing) -> None:
         self._outbox.put(outgoing, Tokens([], finish=FinishReason.CANCELLED))
@@ -330,7 +330,7 @@ async def _answered(reply: Reply, control: Coroutine[Any, Any, None]) -> None:
         reply.fail(error)
     except Exception:
         log.exception("a request failed")
-        reply.fail(RequestError("the engine failed on this request", kind="internal"))
+        reply.fail(engine_failure())
 
 
 def _with_prompt_ids(generation: Generation, put: Put) -> Put:

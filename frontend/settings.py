@@ -247,14 +247,16 @@ _VALUES = {
 _UNITS = {
     **dict.fromkeys(("_bytes", "_backlog", "_memory"), "BYTES"),
     **dict.fromkeys(("_file", "_certificate", "tls_key", "_store"), "FILE"),
-    **{"_pixels": "PIXELS", "_port": "PORT", "_delay": "SECONDS"},
+    **{"_pixels": "PIXELS", "_port": "PORT"},
 }
 
 
 def add_setting(add: Callable[..., Any], name: str, parse: Callable[[str], Any], about: str, default: str) -> None:
     """Add the flag of a setting by argparse's `add_argument`; its value is a list of texts. default: in words."""
     more: dict[str, Any] = {"nargs": "?", "const": "true"} if parse is switch else {}
-    unit = "SECONDS" if parse is seconds else next((u for end, u in _UNITS.items() if name.endswith(end)), None)
+    unit = next((unit for end, unit in _UNITS.items() if name.endswith(end)), None)
+    if parse in (seconds, seconds_or_zero):
+        unit = "SECONDS"
     kind = parse.__qualname__.partition(".")[0]
     about = f"{about} (default: {default})".replace("%", "%%")
     # Every flag may be repeated: a list's values add up, and a scalar given twice is refused by its parser.

@@ -12,7 +12,7 @@ from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.vision_path import LLMAPI, VisionPath, vision_path
 from engines.dead_engine import exit_when_dead
-from engines.engine import Generation, Put, Tokens
+from engines.engine import Generation, Put, Tokens, engine_failure
 from engines.llmapi.images import Gemma3Prompts, RawPrompts
 from engines.llmapi.options import has_vision, llm_arguments, own_sampling, penalises
 from engines.llmapi.sampling import sampling_params
@@ -146,5 +146,5 @@ def _finish(completion: Any) -> FinishReason:
     """
     reason = FINISH_REASONS.get(completion.finish_reason)
     if reason is None:
-        raise RequestError("the engine failed on this request", kind="internal")
+        raise engine_failure()
     return FinishReason.STOP_WORDS if completion.stop_reason is not None and reason is FinishReason.END_ID else reason

@@ -36,7 +36,6 @@ class VllmEngine:
     def __init__(self, options: EngineOptions) -> None:
         self._args = engine_args(options)
         self._running = 0
-        # Processes that share the engine core.
         self._statistics = VllmStatistics()
         self.adapters: AdapterTable | None = None
         if self._args.enable_lora:

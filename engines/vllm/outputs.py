@@ -7,9 +7,8 @@ from typing import Any
 from vllm.outputs import RequestOutput
 from vllm.v1.engine.output_processor import RequestOutputCollector
 
-from common.errors import RequestError
 from common.finish_reason import FinishReason
-from engines.engine import Generation, Put, Tokens
+from engines.engine import Generation, Put, Tokens, engine_failure
 from engines.logprob_rows import add_logprobs, cut
 from engines.stop_words import StopWordsMatcher
 from engines.vllm.errors import request_error
@@ -104,7 +103,7 @@ def _finish(completion: Any, generation: Generation) -> FinishReason:
     """
     reason = FINISH_REASONS.get(completion.finish_reason)
     if reason is None:
-        raise RequestError("the engine failed on this request", kind="internal")
+        raise engine_failure()
     if reason is FinishReason.END_ID and completion.stop_reason != generation.end_id:
         return FinishReason.STOP_WORDS
     return reason

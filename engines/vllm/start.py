@@ -18,6 +18,10 @@ from engines.dead_engine import exit_when_dead
 from engines.vllm.forkserver import engine_core_from_server
 from engines.vllm.statistics import VllmStatistics
 
+# The sockets of one client of an engine core, by the names that vLLM gives them.
+Addresses = dict[str, Any]
+_INPUT, _OUTPUT = "input_address", "output_address"
+
 
 def spawn_processes() -> None:
     """Let vLLM spawn its processes; to be called before its config is made.
@@ -26,11 +30,6 @@ def spawn_processes() -> None:
     dominate a small model's steps, took 1.6 times as long as in the program python3.
     """
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-
-
-# The sockets of one client of an engine core, by the names that vLLM gives them.
-Addresses = dict[str, Any]
-_INPUT, _OUTPUT = "input_address", "output_address"
 
 
 def client_addresses(count: int) -> list[Addresses]:

@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from scripts.setup.install_chromium import only_apt
+from scripts.setup.install_chromium import as_root, only_apt
 
 ADVICE = "The alerts' tests need promtool, which comes with Prometheus: put it into {}, then run this again."
 _FAILED = (OSError, subprocess.CalledProcessError, StopIteration, KeyError, tarfile.TarError)
@@ -32,8 +32,7 @@ def fetch_promtool(folder: Path) -> None:
             _run("apt-get", "--quiet=2", "download", "prometheus", folder=place)
         except subprocess.CalledProcessError:
             # The lists of packages are missing, or too old.
-            root = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
-            _run(*root, "apt-get", "--quiet=2", "update", folder=place)
+            _run(*as_root(), "apt-get", "--quiet=2", "update", folder=place)
             _run("apt-get", "--quiet=2", "download", "prometheus", folder=place)
         package = next(Path(place).glob("prometheus_*.deb"))
         files = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout  # nosec B603, B607 # fixed program, no shell

@@ -20,6 +20,11 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
+def as_root() -> list[str]:
+    """The words before a command that needs root; none for root itself."""
+    return [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
+
+
 @contextmanager
 def only_apt() -> Iterator[None]:
     """Hold a lock of this user's calls of apt, which ends with an error if another one is at work."""
@@ -32,7 +37,7 @@ def install(package: str, find: Callable[[], str | None], advice: str) -> int:
     """Install a system package unless `find` finds its program; returns 0 if it does in the end, else 1."""
     if find():
         return 0
-    root = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
+    root = as_root()
     if shutil.which("apt-get") is None or (root and shutil.which("sudo") is None):
         print(advice, file=sys.stderr)
         return 1

@@ -22,6 +22,7 @@ _WRONGNESS = (0.0, 0.0, 0.0, 0.01, 0.03, 0.1, 0.4)
 _MAX_DEPTH = 12
 # The optional fields that a body has at most: with all of them it would always have one that is refused.
 _MAX_FIELDS = 6
+# Schemas in a request, by the field's name.
 _SCHEMA_FIELDS = frozenset({"schema", "parameters", "input_schema", "guided_json", "json"})
 _ANSWERS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "BREW")

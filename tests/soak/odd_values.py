@@ -148,7 +148,6 @@ HINTS: Mapping[str, Sequence[Any]] = {
     "tool_call_id": ("c",),
     "tool_use_id": ("c",),
 }
-# Schemas in a request, by the field's name.
 HEADERS: Mapping[str, Sequence[str]] = {
     "X-Request-Timeout": ("5", "60", "0.001", "0", "-1", "nan", "inf", "1e9", "x", ""),
     "X-Request-Id": ("abc", "", "x" * 300, "a b", "\u00a0", "\u00ff", "a;b=c"),

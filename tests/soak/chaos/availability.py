@@ -4,10 +4,10 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import aiohttp
 
+from tests.soak.chaos.known_answers import ping
 from tests.soak.chaos.result import ChaosResult
 
 # A pause of answers that counts as unavailable. A busy machine alone makes shorter ones.
@@ -53,14 +53,11 @@ class Availability:
         self._note(time.monotonic() - answered, cause or last())
 
     async def _answers(self, session: aiohttp.ClientSession, model: str) -> bool:
-        asked: dict[str, Any] = {"messages": [{"role": "user", "content": "ping"}]}
-        path = "/v1/chat/completions"
-        if model == self._embedding:
-            path, asked = "/v1/embeddings", {"input": "ping"}
+        path, asked = ping(model, embedding=model == self._embedding)
         try:
             async with (
                 asyncio.timeout(_LIMIT_S),
-                session.post(self._url + path, json=asked | {"model": model}) as response,
+                session.post(self._url + path, json=asked) as response,
             ):
                 await response.read()
                 return response.status == 200

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -14,7 +13,7 @@ from scripts.launcher import Stack
 from scripts.split.splitter import split_checkpoint
 from tests.soak.chaos.clients import Clients
 from tests.soak.chaos.disturbances import DISTURBANCES, ISOLATED, Disturber
-from tests.soak.chaos.known_answers import rules
+from tests.soak.chaos.known_answers import ping, rules
 from tests.soak.chaos.result import ChaosResult
 from tests.soak.chaos.run import left_over, living, run_chaos
 from tests.soak.gauges import busy, read_gauges
@@ -100,13 +99,7 @@ def _supervise_until(stack: Stack, condition: Callable[[], bool]) -> None:
 
 def _serves(stack: Stack, models: Mapping[str, str]) -> bool:
     """Whether every model answers. models: by what they do."""
-    ping: dict[str, Any] = {"messages": [{"role": "user", "content": "ping"}]}
-    asked: list[tuple[str, dict[str, Any]]] = [
-        ("/v1/embeddings", {"model": one, "input": "ping"})
-        if kind == "embedding"
-        else ("/v1/chat/completions", {"model": one, **ping})
-        for kind, one in models.items()
-    ]
+    asked = [ping(one, embedding=kind == "embedding") for kind, one in models.items()]
     try:
         return all(httpx.post(stack.url + path, json=body, timeout=30).is_success for path, body in asked)
     except httpx.HTTPError:

@@ -11,6 +11,13 @@ def story(number: int) -> str:
     return f"Story {number:02}: " + " ".join(f"w{number:02}n{word}" for word in range(3 + 4 * number)) + "."
 
 
+def ping(model: str, *, embedding: bool) -> tuple[str, dict[str, Any]]:
+    """Return the path and the body of the shortest request to a model. embedding: whether it makes embeddings."""
+    if embedding:
+        return "/v1/embeddings", {"model": model, "input": "ping"}
+    return "/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": "ping"}]}
+
+
 def rules() -> list[dict[str, Any]]:
     """Return the script of the engine."""
     call = '<tool_call>\n{"name": "f", "arguments": {"number": "%02d"}}\n</tool_call>'

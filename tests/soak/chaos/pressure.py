@@ -17,7 +17,11 @@ _FREEZE, _THAW = 0xC0045877, 0xC0045878
 # The limit, the use and the statistics of a memory cgroup, version 2, then version 1.
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
-    *[tuple(f"/sys/fs/cgroup/memory/memory.{one}" for one in ("limit_in_bytes", "usage_in_bytes", "stat"))],
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
 )
 # Takes memory, tells so, and waits. The kernel kills it before any other process if there is too little left.
 _HOG = """
