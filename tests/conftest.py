@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures that several test folders share."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,9 @@ from tests.support.scripted import ALL_DOUBLES
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and programs that the tests start inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Imports make no garbage, but the collector would look through all of their objects again and again.
+gc.disable()
 
 _TOKENIZERS = Path(__file__).parent.parent / ".cache" / "tokenizers"
 
@@ -40,6 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
         if why:
             item.add_marker(pytest.mark.skip(reason=f"not for the C++ backend: {why}"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector off what was imported: each full collection would take half a second."""
+    gc.freeze()
+    gc.enable()
 
 
 def _tokenizer_dir(name: str) -> Path:
