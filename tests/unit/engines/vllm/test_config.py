@@ -26,16 +26,26 @@ from scripts.launcher.vllm_options import vllm_options
 from tests.support.checkpoints import make_checkpoint
 
 ROOT = Path(__file__).parents[4]
-# As a worker of vLLM does, which has imported nothing else of ours.
-WORKER = """
-import sys
+# As a worker of vLLM does, which has imported nothing else of ours: forked from a process that has imported vLLM.
+WORKERS = """
+import json, os, sys
 from vllm import ModelRegistry
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
-resolve_obj_by_qualname(sys.argv[1])
-model = ModelRegistry.models[sys.argv[2]].load_model_cls()
-print(model._processor_factory.processor.__module__)
+for name, architecture in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        resolve_obj_by_qualname(name)
+        model = ModelRegistry.models[architecture].load_model_cls()
+        print(model._processor_factory.processor.__module__, flush=True)
+        os._exit(0)
+    os.wait()
 """
+# The class, the architecture of the model, and the module of its processor.
+KNOWN_MODELS = [
+    (config.GEMMA3_EXTENSION, "Gemma3ForConditionalGeneration", "engines.vllm.gemma3"),
+    (config.SCHEDULER, "Gemma3ForConditionalGeneration", "engines.vllm.gemma3"),
+    (f"{config.TABLE_EXTENSION}LlamaForCausalLM", "LlamaForCausalLM", "engines.vllm.table_model"),
+]
 # In a process of its own, as it changes vLLM's registry of models.
 CONFIGURE = """
 import json, sys
@@ -172,21 +182,13 @@ def test_images_of_some_layers_only_need_a_gpu(worker: str) -> None:
         assert given.parallel_config.worker_cls == worker
 
 
-@pytest.mark.parametrize(
-    ("name", "architecture", "module"),
-    [
-        (config.GEMMA3_EXTENSION, "Gemma3ForConditionalGeneration", "engines.vllm.gemma3"),
-        (config.SCHEDULER, "Gemma3ForConditionalGeneration", "engines.vllm.gemma3"),
-        (f"{config.TABLE_EXTENSION}LlamaForCausalLM", "LlamaForCausalLM", "engines.vllm.table_model"),
-    ],
-)
-def test_a_process_of_vllm_that_imports_a_class_of_ours_knows_its_model(
-    name: str, architecture: str, module: str
-) -> None:
-    program = [sys.executable, "-c", WORKER, name, architecture]
+def test_a_process_of_vllm_that_imports_a_class_of_ours_knows_its_model() -> None:
+    given = json.dumps([[name, architecture] for name, architecture, _ in KNOWN_MODELS])
+    program = [sys.executable, "-c", WORKERS, given]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == module
+    found = [line for line in done.stdout.splitlines() if line.startswith("engines.")]
+    assert found == [module for _, _, module in KNOWN_MODELS], done.stderr
 
 
 def test_the_launcher_finds_the_options_without_importing_vllm() -> None:
