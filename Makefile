@@ -30,7 +30,7 @@ device = $(eval device := $(or $(if $(filter-out cpu gpu,$(DEVICE)),$(error DEVI
 pinned = $(if $(filter gpu,$(device)),serve-gpu,serve)
 wanted = $(if $(HASHES),--require-hashes -r requirements/$(1).hashes,-r requirements/$(1).txt)
 
-.PHONY: help setup setup-dev setup-browser setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers setup-tests check audit docs hashes test cpu-build test-gpu serve clean
+.PHONY: help setup setup-dev setup-browser setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers setup-tests check lint types security report-audit audit docs hashes test cpu-build test-gpu serve clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -47,18 +47,26 @@ setup-dev: setup $(VENV)/.dev
 setup-browser:
 	@$(PYTHON) scripts/setup/install_chromium.py
 
-check: $(VENV)/.dev ## lint, format, types, bandit and the documentation's links
+# `make --jobs=2 check` works on two of them at a time.
+check: lint types security docs report-audit ## lint, format, types, bandit and the documentation's links
+
+lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+types: $(VENV)/.dev
 	$(RUN) -m mypy chat_page common engines examples families frontend models postprocessing preprocessing python_backend scripts triton_chat.py vision
 	@# One call for each, because mypy takes files of the same name for one module.
 	@for model in *_repository/*/1/model.py; do echo "mypy $$model"; $(RUN) -m mypy $$model || exit; done
+
+security: $(VENV)/.dev
 	@# bandit also warns of `nosec` comments on lines that partly need none.
 	$(RUN) -m bandit --quiet --recursive chat_page common embedding_repository engines examples families frontend model_repository models postprocessing preprocessing python_backend \
 		scripts triton_chat.py vision \
 		2> >(grep -v 'nosec encountered' >&2)
-	@$(MAKE) --no-print-directory docs
-	@# Its result does not fail the check: it comes from PyPI and changes while the tree does not.
+
+# Its result does not fail the check: it comes from PyPI and changes while the tree does not.
+report-audit:
 	@$(MAKE) --no-print-directory --silent audit || echo 'check: no clean bill from pip-audit, for the reason above'
 
 # --strict: a package that the index does not know is an error.
