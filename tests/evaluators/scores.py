@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluate a served checkpoint with lm-evaluation-harness: through the API, and with its own Hugging Face backend.
 
-Runs with the server's packages and those of requirements/evaluators.txt: `scores.py URL NAME FOLDER DTYPE SCRATCH`. Writes
-SCRATCH/found.json: the answers and scores by backend. tests/support/evaluators.py starts it and compares them.
+Runs with the server's packages and those of requirements/evaluators.txt: `scores.py URL NAME FOLDER DTYPE SCRATCH STEP`.
+STEP: 1 for all 50 items, 3 for 20 of them. Writes SCRATCH/found.json: the answers and scores by backend.
+tests/support/evaluators.py starts it and compares them.
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import Any
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
-ITEMS = 50
+# Numbers of words in a text.
+LENGTHS = range(5, 15)
 # What a text repeats; also characters of several tokens.
 CYCLES = [
     [" red", " green", " blue", " white"],
@@ -49,11 +52,13 @@ TASKS: list[dict[str, Any]] = [
 ]
 
 
-def write_items(file: Path) -> None:
-    """Write the data set: texts that repeat four words, and the four as answers of which one goes on."""
+def write_items(file: Path, step: int) -> None:
+    """Write the data set: texts that repeat four words, and the four as answers of which one goes on.
+
+    step: 3 writes texts of every third length only.
+    """
     with file.open("w", encoding="utf-8") as lines:
-        for number in range(ITEMS):
-            words, seen = CYCLES[number % len(CYCLES)], 5 + number // len(CYCLES)
+        for seen, words in itertools.product(LENGTHS[::step], CYCLES):
             text = ",".join(words[at % 4] for at in range(seen)).strip() + ","
             item = {"text": text, "choices": words, "answer": seen % 4}
             lines.write(json.dumps(item, ensure_ascii=False) + "\n")
@@ -82,10 +87,10 @@ def evaluate(model: str, arguments: dict[str, Any], tasks: list[str], data: Path
     return {"answers": answers, "scores": scores}
 
 
-def main(url: str, name: str, folder: str, dtype: str, scratch: str) -> None:
+def main(url: str, name: str, folder: str, dtype: str, scratch: str, step: str) -> None:
     """Evaluate with each backend, and write what they found."""
     data = Path(scratch) / "items.jsonl"
-    write_items(data)
+    write_items(data, int(step))
     api = {"model": name, "tokenizer": folder, "max_retries": 1, "num_concurrent": 4}
     completions = api | {"base_url": f"{url}/v1/completions", "max_length": 512}
     scored, chat = ["choices", "perplexity", "texts"], {"apply_chat_template": True}
