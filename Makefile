@@ -20,6 +20,8 @@ MODEL ?= smollm2
 PORT ?= 9997
 ARGS ?=
 UI ?=
+# Of the integration tests. Each starts a server, so two need about 16 GB of free memory.
+PROCESSES ?= 2
 # HASHES=1 installs only files whose hashes are in requirements/*.hashes. Not the default, because a private index may
 # have other builds of the same versions (often torch only for CPUs), which pip would refuse.
 HASHES ?=
@@ -106,7 +108,7 @@ test: cpu-build setup-dev ## unit tests, then integration tests on a real triton
 	@# Two at a time: each is mostly one process that unpacks and compiles.
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target setup-tests
 	$(RUN) -m pytest tests/unit -n 2 --dist worksteal
-	$(RUN) -m pytest tests/integration
+	$(RUN) -m pytest tests/integration -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 setup-tests: setup-agents setup-evaluators setup-node setup-rtx setup-triton setup-containers setup-browser
 

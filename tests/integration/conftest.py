@@ -3,11 +3,14 @@
 
 With pytest's option --double the default model and the scripts are played by the double of TensorRT-LLM's C++ backend.
 
-Several processes (`-n 2 --dist loadgroup`) share the tests by groups: those of one shared stack, or else of one file.
+Tests run by groups: those of one shared stack, which ends with its last test, or else those of one file. Several
+processes (`-n 2 --dist loadgroup --no-loadscope-reorder`) take one group after the other, so each has the stacks of one
+group in memory.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +42,80 @@ SMOLLM2_SAYS: list[dict[str, Any]] = [
 ]
 
 # Fixtures of shared stacks, and the shared stack of a documented line or block by its model.
-SHARED = ("double_qwen3", "demo", "scripted_qwen3", "stack")
+SHARED = ("double_qwen3", "demo", "scripted_qwen3", "scripted_models", "stack")
 MODELS = {"demo-vlm": "demo", "qwen3": "scripted_qwen3", MODEL: "stack", None: "stack"}
+# Groups that take minutes begin first, so that several processes end at about the same time. Those that stop and kill
+# processes run beside the many small tests of the default stack, not beside starts of engines, which take all cores.
+FIRST = (
+    "stack",
+    "test_faults",
+    "test_model_lifecycle",
+    "test_overload",
+    "scripted_qwen3",
+    "qwen2",
+    "test_engine",
+    "demo",
+)
+# Ends the shared stacks that run.
+_running: list[Callable[[], None]] = []
 
 
 def pytest_configure() -> None:
-    """Give the engines of each of several processes a core: on the same cores their threads would wait for each other."""
+    """Give each of several processes one core to compute on: on the same cores threads would wait for each other."""
     process = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     cores = sorted(os.sched_getaffinity(0))
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", str(cores[int(process) % len(cores)]))
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name the group of each test that has none."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Name the group of each test that has none, and put the tests of a group together."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
+            item.add_marker(pytest.mark.xdist_group(_find_group(item)))
+    order = {group: number for number, group in enumerate(dict.fromkeys([*FIRST, *map(_group, items)]))}
+    items.sort(key=lambda item: order[_group(item)])
+    if getattr(config.option, "loadgroup", False):
+        for item in items:
+            _show_group(item)
+
+
+def _show_group(item: pytest.Item) -> None:
+    """Add the group to a test's id, where pytest-xdist looks for it.
+
+    pytest-xdist 3.8 does that in a way that has no effect in pytest 9.2, and would send each test to any process.
+    """
+    suffix = f"@{_group(item)}"
+    item._id = type(item.id).parse(item.nodeid + suffix)
+    assert item.nodeid.endswith(suffix)
+
+
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+    """Remember the shared stacks that are started."""
+    # Some files have a stack of their own under such a name.
+    if fixturedef.argname in SHARED and fixturedef.scope == "session":
+        _running.append(partial(fixturedef.finish, request))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End the shared stacks after the last test of their group."""
+    try:
+        yield
+    finally:
+        if nextitem is None or _group(nextitem) != _group(item):
+            while _running:
+                _running.pop()()
 
 
 def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    return str(marker.args[0])
+
+
+def _find_group(item: pytest.Item) -> str:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     documented = parameters.get("line") or parameters.get("block")
     if documented is not None and "tmp_path" in getattr(item, "fixturenames", ()):

@@ -51,13 +51,13 @@ def call_text(name: str, arguments: str) -> str:
     return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
 
 
-double = pytest.param(True, marks=pytest.mark.xdist_group("double_qwen3"))
+stacks = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ("scripted_qwen3", "double_qwen3")]
 
 
-@pytest.fixture(scope="module", params=[False, double], ids=["python", "double"])
+@pytest.fixture(scope="module", params=stacks, ids=["python", "double"])
 def qwen3(request) -> ScriptedStack:
     """The scripted stack, also with the double of TensorRT-LLM's C++ backend, which lacks this project's extensions."""
-    return request.getfixturevalue("double_qwen3" if request.param else "scripted_qwen3")
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")

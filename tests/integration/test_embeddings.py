@@ -26,7 +26,11 @@ MODEL = "qwen3-embedding"
 # The stack computes in float32, as transformers does; on GPUs attention multiplies with fewer digits.
 TOLERANCE = 2e-3 if torch.cuda.is_available() else 1e-5
 
-pytestmark = pytest.mark.python_engine("embedding models are served by vLLM")
+# Its stack is its own, though of the name of a shared one.
+pytestmark = [
+    pytest.mark.python_engine("embedding models are served by vLLM"),
+    pytest.mark.xdist_group("test_embeddings"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +110,6 @@ def test_langchain_and_llamaindex(stack, tmp_path):
     assert len(outcome.passed) == 3 and not outcome.skipped
 
 
-@pytest.mark.xdist_group("test_embeddings")
 def test_the_example_finds_the_nearest_passages(stack, http, scripted_qwen3, tmp_path):
     """examples/rag.py: the passages by the embeddings of this server, the answer from another one."""
     question, passages = (
