@@ -95,18 +95,23 @@ class EmbeddingService:
         gc.collect()
 
     def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
+        """Start what a request asks for. Whatever is wrong with it, it is answered: Triton waits for its end."""
         reply = Reply(sender)
-        asked = set(request.requested_output_names())
-        if asked == {BUILD_INFO}:
-            if json.loads(request.parameters() or "{}").get("all_requests"):
-                # From the launcher, when the grace time of a model that it unloads is over.
-                for running in self._running:
-                    running.cancel()
-            reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
-            return
-        if asked == {STATISTICS_OUTPUT}:
-            told = {**self._engine.statistics(), MAX_MODEL_LEN: self._engine.max_model_len}
-            reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps(told)))
+        try:
+            asked = set(request.requested_output_names())
+            if asked == {BUILD_INFO}:
+                if json.loads(request.parameters() or "{}").get("all_requests"):
+                    # From the launcher, when the grace time of a model that it unloads is over.
+                    for running in self._running:
+                        running.cancel()
+                reply.end(text_tensors(BUILD_INFO, json.dumps(asdict(self._versions))))
+                return
+            if asked == {STATISTICS_OUTPUT}:
+                told = {**self._engine.statistics(), MAX_MODEL_LEN: self._engine.max_model_len}
+                reply.end(text_tensors(STATISTICS_OUTPUT, json.dumps(told)))
+                return
+        except Exception as error:
+            _fail(request, reply, error)
             return
         task = asyncio.create_task(self._answer(request, reply))
         self._running[task] = reply
@@ -119,20 +124,15 @@ class EmbeddingService:
             reply.fail(RequestError("the request was cancelled", kind="cancelled"))
 
     async def _answer(self, request: InferenceRequest, reply: Reply) -> None:
-        """Compute the response. Whatever is wrong with the request, it is answered: Triton waits for its end."""
+        """Compute the response, or answer what is wrong with the request."""
         try:
             if len(self._running) > self._max_requests:
                 raise RequestError("The engine holds as many requests as it may; try again later", kind="unavailable")
             wanted = read_request(Inputs(request), request.request_id(), self._max_inputs)
             pooled = await self._engine.pool(wanted)
             reply.end(pooled_tensors(pooled, set(request.requested_output_names())))
-        except RequestError as error:
-            if error.kind in ("internal", "unavailable"):
-                log.error("a request failed: %s", error, extra=about(request.request_id()))
-            reply.fail(error)
-        except Exception:
-            log.exception("a request failed", extra=about(request.request_id()))
-            reply.fail(engine_failure())
+        except Exception as error:
+            _fail(request, reply, error)
 
     def _cancel_abandoned(self) -> None:
         """Cancel the requests whose client cancelled or disconnected."""
@@ -145,6 +145,16 @@ class EmbeddingService:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _fail(request: InferenceRequest, reply: Reply, error: Exception) -> None:
+    """End a request with an error."""
+    if not isinstance(error, RequestError):
+        log.error("a request failed", exc_info=error, extra=about(request.request_id()))
+        error = engine_failure()
+    elif error.kind in ("internal", "unavailable"):
+        log.error("a request failed: %s", error, extra=about(request.request_id()))
+    reply.fail(error)
 
 
 def _build_engine(options: EngineOptions, chat_template: str | None) -> PoolingEngine:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from common.errors import RequestError
 from engines.engine import Tokens, engine_failure
@@ -43,8 +42,8 @@ class Outgoing:
 
 # What is sent of a generation: its new tokens, the error that ends it, or both.
 _Piece = tuple[Outgoing, Tokens | None, RequestError | None]
-# The same as a row of a batch (TokenRow), and whether it is the last one.
-_Row = tuple[Outgoing, tuple[Any, ...], bool]
+# The same as an encoded row of a batch (TokenRow), and whether it is the last one.
+_Row = tuple[Outgoing, bytes, bool]
 
 
 @dataclass(slots=True)

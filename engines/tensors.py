@@ -13,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
-from common.response_batch import TOKENS, Begin, encode_rows
+from common.response_batch import TOKENS, Begin, encode_row, join_rows
 from common.sampling import ENGINE_PARAMETERS, INT32_MAX, SAMPLING, UINT64_MAX, Limits, check_sampling
 from engines.engine import Generation, Tokens
 from python_backend.api import InferenceRequest, Tensor, pb_utils
@@ -214,16 +214,16 @@ class Outputs:
         """Prepare for `row`. parameters: those of the request, as JSON."""
         self._request_id, self._parameters, self._rows = request_id, parameters, 0
 
-    def row(self, tokens: Tokens | None, error: RequestError | None = None) -> tuple[Any, ...]:
-        """Build the next response as a row of a batch: the fields of TokenRow, as a plain tuple.
+    def row(self, tokens: Tokens | None, error: RequestError | None = None) -> bytes:
+        """Build the next response as a row of a batch: a TokenRow, encoded.
 
-        error: ends the generation, after these tokens if any.
+        error: ends the generation, after these tokens if any. Raises TypeError if it holds what JSON cannot.
         """
         number = self._rows
         if tokens is None:
             self._rows += 1
             text = None if error is None else error.encode()
-            return self._request_id, self.stream_id, number, [], None, None, text
+            return encode_row((self._request_id, self.stream_id, number, [], None, None, text))
         begin = None
         if number == 0:
             prompt_tokens = self._prompt_length if tokens.prompt_tokens is None else tokens.prompt_tokens
@@ -231,9 +231,10 @@ class Outputs:
             begin = Begin(self._parameters, self._reasoning_open, counted, tokens.cached_tokens)
         finish = None if tokens.finish is None else int(tokens.finish)
         row = self._request_id, self.stream_id, number, tokens.ids, finish, begin
+        encoded = encode_row(row if error is None else (*row, error.encode()))
         # Last: a row that cannot be built has no number, which the row with its error takes.
         self._rows += 1
-        return row if error is None else (*row, error.encode())
+        return encoded
 
     def _logprobs(self, tokens: Tokens) -> list[tuple[str, Any, torch.dtype]]:
         self._cum_log_prob += sum(tokens.logprobs or [])
@@ -268,9 +269,9 @@ class Outputs:
         return values
 
 
-def batch_tensors(rows: list[tuple[Any, ...]]) -> list[Tensor]:
+def batch_tensors(rows: list[bytes]) -> list[Tensor]:
     """Build a response of the tokens of several requests. rows: as `Outputs.row` makes them."""
-    batch = torch.frombuffer(bytearray(encode_rows(rows)), dtype=torch.uint8)[None]
+    batch = torch.frombuffer(bytearray(join_rows(rows)), dtype=torch.uint8)[None]
     if NUMPY_TENSORS:
         return [pb_utils.Tensor(TOKENS, batch.numpy())]
     return [pb_utils.Tensor.from_dlpack(TOKENS, batch)]

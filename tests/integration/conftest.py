@@ -41,6 +41,7 @@ SMOLLM2_SAYS: list[dict[str, Any]] = [
     {"text": "well, ", "repeat": True, "delay_s": 0.01},
 ]
 
+HERE = Path(__file__).parent
 # Fixtures of shared stacks, and the shared stack of a documented line or block by its model.
 SHARED = ("double_qwen3", "demo", "scripted_qwen3", "scripted_models", "stack")
 MODELS = {"demo-vlm": "demo", "qwen3": "scripted_qwen3", MODEL: "stack", None: "stack"}
@@ -69,44 +70,11 @@ def pytest_configure() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Name the group of each test that has none, and put the tests of a group together."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name the group of each test here that has none. Tests of other folders may be collected in the same run."""
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_find_group(item)))
-    order = {group: number for number, group in enumerate(dict.fromkeys([*FIRST, *map(_group, items)]))}
-    items.sort(key=lambda item: order[_group(item)])
-    if getattr(config.option, "loadgroup", False):
-        for item in items:
-            _show_group(item)
-
-
-def _show_group(item: pytest.Item) -> None:
-    """Add the group to a test's id, where pytest-xdist looks for it.
-
-    pytest-xdist 3.8 does that in a way that has no effect in pytest 9.2, and would send each test to any process.
-    """
-    suffix = f"@{_group(item)}"
-    item._id = type(item.id).parse(item.nodeid + suffix)
-    assert item.nodeid.endswith(suffix)
-
-
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
-    """Remember the shared stacks that are started."""
-    # Some files have a stack of their own under such a name.
-    if fixturedef.argname in SHARED and fixturedef.scope == "session":
-        _running.append(partial(fixturedef.finish, request))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """End the shared stacks after the last test of their group."""
-    try:
-        yield
-    finally:
-        if nextitem is None or _group(nextitem) != _group(item):
-            while _running:
-                _running.pop()()
+        if item.path.is_relative_to(HERE) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def _group(item: pytest.Item) -> str:

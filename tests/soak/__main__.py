@@ -5,6 +5,7 @@
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 
 from scripts.launcher import FREE_PORTS, Stack
 from tests.soak.aborts import Aborter
-from tests.soak.attack import Tally, attack
+from tests.soak.attack_command import RULE, SETTINGS, Attack, attack_stack
 from tests.soak.chaos.command import chaos
 from tests.soak.gauges import AT_REST, read_gauges, wait_at_rest
 from tests.soak.limits import ask_at_once, bodies, peaks, reset_peaks
@@ -25,7 +26,6 @@ from tests.soak.pictures import ask
 from tests.soak.reports import TOKENIZERS, memory_header, memory_row, say
 from tests.soak.stalls import HEADER, REAL, SCRIPTED, measure_stops
 from tests.soak.stalls import rules as stall_rules
-from tests.soak.triton_attack import attack_triton
 from tests.soak.upgrades import upgrade
 from tests.support.scripted import scripted_stack
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
@@ -34,7 +34,6 @@ from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 LIMIT_TOKENS, LIMIT_PIXELS, LIMIT_PICTURES = 2048, 64 * 2**20, 60
 REST_S = 90.0  # within which everything must have stopped
 SAMPLES = 10  # of memory during a run
-_KEY = "the-admin-key"  # of the attacked stack
 # The overloaded engine: 8 slots at 50 tokens/s each, 25 tokens a request, so 16 requests/s.
 SLOTS, TOKEN_S, TOKENS = 8, 0.02, 25
 ON_AND_ON = {"text": "on and on ", "repeat": True, "delay_s": TOKEN_S}
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.command == "aborts":
         soak(options.engine, options.count, options.concurrency, options.seed)
     elif options.command == "attack":
-        return attack_stack(options.requests, options.triton_requests, options.seed, options.processes)
+        return attack(options)
     elif options.command == "chaos":
         return chaos(options.minutes, options.seed, options.clients, several=options.several, isolated=options.isolated)
     elif options.command == "limits":
@@ -118,39 +117,20 @@ def limits(family: str, clients: int) -> None:
                 say(f"| {what} | {dict(answers)} | {row} |")
 
 
-def attack_stack(count: int, triton_count: int, seed: int, processes: int) -> int:
-    """Send made-up requests to the frontend and to Triton, and print what came of them; returns 1 if a fault was found.
-
-    Raises TimeoutError if requests are left at the end.
-    """
-    settings = {"ADMIN_KEY": _KEY, "TRUST_REQUEST_CHAT_TEMPLATE": "true", "MAX_IN_FLIGHT": "4096"}
-    with _stack(
-        "scripted",
-        rule={"text": "<think>Hm.</think>Fine, thanks."},
-        **{f"TRITON_CHAT_{name}": value for name, value in settings.items()},
-    ) as stack:
-        # Not `postprocessing`: its inputs are what an engine says, and it waits for the rest of each answer.
-        models = ("ensemble", "preprocessing", "vit", "tensorrt_llm")
-        http, triton = Tally(), Tally()
-
-        def send(done: int, number: int) -> None:
-            http.add(attack(stack.url, stack.model_names, number, f"{seed}.{done}", processes=processes, key=_KEY))
-
-        def send_triton(done: int, number: int) -> None:
-            triton.add(asyncio.run(attack_triton(stack.grpc_url, models, number, f"{seed}.{done}")))
-
-        for what, total, load, tally in (
-            ("to the frontend", count, send, http),
-            ("to Triton", triton_count, send_triton, triton),
-        ):
-            if total:
-                took = _sampled(stack, what, total, min(1000, total // 4), load)
-                say(f"{tally.requests} requests {what} in {took:.0f} s: {dict(tally.statuses.most_common())}")
-                say(f"Errors in streams: {dict(tally.errors)}")
-        findings = {**http.findings, **triton.findings}
-        for fault, request in findings.items():
-            say(f"FAULT {fault}\n{request}")
-    return 1 if findings else 0
+def attack(options: argparse.Namespace) -> int:
+    """Send made-up requests to a scripted stack; returns 1 if a fault was found."""
+    more = ["--frontends", str(options.frontends), "--preprocessing-instances", str(options.preprocessing_instances)]
+    settings = {f"TRITON_CHAT_{name}": value for name, value in SETTINGS.items()}
+    plan = Attack(
+        options.requests,
+        options.triton_requests,
+        options.processes,
+        options.triton_processes,
+        str(options.seed),
+        minutes=options.minutes,
+    )
+    with _stack("scripted", *more, rule=RULE, **settings) as stack:
+        return attack_stack(stack, plan, REST_S)
 
 
 def _sampled(stack: Stack, what: str, count: int, warmup: int, load: Callable[[int, int], None]) -> float:
@@ -246,7 +226,13 @@ def _parser() -> argparse.ArgumentParser:
     attacks.add_argument("--requests", type=int, default=100_000)
     attacks.add_argument("--triton-requests", type=int, default=10_000)
     attacks.add_argument("--seed", type=int, default=0)
-    attacks.add_argument("--processes", type=int, default=2, help="that send requests (default: %(default)s)")
+    attacks.add_argument(
+        "--processes", type=int, default=2, help="that send requests to the frontends (default: %(default)s)"
+    )
+    attacks.add_argument("--triton-processes", type=int, default=1, help="that send requests to Triton")
+    attacks.add_argument("--frontends", type=int, default=1)
+    attacks.add_argument("--preprocessing-instances", type=int, default=2)
+    attacks.add_argument("--minutes", type=float, default=math.inf, help="after which no more requests are sent")
     disturbed = commands.add_parser("chaos", help="kills, stops and shortages under a load whose answers are known")
     disturbed.add_argument("--minutes", type=float, default=60.0)
     disturbed.add_argument("--seed", default="0")

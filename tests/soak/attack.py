@@ -3,11 +3,9 @@
 
 import asyncio
 import json
-import multiprocessing
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+import math
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -17,34 +15,12 @@ from yarl import URL
 from frontend.endpoints.openapi import document
 from tests.soak.made_requests import Made, RequestMaker
 from tests.soak.odd_values import JSON
+from tests.soak.tally import Tally
 
 # An answer that has not ended by then hangs. The server's own limits are shorter where a request sets them.
 HANG_S = 120.0
 _KEPT = 40  # findings of each kind of run, with their requests
 _SHOWN = 4000  # bytes of a request in a finding
-
-
-@dataclass
-class Tally:
-    """What came of requests. statuses: answers by status, "hang" or an exception. errors: events of errors amid streams.
-
-    findings: what was wrong, with the request; each once by its words.
-    """
-
-    statuses: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    findings: dict[str, str] = field(default_factory=dict)
-
-    def add(self, other: "Tally") -> None:
-        """Add the counts of another one."""
-        self.statuses += other.statuses
-        self.errors += other.errors
-        self.findings = {**other.findings, **self.findings}
-
-    @property
-    def requests(self) -> int:
-        """How many requests have been sent."""
-        return self.statuses.total()
 
 
 class Judge:
@@ -137,8 +113,9 @@ class Attacker:
         self._judge = Judge()
         self.tally = Tally()
 
-    async def run(self, count: int, concurrency: int) -> Tally:
-        """Send requests; returns what came of all so far."""
+    async def run(self, count: int, concurrency: int, seconds: float = math.inf) -> Tally:
+        """Send requests for so many seconds at most; returns what came of all so far."""
+        until = time.monotonic() + seconds
         left = iter(range(count))
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
@@ -148,7 +125,7 @@ class Attacker:
         ) as session:
 
             async def client() -> None:
-                for _ in left:
+                while time.monotonic() < until and next(left, None) is not None:
                     await self._one(session)
 
             await asyncio.gather(*[client() for _ in range(concurrency)])
@@ -166,7 +143,7 @@ class Attacker:
             # An odd target or a header that closes the connection; a server that has gone is found by the next request.
             self._found(made, type(error).__name__, str(error))
             return
-        self.tally.statuses[str(status)] += 1
+        self.tally.count(made.template, str(status))
         fault = self._judge.faults(made, status, media_type, body, self.tally)
         if fault is not None:
             self._keep(f"{made.template}: {fault}", made)
@@ -179,45 +156,10 @@ class Attacker:
             return response.status, response.content_type, await response.read()
 
     def _found(self, made: Made, what: str, words: str) -> None:
-        self.tally.statuses[what] += 1
+        self.tally.count(made.template, what)
         self._keep(f"{made.template}: {what} {words}", made)
 
     def _keep(self, fault: str, made: Made) -> None:
         if len(self.tally.findings) < _KEPT:
             head = f"{made.method} {made.target[:300]} {dict(made.headers)}"
             self.tally.findings.setdefault(fault, f"{head}\n{(made.body or b'')[:_SHOWN]!r}")
-
-
-def attack(
-    url: str,
-    models: Sequence[str],
-    count: int,
-    seed: str,
-    *,
-    pooling: Sequence[str] = (),
-    processes: int = 2,
-    concurrency: int = 16,
-    key: str = "",
-) -> Tally:
-    """Send so many made-up requests from several processes; returns what came of them.
-
-    models and pooling: as `RequestMaker` has them. key: what requests are authorized by, or "".
-    """
-    tally = Tally()
-    shares = [count // processes + (one < count % processes) for one in range(processes)]
-    # Not forked: this process has threads, of gRPC among others.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [
-            pool.submit(_share, url, (tuple(models), tuple(pooling)), share, f"{seed}/{one}", concurrency, key)
-            for one, share in enumerate(shares)
-        ]
-        for future in futures:
-            tally.add(future.result())
-    return tally
-
-
-def _share(
-    url: str, models: tuple[Sequence[str], Sequence[str]], count: int, seed: str, concurrency: int, key: str
-) -> Tally:
-    maker = RequestMaker(document(), models[0], seed, models[1])
-    return asyncio.run(Attacker(url, maker, key or None).run(count, concurrency))

@@ -52,17 +52,27 @@ def wait_at_rest(stack: Stack, seconds: float, read: Callable[[Stack], dict[str,
 
 def memory(stack: Stack) -> dict[str, float]:
     """Memory of each process of a stack that it does not share (USS), in MiB by role."""
-    sizes: dict[str, float] = {}
+    return _by_role(stack, lambda process: process.memory_full_info().uss / 2**20)
+
+
+def cpu_seconds(stack: Stack) -> dict[str, float]:
+    """Seconds that the living processes of a stack have used a core so far, by role."""
+    return _by_role(stack, lambda process: sum(process.cpu_times()[:2]))
+
+
+def _by_role(stack: Stack, read: Callable[[psutil.Process], float]) -> dict[str, float]:
+    """Sum what is read of each process of a stack by the process's role."""
+    values: dict[str, float] = {}
     for part in stack.parts:
         parent = psutil.Process(part.pid)
         for process in [parent, *parent.children(recursive=True)]:
             try:
                 name = part.name if process == parent else process_name(process)
-                sizes[name] = sizes.get(name, 0.0) + process.memory_full_info().uss / 2**20
+                values[name] = values.get(name, 0.0) + read(process)
             except psutil.Error:
                 # The process has ended meanwhile.
                 continue
-    return sizes
+    return values
 
 
 def process_name(process: psutil.Process) -> str:

@@ -5,9 +5,11 @@ They are written as protobuf, because tritonclient would refuse most of them bef
 """
 
 import asyncio
+import math
 import random
 import re
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +19,8 @@ from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from common.errors import RequestError
 from frontend.triton.tensors import add_parameters
-from tests.soak.attack import HANG_S, Tally
+from tests.soak.attack import HANG_S
+from tests.soak.tally import Tally
 
 _FORMATS = {"INT32": "i", "INT64": "q", "UINT64": "Q", "FP32": "f", "FP16": "e", "BOOL": "?", "UINT8": "B"}
 _NUMBERS = (0, 1, 2, 3, 5, 20, 21, 128, 129, 1000, 151_645, 151_935, 151_936, 2**31 - 1, -1, -2, -(2**31))
@@ -196,9 +199,20 @@ def pb_datatype(number: int) -> str:
 
 
 async def attack_triton(
-    address: str, models: Sequence[str], count: int, seed: str, *, concurrency: int = 16, hang_s: float = HANG_S
+    address: str,
+    models: Sequence[str],
+    count: int,
+    seed: str,
+    *,
+    concurrency: int = 16,
+    seconds: float = math.inf,
+    hang_s: float = HANG_S,
 ) -> Tally:
-    """Send so many made-up requests to these models; returns what came of them."""
+    """Send so many made-up requests to these models, for so many seconds at most.
+
+    Returns what came of them, by model and kind of error.
+    """
+    until = time.monotonic() + seconds
     tally, left = Tally(), iter(range(count))
     async with grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel:
         stub = pb_grpc.GRPCInferenceServiceStub(channel)
@@ -206,14 +220,14 @@ async def attack_triton(
         maker = TensorMaker(configs, seed)
 
         async def client() -> None:
-            for _ in left:
+            while time.monotonic() < until and next(left, None) is not None:
                 request = maker.make()
                 try:
                     async with asyncio.timeout(hang_s):
                         ends = await _ask(stub, request)
                 except TimeoutError:
                     ends = ["hang"]
-                tally.statuses[ends[-1][:100]] += 1
+                tally.count(request.model_name if request.model_name in models else "another name", _kind(ends[-1]))
                 for end in ends:
                     if end == "hang" or _faulty(end):
                         tally.findings.setdefault(f"{request.model_name}: {end}", repr(str(request)[:4000]))
@@ -256,6 +270,11 @@ def _failures(response: Any) -> Iterator[str]:
 def _words(text: str) -> str:
     known = RequestError.decode(text)
     return f"triton: {_plain(text)}" if known is None else f"{known.kind}: {_plain(known.message)}"
+
+
+def _kind(end: str) -> str:
+    """What an answer ended with, without the words of the error."""
+    return end.split(":", 1)[0]
 
 
 def _plain(text: str) -> str:

@@ -213,6 +213,18 @@ def test_more_requests_than_allowed_are_refused(service: EmbeddingService) -> No
     assert ask(service, text_input="a").answer()["embedding"].tolist() == [[1]]
 
 
+@pytest.mark.parametrize("fault", [ZeroDivisionError("no numbers"), RequestError("not now", kind="unavailable")])
+def test_a_question_that_fails_is_answered(service: EmbeddingService, engine: FakeEngine, fault: Exception) -> None:
+    """Triton waits for the end of every request."""
+
+    def fail() -> Any:
+        raise fault
+
+    engine.statistics = fail  # type: ignore[method-assign]
+    told = ask(service, dimensions=1, outputs=("statistics",)).error()
+    assert told.kind == (fault.kind if isinstance(fault, RequestError) else "internal")
+
+
 def test_what_is_running_at_the_end_is_answered(engine: FakeEngine) -> None:
     service = EmbeddingService(engine)
     service.start()

@@ -2,12 +2,13 @@
 """The service of the model `tensorrt_llm` on a fake engine: streaming, stopping, refusing, failing."""
 
 import asyncio
+import itertools
 import json
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,13 @@ OUTPUTS = ("output_ids", "sequence_length", "stream_id", "finish_reason", "error
 
 
 class FakeEngine:
-    """Gives one id a step. With max_tokens 13 it refuses, with 14 it fails, with 15 it gives up."""
+    """Gives one id a step: `ids` of its number. With max_tokens 13 it refuses, with 14 it fails, with 15 it gives up."""
 
     def __init__(self) -> None:
         self.left: list[list[int]] = []
         self.adapters_used: list[int | None] = []
         self.is_shut_down = False
+        self.ids: Callable[[int], Any] = lambda step: step
 
     async def start(self) -> None: ...
 
@@ -60,7 +62,7 @@ class FakeEngine:
             while True:
                 step += 1
                 last = step == generation.max_tokens
-                put(Tokens([step], finish=FinishReason.LENGTH if last else None))
+                put(Tokens([self.ids(step)], finish=FinishReason.LENGTH if last else None))
                 if last:
                     return
                 await asyncio.sleep(0.001)
@@ -441,6 +443,27 @@ def test_a_stopped_request_of_a_group_ends_with_a_row_of_its_own(service: Engine
     assert request.first.wait(WAIT)
     accept(service, "r", 1, stop=True).wait()
     assert rows_in([request])["r"][-1].finish == int(FinishReason.CANCELLED)
+
+
+def test_ids_of_numpy_are_as_good_as_pythons(service: EngineService, engine: FakeEngine) -> None:
+    engine.ids = np.int64
+    rows = rows_in([grouped(service, name, 3) for name in "ab"])
+    assert [[token for row in found for token in row.ids] for found in rows.values()] == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_what_cannot_be_sent_fails_its_own_request_only(service: EngineService, engine: FakeEngine) -> None:
+    wrong, right = FakeRequest("wrong", 2, {"response_group": "g"}), FakeRequest("right", 3, {"response_group": "g"})
+    # The first id is of the first request.
+    made = itertools.chain([object()], itertools.count())
+    engine.ids = lambda step: next(made)
+    for request in (wrong, right):
+        request.outputs = [*OUTPUTS, "token_batch"]
+        service.accept(request)
+    rows = rows_in([wrong, right])
+    (failed,) = rows["wrong"]
+    error = RequestError.decode(failed.error or "")
+    assert error is not None and error.kind == "internal" and failed.number == 0
+    assert rows["right"][-1].finish == int(FinishReason.LENGTH) and rows["right"][-1].error is None
 
 
 class SharedFakeEngine(FakeEngine):
