@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from common.errors import RequestError
+from common.response_batch import failed_row, is_encodable
 from engines.engine import Tokens, engine_failure
 from engines.reply import Reply
 from engines.tensors import Outputs, batch_tensors
@@ -42,8 +44,11 @@ class Outgoing:
 
 # What is sent of a generation: its new tokens, the error that ends it, or both.
 _Piece = tuple[Outgoing, Tokens | None, RequestError | None]
-# The same as an encoded row of a batch (TokenRow), and whether it is the last one.
-_Row = tuple[Outgoing, bytes, bool]
+# The same as a row of a batch (TokenRow), and whether it is the last one.
+_Row = tuple[Outgoing, tuple[Any, ...], bool]
+
+# A response that is ready, and whose it is.
+_Send = tuple[list[Outgoing], Callable[[], None]]
 
 
 @dataclass(slots=True)
@@ -152,7 +157,7 @@ class Outbox:
                 item = self._first.popleft() if self._first else self._later.popleft()
                 pieces = self._take(item)
             if isinstance(item, _Batch):
-                for senders, send in _batch_sends([self._row(piece) for piece in _merge(pieces)]):
+                for senders, send in self._batch_sends(pieces):
                     self._attempt(send, senders)
             elif isinstance(item, Outgoing):
                 self._attempt(partial(_send, *pieces[0]), [item])
@@ -179,6 +184,14 @@ class Outbox:
             item.waiting, item.queued, item.begun = None, False, True
             return pieces
         return []
+
+    def _batch_sends(self, pieces: list[_Piece]) -> list[_Send]:
+        """What is sent for a batch. A row that JSON cannot hold ends its generation, and no other."""
+        rows = [self._row(piece) for piece in _merge(pieces)]
+        try:
+            return list(_batch_sends(rows))
+        except (TypeError, ValueError):
+            return list(_batch_sends([_encodable(row) for row in rows]))
 
     def _row(self, piece: _Piece) -> _Row:
         """Build what a generation adds to a batch. One that cannot be built ends its generation, and no other."""
@@ -230,8 +243,17 @@ def _send(outgoing: Outgoing, tokens: Tokens | None, error: RequestError | None)
         outgoing.reply.fail(error, outgoing.outputs.stream_id)
 
 
-def _batch_sends(rows: list[_Row]) -> Iterator[tuple[list[Outgoing], Callable[[], None]]]:
-    """What is sent for a group, each with whose it is: one response for all, and the last ones of those that end.
+def _encodable(row: _Row) -> _Row:
+    outgoing, content, _ = row
+    if is_encodable(content):
+        return row
+    log.error("a response could not be built: JSON cannot hold %r", content)
+    outgoing.ended = True
+    return outgoing, failed_row(content, engine_failure().encode()), True
+
+
+def _batch_sends(rows: list[_Row]) -> Iterator[_Send]:
+    """What is sent for a group: one response for all, and the last ones of those that end.
 
     The response for all may be any of theirs. It is that of a generation which ends, if one does, as that needs one. An
     error is a row too: a response of its own could overtake the rows before it.
@@ -240,13 +262,11 @@ def _batch_sends(rows: list[_Row]) -> Iterator[tuple[list[Outgoing], Callable[[]
     shared = going_on + ending[:1]
     if shared:
         carrier = shared[-1][0].reply
-        yield (
-            [outgoing for outgoing, _, _ in shared],
-            partial(_send_rows, carrier.end if ending else carrier.send, shared),
-        )
+        yield _rows_send(carrier.end if ending else carrier.send, shared)
     for row in ending[1:]:
-        yield [row[0]], partial(_send_rows, row[0].reply.end, [row])
+        yield _rows_send(row[0].reply.end, [row])
 
 
-def _send_rows(send: Callable[[list[Tensor]], None], rows: list[_Row]) -> None:
-    send(batch_tensors([row for _, row, _ in rows]))
+def _rows_send(send: Callable[[list[Tensor]], None], rows: list[_Row]) -> _Send:
+    tensors = batch_tensors([row for _, row, _ in rows])
+    return [outgoing for outgoing, _, _ in rows], partial(send, tensors)

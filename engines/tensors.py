@@ -13,7 +13,7 @@ from torch.utils.dlpack import from_dlpack
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
-from common.response_batch import TOKENS, Begin, encode_row, join_rows
+from common.response_batch import TOKENS, Begin, encode_rows
 from common.sampling import ENGINE_PARAMETERS, INT32_MAX, SAMPLING, UINT64_MAX, Limits, check_sampling
 from engines.engine import Generation, Tokens
 from python_backend.api import InferenceRequest, Tensor, pb_utils
@@ -23,6 +23,7 @@ NUMPY_TENSORS = np.lib.NumpyVersion(np.__version__) < "2.0.0"
 NUMPY_DTYPES = {torch.int32: np.int32, torch.int64: np.int64, torch.float32: np.float32}
 
 UNSUPPORTED = ("decoder_input_ids", "draft_input_ids", "lora_weights", "lora_config")
+REQUIRED = ("input_lengths", "request_output_len")
 
 # As many as the frontend's `n`.
 SEQUENCES = Limits(1, 128)
@@ -45,6 +46,11 @@ class Inputs:
         """The input as a torch tensor that shares the request's memory, or None if it is absent."""
         tensor = self._tensors.get(name)
         return None if tensor is None else from_dlpack(tensor.to_dlpack())
+
+    def size(self, name: str) -> int:
+        """How many elements an input has, 0 if it is absent."""
+        tensor = self.tensor(name)
+        return 0 if tensor is None else tensor.numel()
 
     def scalar(self, name: str, row: int, default: Any = None) -> Any:
         """The row's number of a [batch] input, or the default if it is absent."""
@@ -89,9 +95,11 @@ def read_generations(
     for name in UNSUPPORTED:
         if name in inputs:
             raise RequestError(f"this engine does not take '{name}'", param=name)
-    lengths = inputs.tensor("input_lengths")
-    assert lengths is not None, "Triton refuses a request without the required input_lengths"  # nosec B101 # narrows a type, checks no input
-    for row in range(lengths.flatten().shape[0]):
+    # Triton (24.10) only counts the required inputs: an optional one can stand for one of them.
+    for name in REQUIRED:
+        if name not in inputs:
+            raise RequestError(f"{name} is missing", param=name)
+    for row in range(inputs.size("input_lengths")):
         if inputs.scalar("beam_width", row, 1) != 1:
             raise RequestError("this engine has no beam search: beam_width must be 1", param="beam_width")
         count = inputs.scalar("num_return_sequences", row, 1)
@@ -214,16 +222,16 @@ class Outputs:
         """Prepare for `row`. parameters: those of the request, as JSON."""
         self._request_id, self._parameters, self._rows = request_id, parameters, 0
 
-    def row(self, tokens: Tokens | None, error: RequestError | None = None) -> bytes:
-        """Build the next response as a row of a batch: a TokenRow, encoded.
+    def row(self, tokens: Tokens | None, error: RequestError | None = None) -> tuple[Any, ...]:
+        """Build the next response as a row of a batch: the fields of TokenRow, as a plain tuple.
 
-        error: ends the generation, after these tokens if any. Raises TypeError if it holds what JSON cannot.
+        error: ends the generation, after these tokens if any.
         """
         number = self._rows
         if tokens is None:
             self._rows += 1
             text = None if error is None else error.encode()
-            return encode_row((self._request_id, self.stream_id, number, [], None, None, text))
+            return self._request_id, self.stream_id, number, [], None, None, text
         begin = None
         if number == 0:
             prompt_tokens = self._prompt_length if tokens.prompt_tokens is None else tokens.prompt_tokens
@@ -231,10 +239,9 @@ class Outputs:
             begin = Begin(self._parameters, self._reasoning_open, counted, tokens.cached_tokens)
         finish = None if tokens.finish is None else int(tokens.finish)
         row = self._request_id, self.stream_id, number, tokens.ids, finish, begin
-        encoded = encode_row(row if error is None else (*row, error.encode()))
         # Last: a row that cannot be built has no number, which the row with its error takes.
         self._rows += 1
-        return encoded
+        return row if error is None else (*row, error.encode())
 
     def _logprobs(self, tokens: Tokens) -> list[tuple[str, Any, torch.dtype]]:
         self._cum_log_prob += sum(tokens.logprobs or [])
@@ -269,9 +276,12 @@ class Outputs:
         return values
 
 
-def batch_tensors(rows: list[bytes]) -> list[Tensor]:
-    """Build a response of the tokens of several requests. rows: as `Outputs.row` makes them."""
-    batch = torch.frombuffer(bytearray(join_rows(rows)), dtype=torch.uint8)[None]
+def batch_tensors(rows: list[tuple[Any, ...]]) -> list[Tensor]:
+    """Build a response of the tokens of several requests. rows: as `Outputs.row` makes them.
+
+    Raises TypeError if one holds what JSON cannot.
+    """
+    batch = torch.frombuffer(bytearray(encode_rows(rows)), dtype=torch.uint8)[None]
     if NUMPY_TENSORS:
         return [pb_utils.Tensor(TOKENS, batch.numpy())]
     return [pb_utils.Tensor.from_dlpack(TOKENS, batch)]

@@ -2,6 +2,7 @@
 """The Triton model `postprocessing`: each response of the engine becomes one of the answer."""
 
 import json
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -9,7 +10,7 @@ from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.logs import about
 from common.model_names import ENGINE, POSTPROCESSING, sibling
-from common.response_batch import FORGET_BEFORE, TOKENS, Begin, TokenRow, decode_tokens, encode_row
+from common.response_batch import FORGET_BEFORE, TOKENS, Begin, TokenRow, decode_tokens
 from common.sampling import ENGINE_PARAMETERS
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
@@ -136,13 +137,13 @@ class Postprocessor:
             to_stop.append(key)
         return response
 
-    def _answer_row(self, row: TokenRow, to_stop: list[StreamKey]) -> bytes:
-        """What one row of a batch adds, as an encoded AnswerRow; what is wrong with one must not fail the others."""
+    def _answer_row(self, row: TokenRow, to_stop: list[StreamKey]) -> tuple[Any, ...]:
+        """What one row of a batch adds, as AnswerRow; what is wrong with one must not fail the others."""
         key: StreamKey = (row.request_id, row.stream_id)
         try:
             if row.error is not None and not row.ids:
                 self._answers.end(key)
-                return encode_row((row.request_id, row.number, "", {"error": row.error}))
+                return row.request_id, row.number, "", {"error": row.error}
             answer = self._answers.find(key) if row.begin is None else self._begin_answer(key, row.begin)
             if answer is None:
                 raise RequestError("the beginning of this answer is not known any more", kind="internal")
@@ -152,12 +153,11 @@ class Postprocessor:
                 more |= prompt_counts(row.begin)
             if row.error is not None:
                 more["error"] = row.error
-            encoded = encode_row((row.request_id, row.number, delta.text, more or None))
             if row.finish is not None or row.error is not None:
                 self._answers.end(key)
             if delta.stop_engine:
                 to_stop.append(key)
-            return encoded
+            return row.request_id, row.number, delta.text, more or None
         except RequestError as error:
             failed = error
         except Exception:
@@ -166,7 +166,7 @@ class Postprocessor:
         self._answers.end(key)
         if row.finish is None and row.error is None:
             to_stop.append(key)
-        return encode_row((row.request_id, row.number, "", {"error": failed.encode()}))
+        return row.request_id, row.number, "", {"error": failed.encode()}
 
     def _begin_answer(self, key: StreamKey, begin: Begin) -> Answer:
         return self._answers.get(key, lambda: begin.parameters, begin.reasoning_open)

@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from common.answer_delta import OUTPUTS, AnswerDelta, Encoding
-from common.response_batch import ANSWERS, Begin, join_rows
+from common.response_batch import ANSWERS, Begin, encode_rows
 from postprocessing.logprobs import prompt_logprobs_json, token_table
 from python_backend.api import InferenceResponse, Tensor, pb_utils
 from python_backend.tensors import Inputs, ints, string
@@ -64,9 +64,12 @@ def prompt_counts(begin: Begin) -> dict[str, Any]:
     return {name: count for name, count in counts.items() if count is not None}
 
 
-def batch_response(answers: list[bytes]) -> InferenceResponse:
-    """A response with what a batch adds to several answers, as an encoded AnswerRow each."""
-    batch = np.frombuffer(join_rows(answers), np.uint8)[None]
+def batch_response(answers: list[tuple[Any, ...]]) -> InferenceResponse:
+    """A response with what a batch adds to several answers, as AnswerRow each.
+
+    Raises TypeError if one holds what JSON cannot.
+    """
+    batch = np.frombuffer(encode_rows(answers), np.uint8)[None]
     return pb_utils.InferenceResponse([pb_utils.Tensor(ANSWERS, batch)])
 
 

@@ -23,7 +23,7 @@ from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from common.answer_delta import OUTPUTS
 from common.model_names import EMBEDDING, STEPS, owner, role
-from common.response_batch import ANSWERS, GROUP, AnswerRow, decode_answers, encode_row, join_rows
+from common.response_batch import ANSWERS, GROUP, AnswerRow, decode_answers, encode_rows
 from frontend.triton.tensors import decode_delta, is_final
 
 CONFIG = Path(__file__).parents[2] / "model_repository" / "ensemble" / "config.pbtxt"
@@ -423,7 +423,7 @@ def batch(request_id: str, number: int, response: Any) -> Any:
 def batch_of(*rows: AnswerRow) -> Any:
     """A response with these rows."""
     made = pb.ModelInferResponse(model_name="ensemble")
-    _add(made, ANSWERS, "UINT8", join_rows(map(encode_row, rows)))
+    _add(made, ANSWERS, "UINT8", encode_rows(rows))
     return pb.ModelStreamInferResponse(infer_response=made)
 
 

@@ -201,6 +201,17 @@ def test_a_question_that_fails_is_answered(service: EngineService, engine: FakeE
     assert error is not None and error.kind == (fault.kind if isinstance(fault, RequestError) else "internal")
 
 
+@pytest.mark.parametrize("name", ["input_ids", "input_lengths", "request_output_len"])
+def test_a_request_without_what_every_request_needs_is_refused(service: EngineService, name: str) -> None:
+    """Triton lets it through if an optional input makes up the number."""
+    request = FakeRequest("r", 3)
+    request._inputs = [one for one in request._inputs if one.name() != name]
+    service.accept(request)
+    assert request.ended.wait(WAIT) and request.responses[0] is not None
+    error = RequestError.decode(request.responses[0].error.message())
+    assert error is not None and (error.kind, error.param) == ("invalid_request", name)
+
+
 def ask_adapters(service: EngineService, **parameters: Any) -> FakeRequest:
     asking = FakeRequest("probe", 1, parameters, stop=True)
     asking.outputs = ["adapters"]

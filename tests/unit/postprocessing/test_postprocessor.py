@@ -14,7 +14,7 @@ from triton_python_backend_utils import MetricFamily
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
-from common.response_batch import AnswerRow, Begin, TokenRow, decode_answers, encode_row, join_rows
+from common.response_batch import AnswerRow, Begin, TokenRow, decode_answers, encode_rows
 from families.parsers import AnswerFormat
 from postprocessing.postprocessor import Postprocessor, log
 from python_backend.api import pb_utils
@@ -266,7 +266,7 @@ def test_a_start_warns_of_what_cannot_be_read(tmp_path: Path, calls: ModelCalls,
 
 
 def rows_of(model: Postprocessor, *rows: TokenRow) -> list[AnswerRow]:
-    batch = np.frombuffer(join_rows(map(encode_row, rows)), np.uint8)
+    batch = np.frombuffer(encode_rows(rows), np.uint8)
     (response,) = model.execute([ModelRequest("carrier", token_batch=batch)])  # type: ignore[list-item] # a fake
     (tensor,) = response.output_tensors  # type: ignore[attr-defined] # the fake's
     assert tensor.name() == "answer_batch"
@@ -307,7 +307,7 @@ def test_a_wrong_row_fails_its_own_answer_only(model: Postprocessor, qwen3: Toke
 
 
 def test_a_lone_surrogate_becomes_a_question_mark() -> None:
-    (row,) = decode_answers(join_rows([encode_row(AnswerRow("a", 0, "x\ud800", {"tool_calls": [{"name": "\udfff"}]}))]))
+    (row,) = decode_answers(encode_rows([AnswerRow("a", 0, "x\ud800", {"tool_calls": [{"name": "\udfff"}]})]))
     assert row == AnswerRow("a", 0, "x?", {"tool_calls": [{"name": "?"}]})
 
 
