@@ -8,18 +8,18 @@ whose load fails, so it is never loaded before its steps are.
 """
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from common.model_names import ENGINES, role
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState
 from scripts.launcher.budget import RestartBudget, backoff_s
-from scripts.launcher.errors import LaunchError
+from scripts.launcher.generation_loader import GenerationLoader, ProcessDied, Repository
 from scripts.launcher.model_folders import ModelFolders, ModelPlan
 from scripts.launcher.operations import OperationError, Steps, ended
 from scripts.launcher.repository import Call
-from scripts.launcher.start_retries import PAUSES_S, gave_up
+from scripts.launcher.start_retries import PAUSES_S
 
 # Frontends look at the state file twice a second: what they sent before they saw it has reached Triton by then.
 _NOTICE_S = 1.5
@@ -57,19 +57,6 @@ class Planned(Protocol):
     @property
     def plan(self) -> ModelPlan:
         """What its folders are made of."""
-
-
-class Repository(Protocol):
-    """Triton's model repository API (scripts/launcher/repository.py)."""
-
-    def load(self, model: str) -> Call:
-        """Begin to load a model."""
-
-    def unload(self, model: str) -> Call:
-        """Begin to unload a model."""
-
-    def index(self) -> Call:
-        """Ask for the states by name."""
 
 
 class Processes(Protocol):
@@ -193,8 +180,7 @@ class Lifecycle:
         self._begin = begin
         self._log = log
         self._clock = clock
-        # Triton models whose process was killed while it loaded, without a fault of its own.
-        self.given_up: set[str] = set()
+        self.loader = GenerationLoader(folders, repository, self.pause, log)
 
     def until_live(self) -> Steps:
         """Wait until tritonserver takes calls."""
@@ -333,56 +319,28 @@ class Lifecycle:
         return 1 if call.error is not None else int(call.result.get(engine, 0))
 
     def _bring_up(self, model: Model, planned: Planned) -> Steps:
-        """Load the next generation of steps and point the model at it.
+        """Load the next generation of steps and point the model at it; more than once if a process dies meanwhile.
 
         Raises OperationError if that fails; nothing has changed then.
         """
-        generation = model.newest = model.newest + 1
-        try:
-            yield from self._load_generation(model, planned, generation)
-        except OperationError:
-            self._begin(self._retire(planned.plan.steps(generation)))
-            raise
-        model.planned, model.generation = planned, generation
-
-    def _load_generation(self, model: Model, planned: Planned, generation: int) -> Steps:
-        steps = planned.plan.steps(generation)
-        self._write(self._folders.write_steps, planned.plan, generation)
-        self.given_up -= {*steps, model.name}
-        calls = {step: self._repository.load(step) for step in steps}
-        for step, call in calls.items():
-            calls[step] = yield from self._ended_load(step, call)
-        for step, call in calls.items():
-            if call.error:
-                raise OperationError(f"{step}: {short_reason(call.error)}")
-        self._write(self._folders.point, planned.plan, generation)
-        call = yield from self._ended_load(model.name, self._repository.load(model.name))
-        if call.error:
-            if model.generation:
-                self._write(self._folders.point, model.planned.plan, model.generation)
-            raise OperationError(short_reason(call.error))
-
-    def _ended_load(self, name: str, call: Call) -> Generator[None, None, Call]:
-        """Wait for a load, and for more of them while Triton gives up its process; returns the last one."""
-        yield from ended(call)
-        for pause in PAUSES_S:
-            if not call.error or not (gave_up(call.error) or name in self.given_up):
+        serving = (model.planned.plan, model.generation) if model.generation else None
+        for pause in (*PAUSES_S, None):
+            generation = model.newest = model.newest + 1
+            steps = planned.plan.steps(generation)
+            try:
+                yield from self.loader.load(planned.plan, generation, serving)
                 break
-            self.given_up.discard(name)
-            self._log(
-                f"tritonserver took a process of {name} for dead while it loaded; loading it again in {pause:g} s"
-            )
+            except OperationError as error:
+                died = isinstance(error, ProcessDied)
+                if died:
+                    # Triton does not end the others. What its engine has started still holds the weights.
+                    yield from self._kill(steps)
+                self._begin(self._retire(steps))
+                if pause is None or not died:
+                    raise
+                self._log(f"model {model.name}: {error}; loading it again in {pause:g} s")
             yield from self.pause(pause)
-            yield from ended(call := self._repository.load(name))
-        return call
-
-    @staticmethod
-    def _write(write: Callable[[ModelPlan, int], None], plan: ModelPlan, generation: int) -> None:
-        """Write folders of a model; raises OperationError if that fails."""
-        try:
-            write(plan, generation)
-        except (OSError, LaunchError) as error:
-            raise OperationError(f"its folders could not be written: {error}") from error
+        model.planned, model.generation = planned, generation
 
     def set(self, model: Model, state: str, reason: str | None = None) -> None:
         """Change a model's state."""
@@ -433,12 +391,6 @@ class Lifecycle:
         end = self._clock() + seconds
         while self._clock() < end:
             yield
-
-
-def short_reason(error: str) -> str:
-    """The part of Triton's message that says what was wrong with a load, without the place in the code."""
-    first = error.partition("\n\nAt:")[0].strip(" ;\n")
-    return first.rpartition("state: Internal: ")[2] or first
 
 
 def _cancelled(count: int) -> str:

@@ -11,7 +11,8 @@ from common.model_names import POSTPROCESSING, PREPROCESSING, VIT, owner, role
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState, write_states
 from scripts.launcher import repository as triton
 from scripts.launcher.budget import WINDOW_S, RestartBudget
-from scripts.launcher.lifecycle import LOST, Lifecycle, Model, Planned, Processes, Repository
+from scripts.launcher.generation_loader import Repository
+from scripts.launcher.lifecycle import LOST, Lifecycle, Model, Planned, Processes
 from scripts.launcher.model_folders import ModelFolders
 from scripts.launcher.operations import (
     APPLY,
@@ -127,16 +128,17 @@ class ServedModels:
 
     def load_again(self, step: str) -> None:
         """Let the load of a Triton model be tried once more if it fails now: Triton gave up its process."""
-        self._lifecycle.given_up.add(step)
+        self._lifecycle.loader.give_up(step)
 
     def lose(self, step: str) -> bool:
         """Take note that a process of a Triton model has died; returns whether to load it again in its place.
 
-        An engine takes the running requests and the weights with it: the whole model is replaced. The loss of a step
-        that does not serve yet, or any more, changes nothing: its load fails, or nobody needs it.
+        An engine takes the running requests and the weights with it: the whole model is replaced. A step that does not
+        serve yet fails the load that it is part of. Nobody needs one that does not serve any more.
         """
         model = self._serving(step)
         if model is None:
+            self._lifecycle.loader.lose(step)
             return False
         fault = self._budget.spend(model.name)
         if fault is None:

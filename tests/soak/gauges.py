@@ -4,6 +4,7 @@
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -64,15 +65,20 @@ def _by_role(stack: Stack, read: Callable[[psutil.Process], float]) -> dict[str,
     """Sum what is read of each process of a stack by the process's role."""
     values: dict[str, float] = {}
     for part in stack.parts:
-        parent = psutil.Process(part.pid)
-        for process in [parent, *parent.children(recursive=True)]:
-            try:
-                name = part.name if process == parent else process_name(process)
+        for process in _processes(part.pid):
+            # It may end meanwhile.
+            with suppress(psutil.Error):
+                name = part.name if process.pid == part.pid else process_name(process)
                 values[name] = values.get(name, 0.0) + read(process)
-            except psutil.Error:
-                # The process has ended meanwhile.
-                continue
     return values
+
+
+def _processes(pid: int) -> list[psutil.Process]:
+    """A process and all below it; none if it has ended."""
+    with suppress(psutil.Error):
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    return []
 
 
 def process_name(process: psutil.Process) -> str:

@@ -14,7 +14,7 @@ from common.model_names import STEPS, step
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, read_states
 from common.served_model import EMBEDDING, ServedModelInfo
 from scripts.launcher.budget import RestartBudget
-from scripts.launcher.lifecycle import short_reason
+from scripts.launcher.generation_loader import short_reason
 from scripts.launcher.model_folders import ModelFolders, ModelPlan
 from scripts.launcher.models import ServedModels
 from scripts.launcher.operations import APPLY, LIST, LOAD, RELOAD, UNLOAD, Command
@@ -363,6 +363,55 @@ def test_deaths_that_concern_nobody(bench: Bench) -> None:
         assert bench.models.lose(gone) is False
     bench.settle(1)
     assert len(bench.triton.calls) == calls and bench.states() == {"one": READY, "two": UNLOADED}
+
+
+@pytest.mark.parametrize("pending", ["one.tensorrt_llm", "one"])
+def test_a_step_that_dies_before_its_model_serves_is_loaded_again(tmp_path: Path, pending: str) -> None:
+    """Triton takes the step for loaded still, and would load the ensemble on it. pending: what loads meanwhile."""
+    bench = Bench(tmp_path)
+    loading = bench.triton.slow[pending] = Answer(done=False)
+    bench.models.load_all()
+    bench.step_until(lambda: f"load {pending}" in bench.triton.calls)
+    assert bench.models.lose("one.vit") is False
+    bench.triton.ready |= {pending}
+    bench.triton.slow.clear()
+    loading.done = True
+    bench.step_until(lambda: bench.models.settled)
+    bench.settle()
+    assert bench.states() == {"one": READY, "two": READY}
+    assert bench.folders.points["one"] == 2 and not bench.triton.ready & bench.steps("one")
+    assert "model one: a process of one.vit died before the model served; loading it again in 1 s" in bench.lines
+
+
+@pytest.mark.parametrize("pending", ["one.g2.tensorrt_llm", "one"])
+def test_the_old_steps_serve_until_new_ones_live(bench: Bench, pending: str) -> None:
+    loading = bench.triton.slow[pending] = Answer(done=False)
+    command, before = Command(RELOAD, "one"), len(bench.triton.calls)
+    bench.models.submit(command)
+    bench.step_until(lambda: f"load {pending}" in bench.triton.calls[before:])
+    bench.models.lose("one.g2.postprocessing")
+    bench.triton.slow.clear()
+    loading.done = True
+    bench.step_until(lambda: any("died" in line for line in bench.lines))
+    assert bench.folders.points["one"] == 1 and bench.states()["one"] == READY
+    bench.step_until(lambda: command.wait(0))
+    bench.settle()
+    assert command.error is None and bench.folders.points["one"] == 3
+
+
+def test_a_step_that_dies_at_every_load_fails_its_model(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for generation in range(1, 9):
+        bench.triton.slow[step("one", "tensorrt_llm", generation)] = Answer(done=False)
+    bench.models.load_all()
+    for generation in range(1, 5):
+        name = step("one", "tensorrt_llm", generation)
+        bench.step_until(lambda name=name: f"load {name}" in bench.triton.calls)
+        bench.models.lose(step("one", "vit", generation))
+        bench.triton.slow[name].done = True
+    bench.step_until(lambda: bench.models.settled)
+    assert bench.states() == {"one": FAILED, "two": READY}
+    assert "a process of one.g4.vit died before the model served" in str(read_states(bench.file)["one"].reason)
 
 
 def test_a_model_in_a_crash_loop_fails_alone(bench: Bench) -> None:

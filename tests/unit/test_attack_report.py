@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run of made-up requests tells: counts by endpoint, and whether memory grows."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.soak.attack import Attacker
+from tests.soak.attack_command import shares
+from tests.soak.memory_trend import MemoryTrend
+from tests.soak.tally import Tally
+
+
+def test_every_request_is_in_one_share() -> None:
+    assert shares(10, 3) == [4, 3, 3] and shares(1, 3) == [1, 0, 0]
+
+
+def test_counts_of_processes_are_joined_by_endpoint() -> None:
+    first, second = Tally(), Tally()
+    for tally, endpoint, status in ((first, "/a", "200"), (first, "/a", "400"), (second, "/b", "400")):
+        tally.count(endpoint, status)
+    second.findings["/b: 500"] = "GET /b"
+    first.add(second)
+    assert first.findings == {"/b: 500": "GET /b"} and first.requests == 3
+    assert list(first.table("endpoint")) == [
+        "| endpoint | requests | 400 | 200 |",
+        "|---|---:|---:|---:|",
+        "| /a | 2 | 1 | 1 |",
+        "| /b | 1 | 1 |  |",
+        "| all | 3 | 2 | 1 |",
+    ]
+
+
+def test_growth_in_the_last_half_is_told_per_minute() -> None:
+    """A process that grows by 1 MiB in 10 s, one that only grew at first, and one that began late."""
+    trend = MemoryTrend()
+    for index in range(40):
+        late = {"late": 5.0} if index > 20 else {}
+        trend.add(10.0 * index, {"growing": 100.0 + index, "warm": min(100.0 + index, 110.0), **late})
+    assert trend.slope("growing") == pytest.approx(6.0) and trend.slope("warm") == pytest.approx(0.0)
+    rows = {line.split(" | ")[0]: line for line in trend.table()}
+    assert rows["| growing"] == "| growing | 102 | 106 | 122 | 138 | 139 | +6.00 |"
+    assert rows["| warm"] == "| warm | 102 | 106 | 110 | 110 | 110 | +0.00 |"
+    assert rows["| late"].split(" | ")[1:6] == ["0", "0", "4", "5", "5"]
+
+
+def test_few_samples_have_no_slope() -> None:
+    trend = MemoryTrend()
+    trend.add(0.0, {"one": 1.0})
+    assert math.isnan(trend.slope("one")) and list(trend.table())[-1] == "| one | 1 | 1 | 1 | 1 | 1 | +nan |"
+
+
+def test_memory_is_sampled_meanwhile_and_a_failure_is_told() -> None:
+    trend, taken = MemoryTrend(), [0.0]
+
+    def read() -> Mapping[str, float]:
+        taken[0] += 1
+        if taken[0] > 3:
+            raise ValueError("gone")
+        return {"one": taken[0]}
+
+    with pytest.raises(ValueError, match="gone"), trend.sampled(read, 0.001):
+        time.sleep(0.1)
+    assert [sample["one"] for sample in trend.sizes] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.asyncio
+async def test_an_attack_sends_nothing_after_its_time() -> None:
+    maker: Any = None
+    tally = await Attacker("http://127.0.0.1:9", maker).run(10, 2, seconds=0.0)
+    assert tally.requests == 0
