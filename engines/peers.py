@@ -14,16 +14,18 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from common.processes import read_process
 from engines.peer_link import MAX_BYTES, PeerLink
 from engines.shared_count import SharedCount
+from engines.tied_process import tied_to
 
 # Loads of one model that may overlap.
 _NAMES = 8
+FIRST_HAS_ENDED = "the process that starts the engine has ended: its own error says why"
 # How long the first process may take to its first steps, which take the others as long.
 FIND_TIMEOUT_S = 300.0
 _FIND_PERIOD_S = 0.1
@@ -48,6 +50,7 @@ class Peers:
         self.index, self.count = index, count
         self._model, self._answer, self._lost = model, answer, lost
         self._tritonserver = os.getppid()
+        self._first_pid: int | None = None
         # Of the first process: by the numbers of the others. In the others: only that of the first.
         self._links: dict[int, PeerLink] = {}
         self._strangers: set[PeerLink] = set()
@@ -90,7 +93,20 @@ class Peers:
         try:
             return await self._links[0].ask("given", None)
         except ConnectionError:
-            raise RuntimeError("the process that starts the engine has ended: its own error says why") from None
+            raise RuntimeError(FIRST_HAS_ENDED) from None
+
+    @contextmanager
+    def tied_to_first(self) -> Iterator[None]:
+        """End this process if the first one ends in the context, in which the event loop may stand still.
+
+        Only in the others, after `start`. Raises RuntimeError if the first one has ended before.
+        """
+        assert self._first_pid is not None  # nosec B101 # narrows a type, checks no input
+        try:
+            with tied_to(self._first_pid):
+                yield
+        except ProcessLookupError:
+            raise RuntimeError(FIRST_HAS_ENDED) from None
 
     async def ask_all(self, question: str, about: Any = None) -> dict[int, Any]:
         """Ask all others; returns their answers by their numbers.
@@ -141,15 +157,16 @@ class Peers:
                 continue
             link = PeerLink(reader, writer, self._answer_first, self._first_is_gone)
             with suppress(ConnectionError):
-                if self._is_sibling(writer) and (count := await link.ask("join", self.index)) is not None:
-                    self._links[0] = link
+                pid = self._sibling(writer)
+                if pid is not None and (count := await link.ask("join", self.index)) is not None:
+                    self._links[0], self._first_pid = link, pid
                     self._running = SharedCount(self.count, self.index, count)
                     return True
             link.close()
         return False
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._is_sibling(writer):
+        if self._sibling(writer) is None:
             writer.close()
             return
         numbers: list[int] = []
@@ -195,11 +212,12 @@ class Peers:
         if 0 in self._links and not self._ended:
             self._lost()
 
-    def _is_sibling(self, writer: asyncio.StreamWriter) -> bool:
-        """Whether the other end is a process of the same tritonserver: anybody may use these names."""
+    def _sibling(self, writer: asyncio.StreamWriter) -> int | None:
+        """The other end's id if it is a process of the same tritonserver: anybody may use these names."""
         connection: socket.socket = writer.get_extra_info("socket")
         pid, user, _ = _CREDENTIALS.unpack(
             connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
         process = read_process(pid)
-        return user == os.getuid() and process is not None and process.parent == self._tritonserver
+        same = user == os.getuid() and process is not None and process.parent == self._tritonserver
+        return pid if same else None

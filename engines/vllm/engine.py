@@ -62,7 +62,9 @@ class VllmEngine:
             peers.give(others)
             return
         addresses = (await peers.given())[peers.index - 1]
-        joined = join_llm(self._args, config, self._statistics, addresses, peers.index, peers.count)
+        # vLLM waits for the engine core, for minutes if that has died, and the event loop stands still meanwhile.
+        with peers.tied_to_first():
+            joined = join_llm(self._args, config, self._statistics, addresses, peers.index, peers.count)
         await self._begin(config, *joined)
 
     def _config(self, clients: int = 1) -> VllmConfig:

@@ -21,6 +21,10 @@ _TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "o
 _TOLERANCE = 1e-3
 
 
+class Refused(Exception):
+    """A request was answered with an error that a stack in trouble may have; its text is the kind."""
+
+
 class Clients:
     """The load: requests of many kinds to one server, each with an answer that is known.
 
@@ -74,6 +78,8 @@ class Clients:
                 return str(await kind())
         except TimeoutError:
             return "hang"
+        except Refused as refused:
+            return str(refused)
         except (WrongAnswer, LookupError, TypeError, ValueError) as wrong:
             self._result.wrong.append(f"{kind.__name__}: {wrong!r}")
             return "wrong"
@@ -101,14 +107,10 @@ class Clients:
         return await (self._streamed(body, expected) if self._random.random() < 0.5 else self._answer(body, expected))
 
     async def _answer(self, body: Mapping[str, Any], expected: str) -> str:
-        async with self._session.post(self._url + _CHAT, json=body) as response:
-            read = await response.read()
-            if response.status != 200:
-                return _refusal(response, read)
-            choice = json.loads(read)["choices"][0]
-            _same(choice["message"]["content"], expected)
-            _same(choice["finish_reason"], "stop")
-            return "ok"
+        choice = (await self._ask(_CHAT, body))["choices"][0]
+        _same(choice["message"]["content"], expected)
+        _same(choice["finish_reason"], "stop")
+        return "ok"
 
     async def _tool(self) -> str:
         number = self._random.randrange(NUMBERS)
@@ -117,15 +119,11 @@ class Clients:
         expected = {"number": f"{number:02}"}
         if body["stream"]:
             return await self._streamed(body, "", expected)
-        async with self._session.post(self._url + _CHAT, json=body) as response:
-            read = await response.read()
-            if response.status != 200:
-                return _refusal(response, read)
-            choice = json.loads(read)["choices"][0]
-            (call,) = choice["message"]["tool_calls"]
-            _same((call["function"]["name"], json.loads(call["function"]["arguments"])), ("f", expected))
-            _same(choice["finish_reason"], "tool_calls")
-            return "ok"
+        choice = (await self._ask(_CHAT, body))["choices"][0]
+        (call,) = choice["message"]["tool_calls"]
+        _same((call["function"]["name"], json.loads(call["function"]["arguments"])), ("f", expected))
+        _same(choice["finish_reason"], "tool_calls")
+        return "ok"
 
     async def _stream(self) -> str:
         return await self._streamed(*self._story())
@@ -139,8 +137,7 @@ class Clients:
     ) -> str:
         text, called, finish, error, ended = "", "", None, None, False
         async with self._session.post(self._url + _CHAT, json={**body, "stream": True}) as response:
-            if response.status != 200:
-                return _refusal(response, await response.read())
+            await _check(response)
             try:
                 async for event in _events(response, pause_s):
                     if event == "[DONE]":
@@ -173,20 +170,16 @@ class Clients:
         """A request to the Responses API."""
         body, expected = self._story()
         asked = {"model": self._text, "input": body["messages"][0]["content"]}
-        async with self._session.post(f"{self._url}/v1/responses", json=asked) as response:
-            read = await response.read()
-            if response.status != 200:
-                return _refusal(response, read)
-            parts = [part for item in json.loads(read)["output"] for part in item["content"]]
-            _same("".join(part["text"] for part in parts), expected)
-            return "ok"
+        answer = await self._ask("/v1/responses", asked)
+        parts = [part for item in answer["output"] for part in item["content"]]
+        _same("".join(part["text"] for part in parts), expected)
+        return "ok"
 
     async def _abort(self) -> str:
         """A client that disconnects in its stream."""
         body, _ = self._story()
         async with self._session.post(self._url + _CHAT, json=body | {"stream": True}) as response:
-            if response.status != 200:
-                return _refusal(response, await response.read())
+            await _check(response)
             left = self._random.randrange(6)
             async for _ in response.content:
                 left -= 1
@@ -197,28 +190,32 @@ class Clients:
 
     async def _embed(self) -> str:
         text = f"A text to embed, number {self._random.randrange(NUMBERS)}"
-        async with self._session.post(
-            f"{self._url}/v1/embeddings", json={"model": self._embedding, "input": text}
-        ) as response:
-            read = await response.read()
-            if response.status != 200:
-                return _refusal(response, read)
-            made = json.loads(read)["data"][0]["embedding"]
-            known = self._vectors.setdefault(text, made)
-            if max(abs(one - other) for one, other in zip(made, known, strict=True)) > _TOLERANCE:
-                raise WrongAnswer(f"another embedding of {text!r}")
-            return "ok"
+        answer = await self._ask("/v1/embeddings", {"model": self._embedding, "input": text})
+        made = answer["data"][0]["embedding"]
+        known = self._vectors.setdefault(text, made)
+        if max(abs(one - other) for one, other in zip(made, known, strict=True)) > _TOLERANCE:
+            raise WrongAnswer(f"another embedding of {text!r}")
+        return "ok"
+
+    async def _ask(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Send a request; returns its JSON answer. Raises Refused for an error."""
+        async with self._session.post(self._url + path, json=body) as response:
+            await _check(response)
+            return json.loads(await response.read())
 
 
-def _refusal(response: aiohttp.ClientResponse, body: bytes) -> str:
-    """The kind of an error. Raises WrongAnswer if it is none that a stack in trouble may have."""
+async def _check(response: aiohttp.ClientResponse) -> None:
+    """Raise Refused if the answer is an error, or WrongAnswer if it is none that a stack in trouble may have."""
+    if response.status == 200:
+        return
+    body = await response.read()
     try:
         code = json.loads(body)["error"]["code"]
     except (ValueError, KeyError, TypeError):
         raise WrongAnswer(f"{response.status} {body[:200]!r}") from None
     if response.status not in (503, 504, 500) or (response.status == 503 and "Retry-After" not in response.headers):
         raise WrongAnswer(f"{response.status} {body[:200]!r}")
-    return f"{response.status} {code}"
+    raise Refused(f"{response.status} {code}")
 
 
 async def _events(response: aiohttp.ClientResponse, pause_s: float) -> AsyncIterator[str]:

@@ -2,6 +2,7 @@
 """The processes that share an engine: how they find each other, ask each other, and end."""
 
 import asyncio
+import os
 import uuid
 from typing import Any
 
@@ -149,6 +150,18 @@ async def test_only_processes_of_the_same_tritonserver_are_answered(monkeypatch:
     first._tritonserver += 1
     with pytest.raises(RuntimeError, match="did not begin"):
         await family.make(1).start()
+    await first.close()
+
+
+async def test_who_joins_is_tied_to_the_first() -> None:
+    first, second = await Family(2).start()
+    assert second._first_pid == os.getpid()
+    with second.tied_to_first():
+        pass
+    second._first_pid = 2**22 + 1
+    with pytest.raises(RuntimeError, match="has ended"), second.tied_to_first():
+        pass
+    await second.close()
     await first.close()
 
 
