@@ -54,36 +54,30 @@ def attack_stack(stack: Stack, attack: Attack, rest_s: float) -> int:
         http, triton = _send(stack, attack)
     took = time.monotonic() - begun
     used = cpu_seconds(stack)
-    try:
-        wait_at_rest(stack, rest_s)
-    finally:
-        rate = (http.requests + triton.requests) / took
-        say(
-            f"{http.requests} requests to the frontend and {triton.requests} to Triton in {took:.0f} s: {rate:.0f} per second"
-        )
-        for what, tally in (("endpoint", http), ("model", triton)):
-            if tally.requests:
-                say("")
-                for line in tally.table(what):
-                    say(line)
-        say(f"\nErrors in streams: {dict(http.errors.most_common())}")
-        _say_memory(stack, trend)
-        cores = ", ".join(f"{name} {(used[name] - spent.get(name, 0.0)) / took:.2f}" for name in used)
-        say(f"\nCores in use: {cores}")
-        gauges = read_gauges(stack)
-        say("Gauges: " + ", ".join(f"{name} {gauges[name]:g}" for name in AT_REST))
-        findings = {**http.findings, **triton.findings}
-        say(f"Faults: {len(findings)}. Hangs: {http.statuses['hang'] + triton.statuses['hang']}.")
-        for fault, request in findings.items():
-            say(f"FAULT {fault}\n{request}")
-    return 1 if findings else 0
-
-
-def _say_memory(stack: Stack, trend: MemoryTrend) -> None:
-    say(f"\nMemory in {len(trend.sizes)} samples:\n")
-    for line in trend.table():
-        say(line)
+    rate = (http.requests + triton.requests) / took
+    say(
+        f"{http.requests} requests to the frontend and {triton.requests} to Triton in {took:.0f} s: {rate:.0f} per second"
+    )
+    _say_answers(http, triton)
+    say(f"\nMemory in {len(trend.sizes)} samples:\n\n" + "\n".join(trend.table()))
+    cores = ", ".join(f"{name} {(used[name] - spent.get(name, 0.0)) / took:.2f}" for name in used)
+    say(f"\nCores in use: {cores}")
+    wait_at_rest(stack, rest_s)
     say("At rest: " + ", ".join(f"{name} {size:.0f}" for name, size in memory(stack).items()))
+    gauges = read_gauges(stack)
+    say("Gauges: " + ", ".join(f"{name} {gauges[name]:g}" for name in AT_REST))
+    return 1 if http.findings or triton.findings else 0
+
+
+def _say_answers(http: Tally, triton: Tally) -> None:
+    for what, tally in (("endpoint", http), ("model", triton)):
+        if tally.requests:
+            say("\n" + "\n".join(tally.table(what)))
+    say(f"\nErrors in streams: {dict(http.errors.most_common())}")
+    findings = {**http.findings, **triton.findings}
+    say(f"Faults: {len(findings)}. Hangs: {http.statuses['hang'] + triton.statuses['hang']}.")
+    for fault, request in findings.items():
+        say(f"FAULT {fault}\n{request}")
 
 
 def _send(stack: Stack, attack: Attack) -> tuple[Tally, Tally]:
