@@ -247,13 +247,15 @@ async def _ask(stub: Any, request: pb.ModelInferRequest) -> list[str]:
     ends: list[str] = []
     try:
         call = stub.ModelStreamInfer(requests())
+        # Read to the end of the stream: a client that cancels it at the moment of the answer may leave the request in Triton.
         async for response in call:
             if response.error_message:
                 ends.append(_words(response.error_message))
-                break
+                asked.set()
+                continue
             ends += _failures(response.infer_response)
             if response.infer_response.parameters["triton_final_response"].bool_param:
-                break
+                asked.set()
     except grpc.aio.AioRpcError as error:
         ends.append(f"rpc {error.code().name}: {_plain(error.details() or '')}")
     finally:
