@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of made-up requests tells: counts by endpoint, and whether memory grows."""
+"""Runs of made-up requests: what they count and find, when they end, and whether memory grows."""
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import grpc
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from tests.soak.attack import Attacker
 from tests.soak.attack_command import shares
 from tests.soak.memory_trend import MemoryTrend
 from tests.soak.tally import Tally
+from tests.soak.triton_attack import attack_triton
+from tests.support.scripted import ROOT
 
 
 def test_every_request_is_in_one_share() -> None:
@@ -72,3 +78,54 @@ async def test_an_attack_sends_nothing_after_its_time() -> None:
     maker: Any = None
     tally = await Attacker("http://127.0.0.1:9", maker).run(10, 2, seconds=0.0)
     assert tally.requests == 0
+
+
+class Answering(pb_grpc.GRPCInferenceServiceServicer):
+    """A Triton that serves `ensemble` and answers in turn: with tokens, an error, an error as an output, not at all."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
+        config = pb.ModelConfigResponse()
+        text_format.Parse((ROOT / "model_repository" / request.name / "config.pbtxt").read_text(), config.config)
+        return config
+
+    async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        turn, self.streams = self.streams % 4, self.streams + 1
+        async for _ in requests:
+            if turn == 0:
+                yield pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse())
+                yield final()
+            elif turn == 1:
+                yield pb.ModelStreamInferResponse(error_message="unexpected shape")
+            elif turn == 2:
+                text = b"stub process is not healthy"
+                made = final()
+                made.infer_response.outputs.add(name="error", datatype="BYTES", shape=[1, 1])
+                made.infer_response.raw_output_contents.append(len(text).to_bytes(4, "little") + text)
+                yield made
+
+
+def final() -> Any:
+    made = pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse())
+    made.infer_response.parameters["triton_final_response"].bool_param = True
+    return made
+
+
+@pytest.mark.asyncio
+async def test_answers_of_triton_are_counted_by_kind() -> None:
+    triton, server = Answering(), grpc.aio.server()
+    pb_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        # With one client they come in turn.
+        tally = await attack_triton(f"127.0.0.1:{port}", ["ensemble"], 8, "a", concurrency=1, hang_s=0.5)
+        timed = await attack_triton(f"127.0.0.1:{port}", ["ensemble"], 8, "a", seconds=0.0)
+    finally:
+        await server.stop(None)
+    assert tally.statuses == {"ok": 2, "triton": 4, "hang": 2} and timed.requests == 0
+    assert tally.endpoints.total() == 8 and {"ensemble: hang"} < tally.findings.keys()
+    assert any("stub process" in found for found in tally.findings) and len(tally.findings) >= 2
+    assert triton.streams == 8
