@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a stack with several models has in addition to one with a single model."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from scripts.launcher.models_file import read_models
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.planner import PlannedModel, Planner, fits, may_load_together
 from scripts.launcher.repository import Repository
+from scripts.launcher.stubs import LOOK_PERIOD_S, Stubs
 
 
 class SeveralModels:
@@ -53,6 +55,9 @@ class SeveralModels:
         self._state_file = Path(self._folder.name) / "models.json"
         self._control: control.Control | None = None
         self._models: ServedModels | None = None
+        # Those of the tritonserver that starts; its supervisor goes on with them.
+        self.stubs: Stubs | None = None
+        self._look_at = 0.0
 
     @property
     def models(self) -> ServedModels:
@@ -91,6 +96,19 @@ class SeveralModels:
         self._control = control.Control(self._models.submit, port)
         self._models.load_all()
         return {models_state.VARIABLE: str(self._state_file), control.VARIABLE: str(self._control.path)}
+
+    def note_deaths(self, tritonserver: int) -> None:
+        """During the start: tell the models what this tritonserver has lost."""
+        now = time.monotonic()
+        if self.stubs is None or self.stubs.tritonserver != tritonserver:
+            self.stubs = Stubs(tritonserver)
+        elif now < self._look_at:
+            return
+        self._look_at = now + LOOK_PERIOD_S
+        for step in self.stubs.died():
+            if self.models.lose(step):
+                # Nothing loads a single step again before the start has ended.
+                self.models.replace(step)
 
     @property
     def failures(self) -> dict[str, str]:

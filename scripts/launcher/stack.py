@@ -305,6 +305,7 @@ class Stack:
         status = part.exit_status()
         if status is None and self.several is not None:
             # Of several models, the one that failed is loaded again.
+            self.several.note_deaths(part.pid)
             return
         # The one model has failed as soon as a process of it has, though tritonserver goes on to load the others.
         what = stall(part.lines(), status)
@@ -424,6 +425,7 @@ class Stack:
             ready_timeout_s=timeout,
             log=self._log,
             models=None if self.several is None else self.several.models,
+            stubs=None if self.several is None else self.several.stubs,
         )
 
     def _show_logs(self) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from common.processes import Process, awaited_children, children, command_line, kill
 
 UNKNOWN = "unknown"
-_LOOK_PERIOD_S = 1.0
+# How often to look for dead ones, and for stuck ones.
+LOOK_PERIOD_S, _STUCK_PERIOD_S = 0.5, 1.0
 # Longer than a process takes to end that was told to. Killing one that takes longer does no harm: a model is finished
 # before its process ends.
 _STUCK_S = 12.0
@@ -18,7 +19,7 @@ class Stubs:
     """The stubs of one tritonserver. A dead one remains as a zombie, as Triton does not wait for it."""
 
     def __init__(self, tritonserver: int) -> None:
-        self._tritonserver = tritonserver
+        self.tritonserver = tritonserver
         self._models: dict[int, str] = {}
         self._dead: set[int] = set()
         self._reported: set[int] = set()
@@ -51,7 +52,7 @@ class Stubs:
                 kill(stub.pid)
 
     def _children(self) -> list[Process]:
-        return [child for child in children(self._tritonserver) if child.is_stub]
+        return [child for child in children(self.tritonserver) if child.is_stub]
 
 
 class StuckStubs:
@@ -73,7 +74,7 @@ class StuckStubs:
         now = self._clock()
         if now < self._look_at:
             return []
-        self._look_at = now + _LOOK_PERIOD_S
+        self._look_at = now + _STUCK_PERIOD_S
         awaited = awaited_children(tritonserver)
         found = [child for child in children(tritonserver) if child.pid in awaited and child.is_stub and child.alive]
         self._since = {(one.pid, one.started): self._since.get((one.pid, one.started), now) for one in found}

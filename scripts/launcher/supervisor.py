@@ -13,9 +13,8 @@ from scripts.launcher.diagnose import describe_exit
 from scripts.launcher.models import RELOADABLE, ServedModels
 from scripts.launcher.repository import Load
 from scripts.launcher.start_retries import stall
-from scripts.launcher.stubs import Stubs
+from scripts.launcher.stubs import LOOK_PERIOD_S, Stubs
 
-_STUBS_PERIOD_S = 0.5
 _READY_PERIOD_S = 1.0
 _MEMORY_PERIOD_S = 10.0
 # Triton keeps the other processes of a reloaded model. What still runs in them has ended after this time.
@@ -36,6 +35,7 @@ class Supervisor:
     parts: tritonserver, then the frontends and the chat page; a restarted part takes its place in this list.
     load: starts loading a model. ready: whether the stack can serve. log: prints a line on the terminal.
     models: several models, which are told what they lose; None for one model alone.
+    stubs: those of tritonserver, if they were watched during the start.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Supervisor:
         ready_timeout_s: float,
         log: Callable[[str], None],
         models: ServedModels | None = None,
+        stubs: Stubs | None = None,
     ) -> None:
         self._parts = parts
         self._budget = budget
@@ -56,8 +57,9 @@ class Supervisor:
         self._ready_timeout_s = ready_timeout_s
         self._log = log
         self._models = models
-        self._stubs = Stubs(parts[0].pid)
-        self._stubs.died()
+        self._stubs = stubs or Stubs(parts[0].pid)
+        if stubs is None:
+            self._stubs.died()
         self._to_load: list[str] = []
         self._loading: Load | None = None
         self._replaced: list[int] = []
@@ -132,7 +134,7 @@ class Supervisor:
 
     def _check_models(self) -> None:
         now = time.monotonic()
-        self._next_check = now + _STUBS_PERIOD_S
+        self._next_check = now + LOOK_PERIOD_S
         if now >= self._next_memory_record:
             self._next_memory_record = now + _MEMORY_PERIOD_S
             self._parts[0].record_shared_memory()

@@ -140,7 +140,7 @@ def test_a_process_that_tritonserver_gave_up_is_killed_and_the_start_tried_again
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(stubs, "_LOOK_PERIOD_S", 0.1)
+    monkeypatch.setattr(stubs, "_STUCK_PERIOD_S", 0.1)
     monkeypatch.setattr(stubs, "_STUCK_S", 0.5)
     stack, screen = make_stack(tmp_path, "give_up")
     # Its log may be read before its end is seen.

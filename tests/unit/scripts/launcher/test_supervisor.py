@@ -7,12 +7,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from scripts.launcher.budget import WINDOW_S, RestartBudget, backoff_s
 from scripts.launcher.child_process import ChildProcess
+from scripts.launcher.models import ServedModels
 from scripts.launcher.repository import Load
+from scripts.launcher.several import SeveralModels
 from scripts.launcher.stubs import Stubs
 from scripts.launcher.supervisor import CrashLoop, Supervisor
 
@@ -162,6 +165,33 @@ def test_stubs_report_each_death_once(bench: Bench) -> None:
     found: list[str] = []
     wait_for(lambda: bool(found.extend(stubs.died()) or found))
     assert found == ["preprocessing"] and stubs.died() == []
+
+
+class LosingModels:
+    """Takes note of what it loses. `preprocessing` already serves."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+        self.replaced: list[str] = []
+
+    def lose(self, step: str) -> bool:
+        self.lost.append(step)
+        return step == "preprocessing"
+
+    def replace(self, step: str) -> None:
+        self.replaced.append(step)
+
+
+def test_several_models_learn_what_dies_during_the_start(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.launcher.several.LOOK_PERIOD_S", 0.0)
+    several, models = object.__new__(SeveralModels), LosingModels()
+    several.stubs, several._look_at = None, 0.0
+    several._models = cast(ServedModels, models)
+    several.note_deaths(bench.parts[0].pid)
+    for model in MODELS:
+        os.kill(bench.stub(model), signal.SIGKILL)
+    wait_for(lambda: bool(several.note_deaths(bench.parts[0].pid) or len(models.lost) == len(MODELS)))
+    assert sorted(models.lost) == sorted(MODELS) and models.replaced == ["preprocessing"]
 
 
 def test_killed_stubs_are_not_reported(bench: Bench) -> None:
