@@ -62,9 +62,10 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Triton Chat", version=__version__, lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.state.settings = settings
     app.state.response_store = store
-    app.add_api_route("/v1/chat/completions", chat_completions, methods=["POST"])
-    app.add_api_route("/v1/completions", completions, methods=["POST"])
-    app.add_api_route("/v1/responses", responses, methods=["POST"])
+    # Starlette's routes: FastAPI's would look for dependencies, of which these have none, for each request.
+    app.add_route("/v1/chat/completions", chat_completions, methods=["POST"])
+    app.add_route("/v1/completions", completions, methods=["POST"])
+    app.add_route("/v1/responses", responses, methods=["POST"])
     for router in (messages_router, embeddings.router, models.router, tokenization.router, health.router):
         app.include_router(router)
     for router in (admin.router, adapters.router, openapi.router, stored_responses.router):
