@@ -41,6 +41,7 @@ from frontend.serving.catalog import Catalog
 from frontend.serving.hang_up import until_hang_up
 from frontend.serving.request_memory import FREE, HeldMemory, RequestMemory
 from frontend.serving.served_model import RequestedModel, ServedModel
+from frontend.serving.turns import Turns
 from frontend.settings import Settings
 from frontend.telemetry.metrics import RequestMetrics
 from frontend.telemetry.request_record import current
@@ -77,6 +78,7 @@ class Admission:
         self._cancel_scopes: set[CancelScope] = set()
         self._reading = 0
         self._memory = RequestMemory(settings.max_request_memory, settings.body_timeout)
+        self._turns = Turns()
         self.stopping = False  # readiness is false; new requests are still admitted until `draining`
         self.draining = False  # all new requests are refused
 
@@ -112,6 +114,7 @@ class Admission:
                     await served.slots.acquire()
                 finally:
                     metrics.leave_queue(time.perf_counter() - began)
+                await self._turns.take()
             with ExitStack() as slot:
                 slot.callback(served.slots.release)
                 admitted = AdmittedRequest(model, body, metrics, cancel_scope, slot, memory)
