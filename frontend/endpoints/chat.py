@@ -144,7 +144,8 @@ class ChatPlan(Plan):
         self.model, self._created = model, int(time.time())
         self._echo = _echo(body)
         chunk_head = head(self.id, "chat.completion.chunk", self._created, model)
-        self._frames = ChunkFrames(chunk_head, body.choices, with_usage=body.include_usage)
+        text = b'"delta"', b'{"content":', b"}"
+        self._frames = ChunkFrames(chunk_head, body.choices, with_usage=body.include_usage, text=text)
 
     def adapt(self, delta: Delta) -> Delta:
         if self._body.parallel_tool_calls is False and delta.tool_calls:
@@ -192,6 +193,11 @@ class ChatPlan(Plan):
         if delta.finish_reason is not None:
             frames.append(self._frames.chunk(choice, b'"delta"', b"{}", finish=orjson.dumps(delta.finish_reason)))
         return b"".join(frames)
+
+    def text_chunk(self, choice: int, text: str) -> bytes:
+        if not text or self._body.continuous_usage:
+            return super().text_chunk(choice, text)
+        return self._frames.text(choice, text)
 
     def usage_chunk(self) -> bytes:
         return self._frames.usage(self.usage.body(), self.metrics())

@@ -103,7 +103,8 @@ class CompletionPlan(Plan):
         self._model, self._created = model, int(time.time())
         self._echoes = [echo for echo in echoes for _ in range(body.choices)]
         self._logprobs = [CompletionLogprobs(body.logprobs or 0) for _ in self.requests]
-        self._frames = ChunkFrames(self._head(), len(self.requests), with_usage=body.include_usage)
+        text = b'"text"', b"", b""
+        self._frames = ChunkFrames(self._head(), len(self.requests), with_usage=body.include_usage, text=text)
 
     def adapt(self, delta: Delta) -> Delta:
         if self._body.max_tokens == 0:
@@ -144,6 +145,11 @@ class CompletionPlan(Plan):
         if delta.finish_reason is not None:
             frames.append(self._frames.chunk(choice, b'"text"', b'""', finish=orjson.dumps(delta.finish_reason)))
         return b"".join(frames)
+
+    def text_chunk(self, choice: int, text: str) -> bytes:
+        if not text or self._body.continuous_usage or self._body.max_tokens == 0:
+            return super().text_chunk(choice, text)
+        return self._frames.text(choice, text)
 
     def usage_chunk(self) -> bytes:
         return self._frames.usage(self.usage.body(), self.metrics())

@@ -5,6 +5,7 @@
 """
 
 import logging
+import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,13 +21,16 @@ from common.errors import RequestError
 from frontend import __version__
 from frontend.errors import ClientGone, SlowReader, describe, error_json, translated
 from frontend.serving.admission import AdmittedRequest
+from frontend.serving.body_parts import BodyParts
 from frontend.serving.generation import Generation
 from frontend.serving.response_store import PATIENCE
 from frontend.serving.served_model import RequestedModel
 from frontend.serving.service import Service
 from frontend.serving.slow_readers import StreamWriter
 from frontend.serving.sse import DONE, error_event
+from frontend.serving.write_throttle import WriteThrottle
 from frontend.triton.deltas import merge
+from frontend.triton.response_queue import Listener
 from frontend.triton.tensors import Delta, EnsembleRequest
 from frontend.triton.usage import Usage
 
@@ -70,6 +74,10 @@ class Plan(ABC):
     @abstractmethod
     def chunks(self, choice: int, delta: Delta) -> bytes:
         """Write the events of one delta."""
+
+    def text_chunk(self, choice: int, text: str) -> bytes:
+        """Write the events of a delta that is only text."""
+        return self.chunks(choice, self.adapt(Delta(text)))
 
     @abstractmethod
     def usage_chunk(self) -> bytes:
@@ -177,19 +185,36 @@ class _Answer:
         """Whether more deltas may follow."""
         return self.generation.running
 
-    async def deltas(self) -> dict[int, Delta] | None:
-        """Wait for the next deltas by choice; None at the end."""
+    async def deltas(self, listener: Listener | None = None) -> dict[int, Delta] | None:
+        """Wait for the next deltas by choice; None at the end. listener: see `Generation.next`."""
         got, self._next = self._next, None
         if got is None:
             if not self.generation.running:
                 return None
             with self.plan.own_errors():
-                got = await self.generation.next()
+                got = await self.generation.next(listener)
+        return self._adapt(got)
+
+    def take_waiting(self) -> dict[int, Delta]:
+        """Return the deltas by choice that wait for the listener."""
+        return self._adapt(self.generation.take_waiting())
+
+    def _adapt(self, got: dict[int, Delta]) -> dict[int, Delta]:
         adapted = {choice: self.plan.adapt(delta) for choice, delta in got.items()}
         for choice, delta in adapted.items():
             self.plan.usage.add(choice, delta)
             self.metrics.observe(choice, delta)
         return adapted
+
+    def text_chunk(self, choice: int, text: str) -> bytes:
+        """Write the events of a delta that is only text."""
+        if text:
+            self.metrics.observe_content(choice)
+        return self.plan.text_chunk(choice, text)
+
+    def chunks(self, deltas: dict[int, Delta]) -> bytes:
+        """Write the events of some deltas."""
+        return b"".join([self.plan.chunks(choice, delta) for choice, delta in deltas.items()])
 
     async def whole(self) -> dict[str, Any]:
         """Wait for all deltas and return the body of the answer."""
@@ -227,7 +252,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = self._answer
-        writer = StreamWriter(send, answer.generation.backlog, answer.cancel_scope.abort)
+        writer = StreamWriter(scope, send, answer.generation.backlog, answer.cancel_scope.abort)
         async with self._resources:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
@@ -253,13 +278,15 @@ class EventStream(Response):
         answer, plan = self._answer, self._answer.plan
         deltas = await answer.deltas()  # received before the response began, with the prompt's count
         waiting = plan.first_chunks()
+        pushing = None if writer.parts is None else _Pushing(answer, writer.parts, self._write_throttle)
         while deltas is not None:
-            waiting += b"".join([plan.chunks(choice, delta) for choice, delta in deltas.items()])
+            waiting += answer.chunks(deltas)
             if waiting and answer.running:
                 await writer.write(waiting)
                 waiting = b""
-                await self._write_throttle.wait()
-            deltas = await answer.deltas()
+                if pushing is not None:
+                    pushing.written()
+            deltas = await answer.deltas(pushing)
         if plan.stores:
             # The text does not wait for the store.
             if waiting:
@@ -267,3 +294,68 @@ class EventStream(Response):
                 waiting = b""
             await answer.keep()
         await writer.write(waiting + (plan.usage_chunk() if plan.include_usage else b"") + plan.end, more=False)
+
+
+class _Pushing:
+    """Writes what comes in the middle of an answer as soon as it is received, without waking the answer's task.
+
+    To wake a task through all its layers, and to send through all of them, costs more than all else about a token. The
+    task writes the beginning and the end, and whatever cannot be written at once. It is the Listener of the generation.
+    """
+
+    def __init__(self, answer: _Answer, body: BodyParts, throttle: WriteThrottle) -> None:
+        self._answer = answer
+        self._body = body
+        self._throttle = throttle
+        self._next_write = 0.0
+        self._held = False
+
+    def written(self) -> None:
+        """Note that the stream has just been written to."""
+        pause = self._throttle.pause
+        self._next_write = time.perf_counter() + pause if pause else 0.0
+
+    def take_text(self, choice: int, text: str) -> bool:
+        """Write a text; returns False if that is not possible now."""
+        if self._held or (self._next_write and time.perf_counter() < self._next_write) or not self._body.ready:
+            return False
+        try:
+            part = self._answer.text_chunk(choice, text)
+        except Exception as error:
+            self._answer.generation.fail(error)
+            return True
+        if part:
+            self._body.write(part)
+            self.written()
+        return True
+
+    def take(self, delta: Delta) -> bool:
+        """Write what waits, now or after a pause; returns False if the task must."""
+        if delta.finish_reason is not None or delta.error is not None or delta.final:
+            return False
+        if self._held:
+            return True
+        if self._next_write and time.perf_counter() < self._next_write:
+            self._held = True
+            self._throttle.call_at(self._next_write, self._write_held)
+            return True
+        return self._write()
+
+    def _write_held(self) -> None:
+        self._held = False
+        generation = self._answer.generation
+        if generation.listened and not self._write():
+            generation.wake()
+
+    def _write(self) -> bool:
+        if not self._body.ready:
+            return False
+        try:
+            part = self._answer.chunks(self._answer.take_waiting())
+        except Exception as error:
+            self._answer.generation.fail(error)
+            return True
+        if part:
+            self._body.write(part)
+            self.written()
+        return True

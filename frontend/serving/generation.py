@@ -10,8 +10,9 @@ from common.errors import Kind, RequestError
 from frontend.errors import AdapterNotCached, upstream_error
 from frontend.telemetry.request_record import current
 from frontend.triton.deltas import merge
-from frontend.triton.response_queue import ResponseQueue
-from frontend.triton.stream import Target, TritonStream
+from frontend.triton.receiver import Target
+from frontend.triton.response_queue import Listener, ResponseQueue
+from frontend.triton.stream import TritonStream
 from frontend.triton.tensors import Delta, add_trace_context, with_weights
 
 # The engine's finish reasons that are errors.
@@ -57,12 +58,36 @@ class Generation:
         """Return the number of received bytes that `next` has not taken yet."""
         return self._responses.size()
 
-    async def next(self) -> dict[int, Delta]:
-        """Wait for responses and return one delta for each choice that has some. Raises what ended the generation."""
+    @property
+    def listened(self) -> bool:
+        """Whether what waits is left to the listener of `next`."""
+        return self._responses.listened
+
+    def wake(self) -> None:
+        """Let `next` return what waits."""
+        self._responses.wake()
+
+    def take_waiting(self) -> dict[int, Delta]:
+        """Return what waits, as `next` does: for its listener, if that neither ends a choice nor fails."""
+        deltas = self._responses.take_waiting()
+        if len(deltas) == 1:
+            choice, delta = deltas[0]
+            return {choice: delta} if choice in self._running else {}
+        waiting: dict[int, list[Delta]] = {}
+        for choice, delta in deltas:
+            if choice in self._running:
+                waiting.setdefault(choice, []).append(delta)
+        return {choice: merge(several) for choice, several in waiting.items()}
+
+    async def next(self, listener: Listener | None = None) -> dict[int, Delta]:
+        """Wait for responses and return one delta for each choice that has some. Raises what ended the generation.
+
+        listener: takes what comes while this waits, but for what ends a choice or fails, which this returns.
+        """
         while self._failure is None:
             waiting: dict[int, list[Delta]] = {}
             try:
-                deltas = await self._responses.take()
+                deltas = await self._responses.take(listener)
             except AdapterNotCached:
                 if not self._may_resend:
                     raise

@@ -15,7 +15,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-# The extension of an ASGI scope that has the connection's asyncio.Transport as `transport`.
+# The extension of an ASGI scope that has the connection's asyncio.Transport as `transport`, and as `body` what writes
+# parts of a streamed body at once (BodyParts).
 CONNECTION = "triton_chat.connection"
 
 

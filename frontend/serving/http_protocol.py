@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from frontend.errors import ApiError, error_response
+from frontend.serving.body_parts import BodyParts
 from frontend.serving.hang_up import CONNECTION
 
 MAX_HEAD = 64 * 2**10  # bytes of request line and headers; large cookies and a trace context need much less
@@ -101,7 +102,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._start_timer(DISCARD_TIMEOUT)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.scope["extensions"] = {CONNECTION: {"transport": self.transport}}
+        cycle.scope["extensions"] = {CONNECTION: {"transport": self.transport, "body": BodyParts(cycle)}}
         if cycle.scope["http_version"] == "1.0":
             app = _without_chunks(cycle, app)
         super()._start_asgi_task(cycle, app)

@@ -10,19 +10,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 from frontend.errors import SlowReader
+from frontend.serving.body_parts import BodyParts
+from frontend.serving.hang_up import CONNECTION
 
 
 class StreamWriter:
     """Write the body of one streamed response, and measure how long the current write has been blocked.
 
-    backlog: returns the bytes that wait behind the current write. abort: ends the stream with an error.
+    backlog: returns the bytes that wait behind the current write. abort: ends the stream with an error. parts: another
+    way to write to the same connection, if the server has one.
     """
 
-    def __init__(self, send: Send, backlog: Callable[[], int], abort: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, backlog: Callable[[], int], abort: Callable[[Exception], None]
+    ) -> None:
         self._send = send
+        self.parts: BodyParts | None = scope.get("extensions", {}).get(CONNECTION, {}).get("body")
         self._blocked_since: float | None = None
         self.backlog = backlog
         self.abort = abort

@@ -3,6 +3,9 @@
 
 import asyncio
 import time
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections.abc import Sequence
 from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
@@ -18,6 +21,8 @@ from frontend.triton.usage import Usage
 ENDPOINTS = ("chat", "completions", "responses", "messages", "tokenize", "detokenize", "embeddings", "rerank", "score")
 # Why an answer ended early: values of the label `cause`.
 CAUSES = ("client_gone", "timeout", "slow_reader", "shutdown")
+# How many gaps between chunks of a request are counted together, and the seconds for which they wait at most.
+GAPS, GAPS_PERIOD = 64, 1.0
 SETTING_KEYS = f"{SETTING_KEY}*"  # the name in metrics of all API keys of the settings
 SCHEMES = ("data", "http", "https", "file", "other")
 FETCH_OUTCOMES = ("ok", "refused", "cancelled")
@@ -151,6 +156,8 @@ class RequestMetrics:
         self._record = current()
         self._record.endpoint = self._endpoint = endpoint
         self._last: dict[int, float] = {}
+        self._gaps: list[float] = []
+        self._gaps_since = 0.0
         self._in_flight = IN_FLIGHT.labels(self._record.label)
         self._in_flight.inc()
         self._bind()
@@ -167,7 +174,6 @@ class RequestMetrics:
     def _bind(self) -> None:
         self._label = self._record.label
         self._metrics = endpoint_metrics(self._endpoint, self._label)
-        self._observe_gap = self._metrics.itl.observe
 
     def leave_queue(self, seconds: float) -> None:
         """Note how long the request was in its model's queue."""
@@ -179,16 +185,28 @@ class RequestMetrics:
         self._record.fail(error)
 
     def observe(self, choice: int, delta: Delta) -> None:
-        """Time one delta that is sent to the client. Called for every token."""
-        if not (delta.text or delta.reasoning or delta.tool_calls):
-            return
+        """Time one delta that is sent to the client."""
+        if delta.text or delta.reasoning or delta.tool_calls:
+            self.observe_content(choice)
+
+    def observe_content(self, choice: int) -> None:
+        """Time a delta with content. Called for every token."""
         now = time.perf_counter()
         last = self._last.get(choice)
         if last is not None:
-            self._observe_gap(now - last)
+            self._gaps.append(now - last)
+            if len(self._gaps) >= GAPS or now - self._gaps_since > GAPS_PERIOD:
+                self._count_gaps(now)
         elif not self._last:
             self._first_content(now)
+            self._gaps_since = now
         self._last[choice] = now
+
+    def _count_gaps(self, now: float) -> None:
+        if self._gaps:
+            observe_all(self._metrics.itl, self._gaps)
+            self._gaps.clear()
+        self._gaps_since = now
 
     def timings(self) -> dict[str, float | None]:
         """Return the times of the answer so far in milliseconds, with vLLM's names; None for what has not happened."""
@@ -212,6 +230,7 @@ class RequestMetrics:
         if error is not None:
             self.fail(error)
         self._in_flight.dec()
+        self._count_gaps(0.0)
         if self.usage is None:
             return
         record, usage = self._record, self.usage
@@ -231,6 +250,17 @@ class RequestMetrics:
         self._metrics.ttft.observe(record.ttft)
         if record.trace is not None:
             record.trace.first_token()
+
+
+def observe_all(histogram: Histogram, values: Sequence[float]) -> None:
+    """Add values to a histogram as if each were observed by itself, which costs as much as to send a token.
+
+    prometheus_client has no public way to do this.
+    """
+    counts = Counts(bisect_left(histogram._upper_bounds, value) for value in values)
+    histogram._sum.inc(sum(values))
+    for bucket, count in counts.items():
+        histogram._buckets[bucket].inc(count)
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -2,10 +2,21 @@
 """The queue between the reader of the stream and the task of a request."""
 
 import asyncio
+from typing import Protocol
 
-from frontend.triton.tensors import Delta
+from frontend.triton.tensors import Delta, text_size
 
 Deltas = list[tuple[int, Delta]]
+
+
+class Listener(Protocol):
+    """Takes deltas as they come, while `ResponseQueue.take` waits. It raises nothing."""
+
+    def take_text(self, choice: int, text: str) -> bool:
+        """Take a delta that is only text, before which nothing waits; False leaves it to the queue."""
+
+    def take(self, delta: Delta) -> bool:
+        """Take what waits, of which this is the last, now or later; False lets `ResponseQueue.take` return it."""
 
 
 class ResponseQueue:
@@ -19,12 +30,19 @@ class ResponseQueue:
         self._size = 0
         self._error: Exception | None = None
         self._filled = asyncio.Event()
+        self._listener: Listener | None = None
 
     def put(self, choice: int, delta: Delta, size: int) -> None:
         """Add a delta. size: its bytes, more or less."""
         self._waiting.append((choice, delta))
         self._size += size
-        self._filled.set()
+        if self._listener is None or not self._listener.take(delta):
+            self.wake()
+
+    def put_text(self, choice: int, text: str) -> None:
+        """Add a delta that is only text."""
+        if self._waiting or self._listener is None or not self._listener.take_text(choice, text):
+            self.put(choice, Delta(text), text_size(text))
 
     def size(self) -> int:
         """Return the size of the waiting deltas in bytes, more or less."""
@@ -34,15 +52,36 @@ class ResponseQueue:
         """End with an error, after the waiting deltas. Only the first error counts."""
         if self._error is None:
             self._error = error
+        self.wake()
+
+    @property
+    def listened(self) -> bool:
+        """Whether what waits is left to the listener of `take`."""
+        return self._listener is not None
+
+    def wake(self) -> None:
+        """Let `take` return what waits."""
+        self._listener = None
         self._filled.set()
 
-    async def take(self) -> Deltas:
-        """Wait for deltas and return all of them; raises the error given to `fail` if none are left."""
-        await self._filled.wait()
+    def take_waiting(self) -> Deltas:
+        """Return all waiting deltas."""
+        taken, self._waiting, self._size = self._waiting, [], 0
+        return taken
+
+    async def take(self, listener: Listener | None = None) -> Deltas:
+        """Wait for deltas and return all of them; raises the error given to `fail` if none are left.
+
+        listener: takes deltas as they come, as long as it can: a change of tasks costs more than the rest.
+        """
+        self._listener = None if self._filled.is_set() else listener
+        try:
+            await self._filled.wait()
+        finally:
+            self._listener = None
         if not self._waiting:
             assert self._error is not None  # nosec B101 # narrows a type, checks no input
             raise self._error
-        taken, self._waiting, self._size = self._waiting, [], 0
         if self._error is None:
             self._filled.clear()
-        return taken
+        return self.take_waiting()

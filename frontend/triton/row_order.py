@@ -11,6 +11,13 @@ class RowOrder:
         self.next = 0
         self._early: dict[int, AnswerRow] = {}
 
+    def pass_by(self, number: int) -> bool:
+        """Count a row that is the next and needs no place here; returns False if `add` is needed."""
+        if number != self.next or self._early:
+            return False
+        self.next += 1
+        return True
+
     def add(self, row: AnswerRow) -> list[AnswerRow]:
         """Take a row, and return those that are in order now."""
         self._early[row.number] = row

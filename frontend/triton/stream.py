@@ -7,8 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
@@ -20,9 +19,9 @@ from common.model_names import ENGINE, POSTPROCESSING, role, sibling
 from common.response_batch import AnswerRow
 from frontend.errors import upstream_error
 from frontend.triton.cancellations import Cancellations
-from frontend.triton.model_health import ModelHealth, lost_model
+from frontend.triton.model_health import lost_model
+from frontend.triton.receiver import Receiver, Target
 from frontend.triton.response_queue import ResponseQueue
-from frontend.triton.row_order import RowOrder
 from frontend.triton.tensors import (
     Delta,
     answer_rows,
@@ -47,30 +46,6 @@ ENGINE_PATIENCE = 10.0  # seconds that an engine may take to answer a stop or a 
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 0.5  # seconds between attempts to reopen the stream
 
 
-class Target(Protocol):
-    """Where the requests of one served model go in Triton."""
-
-    health: ModelHealth
-
-    @property
-    def batches(self) -> bool:
-        """Whether one response may hold tokens of several requests."""
-
-    def engines(self) -> Sequence[str]:
-        """Return the engines that a request of this model may run on: several while the model is reloaded."""
-
-
-@dataclass(slots=True)
-class _Receiver:
-    queue: ResponseQueue
-    choice: int
-    target: Target
-    sent_at: float
-    answered: bool = False
-    # Of a request in a response group.
-    rows: RowOrder = field(default_factory=RowOrder)
-
-
 class TritonStream:
     """Sends requests, and puts each response into the queue of its request.
 
@@ -92,7 +67,7 @@ class TritonStream:
         self._changed = changed
         self._client_id = client_id
         self._began = time.time()
-        self._receivers: dict[str, _Receiver] = {}
+        self._receivers: dict[str, Receiver] = {}
         self._probes: dict[str, asyncio.Future[pb.ModelInferResponse]] = {}
         self._cancellations = Cancellations(self._send_stop)
         self._outgoing: asyncio.Queue[pb.ModelInferRequest] = asyncio.Queue()
@@ -131,7 +106,7 @@ class TritonStream:
         if target.health.dead:
             raise lost_model()
         for choice, request in enumerate(requests):
-            self._receivers[request.id] = _Receiver(queue, choice, target, time.monotonic())
+            self._receivers[request.id] = Receiver(queue, choice, target, time.monotonic())
             if trace_headers is None:
                 if target.batches:
                     set_group(request, self._group)
@@ -277,9 +252,8 @@ class TritonStream:
             return
         rows = answer_rows(response)
         if rows is not None:
-            for row in rows:
-                self._dispatch_row(row)
-            if is_final(response) and not any(row.request_id == request_id and ends(row) for row in rows):
+            self._dispatch_rows(rows)
+            if is_final(response) and not any(row[0] == request_id and ends(row[3]) for row in rows):
                 self._end_unfinished(request_id)
             return
         receiver = self._receivers.get(request_id)
@@ -297,15 +271,21 @@ class TritonStream:
         elif receiver is None:
             self._cancellations.late_response(request_id)
 
-    def _dispatch_row(self, row: AnswerRow) -> None:
-        """Hand over a row of a batch, unless one of the same request that is before it has not come yet."""
-        receiver = self._receivers.get(row.request_id)
-        if receiver is None:
-            if ends(row):
-                self._cancellations.done(row.request_id)
+    def _dispatch_rows(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Hand over the rows of a batch. rows: the fields of AnswerRow, and what a newer version adds."""
+        for request_id, number, text, more, *_ in rows:
+            receiver = self._receivers.get(request_id)
+            if receiver is not None:
+                # Nearly all rows are only text.
+                if more or not receiver.take_text(number, text):
+                    self._dispatch_row(receiver, AnswerRow(request_id, number, text, more))
+            elif ends(more):
+                self._cancellations.done(request_id)
             else:
-                self._cancellations.late_response(row.request_id)
-            return
+                self._cancellations.late_response(request_id)
+
+    def _dispatch_row(self, receiver: Receiver, row: AnswerRow) -> None:
+        """Hand over a row of a batch, unless one of the same request that is before it has not come yet."""
         receiver.answered = True
         ready = receiver.rows.add(row)
         if not ready:
@@ -313,13 +293,13 @@ class TritonStream:
             loop.call_later(ROW_PATIENCE, self._give_up_row, row.request_id, receiver, awaited)
         for one in ready:
             receiver.queue.put(receiver.choice, row_delta(one), row_size(one))
-            if ends(one):
+            if ends(one.more):
                 # Later responses of this id are ignored.
                 del self._receivers[row.request_id]
                 self._cancellations.done(row.request_id)
                 return
 
-    def _give_up_row(self, request_id: str, receiver: _Receiver, number: int) -> None:
+    def _give_up_row(self, request_id: str, receiver: Receiver, number: int) -> None:
         """Fail a request that still waits for this row: the response that it came in has failed for another request."""
         if self._receivers.get(request_id) is receiver and receiver.rows.next == number:
             logger.error("a part of an answer was lost", extra=about(request_id))

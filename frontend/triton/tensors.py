@@ -23,7 +23,7 @@ from common.engine_statistics import STATISTICS
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.model_names import ENGINE, ENSEMBLE, POSTPROCESSING, PREPROCESSING, role
-from common.response_batch import ANSWERS, FORGET_BEFORE, GROUP, AnswerRow, decode_answers
+from common.response_batch import ANSWERS, FORGET_BEFORE, GROUP, AnswerRow
 from common.sampling import ENGINE_PARAMETERS, SAMPLING, Datatype, SamplingFields
 from common.versions import BUILD_INFO, Versions
 
@@ -359,16 +359,21 @@ def decode_delta(response: pb.ModelInferResponse) -> Delta:
     return Delta(**values, final=is_final(response))
 
 
-def answer_rows(response: pb.ModelInferResponse) -> list[AnswerRow] | None:
-    """Decode a response that holds additions to several answers; None if it is no such response."""
+def answer_rows(response: pb.ModelInferResponse) -> list[list[Any]] | None:
+    """Decode a response that holds additions to several answers; None if it is no such response.
+
+    Rows have the fields of AnswerRow, and after them what a newer version adds. To make objects of them takes longer
+    than to decode them.
+    """
     if len(response.outputs) != 1 or response.outputs[0].name != ANSWERS:
         return None
-    return decode_answers(response.raw_output_contents[0])
+    rows: list[list[Any]] = orjson.loads(response.raw_output_contents[0])
+    return rows
 
 
-def ends(row: AnswerRow) -> bool:
-    """Return whether a row of a batch is the last of its request."""
-    return row.more is not None and not row.more.keys().isdisjoint(_LAST)
+def ends(more: Mapping[str, Any] | None) -> bool:
+    """Return whether a row of a batch with these further fields is the last of its request."""
+    return more is not None and not more.keys().isdisjoint(_LAST)
 
 
 def row_delta(row: AnswerRow) -> Delta:
@@ -383,7 +388,12 @@ def row_delta(row: AnswerRow) -> Delta:
 
 def row_size(row: AnswerRow) -> int:
     """Return the memory that a row's addition takes, in bytes, more or less."""
-    return 200 + len(row.text) + (len(str(row.more)) if row.more else 0)
+    return text_size(row.text) + (len(str(row.more)) if row.more else 0)
+
+
+def text_size(text: str) -> int:
+    """Return the memory that a delta with only this text takes, in bytes, more or less."""
+    return 200 + len(text)
 
 
 def is_final(response: pb.ModelInferResponse) -> bool:

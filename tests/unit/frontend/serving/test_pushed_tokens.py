@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens that are written as they come, past the task of their answer: the same events, and failures of one stream only."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from common.response_batch import AnswerRow
+from frontend.endpoints.chat import ChatPlan
+from frontend.serving.body_parts import BodyParts
+from frontend.serving.slow_readers import StreamWriter
+from frontend.serving.turns import Turns
+from frontend.serving.write_throttle import WriteThrottle
+from tests.fakes.fake_triton import Call, batch, batch_of, finish, reply
+from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PROMPT = {"prompt": "Hi"}
+INPUT = {"input": "Hi"}
+BODIES: list[tuple[str, dict[str, Any]]] = [
+    (CHAT, HELLO),
+    (CHAT, HELLO | {"n": 2}),
+    (CHAT, HELLO | {"stream_options": {"include_usage": True}}),
+    (CHAT, HELLO | {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}),
+    (CHAT, HELLO | {"return_token_ids": True}),
+    ("/v1/completions", PROMPT),
+    ("/v1/completions", PROMPT | {"n": 2, "stream_options": {"include_usage": True}}),
+    ("/v1/completions", PROMPT | {"max_tokens": 0, "echo": True}),
+    ("/v1/responses", INPUT),
+    ("/v1/messages", HELLO | {"max_tokens": 20}),
+]
+
+
+TEXTS = ("Hello", " \u4f60\u597d", '"\n\\', "", "\0\U0001f60a", " end")
+
+
+def one_by_one(served: Serving) -> Any:
+    """A script of texts of all kinds, each sent when the one before it has been written: none is merged with the next."""
+    receivers = served.server.app.state.service.triton.stream._receivers
+
+    async def script(call: Call) -> AsyncIterator[Any]:
+        replies = [reply(text) for text in TEXTS] + [reply("", reasoning_output="so")]
+        for number, one in enumerate(replies):
+            yield one
+            receiver = receivers[call.id]
+            async with asyncio.timeout(WAIT):
+                while receiver.rows.next <= number or receiver.queue.size() or not receiver.queue.listened:
+                    await asyncio.sleep(0.001)
+        yield finish(completion=6, text=".")
+
+    return script
+
+
+async def events(served: Serving, path: str, body: dict[str, Any]) -> list[Any]:
+    """The events of an answer without what differs between two answers."""
+    response = await served.http.post(path, json=body | {"stream": True})
+    assert response.status_code == 200, response.text
+    found = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+    return [_plain(event) for event in found]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        volatile = ("id", "item_id", "created", "created_at", "completed_at")
+        return {key: _plain(one) for key, one in value.items() if key not in volatile}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(("path", "body"), BODIES)
+async def test_events_are_those_that_the_task_would_write(
+    served: Serving, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    served.triton.script = one_by_one(served)
+    pushed = await events(served, path, body)
+    monkeypatch.setattr(BodyParts, "ready", False)
+    # Choices take turns as they come; each alone is in order.
+    assert _by_choice(pushed) == _by_choice(await events(served, path, body))
+
+
+def _by_choice(found: list[Any]) -> list[list[Any]]:
+    choices = [event["choices"][0]["index"] if event.get("choices") else -1 for event in found]
+    return [[event for event, one in zip(found, choices, strict=True) if one == choice] for choice in (-1, 0, 1)]
+
+
+async def test_the_task_writes_only_the_beginning_and_the_end(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    write = StreamWriter.write
+
+    async def noted(writer: StreamWriter, body: bytes, *, more: bool = True) -> None:
+        written.append(body)
+        await write(writer, body, more=more)
+
+    monkeypatch.setattr(StreamWriter, "write", noted)
+    served.triton.script = one_by_one(served)
+    chunks = await served.chunks()
+    assert "".join(one["choices"][0]["delta"].get("content", "") for one in chunks) == "".join((*TEXTS, "."))
+    assert len(written) == 2
+
+
+async def test_a_failure_to_write_a_token_ends_only_its_stream(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text_chunk = ChatPlan.text_chunk
+
+    def failing(plan: ChatPlan, choice: int, text: str) -> bytes:
+        if text == "bad":
+            raise RuntimeError("no such text")
+        return text_chunk(plan, choice, text)
+
+    both, read = asyncio.Barrier(2), {text: asyncio.Event() for text in ("bad", "good")}
+
+    async def script(call: Call) -> AsyncIterator[Any]:
+        text = call.messages["messages"][0]["content"]
+        await both.wait()
+        yield reply("first")
+        await read[text].wait()
+        yield reply(text)
+        yield finish()
+
+    async def ask(text: str) -> str:
+        body = HELLO | {"stream": True, "messages": [{"role": "user", "content": text}]}
+        async with served.http.stream("POST", CHAT, json=body) as response:
+            found = ""
+            async for part in response.aiter_text():
+                found += part
+                if '"content":"first"' in found:
+                    read[text].set()
+        return found
+
+    monkeypatch.setattr(ChatPlan, "text_chunk", failing)
+    served.triton.script = script
+    bad, good = await asyncio.gather(ask("bad"), ask("good"))
+    assert '"error"' in bad and '"finish_reason":"stop"' not in bad and "no such text" not in bad
+    assert '"content":"good"' in good and '"finish_reason":"stop"' in good and '"error"' not in good
+
+
+async def test_a_client_that_goes_away_in_the_middle_is_noticed(served: Serving) -> None:
+    async def endless(call: Call) -> AsyncIterator[Any]:
+        while not call.stopped.is_set():
+            yield reply("word ")
+            await asyncio.sleep(0.002)
+        yield finish("cancelled")
+
+    served.triton.script = endless
+    async with served.http.stream("POST", CHAT, json=HELLO | {"stream": True}) as response:
+        lines = response.aiter_lines()
+        for _ in range(20):
+            await anext(lines)
+    await served.stopped()
+
+
+async def test_a_paused_stream_gets_what_has_waited_in_one_write(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    throttle = served.server.app.state.service.write_throttle
+    held: list[Callable[[], None]] = []
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(call: Call) -> AsyncIterator[Any]:
+        yield batch(call.id, 0, reply("a"))
+        await begun.wait()
+        yield batch_of(*(AnswerRow(call.id, number, text, None) for number, text in ((1, "b"), (2, "c"), (3, "d"))))
+        await ended.wait()
+        yield batch(call.id, 4, finish())
+
+    monkeypatch.setattr(WriteThrottle, "_count", lambda self, change: None)
+    monkeypatch.setattr(throttle, "pause", WAIT)
+    monkeypatch.setattr(throttle, "call_at", lambda when, write: held.append(write))
+    served.triton.script = script
+    parts: list[str] = []
+    async with served.http.stream("POST", CHAT, json=HELLO | {"stream": True}) as response, asyncio.timeout(WAIT):
+        async for part in response.aiter_text():
+            parts.append(part)
+            begun.set()
+            while not held:
+                await asyncio.sleep(0.001)
+            if len(parts) == 1:
+                held[0]()
+            ended.set()
+    texts = [json.loads(line[6:]) for line in "".join(parts).splitlines() if line.startswith("data: {")]
+    assert [one["choices"][0]["delta"].get("content") for one in texts] == ["", "a", "bcd", None]
+    assert len(held) == 1
+
+
+async def test_due_writes_come_in_order_and_one_that_fails_does_not_keep_the_others() -> None:
+    throttle, done = WriteThrottle(), asyncio.Event()
+    written: list[str] = []
+
+    def fail() -> None:
+        written.append("fails")
+        raise RuntimeError
+
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: written.append("reported"))
+    for write in (lambda: written.append("one"), fail, lambda: (written.append("two"), done.set())):
+        throttle.call_at(0.0, write)  # type: ignore[arg-type] # it returns something
+    async with asyncio.timeout(WAIT):
+        await done.wait()
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert written == ["one", "fails", "reported", "two"]
+
+
+async def test_one_request_begins_in_each_turn_of_the_loop() -> None:
+    turns, begun = Turns(), []
+
+    async def begin(name: int) -> None:
+        await turns.take()
+        begun.append(name)
+
+    tasks = [asyncio.create_task(begin(number)) for number in range(5)]
+    await asyncio.sleep(0)
+    assert begun == [0]
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert begun == [0, 2, 3, 4]
+    await asyncio.sleep(0)
+    await begin(5)
+    assert begun[-1] == 5
