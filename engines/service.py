@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import math
+from collections import deque
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -116,9 +117,11 @@ class EngineService:
             self._loop.repeat(PERIOD_S, self._publish_statistics)
         self._loop.repeat(CANCEL_PERIOD_S, self._cancel_abandoned)
 
-    def accept(self, request: InferenceRequest) -> None:
-        """Pass a request to the loop, which sends the responses later; may be called from any thread."""
-        self._loop.call(self._accept, request, request.get_response_sender())
+    def accept(self, *requests: InferenceRequest) -> None:
+        """Pass requests to the loop, which sends the responses later; may be called from any thread."""
+        waiting = deque((request, request.get_response_sender()) for request in requests)
+        if waiting:
+            self._loop.call(self._accept_each, waiting)
 
     def close(self) -> None:
         """Cancel what is running, send its last responses, and stop the engine with its processes."""
@@ -157,6 +160,12 @@ class EngineService:
                 self._engine_ended = True
                 self._engine.shutdown()
         return None
+
+    def _accept_each(self, waiting: deque[tuple[InferenceRequest, ResponseSender]]) -> None:
+        """Start the first request, and the others in later turns: the engine gets the first before the last is read."""
+        self._accept(*waiting.popleft())
+        if waiting:
+            self._loop.soon(partial(self._accept_each, waiting))
 
     def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
         """Start what a request asks for. Whatever is wrong with it, it is answered: Triton waits for its end."""

@@ -36,8 +36,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[InferenceRequest]) -> None:
         """Accept the requests; responses are sent later (decoupled)."""
-        for request in requests:
-            self._service.accept(request)
+        self._service.accept(*requests)
 
     def finalize(self) -> None:
         """Cancel what is running and stop the engine."""
