@@ -15,7 +15,7 @@ from common.chat.text_arguments import text_arguments
 from common.errors import RequestError
 from frontend.endpoints.own_names import OwnNames, generation_names
 from frontend.endpoints.prompt_logprobs import of_prompt, token_ids_json, with_first_parameters
-from frontend.endpoints.sampling import engine_parameters, sampling_inputs
+from frontend.endpoints.sampling import engine_parameters, sampling_inputs, seeded
 from frontend.protocol.chat import AllowedToolsChoice, ChatBody, ChatPrompt
 from frontend.protocol.common import too_deep
 from frontend.protocol.messages import clean_messages
@@ -131,9 +131,8 @@ class ChatPlan(Plan):
     """The requests of a chat completion and how their deltas are written."""
 
     def __init__(self, body: ChatBody, model: str, request: EnsembleRequest, image_urls: Sequence[str]) -> None:
-        seeds = [None if request.seed is None else (request.seed + i) % 2**64 for i in range(body.choices)]
         self.id = new_id("chatcmpl")
-        self.requests = [replace(request, seed=seed) for seed in seeds]
+        self.requests = seeded(request, body.choices)
         self.requests[0] = with_first_parameters(self.requests[0], body)
         self.image_urls = image_urls
         self.stream = bool(body.stream)

@@ -17,7 +17,7 @@ from frontend.endpoints.completion_logprobs import CompletionLogprobs
 from frontend.endpoints.guides import guide_inputs
 from frontend.endpoints.own_names import OwnNames, generation_names
 from frontend.endpoints.prompt_logprobs import of_prompt, token_ids_json, with_first_parameters
-from frontend.endpoints.sampling import engine_parameters, sampling_inputs
+from frontend.endpoints.sampling import engine_parameters, sampling_inputs, seeded
 from frontend.protocol.completions import CompletionBody, Prompt
 from frontend.protocol.refused import REFUSED_IN_COMPLETIONS, refuse
 from frontend.serving.answer import Plan, head, new_id
@@ -90,11 +90,8 @@ class CompletionPlan(Plan):
             echoed=body.logprobs if body.echo else None,
             choices=len(requests) * body.choices,
         )
-        self.requests = [
-            replace(one, seed=None if request.seed is None else (request.seed + i) % 2**64)
-            for request in requests
-            for i, one in enumerate([first(request), *[request] * (body.choices - 1)])
-        ]
+        choices = [seeded(request, body.choices) for request in requests]
+        self.requests = [one for each in choices for one in (first(each[0]), *each[1:])]
         self.stream = bool(body.stream)
         self.include_usage = body.include_usage
         self.usage = Usage(per_prompt=body.choices)

@@ -3,12 +3,13 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from common.sampling import SAMPLING
 from frontend.protocol.common import GenerationBody
 from frontend.telemetry.request_record import current
-from frontend.triton.tensors import Parameter
+from frontend.triton.tensors import EnsembleRequest, Parameter
 
 # Below these both fields request the most likely token. Sent as they are, they would become 0 in FP32, or a divisor
 # that overflows, which engines refuse or turn into NaN. vLLM's limit of greedy decoding is the same temperature; no
@@ -44,6 +45,13 @@ def sampling_inputs(body: GenerationBody) -> dict[str, Any]:
         # Stop strings are matched in postprocessing: only a streaming engine can be stopped by them.
         "stream": bool(body.stream or body.stop),
     }
+
+
+def seeded(request: EnsembleRequest, choices: int) -> list[EnsembleRequest]:
+    """Return the request of each choice of a prompt: with a seed of its own, if the request has one."""
+    if request.seed is None:
+        return [request] * choices
+    return [replace(request, seed=(request.seed + choice) % 2**64) for choice in range(choices)]
 
 
 def engine_parameters(body: GenerationBody, *, salt_by_key: bool) -> dict[str, Parameter]:

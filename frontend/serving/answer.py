@@ -36,6 +36,8 @@ from frontend.triton.usage import Usage
 
 logger = logging.getLogger(__name__)
 
+_FORGOTTEN = EnsembleRequest()
+
 
 class Plan(ABC):
     """The requests of one completion to the ensemble, and how its deltas are written for the client.
@@ -59,7 +61,7 @@ class Plan(ABC):
 
     def forget_prompts(self) -> int:
         """Let go of what Triton now has, and of the body. Returns the bytes that the answer still needs of it."""
-        self.requests = [EnsembleRequest()] * len(self.requests)
+        self.requests = [_FORGOTTEN] * len(self.requests)
         self.image_urls = ()
         return 0
 
