@@ -160,6 +160,37 @@ def test_a_generation_is_streamed_and_its_last_response_ends_the_request(service
     assert MetricFamily.made["triton_chat_engine_running"].calls == [1.0]
 
 
+def test_requests_of_one_batch_are_served_each_for_itself(service: EngineService, engine: FakeEngine) -> None:
+    good, refused, other = requests = [FakeRequest("good", 3), FakeRequest("refused", 13), FakeRequest("other", 2)]
+    service.accept(*requests)
+    assert good.finish() is other.finish() is FinishReason.LENGTH
+    assert refused.ended.wait(WAIT) and "no such ids" in refused.responses[0].error.message()
+
+
+def test_the_engine_has_the_first_request_of_a_batch_before_the_last_is_read(
+    service: EngineService, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    accept_one, generate = service._accept, engine.generate
+
+    def noted_accept(request: Any, sender: Any) -> None:
+        order.append(f"read {request.request_id()}")
+        accept_one(request, sender)
+
+    async def noted_generate(generation: Generation, put: Put) -> None:
+        order.append(f"given {generation.request_id}")
+        await generate(generation, put)
+
+    monkeypatch.setattr(service, "_accept", noted_accept)
+    monkeypatch.setattr(engine, "generate", noted_generate)
+    requests = [FakeRequest(name, 1) for name in ("a", "b", "c")]
+    service.accept(*requests)
+    for request in requests:
+        request.wait()
+    assert order.index("given a") < order.index("read c")
+    assert [one for one in order if one.startswith("read")] == ["read a", "read b", "read c"]
+
+
 def test_the_versions_are_told_only_if_nothing_else_is_asked(service: EngineService) -> None:
     asking = FakeRequest("probe", 1, stop=True)
     asking.outputs = ["build_info"]
