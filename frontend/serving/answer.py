@@ -210,9 +210,10 @@ class _Answer:
 
     def text_chunk(self, choice: int, text: str) -> bytes:
         """Write the events of a delta that is only text."""
-        if text:
+        part = self.plan.text_chunk(choice, text)
+        if part:
             self.metrics.observe_content(choice)
-        return self.plan.text_chunk(choice, text)
+        return part
 
     def chunks(self, deltas: dict[int, Delta]) -> bytes:
         """Write the events of some deltas."""

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, Histogram
 
 from common.errors import RequestError
 from frontend.errors import ClientGone, ShuttingDown, SlowReader
-from frontend.telemetry.metrics import CAUSES, cancellation
+from frontend.telemetry.metrics import CAUSES, cancellation, observe_all
 from tests.fakes.fake_triton import Call, FakeTriton, answer_of, finish, reply, silence
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving, frontend_processes, serving
 
@@ -277,3 +278,17 @@ async def test_processes_that_share_a_port_report_as_one(tmp_path: Path) -> None
                 assert (await http.get(other.url + path)).status_code == 200
     finally:
         await triton.stop()
+
+
+def test_gaps_counted_together_are_those_counted_one_by_one() -> None:
+    gaps = [0.0, 0.001, 0.002, 0.0021, 0.3, 4.9, 5.0, 5.1, 60.0]
+    together, one_by_one = (
+        Histogram("gaps", "Gaps", buckets=(0.002, 0.005, 5.0), registry=CollectorRegistry()) for _ in range(2)
+    )
+    observe_all(together, gaps)
+    observe_all(together, gaps[:2])
+    for gap in (*gaps, *gaps[:2]):
+        one_by_one.observe(gap)
+    found, expected = ([*one.collect()][0].samples for one in (together, one_by_one))
+    assert [(one.name, one.labels) for one in found] == [(one.name, one.labels) for one in expected]
+    assert [one.value for one in found] == pytest.approx([one.value for one in expected])
