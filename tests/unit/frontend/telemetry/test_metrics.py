@@ -289,6 +289,6 @@ def test_gaps_counted_together_are_those_counted_one_by_one() -> None:
     observe_all(together, gaps[:2])
     for gap in (*gaps, *gaps[:2]):
         one_by_one.observe(gap)
-    found, expected = ([*one.collect()][0].samples for one in (together, one_by_one))
+    found, expected = (next(iter(one.collect())).samples for one in (together, one_by_one))
     assert [(one.name, one.labels) for one in found] == [(one.name, one.labels) for one in expected]
     assert [one.value for one in found] == pytest.approx([one.value for one in expected])
