@@ -14,11 +14,11 @@ Pixels = NDArray[np.uint8]
 _NUMBER = np.dtype("<i4")
 
 
-def pack(pictures: Sequence[Pixels]) -> Pixels:
-    """The bytes of pictures, each uint8 [height, width, 3], RGB."""
+def pack(pictures: Sequence[Pixels]) -> list[memoryview]:
+    """The bytes of pictures, each uint8 [height, width, 3], RGB, in pieces to put one after the other."""
     sizes = [side for picture in pictures for side in picture.shape[:2]]
-    header = np.array([len(pictures), *sizes], _NUMBER).view(np.uint8)
-    return np.concatenate([header, *(picture.reshape(-1) for picture in pictures)])
+    header = np.array([len(pictures), *sizes], _NUMBER).tobytes()
+    return [memoryview(header), *(np.ascontiguousarray(picture).data for picture in pictures)]
 
 
 def unpack(packed: Pixels) -> list[Pixels]:

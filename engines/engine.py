@@ -30,6 +30,19 @@ STATISTICS = {
 }
 
 
+class Once:
+    """A large tensor for one reader, which nobody else keeps in memory after that."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor: torch.Tensor | None = tensor
+
+    def take(self) -> torch.Tensor:
+        """Return the tensor; only once."""
+        tensor, self._tensor = self._tensor, None
+        assert tensor is not None, "it was taken before"  # nosec B101 # narrows a type, checks no input
+        return tensor
+
+
 @dataclass(frozen=True, slots=True)
 class Generation(SamplingFields):
     """One prompt and how to continue it.
@@ -70,7 +83,7 @@ class Generation(SamplingFields):
     cache_salt: str | None = None
     prompt_table: torch.Tensor | None = None
     images: torch.Tensor | None = None
-    multimodal: torch.Tensor | None = None
+    multimodal: Once | None = None
     prompt_extra_ids: list[int] | None = None
     guide_type: str | None = None
     guide: str | None = None

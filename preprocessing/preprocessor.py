@@ -2,7 +2,7 @@
 """The Triton model `preprocessing`: each request becomes the engine's input tensors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from common.fast_tokenizer import AUTO
 from common.logs import about
 from common.model_names import POSTPROCESSING, PREPROCESSING, sibling
 from common.sampling import ENGINE_PARAMETERS, INT32_MAX, EngineParameter, Limits
+from common.shared_bytes import SharedBytes
 from common.tokenizer import ChatTokenizer
 from families.detection import chosen_styler
 from families.parsers import starts_in_reasoning
@@ -25,6 +26,7 @@ from preprocessing.images.family import MAX_VIDEO_FRAMES, MediaOptions
 from preprocessing.images.registry import find_images
 from preprocessing.prompt import PromptBuilder
 from preprocessing.tensors import (
+    HANDLE,
     read_lora_task_id,
     read_options,
     read_request,
@@ -32,6 +34,7 @@ from preprocessing.tensors import (
     write_adapter,
     write_adapters,
     write_features,
+    write_handle,
     write_pictures,
     write_prompt,
     write_reasoning_open,
@@ -52,6 +55,8 @@ MAX_PROMPT_LOGPROBS = 131_072
 _CHOICES = EngineParameter("", int, "n", Limits(1, INT32_MAX))
 # The output of pixels for an engine that runs the vision part itself.
 ENGINE_IMAGES = "engine_images"
+# Features of less take Triton's way, which costs less than to map memory.
+SHARED_FROM_BYTES = 2**18
 # The fields of MediaOptions that are parameters of the config under their own names, but for the limit of pixels.
 _MEDIA_NUMBERS = (
     *("max_images", "max_tiles", "max_tiles_per_image"),
@@ -76,6 +81,7 @@ class Preprocessor:
         self._builder = builder
         self._postprocessing = sibling(model, POSTPROCESSING)
         self._engine = engine
+        self._shared = SharedBytes()
         self._adapters = adapters or BackendAdapters((), builder.checkpoint.path)
 
     @classmethod
@@ -130,7 +136,7 @@ class Preprocessor:
         if images_tensor is not None:
             outputs += write_pictures(images_tensor, prompt.pictures, prompt.extra_ids or [])
         if prompt.features is not None:
-            outputs.append(write_features(prompt.features))
+            outputs.append(self._features(prompt.features, shared=HANDLE in request.requested_output_names()))
         if parameters.get("return_token_strs"):
             outputs.append(write_token_strs(self._builder.tokenizer.token_strs(prompt.input_ids)))
         if parameters.get(SEND_WEIGHTS) and (lora_task_id := read_lora_task_id(inputs)) is not None:
@@ -146,6 +152,14 @@ class Preprocessor:
         if not self._engine.reports_finish and "request_output_len" in request.requested_output_names():
             announce(self._postprocessing, request.request_id(), prompt, parameters)
         return outputs
+
+    def _features(self, features: Sequence[memoryview], *, shared: bool) -> Tensor:
+        """The bytes of features, or where they are. shared: whether the receiver can map this process's memory."""
+        if shared and sum(piece.nbytes for piece in features) >= SHARED_FROM_BYTES:
+            handle = self._shared.share(features)
+            if handle is not None:
+                return write_handle(handle)
+        return write_features(features)
 
     def _timing(self, inputs: Inputs) -> list[Tensor]:
         """Timing is requested if the client wants it, or if only timing shows the end of an answer."""

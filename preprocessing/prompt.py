@@ -7,9 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from common.chat.messages import Place, place_nothing
 from common.chat.parts import MediaPart, MediaRequest, Picture
 from common.chat.request import ChatRequest
@@ -72,7 +69,7 @@ class EngineInput:
     request_output_len: maximum number of new tokens. end_id: -1 for none. stop_words, bad_words: token sequences.
     embedding_bias: id -> logit bias; other ids have none. guide_type, guide: see preprocessing.guides.build.
     pictures: pixels in the order of their image tokens in input_ids. extra_ids: one per id if there are pictures.
-    features: uint8 [bytes], what the engine's own processor made of the pictures, instead of `pictures`.
+    features: bytes in pieces, what the engine's own processor made of the pictures, instead of `pictures`.
     reasoning_open: whether the prompt of a chat ends inside the model's reasoning; None for other prompts.
     """
 
@@ -87,7 +84,7 @@ class EngineInput:
     guide: str | None
     pictures: Sequence[Picture] = ()
     extra_ids: list[int] | None = None
-    features: NDArray[np.uint8] | None = None
+    features: Sequence[memoryview] | None = None
     reasoning_open: bool | None = None
 
 

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from common.chat.parts import Picture
 from common.errors import RequestError
 from common.sampling import INT32_MAX
+from common.shared_bytes import Handle, joined
 from preprocessing.prompt import EngineInput, PromptRequest
 from python_backend.api import Tensor, pb_utils
 from python_backend.tensors import Inputs, floats, ints, string
 
+# The output with the place of bytes in shared memory, instead of `multimodal`.
+HANDLE = "multimodal_memory"
 # Parameter -> what its value must be.
 _OPTIONS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("add_special_tokens", lambda value: type(value) is bool, "a boolean"),
@@ -116,9 +119,14 @@ def write_pictures(name: str, pictures: Sequence[Picture], extra_ids: Sequence[i
     ]
 
 
-def write_features(features: NDArray[np.uint8]) -> Tensor:
-    """What the engine's own processor made of the pictures."""
-    return pb_utils.Tensor("multimodal", features[np.newaxis])
+def write_features(features: Sequence[memoryview]) -> Tensor:
+    """What the engine's own processor made of the pictures: pieces of bytes."""
+    return pb_utils.Tensor("multimodal", joined(features)[np.newaxis])
+
+
+def write_handle(handle: Handle) -> Tensor:
+    """Where the engine finds these bytes in shared memory."""
+    return ints(HANDLE, handle, np.int64)
 
 
 def write_return_perf_metrics(requested: bool) -> Tensor:

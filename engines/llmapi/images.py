@@ -27,7 +27,7 @@ class RawPrompts:
         """Build {"prompt", "multi_modal_data"}; raises RequestError for damaged bytes or ids that no text has."""
         assert generation.multimodal is not None  # nosec B101 # tells the type checker, checks no input
         try:
-            pictures = unpack(generation.multimodal.numpy())
+            pictures = unpack(generation.multimodal.take().numpy())
         except ValueError as error:
             raise RequestError(f"'multimodal' is damaged: {error}", param="multimodal") from error
         # The processor adds BOS itself.

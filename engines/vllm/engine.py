@@ -112,6 +112,8 @@ class VllmEngine:
                         trace_headers={"traceparent": generation.traceparent} if generation.traceparent else None,
                         priority=generation.priority,
                     )
+                # It may have pictures, which are with the engine core now.
+                del prompt
                 outputs = Outputs(generation, put)
                 outputs.take_over(queue)
                 try:

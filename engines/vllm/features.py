@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from vllm.inputs.engine import mm_input
 from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange
 from vllm.v1.serial_utils import CUSTOM_TYPE_RAW_VIEW, MsgpackDecoder, MsgpackEncoder
@@ -50,21 +49,22 @@ class _Decoder(MsgpackDecoder):
         return data
 
 
-def pack(prompt: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """The features of vLLM's multimodal input as bytes."""
+def pack(prompt: Mapping[str, Any]) -> list[memoryview]:
+    """The features of vLLM's multimodal input as bytes: pieces to put one after the other, views of its tensors."""
     places = {
         modality: [_Place(place.offset, place.length, place.is_embed) for place in places]
         for modality, places in prompt["mm_placeholders"].items()
     }
     features = _Features(prompt["mm_kwargs"], dict(prompt["mm_hashes"]), places)
     buffers = [memoryview(buffer).cast("B") for buffer in MsgpackEncoder().encode(features)]  # type: ignore[arg-type] # no Frame
-    starts, size = _layout([len(buffer) for buffer in buffers])
-    packed = np.empty(size, np.uint8)
-    header = np.array([len(buffers), *map(len, buffers)], _SIZES).view(np.uint8)
-    packed[: len(header)] = header
-    for start, buffer in zip(starts, buffers, strict=True):
-        packed[start : start + len(buffer)] = np.frombuffer(buffer, np.uint8)
-    return packed
+    sizes = [len(buffer) for buffer in buffers]
+    starts, _ = _layout(sizes)
+    header = np.array([len(buffers), *sizes], _SIZES).tobytes()
+    ends = [len(header), *(start + size for start, size in zip(starts, sizes, strict=True))]
+    pieces = [memoryview(header)]
+    for before, start, buffer in zip(ends, starts, buffers, strict=False):
+        pieces += [memoryview(bytes(start - before)), buffer]
+    return pieces
 
 
 def unpack(packed: torch.Tensor, prompt_ids: list[int]) -> Any:

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from cachetools import LRUCache
-from numpy.typing import NDArray
 from PIL import Image
 from vllm.config import ModelConfig
 from vllm.model_executor.model_loader import get_model_cls
@@ -71,10 +69,10 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A prompt with the tokens of its media. features: uint8 [bytes], see features.py. places: (start, length)."""
+    """A prompt with the tokens of its media. features: bytes in pieces, see features.py. places: (start, length)."""
 
     input_ids: list[int]
-    features: NDArray[np.uint8]
+    features: list[memoryview]
     places: list[tuple[int, int]]
 
 

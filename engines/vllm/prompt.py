@@ -63,7 +63,7 @@ class Prompts:
                 raise RequestError(
                     "this engine takes no features of pictures: its model has no processor for them", param=NAME
                 )
-            return unpack(generation.multimodal, generation.prompt_ids)
+            return unpack(generation.multimodal.take(), generation.prompt_ids)
         if self._images is not None:
             self._images.check_places(generation.prompt_ids, 0)
         return tokens_input(generation.prompt_ids)

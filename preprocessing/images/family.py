@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from common.chat.parts import SAMPLED, Content, MediaPart, MediaRequest, Picture, Placed
@@ -47,14 +45,14 @@ class MediaOptions:
 class MediaPrompt:
     """The ids of a prompt with its pictures, and what the engine needs of them.
 
-    pictures: for families with tiles, with extra_ids, one per id. features: uint8 [bytes] of the engine's own
-    processor, as in engines/vllm/features.py.
+    pictures: for families with tiles, with extra_ids, one per id. features: of the engine's own processor, bytes in
+    pieces, as in engines/vllm/features.py.
     """
 
     input_ids: list[int]
     pictures: Sequence[Picture] = ()
     extra_ids: list[int] | None = None
-    features: NDArray[np.uint8] | None = None
+    features: Sequence[memoryview] | None = None
 
 
 # Ids of a rendered prompt.

@@ -73,6 +73,7 @@ PARAMETERS = frozenset(
 # This project's extensions, on Python engines only.
 EXTENDED_INPUTS: list[Row] = rows("images", "UINT8", (-1, -1, -1, 3), "r")
 EXTENDED_INPUTS += rows("multimodal", "UINT8", (-1,), "r")
+EXTENDED_INPUTS += rows("multimodal_memory", "INT64", (4,))
 EXTENDED_INPUTS += rows("reasoning_open", "INT32", (1,), "s")
 EXTENSIONS: list[Row] = [
     *rows("finish_reason num_cached_tokens reasoning_open", "INT32", (1,)),

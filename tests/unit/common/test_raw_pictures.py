@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from common.raw_pictures import pack, unpack
+from common.shared_bytes import joined
 
 PICTURES = [np.arange(3 * h * w, dtype=np.uint8).reshape(h, w, 3) for h, w in ((2, 5), (1, 1), (7, 3))]
 
 
 def test_there_and_back() -> None:
     for count in (1, 3):
-        read = unpack(pack(PICTURES[:count]))
+        read = unpack(joined(pack(PICTURES[:count])))
         assert len(read) == count
         assert all(np.array_equal(one, other) for one, other in zip(read, PICTURES, strict=False))
         assert [one.shape for one in read] == [one.shape for one in PICTURES[:count]]
@@ -19,7 +20,7 @@ def test_there_and_back() -> None:
 
 @pytest.mark.parametrize("change", ["empty", "short", "cut", "longer", "none", "many", "negative"])
 def test_damaged_bytes(change: str) -> None:
-    packed = pack(PICTURES)
+    packed = joined(pack(PICTURES))
     header = packed.view(np.uint8).copy()
     match change:
         case "empty":

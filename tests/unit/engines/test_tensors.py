@@ -10,6 +10,7 @@ from triton_python_backend_utils import Tensor
 
 from common.errors import RequestError
 from common.sampling import ENGINE_PARAMETERS, SAMPLING
+from common.shared_bytes import Handle, SharedBytes
 from engines.engine import Generation
 from engines.llmapi.sampling import sampling_params as llmapi_params
 from engines.tensors import Inputs, read_generations
@@ -152,5 +153,27 @@ def test_features_of_pictures_are_copied_from_the_request() -> None:
     given = np.arange(9, dtype=np.uint8)[np.newaxis]
     features = generation({}, multimodal=given).multimodal
     given += 1
-    assert features is not None and features.tolist() == list(range(9))
+    assert features is not None and features.take().tolist() == list(range(9))
     assert generation({}).multimodal is None
+
+
+def test_features_in_shared_memory_are_taken_before_a_request_can_be_refused() -> None:
+    def handle(shared: SharedBytes) -> Handle:
+        given = shared.share([memoryview(bytes(range(9)))])
+        assert given is not None
+        return given
+
+    def inputs(of: Handle, **more: Any) -> Inputs:
+        return Inputs(Request(multimodal_memory=np.array([of]), **more))  # type: ignore[arg-type] # a fake
+
+    shared = SharedBytes()
+    first, second = read_generations(inputs(handle(shared), num_return_sequences=np.array([[2]])), {})
+    for _, _, one in (first, second):
+        assert one.multimodal is not None and one.multimodal.take().tolist() == list(range(9))
+    refused = handle(shared)
+    with pytest.raises(RequestError, match="beam_width"):
+        list(read_generations(inputs(refused, beam_width=np.array([[2]])), {}))
+    for gone in (refused, refused._replace(key=1), refused._replace(process=1)):
+        with pytest.raises(RequestError, match="has gone") as error:
+            list(read_generations(inputs(gone), {}))
+        assert error.value.kind == "unavailable"

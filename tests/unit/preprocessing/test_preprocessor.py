@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from common.adapters import from_json as adapters_of
 from common.answer_options import AnswerOptions
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
+from common.shared_bytes import Handle, joined, take
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from families.parsers import AnswerFormat, starts_in_reasoning
 from postprocessing.postprocessor import Postprocessor
 from preprocessing.adapters import BackendAdapters
 from preprocessing.engine_traits import TRTLLM, engine_traits
-from preprocessing.preprocessor import MAX_PROMPT_LOGPROBS, Preprocessor, media_options
-from preprocessing.prompt import PromptBuilder
+from preprocessing.preprocessor import MAX_PROMPT_LOGPROBS, SHARED_FROM_BYTES, Preprocessor, media_options
+from preprocessing.prompt import PromptBuilder, PromptRequest
 from python_backend.api import pb_utils
 from python_backend.config import ModelParameters
 from tests.support.chats import tiny, with_template
@@ -74,6 +76,25 @@ def test_max_tokens_may_be_capped(model: Preprocessor) -> None:
     request = ModelRequest(messages=HELLO, max_tokens=10**6, parameters={"cap_max_tokens": True})
     assert answer(model, request)["request_output_len"] == [rest]
     assert refusal(model, ModelRequest(messages=HELLO, max_tokens=10**6)).param == "max_tokens"
+
+
+def test_large_features_are_shared_with_who_asks_for_it(
+    model: Preprocessor, builder: PromptBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = [memoryview(b"head"), memoryview(bytes(SHARED_FROM_BYTES))]
+    both = ["multimodal", "multimodal_memory"]
+    for features, requested, name in (
+        (large, both, "multimodal_memory"),
+        (large, both[:1], "multimodal"),
+        (large[:1], both, "multimodal"),
+    ):
+        built = replace(builder.build(PromptRequest(text="Hello", max_tokens=5)), features=features)
+        monkeypatch.setattr(builder, "build", lambda asked, built=built: built)
+        found = answer(model, ModelRequest(messages=HELLO, requested=requested))
+        monkeypatch.undo()
+        assert found.keys() & set(both) == {name}
+        given = take(Handle(*found[name])).tolist() if name == "multimodal_memory" else found[name]
+        assert given == joined(features).tolist()
 
 
 def test_texts_of_the_tokens(model: Preprocessor) -> None:

@@ -15,7 +15,8 @@ from tokenizers.models import WordLevel
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.raw_pictures import pack
-from engines.engine import Generation
+from common.shared_bytes import joined
+from engines.engine import Generation, Once
 from engines.options import EngineOptions
 from engines.registry import build_engine
 from tests.support.engine_streams import stream_of
@@ -315,7 +316,7 @@ def images_of(*sizes: tuple[int, int]) -> tuple[torch.Tensor, list[np.ndarray]]:
     """Random pictures of (height, width) as the contract's tensor, and themselves."""
     random = np.random.default_rng(1)
     pictures = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
-    return torch.from_numpy(pack(pictures)), pictures
+    return torch.from_numpy(joined(pack(pictures))), pictures
 
 
 async def test_images_of_any_family(qwen_vl, script):
@@ -324,7 +325,7 @@ async def test_images_of_any_family(qwen_vl, script):
     text = f"<|im_start|>user\n{image}and {image}?<|im_end|>\n<|im_start|>assistant\n"
     ids = llm.tokenizer.encode(text, add_special_tokens=False)
     tensor, pictures = images_of((56, 84), (28, 28))
-    pieces = await collect(engine, generation(prompt_ids=ids, multimodal=tensor))
+    pieces = await collect(engine, generation(prompt_ids=ids, multimodal=Once(tensor)))
     assert [token for piece in pieces for token in piece.ids] == [11, 12, 13, 9]
     # Each has one token in the ids already.
     assert [piece.prompt_tokens for piece in pieces] == [len(ids) + 5, None, None, None]
@@ -337,8 +338,8 @@ async def test_images_of_any_family(qwen_vl, script):
     (plain, *_) = await collect(engine, generation(prompt_ids=ids[:2]))
     assert plain.prompt_tokens is None and llm.submitted[1][0] == ids[:2]
     for given, words in (
-        ({"multimodal": tensor[:-1]}, "'multimodal' is damaged"),
-        ({"multimodal": images_of((28, 28))[0]}, "2 image tokens for 1 images"),
+        ({"multimodal": Once(tensor[:-1])}, "'multimodal' is damaged"),
+        ({"multimodal": Once(images_of((28, 28))[0])}, "2 image tokens for 1 images"),
     ):
         with pytest.raises(RequestError, match=words):
             await collect(engine, generation(prompt_ids=ids, **given))
@@ -348,5 +349,5 @@ async def test_images_of_any_family(qwen_vl, script):
 async def test_pictures_for_a_text_model_are_refused(qwen, script):
     engine, _ = await started(qwen)
     with pytest.raises(RequestError, match="no pictures of this model"):
-        await collect(engine, generation(multimodal=images_of((28, 28))[0]))
+        await collect(engine, generation(multimodal=Once(images_of((28, 28))[0])))
     engine.shutdown()

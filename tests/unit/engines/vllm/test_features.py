@@ -19,6 +19,7 @@ from vllm.multimodal.inputs import (
 )
 
 from common.errors import RequestError
+from common.shared_bytes import joined
 from engines.vllm.features import pack, unpack
 
 IDS = list(range(40))
@@ -55,7 +56,7 @@ def prompt() -> dict[str, Any]:
 
 
 def packed(given: dict[str, Any] | None = None) -> torch.Tensor:
-    return torch.from_numpy(pack(given or prompt()))
+    return torch.from_numpy(joined(pack(given or prompt())))
 
 
 def refused(data: torch.Tensor, ids: list[int] = IDS) -> None:
@@ -109,7 +110,7 @@ def test_features_of_a_longer_prompt_are_refused() -> None:
 @given(st.data())
 def test_damaged_bytes_are_refused_or_features(data: st.DataObject) -> None:
     """Whatever the bytes are: nothing else is raised."""
-    whole = pack(prompt())
+    whole = joined(pack(prompt()))
     cut = data.draw(st.integers(0, len(whole)))
     at = data.draw(st.lists(st.integers(0, min(700, len(whole) - 1)), max_size=4))
     damaged: NDArray[np.uint8] = whole[:cut].copy() if data.draw(st.booleans()) else whole.copy()

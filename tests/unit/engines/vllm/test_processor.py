@@ -15,6 +15,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.renderers import renderer_from_config
 
 from common.errors import RequestError
+from common.shared_bytes import joined
 from engines.vllm.features import unpack
 from engines.vllm.processor import MediaProcessor, Medium
 from python_backend.config import ModelParameters
@@ -92,7 +93,7 @@ def test_ids_and_features_are_those_of_vllms_renderer(
     made = [processor.process(one) for one in media]
     ids = ids_of(processor, renderer, [one.modality for one in media])
     filled = processor.fill(ids, made)
-    built = unpack(torch.from_numpy(filled.features), filled.input_ids)
+    built = unpack(torch.from_numpy(joined(filled.features)), filled.input_ids)
 
     given: dict[str, list[Any]] = {}
     keys: dict[str, list[str]] = {}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.errors import RequestError
-from engines.engine import Generation
+from engines.engine import Generation, Once
 from engines.vllm.prompt import Prompts
 
 
@@ -38,7 +38,7 @@ async def test_unsupported_inputs_are_refused():
     for fields, message in (
         ({"images": torch.zeros(1, 6, 6, 3, dtype=torch.uint8)}, "takes no images"),
         ({"prompt_table": torch.zeros(1, 8)}, "takes no prompt embeddings"),
-        ({"multimodal": torch.zeros(9, dtype=torch.uint8)}, "takes no features of pictures"),
+        ({"multimodal": Once(torch.zeros(9, dtype=torch.uint8))}, "takes no features of pictures"),
         ({"priority": 1}, "priority is not supported"),
     ):
         with pytest.raises(RequestError, match=message):

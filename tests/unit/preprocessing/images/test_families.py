@@ -14,6 +14,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
 from common.checkpoint import Checkpoint
+from common.shared_bytes import joined
 from common.tokenizer import ChatTokenizer
 from engines.options import read_options
 from engines.vllm.config import processor_config
@@ -99,7 +100,7 @@ def test_ids_and_features(family: Family) -> None:
             assert built.features is None
             continue
         assert built.features is not None
-        found = unpack(torch.from_numpy(built.features), built.input_ids)
+        found = unpack(torch.from_numpy(joined(built.features)), built.input_ids)
         assert found["mm_placeholders"] == expected["mm_placeholders"], dialogue
         assert found["mm_kwargs"].keys() == expected["mm_kwargs"].keys()
         for modality, items in expected["mm_kwargs"].items():
@@ -129,6 +130,6 @@ def test_equal_pictures_have_equal_hashes_and_others_not(family: Family) -> None
     def hashes(dialogue: str) -> Any:
         built = family.build(dialogue)
         assert built.features is not None
-        return unpack(torch.from_numpy(built.features), built.input_ids)["mm_hashes"]
+        return unpack(torch.from_numpy(joined(built.features)), built.input_ids)["mm_hashes"]
 
     assert hashes("picture") == hashes("picture") != hashes("another picture")

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from common.checkpoint import Checkpoint
+from common.shared_bytes import joined
 from common.tokenizer import ChatTokenizer
 from engines.vllm.features import unpack
 from families.detection import find_styler
@@ -62,7 +63,7 @@ def ids_of_transformers(reference: Any, prompt: str, *sizes: tuple[int, int]) ->
 
 def hashes(built: EngineInput) -> list[str]:
     assert built.features is not None
-    found: list[str] = unpack(torch.from_numpy(built.features), built.input_ids)["mm_hashes"]["image"]
+    found: list[str] = unpack(torch.from_numpy(joined(built.features)), built.input_ids)["mm_hashes"]["image"]
     return found
 
 
@@ -186,7 +187,7 @@ def test_frames_of_a_video_as_asked(builder: PromptBuilder, asked: dict[str, Any
 
     def grid(one: EngineInput) -> list[int]:
         assert one.features is not None
-        (item,) = unpack(torch.from_numpy(one.features), one.input_ids)["mm_kwargs"]["video"]
+        (item,) = unpack(torch.from_numpy(joined(one.features)), one.input_ids)["mm_kwargs"]["video"]
         thw: list[int] = item["video_grid_thw"].data.tolist()
         return thw
 
@@ -199,7 +200,7 @@ def test_videos_of_other_frames_have_other_hashes(builder: PromptBuilder) -> Non
         messages = json.dumps({"messages": [user({"type": "video_url", "video_url": part}, "?")]})
         built = builder.build(PromptRequest(messages=messages, images=(video(),)))
         assert built.features is not None
-        (found,) = unpack(torch.from_numpy(built.features), built.input_ids)["mm_hashes"]["video"]
+        (found,) = unpack(torch.from_numpy(joined(built.features)), built.input_ids)["mm_hashes"]["video"]
         return str(found)
 
     assert hashed() == hashed()
@@ -274,7 +275,7 @@ def test_a_video_is_one_item(builder: PromptBuilder) -> None:
         PromptRequest(messages=json.dumps({"messages": [user(part, "?")]}), images=(video("mp4", "libx264"),))
     )
     assert built.features is not None
-    features = unpack(torch.from_numpy(built.features), built.input_ids)
+    features = unpack(torch.from_numpy(joined(built.features)), built.input_ids)
     assert {modality: len(items) for modality, items in features["mm_kwargs"].items()} == {"video": 1}
 
 

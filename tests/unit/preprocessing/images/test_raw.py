@@ -14,6 +14,7 @@ from PIL import Image
 from common.checkpoint import Checkpoint
 from common.errors import RequestError
 from common.raw_pictures import unpack
+from common.shared_bytes import joined
 from common.tokenizer import ChatTokenizer
 from families.detection import find_styler
 from preprocessing.images.decode import ImageLimits
@@ -69,7 +70,7 @@ def test_the_template_places_them(builder: PromptBuilder) -> None:
         f"<|im_start|>user\na{IMAGE}b{IMAGE}<|im_end|>\n<|im_start|>assistant"
     )
     assert built.features is not None and not built.pictures
-    pictures = unpack(built.features)
+    pictures = unpack(joined(built.features))
     assert all(np.array_equal(read, np.asarray(own)) for read, own in zip(pictures, (first, second), strict=True))
 
 
@@ -77,7 +78,7 @@ def test_low_detail_is_small(builder: PromptBuilder) -> None:
     file, _ = png(1024, 600, 1)
     built = asked(builder, {"type": "image_url", "image_url": {"url": "", "detail": "low"}}, files=(file,))
     assert built.features is not None
-    assert [picture.shape for picture in unpack(built.features)] == [(300, 512, 3)]
+    assert [picture.shape for picture in unpack(joined(built.features))] == [(300, 512, 3)]
 
 
 def test_a_text_without_places_has_them_first(builder: PromptBuilder) -> None:
