@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from common.processes import read_process
 
 # In each process, of the memory that no receiver has taken yet: more goes another way.
-MAX_BYTES = 2**29
+MAX_BYTES = 2**28
 # In each process, of the memory that was taken and is kept to be used again.
-KEPT_BYTES = 2**27
+KEPT_BYTES = 2**26
 _KEPT_S = 10.0
 # The receiver takes the memory of a request within milliseconds. A process that stands still longer is killed
 # (python_backend/watchdog.py).

@@ -28,6 +28,7 @@ from engines.options import read_options
 from engines.vllm.config import processor_config
 from engines.vllm.features import pack
 from engines.vllm.frames import loader_of
+from engines.vllm.quick_reshape import QuickReshape
 from engines.vllm.versions import CACHE_IN_INPUTS
 from python_backend.config import ModelParameters
 
@@ -209,7 +210,8 @@ class MediaProcessor:
         )
         holder: Any = inputs if CACHE_IN_INPUTS else self._processor
         holder.cache = items
-        return self._processor.apply(inputs, TimingContext(enabled=False))
+        with QuickReshape():
+            return self._processor.apply(inputs, TimingContext(enabled=False))
 
     @cache  # noqa: B019 # a process has one processor
     def _dummy_text(self, modality: Modality) -> str:
