@@ -27,6 +27,8 @@ RESERVED_KWARGS = {
     "messages",
 }
 
+# In transformers' errors for a tokenizer that is code.
+_ASKS_FOR_CODE = "trust_remote_code=True"
 # Errors of a template on messages that it was not written for; the last three are of templates that nest too deeply
 # (RecursionError is a RuntimeError), or write too much.
 _TEMPLATE_ERRORS = (
@@ -70,6 +72,11 @@ class ChatTokenizer:
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)  # nosec B615 # a local folder
         except (OSError, ValueError, ImportError) as error:
+            if _ASKS_FOR_CODE in str(error):
+                raise ValueError(
+                    f"tokenizer: that of '{path}' is code in the checkpoint, which is never run, also not with "
+                    "--trust-remote-code: put its tokenizer.json there, and take auto_map out of tokenizer_config.json"
+                ) from error
             raise ValueError(f"tokenizer: cannot load '{path}': {error}") from error
         return cls(tokenizer, text, choice)
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,16 @@ def test_a_template_of_the_server_s_own(qwen3_tokenizer_dir: Path, tmp_path: Pat
     assert own.render(HELLO) == "<你好，你是谁？>"
     with pytest.raises(ValueError, match=r"chat template: cannot read '/nowhere\.jinja': No such file"):
         ChatTokenizer.load(qwen3_tokenizer_dir, "/nowhere.jinja")
+
+
+def test_code_of_a_tokenizer_is_refused_with_advice(tmp_path: Path) -> None:
+    """Without transformers' advice to trust it, which would not help."""
+    auto_map = {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto_map}))
+    (tmp_path / "tokenization_own.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(ValueError, match=r"is code in the checkpoint.*put its tokenizer\.json there") as error:
+        ChatTokenizer.load(tmp_path)
+    assert "trust_remote_code=True" not in str(error.value)
 
 
 def test_loading_names_the_path(tmp_path: Path) -> None:
