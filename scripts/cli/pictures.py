@@ -19,16 +19,19 @@ from triton_chat import child_environment
 # Architectures whose processors the tests run, on tiny checkpoints with random weights.
 TESTED = frozenset(
     {
+        "Gemma3nForConditionalGeneration",
         "Gemma4ForConditionalGeneration",
         "Glm4vForConditionalGeneration",
         "Glm4vMoeForConditionalGeneration",
         "Idefics3ForConditionalGeneration",
         "InternVLForConditionalGeneration",
+        "KimiVLForConditionalGeneration",
         "LlavaForConditionalGeneration",
         "LlavaNextForConditionalGeneration",
         "LlavaOnevisionForConditionalGeneration",
         "MiniCPMV4_6ForConditionalGeneration",
         "Mistral3ForConditionalGeneration",
+        "Phi4MMForCausalLM",
         "Qwen2VLForConditionalGeneration",
         "Qwen2_5_VLForConditionalGeneration",
         "Qwen3VLForConditionalGeneration",

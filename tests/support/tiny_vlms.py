@@ -7,7 +7,6 @@ one. Pictures of about 100 pixels become 4 to 60 tokens.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,66 +16,42 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PretrainedConfig, PreTrainedModel
 
 from tests.support.checkpoints import SHAPE
+from tests.support.remote_code_vlms import REMOTE_CODE_VLMS
+from tests.support.tiny_vlm import (
+    CLIP,
+    HALF,
+    PREPROCESSOR,
+    PROCESSOR,
+    VIDEO,
+    TinyVlm,
+    TokenIds,
+    chatml,
+    parts_template,
+)
 from tests.support.vlm_checkpoints import make_tokenizer, rename_tensors, transpose_tensors
 
-TokenIds = Callable[[str], int]
-CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
-HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
-PREPROCESSOR, VIDEO, PROCESSOR = "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"
-
-
-@dataclass(frozen=True)
-class TinyVlm:
-    """A family.
-
-    model: name of transformers' class. config: its configuration, from the ids of tokens and keywords of the language
-    part. tokens: special tokens. named: those that are attributes of the tokenizer. files: of the processor. sharpen: make
-    attention pick single tokens, where answers of random weights do not depend on pictures otherwise. published: a part
-    of tensors' names as transformers writes it, and as published checkpoints have it. transposed: a part of the names of
-    tensors that transformers writes the other way round than published checkpoints have them. text: what published checkpoints
-    have in the configuration of the language part and transformers does not write. seed: of weights that answer
-    different pictures differently, and never by a hair. bfloat16: vLLM's linear attention on CPUs takes nothing else.
-    unanswered: dialogues of vlm_dialogues.py that transformers' model cannot have.
-    """
-
-    model: str
-    config: Callable[[TokenIds, dict[str, Any]], PretrainedConfig]
-    tokens: tuple[str, ...]
-    files: Mapping[str, Mapping[str, Any]]
-    template: str
-    video: bool = False
-    named: Mapping[str, str] = field(default_factory=dict)
-    sharpen: float = 0.0
-    seed: int = 7
-    bfloat16: bool = False
-    unanswered: tuple[str, ...] = ()
-    published: tuple[str, str] = ("", "")
-    transposed: str = ""
-    text: Mapping[str, Any] = field(default_factory=dict)
-
-
-def parts_template(turn: str, close: str, prompt: str, image: str, video: str = "", first: bool = False) -> str:
-    """A template that reads content in parts. turn: before a message; prompt: before the answer; first: pictures first."""
-    media = "{% if p.type == 'image' %}" + image + ("{% elif p.type == 'video' %}" + video if video else "")
-    text = "{{ p.text }}"
-    if first:
-        loop = "{% for p in m.content %}" + media + "{% endif %}{% endfor %}"
-        loop += "{% for p in m.content if p.type == 'text' %}" + text + "{% endfor %}"
-    else:
-        loop = "{% for p in m.content %}" + media + "{% else %}" + text + "{% endif %}{% endfor %}"
-    content = "{% if m.content is string %}{{ m.content }}{% else %}" + loop + "{% endif %}"
-    ending = "{% if add_generation_prompt %}" + prompt + "{% endif %}"
-    return "{% for m in messages %}" + turn + content + close + "{% endfor %}" + ending
-
-
-def chatml(image: str, video: str = "", first: bool = False) -> str:
-    return parts_template("<|im_start|>{{ m.role }}\n", "<|im_end|>\n", "<|im_start|>assistant\n", image, video, first)
+# The folder in that of a published layout with the same in transformers' own.
+_TRANSFORMERS = "transformers"
 
 
 def make_tiny_vlm(family: str, folder: Path) -> Path:
     """Write a family's checkpoint in float32; always the same, as it is seeded."""
     tiny = TINY_VLMS[family]
-    make_tokenizer(folder)
+    if tiny.publish is None:
+        _make(tiny, folder)
+    else:
+        tiny.publish(_make(tiny, folder / _TRANSFORMERS), folder)
+    return folder
+
+
+def in_transformers_layout(folder: Path) -> Path:
+    """The folder with what transformers reads of a checkpoint by `make_tiny_vlm`."""
+    own = folder / _TRANSFORMERS
+    return own if own.is_dir() else folder
+
+
+def _make(tiny: TinyVlm, folder: Path) -> Path:
+    make_tokenizer(folder, tiny.vocabulary)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in tiny.tokens])
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -90,27 +65,36 @@ def make_tiny_vlm(family: str, folder: Path) -> Path:
     (folder / "chat_template.jinja").write_text(tiny.template, encoding="utf-8")
 
     text = SHAPE | {
-        "vocab_size": -(-(tokenizer.get_vocab_size() + 1) // 64) * 64,
+        "vocab_size": -(-(max(tokenizer.get_vocab().values()) + 2) // 64) * 64,
         "bos_token_id": None,
         "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
         "pad_token_id": tokenizer.token_to_id("<|endoftext|>"),
     }
-    torch.manual_seed(tiny.seed)
-    model_class = getattr(transformers, tiny.model)
-    model = model_class(tiny.config(tokenizer.token_to_id, text)).to(torch.float32)
-    _randomise(model)
-    if tiny.sharpen:
-        _sharpen(model, tiny.sharpen)
-    model.generation_config.eos_token_id = [text["eos_token_id"]]
-    model.save_pretrained(folder)
+    config_of_model = tiny.config(tokenizer.token_to_id, text)
+    if tiny.answers:
+        _save_weights(tiny, config_of_model, folder)
+    else:
+        config_of_model.architectures = [tiny.model]
+        config_of_model.save_pretrained(folder)
     if tiny.text:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config["text_config"] |= tiny.text
         _write(folder / "config.json", config)
+    return folder
+
+
+def _save_weights(tiny: TinyVlm, config: PretrainedConfig, folder: Path) -> None:
+    torch.manual_seed(tiny.seed)
+    model = getattr(transformers, tiny.model)(config).to(torch.float32)
+    _randomise(model)
+    if tiny.sharpen:
+        _sharpen(model, tiny.sharpen)
+    model.generation_config.eos_token_id = [model.config.get_text_config().eos_token_id]
+    # Without a layout of its own, in the published one, as far as transformers knows it.
+    model.save_pretrained(folder, save_original_format=tiny.publish is None)
     if tiny.transposed:
         transpose_tensors(folder, tiny.transposed)
     rename_tensors(folder, lambda name: name.replace(*tiny.published) if all(tiny.published) else name)
-    return folder
 
 
 def _randomise(model: PreTrainedModel) -> None:
@@ -382,6 +366,38 @@ def _gemma4(ids: TokenIds, text: dict[str, Any]) -> PretrainedConfig:
         video_token_id=ids("<|video|>"),
         **{f"{name}_id": ids(token) for name, token in _GEMMA4_TOKENS.items() if name != "eoa_token"},
         eoa_token_index=ids("<audio|>"),
+    )
+
+
+_GEMMA3N_TOKENS = {
+    "image_token": "<image_soft_token>",
+    "boi_token": "<start_of_image>",
+    "eoi_token": "<end_of_image>",
+    "audio_token": "<audio_soft_token>",
+    "boa_token": "<start_of_audio>",
+    "eoa_token": "<end_of_audio>",
+}
+# Published ones have 768, which takes this network a minute on two cores.
+_GEMMA3N_PIXELS = {"size": {"height": 128, "width": 128}}
+
+
+def _gemma3n(ids: TokenIds, text: dict[str, Any]) -> PretrainedConfig:
+    size = text["vocab_size"]
+    per_layer = {"hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": size, "laurel_rank": 16}
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512, "num_kv_shared_layers": 0}
+    more = {"activation_sparsity_pattern": [0.5, 0.0], "intermediate_size": [256, 256], "altup_num_inputs": 2}
+    audio = {"hidden_size": 64, "conf_num_hidden_layers": 1, "conf_num_attention_heads": 2}
+    return transformers.Gemma3nConfig(
+        text_config=text | per_layer | layers | more,
+        # timm's network is fixed but for its width.
+        vision_config={"model_args": {"channel_multiplier": 0.0625}, "vocab_offset": size},
+        audio_config=audio | {"vocab_offset": size + 128},
+        image_token_id=ids("<image_soft_token>"),
+        boi_token_id=ids("<start_of_image>"),
+        eoi_token_id=ids("<end_of_image>"),
+        audio_token_id=ids("<audio_soft_token>"),
+        boa_token_id=ids("<start_of_audio>"),
+        eoa_token_id=ids("<end_of_audio>"),
     )
 
 
@@ -700,4 +716,31 @@ TINY_VLMS: dict[str, TinyVlm] = {
         seed=29,
         bfloat16=True,
     ),
+    "gemma3n": TinyVlm(
+        "Gemma3nForConditionalGeneration",
+        _gemma3n,
+        (*_GEMMA3N_TOKENS.values(), "<bos>", "<start_of_turn>", "<end_of_turn>", "\n", "\n\n", "\n\n\n", "\n\n\n\n"),
+        {
+            PREPROCESSOR: {"image_processor_type": "SiglipImageProcessor", **_GEMMA3N_PIXELS, "do_normalize": False},
+            PROCESSOR: {
+                "processor_class": "Gemma3nProcessor",
+                "image_seq_length": 256,
+                "audio_seq_length": 188,
+                "image_processor": {
+                    "image_processor_type": "SiglipImageProcessor",
+                    "do_normalize": False,
+                    **_GEMMA3N_PIXELS,
+                },
+                "feature_extractor": {"feature_extractor_type": "Gemma3nAudioFeatureExtractor"},
+            },
+        },
+        parts_template(
+            "{% if loop.first %}<bos>{% endif %}<start_of_turn>{{ m.role }}\n",
+            "<end_of_turn>\n",
+            "<start_of_turn>model\n",
+            "<image_soft_token>",
+        ),
+        named=_GEMMA3N_TOKENS,
+    ),
+    **REMOTE_CODE_VLMS,
 }

@@ -3,7 +3,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -163,10 +163,12 @@ def make_gemma3(folder: Path, tokenizer_dir: Path) -> Path:
     return folder
 
 
-def make_tokenizer(folder: Path) -> Path:
-    """Write a small Qwen2 tokenizer with all bytes and a few merges, which loads quickly."""
+def make_tokenizer(folder: Path, more: Mapping[str, int] | None = None) -> Path:
+    """Write a small Qwen2 tokenizer with all bytes and a few merges, which loads quickly. more: tokens with their ids."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab = {piece: index for index, piece in enumerate([*sorted(ByteLevel.alphabet()), "th", "the", "Ġthe"])}
+    vocab = {piece: index for index, piece in enumerate([*sorted(ByteLevel.alphabet()), "th", "the", "Ġthe"])} | dict(
+        more or {}
+    )
     merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
     tokenizer = Qwen2Converter(None).converted(vocab=vocab, merges=merges)
     tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers.video_utils import VideoMetadata
 from preprocessing.images.decode import ImageLimits
 from preprocessing.images.sampling import evenly_spaced
 from preprocessing.images.video import sample_video
-from tests.support.tiny_vlms import TINY_VLMS
+from tests.support.tiny_vlms import TINY_VLMS, in_transformers_layout
 from tests.support.videos import video
 
 NEW_TOKENS = 12
@@ -116,10 +117,14 @@ class VlmReference:
     """A tiny model in transformers."""
 
     def __init__(self, folder: Path, family: str) -> None:
-        self.processor = transformers.AutoProcessor.from_pretrained(folder)
-        model_class = getattr(transformers, TINY_VLMS[family].model)
-        dtype = torch.bfloat16 if TINY_VLMS[family].bfloat16 else torch.float32
-        self._model = model_class.from_pretrained(folder, dtype=dtype).eval()
+        """Load the processor; the model is loaded for the first answer. folder: as `make_tiny_vlm` has made it."""
+        self._folder, self._tiny = in_transformers_layout(folder), TINY_VLMS[family]
+        self.processor = transformers.AutoProcessor.from_pretrained(self._folder)
+
+    @cached_property
+    def _model(self) -> Any:
+        dtype = torch.bfloat16 if self._tiny.bfloat16 else torch.float32
+        return getattr(transformers, self._tiny.model).from_pretrained(self._folder, dtype=dtype).eval()
 
     def prompt(self, dialogue: Dialogue) -> str:
         """The rendered chat template."""
@@ -133,7 +138,9 @@ class VlmReference:
             }
             for number, turn in enumerate(dialogue)
         ]
-        text: str = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        # Phi-4-multimodal's processor does not load it.
+        template = (self._folder / "chat_template.jinja").read_text(encoding="utf-8")
+        text: str = self.processor.apply_chat_template(messages, template, tokenize=False, add_generation_prompt=True)
         return text
 
     def inputs(self, dialogue: Dialogue) -> Any:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each vision-language family: ids and features are those of vLLM for the whole prompt, and ids those of transformers."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +12,13 @@ from vllm.model_executor.models import registry
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
-from common.checkpoint import Checkpoint
-from common.shared_bytes import joined
-from common.tokenizer import ChatTokenizer
-from engines.options import read_options
+from engines.options import EngineOptions
 from engines.vllm.config import processor_config
 from engines.vllm.features import unpack
-from families.detection import find_styler
-from preprocessing.images.decode import ImageLimits
-from preprocessing.images.family import MediaOptions
-from preprocessing.images.registry import find_images
 from preprocessing.prompt import EngineInput, PromptBuilder, PromptRequest
-from python_backend.config import ModelParameters
 from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 from tests.support.vlm_dialogues import DIALOGUES, FRAMES, VlmReference, chat_json, decoded, dialogues_of, media_of
+from tests.support.vlm_engine import prompt_builder
 
 MODELS = Path(__file__).parents[4] / "docs" / "models.md"
 MAX_MODEL_LEN = 1024
@@ -57,7 +49,11 @@ class Family:
         data: dict[str, list[Any]] = {}
         for medium in media_of(DIALOGUES[dialogue]):
             data.setdefault(medium.kind, []).append(decoded(medium))
-        ids = self.builder.tokenizer.encode(self.reference.prompt(DIALOGUES[dialogue]), add_special_tokens=False)
+        prompt = self.reference.prompt(DIALOGUES[dialogue])
+        own, numbered = TINY_VLMS[self.name].numbered
+        for number in range(1, 1 + (prompt.count(own) if own else 0)):
+            prompt = prompt.replace(own, numbered.format(number), 1)
+        ids = self.builder.tokenizer.encode(prompt, add_special_tokens=False)
         inputs = ProcessorInputs(ids, self.vllm.info.parse_mm_data(data))
         return self.vllm.apply(inputs, TimingContext(enabled=False))
 
@@ -66,28 +62,20 @@ class Family:
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     folder = make_tiny_vlm(request.param, tmp_path_factory.mktemp(request.param) / "model")
     options = {"dtype": "float32", "limit_mm_per_prompt": {"image": 4, "video": 1}}
-    parameters = {"engine": "vllm", "max_model_len": str(MAX_MODEL_LEN), "engine_options": json.dumps(options)}
+    options |= TINY_VLMS[request.param].engine_options
     with pytest.MonkeyPatch.context() as patch:
         # vLLM looks at a model's class in a process of its own, which takes 8 s for each.
         patch.setattr(registry, "_run_in_subprocess", lambda look: look())
-        # InternVL's way is another one by default.
-        builder = _builder(folder, ModelParameters("preprocessing", parameters | {"vision": "engine"}))
-        engine = ModelParameters("tensorrt_llm", parameters | {"model_path": str(folder)})
-        config = processor_config(read_options(engine))
+        # InternVL's own styler writes the prompts of InternVL2.5, which are not in transformers' layout.
+        builder = prompt_builder(folder, MAX_MODEL_LEN, options, FRAMES, vision="engine", styler="default")
+        config = processor_config(EngineOptions("vllm", str(folder), {"max_model_len": MAX_MODEL_LEN, **options}))
     reference = VlmReference(folder, request.param)
     return Family(request.param, builder, MULTIMODAL_REGISTRY.create_processor(config), reference)
 
 
-def _builder(folder: Path, parameters: ModelParameters) -> PromptBuilder:
-    checkpoint, tokenizer = Checkpoint.load(folder), ChatTokenizer.load(folder)
-    images = find_images(checkpoint, tokenizer, MediaOptions(ImageLimits(), video_frames=FRAMES), parameters)
-    # InternVL's own styler writes the prompts of InternVL2.5, which are not in transformers' layout.
-    return PromptBuilder(checkpoint, tokenizer, find_styler(checkpoint, "default"), MAX_MODEL_LEN, images)
-
-
 def test_the_documentation_has_each_family() -> None:
     rows = re.findall(r"^\|[^|]+\| `(\w+For\w+)` \| (yes)? ?\|", MODELS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(rows) == sorted((tiny.model, "yes" if tiny.video else "") for tiny in TINY_VLMS.values())
+    assert sorted(rows) == sorted((tiny.served, "yes" if tiny.video else "") for tiny in TINY_VLMS.values())
 
 
 def test_ids_and_features(family: Family) -> None:

@@ -50,7 +50,7 @@ def test_the_engines_path(tmp_path: Path) -> None:
 
 
 def test_what_is_tested_is_what_has_a_tiny_checkpoint() -> None:
-    assert {vlm.model for vlm in TINY_VLMS.values()} == pictures.TESTED
+    assert {vlm.served for vlm in TINY_VLMS.values()} == pictures.TESTED
 
 
 def test_what_is_not_tested_is_said(tmp_path: Path) -> None:
