@@ -143,7 +143,8 @@ def _rope_in_pairs(rows: torch.Tensor) -> torch.Tensor:
 
 def _publish_kimi(source: Path, target: Path) -> None:
     _copy(source, target, *_TOKENIZER)
-    _publish_kimi_tensors(source, target)
+    if (source / _WEIGHTS).is_file():
+        _publish_kimi_tensors(source, target)
     config = _read(source / "config.json")
     chosen = {"topk_method": "noaux_tc", "scoring_func": "sigmoid", "norm_topk_prob": True}
     vision = _KIMI_VISION | {"init_pos_emb_height": 8, "init_pos_emb_width": 8, "model_type": "moonvit"}

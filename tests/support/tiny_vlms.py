@@ -34,13 +34,13 @@ from tests.support.vlm_checkpoints import make_tokenizer, rename_tensors, transp
 _TRANSFORMERS = "transformers"
 
 
-def make_tiny_vlm(family: str, folder: Path) -> Path:
-    """Write a family's checkpoint in float32; always the same, as it is seeded."""
+def make_tiny_vlm(family: str, folder: Path, *, weights: bool = True) -> Path:
+    """Write a family's checkpoint in float32; always the same, as it is seeded. weights: as well as what processors read."""
     tiny = TINY_VLMS[family]
     if tiny.publish is None:
-        _make(tiny, folder)
+        _make(tiny, folder, weights)
     else:
-        tiny.publish(_make(tiny, folder / _TRANSFORMERS), folder)
+        tiny.publish(_make(tiny, folder / _TRANSFORMERS, weights), folder)
     return folder
 
 
@@ -50,7 +50,7 @@ def in_transformers_layout(folder: Path) -> Path:
     return own if own.is_dir() else folder
 
 
-def _make(tiny: TinyVlm, folder: Path) -> Path:
+def _make(tiny: TinyVlm, folder: Path, weights: bool) -> Path:
     make_tokenizer(folder, tiny.vocabulary)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in tiny.tokens])
@@ -71,7 +71,7 @@ def _make(tiny: TinyVlm, folder: Path) -> Path:
         "pad_token_id": tokenizer.token_to_id("<|endoftext|>"),
     }
     config_of_model = tiny.config(tokenizer.token_to_id, text)
-    if tiny.answers:
+    if weights and tiny.answers:
         _save_weights(tiny, config_of_model, folder)
     else:
         config_of_model.architectures = [tiny.model]

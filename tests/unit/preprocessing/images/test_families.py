@@ -60,7 +60,7 @@ class Family:
 
 @pytest.fixture(scope="module", params=TINY_VLMS)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    folder = make_tiny_vlm(request.param, tmp_path_factory.mktemp(request.param) / "model")
+    folder = make_tiny_vlm(request.param, tmp_path_factory.mktemp(request.param) / "model", weights=False)
     options = {"dtype": "float32", "limit_mm_per_prompt": {"image": 4, "video": 1}}
     options |= TINY_VLMS[request.param].engine_options
     with pytest.MonkeyPatch.context() as patch:
