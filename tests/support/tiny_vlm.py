@@ -28,7 +28,7 @@ class TinyVlm:
     unanswered: dialogues of vlm_dialogues.py that transformers' model cannot have.
     publish: writes the published layout into the second folder from transformers' in the first, if it is another one.
     architecture: in the published configuration, if it is not the name of transformers' class. code: whether the checkpoint
-    brings code, which needs --trust-remote-code. answers: whether there are weights, and so answers to compare.
+    brings code, which needs --trust-remote-code. answers: whether weights are made, and so answers compared.
     vocabulary: tokens whose ids are fixed. numbered: the placeholder of a picture in transformers' template, and what vLLM
     replaces instead.
     """

@@ -21,7 +21,7 @@ from engines.vllm.processor import MediaProcessor, Medium
 from python_backend.config import ModelParameters
 from tests.support.tiny_vlms import make_tiny_vlm
 
-ENGINE = {"dtype": "float32", "limit_mm_per_prompt": {"image": 4, "video": 1}}
+ENGINE = {"dtype": "float32", "limit_mm_per_prompt": {"image": 4, "video": 2}}
 FRAMES = 6
 METADATA = {
     "total_num_frames": 60,
@@ -82,6 +82,7 @@ def ids_of(processor: MediaProcessor, renderer: Any, kinds: list[Any]) -> list[i
         ([picture(96, 64)], {}),
         ([picture(200, 30), picture(60, 220, 1), picture(96, 64, 2)], {}),
         ([picture(96, 64), video(), picture(64, 64, 1)], {}),
+        ([video(), video(1)], {}),
         ([picture(200, 200), picture(300, 300, 1)], {"min_pixels": 3136, "max_pixels": 12544}),
         ([video()], {"min_pixels": 1024, "max_pixels": 12544}),
     ],
@@ -175,6 +176,6 @@ def test_a_prompt_without_places_is_refused(processor: MediaProcessor) -> None:
 
 
 def test_limits_are_those_of_the_engines_options(processor: MediaProcessor, folder: Path) -> None:
-    assert (processor.limit("image"), processor.limit("video")) == (4, 1)
+    assert (processor.limit("image"), processor.limit("video")) == (4, 2)
     with pytest.raises(ValueError, match="unknown engine option 'dtipe'"):
         load(folder, dtipe="half")
