@@ -9,14 +9,9 @@ import tensorrt_llm
 from packaging.version import Version
 
 from common.checkpoint import read_json
+from engines.llmapi.synonyms import SYNONYMS
 from engines.options import EngineOptions
 
-# vLLM's names of the same options; TensorRT-LLM's own names are accepted unchanged.
-SYNONYMS = {
-    "max_model_len": "max_seq_len",
-    "max_num_seqs": "max_batch_size",
-    "max_num_batched_tokens": "max_num_tokens",
-}
 # Until TensorRT-LLM 1.2 the default sampler silently ignores penalties and bad words; this one knows them. Since 1.3
 # the default one does, and is the only one.
 PENALISING, ONE_SAMPLER = "TRTLLMSampler", Version("1.3")

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from common.command_line import Parser, checked
 from scripts.bench.arrivals import Arrivals
-from scripts.bench.peers import VLLM_SERVE, is_peer
-from scripts.bench.targets import ENDPOINTS, TARGETS
+from scripts.bench.target_names import ENDPOINTS, TARGETS, VLLM_SERVE, is_peer
 from scripts.bench.workloads import WORKLOADS
 
 ABOUT = """Load this stack and `vllm serve` in alternating rounds, started by the benchmark itself; save figures, tables

@@ -2,30 +2,22 @@
 """The peers: `vllm serve` with one API server, with several, or with its front end in Rust."""
 
 import os
-import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from scripts.bench.target_names import SEVERAL, VLLM_RUST
 from scripts.launcher.environment import python_command
 
-VLLM_SERVE, VLLM_RUST = "vllm-serve", "vllm-rust"
-SEVERAL_SERVERS = f"{VLLM_SERVE}:N"
-_SEVERAL = re.compile(rf"{VLLM_SERVE}:([1-9]\d?)")
 _USE_RUST, _RUST_PATH = "VLLM_USE_RUST_FRONTEND", "VLLM_RUST_FRONTEND_PATH"
 # Values of _RUST_PATH with which vLLM takes the program of its own package.
 _OWN_PROGRAM = ("", "auto", "1", "true")
 
 
-def is_peer(name: str) -> bool:
-    """Whether a target is a `vllm serve`."""
-    return name in (VLLM_SERVE, VLLM_RUST) or _SEVERAL.fullmatch(name) is not None
-
-
 def peer_flags(name: str) -> list[str]:
     """Flags of `vllm serve` for a peer."""
-    several = _SEVERAL.fullmatch(name)
+    several = SEVERAL.fullmatch(name)
     return ["--api-server-count", several[1]] if several else []
 
 

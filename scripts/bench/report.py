@@ -13,8 +13,8 @@ from typing import Any
 
 from scripts.bench.arrivals import BURST, CLOSED, STEADY
 from scripts.bench.figures import PERCENTILES, TIMES, medians
-from scripts.bench.peers import is_peer
 from scripts.bench.plots import Chart, line_chart
+from scripts.bench.target_names import is_peer
 from scripts.bench.waterfall import report
 
 # The base of the ratios, if it was measured.

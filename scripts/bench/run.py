@@ -25,10 +25,11 @@ from scripts.bench import machine, waterfall
 from scripts.bench.arrivals import Arrivals
 from scripts.bench.errors import BenchError
 from scripts.bench.measurement import measure_load, print_measurement
-from scripts.bench.peers import VLLM_RUST, check_rust, is_peer
+from scripts.bench.peers import check_rust
 from scripts.bench.prompts import PromptMaker
 from scripts.bench.report import save
 from scripts.bench.side_by_side import Share, share
+from scripts.bench.target_names import VLLM_RUST, is_peer
 from scripts.bench.targets import NAME, RunningTarget, Starter, engine_options, groups, token_rate_flags, vllm_flags
 from scripts.bench.workloads import WORKLOADS, Workload, beside, check, chosen, streams
 from scripts.launcher import FREE_PORTS, Stack

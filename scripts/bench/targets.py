@@ -19,8 +19,9 @@ import httpx
 from common.models_state import KEY_HEADER
 from common.processes import command_line
 from scripts.bench.load import Endpoint, Outcome, run
-from scripts.bench.peers import SEVERAL_SERVERS, VLLM_RUST, VLLM_SERVE, peer_environment, peer_flags, vllm_serve
+from scripts.bench.peers import peer_environment, peer_flags, vllm_serve
 from scripts.bench.questions import Stream
+from scripts.bench.target_names import ENDPOINTS
 from scripts.launcher import LaunchError, Stack
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.environment import python_command
@@ -28,10 +29,6 @@ from scripts.launcher.environment import python_command
 NAME = "bench"
 TOKEN_RATE_ENGINE = "scripts.bench.token_rate_engine:TokenRateEngine"  # nosec B105 # a class, not a password
 READY_TIMEOUT_S = 1800.0
-# Name on the command line -> kind of the endpoint; all are measured in one start of this stack.
-ENDPOINTS: Mapping[str, str] = {"triton-chat": "http", "ensemble": "ensemble", "tensorrt_llm": "tensorrt_llm"}
-# As in messages; the N of SEVERAL_SERVERS is a number.
-TARGETS = (*ENDPOINTS, "engine", VLLM_SERVE, SEVERAL_SERVERS, VLLM_RUST)
 
 Load = Callable[[Sequence[Stream], int, Callable[[], None]], Outcome]
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
-from scripts.bench.pictures import photo
 from scripts.bench.questions import Question, Stream
 
 if TYPE_CHECKING:
@@ -135,6 +134,8 @@ def _turn(maker: "PromptMaker", earlier: "Messages", tokens: int, output: int, s
 
 
 def _about_picture(workload: Workload, maker: "PromptMaker", output: int, seed: int) -> Question:
+    from scripts.bench.pictures import photo  # It imports numpy and Pillow.
+
     images = tuple(photo(seed + index) for index in range(workload.pictures))
     parts = [*({"type": "image_url"} for _ in images), {"type": "text", "text": QUESTION}]
     messages = ({"role": "user", "content": parts},)

@@ -6,14 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-import openai
-from rich.console import Console
-
 from common.command_line import Parser
-from scripts.cli.conversation import Conversation, attachment
-from scripts.cli.dialogue import Dialogue
-from scripts.cli.error_messages import describe
-from scripts.cli.writers import LiveWriter, PipeWriter
 from scripts.shared.errors import CommandError
 
 _ABOUT = """Talk to a server. Without a question on a terminal it is a conversation (/help lists its commands); with a
@@ -31,6 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises CommandError if there is nothing to ask or the server cannot be used.
     """
     options = _parse(arguments)
+    # They take a second to import, which --help need not wait for.
+    import openai
+    from rich.console import Console
+
+    from scripts.cli.conversation import Conversation, attachment
+    from scripts.cli.dialogue import Dialogue
+    from scripts.cli.error_messages import describe
+    from scripts.cli.writers import LiveWriter, PipeWriter
+
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     client = openai.OpenAI(base_url=_base_url(options.url), api_key=options.api_key, max_retries=0)
     question = _question(options.question)

@@ -7,10 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
-from scripts.cli.machine import machine_findings
-from scripts.cli.model_files import model_findings
-from scripts.cli.several_findings import several_findings
-from scripts.cli.software import software_findings
 from scripts.launcher.options import LaunchOptions, parse_options
 from scripts.shared.findings import Finding, rendered
 
@@ -36,6 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def findings(options: LaunchOptions) -> Iterator[Finding]:
     """All findings for one command line of `serve`."""
+    # What looks takes a second to import, which --help need not wait for.
+    from scripts.cli.machine import machine_findings
+    from scripts.cli.model_files import model_findings
+    from scripts.cli.several_findings import several_findings
+    from scripts.cli.software import software_findings
+
     yield from software_findings(options, os.environ)
     yield from machine_findings(options, os.environ)
     yield from (several_findings if options.several else model_findings)(options, os.environ)

@@ -93,13 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, arguments: Sequence[str]) -> int:
     command = VERSIONS if name == "--version" else COMMANDS[name]
     try:
-        module = import_module(command.module)
+        return int(import_module(command.module).main(arguments) or 0)
     except ModuleNotFoundError as error:
+        # A command imports what takes seconds only after it has read its line.
         fix = f"pip install {error.name}, or `make setup`"
         print(f"error: `triton-chat {name}` needs the package {error.name}: {fix}", file=sys.stderr)
         return 1
-    try:
-        return int(module.main(arguments) or 0)
     except CommandError as error:
         report(error)
         return error.status

@@ -11,10 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from scripts.launcher.errors import LaunchError
-from scripts.launcher.model_folders import ModelFolders
-from scripts.launcher.models_file import read_models
 from scripts.launcher.options import parse_options
-from scripts.launcher.planner import Planner
 
 _ABOUT = """Write Triton's model repository of several models, for a tritonserver that you start yourself.
 Run it where they are served: it looks at the GPUs and cores. The folder links to the code of this installation.
@@ -42,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = given.output.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise LaunchError(f"--output {folder} is not empty.")
+    # They take a second to import, which --help need not wait for.
+    from scripts.launcher.model_folders import ModelFolders
+    from scripts.launcher.models_file import read_models
+    from scripts.launcher.planner import Planner
+
     console = Console(stderr=True, highlight=False)
     specs = read_models(options, os.environ.get("TRITON_CHAT_ENGINE") or "vllm")
     planned = Planner(os.environ, {**os.environ, **options.settings}, None, console).plan(specs)

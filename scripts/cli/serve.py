@@ -5,26 +5,34 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from scripts.cache import REPOSITORY
-from scripts.launcher import LaunchError, Stack
-from scripts.launcher.display import curl
-from scripts.launcher.readiness import served_versions
+from scripts.launcher import LaunchError
+from scripts.launcher.options import parse_options
+
+if TYPE_CHECKING:
+    from scripts.launcher import Stack
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until a signal; returns 0. Raises LaunchError if the start fails or a part keeps dying."""
+    line = sys.argv[1:] if arguments is None else arguments
+    # --help and a wrong line end here, before the second that the import of the stack takes.
+    parse_options(line)
+    from scripts.launcher import Stack
+
     console = Console(stderr=True, highlight=False)
-    stack = Stack(sys.argv[1:] if arguments is None else arguments, console=console)
+    stack = Stack(line, console=console)
     _stop_on_signals(stack)
     _run(stack, console)
     return 0
 
 
-def _run(stack: Stack, console: Console) -> None:
+def _run(stack: "Stack", console: Console) -> None:
     planned = [] if stack.several is None else stack.several.planned
     for note in dict.fromkeys(
         [*stack.options.notes, *stack.ports.notes, *(note for one in planned for note in one.spec.options.notes)]
@@ -42,13 +50,13 @@ def _run(stack: Stack, console: Console) -> None:
         raise
 
 
-def _checkpoints(stack: Stack) -> list[str]:
+def _checkpoints(stack: "Stack") -> list[str]:
     if stack.several is None:
         return [str(stack.model.checkpoint.path)]
     return [f"{one.name} ({one.model.checkpoint.path})" for one in stack.several.planned]
 
 
-def _stop_on_signals(stack: Stack) -> None:
+def _stop_on_signals(stack: "Stack") -> None:
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stack.stopping.is_set():
             stack.hurry.set()
@@ -61,7 +69,10 @@ def _stop_on_signals(stack: Stack) -> None:
         signal.signal(signal.SIGHUP, on_signal)
 
 
-def _announce(stack: Stack, console: Console) -> None:
+def _announce(stack: "Stack", console: Console) -> None:
+    from scripts.launcher.display import curl
+    from scripts.launcher.readiness import served_versions
+
     if stack.stopping.is_set():
         return
     failures = {} if stack.several is None else stack.several.failures

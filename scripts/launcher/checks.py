@@ -21,7 +21,8 @@ from frontend.serving.response_store import ResponseStore
 from frontend.settings import ENV_PREFIX, Settings, SettingsError
 from preprocessing.engine_traits import TRTLLM
 from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
-from scripts.launcher.environment import TritonServer, has_gpu
+from scripts.launcher.engine_options import LLMAPI, check_engine, check_names
+from scripts.launcher.environment import CPU_KV_CACHE_GIB, TritonServer, has_gpu
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
 from scripts.launcher.model_settings import MODEL_SETTINGS, check_model_settings
@@ -43,7 +44,7 @@ _CGROUP_FILES = (
 LEAST_FILES, MOST_FILES = 256, 65536
 _VLLM = "vllm"
 # The engines by name: those of engines/registry.py, which imports more, and NVIDIA's C++ backend.
-ENGINES = (_VLLM, "llmapi", TRTLLM)
+ENGINES = (_VLLM, LLMAPI, TRTLLM)
 # vLLM then serves more than the checkpoint was made for.
 _LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 
@@ -100,8 +101,10 @@ def check_options(options: LaunchOptions, environment: Mapping[str, str]) -> Non
     if styler and styler not in STYLERS:
         raise _wrong(f"--styler {styler} is unknown", styler, STYLERS)
     try:
-        if engine == _VLLM and not options.several:
-            check_engine_options(options.engine)
+        if ":" in engine:
+            check_engine(engine, options.model_repository)
+        if engine != TRTLLM and not options.several:
+            check_engine_options(options.engine, engine, options.model_repository)
         check_engine_clients(options, engine)
         check_model_settings(environment)
     except ValueError as error:
@@ -123,11 +126,18 @@ def check_engine_clients(options: LaunchOptions, engine: str) -> None:
             raise ValueError(f"--engine-clients {clients}: {problem}")
 
 
-def check_engine_options(engine: Mapping[str, Any]) -> None:
-    """Check options for vLLM; raises ValueError naming the flag, and what may have been meant of all options."""
+def check_engine_options(options: Mapping[str, Any], engine: str, repository: Path) -> None:
+    """Check the options of an engine that runs in Python.
+
+    Raises ValueError naming the flag, and what may have been meant of all options.
+    """
     others = own_flags() | MODEL_SETTINGS.keys() | {setting.name for setting in fields(Settings)} | ADAPTER_OPTIONS
-    own = {name: value for name, value in engine.items() if name not in ADAPTER_OPTIONS}
-    check_vllm_options(own, map(flag_of, others))
+    own = {name: value for name, value in options.items() if name not in ADAPTER_OPTIONS}
+    flags = [flag_of(name) for name in others]
+    if engine == _VLLM:
+        check_vllm_options(own, flags)
+    else:
+        check_names(engine, own, repository, flags)
 
 
 def _wrong(what: str, given: str, known: tuple[str, ...], more: str = "") -> LaunchError:
@@ -153,6 +163,13 @@ def check_context(model: ServedModel, options: LaunchOptions, environment: Mappi
             f"--max-model-len {wanted} is longer than the context of {model.name}, {longest:.0f} tokens.",
             f"Lower it, or set {_LONGER}=1 if you know that the model can do more.",
         )
+
+
+def check_before_weights(model: ServedModel, options: LaunchOptions, environment: Mapping[str, str]) -> None:
+    """Check what can be known before weights are downloaded or converted; raises LaunchError."""
+    check_context(model, options, environment)
+    if model.weight_bytes and engine_name(options, environment) != TRTLLM:
+        check_memory(model, {"VLLM_CPU_KVCACHE_SPACE": CPU_KV_CACHE_GIB, **environment})
 
 
 def _numbers(config: object, key: str) -> Iterator[float]:

@@ -2,7 +2,7 @@
 """Resolve `--model` to a checkpoint folder that can be served."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from scripts.cache import build_once, cache_dir
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
 from scripts.prepare import smollm2 as prepare_model
+from scripts.setup.steps import announce_model
 from scripts.shared.errors import CommandError
 from scripts.shared.own_process import in_own_process
 from scripts.shared.weights import weight_bytes
@@ -25,6 +26,7 @@ from scripts.shared.weights import weight_bytes
 _SLIP = 0.8
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
 _UNWANTED_FILES = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.pth", "consolidated*", "original/*")
+_WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 # BERT's, which only vLLM reads here.
 _ENCODER_TOKENIZER = "vocab.txt"
@@ -67,15 +69,28 @@ class ServedModel:
 
 
 def resolve_model(
-    model: str, console: Console, vision: str | None = None, engine: str | None = None, kind: str | None = None
+    model: str,
+    console: Console,
+    vision: str | None = None,
+    engine: str | None = None,
+    kind: str | None = None,
+    check: Callable[[ServedModel], None] | None = None,
 ) -> ServedModel:
     """Find, prepare or download the checkpoint; downloads show their progress.
 
     vision, engine: as `vision_path` takes them. kind: what it is served for, None for what the checkpoint is made for.
+    check: raises LaunchError for a model that cannot be served as asked for. It is called before weights are downloaded
+    or split; `weight_bytes` is then what the checkpoint's index says, 0 without one.
     Raises LaunchError if there is no such model, it is no checkpoint, or its pictures cannot take that path.
     """
+
+    def examine(folder: Path, name: str) -> None:
+        if found := _examined(folder, name, vision, engine, kind):
+            (check or _no_check)(found)
+
     try:
-        folder, name = _find(model, console)
+        folder, name = _find(model, console, examine)
+        examine(folder, name)
         if (kind or _kind(folder)) == EMBEDDING:
             return served(folder, name, EMBEDDING)
         return _whole_or_split(folder, name, vision, engine)
@@ -88,10 +103,18 @@ def resolve_model(
         ) from error
 
 
-def _find(model: str, console: Console) -> tuple[Path, str]:
-    """The checkpoint's folder, and its default name in requests."""
+def _no_check(model: ServedModel) -> None:
+    pass
+
+
+def _find(model: str, console: Console, examine: Callable[[Path, str], None]) -> tuple[Path, str]:
+    """The checkpoint's folder, and its default name in requests.
+
+    examine: called with both before weights are downloaded, when the folder has all other files.
+    """
     folder = Path(model).expanduser()
     if folder.is_dir():
+        announce_model(console, f"in {folder.resolve()}", needed=False)
         return folder.resolve(), folder.resolve().name
     if model in PREPARED:
         return PREPARED[model].prepare(console), PREPARED[model].name
@@ -101,15 +124,38 @@ def _find(model: str, console: Console) -> tuple[Path, str]:
         )
     if "/" not in model and (guess := did_you_mean(model, PREPARED, _SLIP)):
         raise LaunchError(f"there is no model '{model}'{guess}")
-    return _downloaded(model), model
+    folder = _downloaded(model, (*_UNWANTED_FILES, *_WEIGHT_FILES))
+    examine(folder, model)
+    size = weight_bytes(folder)
+    missing = not any(path for pattern in _WEIGHT_FILES for path in folder.glob(pattern))
+    announce_model(console, f"{model} from the hub{f', {size / 1e9:.1f} GB' if size else ''}", needed=missing)
+    return _downloaded(model, _UNWANTED_FILES), model
+
+
+def _examined(folder: Path, name: str, vision: str | None, engine: str | None, kind: str | None) -> ServedModel | None:
+    """The model as its folder is without weights; None for one whose split has the files that tell."""
+    if (kind or _kind(folder)) == EMBEDDING:
+        return served(folder, name, EMBEDDING)
+    path = _vision_path(folder, vision, engine)
+    try:
+        return replace(served(folder, name, CHAT), vision=path)
+    except LaunchError:
+        # The split writes the tokenizer of some models, and their configuration.
+        if is_unsplit(folder, path):
+            return None
+        raise
 
 
 def _whole_or_split(folder: Path, name: str, vision: str | None, engine: str | None) -> ServedModel:
+    path = _vision_path(folder, vision, engine)
+    return replace(served(_split(folder) if is_unsplit(folder, path) else folder, name, CHAT), vision=path)
+
+
+def _vision_path(folder: Path, vision: str | None, engine: str | None) -> VisionPath:
     try:
-        path = vision_path(folder, vision, engine)
+        return vision_path(folder, vision, engine)
     except ValueError as error:
         raise LaunchError(f"{error}.") from error
-    return replace(served(_split(folder) if is_unsplit(folder, path) else folder, name, CHAT), vision=path)
 
 
 def _kind(folder: Path) -> str:
@@ -138,12 +184,13 @@ def _split_into(folder: Path, empty: Path) -> None:
     split_checkpoint(folder, empty, console=Console(stderr=True, highlight=False))
 
 
-def _downloaded(hub_id: str) -> Path:
+def _downloaded(hub_id: str, ignored: Sequence[str]) -> Path:
+    """The folder of a hub's model in the cache of downloads, with all files but the ignored ones."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, ignore_patterns=list(_UNWANTED_FILES)))  # nosec B615 # the model that the operator named
+        return Path(snapshot_download(hub_id, ignore_patterns=list(ignored)))  # nosec B615 # the model that the operator named
     except GatedRepoError as error:
         raise LaunchError(
             f"'{hub_id}' asks for its licence to be accepted on the hub.", "Accept it there and set HF_TOKEN."

@@ -137,7 +137,7 @@ def _spec(name: str, entry: Mapping[str, Any], common: LaunchOptions, engine: st
         if sampling := _sampling(entry.get("sampling"), own_engine):
             engine_options["override_generation_config"] = sampling
         if own_engine == "vllm":
-            check_engine_options(engine_options)
+            check_engine_options(engine_options, own_engine, common.model_repository)
         options = replace(
             common,
             **given.own,

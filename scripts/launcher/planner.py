@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -132,14 +133,15 @@ class Planner:
         engine = find_engine(options, shared)
         vision = {**shared, **options.settings}.get("TRITON_CHAT_VISION")
         served_by = engine_name(options, shared)
-        model = resolve_model(options.model, self._console, vision, served_by, wanted_kind(options))
-        check_context(model, options, shared)
+        if engine is None:
+            check_vllm_gpus(options.engine, shared)
+        check = partial(check_context, options=options, environment=shared)
+        model = resolve_model(options.model, self._console, vision, served_by, wanted_kind(options), check)
         if model.kind == EMBEDDING:
             options = embedding_options(options, served_by, shared=True)
         options = with_adapters(options, model, spec.names, trtllm=engine is not None)
         shared |= environments.model_environment(self._base, options, model, engine)
         if engine is None:
-            check_vllm_gpus(options.engine, shared)
             return _Resolved(spec, options, model, environments.engine_environment(shared, options, model.kind), {})
         options, adapters = without_adapters(options)
         config = self._cpp_config(options, engine, model, shared)

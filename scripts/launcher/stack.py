@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -24,7 +25,7 @@ from scripts.launcher import page
 from scripts.launcher.adapters import with_adapters
 from scripts.launcher.budget import RestartBudget
 from scripts.launcher.checks import (
-    check_context,
+    check_before_weights,
     check_formats,
     check_memory,
     check_options,
@@ -134,16 +135,16 @@ class Stack:
         vision = self.options.settings.get("TRITON_CHAT_VISION") or base.get("TRITON_CHAT_VISION")
         engine = engine_name(self.options, base)
         kind = wanted_kind(self.options)
-        self.model = resolve_model(self.options.model, self.console, vision, engine, kind)
-        check_context(self.model, self.options, base)
+        if self.engine is None:
+            check_vllm_gpus(self.options.engine, base)
+        check = partial(check_before_weights, options=self.options, environment=base)
+        self.model = resolve_model(self.options.model, self.console, vision, engine, kind, check)
         if self.model.kind == EMBEDDING:
             self.options = embedding_options(self.options, engine)
         names = self.options.served_model_name or (self.model.name,)
         self.options = with_adapters(self.options, self.model, names, trtllm=self.engine is not None)
         self._shared = environments.stack_environment(base, self.options, self.model, self.ports, self.engine)
-        if self.engine is None:
-            check_vllm_gpus(self.options.engine, self._shared)
-        else:
+        if self.engine is not None:
             self._trtllm = Trtllm(self.options, self.engine, self.model, self.server, self._shared)
             self._shared |= self._trtllm.environment
         check_settings(self._shared)

