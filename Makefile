@@ -26,7 +26,7 @@ PROCESSES ?= 2
 # have other builds of the same versions (often torch only for CPUs), which pip would refuse.
 HASHES ?=
 # Numbers the steps that the command prints, which follow those here.
-export TRITON_CHAT_SETUP := steps
+export MAKE_SERVE_STEPS := steps
 # Found when it is first needed, and once.
 device = $(eval device := $(or $(if $(filter-out cpu gpu,$(DEVICE)),$(error DEVICE=$(DEVICE) is unknown; it can be cpu or gpu)),\
 	$(DEVICE),$(patsubst $(VENV)/.%,%,$(firstword $(wildcard $(VENV)/.cpu $(VENV)/.gpu))),\
@@ -121,7 +121,7 @@ test-gpu: setup-dev ## tests of the GPU build, on this machine's GPUs; ARGS="ans
 	$(RUN) -m tests.gpu $(ARGS)
 
 serve: setup ## serve MODEL at http://127.0.0.1:PORT/v1
-	@$(if $(first),TRITON_CHAT_SETUP=first )$(CHAT) serve $(if $(filter --model --models --model=% --models=%,$(ARGS)),,--model $(MODEL)) --port $(PORT) $(if $(UI),--ui) $(ARGS)
+	@$(if $(first),MAKE_SERVE_STEPS=first )$(CHAT) serve $(if $(filter --model --models --model=% --models=%,$(ARGS)),,--model $(MODEL)) --port $(PORT) $(if $(UI),--ui) $(ARGS)
 
 bench: setup ## measure this stack beside `vllm serve`: ratios, plots (ARGS="--streams 1 8 16", "growth", "images")
 	$(CHAT) bench $(ARGS)

@@ -52,7 +52,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         parser.error("--tls-certificate and --tls-key go together")
     for name in ("api_certificate", "tls_certificate", "tls_key"):
         if values[name] is not None and not values[name].is_file():
-            parser.error(f"--{name.replace('_', '-')}: {values[name]} is no file")
+            parser.error(f"--{name.replace('_', '-')}: {values[name]} is not a file")
     # Keys that are read from files end with a newline.
     api_key = environment.get("OPENAI_API_KEY", "").strip()
     if not api_key.isprintable():
@@ -64,5 +64,5 @@ def _base_url(text: str) -> str:
     """The URL without a slash at its end, with /v1 if it has no path. Raises ArgumentTypeError if it is no URL."""
     address = urlsplit(text)
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise argparse.ArgumentTypeError(f"{text} is no http:// or https:// address")
+        raise argparse.ArgumentTypeError(f"{text} is not an http:// or https:// address")
     return text.rstrip("/") + ("" if address.path.strip("/") else "/v1")

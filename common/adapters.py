@@ -80,7 +80,9 @@ def _entries(one: Any) -> list[tuple[Any, Any]]:
 def check_name(name: Any) -> str:
     """Return a name that an adapter may have; raises ValueError if this one cannot be used."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of an adapter: it takes 1 to 256 characters without control characters")
+        raise ValueError(
+            f"{name!r} is not a name of an adapter: it takes 1 to 256 characters without control characters"
+        )
     return name
 
 
@@ -129,7 +131,7 @@ def check_adapter(folder: Path, base: Path, max_rank: int = DEFAULT_MAX_RANK) ->
 
 def _check_config(config: Mapping[str, Any], folder: Path, max_rank: int) -> None:
     if not config:
-        raise ValueError(f"{folder} has no {CONFIG}: it is no folder of a PEFT adapter")
+        raise ValueError(f"{folder} has no {CONFIG}: it is not a folder of a PEFT adapter")
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
         raise ValueError(f"{folder} is an adapter of the type {kind}; only LoRA can be served")
@@ -139,7 +141,7 @@ def _check_config(config: Mapping[str, Any], folder: Path, max_rank: int) -> Non
         raise ValueError(f"{folder} also replaces weights of its base (bias, modules_to_save): only LoRA can be served")
     pattern = config.get("rank_pattern") or {}
     if not isinstance(pattern, dict):
-        raise ValueError(f"{folder / CONFIG} has a rank_pattern that is no object")
+        raise ValueError(f"{folder / CONFIG} has a rank_pattern that is not an object")
     ranks = [config.get("r"), *pattern.values()]
     if not all(type(rank) is int and rank > 0 for rank in ranks):
         raise ValueError(f"{folder / CONFIG} has no usable rank: r is {config.get('r')!r}")

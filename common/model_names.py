@@ -29,10 +29,10 @@ def check_name(name: str) -> str:
     """Return a name that a served model may have in Triton; raises ValueError if this one cannot be used."""
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"'{name}' is no name of a model: 1 to 64 of A-Z a-z 0-9 _ . - are, beginning with a letter or digit"
+            f"'{name}' is not a name of a model: 1 to 64 of A-Z a-z 0-9 _ . - are, beginning with a letter or digit"
         )
     if _NUMBERED.fullmatch(name) or role(name) in (ENSEMBLE, *STEPS) or name.endswith(f".{EMBEDDING}"):
-        raise ValueError(f"'{name}' is no name of a model: it looks like a step of one")
+        raise ValueError(f"'{name}' is not a name of a model: it looks like a step of one")
     return name
 
 

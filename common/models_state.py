@@ -62,7 +62,7 @@ def read_states(path: Path) -> dict[str, ModelState]:
         models = json.loads(path.read_text(encoding="utf-8"))["models"]
         return {name: _read(model) for name, model in models.items()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no file of models' states: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path} is not a file of models' states: {type(error).__name__}: {error}") from error
 
 
 def _read(model: Mapping[str, object]) -> ModelState:

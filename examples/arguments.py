@@ -25,6 +25,14 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def triton_parser(description: str, url: str) -> argparse.ArgumentParser:
+    """Create a parser with `--url` for one of Triton's own endpoints."""
+    print_errors_in_one_line()
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default=url, help="Triton's endpoint (default: %(default)s)")
+    return parser
+
+
 def print_errors_in_one_line() -> None:
     """Let an error of the server, of the network or of a file end the program with one line."""
     sys.excepthook = _print_error

@@ -24,21 +24,16 @@ request = {
     "extra_body": {"enable_thinking": False} if args.no_thinking else {},
 }
 
-if args.stream:
-    thinking = False
-    for chunk in client.chat.completions.create(stream=True, **request):
-        delta = chunk.choices[0].delta
-        if reasoning := getattr(delta, "reasoning_content", None):
-            print(reasoning if thinking else f"[thinking] {reasoning}", end="", flush=True)
-            thinking = True
-        if delta.content:
-            print(f"\n[answer] {delta.content}" if thinking else delta.content, end="", flush=True)
-            thinking = False
-    print()
-else:
-    answer = client.chat.completions.create(**request)
-    message = answer.choices[0].message
-    if reasoning := getattr(message, "reasoning_content", None):
-        print(f"[thinking] {reasoning}\n[answer] ", end="")
-    print(message.content)
+answer = client.chat.completions.create(stream=args.stream, **request)
+pieces = (chunk.choices[0].delta for chunk in answer) if args.stream else iter([answer.choices[0].message])
+thinking = False
+for piece in pieces:
+    if reasoning := getattr(piece, "reasoning_content", None):
+        print(reasoning if thinking else f"[thinking] {reasoning}", end="", flush=True)
+        thinking = True
+    if piece.content:
+        print(f"\n[answer] {piece.content}" if thinking else piece.content, end="", flush=True)
+        thinking = False
+print()
+if not args.stream:
     print(f"({answer.usage.prompt_tokens} tokens read, {answer.usage.completion_tokens} written)")

@@ -6,7 +6,6 @@ python examples/tools.py "What's the weather like in Paris, in celsius?"
 """
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from arguments import argument_parser
@@ -21,9 +20,9 @@ def get_current_weather(location: str, unit: str = "fahrenheit") -> str:
     return "59.0" if unit == "fahrenheit" else "15.0"
 
 
-FUNCTIONS: dict[str, Callable[..., str]] = {"get_postcode": get_postcode, "get_current_weather": get_current_weather}
+FUNCTIONS: dict[str, Any] = {"get_postcode": get_postcode, "get_current_weather": get_current_weather}
 LOCATION = {"location": {"type": "string", "description": "The city, e.g. San Francisco"}}
-UNIT = {"unit": {"type": "string", "enum": ["celsius", "fahrenheit"]}}
+LOCATION_AND_UNIT = LOCATION | {"unit": {"type": "string", "enum": ["celsius", "fahrenheit"]}}
 
 
 def tool(name: str, properties: dict[str, Any]) -> Any:
@@ -31,10 +30,9 @@ def tool(name: str, properties: dict[str, Any]) -> Any:
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
-TOOLS = [tool("get_postcode", LOCATION), tool("get_current_weather", LOCATION | UNIT)]
+TOOLS = [tool("get_postcode", LOCATION), tool("get_current_weather", LOCATION_AND_UNIT)]
 parser = argument_parser(__doc__)
-question = "What's the postcode of Boston and what's the weather like in Boston today?"
-parser.add_argument("question", nargs="?", default=question)
+parser.add_argument("question", nargs="?", default="What are the postcode of Boston and the weather there today?")
 args = parser.parse_args()
 
 client = OpenAI(base_url=args.url, api_key=args.key)
@@ -42,12 +40,10 @@ messages: list[Any] = [{"role": "user", "content": args.question}]
 for _ in range(5):
     answer: Any = client.chat.completions.create(model=args.model, messages=messages, tools=TOOLS).choices[0].message
     if not answer.tool_calls:
-        print(answer.content)
         break
     messages.append(answer)
     for call in answer.tool_calls:
         result = FUNCTIONS[call.function.name](**json.loads(call.function.arguments))
         print(f"{call.function.name}({call.function.arguments}) -> {result}")
         messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
-else:
-    raise SystemExit("No answer after five rounds of calls.")
+print(answer.content or "no answer after five rounds of calls")

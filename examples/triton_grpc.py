@@ -6,40 +6,36 @@ python examples/triton_grpc.py "Please name the capital of France."
 python examples/triton_grpc.py "What do you see?" photo.jpg
 """
 
-import argparse
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc.aio as grpc
-from arguments import print_errors_in_one_line
+from arguments import triton_parser
 from tritonclient.utils import np_to_triton_dtype
 
-print_errors_in_one_line()
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--url", default="127.0.0.1:8001", help="Triton's gRPC endpoint (default: %(default)s)")
+parser = triton_parser(__doc__, "127.0.0.1:8001")
 parser.add_argument("question")
 parser.add_argument("images", nargs="*", type=Path)
 args = parser.parse_args()
 
 
-def tensor(name: str, values: list[Any], dtype: type[np.generic]) -> grpc.InferInput:
+def tensor(name: str, values: list[Any], dtype: Any) -> grpc.InferInput:
     """Create an input tensor [1, n]; the first dimension is the batch."""
-    array = np.array([values], dtype=dtype)
+    array = np.array([values], dtype)
     return grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)).set_data_from_numpy(array)
 
 
-async def requests() -> AsyncIterator[dict[str, Any]]:
+async def requests() -> Any:
     # OpenAI messages as JSON. Each image part takes the next element of the tensor `images`.
     content = [{"type": "image_url"}] * len(args.images) + [{"type": "text", "text": args.question}]
-    messages = json.dumps({"messages": [{"role": "user", "content": content}]}).encode()
-    inputs = [tensor("messages", [messages], np.object_), tensor("stream", [True], np.bool_)]
+    messages = json.dumps({"messages": [{"role": "user", "content": content}]})
+    inputs = [tensor("messages", [messages], object), tensor("stream", [True], bool)]
     inputs += [tensor("max_tokens", [256], np.int32), tensor("temperature", [0.0], np.float32)]
     if args.images:
-        inputs.append(tensor("images", [path.read_bytes() for path in args.images], np.object_))
+        inputs.append(tensor("images", [path.read_bytes() for path in args.images], object))
     # chat: reasoning and tool calls have their own outputs. error_output: a failure is the output `error`.
     yield {"model_name": "ensemble", "inputs": inputs, "parameters": {"chat": True, "error_output": True}}
 

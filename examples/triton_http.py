@@ -5,15 +5,12 @@ pip install httpx
 python examples/triton_http.py "Please name the capital of France."
 """
 
-import argparse
 import json
 
 import httpx
-from arguments import print_errors_in_one_line
+from arguments import triton_parser
 
-print_errors_in_one_line()
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--url", default="http://127.0.0.1:8000", help="Triton's HTTP endpoint (default: %(default)s)")
+parser = triton_parser(__doc__, "http://127.0.0.1:8000")
 parser.add_argument("question")
 args = parser.parse_args()
 

@@ -274,7 +274,7 @@ async function addFiles(files) {
     const type = file.type.split(";")[0] || TYPES[file.name.split(".").pop().toLowerCase()] || "";
     const kind = type.split("/")[0];
     const problem = !["image", "video"].includes(kind)
-      ? "is no picture or video"
+      ? "is not a picture or video"
       : !state.modalities.includes(kind)
         ? `cannot be sent: ${state.model.id} reads ${state.modalities.join(" and ")} only`
         : file.size > MAX_FILE_BYTES

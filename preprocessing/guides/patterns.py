@@ -340,7 +340,7 @@ class _Reader:
             if found[4] and code <= 0xFFFF:  # Two characters, not a pair.
                 self._at -= 6
             if code > _LAST or 0xD800 <= code <= 0xDFFF:
-                raise PatternError("has an escape that is no character", invalid=True)
+                raise PatternError("has an escape that is not a character", invalid=True)
             return (), frozenset((code,))
         if char in "bBkpP" or char in "123456789":
             raise PatternError(f"has \\{char}, which xgrammar does not know")

@@ -40,7 +40,7 @@ def attachment(path: str) -> ChatCompletionContentPartParam:
         return _part(media_type or "image/*", path)
     file = Path(path).expanduser()
     if media_type is None:
-        raise AttachmentError(f"'{file}' is no picture or video by its name; known: {', '.join(_TYPES)}.")
+        raise AttachmentError(f"'{file}' is not a picture or video by its name; known: {', '.join(_TYPES)}.")
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -82,7 +82,7 @@ def _formats(checkpoint: Checkpoint, options: LaunchOptions, environment: Mappin
     try:
         found = _recognise(checkpoint, template, options.styler or environment.get("TRITON_CHAT_STYLER"), environment)
     except ImportError as error:
-        yield Finding("family", "warning", f"it takes the package {error.name} to tell")
+        yield Finding("family", "warning", f"unknown: the package {error.name} is missing")
         return
     except (ValueError, RequestError) as error:
         yield Finding("tokenizer", "error", str(error))

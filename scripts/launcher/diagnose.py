@@ -35,6 +35,10 @@ PATTERNS: tuple[tuple[str, str], ...] = (
         "The Python package {0} is missing. Run `make setup`, or install it where python3 on PATH finds it.",
     ),
     (
+        r"Could not load this library: \S*/(torch\w+)/",
+        "The package {0} does not fit the torch that is installed. `triton-chat doctor` says what to do.",
+    ),
+    (
         r"(?:CUDA out of memory|OutOfMemoryError)",
         "The GPU has too little free memory. Lower --gpu-memory-utilization or --max-model-len, or use more GPUs "
         "(--tensor-parallel-size).",

@@ -96,7 +96,7 @@ def _object(path: Path, advice: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise LaunchError(f"{path} is no JSON: {error}.", advice) from error
+        raise LaunchError(f"{path} is not JSON: {error}.", advice) from error
     if not isinstance(value, dict):
         raise LaunchError(f"{path} holds no JSON object.", advice)
     return value

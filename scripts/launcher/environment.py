@@ -55,7 +55,7 @@ def find_triton(chosen: Path | None) -> TritonServer:
     if chosen is not None:
         found = shutil.which(chosen)
         if found is None:
-            raise LaunchError(f"--triton {chosen} is no program that can be run.")
+            raise LaunchError(f"--triton {chosen} is not a program that can be run.")
         return TritonServer(Path(found).absolute())
     if CONTAINER_BINARY.is_file():
         return TritonServer(CONTAINER_BINARY)

@@ -18,7 +18,7 @@ def read_config(repository: Path, file: str) -> ModelConfig:
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), ModelConfig())
     except text_format.ParseError as error:
-        raise LaunchError(f"{path} is no model config: {error}.") from error
+        raise LaunchError(f"{path} is not a model config: {error}.") from error
 
 
 def set_instances(config: ModelConfig, count: int) -> None:

@@ -201,7 +201,7 @@ def _downloaded(hub_id: str, ignored: Sequence[str]) -> Path:
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise LaunchError(
-            f"'{hub_id}' is no folder here, and the model hub could not be reached ({type(error).__name__}).",
+            f"'{hub_id}' is not a folder here, and the model hub could not be reached ({type(error).__name__}).",
             f"Offline give --model a checkpoint folder, or '{DEFAULT_MODEL}', which needs no hub.",
         ) from error
 

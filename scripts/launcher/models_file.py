@@ -88,7 +88,7 @@ class _UniqueKeys(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(problem="a key is no text", problem_mark=key.start_mark)
+                raise yaml.constructor.ConstructorError(problem="a key is not text", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"'{key.value}' is there twice", problem_mark=key.start_mark
@@ -166,12 +166,10 @@ def _check_key(key: str, engine: str) -> None:
         return
     if key == "served_model_name":
         raise ValueError(
-            "served_model_name cannot stand here: the entry's own name is the first, `aliases` has the others"
+            "served_model_name is not allowed here: the entry's own name is the first, `aliases` has the others"
         )
     if key in own_flags() or key in {setting.name for setting in fields(Settings)}:
-        raise ValueError(
-            f"{key} is of the whole server and cannot stand here; it is the flag --{key.replace('_', '-')}"
-        )
+        raise ValueError(f"{key} is for the whole server and not allowed here; use the flag --{key.replace('_', '-')}")
     known = vllm_options() | ADAPTER_OPTIONS if engine == "vllm" else frozenset()
     if key in known or key in UNNEEDED:
         return
@@ -245,7 +243,7 @@ def _environment(value: Any) -> dict[str, str]:
         if name == "CUDA_VISIBLE_DEVICES":
             raise ValueError("environment: CUDA_VISIBLE_DEVICES is written as `devices`")
         if str(name).startswith(ENV_PREFIX):
-            raise ValueError(f"environment: {name} is an option and stands beside `environment`, not in it")
+            raise ValueError(f"environment: {name} is an option: put it beside `environment`, not into it")
     return {str(name): str(text).lower() if isinstance(text, bool) else str(text) for name, text in value.items()}
 
 

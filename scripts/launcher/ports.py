@@ -77,7 +77,7 @@ def choose_ports(options: LaunchOptions) -> Ports:
 @contextmanager
 def _held(host: str, port: int) -> Iterator[int]:
     """Listen on a port for a while; raises OSError if it is taken, LaunchError for a foreign address."""
-    foreign = LaunchError(f"'{host}' is no address of this machine.", "Change --host, --triton-host or --ui-host.")
+    foreign = LaunchError(f"'{host}' is not an address of this machine.", "Change --host, --triton-host or --ui-host.")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except socket.gaierror:

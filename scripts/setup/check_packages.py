@@ -23,8 +23,8 @@ _TORCH = (
 
 
 _COMPANION = (
-    "{name} does not fit the torch that is installed: {reason}\n"
-    "transformers imports it wherever it is there, and fails with it. {advice}"
+    "{name} does not fit the torch that is installed ({reason}), and transformers fails, as it imports it if it is "
+    "installed. {advice}"
 )
 _ADVICE = {
     "torchvision": "Only models with images need it: `make setup` in a fresh .venv, or `pip uninstall torchvision`.",

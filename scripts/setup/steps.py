@@ -8,7 +8,7 @@ from rich.markup import escape
 
 TRITONSERVER, _MODEL, _ALL = 3, 4, 4
 # Set by the Makefile: "steps", or "first" if steps 1 or 2 were taken just now.
-_VARIABLE = "TRITON_CHAT_SETUP"
+_VARIABLE = "MAKE_SERVE_STEPS"
 
 
 def announce(console: Console, step: int, what: str) -> None:

@@ -81,7 +81,7 @@ def check(
     Raises ManifestError naming everything that does not fit.
     """
     if not (engine / "config.json").is_file():
-        raise ManifestError(f"'{engine}' is no engine's folder: it has no config.json.")
+        raise ManifestError(f"'{engine}' is not an engine's folder: it has no config.json.")
     manifest = read(engine)
     if manifest is None:
         return None

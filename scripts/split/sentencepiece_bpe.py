@@ -57,7 +57,7 @@ def _parsed(path: Path) -> Any:
     proto = sentencepiece_model_pb2_new.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(path.read_bytes())
     if proto.trainer_spec.model_type != _BPE:
-        raise SplitError(f"'{path}' is no BPE model; only those are known.")
+        raise SplitError(f"'{path}' is not a BPE model; only those are known.")
     return proto
 
 

@@ -87,7 +87,7 @@ def _check_target(source: Path, target: Path, force: bool) -> None:
     if not force:
         raise SplitError(f"the output '{target}' is not empty. Give --force to replace an earlier split.")
     if not (target / VISION / CONFIG).is_file():
-        raise SplitError(f"'{target}' is no earlier split, so --force does not replace it.")
+        raise SplitError(f"'{target}' is not an earlier split, so --force does not replace it.")
 
 
 def _check_space(target: Path, total: int) -> None:

@@ -549,7 +549,7 @@ def test_pictures_and_videos(server: ChatServer, page: Page, tmp_path: Path) -> 
     picture(page, "chat-pictures")
 
     hand_over(page, "drop", tmp_path / "notes.txt")
-    expect(page.locator(".notice")).to_have_text("notes.txt is no picture or video.")
+    expect(page.locator(".notice")).to_have_text("notes.txt is not a picture or video.")
     page.locator("#model").select_option("smollm2")
     hand_over(page, "paste", tmp_path / "word.png")
     expect(page.locator(".notice")).to_have_text("word.png cannot be sent: smollm2 reads text only.")

@@ -153,6 +153,15 @@ def test_the_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
     assert not [cell for cells in figures for cell in cells[2:] if cell not in measured]
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_every_cell_of_the_comparison_has_a_link(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    compared = [cells[1:] for cells in rows(text) if len(cells) == 4]
+    assert len(compared) > 15
+    assert not [cell for cells in compared for cell in cells if not re.search(r"\](\(|\[)", cell)]
+    assert set(re.findall(r"\]\[([\w-]+)\]", text)) == set(re.findall(r"^\[([\w-]+)\]: ", text, re.MULTILINE))
+
+
 def test_the_numbers_of_formats_in_the_readmes() -> None:
     formats = [len(rows(section("models.md", f"Formats of {of}"))) for of in ("tool calls", "reasoning")]
     for name, found in (("README.md", r"(\d+) formats, found"), ("README.zh-CN.md", r"(\d+) 种格式，由对话模板")):

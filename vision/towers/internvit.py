@@ -63,7 +63,7 @@ class InternVitConfig:
             ("hidden_size", built.hidden_size, built.num_attention_heads),
         ):
             if multiple % of:
-                raise ValueError(f"vision tower: {key} {multiple} is no multiple of {of}")
+                raise ValueError(f"vision tower: {key} {multiple} is not a multiple of {of}")
         return built
 
     @property

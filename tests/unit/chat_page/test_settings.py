@@ -33,8 +33,8 @@ def test_the_address_with_or_without_v1(url: str, base_url: str) -> None:
     ("line", "words"),
     [
         (["--tls-key", "k.pem"], "go together"),
-        (["--url", "localhost:9997"], "localhost:9997 is no http:// or https:// address"),
-        (["--api-certificate", "nowhere.pem"], "nowhere.pem is no file"),
+        (["--url", "localhost:9997"], "localhost:9997 is not an http:// or https:// address"),
+        (["--api-certificate", "nowhere.pem"], "nowhere.pem is not a file"),
     ],
 )
 def test_wrong_lines_are_refused(line: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,7 @@ def test_names_that_the_engine_maps_are_left_to_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"rank_pattern": [8]}, "rank_pattern that is no object"),
+        ({"rank_pattern": [8]}, "rank_pattern that is not an object"),
         ({"r": 16}, "rank 16, above the limit of 8"),
         ({"rank_pattern": {"q_proj": 9}}, "rank 9, above the limit"),
         ({"r": 0}, "no usable rank"),
@@ -106,7 +106,7 @@ def test_an_adapter_of_another_base(tmp_path: Path, shape: dict[str, int], reaso
 
 def test_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
     base, adapter = write_base(tmp_path / "base"), tmp_path / "a"
-    with pytest.raises(ValueError, match="there is no folder"):
+    with pytest.raises(ValueError, match="there is not a folder"):
         check_adapter(adapter, base)
     adapter.mkdir()
     with pytest.raises(ValueError, match=r"no adapter_config\.json"):

@@ -46,5 +46,5 @@ def test_names_that_can_be_used(name: str) -> None:
     ],
 )
 def test_names_that_cannot_be_used(name: str) -> None:
-    with pytest.raises(ValueError, match="is no name of a model"):
+    with pytest.raises(ValueError, match="is not a name of a model"):
         check_name(name)

@@ -96,7 +96,7 @@ class TestOneAnswer:
         [
             (["--model", "gpt-9"], "The model does not exist; served: model"),
             (["--image", "/nowhere.png"], "'/nowhere.png' cannot be read: No such file or directory."),
-            (["--image", "notes.txt"], "'notes.txt' is no picture or video by its name"),
+            (["--image", "notes.txt"], "'notes.txt' is not a picture or video by its name"),
             (["--temperature", "-1"], "temperature"),
         ],
     )
@@ -147,7 +147,7 @@ class TestConversation:
         output = capsys.readouterr().err
         assert "model at http://127.0.0.1" in output
         assert "unknown command /nonsense; known: /image, /video, /paste, /system, /new, /help, /quit" in output
-        assert "'x.txt' is no picture" in output
+        assert "'x.txt' is not a picture" in output
         assert "/quit         end" in output
 
     async def test_a_failed_question_is_removed(self, served: Serving, monkeypatch, capsys) -> None:

@@ -178,13 +178,15 @@ def test_a_folder_that_is_no_checkpoint_is_explained(tmp_path: Path, files: dict
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c"])
 def test_the_hub_is_not_asked_for_a_missing_path(model: str) -> None:
-    with pytest.raises(LaunchError, match="there is no folder"):
+    with pytest.raises(LaunchError, match="there is not a folder"):
         resolve_model(model, Console(quiet=True))
 
 
 def test_offline_a_hub_id_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(LaunchError, match=r"'no/such-model' is no folder here, and .* 'smollm2', which needs no hub"):
+    with pytest.raises(
+        LaunchError, match=r"'no/such-model' is not a folder here, and .* 'smollm2', which needs no hub"
+    ):
         resolve_model("no/such-model", Console(quiet=True))
 
 

@@ -35,6 +35,10 @@ CASES = [
     ("ImportError: numpy.core.multiarray failed to import", "numpy 1.26.4 is needed"),
     ("ModuleNotFoundError: No module named 'preprocessing'", "package preprocessing is not installed here"),
     ("ModuleNotFoundError: No module named 'vllm'", "package vllm is missing"),
+    (
+        "OSError: Could not load this library: /site-packages/torchaudio/lib/_torchaudio.abi3.so",
+        "package torchaudio does not fit the torch",
+    ),
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "--gpu-memory-utilization"),
     (
         "ValueError: Free memory on device cuda:0 (1/80 GiB) on startup is less than desired GPU memory utilization",

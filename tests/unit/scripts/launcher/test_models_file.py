@@ -112,7 +112,7 @@ def test_models_by_name_on_the_command_line_share_the_flags() -> None:
         ("--model a=b smollm2", "smollm2 was given as well"),
         ("--model a=b --model a=c", "--model a= is given twice"),
         ("--model a --model b", "several need names: --model NAME="),
-        ("--model=vit=b", "'vit' is no name of a model"),
+        ("--model=vit=b", "'vit' is not a name of a model"),
         ("--models m.yaml --served-model-name a", "--served-model-name is for one model"),
         ("--model a=b --engine-dir /e", "--engine-dir is for one model"),
     ],
@@ -144,9 +144,9 @@ def test_the_path_of_a_folder_may_hold_an_equals_sign(tmp_path: Path, monkeypatc
         ("{model: x, zzz: 1}", "unknown key 'zzz': neither the launcher nor the engine vllm has it."),
         # vLLM's _api_process_count is not for users.
         ("{model: x, api_process_count: 1}", "unknown key 'api_process_count': neither "),
-        ("{model: x, port: 1}", "port is of the whole server and cannot stand here; it is the flag --port."),
-        ("{model: x, triton: /t}", "triton is of the whole server and cannot stand here; it is the flag --triton."),
-        ("{model: x, api_key: s}", "api_key is of the whole server and cannot stand here; it is the flag --api-key."),
+        ("{model: x, port: 1}", "port is for the whole server and not allowed here; use the flag --port."),
+        ("{model: x, triton: /t}", "triton is for the whole server and not allowed here; use the flag --triton."),
+        ("{model: x, api_key: s}", "api_key is for the whole server and not allowed here; use the flag --api-key."),
         ("{model: x, served_model_name: y}", "`aliases` has the others."),
         (
             "{model: x, max_model_len: many}",
@@ -172,7 +172,7 @@ def test_the_path_of_a_folder_may_hold_an_equals_sign(tmp_path: Path, monkeypatc
         ),
         (
             "{model: x, environment: {TRITON_CHAT_STYLER: a}}",
-            "environment: TRITON_CHAT_STYLER is an option and stands ",
+            "environment: TRITON_CHAT_STYLER is an option: put it beside ",
         ),
         ("{model: x, seed: 2020-01-01}", "seed has a value that JSON cannot express: "),
         ("smollm2", "expected a mapping of options, not str 'smollm2'."),
@@ -197,7 +197,7 @@ def test_a_wrong_entry_is_named(tmp_path: Path, entry: str, said: str) -> None:
         ),
         ("models: {a: {model: x}, a: {model: y}}", "'a' is there twice"),
         ("models: {a: {model: x, model: y}}", "'model' is there twice"),
-        ("models: {a/b: {model: x}}", "model 'a/b': 'a/b' is no name of a model"),
+        ("models: {a/b: {model: x}}", "model 'a/b': 'a/b' is not a name of a model"),
         ("models: {vit: {model: x}}", "it looks like a step of one"),
         ("models: {a: {model: x, aliases: [b]}, b: {model: y}}", "the name 'b' is given to both 'a' and 'b'."),
         ("models: {a: {model: x, aliases: [a]}}", "the name 'a' is given to both 'a' and 'a'."),
@@ -237,4 +237,4 @@ def test_the_documented_keys() -> None:
 
 
 def test_a_key_that_is_no_text(tmp_path: Path) -> None:
-    assert "a key is no text" in refusal(tmp_path, "models: {a: {model: {{ path }}}}")
+    assert "a key is not text" in refusal(tmp_path, "models: {a: {model: {{ path }}}}")

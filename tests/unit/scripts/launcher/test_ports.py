@@ -55,5 +55,5 @@ def test_tritons_usual_port_gives_way(taken: int, monkeypatch: pytest.MonkeyPatc
 
 def test_an_address_of_another_machine() -> None:
     for host in ("203.0.113.7", "no.such.host.invalid"):
-        with pytest.raises(LaunchError, match=f"'{host}' is no address of this machine"):
+        with pytest.raises(LaunchError, match=f"'{host}' is not an address of this machine"):
             choose_ports(parse_options([*FREE_PORTS, "--host", host]))

@@ -80,7 +80,7 @@ def test_what_an_engine_was_built_for(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (None, "there is no .*config.json.*trtllm-build"),
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "no JSON object"),
         ('{"pretrained_config": {"mapping": {"tp_size": "2"}}}', "tp_size is '2'"),
         (

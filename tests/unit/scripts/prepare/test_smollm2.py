@@ -102,7 +102,7 @@ def test_the_line_of_the_step(
     downloads: list[str], monkeypatch: pytest.MonkeyPatch, made: str, step: str, later: int
 ) -> None:
     """It comes when there is something to do, and after the first three steps of `make serve`."""
-    monkeypatch.setenv("TRITON_CHAT_SETUP", made)
+    monkeypatch.setenv("MAKE_SERVE_STEPS", made)
     output = StringIO()
     for _ in range(2):
         prepare_model.prepare_default_model(Console(file=output))

@@ -104,7 +104,7 @@ def test_make_numbers_the_steps(clone: Path) -> None:
     """Those that it takes before `serve`; the command continues them, see scripts/setup/steps.py."""
     plan = planned(clone, "serve", "DEVICE=cpu", "MODEL=/models/m")
     assert re.findall(r"setup (\d/\d):", plan) == ["1/4", "2/4"]
-    assert re.search(r"TRITON_CHAT_SETUP=first \S+ serve --model /models/m ", plan)
+    assert re.search(r"MAKE_SERVE_STEPS=first \S+ serve --model /models/m ", plan)
     set_up(clone, "cpu")
     plan = planned(clone, "serve", "MODEL=/models/m")
     assert "serve --model /models/m " in plan and "setup" not in plan.replace("scripts.setup", "")

@@ -88,7 +88,7 @@ def test_a_missing_part_is_named(engine: Path, model: Path) -> None:
     (engine / "rank0.engine").unlink()
     assert "rank0.engine is missing" in problem(engine, model)
     (engine / "config.json").unlink()
-    assert "is no engine's folder: it has no config.json" in problem(engine, model)
+    assert "is not an engine's folder: it has no config.json" in problem(engine, model)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_force_replaces_an_earlier_split_only(checkpoint: Path, tmp_path: Path) 
     assert not (split / "stale").exists()
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").touch()
-    with pytest.raises(SplitError, match="is no earlier split, so --force does not replace it"):
+    with pytest.raises(SplitError, match="is not an earlier split, so --force does not replace it"):
         split_checkpoint(checkpoint, tmp_path / "precious", force=True)
     assert (tmp_path / "precious" / "thesis.txt").exists()
 

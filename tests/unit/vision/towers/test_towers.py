@@ -168,8 +168,8 @@ def test_siglip_tensors_that_do_not_fit_are_named(tmp_path):
         ({"norm_type": "group_norm"}, "unknown norm_type 'group_norm'; known: layer_norm, rms_norm"),
         ({"hidden_act": "relu"}, "unknown hidden_act 'relu'; known: gelu"),
         ({"dtype": "int8"}, "unknown dtype 'int8'; known: bfloat16, float16, float32"),
-        ({"image_size": 60}, "image_size 60 is no multiple of 28"),
-        ({"num_attention_heads": 5}, "hidden_size 32 is no multiple of 5"),
+        ({"image_size": 60}, "image_size 60 is not a multiple of 28"),
+        ({"num_attention_heads": 5}, "hidden_size 32 is not a multiple of 5"),
     ],
 )
 def test_a_wrong_config_is_named(changes, message, tmp_path):
