@@ -14,6 +14,16 @@ from common.command_line import did_you_mean, flag_of, unknown_option
 
 _ARGUMENTS = "engine/arg_utils.py"
 _CLASSES = ("EngineArgs", "AsyncEngineArgs")
+# Options of the API server of `vllm serve` -> what they are here.
+RENAMED = {
+    "allowed_origins": "--cors-allow-origins",
+    "api_server_count": "--frontends",
+    "config": "--engine-config",
+    "default_chat_template_kwargs": "--enable-thinking",
+    "ssl_certfile": "--tls-certificate",
+    "ssl_keyfile": "--tls-key",
+    "uvicorn_log_level": "--log-level",
+}
 _BUILTINS: Mapping[str, tuple[str, ...]] = {
     **{"bool": ("bool",), "int": ("int",), "float": ("float", "int"), "str": ("str",), "None": ()},
     **{"dict": ("dict",), "list": ("list",), "set": ("list",), "tuple": ("list",)},
@@ -52,6 +62,8 @@ def check_vllm_options(options: Mapping[str, Any], others: Iterable[str] = ()) -
     """
     known = vllm_options()
     for name, value in options.items() if known else ():
+        if name in RENAMED and name not in known:
+            raise ValueError(f"{flag_of(name)} of `vllm serve` is {RENAMED[name]} here")
         if name not in known:
             public = (one for one in known if not one.startswith("_"))
             raise ValueError(unknown_option(flag_of(name), [*map(flag_of, public), *others]))

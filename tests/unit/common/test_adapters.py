@@ -106,7 +106,7 @@ def test_an_adapter_of_another_base(tmp_path: Path, shape: dict[str, int], reaso
 
 def test_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
     base, adapter = write_base(tmp_path / "base"), tmp_path / "a"
-    with pytest.raises(ValueError, match="there is not a folder"):
+    with pytest.raises(ValueError, match="there is no folder"):
         check_adapter(adapter, base)
     adapter.mkdir()
     with pytest.raises(ValueError, match=r"no adapter_config\.json"):

@@ -178,7 +178,7 @@ def test_a_folder_that_is_no_checkpoint_is_explained(tmp_path: Path, files: dict
 
 @pytest.mark.parametrize("model", ["./nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c"])
 def test_the_hub_is_not_asked_for_a_missing_path(model: str) -> None:
-    with pytest.raises(LaunchError, match="there is not a folder"):
+    with pytest.raises(LaunchError, match="there is no folder"):
         resolve_model(model, Console(quiet=True))
 
 

@@ -3,19 +3,22 @@
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from common.checkpoint import Checkpoint
+from common.command_line import flag_of
 from families.detection import FAMILIES
 from families.stylers import NAMES
+from frontend.settings import Settings
 from scripts.launcher import LaunchError
 from scripts.launcher.checks import check_context, check_formats, check_options
 from scripts.launcher.model import ServedModel, resolve_model
 from scripts.launcher.model_settings import RUNTIMES
-from scripts.launcher.options import parse_options
-from scripts.launcher.vllm_options import vllm_options
+from scripts.launcher.options import own_flags, parse_options
+from scripts.launcher.vllm_options import RENAMED, vllm_options
 from scripts.split import command
 from scripts.split.plan import DTYPES
 from vision.runtimes import registry
@@ -152,8 +155,22 @@ def test_options_of_an_engine_that_is_not_here(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not vllm_options(), reason="needs vLLM")
 def test_fields_that_are_not_for_users_are_not_suggested() -> None:
-    with pytest.raises(LaunchError, match=r"unknown option --api-server-count\.$"):
+    with pytest.raises(LaunchError) as caught:
+        check_options(parse_options(["m", "--api-process-count", "2"]), {})
+    said, _, guess = str(caught.value).partition(";")
+    assert said == "unknown option --api-process-count" and "api" not in guess
+
+
+@pytest.mark.skipif(not vllm_options(), reason="needs vLLM")
+def test_options_of_vllm_serve_that_have_another_name() -> None:
+    with pytest.raises(LaunchError, match=r"^--api-server-count of `vllm serve` is --frontends here\.$"):
         check_options(parse_options(["m", "--api-server-count", "2"]), {})
+    assert not RENAMED.keys() & vllm_options()
+    page = (Path(__file__).parents[4] / "docs" / "migrating.md").read_text(encoding="utf-8")
+    ours = {flag_of(name) for name in own_flags() | {setting.name for setting in fields(Settings)}}
+    for name, here in RENAMED.items():
+        assert here in ours
+        assert re.search(rf"^\| [^|]*`{flag_of(name)}`[^|]*\|[^|]*`{here}`", page, re.MULTILINE), name
 
 
 @pytest.mark.skipif(not vllm_options(), reason="needs vLLM")
