@@ -17,6 +17,7 @@ from scripts.cache import build_once, cache_dir
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
 from scripts.prepare import smollm2 as prepare_model
+from scripts.setup.check_packages import torch_problem
 from scripts.setup.steps import announce_model
 from scripts.shared.errors import CommandError
 from scripts.shared.own_process import in_own_process
@@ -27,6 +28,8 @@ _SLIP = 0.8
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
 _UNWANTED_FILES = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.pth", "consolidated*", "original/*")
 _WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt")
+# PyTorch's words for a package that was built against another torch.
+_OTHER_TORCH = "Could not load this library"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
 # BERT's, which only vLLM reads here.
 _ENCODER_TOKENIZER = "vocab.txt"
@@ -101,6 +104,10 @@ def resolve_model(
             f"'{model}' has to be converted, and {reason}.",
             "`triton-chat doctor` looks at them. Run `make setup`, or pip install 'triton-chat[cpu]'.",
         ) from error
+    except OSError as error:
+        if _OTHER_TORCH not in str(error):
+            raise
+        raise LaunchError(torch_problem() or f"'{model}' could not be converted: {error}.") from error
 
 
 def _no_check(model: ServedModel) -> None:

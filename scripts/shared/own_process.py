@@ -3,13 +3,11 @@
 
 import pickle  # nosec B403 # of errors that this process reads back
 import signal
-import sys
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
-from scripts.setup.check_packages import torch_problem
 from scripts.shared.errors import CommandError
 from scripts.shared.parent_death import signal_when_parent_ends
 
@@ -55,13 +53,7 @@ def _work(sender: Connection, function: Callable[..., Any], arguments: tuple[Any
     try:
         sender.send((function(*arguments, **named), None))
     except Exception as error:
-        sender.send((None, _portable(_explained(error))))
-
-
-def _explained(error: Exception) -> Exception:
-    """Return the error, or what is wrong with the installation if that is its cause."""
-    problem = torch_problem() if isinstance(error, ImportError | OSError) and "torch" in sys.modules else None
-    return error if problem is None else CommandError(problem)
+        sender.send((None, _portable(error)))
 
 
 def _portable(error: Exception) -> Exception:

@@ -27,7 +27,7 @@ from scripts.launcher.checks import (
 )
 from scripts.launcher.display import curl
 from scripts.launcher.environment import TritonServer
-from scripts.launcher.model import ServedModel, resolve_model
+from scripts.launcher.model import PREPARED, Prepared, ServedModel, resolve_model
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.ports import choose_ports
 from scripts.launcher.readiness import model_states
@@ -46,6 +46,18 @@ def test_packages_of_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(tmp_path)
     problem = torch_problem()
     assert problem and "torchvision::nms" in problem and "pip uninstall torchvision" in problem
+
+
+def test_a_conversion_that_fails_for_packages_of_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(console: Console) -> Path:
+        raise OSError("Could not load this library: /x/_torchaudio.so")
+
+    monkeypatch.setitem(PREPARED, "smollm2", Prepared("smollm2", prepare))
+    (tmp_path / "torchaudio.py").write_text("raise OSError('Could not load this library: /x/_torchaudio.so\\nmore')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LaunchError, match=r"torchaudio does not fit the torch .*`pip uninstall torchaudio`") as caught:
+        resolve_model("smollm2", Console(quiet=True))
+    assert "\n" not in str(caught.value)
 
 
 def test_free_ports_are_chosen_and_differ() -> None:

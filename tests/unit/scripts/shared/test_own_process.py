@@ -57,19 +57,6 @@ def test_an_error_that_cannot_travel_is_told() -> None:
         in_own_process(refuse, NeedsMore)
 
 
-def import_audio(folder: Path) -> None:
-    import torch  # noqa: F401
-
-    sys.path.insert(0, str(folder))
-    import torchaudio  # noqa: F401
-
-
-def test_packages_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
-    (tmp_path / "torchaudio.py").write_text("raise OSError('Could not load this library: /x/_torchaudio.so')")
-    with pytest.raises(CommandError, match=r"torchaudio does not fit the torch .*`pip uninstall torchaudio`"):
-        in_own_process(import_audio, tmp_path)
-
-
 def test_it_is_killed_with_an_interrupted_call(tmp_path: Path) -> None:
     file = tmp_path / "pid"
 
