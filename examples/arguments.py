@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 # Packages whose errors are the server's or the network's.
-_CLIENTS = ("httpcore", "httpx", "openai", "tritonclient")
+_CLIENTS = ("grpc", "httpcore", "httpx", "openai", "tritonclient")
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
@@ -48,7 +48,8 @@ def _print_error(kind: type[BaseException], error: BaseException, traceback: Tra
     body, request = getattr(error, "body", None), getattr(error, "_request", getattr(error, "request", None))
     if isinstance(error, OSError) and error.filename:
         error = OSError(f"{error.filename}: {error.strerror}")
-    message = str(body["message"] if isinstance(body, dict) and "message" in body else error).strip()
+    text = error.details() if hasattr(error, "details") else error
+    message = str(body["message"] if isinstance(body, dict) and "message" in body else text).strip()
     where = f" ({request.url})" if request is not None and getattr(error, "response", None) is None else ""
     print(f"error: {' '.join(message.split())}{where}", file=sys.stderr)
 

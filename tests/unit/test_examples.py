@@ -3,6 +3,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,21 @@ def lines_of_code(source: str) -> int:
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
 def test_an_example_is_short(program: Path) -> None:
     assert 10 <= lines_of_code(program.read_text(encoding="utf-8")) <= MOST_LINES
+
+
+@pytest.mark.parametrize(
+    ("program", "url"),
+    [
+        ("chat.py", "http://127.0.0.1:1/v1"),
+        ("triton_grpc.py", "127.0.0.1:1"),
+        ("triton_http.py", "http://127.0.0.1:1"),
+    ],
+)
+def test_without_a_server_an_example_ends_with_one_line(program: str, url: str) -> None:
+    line = [sys.executable, str(EXAMPLES / program), "--url", url, "Hello"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_lines_of_code() -> None:
