@@ -20,6 +20,8 @@ SCRIPT, DOUBLE, LOGS, ENGINE = "script.json", "double.json", "logs", "engine"
 # Set by pytest's option --double: every scripted stack uses the double.
 ALL_DOUBLES = "TRITON_CHAT_TEST_DOUBLE"
 ENVIRONMENT = {"TRITON_CHAT_ENGINE": "scripted_engine:ScriptedEngine"}
+# The launcher refuses to start without room for a KV cache, though scripts have none.
+LITTLE_MEMORY = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 # The names of two scripted models, the second with a dot as in the names of its steps.
 PAIR, PAIR_ALIAS = ("alpha", "beta.v2"), "first"
 # The parts of config.json by which a family is recognised; there are no weights.
@@ -88,7 +90,7 @@ def scripted_stack(
     double = bool(os.environ.get(ALL_DOUBLES)) if double is None else double
     arguments = [*(double_line if double else scripted_line)(family, tokenizer_dir, folder), *more]
     arguments += ["--served-model-name", *names] if names else []
-    with Stack(arguments, environment=os.environ | ({} if double else ENVIRONMENT) | settings) as stack:
+    with Stack(arguments, environment=os.environ | LITTLE_MEMORY | ({} if double else ENVIRONMENT) | settings) as stack:
         yield ScriptedStack(stack, folder / ENGINE / SCRIPT if double else folder / SCRIPT)
         if double:
             # Triton 2.51 never releases an ensemble's request whose step fails while another one works, and the C++
@@ -143,7 +145,7 @@ def scripted_pair(
     # JSON is YAML.
     models_file.write_text(json.dumps({"models": entries}), encoding="utf-8")
     arguments = ["--models", str(models_file), "--model-repository", str(repository), "--log-dir", str(folder / LOGS)]
-    with Stack([*arguments, *FREE_PORTS, *more], environment=os.environ | settings) as stack:
+    with Stack([*arguments, *FREE_PORTS, *more], environment=os.environ | LITTLE_MEMORY | settings) as stack:
         yield ScriptedPair(stack, models_file, scripts)
     if clean_stop:
         check_clean_stop(folder / LOGS, PAIR)
