@@ -5,7 +5,6 @@ With PROMETHEUS_MULTIPROC_DIR set, processes that share a port report as one.
 """
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from common.versions import Versions
 from frontend import __version__
+from frontend.telemetry.metric_files import delete_dead_gauges
 from frontend.telemetry.metrics import QUEUED
 from frontend.telemetry.vllm_names import VllmNames
 
@@ -98,13 +98,5 @@ def _shared_folder() -> Path | None:
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder is None:
         return None
-    _delete_dead_gauges(Path(folder))
+    delete_dead_gauges(Path(folder))
     return Path(folder)
-
-
-def _delete_dead_gauges(folder: Path) -> None:
-    """Delete the gauges of processes that were killed; their counters stay."""
-    for path in folder.glob("gauge_live*_*.db"):
-        found = re.search(r"_(\d+)\.db$", path.name)
-        if found and not Path("/proc", found[1]).exists():
-            path.unlink(missing_ok=True)

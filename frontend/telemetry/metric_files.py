@@ -6,10 +6,15 @@ the length but not the content, the process gets a SIGBUS. A metric must never f
 """
 
 import os
+import re
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
+
+from common.processes import read_process
 
 _FIRST_SIZE = 2**16
 # Bytes of an entry beside its key, at most.
@@ -52,6 +57,36 @@ class MetricFile(MmapedDict):
             raise
 
 
+def delete_dead_gauges(folder: Path) -> None:
+    """Delete the gauges of processes that were killed; their counters stay."""
+    for path in folder.glob("gauge_live*_*.db"):
+        found = re.search(r"_(\d+)-(\d+)\.db$", path.name)
+        if found and _started(int(found[1])) != int(found[2]):
+            path.unlink(missing_ok=True)
+
+
 def keep_metrics_from_failing() -> None:
     """Let prometheus_client use these files. Call it before the first metric is made."""
     values.MmapedDict = MetricFile  # type: ignore[attr-defined] # it has no public place for this
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        values.ValueClass = values.MultiProcessValue(_identity)  # type: ignore[no-untyped-call] # as above
+
+
+def _identity() -> str:
+    """This process in the names of its files: its id and its start.
+
+    Ids are used again, also for threads: by the id alone the gauges of a killed process would be another one's.
+    """
+    return _named(os.getpid())
+
+
+@lru_cache(maxsize=2)
+def _named(pid: int) -> str:
+    # Asked for at every change of a value.
+    return f"{pid}-{_started(pid)}"
+
+
+def _started(pid: int) -> int | None:
+    """When the process of this id was started, None if there is none."""
+    process = read_process(pid)
+    return None if process is None else process.started

@@ -264,6 +264,8 @@ async def test_processes_that_share_a_port_report_as_one(tmp_path: Path) -> None
                 while read((await http.get(f"{other.url}/metrics/vllm")).text)[waiting] != 1:
                     await asyncio.sleep(0.02)
             assert read((await http.get(f"{other.url}/metrics")).text)[in_flight] == 2
+            (gauges,) = tmp_path.glob(f"gauge_livesum_{one.process.pid}-*.db")
+            saved = gauges.read_bytes()
             one.process.kill()
             await one.process.wait()
             for request in asking:
@@ -271,9 +273,12 @@ async def test_processes_that_share_a_port_report_as_one(tmp_path: Path) -> None
                     await request
             left = read((await http.get(f"{other.url}/metrics")).text)
             assert (left[in_flight], left[waiting], left[name]) == (0, 0, 3)
+            # Also if its process id has been used again.
+            (tmp_path / f"gauge_livesum_{other.process.pid}-1.db").write_bytes(saved)
+            assert read((await http.get(f"{other.url}/metrics")).text)[in_flight] == 0
             # Nor does one that was killed at its start, when its files were still empty, keep the others from reporting.
             for kind in ("counter", "histogram", "gauge_livesum"):
-                (tmp_path / f"{kind}_{one.process.pid}.db").write_bytes(b"")
+                (tmp_path / f"{kind}_{one.process.pid}-1.db").write_bytes(b"")
             for path in ("/metrics", "/metrics/vllm"):
                 assert (await http.get(other.url + path)).status_code == 200
     finally:
