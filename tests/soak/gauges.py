@@ -3,7 +3,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,19 +21,30 @@ AT_REST = (
     "triton_chat_engine_kv_cache_usage",
     "triton_chat_postprocessing_streams",
 )
-_SAMPLE = re.compile(r"^(triton_chat_\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
+_SAMPLE = re.compile(r"^(triton_chat_\w+)(?:\{([^}]*)\})? ([0-9.eE+-]+)$", re.MULTILINE)
+_MODEL = re.compile(r'(?:^|,)model="([^"]*)"')
 
 
 def read_gauges(stack: Stack) -> dict[str, float]:
-    """Sum this project's samples by name, from the frontend's and Triton's metrics."""
+    """Sum this project's samples by name, from the frontend's and Triton's metrics.
+
+    Triton goes on to show the last values of models that have died or were unloaded; those are left out.
+    """
+    index = httpx.post(f"{stack.triton_http_url}/v2/repository/index", timeout=30).json()
+    ready = {model["name"] for model in index if model.get("state") == "READY"}
+    # The frontend may repeat Triton's metrics.
+    return sum_gauges(httpx.get(f"{stack.url}/metrics", timeout=30).text, None) | sum_gauges(
+        httpx.get(stack.metrics_url, timeout=30).text, ready
+    )
+
+
+def sum_gauges(text: str, models: Collection[str] | None) -> dict[str, float]:
+    """Sum this project's samples by name. models: samples of other models are left out; None takes all."""
     values: dict[str, float] = {}
-    texts = [httpx.get(url, timeout=30).text for url in (f"{stack.url}/metrics", stack.metrics_url)]
-    for text in texts:
-        own: dict[str, float] = {}
-        for name, value in _SAMPLE.findall(text):
-            own[name] = own.get(name, 0.0) + float(value)
-        # The frontend may repeat Triton's metrics.
-        values |= own
+    for name, labels, value in _SAMPLE.findall(text):
+        model = _MODEL.search(labels)
+        counts = models is None or model is None or model[1] in models
+        values[name] = values.get(name, 0.0) + (float(value) if counts else 0.0)
     return values
 
 

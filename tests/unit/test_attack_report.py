@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from tests.soak.attack import Attacker
 from tests.soak.attack_command import shares
+from tests.soak.gauges import AT_REST, busy, sum_gauges
 from tests.soak.memory_trend import MemoryTrend
 from tests.soak.tally import Tally
 from tests.soak.triton_attack import attack_triton
@@ -129,3 +130,16 @@ async def test_answers_of_triton_are_counted_by_kind() -> None:
     assert tally.endpoints.total() == 8 and {"ensemble: hang"} < tally.findings.keys()
     assert any("stub process" in found for found in tally.findings) and len(tally.findings) >= 2
     assert triton.streams == 8
+
+
+def test_gauges_of_models_that_are_no_longer_loaded_are_left_out() -> None:
+    text = 'triton_chat_engine_running{model="a.g1.tensorrt_llm"} 2\ntriton_chat_engine_running{model="a.g2.tensorrt_llm"} 1\n'
+    assert sum_gauges(text, {"a.g2.tensorrt_llm"}) == {"triton_chat_engine_running": 1.0}
+    assert sum_gauges(text, None) == {"triton_chat_engine_running": 3.0}
+    assert (
+        busy(
+            sum_gauges(text.replace(" 1\n", " 0\n"), {"a.g2.tensorrt_llm"})
+            | dict.fromkeys(AT_REST[:2] + AT_REST[3:], 0.0)
+        )
+        == {}
+    )
