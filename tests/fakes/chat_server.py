@@ -39,8 +39,8 @@ class Reply:
 
 @dataclass
 class ChatServer:
-    """The server. models: what /v1/models lists. key: the one that it takes, if any. bodies: of all requests. dropped:
-    number of streams that a client left.
+    """The server. models: what /v1/models lists. key: the one that it takes, if any. bodies: of all requests. begun and
+    dropped: number of streams, and of those that a client left.
     """
 
     models: list[dict[str, Any]] = field(default_factory=lambda: [{"id": "alpha"}])
@@ -48,6 +48,7 @@ class ChatServer:
     replies: deque[Reply] = field(default_factory=deque)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
+    begun: int = 0
     dropped: int = 0
     resume: threading.Event = field(default_factory=threading.Event)
 
@@ -79,6 +80,7 @@ class ChatServer:
         return None
 
     async def _stream(self, reply: Reply) -> AsyncIterator[bytes]:
+        self.begun += 1
         try:
             yield _event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
             for delta in reply.deltas:

@@ -298,11 +298,13 @@ def test_copying_code_and_answers(server: ChatServer, url: str, browser: Browser
 @pytest.mark.parametrize("way", ["Escape", "button"])
 def test_stopping(server: ChatServer, page: Page, way: str) -> None:
     """The server's stream ends, what came stays, and a question without any answer is not sent again."""
-    dropped = server.dropped
+    begun, dropped = server.begun, server.dropped
     server.play(Reply(("Once upon",), held=("never",)), Reply((), held=("never",)), "It goes on.")
-    for said, shown in (("Tell me a story.", "Once upon"), ("Are you there?", "Waiting")):
+    for number, (said, shown) in enumerate((("Tell me a story.", "Once upon"), ("Are you there?", "Waiting")), 1):
         say(page, said)
         expect(page.locator("article").last).to_contain_text(shown)
+        # "Waiting" is shown before the server has the question.
+        wait_until(lambda number=number: server.begun == begun + number, "the server's stream begins")
         if way == "Escape":
             page.keyboard.press("Escape")
         else:
