@@ -57,12 +57,11 @@ FIRST = (
     "test_engine",
     "demo",
 )
-# Ends the shared stacks that run.
-_running: list[Callable[[], None]] = []
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Give each of several processes one core to compute on: on the same cores threads would wait for each other."""
+    config.pluginmanager.register(_shared_stacks)
     process = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     cores = sorted(os.sched_getaffinity(0))
     if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
@@ -73,8 +72,52 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Name the group of each test here that has none. Tests of other folders may be collected in the same run."""
     for item in items:
-        if item.path.is_relative_to(HERE) and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_find_group(item)))
+    order = {group: number for number, group in enumerate(dict.fromkeys([*FIRST, *map(_group, items)]))}
+    items.sort(key=lambda item: order[_group(item)])
+    if getattr(config.option, "loadgroup", False):
+        for item in items:
+            _show_group(item)
+
+
+def _show_group(item: pytest.Item) -> None:
+    """Add the group to a test's id, where pytest-xdist looks for it.
+
+    pytest-xdist 3.8 does that in a way that has no effect in pytest 9.2, and would send each test to any process.
+    """
+    suffix = f"@{_group(item)}"
+    item._id = type(item.id).parse(item.nodeid + suffix)
+    assert item.nodeid.endswith(suffix)
+
+
+class _SharedStacks:
+    """Knows the shared stacks that run. A plugin, as pytest does not call a folder's hook for fixtures of a whole session."""
+
+    def __init__(self) -> None:
+        self._running: list[Callable[[], None]] = []
+
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+        # Some files have a stack of their own under such a name.
+        if fixturedef.argname in SHARED and fixturedef.scope == "session":
+            self._running.append(partial(fixturedef.finish, request))
+
+    def end(self) -> None:
+        while self._running:
+            self._running.pop()()
+
+
+_shared_stacks = _SharedStacks()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End the shared stacks after the last test of their group."""
+    try:
+        yield
+    finally:
+        if nextitem is None or _group(nextitem) != _group(item):
+            _shared_stacks.end()
 
 
 def _group(item: pytest.Item) -> str:
