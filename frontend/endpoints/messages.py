@@ -73,7 +73,8 @@ class MessagePlan(Plan):
         self.usage = chat.usage
         self._chat = chat
         self._names = names
-        contents = [message["content"] for message in raw["messages"]]
+        # A system message may have none.
+        contents = [message.get("content") for message in raw["messages"]]
         self._places = len(contents) + sum(len(one) for one in contents if isinstance(one, list))
         self._max_tokens: int = raw["max_tokens"]
         self._show_thinking = thinking_is_shown(raw)

@@ -392,6 +392,10 @@ async def test_system_messages(served: Serving) -> None:
     assert only["role"] == "user"
 
 
+async def test_a_system_message_without_content_is_none(served: Serving) -> None:
+    assert await sent(served, *HI, {"role": "system"}) == await sent(served, *HI)
+
+
 @pytest.mark.parametrize(
     ("choice", "expected", "parallel"),
     [
