@@ -114,12 +114,12 @@ class Admission:
                     await served.slots.acquire()
                 finally:
                     metrics.leave_queue(time.perf_counter() - began)
-                await self._turns.take()
-            with ExitStack() as slot:
+                slot = held.enter_context(ExitStack())
                 slot.callback(served.slots.release)
-                admitted = AdmittedRequest(model, body, metrics, cancel_scope, slot, memory)
-                del body
-                yield admitted
+                await self._turns.take()
+            admitted = AdmittedRequest(model, body, metrics, cancel_scope, slot, memory)
+            del body
+            yield admitted
 
     async def read_json(self, request: Request) -> dict[str, Any]:
         """Read the JSON body of a request that is not admitted. Raises RequestError, ApiError or ClientGone."""

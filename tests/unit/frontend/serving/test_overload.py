@@ -112,6 +112,19 @@ class TestQueue:
             assert len(served.triton.calls) == 1
             await at_rest(served)
 
+    async def test_a_disconnect_between_slot_and_turn_gives_the_slot_back(self) -> None:
+        async with serving(**FULL) as served:
+            service = served.server.app.state.service
+            turns, slots = service.admission._turns, service.catalog.alone.slots
+            turns._taken = True  # A turn that does not end.
+            _, writer = await post(served, json.dumps(HELLO).encode())
+            await until(lambda: len(turns._waiting) == 1)
+            assert slots.in_flight == 1
+            writer.close()
+            await at_rest(served)
+            turns._give_next()
+            assert (await served.chat()).status_code == 200
+
     async def test_a_shutdown_cancels_queued_requests(self) -> None:
         async with serving(**FULL) as served:
             _, working = await fill(served)
