@@ -324,12 +324,11 @@ class _Pushing:
             return False
         try:
             part = self._answer.text_chunk(choice, text)
+            if part:
+                self._body.write(part)
+                self.written()
         except Exception as error:
             self._answer.generation.fail(error)
-            return True
-        if part:
-            self._body.write(part)
-            self.written()
         return True
 
     def take(self, delta: Delta) -> bool:
@@ -355,10 +354,9 @@ class _Pushing:
             return False
         try:
             part = self._answer.chunks(self._answer.take_waiting())
+            if part:
+                self._body.write(part)
+                self.written()
         except Exception as error:
             self._answer.generation.fail(error)
-            return True
-        if part:
-            self._body.write(part)
-            self.written()
         return True

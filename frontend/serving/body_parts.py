@@ -15,7 +15,10 @@ class BodyParts:
         """Whether a part can be written: the body has begun, consists of chunks, and its client reads."""
         cycle = self._cycle
         return bool(cycle.chunked_encoding) and not (
-            cycle.flow.write_paused or cycle.response_complete or cycle.disconnected
+            cycle.flow.write_paused
+            or cycle.response_complete
+            or cycle.disconnected
+            or cycle.transport.is_closing()  # uvloop's transport then raises an error.
         )
 
     def write(self, part: bytes) -> None:

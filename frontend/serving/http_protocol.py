@@ -33,6 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _upgrade_offered = False
     _refused = False
+    _answered: RequestResponseCycle | None = None
 
     # uvicorn narrows the parameter of asyncio.Protocol too.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -42,6 +43,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        # uvicorn tells only the last request, which may wait behind the one that is being answered.
+        cycle = self._answered
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -105,6 +111,7 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.scope["extensions"] = {CONNECTION: {"transport": self.transport, "body": BodyParts(cycle)}}
         if cycle.scope["http_version"] == "1.0":
             app = _without_chunks(cycle, app)
+        self._answered = cycle
         super()._start_asgi_task(cycle, app)
 
     def _parse(self, data: bytes) -> None:

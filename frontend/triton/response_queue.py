@@ -10,7 +10,7 @@ Deltas = list[tuple[int, Delta]]
 
 
 class Listener(Protocol):
-    """Takes deltas as they come, while `ResponseQueue.take` waits. It raises nothing."""
+    """Takes deltas as they come, while `ResponseQueue.take` waits. What it raises ends its generation."""
 
     def take_text(self, choice: int, text: str) -> bool:
         """Take a delta that is only text, before which nothing waits; False leaves it to the queue."""
@@ -36,12 +36,23 @@ class ResponseQueue:
         """Add a delta. size: its bytes, more or less."""
         self._waiting.append((choice, delta))
         self._size += size
-        if self._listener is None or not self._listener.take(delta):
+        try:
+            taken = self._listener is not None and self._listener.take(delta)
+        except Exception as error:
+            # The reader of the stream, which calls this, serves all other requests too.
+            self.fail(error)
+            return
+        if not taken:
             self.wake()
 
     def put_text(self, choice: int, text: str) -> None:
         """Add a delta that is only text."""
-        if self._waiting or self._listener is None or not self._listener.take_text(choice, text):
+        try:
+            taken = not self._waiting and self._listener is not None and self._listener.take_text(choice, text)
+        except Exception as error:
+            self.fail(error)
+            return
+        if not taken:
             self.put(choice, Delta(text), text_size(text))
 
     def size(self) -> int:

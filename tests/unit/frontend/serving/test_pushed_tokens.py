@@ -4,6 +4,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from frontend.serving.body_parts import BodyParts
 from frontend.serving.slow_readers import StreamWriter
 from frontend.serving.turns import Turns
 from frontend.serving.write_throttle import WriteThrottle
+from frontend.triton.response_queue import ResponseQueue
+from frontend.triton.tensors import Delta
 from tests.fakes.fake_triton import Call, batch, batch_of, finish, reply
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving
 
@@ -153,11 +156,102 @@ async def test_a_client_that_goes_away_in_the_middle_is_noticed(served: Serving)
     await served.stopped()
 
 
+async def test_a_lost_connection_with_a_pipelined_request_ends_only_its_stream(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = BodyParts.write
+
+    def write_as_uvloop(parts: BodyParts, part: bytes) -> None:
+        if parts._cycle.transport.is_closing():
+            raise RuntimeError("the transport is closed")
+        write(parts, part)
+
+    lost = asyncio.Event()
+
+    async def script(call: Call) -> AsyncIterator[Any]:
+        text = call.messages["messages"][0]["content"]
+        while not (call.stopped.is_set() or (text == "good" and lost.is_set())):
+            yield reply("word ")
+            await asyncio.sleep(0.002)
+        yield finish()
+
+    monkeypatch.setattr(BodyParts, "write", write_as_uvloop)
+    served.triton.script = script
+    good = asyncio.create_task(served.chat(messages=[{"role": "user", "content": "good"}], stream=True))
+    host, port = served.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = json.dumps(HELLO | {"stream": True}).encode()
+    pipelined = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (CHAT.encode(), len(body), body)
+    writer.write(2 * pipelined)
+    async with asyncio.timeout(WAIT):
+        for _ in range(3):
+            await reader.readuntil(b"word ")
+        writer.transport.abort()
+        bad = [one.messages["messages"][0]["content"] for one in served.triton.calls].index("Hi")
+        await served.stopped([bad])
+    lost.set()
+    text = (await good).text
+    assert '"finish_reason":"stop"' in text and '"error"' not in text
+    assert len(served.triton.calls) == 2
+
+
+async def test_a_part_that_the_connection_refuses_ends_only_its_stream(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a row that is only text, and as any other."""
+    write = BodyParts.write
+
+    def failing(parts: BodyParts, part: bytes) -> None:
+        if b"bad" in part:
+            raise RuntimeError("the transport is closed")
+        write(parts, part)
+
+    monkeypatch.setattr(BodyParts, "write", failing)
+    for more in ({}, {"reasoning_output": "so"}):
+        served.triton.script = answer_after_first(served, more)
+        bad, good = await asyncio.gather(ask(served, "bad"), ask(served, "good"))
+        assert '"error"' in bad and '"finish_reason":"stop"' not in bad
+        assert '"content":"good"' in good and '"finish_reason":"stop"' in good and '"error"' not in good
+
+
+def answer_after_first(served: Serving, more: dict[str, Any]) -> Any:
+    """A script that repeats the text of the request in a response with `more`, once its first one has been written."""
+
+    async def script(call: Call) -> AsyncIterator[Any]:
+        yield reply("first")
+        await until_listened(served, call)
+        yield reply(call.messages["messages"][0]["content"], **more)
+        yield finish()
+
+    return script
+
+
+async def ask(served: Serving, text: str) -> str:
+    return (await served.chat(messages=[{"role": "user", "content": text}], stream=True)).text
+
+
+@pytest.mark.parametrize("put", [lambda queue: queue.put_text(0, "so"), lambda queue: queue.put(0, Delta("so"), 1)])
+async def test_a_listener_that_fails_ends_its_queue_only(put: Callable[[ResponseQueue], None]) -> None:
+    class Failing:
+        def take_text(self, choice: int, text: str) -> bool:
+            raise ZeroDivisionError
+
+        def take(self, delta: Delta) -> bool:
+            raise ZeroDivisionError
+
+    queue = ResponseQueue()
+    taking = asyncio.create_task(queue.take(Failing()))
+    await asyncio.sleep(0)
+    put(queue)
+    with pytest.raises(ZeroDivisionError):
+        await taking
+        await queue.take()
+
+
 async def test_a_paused_stream_gets_what_has_waited_in_one_write(
     served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    throttle = served.server.app.state.service.write_throttle
-    held: list[Callable[[], None]] = []
+    held = hold_writes(served, monkeypatch)
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def script(call: Call) -> AsyncIterator[Any]:
@@ -167,9 +261,6 @@ async def test_a_paused_stream_gets_what_has_waited_in_one_write(
         await ended.wait()
         yield batch(call.id, 4, finish())
 
-    monkeypatch.setattr(WriteThrottle, "_count", lambda self, change: None)
-    monkeypatch.setattr(throttle, "pause", WAIT)
-    monkeypatch.setattr(throttle, "call_at", lambda when, write: held.append(write))
     served.triton.script = script
     parts: list[str] = []
     async with served.http.stream("POST", CHAT, json=HELLO | {"stream": True}) as response, asyncio.timeout(WAIT):
@@ -184,6 +275,62 @@ async def test_a_paused_stream_gets_what_has_waited_in_one_write(
     texts = [json.loads(line[6:]) for line in "".join(parts).splitlines() if line.startswith("data: {")]
     assert [one["choices"][0]["delta"].get("content") for one in texts] == ["", "a", "bcd", None]
     assert len(held) == 1
+
+
+async def test_a_held_part_that_the_connection_refuses_ends_its_stream(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = hold_writes(served, monkeypatch)
+
+    def failing(parts: BodyParts, part: bytes) -> None:
+        raise RuntimeError("the transport is closed")
+
+    async def script(call: Call) -> AsyncIterator[Any]:
+        yield reply("a")
+        await until_listened(served, call)
+        yield reply("b")
+        await call.stopped.wait()
+        yield finish()
+
+    monkeypatch.setattr(BodyParts, "write", failing)
+    served.triton.script = script
+    async with asyncio.timeout(WAIT):
+        asking = asyncio.create_task(served.chat(stream=True))
+        while not held:
+            await asyncio.sleep(0.001)
+        held[0]()
+        assert '"error"' in (await asking).text
+    await served.stopped()
+
+
+def hold_writes(served: Serving, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """Let all writes after the first wait for a pause that does not end; returns those that wait."""
+    throttle = served.server.app.state.service.write_throttle
+    held: list[Callable[[], None]] = []
+    monkeypatch.setattr(WriteThrottle, "_count", lambda self, change: None)
+    monkeypatch.setattr(throttle, "pause", WAIT)
+    monkeypatch.setattr(throttle, "call_at", lambda when, write: held.append(write))
+    return held
+
+
+async def until_listened(served: Serving, call: Call) -> None:
+    """Wait until the task of this request has written all that has come, and listens again."""
+    queue = served.server.app.state.service.triton.stream._receivers[call.id].queue
+    async with asyncio.timeout(WAIT):
+        while queue.size() or not queue.listened:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_connection_that_closes_takes_no_parts() -> None:
+    flow = SimpleNamespace(write_paused=False)
+    transport = SimpleNamespace(is_closing=lambda: True)
+    cycle = SimpleNamespace(
+        chunked_encoding=True, flow=flow, response_complete=False, disconnected=False, transport=transport
+    )
+    parts = BodyParts(cycle)  # type: ignore[arg-type] # a fake
+    assert not parts.ready
+    transport.is_closing = lambda: False
+    assert parts.ready
 
 
 async def test_due_writes_come_in_order_and_one_that_fails_does_not_keep_the_others() -> None:
