@@ -71,9 +71,10 @@ class ResponseQueue:
         return self._listener is not None
 
     def wake(self) -> None:
-        """Let `take` return what waits."""
-        self._listener = None
-        self._filled.set()
+        """Let `take` return what waits, if anything does."""
+        if self._waiting or self._error is not None:
+            self._listener = None
+            self._filled.set()
 
     def take_waiting(self) -> Deltas:
         """Return all waiting deltas."""

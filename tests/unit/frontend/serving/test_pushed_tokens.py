@@ -333,6 +333,36 @@ async def test_a_connection_that_closes_takes_no_parts() -> None:
     assert parts.ready
 
 
+async def test_a_held_write_that_has_nothing_left_does_not_wake_the_task(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = hold_writes(served, monkeypatch)
+    one_ended = asyncio.Event()
+
+    async def script(call: Call) -> AsyncIterator[Any]:
+        if call is served.triton.calls[0]:
+            yield reply("a")
+            await until_listened(served, call)
+            yield reply("b")
+            while not held:
+                await asyncio.sleep(0.001)
+            yield finish()  # The task writes it, and what was held.
+            one_ended.set()
+        else:
+            await one_ended.wait()
+            await until_listened(served, call)
+            # Now the client does not read.
+            monkeypatch.setattr(BodyParts, "ready", False)
+            held[0]()
+            await asyncio.sleep(0.01)
+            yield finish()
+
+    served.triton.script = script
+    async with asyncio.timeout(WAIT):
+        text = (await served.chat(stream=True, n=2)).text
+    assert text.count('"finish_reason":"stop"') == 2 and '"error"' not in text and text.count('"content":"b"') == 1
+
+
 async def test_due_writes_come_in_order_and_one_that_fails_does_not_keep_the_others() -> None:
     throttle, done = WriteThrottle(), asyncio.Event()
     written: list[str] = []
