@@ -76,6 +76,7 @@ class EngineService:
         self._versions = versions or Versions()
         self._max_requests = max_requests or math.inf
         self._loop = EngineLoop()
+        self._waiting: deque[tuple[InferenceRequest, ResponseSender]] = deque()
         # Of a request that a client sends again under its id, which another process may get.
         self._stream_ids = itertools.count(1 + instance, instances)
         self._controls: set[asyncio.Task[None]] = set()
@@ -119,9 +120,9 @@ class EngineService:
 
     def accept(self, *requests: InferenceRequest) -> None:
         """Pass requests to the loop, which sends the responses later; may be called from any thread."""
-        waiting = deque((request, request.get_response_sender()) for request in requests)
-        if waiting:
-            self._loop.call(self._accept_each, waiting)
+        accepted = [(request, request.get_response_sender()) for request in requests]
+        if accepted:
+            self._loop.call(self._enqueue, accepted)
 
     def close(self) -> None:
         """Cancel what is running, send its last responses, and stop the engine with its processes."""
@@ -161,11 +162,18 @@ class EngineService:
                 self._engine.shutdown()
         return None
 
-    def _accept_each(self, waiting: deque[tuple[InferenceRequest, ResponseSender]]) -> None:
+    def _enqueue(self, accepted: list[tuple[InferenceRequest, ResponseSender]]) -> None:
+        """Let requests follow those that wait already: a stop may not overtake its request."""
+        idle = not self._waiting
+        self._waiting += accepted
+        if idle:
+            self._accept_next()
+
+    def _accept_next(self) -> None:
         """Start the first request, and the others in later turns: the engine gets the first before the last is read."""
-        self._accept(*waiting.popleft())
-        if waiting:
-            self._loop.soon(partial(self._accept_each, waiting))
+        self._accept(*self._waiting.popleft())
+        if self._waiting:
+            self._loop.soon(self._accept_next)
 
     def _accept(self, request: InferenceRequest, sender: ResponseSender) -> None:
         """Start what a request asks for. Whatever is wrong with it, it is answered: Triton waits for its end."""

@@ -191,6 +191,18 @@ def test_the_engine_has_the_first_request_of_a_batch_before_the_last_is_read(
     assert [one for one in order if one.startswith("read")] == ["read a", "read b", "read c"]
 
 
+def test_a_stop_does_not_overtake_its_request_in_a_batch_before(service: EngineService) -> None:
+    requests = [FakeRequest(name, 1) for name in ("a", "b")] + [FakeRequest("c", ENDLESS)]
+    stop_of_c = FakeRequest("c", 1, stop=True)
+    together = threading.Event()
+    service._loop.call(together.wait, WAIT)
+    service.accept(*requests)
+    service.accept(stop_of_c)
+    together.set()
+    assert stop_of_c.ended.wait(WAIT)
+    assert requests[-1].finish() is FinishReason.CANCELLED
+
+
 def test_the_versions_are_told_only_if_nothing_else_is_asked(service: EngineService) -> None:
     asking = FakeRequest("probe", 1, stop=True)
     asking.outputs = ["build_info"]
