@@ -157,12 +157,24 @@ class Outbox:
                 item = self._first.popleft() if self._first else self._later.popleft()
                 pieces = self._take(item)
             if isinstance(item, _Batch):
-                for senders, send in self._batch_sends(pieces):
-                    self._attempt(send, senders)
+                self._send_batch(pieces)
             elif isinstance(item, Outgoing):
                 self._attempt(partial(_send, *pieces[0]), [item])
             else:
                 self._attempt(item, [])
+
+    def _send_batch(self, pieces: list[_Piece]) -> None:
+        """Send what a batch holds. If it cannot be built, its generations end: this thread serves all others too."""
+        try:
+            sends = self._batch_sends(pieces)
+        except Exception:
+            log.exception("a batch could not be built")
+            for outgoing in dict.fromkeys(outgoing for outgoing, _, _ in pieces):
+                if not outgoing.reply.ended:
+                    self._end_failed(outgoing)
+            return
+        for senders, send in sends:
+            self._attempt(send, senders)
 
     def _attempt(self, send: Callable[[], None], senders: list[Outgoing]) -> None:
         """Send, and end the generations whose response it is if that fails."""

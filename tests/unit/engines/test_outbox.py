@@ -262,6 +262,26 @@ def test_a_batch_that_cannot_be_sent_ends_those_in_it_once(sending: Sending) -> 
     assert sending.all() == [("g1", failed, True), ("g2", failed, True)]
 
 
+def test_a_batch_that_cannot_be_built_ends_those_in_it_and_no_others(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(rows: list[Any]) -> list[Any]:
+        if rows[0][0].startswith("g"):
+            raise OverflowError("no such tensor")
+        return rows
+
+    monkeypatch.setattr(outbox, "batch_tensors", failing)
+    for name in ("g1", "g2"):
+        sending.put(name, 1)
+    sending.put("g1", 2)
+    sending.turn_and_wait()
+    sending.put("g1", 3)
+    for name in ("h1", "i"):
+        sending.put(name, 1)
+    failed = "the engine failed on this request"
+    assert sending.all() == [("g1", failed, True), ("g2", failed, True), ("i", [1], False), ("h1", [("h1", [1])], False)]
+
+
 def test_what_a_failed_stream_still_had_to_send_is_dropped(sending: Sending) -> None:
     def send(ids: list[int]) -> None:
         sending.triton.take("g1", ids, False)
