@@ -292,10 +292,12 @@ class TritonStream:
             loop, awaited = asyncio.get_running_loop(), receiver.rows.next
             loop.call_later(ROW_PATIENCE, self._give_up_row, row.request_id, receiver, awaited)
         for one in ready:
-            receiver.queue.put(receiver.choice, row_delta(one), row_size(one))
+            # What takes a row may end its request.
+            if row.request_id in self._receivers:
+                receiver.queue.put(receiver.choice, row_delta(one), row_size(one))
             if ends(one.more):
                 # Later responses of this id are ignored.
-                del self._receivers[row.request_id]
+                self._receivers.pop(row.request_id, None)
                 self._cancellations.done(row.request_id)
                 return
 

@@ -17,7 +17,7 @@ from frontend.serving.turns import Turns
 from frontend.serving.write_throttle import WriteThrottle
 from frontend.triton.response_queue import ResponseQueue
 from frontend.triton.tensors import Delta
-from tests.fakes.fake_triton import Call, batch, batch_of, finish, reply
+from tests.fakes.fake_triton import Call, batch, batch_of, finish, reply, together
 from tests.fakes.frontend_server import CHAT, HELLO, WAIT, Serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -319,6 +319,40 @@ async def until_listened(served: Serving, call: Call) -> None:
     async with asyncio.timeout(WAIT):
         while queue.size() or not queue.listened:
             await asyncio.sleep(0.001)
+
+
+async def test_rows_after_one_that_failed_are_ignored_up_to_the_end(
+    served: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several rows that get into order at once: the first cannot be written, which ends the request."""
+    write, written = BodyParts.write, []
+
+    def failing(parts: BodyParts, part: bytes) -> None:
+        if b"bad" in part or b"later" in part:
+            written.append(part)
+            raise RuntimeError("the transport is closed")
+        write(parts, part)
+
+    async def script(call: Call) -> AsyncIterator[Any]:
+        if call.messages["messages"][0]["content"] == "bad":
+            yield batch(call.id, 0, reply("first"))
+            await until_listened(served, call)
+            late = (batch(call.id, 3, finish()), batch(call.id, 2, reply("later")), batch(call.id, 1, reply("bad")))
+            yield together(*late)
+            bad_sent.set()
+        else:
+            yield reply("good")
+            await bad_sent.wait()
+            yield finish()
+
+    bad_sent = asyncio.Event()
+    monkeypatch.setattr(BodyParts, "write", failing)
+    served.triton.script = script
+    bad, good = await asyncio.gather(ask(served, "bad"), ask(served, "good"))
+    assert '"error"' in bad and len(written) == 1
+    assert '"finish_reason":"stop"' in good and '"error"' not in good
+    # Nothing is left to stop.
+    assert not served.server.app.state.service.triton.stream._cancellations
 
 
 async def test_a_connection_that_closes_takes_no_parts() -> None:
