@@ -32,17 +32,23 @@ class ProcessDied(OperationError):
 
 
 class GenerationLoader:
-    """Loads generations of steps. pause: waits so many seconds. log: prints a line."""
+    """Loads generations of steps.
+
+    processes: returns the ids of tritonserver's processes, dead ones included. pause: waits so many seconds. log:
+    prints a line.
+    """
 
     def __init__(
         self,
         folders: ModelFolders,
         repository: Repository,
+        processes: Callable[[], set[int]],
         pause: Callable[[float], Steps],
         log: Callable[[str], None],
     ) -> None:
         self._folders = folders
         self._repository = repository
+        self._processes = processes
         self._pause = pause
         self._log = log
         # Triton models whose process was killed while it loaded, without a fault of its own.
@@ -50,14 +56,16 @@ class GenerationLoader:
         # Steps that are being loaded, or that nothing serves from yet; and those of them that have lost a process.
         self._loading: set[str] = set()
         self._died: set[str] = set()
+        # Of steps that are loaded once more: the processes that there were before. One may be found dead much later.
+        self._earlier: dict[str, set[int]] = {}
 
     def give_up(self, step: str) -> None:
         """Let the load of a Triton model be tried once more if it fails now: Triton gave up its process."""
         self._given_up.add(step)
 
-    def lose(self, step: str) -> None:
+    def lose(self, step: str, pid: int) -> None:
         """Take note that a process of a Triton model has died from which nothing serves yet."""
-        if step in self._loading:
+        if step in self._loading and pid not in self._earlier.get(step, ()):
             self._died.add(step)
 
     def load(self, plan: ModelPlan, generation: int, serving: tuple[ModelPlan, int] | None) -> Steps:
@@ -80,6 +88,8 @@ class GenerationLoader:
                 raise
         finally:
             self._loading -= steps
+            for step in (*steps, plan.name):
+                self._earlier.pop(step, None)
 
     def _load_steps(self, plan: ModelPlan, generation: int) -> Steps:
         _write(self._folders.write_steps, plan, generation)
@@ -123,6 +133,7 @@ class GenerationLoader:
             yield from self._pause(pause)
             # The next load has a process of its own.
             self._died.discard(name)
+            self._earlier[name] = self._processes()
             yield from ended(call := self._repository.load(name))
         return call
 

@@ -71,6 +71,9 @@ class Processes(Protocol):
     def cancel_all(self, engine: str) -> Call:
         """Cancel every request in an engine."""
 
+    def children(self) -> set[int]:
+        """Ids of tritonserver's own processes, dead ones included that it has not waited for."""
+
     def record(self) -> None:
         """Remember which processes the models have started."""
 
@@ -180,7 +183,7 @@ class Lifecycle:
         self._begin = begin
         self._log = log
         self._clock = clock
-        self.loader = GenerationLoader(folders, repository, self.pause, log)
+        self.loader = GenerationLoader(folders, repository, processes.children, self.pause, log)
 
     def until_live(self) -> Steps:
         """Wait until tritonserver takes calls."""

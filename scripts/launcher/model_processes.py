@@ -11,7 +11,7 @@ import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from common.model_names import EMBEDDING, role
-from common.processes import Process, command_line, descendants, is_resource_tracker, kill, still_runs
+from common.processes import Process, children, command_line, descendants, is_resource_tracker, kill, still_runs
 from common.versions import BUILD_INFO
 from scripts.launcher.readiness import answers_ok
 from scripts.launcher.repository import Call, http_answer
@@ -60,6 +60,10 @@ class ModelProcesses:
     def cancel_all(self, engine: str) -> Call:
         """Cancel every request in an engine."""
         return Call(lambda: _stop_all(self._grpc_url, engine), f"cancel-{engine}")
+
+    def children(self) -> set[int]:
+        """Ids of tritonserver's own processes, dead ones included that it has not waited for."""
+        return {process.pid for process in children(self._tritonserver())}
 
     def record(self) -> None:
         """Remember which processes the models have started: those of an engine outlive it if it is killed."""

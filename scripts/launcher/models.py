@@ -130,7 +130,7 @@ class ServedModels:
         """Let the load of a Triton model be tried once more if it fails now: Triton gave up its process."""
         self._lifecycle.loader.give_up(step)
 
-    def lose(self, step: str) -> bool:
+    def lose(self, step: str, pid: int) -> bool:
         """Take note that a process of a Triton model has died; returns whether to load it again in its place.
 
         An engine takes the running requests and the weights with it: the whole model is replaced. A step that does not
@@ -138,7 +138,7 @@ class ServedModels:
         """
         model = self._serving(step)
         if model is None:
-            self._lifecycle.loader.lose(step)
+            self._lifecycle.loader.lose(step, pid)
             return False
         fault = self._budget.spend(model.name)
         if fault is None:

@@ -105,8 +105,8 @@ class SeveralModels:
         elif now < self._look_at:
             return
         self._look_at = now + LOOK_PERIOD_S
-        for step in self.stubs.died():
-            if self.models.lose(step):
+        for step, pid in self.stubs.died():
+            if self.models.lose(step, pid):
                 # Nothing loads a single step again before the start has ended.
                 self.models.replace(step)
 

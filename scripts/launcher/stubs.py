@@ -4,6 +4,7 @@
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from common.processes import Process, awaited_children, children, command_line, kill
 
@@ -15,6 +16,13 @@ LOOK_PERIOD_S, _STUCK_PERIOD_S = 0.5, 1.0
 _STUCK_S = 12.0
 
 
+class Death(NamedTuple):
+    """A process that has died. model: `UNKNOWN` for one never seen alive."""
+
+    model: str
+    pid: int
+
+
 class Stubs:
     """The stubs of one tritonserver. A dead one remains as a zombie, as Triton does not wait for it."""
 
@@ -24,8 +32,8 @@ class Stubs:
         self._dead: set[int] = set()
         self._reported: set[int] = set()
 
-    def died(self) -> list[str]:
-        """Models that lost a process since the last call, `UNKNOWN` for a process never seen alive.
+    def died(self) -> list[Death]:
+        """Processes that models have lost since the last call.
 
         A process counts as dead if it was a zombie at two calls: one that Triton itself ends is a zombie for a moment.
         """
@@ -38,7 +46,7 @@ class Stubs:
         found = sorted((dead & self._dead) - self._reported)
         self._dead = dead
         self._reported.update(found)
-        return [self._models.get(pid, UNKNOWN) for pid in found]
+        return [Death(self._models.get(pid, UNKNOWN), pid) for pid in found]
 
     def living(self, model: str) -> list[int]:
         """Ids of the model's processes that were alive at the last call of `died`."""

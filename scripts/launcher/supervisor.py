@@ -123,7 +123,7 @@ class Supervisor:
         # Of several models `_check_models` takes care afterwards.
         if self._models is None and (dead := self._stubs.died()):
             # Triton takes the model for loaded, and would never become ready.
-            self._restart_triton(f"has lost the process of model {dead[0]} before it was ready")
+            self._restart_triton(f"has lost the process of model {dead[0].model} before it was ready")
         elif self._ready():
             self._log(f"ready again after {elapsed:.0f} s")
             self._started_at = None
@@ -138,10 +138,10 @@ class Supervisor:
         if now >= self._next_memory_record:
             self._next_memory_record = now + _MEMORY_PERIOD_S
             self._parts[0].record_shared_memory()
-        for model in self._stubs.died():
+        for model, pid in self._stubs.died():
             self.degraded = True
             if self._models is not None:
-                reloadable = self._models.lose(model)
+                reloadable = self._models.lose(model, pid)
             # The engine's process takes the weights and all running requests with it, which Triton then never ends:
             # only a new tritonserver helps the one model alone.
             elif reloadable := model in RELOADABLE:

@@ -82,6 +82,7 @@ class FakeTriton:
         self.killed: list[str] = []
         self.cancelled: list[str] = []
         self.lives = True
+        self.pids: list[int] = []
 
     def load(self, model: str) -> Answer:
         self.calls.append(f"load {model}")
@@ -113,6 +114,9 @@ class FakeTriton:
         self.cancelled.append(engine)
         self.running.pop(engine, None)
         return Answer()
+
+    def children(self) -> set[int]:
+        return set(self.pids)
 
     def record(self) -> None: ...
 
@@ -184,6 +188,9 @@ class Bench:
         self.models.submit(command)
         self.step_until(lambda: command.wait(0))
         return command
+
+    def lose(self, step: str, pid: int = 7) -> bool:
+        return self.models.lose(step, pid)
 
     def settle(self, seconds: float = 10.0) -> None:
         end = self.now + seconds
@@ -338,7 +345,7 @@ def test_one_operation_at_a_time_on_a_model(bench: Bench) -> None:
 def test_an_engine_that_died_is_replaced_beside_the_others(bench: Bench) -> None:
     bench.triton.hang = bench.steps("one")
     before = len(bench.triton.calls)
-    assert bench.models.lose("one.tensorrt_llm") is False
+    assert bench.lose("one.tensorrt_llm") is False
     assert bench.states() == {"one": LOADING, "two": READY}
     bench.step_until(lambda: bench.states()["one"] == READY)
     bench.settle()
@@ -348,7 +355,7 @@ def test_an_engine_that_died_is_replaced_beside_the_others(bench: Bench) -> None
 
 
 def test_steps_without_state_are_loaded_again_in_their_place(bench: Bench) -> None:
-    assert [bench.models.lose(f"one.{role}") for role in ("preprocessing", "vit", "postprocessing")] == [True] * 3
+    assert [bench.lose(f"one.{role}") for role in ("preprocessing", "vit", "postprocessing")] == [True] * 3
     assert bench.states()["one"] == READY
     bench.models.replace("one.vit")
     bench.step_until(lambda: bench.states()["one"] == READY)
@@ -360,7 +367,7 @@ def test_deaths_that_concern_nobody(bench: Bench) -> None:
     bench.do(UNLOAD, "two")
     calls = len(bench.triton.calls)
     for gone in ("one.tensorrt_llm", "two.tensorrt_llm", "two", "three.vit", "unknown", "one.g9.vit"):
-        assert bench.models.lose(gone) is False
+        assert bench.lose(gone) is False
     bench.settle(1)
     assert len(bench.triton.calls) == calls and bench.states() == {"one": READY, "two": UNLOADED}
 
@@ -372,7 +379,7 @@ def test_a_step_that_dies_before_its_model_serves_is_loaded_again(tmp_path: Path
     loading = bench.triton.slow[pending] = Answer(done=False)
     bench.models.load_all()
     bench.step_until(lambda: f"load {pending}" in bench.triton.calls)
-    assert bench.models.lose("one.vit") is False
+    assert bench.lose("one.vit") is False
     bench.triton.ready |= {pending}
     bench.triton.slow.clear()
     loading.done = True
@@ -383,13 +390,33 @@ def test_a_step_that_dies_before_its_model_serves_is_loaded_again(tmp_path: Path
     assert "model one: a process of one.vit died before the model served; loading it again in 1 s" in bench.lines
 
 
+@pytest.mark.parametrize(("dead", "generation"), [(7, 1), (8, 2)])
+def test_a_process_of_an_earlier_load_is_found_dead_late(tmp_path: Path, dead: int, generation: int) -> None:
+    """Only the death of a process that the last load has started fails it. dead: 7 is of the first load, 8 of this."""
+    bench = Bench(tmp_path)
+    loading = bench.triton.slow["one"] = Answer(done=False)
+    bench.triton.fails["one.vit"] = "Stub process 'one.vit_0_0' is not healthy."
+    bench.triton.pids = [7]
+    bench.models.load_all()
+    bench.step_until(lambda: "load one.vit" in bench.triton.calls)
+    bench.triton.fails.clear()
+    bench.step_until(lambda: "load one" in bench.triton.calls)
+    bench.triton.pids = [7, 8]
+    bench.lose("one.vit", dead)
+    bench.triton.slow.clear()
+    loading.done = True
+    bench.step_until(lambda: bench.models.settled)
+    assert bench.states()["one"] == READY and bench.folders.points["one"] == generation
+    assert bench.triton.calls.count("load one.vit") == 2
+
+
 @pytest.mark.parametrize("pending", ["one.g2.tensorrt_llm", "one"])
 def test_the_old_steps_serve_until_new_ones_live(bench: Bench, pending: str) -> None:
     loading = bench.triton.slow[pending] = Answer(done=False)
     command, before = Command(RELOAD, "one"), len(bench.triton.calls)
     bench.models.submit(command)
     bench.step_until(lambda: f"load {pending}" in bench.triton.calls[before:])
-    bench.models.lose("one.g2.postprocessing")
+    bench.lose("one.g2.postprocessing")
     bench.triton.slow.clear()
     loading.done = True
     bench.step_until(lambda: any("died" in line for line in bench.lines))
@@ -407,7 +434,7 @@ def test_a_step_that_dies_at_every_load_fails_its_model(tmp_path: Path) -> None:
     for generation in range(1, 5):
         name = step("one", "tensorrt_llm", generation)
         bench.step_until(lambda name=name: f"load {name}" in bench.triton.calls)
-        bench.models.lose(step("one", "vit", generation))
+        bench.lose(step("one", "vit", generation))
         bench.triton.slow[name].done = True
     bench.step_until(lambda: bench.models.settled)
     assert bench.states() == {"one": FAILED, "two": READY}
@@ -416,9 +443,9 @@ def test_a_step_that_dies_at_every_load_fails_its_model(tmp_path: Path) -> None:
 
 def test_a_model_in_a_crash_loop_fails_alone(bench: Bench) -> None:
     for fault in range(bench.restarts):
-        bench.models.lose(step("one", "tensorrt_llm", fault + 1))
+        bench.lose(step("one", "tensorrt_llm", fault + 1))
         bench.step_until(lambda: bench.states()["one"] == READY)
-    bench.models.lose(step("one", "tensorrt_llm", bench.restarts + 1))
+    bench.lose(step("one", "tensorrt_llm", bench.restarts + 1))
     bench.settle(60)
     assert bench.states() == {"one": FAILED, "two": READY}
     assert "died 4 times within 15 minutes" in str(read_states(bench.file)["one"].reason)
@@ -427,7 +454,7 @@ def test_a_model_in_a_crash_loop_fails_alone(bench: Bench) -> None:
 
 def test_a_replacement_that_cannot_be_loaded_is_tried_again_and_given_up(bench: Bench) -> None:
     bench.triton.fails |= {f"one.g{generation}.tensorrt_llm": "no memory" for generation in range(2, 9)}
-    bench.models.lose("one.tensorrt_llm")
+    bench.lose("one.tensorrt_llm")
     bench.settle(60)
     assert bench.states() == {"one": FAILED, "two": READY} and "one" not in bench.triton.ready
     assert sum(call.endswith("tensorrt_llm") and call.startswith("load one.g") for call in bench.triton.calls) == 3
@@ -450,7 +477,7 @@ def fail_from(bench: Bench, generation: int) -> None:
 
 def test_tritonserver_is_lost_between_two_tries_of_a_replacement(bench: Bench) -> None:
     fail_from(bench, 2)
-    bench.models.lose("one.tensorrt_llm")
+    bench.lose("one.tensorrt_llm")
     bench.step_until(lambda: any("loading it again in 1 s" in line for line in bench.lines))
     bench.triton.fails.clear()
     lose_tritonserver(bench)
@@ -508,7 +535,7 @@ def test_a_first_load_that_fails_is_not_tried_again_after_a_restart(tmp_path: Pa
 def test_operators_decide_between_two_tries(bench: Bench, lost: str) -> None:
     fail_from(bench, 2)
     if lost == "process":
-        bench.models.lose("one.tensorrt_llm")
+        bench.lose("one.tensorrt_llm")
     else:
         lose_tritonserver(bench)
     bench.step_until(lambda: any("loading it again in 4 s" in line for line in bench.lines))
@@ -546,7 +573,7 @@ def test_a_death_while_it_is_reloaded(bench: Bench) -> None:
     command = Command(RELOAD, "one")
     bench.models.submit(command)
     bench.settle(1)
-    bench.models.lose("one.tensorrt_llm")
+    bench.lose("one.tensorrt_llm")
     assert bench.states()["one"] == LOADING
     slow.error, slow.done = "it failed too", True
     bench.step_until(lambda: bench.states()["one"] == READY)
@@ -580,7 +607,7 @@ def test_processes_that_end_because_their_model_is_unloaded_are_not_lost(bench: 
     bench.models.submit(command)
     bench.step_until(lambda: "unload one.vit" in bench.triton.calls)
     for name in bench.steps("one"):
-        assert not bench.models.lose(name)
+        assert not bench.lose(name)
     bench.triton.ready -= bench.triton.hang
     bench.step_until(lambda: command.wait(0))
     bench.settle()
@@ -755,7 +782,7 @@ def test_a_model_of_embeddings_has_one_step(tmp_path: Path) -> None:
     bench.step_until(lambda: command.wait(0))
     assert "without a gap" in command.message and "bge.embedding" not in bench.triton.ready
     assert {state for name, state in bench.history if name == "bge"} == {READY}
-    assert bench.models.lose("bge.g2.embedding") is False
+    assert bench.lose("bge.g2.embedding") is False
     bench.step_until(lambda: bench.states()["bge"] == READY)
     bench.settle()
     assert "bge.g3.embedding" in bench.triton.ready and bench.triton.killed == ["bge.g2.embedding"]

@@ -161,10 +161,11 @@ def test_a_crash_loop_ends_with_an_explanation(tmp_path: Path) -> None:
 def test_stubs_report_each_death_once(bench: Bench) -> None:
     stubs = Stubs(bench.parts[0].pid)
     assert stubs.died() == []
-    os.kill(bench.stub("preprocessing"), signal.SIGKILL)
-    found: list[str] = []
+    killed = bench.stub("preprocessing")
+    os.kill(killed, signal.SIGKILL)
+    found: list[tuple[str, int]] = []
     wait_for(lambda: bool(found.extend(stubs.died()) or found))
-    assert found == ["preprocessing"] and stubs.died() == []
+    assert found == [("preprocessing", killed)] and stubs.died() == []
 
 
 class LosingModels:
@@ -174,7 +175,7 @@ class LosingModels:
         self.lost: list[str] = []
         self.replaced: list[str] = []
 
-    def lose(self, step: str) -> bool:
+    def lose(self, step: str, pid: int) -> bool:
         self.lost.append(step)
         return step == "preprocessing"
 
