@@ -12,9 +12,8 @@ from common.served_model import CHAT
 from preprocessing.engine_traits import TRTLLM
 from scripts.cache import MARKER, cache_dir
 from scripts.cli.pictures import picture_findings
-from scripts.launcher.checks import FORMATS, check_memory, format_problem, format_value
+from scripts.launcher.checks import FORMATS, check_memory, format_problem, format_value, memory_environment
 from scripts.launcher.embedding import wanted_kind
-from scripts.launcher.environment import CPU_KV_CACHE_GIB
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import PREPARED, ServedModel, served
 from scripts.launcher.options import LaunchOptions
@@ -61,7 +60,7 @@ def model_findings(options: LaunchOptions, environment: Mapping[str, str]) -> It
         yield from picture_findings(folder, options, {**environment, **options.settings})
     if not built:
         yield check_result(
-            "fits", _memory_problem(model, environment), f"{model.weight_bytes / 2**30:.1f} GiB of weights"
+            "fits", _memory_problem(model, options, environment), f"{model.weight_bytes / 2**30:.1f} GiB of weights"
         )
 
 
@@ -132,9 +131,9 @@ def _hub(model: str) -> Finding:
     return Finding("model", "ok", f"'{model}' was downloaded to {cached}")
 
 
-def _memory_problem(model: ServedModel, environment: Mapping[str, str]) -> str | None:
+def _memory_problem(model: ServedModel, options: LaunchOptions, environment: Mapping[str, str]) -> str | None:
     try:
-        check_memory(model, {"VLLM_CPU_KVCACHE_SPACE": CPU_KV_CACHE_GIB, **environment})
+        check_memory(model, memory_environment(options, environment))
     except LaunchError as error:
         return str(error)
     return None

@@ -169,7 +169,13 @@ def check_before_weights(model: ServedModel, options: LaunchOptions, environment
     """Check what can be known before weights are downloaded or converted; raises LaunchError."""
     check_context(model, options, environment)
     if model.weight_bytes and engine_name(options, environment) != TRTLLM:
-        check_memory(model, {"VLLM_CPU_KVCACHE_SPACE": CPU_KV_CACHE_GIB, **environment})
+        check_memory(model, memory_environment(options, environment))
+
+
+def memory_environment(options: LaunchOptions, environment: Mapping[str, str]) -> dict[str, str]:
+    """What `engine_memory` reads, before the environment of tritonserver is made."""
+    engine = engine_name(options, environment)
+    return {"VLLM_CPU_KVCACHE_SPACE": CPU_KV_CACHE_GIB, **environment, "TRITON_CHAT_ENGINE": engine}
 
 
 def _numbers(config: object, key: str) -> Iterator[float]:
@@ -208,12 +214,13 @@ def format_value(name: str, environment: Mapping[str, str]) -> str | None:
 def check_memory(model: ServedModel, environment: Mapping[str, str]) -> None:
     """Check that weights and KV cache fit into memory; raises LaunchError. On a GPU the engine itself checks."""
     needed, free = engine_memory(model, environment), available_memory()
+    cache = needed - model.weight_bytes
     if needed > free:
         raise LaunchError(
-            f"{model.name} needs {model.weight_bytes / GIB:.1f} GiB for its weights and "
-            f"{(needed - model.weight_bytes) / GIB:.1f} GiB for the KV cache, but only {free / GIB:.1f} GiB of memory "
-            "is available.",
-            "Choose a smaller model or a smaller VLLM_CPU_KVCACHE_SPACE (GiB).",
+            f"{model.name} needs {model.weight_bytes / GIB:.1f} GiB for its weights"
+            + (f" and {cache / GIB:.1f} GiB for the KV cache" if cache else "")
+            + f", but only {free / GIB:.1f} GiB of memory is available.",
+            "Choose a smaller model" + (" or a smaller VLLM_CPU_KVCACHE_SPACE (GiB)." if cache else "."),
         )
 
 
@@ -225,8 +232,8 @@ def check_memory_together(models: Mapping[str, tuple[ServedModel, int]]) -> None
     needed, free = sum(memory for _, memory in models.values()), available_memory()
     if needed > free:
         parts = "; ".join(
-            f"{name} {model.weight_bytes / GIB:.1f} GiB of weights and "
-            f"{(memory - model.weight_bytes) / GIB:.1f} GiB of KV cache"
+            f"{name} {model.weight_bytes / GIB:.1f} GiB of weights"
+            + (f" and {cache / GIB:.1f} GiB of KV cache" if (cache := memory - model.weight_bytes) else "")
             for name, (model, memory) in models.items()
             if memory
         )
@@ -238,9 +245,14 @@ def check_memory_together(models: Mapping[str, tuple[ServedModel, int]]) -> None
 
 
 def engine_memory(model: ServedModel, environment: Mapping[str, str]) -> int:
-    """Bytes of the machine's memory for weights and KV cache; 0 if they are on a GPU."""
+    """Bytes of the machine's memory for weights and KV cache; 0 if they are on a GPU.
+
+    Only of vLLM it is known how large the cache is.
+    """
     if has_gpu(environment):
         return 0
+    if (environment.get("TRITON_CHAT_ENGINE") or _VLLM) != _VLLM:
+        return model.weight_bytes
     return model.weight_bytes + int(float(environment["VLLM_CPU_KVCACHE_SPACE"]) * GIB)
 
 

@@ -14,12 +14,13 @@ from rich.console import Console
 
 from common.checkpoint import Checkpoint
 from common.vision_path import VisionPath
-from scripts.launcher import LaunchError
+from scripts.launcher import LaunchError, checks
 from scripts.launcher.checks import (
     GIB,
     LEAST_FILES,
     MOST_FILES,
     available_memory,
+    check_before_weights,
     check_memory,
     check_server,
     check_settings,
@@ -125,6 +126,18 @@ def test_too_little_memory_is_reported_in_figures() -> None:
     huge = replace(MODEL, weight_bytes=10_000 * GIB)
     with pytest.raises(LaunchError, match=r"10000\.0 GiB for its weights and 3\.0 GiB for the KV cache"):
         check_memory(huge, {"CUDA_VISIBLE_DEVICES": "", "VLLM_CPU_KVCACHE_SPACE": "3"})
+
+
+def test_a_kv_cache_is_counted_for_vllm_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "available_memory", lambda: 5 * GIB)
+    model, cpu = replace(MODEL, weight_bytes=4 * GIB), {"CUDA_VISIBLE_DEVICES": ""}
+    for engine in ("mine:Engine", "llmapi"):
+        check_before_weights(model, LaunchOptions(engine_name=engine), cpu)
+        check_before_weights(model, LaunchOptions(), cpu | {"TRITON_CHAT_ENGINE": engine})
+        with pytest.raises(LaunchError, match=r"6\.0 GiB for its weights, but only 5\.0 GiB of memory is available"):
+            check_before_weights(replace(model, weight_bytes=6 * GIB), LaunchOptions(engine_name=engine), cpu)
+    with pytest.raises(LaunchError, match=r"4\.0 GiB for its weights and 2\.0 GiB for the KV cache"):
+        check_before_weights(model, LaunchOptions(), cpu)
 
 
 def test_enough_memory_passes() -> None:

@@ -117,6 +117,8 @@ def test_memory_is_checked_for_all_together(checkpoint: Path, monkeypatch: pytes
     with pytest.raises(LaunchError, match=said):
         plan(checkpoint, entries)
     plan(checkpoint, entries, CPU | {"VLLM_CPU_KVCACHE_SPACE": "1"})
+    own = plan(checkpoint, entries.replace("}", ", engine: 'mine:Engine'}"))
+    assert [one.memory for one in own.values()] == [2**30] * 2, "only vLLM has such a cache"
 
 
 def test_a_model_sees_its_own_gpus(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
