@@ -60,11 +60,12 @@ def engine_args(options: EngineOptions) -> AsyncEngineArgs:
 def processor_config(options: EngineOptions) -> ModelConfig:
     """Build the part of vLLM's configuration that a checkpoint's processor of pictures reads.
 
-    Raises ValueError naming an option that vLLM does not have.
+    Raises ValueError naming an option that vLLM does not have, unless they are another engine's.
     """
-    refuse_unknown(options.passed, KNOWN_OPTIONS)
+    if options.engine == "vllm":
+        refuse_unknown(options.passed, KNOWN_OPTIONS)
     # They need the checkpoint's tokenizer, and are for the engine only.
-    given = {name: value for name, value in options.passed.items() if name not in _OF_THE_ENGINE}
+    given = {name: options.passed[name] for name in (KNOWN_OPTIONS & options.passed.keys()).difference(_OF_THE_ENGINE)}
     return AsyncEngineArgs(model=options.model_path, **given).create_model_config()
 
 

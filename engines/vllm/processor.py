@@ -98,7 +98,7 @@ class MediaProcessor:
         """
         # There are processes for half of the cores; more threads would only disturb the others.
         torch.set_num_threads(1)
-        names = ("model_path", "max_model_len", "engine_options")
+        names = ("model_path", "max_model_len", "engine", "engine_options")
         values = {name: parameters.values[name] for name in names if name in parameters.values}
         options = read_options(ModelParameters(parameters.model, {"engine": "vllm", **values}))
         config = processor_config(options)

@@ -133,7 +133,7 @@ def _processor(folder: Path, options: LaunchOptions, environment: Mapping[str, s
     try:
         done = subprocess.run(  # nosec B603 # fixed program, no shell
             python_command("scripts.cli.processor_probe"),
-            input=json.dumps({"model": str(folder), **options.engine}),
+            input=json.dumps({**options.engine, "model": str(folder), "engine": engine_name(options, environment)}),
             env={**child_environment(os.environ), **device, **quiet},
             capture_output=True,
             text=True,

@@ -9,13 +9,13 @@ import sys
 
 
 def main() -> int:
-    """Read `model` and the engine's options from standard input; the last line of the output is the result."""
+    """Read `model`, `engine` and the engine's options from standard input; the last line of the output is the result."""
     from common.chat.content_form import KINDS
     from engines.vllm.processor import MediaProcessor
     from python_backend.config import ModelParameters
 
     given = json.load(sys.stdin)
-    values = {"model_path": given.pop("model"), "engine_options": json.dumps(given)}
+    values = {"model_path": given.pop("model"), "engine": given.pop("engine"), "engine_options": json.dumps(given)}
     processor = MediaProcessor.load(ModelParameters("preprocessing", values))
     print(json.dumps({kind: processor.limit(kind) for kind in KINDS if processor.limit(kind)}))
     return 0

@@ -179,3 +179,10 @@ def test_limits_are_those_of_the_engines_options(processor: MediaProcessor, fold
     assert (processor.limit("image"), processor.limit("video")) == (4, 2)
     with pytest.raises(ValueError, match="unknown engine option 'dtipe'"):
         load(folder, dtipe="half")
+
+
+def test_options_of_another_engine_are_ignored(folder: Path) -> None:
+    values = {"model_path": str(folder), "max_model_len": "2048", "engine": "mine:Engine"}
+    values["engine_options"] = json.dumps(ENGINE | {"token_rate": 50})
+    loaded = MediaProcessor.load(ModelParameters("preprocessing", values))
+    assert (loaded.limit("image"), loaded.limit("video")) == (4, 2)

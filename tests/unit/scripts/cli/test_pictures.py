@@ -60,6 +60,15 @@ def test_what_is_not_tested_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_the_processor_is_loaded_as_the_engine_would(tmp_path: Path, probe: list[str]) -> None:
+    write(tmp_path, QWEN)
+    probe[0] = "import sys; raise ValueError(sys.stdin.read())"
+    findings = found(tmp_path, engine_name="mine:Engine", engine={"token_rate": 5})
+    (said,) = (one.text for one in findings if one.subject == "processor")
+    given = json.loads(said.partition("ValueError: ")[2])
+    assert given == {"model": str(tmp_path), "engine": "mine:Engine", "token_rate": 5}
+
+
 def test_what_the_engines_path_lacks(tmp_path: Path, probe: list[str]) -> None:
     write(tmp_path, QWEN | {"auto_map": {"AutoConfig": "x.Y"}})
     probe[0] = "print('about to'); raise ValueError('one\\ntwo')"
