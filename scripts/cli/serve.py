@@ -22,11 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until a signal; returns 0. Raises LaunchError if the start fails or a part keeps dying."""
     line = sys.argv[1:] if arguments is None else arguments
     # --help and a wrong line end here, before the second that the import of the stack takes.
-    parse_options(line)
+    options = parse_options(line)
     from scripts.launcher import Stack
 
     console = Console(stderr=True, highlight=False)
-    stack = Stack(line, console=console)
+    stack = Stack(options, console=console)
     _stop_on_signals(stack)
     _run(stack, console)
     return 0

@@ -68,17 +68,18 @@ class Stack:
     """A stack for a command line of `triton-chat serve`; a context manager that starts and stops it.
 
     For example `with Stack(["smollm2", "--port", "0"]) as stack: stack.url`. The constructor starts nothing: it checks
-    everything that can be checked beforehand and raises LaunchError.
+    everything that can be checked beforehand and raises LaunchError. arguments: the line, or what was parsed from it.
     """
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        arguments: Sequence[str] | LaunchOptions,
         *,
         environment: Mapping[str, str] | None = None,
         console: Console | None = None,
     ) -> None:
-        self.options: LaunchOptions = parse_options(arguments)
+        # A line is read once only: files that it names may be pipes.
+        self.options = arguments if isinstance(arguments, LaunchOptions) else parse_options(arguments)
         self.console = console or Console(stderr=True, highlight=False)
         base = os.environ if environment is None else environment
         check_options(self.options, base)
