@@ -22,7 +22,7 @@ def module_file(module: str, folders: Sequence[Path] = ()) -> Path | None:
 def parsed(file: Path) -> ast.Module:
     """The source of a module; raises ValueError if it is no Python."""
     try:
-        return ast.parse(file.read_text(encoding="utf-8"))
+        return ast.parse(file.read_bytes())
     except SyntaxError as error:
         raise ValueError(f"{file} is not valid Python, in line {error.lineno}") from error
 

@@ -3,6 +3,7 @@
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from scripts.launcher.class_fields import classes, defined_names, fields, litera
 LLMAPI = "llmapi"
 # The arguments of TensorRT-LLM's `LLM` on its PyTorch backend.
 _MODULE, _CLASSES, _BACKEND = "tensorrt_llm.llmapi.llm_args", ("BaseLlmArgs", "TorchLlmArgs"), "pytorch"
+# How alike an unknown module and one beside `model.py` are if it is a slip.
+_SLIP = 0.8
 # The attribute of an engine's class that names its options.
 OPTIONS = "OPTIONS"
 
@@ -27,13 +30,24 @@ def check_engine(engine: str, repository: Path) -> None:
     file = _engine_file(module, repository)
     if file is None:
         beside = (path.stem for path in _folder(repository).glob("*.py") if path.stem != "model")
-        if guess := did_you_mean(module, beside):
+        if not _is_elsewhere(module) and (guess := did_you_mean(module, beside, _SLIP)):
             raise ValueError(f"--engine {engine}: there is no module {module}{guess}")
         return
     known = set(defined_names(parsed(file)))
-    if name not in known and "*" not in known:
+    if name not in known and not known & {"*", "__getattr__"}:
         guess = did_you_mean(name, classes(parsed(file)))
         raise ValueError(f"--engine {engine}: {file} has no class {name}{guess}")
+
+
+def _is_elsewhere(module: str) -> bool:
+    """Whether a module may be found in another way than in a folder."""
+    if "." in module:
+        return True
+    try:
+        return find_spec(module) is not None
+    except ValueError:
+        # It is imported, and has no spec.
+        return True
 
 
 def check_names(engine: str, options: Mapping[str, Any], repository: Path, others: Iterable[str]) -> None:

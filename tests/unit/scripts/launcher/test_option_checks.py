@@ -3,7 +3,9 @@
 
 import re
 import shlex
+import sys
 from dataclasses import fields
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,19 @@ class Other:
 """
 
 
+SLOW_ENGINE = """# -*- coding: latin-1 -*-
+MAKER = "Müller"
+
+
+class Engine:
+    OPTIONS = ("slots",)
+
+
+def __getattr__(name):
+    return Engine
+"""
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     folder = tmp_path / "tensorrt_llm" / "1"
@@ -116,6 +131,7 @@ def repository(tmp_path: Path) -> Path:
         (folder / "model.py", ""),
     ):
         file.write_text(text)
+    (folder / "slow_engine.py").write_bytes(SLOW_ENGINE.encode("latin-1"))
     return tmp_path
 
 
@@ -134,7 +150,12 @@ def repository(tmp_path: Path) -> Path:
         ("mine:Other --slot 3", ""),
         ("mine:Imported --slot 3", ""),
         ("mine:Engin", "mine.py has no class Engin; did you mean Engine?"),
-        ("mime:Engine", "--engine mime:Engine: there is no module mime; did you mean mine?"),
+        ("slow_engin:Engine", "--engine slow_engin:Engine: there is no module slow_engin; did you mean slow_engine?"),
+        ("mime:Engine", ""),
+        ("slow_engin.parts:Engine", ""),
+        ("slow_engine:Made", ""),
+        ("slow_engine:Engine --slots 3", ""),
+        ("slow_engine:Engine --slot 3", "unknown option --slot; did you mean --slots?"),
         ("elsewhere.engines:Engine --slot 3", ""),
     ],
 )
@@ -146,6 +167,19 @@ def test_options_of_other_engines(repository: Path, line: str, said: str) -> Non
     with pytest.raises(LaunchError) as caught:
         check_options(options, {})
     assert said in str(caught.value)
+
+
+def test_a_module_of_an_import_hook_is_no_slip(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hook:
+        """As of an editable installation."""
+
+        @staticmethod
+        def find_spec(name: str, path: object, target: object = None) -> ModuleSpec | None:
+            return ModuleSpec(name, None) if name == "slow_engin" else None
+
+    line = ["m", "--model-repository", str(repository), "--engine", "slow_engin:Engine"]
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Hook])
+    check_options(parse_options(line), {})
 
 
 def test_options_of_an_engine_that_is_not_here(tmp_path: Path) -> None:
