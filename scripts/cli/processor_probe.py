@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> int:
-    """Read `model`, `engine` and the engine's options from standard input; the last line of the output is the result."""
+    """Read `model`, `engine` and its options from standard input; the last line of the output is the result."""
     from common.chat.content_form import KINDS
     from engines.vllm.processor import MediaProcessor
     from python_backend.config import ModelParameters
