@@ -12,7 +12,7 @@ from common.checkpoint import Checkpoint
 from common.command_line import did_you_mean
 from common.model_kind import model_kind
 from common.served_model import CHAT, EMBEDDING
-from common.vision_path import VisionPath, is_unsplit, vision_path
+from common.vision_path import LLMAPI, VisionPath, is_unsplit, vision_path
 from scripts.cache import build_once, cache_dir
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import DEFAULT_MODEL, DEMO_MODEL
@@ -21,13 +21,12 @@ from scripts.setup.check_packages import torch_problem
 from scripts.setup.steps import announce_model
 from scripts.shared.errors import CommandError
 from scripts.shared.own_process import in_own_process
-from scripts.shared.weights import weight_bytes
+from scripts.shared.weights import WEIGHT_FILES, has_weights, lacks_weights, weight_bytes
 
 # How alike an unknown name and that of a prepared model are if it is a slip.
 _SLIP = 0.8
 # Other weight formats that a hub repository may hold beside safetensors; no engine here reads them.
 _UNWANTED_FILES = ("*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.pth", "consolidated*", "original/*")
-_WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt")
 # PyTorch's words for a package that was built against another torch.
 _OTHER_TORCH = "Could not load this library"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")
@@ -92,7 +91,7 @@ def resolve_model(
             (check or _no_check)(found)
 
     try:
-        folder, name = _find(model, console, examine)
+        folder, name = _find(model, console, examine, engine)
         examine(folder, name)
         if (kind or _kind(folder)) == EMBEDDING:
             return served(folder, name, EMBEDDING)
@@ -114,7 +113,7 @@ def _no_check(model: ServedModel) -> None:
     pass
 
 
-def _find(model: str, console: Console, examine: Callable[[Path, str], None]) -> tuple[Path, str]:
+def _find(model: str, console: Console, examine: Callable[[Path, str], None], engine: str | None) -> tuple[Path, str]:
     """The checkpoint's folder, and its default name in requests.
 
     examine: called with both before weights are downloaded, when the folder has all other files.
@@ -131,12 +130,18 @@ def _find(model: str, console: Console, examine: Callable[[Path, str], None]) ->
         )
     if "/" not in model and (guess := did_you_mean(model, PREPARED, _SLIP)):
         raise LaunchError(f"there is no model '{model}'{guess}")
-    folder = _downloaded(model, (*_UNWANTED_FILES, *_WEIGHT_FILES))
+    folder = _downloaded(model, (*_UNWANTED_FILES, *WEIGHT_FILES))
     examine(folder, model)
     size = weight_bytes(folder)
-    missing = not any(path for pattern in _WEIGHT_FILES for path in folder.glob(pattern))
-    announce_model(console, f"{model} from the hub{f', {size / 1e9:.1f} GB' if size else ''}", needed=missing)
-    return _downloaded(model, _UNWANTED_FILES), model
+    size_text = f", {size / 1e9:.1f} GB" if size else ""
+    announce_model(console, f"{model} from the hub{size_text}", needed=lacks_weights(folder))
+    folder = _downloaded(model, _UNWANTED_FILES)
+    if engine in (None, "vllm", LLMAPI) and not has_weights(folder):
+        raise LaunchError(
+            f"'{model}' has no weights on the hub that can be read here ({', '.join(WEIGHT_FILES)}).",
+            "Other formats, such as GGUF, are not downloaded. Give a model that has safetensors.",
+        )
+    return folder, model
 
 
 def _examined(folder: Path, name: str, vision: str | None, engine: str | None, kind: str | None) -> ServedModel | None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The weight files of a checkpoint: their size, and whether they are complete."""
 
+import math
 import os
 from pathlib import Path
 
@@ -9,25 +10,35 @@ from safetensors import SafetensorError, safe_open
 from common.checkpoint import read_json
 
 INDEX = "model.safetensors.index.json"
-_WEIGHT_FILES = ("*.safetensors", "*.bin")
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.pt")
 _LFS_POINTER = b"version https://git-lfs"
 
 
 def weight_bytes(folder: Path) -> int:
-    """The size of a checkpoint's weights, including the vision part; without weight files what the index says, or 0."""
-    for pattern in _WEIGHT_FILES:
-        sizes = [os.stat(path).st_size for place in (folder, folder / "vision") for path in place.glob(pattern)]
-        if sizes:
-            return sum(sizes)
-    size = read_json(folder / INDEX).get("metadata", {}).get("total_size", 0)
-    return int(size) if isinstance(size, int | float) else 0
+    """The size of a checkpoint's weights, including the vision part; what the index says if files are missing, or 0."""
+    found = 0
+    for pattern in WEIGHT_FILES:
+        found = sum(os.stat(path).st_size for place in (folder, folder / "vision") for path in place.glob(pattern))
+        if found:
+            break
+    return max(found, _readable_index(folder)[0]) if lacks_weights(folder) else found
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a checkpoint has a weight file."""
+    return any(path for pattern in WEIGHT_FILES for path in folder.glob(pattern))
+
+
+def lacks_weights(folder: Path) -> bool:
+    """Whether a checkpoint has no weight files, or not all that its index names."""
+    return not has_weights(folder) or any(not (folder / name).is_file() for name in _readable_index(folder)[1])
 
 
 def weights_problem(folder: Path) -> str | None:
     """A message on missing or broken weight files, or None; the content of .bin files is not checked."""
     files = sorted(folder.glob("*.safetensors"))
     try:
-        indexed = set(read_json(folder / INDEX).get("weight_map", {}).values())
+        _, indexed = _index(folder)
     except ValueError as error:
         return f"{error}. Copy it from the published checkpoint again."
     missing = sorted(indexed - {file.name for file in files})
@@ -36,6 +47,25 @@ def weights_problem(folder: Path) -> str | None:
     if not files and not any(folder.glob("*.bin")):
         return f"'{folder}' has no weights (*.safetensors). Download them, or give the folder that has them."
     return next(filter(None, map(_file_problem, files)), None)
+
+
+def _index(folder: Path) -> tuple[int, set[str]]:
+    """The size and the files of the weights, by their index; 0 and none without one. Raises ValueError."""
+    index = read_json(folder / INDEX)
+    metadata, files = index.get("metadata") or {}, index.get("weight_map") or {}
+    if not isinstance(metadata, dict) or not isinstance(files, dict):
+        raise ValueError(f"checkpoint: '{folder / INDEX}' is no index of weights")
+    size = metadata.get("total_size")
+    known = isinstance(size, int | float) and math.isfinite(size)
+    return int(size) if known else 0, set(map(str, files.values()))
+
+
+def _readable_index(folder: Path) -> tuple[int, set[str]]:
+    """The same; 0 and none for an index that is broken."""
+    try:
+        return _index(folder)
+    except ValueError:
+        return 0, set()
 
 
 def _file_problem(file: Path) -> str | None:

@@ -122,6 +122,20 @@ def test_a_checkpoint_that_cannot_be_split_is_explained(tmp_path: Path, monkeypa
         resolve_model(str(tmp_path), Console(quiet=True))
 
 
+@pytest.mark.parametrize(("engine", "needed"), [(None, True), ("llmapi", True), ("trtllm", False), ("own:X", False)])
+def test_a_hub_model_without_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str | None, needed: bool
+) -> None:
+    """An engine of TensorRT-LLM holds the weights, and an own engine may need none."""
+    folder = checkpoint(tmp_path / "bare", {"config.json": json.dumps(CONFIG), "tokenizer.json": "{}"})
+    monkeypatch.setattr("scripts.launcher.model._downloaded", lambda hub_id, ignored: folder)
+    if not needed:
+        assert resolve_model("org/bare", Console(quiet=True), engine=engine).weight_bytes == 0
+        return
+    with pytest.raises(LaunchError, match="'org/bare' has no weights on the hub"):
+        resolve_model("org/bare", Console(quiet=True), engine=engine)
+
+
 def test_too_little_memory_is_reported_in_figures() -> None:
     huge = replace(MODEL, weight_bytes=10_000 * GIB)
     with pytest.raises(LaunchError, match=r"10000\.0 GiB for its weights and 3\.0 GiB for the KV cache"):

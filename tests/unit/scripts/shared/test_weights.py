@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
-from scripts.shared.weights import weight_bytes, weights_problem
+from scripts.shared.weights import has_weights, lacks_weights, weight_bytes, weights_problem
 
 
 def test_a_sharded_model_is_complete(tmp_path: Path) -> None:
@@ -24,3 +25,25 @@ def test_the_size_includes_the_vision_part(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "vision"):
         (folder / "model.safetensors").write_bytes(b"12345")
     assert weight_bytes(tmp_path) == 10
+
+
+def test_the_size_of_an_interrupted_download_is_that_of_the_index(tmp_path: Path) -> None:
+    index = {"metadata": {"total_size": 100}, "weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert (weight_bytes(tmp_path), has_weights(tmp_path), lacks_weights(tmp_path)) == (100, False, True)
+    (tmp_path / "1.safetensors").write_bytes(b"12345")
+    assert (weight_bytes(tmp_path), has_weights(tmp_path), lacks_weights(tmp_path)) == (100, True, True)
+    (tmp_path / "2.safetensors").write_bytes(b"12345")
+    assert (weight_bytes(tmp_path), has_weights(tmp_path), lacks_weights(tmp_path)) == (10, True, False)
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["{", "[]", '{"metadata": []}', '{"metadata": [1]}', '{"weight_map": ["a"]}', '{"metadata": {"total_size": NaN}}'],
+)
+def test_a_broken_index_says_nothing_of_the_size(tmp_path: Path, index: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    assert weight_bytes(tmp_path) == 0 and lacks_weights(tmp_path)
+    assert weights_problem(tmp_path) is not None
+    (tmp_path / "model.safetensors").write_bytes(b"12345")
+    assert weight_bytes(tmp_path) == 5 and not lacks_weights(tmp_path)
