@@ -79,6 +79,8 @@ def run(hub: HubServer, home: Path, *line: str) -> subprocess.CompletedProcess[s
     """A command in a process of its own, because the hub's package reads the variable when it is imported."""
     own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     mirror = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    # On GPUs the memory is not checked.
+    mirror["CUDA_VISIBLE_DEVICES"] = ""
     command = [sys.executable, "-m", "scripts.cli", *line]
     return subprocess.run(command, env=own | mirror, capture_output=True, text=True, timeout=120)
 
