@@ -4,7 +4,9 @@
 Numbers are read through DLPack, as the embedded server's own conversion fails with numpy 2.
 """
 
+import logging
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from common.sampling import ENGINE_PARAMETERS, INT32_MAX, SAMPLING, UINT64_MAX, 
 from common.shared_bytes import Handle, take
 from engines.engine import Generation, Once, Tokens
 from python_backend.api import InferenceRequest, Tensor, pb_utils
+
+log = logging.getLogger("tensorrt_llm")
 
 # Writing through numpy is faster: 5.5 instead of 4 thousand responses a second, with three tensors each on two cores.
 NUMPY_TENSORS = np.lib.NumpyVersion(np.__version__) < "2.0.0"
@@ -156,14 +160,21 @@ def _read_generation(
 def _read_multimodal(inputs: Inputs, row: int) -> torch.Tensor | None:
     """The bytes of the row's pictures, in memory of their own; None if it has none."""
     tensor, handle = inputs.tensor("multimodal"), inputs.tensor("multimodal_memory")
-    if tensor is not None:
-        return tensor[row].clone()
-    if handle is None:
-        return None
     try:
-        return torch.from_numpy(take(Handle(*handle[row].tolist())))
+        if handle is not None:
+            return torch.from_numpy(take(Handle(*handle[row].tolist())))
     except LookupError as error:
-        raise RequestError("the memory with the request's pictures has gone", kind="unavailable") from error
+        _log_unreadable(str(error))
+        # A sender that does not know yet whether its memory can be taken sends both.
+        if tensor is None:
+            raise RequestError("the memory with the request's pictures has gone", kind="unavailable") from error
+    return None if tensor is None else tensor[row].clone()
+
+
+@cache
+def _log_unreadable(reason: str) -> None:
+    """Say it once: on some systems it is so for every request."""
+    log.warning("features of pictures in shared memory cannot be read: %s", reason)
 
 
 def _read_sampling(inputs: Inputs, row: int, sequence: int) -> dict[str, Any]:

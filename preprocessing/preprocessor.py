@@ -136,7 +136,7 @@ class Preprocessor:
         if images_tensor is not None:
             outputs += write_pictures(images_tensor, prompt.pictures, prompt.extra_ids or [])
         if prompt.features is not None:
-            outputs.append(self._features(prompt.features, shared=HANDLE in request.requested_output_names()))
+            outputs += self._features(prompt.features, shared=HANDLE in request.requested_output_names())
         if parameters.get("return_token_strs"):
             outputs.append(write_token_strs(self._builder.tokenizer.token_strs(prompt.input_ids)))
         if parameters.get(SEND_WEIGHTS) and (lora_task_id := read_lora_task_id(inputs)) is not None:
@@ -153,13 +153,13 @@ class Preprocessor:
             announce(self._postprocessing, request.request_id(), prompt, parameters)
         return outputs
 
-    def _features(self, features: Sequence[memoryview], *, shared: bool) -> Tensor:
+    def _features(self, features: Sequence[memoryview], *, shared: bool) -> list[Tensor]:
         """The bytes of features, or where they are. shared: whether the receiver can map this process's memory."""
         if shared and sum(piece.nbytes for piece in features) >= SHARED_FROM_BYTES:
             handle = self._shared.share(features)
             if handle is not None:
-                return write_handle(handle)
-        return write_features(features)
+                return [write_handle(handle), *([] if self._shared.trusted else [write_features(features)])]
+        return [write_features(features)]
 
     def _timing(self, inputs: Inputs) -> list[Tensor]:
         """Timing is requested if the client wants it, or if only timing shows the end of an answer."""

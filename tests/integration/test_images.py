@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import tritonclient.grpc as grpcclient
+from numpy.typing import NDArray
 from openai import BadRequestError, OpenAI
 from PIL import Image
 from tokenizers import Tokenizer
@@ -27,8 +29,10 @@ from transformers import (
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from tritonclient.utils import np_to_triton_dtype
 
 from common.errors import RequestError
+from common.processes import children
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.split.splitter import split_checkpoint
@@ -416,22 +420,55 @@ def test_what_the_models_own_processor_refuses(seeing):
     assert error.value.body["param"] == "messages"
 
 
+def test_the_engine_takes_large_features_from_shared_memory(seeing):
+    if not isinstance(seeing.reference, ProcessorReference):
+        pytest.skip("sends no features")
+
+    def states() -> list[int]:
+        """Who has each memory that the models' processes have open."""
+        found = []
+        for stub in children(seeing.stack.parts[0].pid):
+            for file in Path(f"/proc/{stub.pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    if os.readlink(file).startswith("/memfd:triton_chat_bytes"):
+                        found.append(file.read_bytes()[8])
+        return found
+
+    # Each process of preprocessing sends the first ones as a tensor, too.
+    for _ in range(4):
+        seeing.check(DIALOGUES["one image"])
+    # Kept for ten seconds, to be used again; 0 is what nobody has taken, 3 what could not be.
+    assert states() and set(states()) <= {1, 2}
+
+
 def test_damaged_features_are_the_clients_error(seeing):
     if not isinstance(seeing.reference, ProcessorReference):
         pytest.skip("takes no features")
+    bytes_of_none = np.arange(100, dtype=np.uint8)[np.newaxis]
+    assert engine_error(seeing, multimodal=bytes_of_none).param == "multimodal"
+    # Whether memory has expired or was never there cannot be told; none of another process is read.
+    for nowhere in ([1, 0, 100, 1], [os.getpid(), 0, 2**40, -1], [-1, -1, -1, -1]):
+        assert engine_error(seeing, multimodal_memory=np.array([nowhere])).kind == "unavailable"
+        # The engine takes the bytes if both are sent.
+        both = engine_error(seeing, multimodal=bytes_of_none, multimodal_memory=np.array([nowhere]))
+        assert both.param == "multimodal"
+    seeing.check(DIALOGUES["one image"])
+
+
+def engine_error(seeing: Seeing, **features: NDArray[Any]) -> RequestError:
+    """What the engine says of features that are none."""
     inputs = []
     for name, value in {
         "input_ids": np.array([[1, 2, 3]], np.int32),
         "input_lengths": np.array([[3]], np.int32),
         "request_output_len": np.array([[4]], np.int32),
-        "multimodal": np.arange(100, dtype=np.uint8)[np.newaxis],
+        **features,
     }.items():
-        inputs.append(grpcclient.InferInput(name, list(value.shape), "UINT8" if value.dtype == np.uint8 else "INT32"))
+        inputs.append(grpcclient.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype)))
         inputs[-1].set_data_from_numpy(value)
     errors: list[Any] = []
     with grpcclient.InferenceServerClient(seeing.stack.grpc_url) as triton:
         triton.start_stream(lambda result, error: errors.append(error))
         triton.async_stream_infer("tensorrt_llm", inputs)
         triton.stop_stream()
-    assert RequestError.decode(str(errors[0])).param == "multimodal"
-    seeing.check(DIALOGUES["one image"])
+    return RequestError.decode(str(errors[0]))

@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from errno import EACCES, ENOMEM
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common import shared_bytes
-from common.shared_bytes import Handle, SharedBytes, joined, take
+from common.shared_bytes import EXPIRY_S, Handle, SharedBytes, joined, take
 
 LARGE = np.arange(3_000_000, dtype=np.uint32)
 PIECES = [memoryview(b"head"), memoryview(b""), memoryview(bytes(60)), LARGE.data]
@@ -28,21 +30,45 @@ print(hashlib.sha256(take(Handle(*map(int, sys.argv[1:])))).hexdigest())
 
 def open_memory() -> int:
     """The shared memory that this process has open or mapped."""
-    files = [Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd")]
-    opened = sum(os.readlink(file).startswith("/memfd:") for file in files if file.is_symlink())
+    opened = 0
+    for name in os.listdir("/proc/self/fd"):
+        # Other threads close files.
+        with suppress(FileNotFoundError):
+            opened += os.readlink(f"/proc/self/fd/{name}").startswith("/memfd:")
     return opened + Path("/proc/self/maps").read_text().count("/memfd:")
 
 
+class Clock:
+    """Time that passes when a test says so, and a little each time it is read."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+
+def wait_until(done: Callable[[], bool], failure: str) -> None:
+    """For what another thread does."""
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline, failure
+        time.sleep(0.01)
+
+
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedBytes]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def shared(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedBytes]:
     before = open_memory()
-    monkeypatch.setattr(shared_bytes, "_KEPT_S", 0.2)
-    monkeypatch.setattr(shared_bytes, "_PERIOD_S", 0.1)
-    yield SharedBytes()
-    deadline = time.monotonic() + 5
-    while open_memory() > before:
-        assert time.monotonic() < deadline, "memory is left"
-        time.sleep(0.05)
+    monkeypatch.setattr(shared_bytes, "_PERIOD_S", 0.01)
+    yield SharedBytes(clock=clock)
+    clock.now += EXPIRY_S
+    wait_until(lambda: open_memory() <= before, "memory is left")
 
 
 def share(shared: SharedBytes) -> Handle:
@@ -51,13 +77,13 @@ def share(shared: SharedBytes) -> Handle:
     return handle
 
 
-def test_there_and_back(shared: SharedBytes) -> None:
+def test_there_and_back(shared: SharedBytes, clock: Clock) -> None:
     handle = share(shared)
     received = take(handle)
     assert np.array_equal(received, joined(PIECES))
     assert received.ctypes.data % 64 == 0
-    # The sender has closed it by now.
-    time.sleep(5 * shared_bytes._PERIOD_S)
+    clock.now += shared_bytes._KEPT_S
+    wait_until(lambda: not shared._segments, "the sender keeps it")
     assert np.array_equal(received[64:].view(np.uint32), LARGE)
 
 
@@ -107,6 +133,7 @@ def test_no_other_file_is_opened(shared: SharedBytes, tmp_path: Path) -> None:
 
 
 def test_without_room_nothing_is_shared(shared: SharedBytes) -> None:
+    take(share(shared))
     shared._max_bytes = 100
     one = shared.share([memoryview(bytes(60))])
     assert one is not None and shared.share([memoryview(bytes(60))]) is None
@@ -157,9 +184,55 @@ def test_what_is_kept_has_a_limit(shared: SharedBytes) -> None:
     assert all(np.array_equal(view, joined(PIECES)) for view in views)
 
 
-def test_what_nobody_takes_expires(shared: SharedBytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_bytes, "EXPIRY_S", 0.1)
+def test_what_nobody_takes_expires(shared: SharedBytes, clock: Clock) -> None:
     handle = share(shared)
-    time.sleep(4 * shared_bytes._PERIOD_S)
+    clock.now += EXPIRY_S
+    wait_until(lambda: not shared._segments, "the sender keeps it")
     with pytest.raises(LookupError):
         take(handle)
+
+
+def test_one_is_tried_until_receivers_can_take_it(shared: SharedBytes, clock: Clock) -> None:
+    def deny(path: str) -> str:
+        raise PermissionError(EACCES, "no", path)
+
+    for _ in range(2):
+        handle = share(shared)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "readlink", deny)
+            with pytest.raises(LookupError, match="EACCES"):
+                take(handle)
+        assert not shared.trusted and shared.share(PIECES) is None
+        clock.now += EXPIRY_S
+    take(share(shared))
+    several = [share(shared), share(shared)]
+    assert shared.trusted
+    take(several[1])
+    clock.now += EXPIRY_S
+    # The last one was taken, so the one before it was lost on its way.
+    handle = share(shared)
+    assert shared.trusted
+    clock.now += EXPIRY_S
+    take(share(shared))
+    assert not shared.trusted
+    with pytest.raises(LookupError):
+        take(handle)
+
+
+def test_a_receiver_without_memory_says_so_at_once(shared: SharedBytes) -> None:
+    def full(*_: object) -> None:
+        raise OSError(ENOMEM, "no memory")
+
+    take(share(shared))
+    handle = share(shared)
+    assert shared.trusted
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shared_bytes, "_Mapping", full)
+        with pytest.raises(LookupError, match="ENOMEM"):
+            take(handle)
+    file = handle.file
+    wait_until(lambda: all(one.file != file for one in shared._segments), "the sender keeps it")
+    assert not shared.trusted
+    take(share(shared))
+    take(share(shared))
+    assert shared.trusted

@@ -2,6 +2,7 @@
 """Every sampling field with extreme values: a generation that both engines take, or a refusal that names the field."""
 
 import math
+from errno import EACCES
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ from triton_python_backend_utils import Tensor
 
 from common.errors import RequestError
 from common.sampling import ENGINE_PARAMETERS, SAMPLING
-from common.shared_bytes import Handle, SharedBytes
+from common.shared_bytes import Handle, SharedBytes, take
 from engines.engine import Generation
 from engines.llmapi.sampling import sampling_params as llmapi_params
-from engines.tensors import Inputs, read_generations
+from engines.tensors import Inputs, _log_unreadable, read_generations
 from engines.vllm.sampling import sampling_params as vllm_params
 
 TYPES = {"INT32": np.int32, "UINT64": np.uint64, "FP32": np.float32}
@@ -177,3 +178,26 @@ def test_features_in_shared_memory_are_taken_before_a_request_can_be_refused() -
         with pytest.raises(RequestError, match="has gone") as error:
             list(read_generations(inputs(gone), {}))
         assert error.value.kind == "unavailable"
+
+
+def test_without_the_shared_memory_the_tensor_is_used(caplog: pytest.LogCaptureFixture) -> None:
+    shared, expected = SharedBytes(), list(range(9))
+    _log_unreadable.cache_clear()
+    for denied in (False, True, True):
+        handle = shared.share([memoryview(bytes(expected))])
+        assert handle is not None
+        with pytest.MonkeyPatch.context() as patched:
+            if denied:
+                patched.setattr("common.shared_bytes._Mapping", deny)
+            given = generation(
+                {}, multimodal=np.arange(9, dtype=np.uint8)[np.newaxis], multimodal_memory=np.array([handle])
+            )
+        assert given.multimodal is not None and given.multimodal.take().tolist() == expected
+        # What was there to be taken is not left.
+        with pytest.raises(LookupError):
+            take(handle)
+    assert caplog.text.count("EACCES") == 1
+
+
+def deny(*_: object) -> None:
+    raise PermissionError(EACCES, "no")

@@ -83,18 +83,21 @@ def test_large_features_are_shared_with_who_asks_for_it(
 ) -> None:
     large = [memoryview(b"head"), memoryview(bytes(SHARED_FROM_BYTES))]
     both = ["multimodal", "multimodal_memory"]
-    for features, requested, name in (
-        (large, both, "multimodal_memory"),
-        (large, both[:1], "multimodal"),
-        (large[:1], both, "multimodal"),
+    for features, requested, names in (
+        # The first ones on both ways, as not every system lets a receiver take them.
+        (large, both, both),
+        (large, both, both[1:]),
+        (large, both[:1], both[:1]),
+        (large[:1], both, both[:1]),
     ):
         built = replace(builder.build(PromptRequest(text="Hello", max_tokens=5)), features=features)
         monkeypatch.setattr(builder, "build", lambda asked, built=built: built)
         found = answer(model, ModelRequest(messages=HELLO, requested=requested))
         monkeypatch.undo()
-        assert found.keys() & set(both) == {name}
-        given = take(Handle(*found[name])).tolist() if name == "multimodal_memory" else found[name]
-        assert given == joined(features).tolist()
+        assert found.keys() & set(both) == set(names)
+        for name in names:
+            given = take(Handle(*found[name])).tolist() if name == "multimodal_memory" else found[name]
+            assert given == joined(features).tolist()
 
 
 def test_texts_of_the_tokens(model: Preprocessor) -> None:
