@@ -279,7 +279,12 @@ def test_a_batch_that_cannot_be_built_ends_those_in_it_and_no_others(
     for name in ("h1", "i"):
         sending.put(name, 1)
     failed = "the engine failed on this request"
-    assert sending.all() == [("g1", failed, True), ("g2", failed, True), ("i", [1], False), ("h1", [("h1", [1])], False)]
+    assert sending.all() == [
+        ("g1", failed, True),
+        ("g2", failed, True),
+        ("i", [1], False),
+        ("h1", [("h1", [1])], False),
+    ]
 
 
 def test_what_a_failed_stream_still_had_to_send_is_dropped(sending: Sending) -> None:
