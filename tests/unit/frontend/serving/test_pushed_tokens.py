@@ -2,12 +2,16 @@
 """Tokens that are written as they come, past the task of their answer: the same events, and failures of one stream only."""
 
 import asyncio
+import gc
+import inspect
 import json
+import weakref
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from common.response_batch import AnswerRow
 from frontend.endpoints.chat import ChatPlan
@@ -162,7 +166,7 @@ async def test_a_lost_connection_with_a_pipelined_request_ends_only_its_stream(
     write = BodyParts.write
 
     def write_as_uvloop(parts: BodyParts, part: bytes) -> None:
-        if parts._cycle.transport.is_closing():
+        if parts._transport.is_closing():
             raise RuntimeError("the transport is closed")
         write(parts, part)
 
@@ -355,16 +359,37 @@ async def test_rows_after_one_that_failed_are_ignored_up_to_the_end(
     assert not served.server.app.state.service.triton.stream._cancellations
 
 
+def streaming_cycle(transport: Any) -> RequestResponseCycle:
+    """A request in the middle of a streamed response."""
+    made: dict[str, Any] = dict.fromkeys(inspect.signature(RequestResponseCycle).parameters)
+    made |= {"scope": {}, "transport": transport, "flow": SimpleNamespace(write_paused=False)}
+    cycle = RequestResponseCycle(**made)
+    cycle.chunked_encoding = True
+    return cycle
+
+
 async def test_a_connection_that_closes_takes_no_parts() -> None:
-    flow = SimpleNamespace(write_paused=False)
     transport = SimpleNamespace(is_closing=lambda: True)
-    cycle = SimpleNamespace(
-        chunked_encoding=True, flow=flow, response_complete=False, disconnected=False, transport=transport
-    )
-    parts = BodyParts(cycle)  # type: ignore[arg-type] # a fake
+    cycle = streaming_cycle(transport)
+    parts = BodyParts(cycle)
     assert not parts.ready
     transport.is_closing = lambda: False
     assert parts.ready
+    cycle.response_complete = True
+    assert not parts.ready
+
+
+async def test_a_request_is_freed_without_the_garbage_collector() -> None:
+    cycle = streaming_cycle(SimpleNamespace(is_closing=lambda: False))
+    cycle.scope["extensions"] = {"body": (parts := BodyParts(cycle))}
+    left = weakref.ref(cycle)
+    gc.disable()
+    try:
+        del cycle
+        assert left() is None
+    finally:
+        gc.enable()
+    assert not parts.ready
 
 
 async def test_a_held_write_that_has_nothing_left_does_not_wake_the_task(
