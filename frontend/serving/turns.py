@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Let one request begin in each turn of the event loop.
 
-Of many requests that arrive at once, the first goes to Triton before the last is read, instead of after it: what is
-written to gRPC leaves the process in a later turn only.
+Of many requests that arrive at once, the first goes to Triton before the last is prepared, instead of after it: what
+is written to gRPC leaves the process in a later turn only. Their bodies are read and parsed before.
 """
 
 import asyncio
