@@ -20,8 +20,9 @@ MODEL ?= smollm2
 PORT ?= 9997
 ARGS ?=
 UI ?=
-# Of the integration tests. Each starts a server, so two need about 16 GB of free memory.
-PROCESSES ?= 2
+# Of the integration tests. Each starts a server, so two need about 16 GB of memory: with less than 14 GB of it free, one.
+MEMINFO ?= /proc/meminfo
+PROCESSES ?= $(shell awk '/^MemAvailable:/ && $$2 < 14000000 {few = 1} END {print 2 - few}' $(wildcard $(MEMINFO)) </dev/null)
 # HASHES=1 installs only files whose hashes are in requirements/*.hashes. Not the default, because a private index may
 # have other builds of the same versions (often torch only for CPUs), which pip would refuse.
 HASHES ?=
