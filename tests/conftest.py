@@ -35,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[ALL_DOUBLES] = "1"
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """In pytest-xdist's controller let the collector run: it imports no tests, and its collection never finishes."""
+    if session.config.pluginmanager.hasplugin("dsession"):
+        gc.enable()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With --double: leave out what needs a Python engine."""
     for item in items if config.getoption("--double") else ():
