@@ -2,9 +2,13 @@
 """The examples are short, each is listed in their README, and each is run by an integration test."""
 
 import ast
+import json
+import os
 import re
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -45,6 +49,37 @@ def test_without_a_server_an_example_ends_with_one_line(program: str, url: str) 
     done = subprocess.run(line, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "get_postcode", "arguments": '{"location": "Boston"}'}}
+ALWAYS_CALLS: dict[str, object] = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+EMPTY: dict[str, object] = {"role": "assistant", "content": ""}
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "printed", "said"), [(ALWAYS_CALLS, 1, 5, "no answer"), (EMPTY, 0, 1, "")]
+)
+def test_the_end_of_function_calls(message: dict[str, object], status: int, printed: int, said: str) -> None:
+    class Model(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        line = [sys.executable, str(EXAMPLES / "tools.py"), "--url", url, "--model", "m"]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, env=os.environ | {"NO_PROXY": "*"})
+        server.shutdown()
+    assert (done.returncode, done.stdout.count("\n")) == (status, printed), done.stderr
+    assert done.stderr.startswith(said) and bool(done.stderr) is bool(said)
 
 
 def test_lines_of_code() -> None:
