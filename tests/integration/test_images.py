@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from tritonclient.utils import np_to_triton_dtype
 
 from common.errors import RequestError
-from common.processes import children
 from families.stylers.internvl2_5 import SYSTEM_PROMPT
 from scripts.launcher import FREE_PORTS, Stack
 from scripts.split.splitter import split_checkpoint
@@ -418,27 +416,6 @@ def test_what_the_models_own_processor_refuses(seeing):
     with pytest.raises(BadRequestError, match="aspect ratio") as error:
         seeing.answer(narrow)
     assert error.value.body["param"] == "messages"
-
-
-def test_the_engine_takes_large_features_from_shared_memory(seeing):
-    if not isinstance(seeing.reference, ProcessorReference):
-        pytest.skip("sends no features")
-
-    def states() -> list[int]:
-        """Who has each memory that the models' processes have open."""
-        found = []
-        for stub in children(seeing.stack.parts[0].pid):
-            for file in Path(f"/proc/{stub.pid}/fd").iterdir():
-                with suppress(FileNotFoundError):
-                    if os.readlink(file).startswith("/memfd:triton_chat_bytes"):
-                        found.append(file.read_bytes()[8])
-        return found
-
-    # Each process of preprocessing sends the first ones as a tensor, too.
-    for _ in range(4):
-        seeing.check(DIALOGUES["one image"])
-    # Kept for ten seconds, to be used again; 0 is what nobody has taken, 3 what could not be.
-    assert states() and set(states()) <= {1, 2}
 
 
 def test_damaged_features_are_the_clients_error(seeing):
