@@ -14,7 +14,10 @@ from python_backend.api import InferenceRequest, InferenceResponse, Tensor, pb_u
 
 
 class Inputs:
-    """The inputs of one request of batch 1 by name. Every reader returns None if the input is absent."""
+    """The inputs of one request of batch 1 by name. Every reader returns None if the input is absent.
+
+    Triton (24.10) takes a batch of 0: readers raise RequestError for an input without a row.
+    """
 
     def __init__(self, request: InferenceRequest) -> None:
         self._tensors = {tensor.name(): tensor for tensor in request.inputs()}
@@ -24,7 +27,10 @@ class Inputs:
         tensor = self._tensors.get(name)
         if tensor is None:
             return None
-        first: npt.NDArray[Any] = tensor.as_numpy()[0]
+        rows: npt.NDArray[Any] = tensor.as_numpy()
+        if not len(rows):
+            raise RequestError(f"'{name}' has no row", param=name)
+        first: npt.NDArray[Any] = rows[0]
         return first
 
     def ints(self, name: str) -> tuple[int, ...] | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common.adapters import AdapterSource
@@ -61,6 +62,13 @@ def refusal(model: Preprocessor, request: ModelRequest) -> RequestError:
     error = RequestError.decode(response.error.message())  # type: ignore[attr-defined]
     assert error is not None
     return error
+
+
+def test_an_input_without_a_row_is_the_clients_fault(model: Preprocessor) -> None:
+    request = ModelRequest()
+    request.inputs().append(pb_utils.Tensor("text_input", np.empty((0, 1), dtype=object)))
+    error = refusal(model, request)
+    assert (error.kind, error.param) == ("invalid_request", "text_input")
 
 
 def test_a_chat(model: Preprocessor) -> None:
