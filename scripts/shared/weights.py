@@ -56,8 +56,9 @@ def _index(folder: Path) -> tuple[int, set[str]]:
     if not isinstance(metadata, dict) or not isinstance(files, dict):
         raise ValueError(f"checkpoint: '{folder / INDEX}' is no index of weights")
     size = metadata.get("total_size")
-    known = isinstance(size, int | float) and math.isfinite(size)
-    return int(size) if known else 0, set(map(str, files.values()))
+    if not isinstance(size, int | float) or not math.isfinite(size):
+        size = 0
+    return int(size), set(map(str, files.values()))
 
 
 def _readable_index(folder: Path) -> tuple[int, set[str]]:

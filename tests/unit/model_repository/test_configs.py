@@ -150,13 +150,6 @@ def test_postprocessing_keeps_the_order_of_streams():
     assert [group.count for group in config.instance_group] == [1]
 
 
-def test_requests_that_arrive_together_reach_the_engine_together():
-    config = read("tensorrt_llm")
-    assert config.HasField("dynamic_batching") and config.model_transaction_policy.decoupled
-    # Prompts of different lengths are no reason to wait for each other.
-    assert {tensor.name: tensor for tensor in config.input}["input_ids"].allow_ragged_batch
-
-
 def string_literals(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
