@@ -164,7 +164,7 @@ def test_a_tritonserver_that_outlives_its_launcher_is_killed(folder: Path, monke
     launcher.wait()
     assert server.process.wait(PATIENCE_S) == -signal.SIGKILL
     watching.join(PATIENCE_S)
-    assert server.gone("stub", "engine")
+    wait_for(lambda: server.gone("stub", "engine"))
 
 
 def test_there_is_one_watchdog_and_only_of_a_tritonserver(folder: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_sentencepiece_model_that_is_not_bpe_is_refused(tmp_path: Path) -> Non
         hard_vocab_limit=False,
         minloglevel=2,
     )
-    with pytest.raises(SplitError, match="no BPE model"):
+    with pytest.raises(SplitError, match="not a BPE model"):
         written(source, tmp_path / "out")
 
 
