@@ -100,9 +100,11 @@ def read_generations(
     for name in UNSUPPORTED:
         if name in inputs:
             raise RequestError(f"this engine does not take '{name}'", param=name)
-    lengths = inputs.tensor("input_lengths")
-    assert lengths is not None, "Triton refuses a request without the required input_lengths"  # nosec B101 # narrows a type, checks no input
-    for row in range(lengths.flatten().shape[0]):
+    # Triton (24.10) only counts the required inputs: an optional one can stand for one of them.
+    for name in REQUIRED:
+        if name not in inputs:
+            raise RequestError(f"{name} is missing", param=name)
+    for row in range(inputs.size("input_lengths")):
         # First, as shared memory stays until it is taken.
         multimodal = _read_multimodal(inputs, row)
         if inputs.scalar("beam_width", row, 1) != 1:

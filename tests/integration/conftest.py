@@ -69,8 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name the group of each test here that has none. Tests of other folders may be collected in the same run."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Name the group of each test that has none, and put the tests of a group together."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(_find_group(item)))
@@ -127,6 +127,8 @@ def _group(item: pytest.Item) -> str:
 
 
 def _find_group(item: pytest.Item) -> str:
+    if not item.path.is_relative_to(HERE):  # other folders may be collected in the same run
+        return item.path.stem
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     documented = parameters.get("line") or parameters.get("block")
     if documented is not None and "tmp_path" in getattr(item, "fixturenames", ()):

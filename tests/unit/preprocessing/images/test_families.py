@@ -12,6 +12,7 @@ from vllm.model_executor.models import registry
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
+from common.shared_bytes import joined
 from engines.options import EngineOptions
 from engines.vllm.config import processor_config
 from engines.vllm.features import unpack
