@@ -30,12 +30,14 @@ def read_gauges(stack: Stack) -> dict[str, float]:
 
     Triton goes on to show the last values of models that have died or were unloaded; those are left out.
     """
-    index = httpx.post(f"{stack.triton_http_url}/v2/repository/index", timeout=30).json()
-    ready = {model["name"] for model in index if model.get("state") == "READY"}
     # The frontend may repeat Triton's metrics.
-    return sum_gauges(httpx.get(f"{stack.url}/metrics", timeout=30).text, None) | sum_gauges(
-        httpx.get(stack.metrics_url, timeout=30).text, ready
-    )
+    own, tritons = (httpx.get(url, timeout=30).text for url in (f"{stack.url}/metrics", stack.metrics_url))
+    named = {model[1] for _, labels, _ in _SAMPLE.findall(tritons) if (model := _MODEL.search(labels))}
+    return sum_gauges(own, None) | sum_gauges(tritons, {model for model in named if _is_ready(stack, model)})
+
+
+def _is_ready(stack: Stack, model: str) -> bool:
+    return httpx.get(f"{stack.triton_http_url}/v2/models/{model}/ready", timeout=30).status_code == 200
 
 
 def sum_gauges(text: str, models: Collection[str] | None) -> dict[str, float]:
