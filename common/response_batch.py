@@ -97,12 +97,16 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"JSON cannot hold {type(value).__name__}")
 
 
+def decode_rows(batch: bytes) -> list[list[Any]]:
+    """Decode the rows of a batch: the fields of each, and after them what a newer version adds.
+
+    To make objects of them takes longer than this. Raises ValueError if it is no batch.
+    """
+    rows: list[list[Any]] = orjson.loads(batch)
+    return rows
+
+
 def decode_tokens(batch: bytes) -> list[TokenRow]:
     """Decode what the engine sent; raises ValueError if it is no batch."""
-    rows = [TokenRow(*row[: len(TokenRow._fields)]) for row in orjson.loads(batch)]
+    rows = [TokenRow(*row[: len(TokenRow._fields)]) for row in decode_rows(batch)]
     return [row if row.begin is None else row._replace(begin=Begin(*row.begin)) for row in rows]
-
-
-def decode_answers(batch: bytes) -> list[AnswerRow]:
-    """Decode what postprocessing sent, without what a newer one adds; raises ValueError if it is no batch."""
-    return [AnswerRow(*row[: len(AnswerRow._fields)]) for row in orjson.loads(batch)]

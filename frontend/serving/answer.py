@@ -320,16 +320,9 @@ class _Pushing:
 
     def take_text(self, choice: int, text: str) -> bool:
         """Write a text; returns False if that is not possible now."""
-        if self._held or (self._next_write and time.perf_counter() < self._next_write) or not self._body.ready:
+        if self._held or self._must_pause():
             return False
-        try:
-            part = self._answer.text_chunk(choice, text)
-            if part:
-                self._body.write(part)
-                self.written()
-        except Exception as error:
-            self._answer.generation.fail(error)
-        return True
+        return self._push(self._answer.text_chunk, choice, text)
 
     def take(self, delta: Delta) -> bool:
         """Write what waits, now or after a pause; returns False if the task must."""
@@ -337,23 +330,30 @@ class _Pushing:
             return False
         if self._held:
             return True
-        if self._next_write and time.perf_counter() < self._next_write:
+        if self._must_pause():
             self._held = True
             self._throttle.call_at(self._next_write, self._write_held)
             return True
-        return self._write()
+        return self._push(self._waiting_chunks)
 
     def _write_held(self) -> None:
         self._held = False
         generation = self._answer.generation
-        if generation.listened and not self._write():
+        if generation.listened and not self._push(self._waiting_chunks):
             generation.wake()
 
-    def _write(self) -> bool:
+    def _must_pause(self) -> bool:
+        return bool(self._next_write) and time.perf_counter() < self._next_write
+
+    def _waiting_chunks(self) -> bytes:
+        return self._answer.chunks(self._answer.take_waiting())
+
+    def _push(self, make: Callable[..., bytes], *about: Any) -> bool:
+        """Write what `make` returns; returns False, and does not call it, if nothing can be written now."""
         if not self._body.ready:
             return False
         try:
-            part = self._answer.chunks(self._answer.take_waiting())
+            part = make(*about)
             if part:
                 self._body.write(part)
                 self.written()

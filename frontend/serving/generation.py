@@ -69,12 +69,8 @@ class Generation:
 
     def take_waiting(self) -> dict[int, Delta]:
         """Return what waits, as `next` does: for its listener, if that neither ends a choice nor fails."""
-        deltas = self._responses.take_waiting()
-        if len(deltas) == 1:
-            choice, delta = deltas[0]
-            return {choice: delta} if choice in self._running else {}
         waiting: dict[int, list[Delta]] = {}
-        for choice, delta in deltas:
+        for choice, delta in self._responses.take_waiting():
             if choice in self._running:
                 waiting.setdefault(choice, []).append(delta)
         return {choice: merge(several) for choice, several in waiting.items()}

@@ -2,7 +2,8 @@
 """The queue between the reader of the stream and the task of a request."""
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from frontend.triton.tensors import Delta, text_size
 
@@ -36,24 +37,22 @@ class ResponseQueue:
         """Add a delta. size: its bytes, more or less."""
         self._waiting.append((choice, delta))
         self._size += size
-        try:
-            taken = self._listener is not None and self._listener.take(delta)
-        except Exception as error:
-            # The reader of the stream, which calls this, serves all other requests too.
-            self.fail(error)
-            return
-        if not taken:
+        if self._listener is None or not self._taken(self._listener.take, delta):
             self.wake()
 
     def put_text(self, choice: int, text: str) -> None:
         """Add a delta that is only text."""
-        try:
-            taken = not self._waiting and self._listener is not None and self._listener.take_text(choice, text)
-        except Exception as error:
-            self.fail(error)
-            return
-        if not taken:
+        if self._waiting or self._listener is None or not self._taken(self._listener.take_text, choice, text):
             self.put(choice, Delta(text), text_size(text))
+
+    def _taken(self, take: Callable[..., bool], *what: Any) -> bool:
+        """Whether the listener has taken something, or has failed and so ended the generation."""
+        try:
+            return take(*what)
+        except Exception as error:
+            # The reader of the stream, which calls this, serves all other requests too.
+            self.fail(error)
+            return True
 
     def size(self) -> int:
         """Return the size of the waiting deltas in bytes, more or less."""

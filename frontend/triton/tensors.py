@@ -23,7 +23,7 @@ from common.engine_statistics import STATISTICS
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.model_names import ENGINE, ENSEMBLE, POSTPROCESSING, PREPROCESSING, role
-from common.response_batch import ANSWERS, FORGET_BEFORE, GROUP, AnswerRow
+from common.response_batch import ANSWERS, FORGET_BEFORE, GROUP, AnswerRow, decode_rows
 from common.sampling import ENGINE_PARAMETERS, SAMPLING, Datatype, SamplingFields
 from common.versions import BUILD_INFO, Versions
 
@@ -362,13 +362,11 @@ def decode_delta(response: pb.ModelInferResponse) -> Delta:
 def answer_rows(response: pb.ModelInferResponse) -> list[list[Any]] | None:
     """Decode a response that holds additions to several answers; None if it is no such response.
 
-    Rows have the fields of AnswerRow, and after them what a newer version adds. To make objects of them takes longer
-    than to decode them.
+    Rows have the fields of AnswerRow, and after them what a newer version adds.
     """
     if len(response.outputs) != 1 or response.outputs[0].name != ANSWERS:
         return None
-    rows: list[list[Any]] = orjson.loads(response.raw_output_contents[0])
-    return rows
+    return decode_rows(response.raw_output_contents[0])
 
 
 def ends(more: Mapping[str, Any] | None) -> bool:

@@ -19,9 +19,9 @@ from families.stylers import NAMES as STYLERS
 from frontend.auth.authenticator import Authenticator
 from frontend.serving.response_store import ResponseStore
 from frontend.settings import ENV_PREFIX, Settings, SettingsError
-from preprocessing.engine_traits import TRTLLM
+from preprocessing.engine_traits import LLMAPI, TRTLLM
 from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
-from scripts.launcher.engine_options import LLMAPI, check_engine, check_names
+from scripts.launcher.engine_options import check_engine, check_names
 from scripts.launcher.environment import CPU_KV_CACHE_GIB, TritonServer, has_gpu
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel

@@ -10,9 +10,9 @@ from typing import Any
 from common.command_line import did_you_mean, flag_of, unknown_option
 from common.model_names import ENGINE
 from engines.llmapi.synonyms import SYNONYMS
+from preprocessing.engine_traits import LLMAPI
 from scripts.launcher.class_fields import classes, defined_names, fields, literal, module_file, parsed
 
-LLMAPI = "llmapi"
 # The arguments of TensorRT-LLM's `LLM` on its PyTorch backend.
 _MODULE, _CLASSES, _BACKEND = "tensorrt_llm.llmapi.llm_args", ("BaseLlmArgs", "TorchLlmArgs"), "pytorch"
 # How alike an unknown module and one beside `model.py` are if it is a slip.
@@ -33,9 +33,10 @@ def check_engine(engine: str, repository: Path) -> None:
         if not _is_elsewhere(module) and (guess := did_you_mean(module, beside, _SLIP)):
             raise ValueError(f"--engine {engine}: there is no module {module}{guess}")
         return
-    known = set(defined_names(parsed(file)))
+    source = parsed(file)
+    known = set(defined_names(source))
     if name not in known and not known & {"*", "__getattr__"}:
-        guess = did_you_mean(name, classes(parsed(file)))
+        guess = did_you_mean(name, classes(source))
         raise ValueError(f"--engine {engine}: {file} has no class {name}{guess}")
 
 

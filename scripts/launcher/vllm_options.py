@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command_line import did_you_mean, flag_of, unknown_option
+from scripts.launcher.class_fields import fields
 
 _ARGUMENTS = "engine/arg_utils.py"
 _CLASSES = ("EngineArgs", "AsyncEngineArgs")
@@ -118,11 +119,10 @@ def is_text(name: str, word: str, value: Any) -> bool:
 def _fields() -> Mapping[str, ast.AnnAssign]:
     """The fields of vLLM's arguments by name."""
     return {
-        field.target.id: field
+        name: field
         for node in _module(_ARGUMENTS)
         if isinstance(node, ast.ClassDef) and node.name in _CLASSES
-        for field in node.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        for name, field in fields(node).items()
     }
 
 

@@ -23,7 +23,7 @@ from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
 from common.answer_delta import OUTPUTS
 from common.model_names import EMBEDDING, STEPS, owner, role
-from common.response_batch import ANSWERS, GROUP, AnswerRow, decode_answers, encode_rows
+from common.response_batch import ANSWERS, GROUP, AnswerRow, decode_rows, encode_rows
 from frontend.triton.tensors import decode_delta, is_final
 
 CONFIG = Path(__file__).parents[2] / "model_repository" / "ensemble" / "config.pbtxt"
@@ -429,7 +429,8 @@ def batch_of(*rows: AnswerRow) -> Any:
 
 def together(*batches: Any) -> Any:
     """One response with the rows of all these."""
-    return batch_of(*(row for one in batches for row in decode_answers(one.infer_response.raw_output_contents[0])))
+    rows = [row for one in batches for row in decode_rows(one.infer_response.raw_output_contents[0])]
+    return batch_of(*map(AnswerRow._make, rows))
 
 
 def _named(request_id: str, response: Any) -> Any:

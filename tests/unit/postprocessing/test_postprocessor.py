@@ -14,7 +14,7 @@ from triton_python_backend_utils import MetricFamily
 
 from common.errors import RequestError
 from common.finish_reason import FinishReason
-from common.response_batch import AnswerRow, Begin, TokenRow, decode_answers, encode_rows
+from common.response_batch import AnswerRow, Begin, TokenRow, decode_rows, encode_rows
 from families.parsers import AnswerFormat
 from postprocessing.postprocessor import Postprocessor, log
 from python_backend.api import pb_utils
@@ -270,7 +270,7 @@ def rows_of(model: Postprocessor, *rows: TokenRow) -> list[AnswerRow]:
     (response,) = model.execute([ModelRequest("carrier", token_batch=batch)])  # type: ignore[list-item] # a fake
     (tensor,) = response.output_tensors  # type: ignore[attr-defined] # the fake's
     assert tensor.name() == "answer_batch"
-    return decode_answers(tensor.as_numpy()[0].tobytes())
+    return [*map(AnswerRow._make, decode_rows(tensor.as_numpy()[0].tobytes()))]
 
 
 def test_a_batch_has_a_row_for_each_of_the_engines(model: Postprocessor, qwen3: Tokenizer) -> None:
@@ -307,7 +307,8 @@ def test_a_wrong_row_fails_its_own_answer_only(model: Postprocessor, qwen3: Toke
 
 
 def test_a_lone_surrogate_becomes_a_question_mark() -> None:
-    (row,) = decode_answers(encode_rows([AnswerRow("a", 0, "x\ud800", {"tool_calls": [{"name": "\udfff"}]})]))
+    sent = encode_rows([AnswerRow("a", 0, "x\ud800", {"tool_calls": [{"name": "\udfff"}]})])
+    (row,) = map(AnswerRow._make, decode_rows(sent))
     assert row == AnswerRow("a", 0, "x?", {"tool_calls": [{"name": "?"}]})
 
 
