@@ -61,17 +61,33 @@ Rounds = dict[int, dict[str, float]]
 
 
 def save(
-    folder: Path, about: Mapping[str, Any], results: Sequence[Measurement], waterfall: Mapping[str, Any] | None = None
+    folder: Path,
+    about: Mapping[str, Any],
+    results: Sequence[Measurement],
+    first_pass: Sequence[Measurement] = (),
+    waterfall: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write all files; returns the text for the terminal. waterfall: what `waterfall.measure` returned."""
+    """Write all files; returns the text for the terminal.
+
+    first_pass: measurements before the rounds. waterfall: what `waterfall.measure` returned.
+    """
     hops = report(waterfall, f"burst of {about['waterfall']}") if waterfall else []
-    text = "\n\n".join([_heading(about), *_sections(results), *hops])
-    saved = {"about": about, "results": results} | ({"waterfall": waterfall} if waterfall else {})
+    text = "\n\n".join([_heading(about), *_first_pass(first_pass), *_sections(results), *hops])
+    saved = {"about": about, "results": results}
+    saved |= {"first_pass": first_pass} if first_pass else {}
+    saved |= {"waterfall": waterfall} if waterfall else {}
     (folder / "results.json").write_text(json.dumps(saved, indent=1), encoding="utf-8")
     (folder / "results.md").write_text(text + "\n", encoding="utf-8")
     for name, chart in charts(results).items():
         (folder / f"{name}.svg").write_text(line_chart(chart), encoding="utf-8")
     return f"{text}\n\nsaved in {folder}"
+
+
+def _first_pass(measured: Sequence[Measurement]) -> list[str]:
+    """What the first users of each target met, whose requests are not among the figures."""
+    found = [(one, one["figures"]["ttft_ms_p99"]) for one in measured if "ttft_ms_p99" in one["figures"]]
+    told = (f"{one['contender']} ({_key(one)[0]}): {first:.0f}" for one, first in found)
+    return [f"TTFT p99 of the first pass, which is not among the figures below, ms: {', '.join(told)}"] if found else []
 
 
 def _sections(results: Sequence[Measurement]) -> list[str]:

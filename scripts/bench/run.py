@@ -51,7 +51,8 @@ class Bench:
     """One run of the command.
 
     vllm: whether it is this stack's engine. share: what each target gets if all are up at once. results: the
-    measurements in the order they were made.
+    measurements in the order they were made. first_pass: those of the loads that all targets get once before, in a
+    round 0, if all are up at once.
     """
 
     options: argparse.Namespace
@@ -63,6 +64,7 @@ class Bench:
     vllm: bool = True
     share: Share = field(default_factory=Share)
     results: list[dict[str, Any]] = field(default_factory=list)
+    first_pass: list[dict[str, Any]] = field(default_factory=list)
     commands: dict[str, list[str]] = field(default_factory=dict)
     starts: list[dict[str, Any]] = field(default_factory=list)
     tritonserver: str | None = None
@@ -85,7 +87,8 @@ class Bench:
             with starter.start_all(order, at_once=self.share.at_once) as running, self._saving():
                 for names in order:
                     self._note(1, names, running[names[0]])
-                for number in range(options.rounds):
+                # Without this, who is asked first would compile kernels that the others then find in a cache.
+                for number in range(-1, options.rounds):
                     for load in options.loads:
                         self._measure_all(number, load, options.targets, running, advance)
             return
@@ -107,7 +110,7 @@ class Bench:
         """Save what has been measured; returns the text for the terminal."""
         if not self.results:
             return ""
-        return save(self.options.out, self.about(), self.results, self.waterfall)
+        return save(self.options.out, self.about(), self.results, self.first_pass, self.waterfall)
 
     def _measure_all(
         self,
@@ -117,8 +120,11 @@ class Bench:
         running: Mapping[str, RunningTarget],
         advance: Callable[[str], None],
     ) -> None:
-        """Measure one load on each of the targets, in reverse order in every second round."""
-        for name in names[:: _step(number)]:
+        """Measure one load on each of the targets, in reverse order in every second round.
+
+        number: of the round, from 0; -1 for the first pass.
+        """
+        for name in names[:: _step(max(0, number))]:
             advance(f"round {number + 1}, {name}, {load.label()}")
             self._measure(number, name, load, running[name])
 
@@ -139,7 +145,7 @@ class Bench:
         asked += beside(self.workload, self.maker, options.beside_pictures, number=number, salt=salt)
         about = {"round": number + 1, "contender": name, **load.about}
         measurement = about | measure_load(running, name, asked, options.client_processes)
-        self.results.append(measurement)
+        (self.first_pass if number < 0 else self.results).append(measurement)
         _print(measurement, load)
 
     def trace(self) -> None:
@@ -202,7 +208,8 @@ def measure(options: argparse.Namespace) -> int:
         raise BenchError(str(error)) from error
     try:
         with progress() as bar:
-            runs = options.rounds * len(options.targets) * len(options.loads)
+            rounds = options.rounds + (1 if options.side_by_side else 0)
+            runs = rounds * len(options.targets) * len(options.loads)
             task = bar.add_task("starting", total=runs)
             done = iter(range(runs))
             bench.run(lambda text: bar.update(task, description=text, completed=next(done)))
@@ -213,7 +220,8 @@ def measure(options: argparse.Namespace) -> int:
         if text := bench.save():
             print(text)
     traced = [bench.waterfall] if bench.waterfall else []
-    return 1 if any(measurement["failures"] for measurement in [*bench.results, *traced]) else 0
+    made = [*bench.first_pass, *bench.results, *traced]
+    return 1 if any(measurement["failures"] for measurement in made) else 0
 
 
 def prepare(options: argparse.Namespace) -> Bench:
