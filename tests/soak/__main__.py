@@ -128,8 +128,11 @@ def attack(options: argparse.Namespace) -> int:
         options.triton_processes,
         str(options.seed),
         minutes=options.minutes,
+        leaving=options.leaving,
     )
-    with _stack("scripted", *more, rule=RULE, **settings) as stack:
+    # Clients that leave may leave requests behind in Triton 2.51.
+    clean_stop = not options.leaving
+    with _stack("scripted", *more, rule=RULE, clean_stop=clean_stop, **settings) as stack:
         return attack_stack(stack, plan, REST_S)
 
 
@@ -200,7 +203,9 @@ def _row(outcome: Outcome) -> str:
 
 
 @contextmanager
-def _stack(engine: str, *more: str, rule: Mapping[str, Any] = ON_AND_ON, **settings: str) -> Iterator[Stack]:
+def _stack(
+    engine: str, *more: str, rule: Mapping[str, Any] = ON_AND_ON, clean_stop: bool = True, **settings: str
+) -> Iterator[Stack]:
     settings = {"TRITON_CHAT_IMAGE_PRIVATE_HOSTS": "true", "TRITON_CHAT_IMAGE_TIMEOUT": "60"} | settings
     with tempfile.TemporaryDirectory() as folder:
         if engine == "default":
@@ -209,7 +214,7 @@ def _stack(engine: str, *more: str, rule: Mapping[str, Any] = ON_AND_ON, **setti
                 yield stack
             return
         tokenizer = TOKENIZERS / "qwen3"
-        with scripted_stack("qwen3", tokenizer, Path(folder), more=more, **settings) as scripted:
+        with scripted_stack("qwen3", tokenizer, Path(folder), more=more, clean_stop=clean_stop, **settings) as scripted:
             scripted.play(rule)
             yield scripted.stack
 
@@ -230,6 +235,9 @@ def _parser() -> argparse.ArgumentParser:
         "--processes", type=int, default=2, help="that send requests to the frontends (default: %(default)s)"
     )
     attacks.add_argument("--triton-processes", type=int, default=1, help="that send requests to Triton")
+    attacks.add_argument(
+        "--leaving", type=float, default=0.0, help="share of Triton's clients that leave before the end of their answer"
+    )
     attacks.add_argument("--frontends", type=int, default=1)
     attacks.add_argument("--preprocessing-instances", type=int, default=2)
     attacks.add_argument("--minutes", type=float, default=math.inf, help="after which no more requests are sent")

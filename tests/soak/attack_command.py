@@ -5,13 +5,14 @@ import asyncio
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from frontend.endpoints.openapi import document
 from scripts.launcher import Stack
+from scripts.launcher.child_process import ChildProcess
 from tests.soak.attack import Attacker
 from tests.soak.gauges import AT_REST, cpu_seconds, memory, read_gauges, wait_at_rest
 from tests.soak.made_requests import RequestMaker
@@ -31,7 +32,8 @@ RULE = {"text": "<think>Hm.</think>Fine, thanks."}
 class Attack:
     """How to attack: so many requests of each kind from so many processes, each with so many at once.
 
-    minutes: after which each process sends no more. sample_s: seconds between two samples of the memory.
+    minutes: after which each process sends no more. sample_s: seconds between two samples of the memory. leaving: the
+    share of Triton's clients that do not wait for the end of their answer.
     """
 
     requests: int
@@ -42,16 +44,39 @@ class Attack:
     concurrency: int = 16
     minutes: float = math.inf
     sample_s: float = 5.0
+    leaving: float = 0.0
+
+
+class Ends:
+    """Says at once which part of a stack has ended, with its status and the end of its log, which goes with the stack."""
+
+    def __init__(self, parts: Sequence[ChildProcess]) -> None:
+        self._parts = parts
+        self.said: set[str] = set()
+
+    def look(self) -> None:
+        """Say what has ended since the last look."""
+        for part in self._parts:
+            status = part.exit_status()
+            if status is not None and part.name not in self.said:
+                self.said.add(part.name)
+                say("\n".join([f"{part.name} ended with status {status}. The end of its log:", *part.lines()]))
 
 
 def attack_stack(stack: Stack, attack: Attack, rest_s: float) -> int:
     """Send made-up requests to the frontends and to Triton at once, and print what came of them.
 
-    Returns 1 if a fault was found. Raises TimeoutError if requests are left at the end.
+    Returns 1 if a fault was found or a process of the stack has ended. Raises TimeoutError if requests are left at the end.
     """
-    trend, begun, spent = MemoryTrend(), time.monotonic(), cpu_seconds(stack)
-    with trend.sampled(lambda: memory(stack), attack.sample_s):
+    trend, begun, spent, ends = MemoryTrend(), time.monotonic(), cpu_seconds(stack), Ends(stack.parts)
+
+    def sample() -> Mapping[str, float]:
+        ends.look()
+        return memory(stack)
+
+    with trend.sampled(sample, attack.sample_s):
         http, triton = _send(stack, attack)
+    ends.look()
     took = time.monotonic() - begun
     used = cpu_seconds(stack)
     rate = (http.requests + triton.requests) / took
@@ -62,6 +87,8 @@ def attack_stack(stack: Stack, attack: Attack, rest_s: float) -> int:
     say(f"\nMemory in {len(trend.sizes)} samples:\n\n" + "\n".join(trend.table()))
     cores = ", ".join(f"{name} {(used[name] - spent.get(name, 0.0)) / took:.2f}" for name in used)
     say(f"\nCores in use: {cores}")
+    if ends.said:
+        return 1
     wait_at_rest(stack, rest_s)
     say("At rest: " + ", ".join(f"{name} {size:.0f}" for name, size in memory(stack).items()))
     gauges = read_gauges(stack)
@@ -91,7 +118,8 @@ def _send(stack: Stack, attack: Attack) -> tuple[Tally, Tally]:
             running.append((http, sent))
         for index, count in enumerate(shares(attack.triton_requests, attack.triton_processes)):
             seed = f"{attack.seed}/triton/{index}"
-            sent = submit(_triton_share, stack.grpc_url, count, seed, attack.concurrency, 60 * attack.minutes)
+            limits = (attack.concurrency, 60 * attack.minutes, attack.leaving)
+            sent = submit(_triton_share, stack.grpc_url, count, seed, *limits)
             running.append((triton, sent))
         for tally, future in running:
             tally.add(future.result())
@@ -115,5 +143,6 @@ def _share(url: str, models: Sequence[str], count: int, seed: str, concurrency: 
     return asyncio.run(Attacker(url, maker, _KEY).run(count, concurrency, seconds))
 
 
-def _triton_share(address: str, count: int, seed: str, concurrency: int, seconds: float) -> Tally:
-    return asyncio.run(attack_triton(address, _MODELS, count, seed, concurrency=concurrency, seconds=seconds))
+def _triton_share(address: str, count: int, seed: str, concurrency: int, seconds: float, leaving: float) -> Tally:
+    sending = attack_triton(address, _MODELS, count, seed, concurrency=concurrency, seconds=seconds, leaving=leaving)
+    return asyncio.run(sending)

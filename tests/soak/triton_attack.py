@@ -10,7 +10,7 @@ import random
 import re
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -207,10 +207,12 @@ async def attack_triton(
     concurrency: int = 16,
     seconds: float = math.inf,
     hang_s: float = HANG_S,
+    leaving: float = 0.0,
 ) -> Tally:
     """Send so many made-up requests to these models, for so many seconds at most.
 
-    Returns what came of them, by model and kind of error.
+    leaving: the share of clients that do not wait for the end of their answer. Returns what came of the requests, by
+    model and kind of error.
     """
     until = time.monotonic() + seconds
     tally, left = Tally(), iter(range(count))
@@ -218,13 +220,15 @@ async def attack_triton(
         stub = pb_grpc.GRPCInferenceServiceStub(channel)
         configs = {name: (await stub.ModelConfig(pb.ModelConfigRequest(name=name))).config for name in models}
         maker = TensorMaker(configs, seed)
+        draw = random.Random(f"{seed}/leaving")  # nosec B311 # no secret is drawn
 
         async def client() -> None:
             while time.monotonic() < until and next(left, None) is not None:
                 request = maker.make()
                 try:
                     async with asyncio.timeout(hang_s):
-                        ends = await _ask(stub, request)
+                        leaves = draw.random() < leaving
+                        ends = await (_leave(address, stub, request, draw) if leaves else _ask(stub, request))
                 except TimeoutError:
                     ends = ["hang"]
                 tally.count(request.model_name if request.model_name in models else "another name", _kind(ends[-1]))
@@ -236,7 +240,33 @@ async def attack_triton(
     return tally
 
 
-async def _ask(stub: Any, request: pb.ModelInferRequest) -> list[str]:
+async def _leave(address: str, stub: Any, request: pb.ModelInferRequest, draw: random.Random) -> list[str]:
+    """Send one request, and cancel its stream or close its connection, at its first response or after up to 50 ms."""
+    if draw.random() < 0.3:
+        await _ask(stub, request, whole=False)
+        return ["left"]
+    seconds = draw.choice((0.0, 0.001, 0.005, 0.05)) * draw.random()
+    if draw.random() < 0.5:
+        await _cancelled(_ask(stub, request), seconds)
+        return ["left"]
+    # Channels of one address share a connection unless they are told not to.
+    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        await channel.channel_ready()
+        asking = asyncio.create_task(_ask(pb_grpc.GRPCInferenceServiceStub(channel), request))
+        await asyncio.wait([asking], timeout=seconds)
+        await channel.close()
+        await _cancelled(asking, 0.0)
+    return ["left"]
+
+
+async def _cancelled(asking: Coroutine[Any, Any, list[str]] | asyncio.Task[list[str]], seconds: float) -> None:
+    task = asyncio.ensure_future(asking)
+    await asyncio.wait([task], timeout=seconds)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _ask(stub: Any, request: pb.ModelInferRequest, *, whole: bool = True) -> list[str]:
     """Send one request; returns what its answer ended with: "ok", or the kind and the words of each error."""
     asked = asyncio.Event()
 
@@ -249,6 +279,9 @@ async def _ask(stub: Any, request: pb.ModelInferRequest) -> list[str]:
         call = stub.ModelStreamInfer(requests())
         # Read to the end of the stream: a client that cancels it at the moment of the answer may leave the request in Triton.
         async for response in call:
+            if not whole:
+                call.cancel()
+                break
             if response.error_message:
                 ends.append(_words(response.error_message))
                 asked.set()

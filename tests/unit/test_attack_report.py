@@ -2,8 +2,11 @@
 """Runs of made-up requests: what they count and find, when they end, and whether memory grows."""
 
 import math
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,13 +15,15 @@ from google.protobuf import text_format
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
+from scripts.launcher.child_process import ChildProcess
 from tests.soak.attack import Attacker
-from tests.soak.attack_command import shares
+from tests.soak.attack_command import Ends, shares
 from tests.soak.gauges import AT_REST, busy, sum_gauges
 from tests.soak.memory_trend import MemoryTrend
 from tests.soak.tally import Tally
 from tests.soak.triton_attack import attack_triton
 from tests.support.scripted import ROOT
+from tests.support.waiting import wait_until
 
 
 def test_every_request_is_in_one_share() -> None:
@@ -130,6 +135,40 @@ async def test_answers_of_triton_are_counted_by_kind() -> None:
     assert tally.endpoints.total() == 8 and {"ensemble: hang"} < tally.findings.keys()
     assert any("stub process" in found for found in tally.findings) and len(tally.findings) >= 2
     assert triton.streams == 8
+
+
+@pytest.mark.asyncio
+async def test_clients_of_triton_that_leave_are_counted_as_such() -> None:
+    """None hangs, though a fourth of the answers never come."""
+    triton, server = Answering(), grpc.aio.server()
+    pb_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        tally = await attack_triton(f"127.0.0.1:{port}", ["ensemble"], 40, "a", hang_s=30.0, leaving=1.0)
+    finally:
+        await server.stop(None)
+    assert tally.statuses["left"] >= 25 and tally.statuses.keys() <= {"left", "hang"}
+    assert triton.streams > 0
+
+
+def test_a_process_that_ended_is_told_once_with_its_status_and_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "import os; print('terminate called', flush=True); os.abort()"
+    aborting = ChildProcess("tritonserver", [sys.executable, "-c", code], os.environ, tmp_path / "a.log")
+    staying = ChildProcess("frontend-1", ["sleep", "100"], os.environ, tmp_path / "b.log")
+    ends = Ends([aborting, staying])
+    try:
+        wait_until(lambda: aborting.exit_status() is not None, "it has ended")
+        ends.look()
+        ends.look()
+    finally:
+        for one in (aborting, staying):
+            one.stop(0.0)
+    said = capsys.readouterr().out
+    assert said == "tritonserver ended with status -6. The end of its log:\nterminate called\n"
+    assert ends.said == {"tritonserver"}
 
 
 def test_gauges_of_models_that_are_no_longer_loaded_are_left_out() -> None:
