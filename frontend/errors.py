@@ -236,9 +236,10 @@ def upstream_error(text: str) -> RequestError:
     return RequestError("The engine failed to serve the request", kind="internal")
 
 
+LATE: tuple[Kind, str] = ("timeout", "Triton did not answer in time")
 _GRPC_KINDS: dict[grpc.StatusCode, tuple[Kind, str]] = {
     grpc.StatusCode.UNAVAILABLE: ("unavailable", "Triton cannot be reached at the moment"),
-    grpc.StatusCode.DEADLINE_EXCEEDED: ("timeout", "Triton did not answer in time"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: LATE,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ("unavailable", "Triton is overloaded at the moment"),
     grpc.StatusCode.CANCELLED: ("unavailable", "The connection to Triton was closed"),
 }

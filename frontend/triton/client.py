@@ -11,8 +11,9 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as pb_grpc
 
+from common.errors import RequestError
 from common.models_state import KEY_HEADER
-from frontend.errors import rpc_error
+from frontend.errors import LATE, rpc_error
 from frontend.triton.backend_metrics import BackendMetrics
 from frontend.triton.model_health import ModelHealth
 from frontend.triton.stream import TritonStream
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CALL_TIMEOUT = 2.0  # seconds for a readiness or configuration call
+ABANDONED_TIMEOUT = 300.0  # seconds after which an answer that nobody waits for any more is given up
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
@@ -51,6 +53,7 @@ class TritonClient:
         self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
         self._key = () if key is None else ((f"triton-grpc-protocol-{KEY_HEADER}", key),)
         self._running: asyncio.Task[None] | None = None
+        self._inferences: set[asyncio.Task[pb.ModelInferResponse]] = set()
         self.healths: set[ModelHealth] = set()
         self.backend_metrics = BackendMetrics(metrics_url)
         self.connected: Callable[[], None] = _nothing
@@ -67,14 +70,33 @@ class TritonClient:
             self._running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._running
+        if self._inferences:
+            await asyncio.wait(self._inferences, timeout=patience)
         await self._channel.close()
         await self.backend_metrics.close()
 
-    async def infer(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
-        """Send one request and return its one response."""
+    async def infer(
+        self, request: pb.ModelInferRequest, timeout: float, *, cancellable: bool = False
+    ) -> pb.ModelInferResponse:
+        """Send one request and return its one response.
+
+        cancellable: if the caller is cancelled or the time is over, it is cancelled in Triton too. That is for long
+        work only: tritonserver before 2.57 may abort if a cancellation meets the answer
+        (github.com/triton-inference-server/server/issues/8034).
+        """
         # Between two attempts to connect, the channel fails calls even if Triton is up by now.
         await self.stream.connected()
-        return await self._call(self._stub.ModelInfer(request, timeout=timeout))
+        if cancellable:
+            return await self._call(self._stub.ModelInfer(request, timeout=timeout))
+        call = self._call(self._stub.ModelInfer(request, timeout=timeout + ABANDONED_TIMEOUT))
+        inference = asyncio.create_task(call)
+        self._inferences.add(inference)
+        inference.add_done_callback(self._forget)
+        await asyncio.wait([inference], timeout=timeout)
+        if not inference.done():
+            kind, message = LATE
+            raise RequestError(message, kind=kind)
+        return inference.result()
 
     async def server_ready(self) -> bool:
         """Return whether Triton is ready."""
@@ -104,6 +126,11 @@ class TritonClient:
         """Let the health of each model know of an error that Triton reported."""
         for health in list(self.healths):
             health.note_error(text)
+
+    def _forget(self, inference: asyncio.Task[pb.ModelInferResponse]) -> None:
+        self._inferences.discard(inference)
+        if not inference.cancelled():
+            inference.exception()  # of one that nobody waits for, which asyncio would log
 
     def _stream_changed(self, opened: bool) -> None:
         if opened:

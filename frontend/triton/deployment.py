@@ -119,7 +119,7 @@ class Deployment:
         """
         if self.health.dead:
             raise lost_model()
-        task = asyncio.create_task(self._triton.infer(request, timeout))
+        task = asyncio.create_task(self._triton.infer(request, timeout, cancellable=True))
         self._calls[task] = call = _Call(time.monotonic())
         try:
             return await task

@@ -167,6 +167,8 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
         self.pooling_error: str | None = None
         self.pooling_gate: asyncio.Event | None = None
         self.cancelled: list[str] = []
+        # What `preprocessing` waits for when it is asked for the ids of a text.
+        self.tokenizing_gate: asyncio.Event | None = None
         # A model whose process is gone: Triton calls it ready, and its requests fail.
         self.lost: str | None = None
         self.calls: list[Call] = []
@@ -263,6 +265,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             data = json.dumps(self.adapters).encode()
             _add(response, "adapters", "BYTES", struct.pack("<I", len(data)) + data)
         elif role(call.model) == "preprocessing":
+            await self._pass(self.tokenizing_gate, call)
             text = (call.inputs.get("text_input") or [call.inputs.get("messages", [b""])[0]])[0].decode()
             if "<<refuse>>" in text:
                 await context.abort(grpc.StatusCode.INTERNAL, f"in model '{call.model}': " + REFUSAL)
@@ -277,6 +280,15 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             _add(response, "text_output", "BYTES", struct.pack("<I", len(data)) + data)
         return response
 
+    async def _pass(self, gate: asyncio.Event | None, call: Call) -> None:
+        """Wait at a gate, and note if the request is cancelled meanwhile."""
+        try:
+            if gate is not None:
+                await gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(call.id)
+            raise
+
     async def _pool(self, call: Call, request: Any, response: Any, context: Any) -> None:
         asked = [output.name for output in request.outputs]
         if asked in (["build_info"], ["statistics"]):
@@ -284,12 +296,7 @@ class FakeTriton(pb_grpc.GRPCInferenceServiceServicer):
             data = json.dumps(told).encode()
             _add(response, asked[0], "BYTES", struct.pack("<I", len(data)) + data)
             return
-        try:
-            if self.pooling_gate is not None:
-                await self.pooling_gate.wait()
-        except asyncio.CancelledError:
-            self.cancelled.append(call.id)
-            raise
+        await self._pass(self.pooling_gate, call)
         if self.pooling_error is not None:
             await context.abort(grpc.StatusCode.INTERNAL, self.pooling_error)
         prompts = [text.decode() for text in call.inputs.get("text_input", [])]
