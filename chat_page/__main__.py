@@ -31,7 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     scheme = "http" if settings.tls_certificate is None else "https"
     host = f"[{settings.host}]" if ipv6 else settings.host
-    print(f"chat page: {scheme}://{host}:{listener.getsockname()[1]} for {settings.base_url}", flush=True)
     config = uvicorn.Config(
         make_app(settings),
         ssl_certfile=settings.tls_certificate,
@@ -41,6 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
     )
+    try:
+        config.load()
+    except OSError:
+        print(
+            "error: --tls-certificate and --tls-key must be PEM files of a certificate and its key without a password.",
+            file=sys.stderr,
+        )
+        return 2
+    print(f"chat page: {scheme}://{host}:{listener.getsockname()[1]} for {settings.base_url}", flush=True)
     uvicorn.Server(config).run(sockets=[listener])
     return 0
 

@@ -5,6 +5,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 DEFAULT_BASE_URL = "http://127.0.0.1:9997/v1"
@@ -29,9 +30,17 @@ class PageSettings:
     tls_key: Path | None = None
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        text = message.removeprefix("argument ").removeprefix("--url/")
+        self.exit(2, f"error: {text}. `{self.prog} --help` lists the options.\n")
+
+
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> PageSettings:
     """Read the command line. The key is only read from the environment, because all users can list command lines."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="triton-chat ui",
         description="A chat page in the browser for a server that runs: this one, or any other with OpenAI's API.",
         epilog="OPENAI_API_KEY is used for every visitor; without it the page has a field for a key.\n\n"
@@ -44,7 +53,7 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     add("--url", "--base-url", dest="base_url", type=_base_url, default=base_url, metavar="URL", help=about)
     add("--api-certificate", type=Path, metavar="PEM", help="the one certificate that the server must show")
     add("--host", default="127.0.0.1", help="address of the page (default %(default)s)")
-    add("--port", type=int, default=DEFAULT_PORT, help="port of the page; 0 picks one (default %(default)s)")
+    add("--port", type=_port, default=DEFAULT_PORT, help="port of the page; 0 picks one (default %(default)s)")
     add("--tls-certificate", type=Path, metavar="PEM", help="serve the page over TLS with this certificate")
     add("--tls-key", type=Path, metavar="PEM", help="the certificate's key")
     values = vars(parser.parse_args(arguments))
@@ -58,6 +67,13 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     if not api_key.isprintable():
         parser.error("OPENAI_API_KEY has characters that no key can have")
     return PageSettings(**values, api_key=api_key or None)
+
+
+def _port(text: str) -> int:
+    """A port, or 0. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port from 0 to 65535")
+    return int(text)
 
 
 def _base_url(text: str) -> str:

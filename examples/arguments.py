@@ -26,10 +26,11 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def triton_parser(description: str, url: str) -> argparse.ArgumentParser:
-    """Create a parser with `--url` for one of Triton's own endpoints."""
+    """Create a parser with `--url` for one of Triton's own endpoints, and the question."""
     print_errors_in_one_line()
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default=url, help="Triton's endpoint (default: %(default)s)")
+    parser.add_argument("question")
     return parser
 
 

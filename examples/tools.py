@@ -11,16 +11,10 @@ from typing import Any
 from arguments import argument_parser
 from openai import OpenAI
 
-
-def get_postcode(location: str) -> str:
-    return "02138"
-
-
-def get_current_weather(location: str, unit: str = "fahrenheit") -> str:
-    return "59.0" if unit == "fahrenheit" else "15.0"
-
-
-FUNCTIONS: dict[str, Any] = {"get_postcode": get_postcode, "get_current_weather": get_current_weather}
+FUNCTIONS: dict[str, Any] = {
+    "get_postcode": lambda location: "02138",
+    "get_current_weather": lambda location, unit="fahrenheit": "59.0" if unit == "fahrenheit" else "15.0",
+}
 LOCATION = {"location": {"type": "string", "description": "The city, e.g. San Francisco"}}
 LOCATION_AND_UNIT = LOCATION | {"unit": {"type": "string", "enum": ["celsius", "fahrenheit"]}}
 

@@ -14,28 +14,25 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc.aio as grpc
 from arguments import triton_parser
-from tritonclient.utils import np_to_triton_dtype
+from tritonclient.utils import triton_to_np_dtype
 
 parser = triton_parser(__doc__, "127.0.0.1:8001")
-parser.add_argument("question")
 parser.add_argument("images", nargs="*", type=Path)
 args = parser.parse_args()
 
 
-def tensor(name: str, values: list[Any], dtype: Any) -> grpc.InferInput:
-    """Create an input tensor [1, n]; the first dimension is the batch."""
-    array = np.array([values], dtype)
-    return grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)).set_data_from_numpy(array)
+def tensor(name: str, datatype: str, *values: Any) -> grpc.InferInput:
+    """Create an input [1, n]; the first dimension is the batch."""
+    data = np.array([values], triton_to_np_dtype(datatype))
+    return grpc.InferInput(name, data.shape, datatype).set_data_from_numpy(data)
 
 
 async def requests() -> Any:
     # OpenAI messages as JSON. Each image part takes the next element of the tensor `images`.
     content = [{"type": "image_url"}] * len(args.images) + [{"type": "text", "text": args.question}]
     messages = json.dumps({"messages": [{"role": "user", "content": content}]})
-    inputs = [tensor("messages", [messages], object), tensor("stream", [True], bool)]
-    inputs += [tensor("max_tokens", [256], np.int32), tensor("temperature", [0.0], np.float32)]
-    if args.images:
-        inputs.append(tensor("images", [path.read_bytes() for path in args.images], object))
+    inputs = [tensor("messages", "BYTES", messages), tensor("stream", "BOOL", True), tensor("max_tokens", "INT32", 256)]
+    inputs += [tensor("images", "BYTES", *(path.read_bytes() for path in args.images))] if args.images else []
     # chat: reasoning and tool calls have their own outputs. error_output: a failure is the output `error`.
     yield {"model_name": "ensemble", "inputs": inputs, "parameters": {"chat": True, "error_output": True}}
 
@@ -43,10 +40,8 @@ async def requests() -> Any:
 async def main() -> None:
     async with grpc.InferenceServerClient(args.url) as triton:
         async for result, error in triton.stream_infer(requests()):
-            if error is not None:
-                raise error
-            if (failure := result.as_numpy("error")) is not None:
-                raise SystemExit(failure.item().decode())
+            if error or (failure := result.as_numpy("error")) is not None:
+                raise error or SystemExit(failure.item().decode())
             if (text := result.as_numpy("text_output")) is not None:
                 print(text.item().decode(), end="", flush=True)
     print()

@@ -10,9 +10,7 @@ import json
 import httpx
 from arguments import triton_parser
 
-parser = triton_parser(__doc__, "http://127.0.0.1:8000")
-parser.add_argument("question")
-args = parser.parse_args()
+args = triton_parser(__doc__, "http://127.0.0.1:8000").parse_args()
 
 # Fields named like inputs of the ensemble are tensors, all others are request parameters.
 chat = {"messages": [{"role": "user", "content": args.question}]}

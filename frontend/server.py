@@ -12,13 +12,15 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from common.files import reason
 from frontend.app import create_app
 from frontend.auth import authenticator
+from frontend.images.files import check_image_dirs
 from frontend.serving.http_protocol import BoundedProtocol
 from frontend.serving.service import Service
 from frontend.settings import Settings
 from frontend.telemetry import logs
-from frontend.tls import Certificate
+from frontend.tls import Certificate, check_certificate
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +123,13 @@ class Server(uvicorn.Server):
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit status. Raises SettingsError if the API keys cannot be read."""
+    """Serve until SIGTERM or SIGINT and return the exit status.
+
+    Raises SettingsError if a file of the settings cannot be used.
+    """
     logs.set_up(settings.log_level, settings.log_format)
+    check_certificate(settings)
+    check_image_dirs(settings)
     listening: list[socket.socket] = []
     for port in (settings.port, settings.metrics_port):
         if port is None:
@@ -132,7 +139,7 @@ def run(settings: Settings) -> int:
         except OSError as error:
             for other in listening:
                 other.close()
-            sys.stderr.write(f"host={settings.host!r}, port={port}: cannot listen: {error}\n")
+            sys.stderr.write(f"error: --host={settings.host!r}, port {port}: cannot listen: {reason(error)}.\n")
             return 1
     server = Server(settings)
     server.run(sockets=listening)

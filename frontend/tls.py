@@ -5,7 +5,8 @@ import logging
 import ssl
 from pathlib import Path
 
-from common.files import file_version
+from common.files import file_version, reason
+from frontend.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Certificate:
         self._loaded = versions
         try:
             # First elsewhere: of two files, one may be written before the other, and a context would keep that half.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._files, password="")  # nosec B106 # asks nobody
+            _load(*self._files)
             self._context.load_cert_chain(*self._files, password="")  # nosec B106
         except OSError as error:
             logger.error("%s, %s: the certificate stays as it was: %s", *self._files, error)
@@ -38,3 +39,27 @@ class Certificate:
 
     def _versions(self) -> tuple[tuple[int, ...], ...]:
         return tuple(file_version(Path(file)) for file in self._files)
+
+
+def check_certificate(settings: Settings) -> None:
+    """Raise SettingsError if the certificate or the key of the settings cannot be used."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None or key is None:
+        return
+    for flag, file in (("--tls-certificate", certificate), ("--tls-key", key)):
+        try:
+            Path(file).read_bytes()
+        except OSError as error:
+            raise SettingsError(f"{flag}={file!r}: expected a PEM file: {reason(error)}") from None
+    try:
+        _load(certificate, key)
+    except ssl.SSLError as error:
+        other = error.reason == "KEY_VALUES_MISMATCH"
+        problem = "the key is not the certificate's" if other else "they are not PEM, or the key has a password"
+        files = f"--tls-certificate={certificate!r}, --tls-key={key!r}"
+        raise SettingsError(f"{files}: expected PEM files of a certificate and its key; {problem}") from None
+
+
+def _load(certificate: str, key: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key, password="")  # nosec B106 # asks nobody

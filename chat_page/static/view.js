@@ -243,15 +243,15 @@ function settings(state, act) {
           <div class="pair">
             <div>${number("temperature", "Temperature", { step: "any", min: 0 })}</div>
             <div>${number("top_p", "Top p", { step: "any", min: 0 })}</div>
-            <div>${number("max_tokens", "Most tokens of an answer", { step: 1, min: 1 })}</div>
+            <div>${number("max_tokens", "Maximum tokens of an answer", { step: 1, min: 1 })}</div>
             <div>${number("seed", "Seed", { step: 1 })}</div>
           </div>
-          ${choice("thinking", "Reasoning", { default: "as the model does", on: "on", off: "off" })}
+          ${choice("thinking", "Reasoning", { default: "the model's default", on: "on", off: "off" })}
           ${field("tools", "Tools, a JSON list of functions", html`<textarea id="tools" name="tools" rows="4" spellcheck="false" .value=${values.tools}></textarea>`)}
           ${state.toolsError ? html`<p class="wrong" role="alert">${state.toolsError}</p>` : nothing}
         </section>
         <section>
-          ${choice("theme", "Colours", { auto: "as the system has them", light: "light", dark: "dark" })}
+          ${choice("theme", "Colours", { auto: "those of the system", light: "light", dark: "dark" })}
           <p class="hint">Settings and chats are kept in this browser. ${state.server ? `They are sent to nobody but ${state.server}.` : ""}</p>
         </section>
         <div class="dialog-bottom">
@@ -262,7 +262,7 @@ function settings(state, act) {
     </dialog>`;
 }
 
-const seconds = value => (value === undefined ? "" : value < 10 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`);
+const seconds = value => (value === undefined ? "" : value < 0.1 ? "under 0.1 s" : value < 10 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`);
 
 /** What an answer cost, as far as it is known. */
 function figures(one, several) {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from starlette.datastructures import Headers
 
-from common.files import file_version
+from common.files import file_version, reason
 from frontend.auth.keys import ApiKey, KeyIndex, digest, read_keys
 from frontend.auth.quotas import Limits, Quota
 from frontend.auth.shared_use import SharedFile
@@ -179,7 +179,7 @@ def _first_keys(path: Path) -> tuple[ApiKey, ...]:
     try:
         return read_keys(path)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"--api-keys-file={str(path)!r}: expected a file of API keys: {error}") from None
+        raise SettingsError(f"--api-keys-file={str(path)!r}: expected a file of API keys: {reason(error)}") from None
 
 
 def _shared_file() -> SharedFile | None:
@@ -189,4 +189,5 @@ def _shared_file() -> SharedFile | None:
     try:
         return SharedFile(Path(folder, "limits"))
     except OSError as error:
-        raise SettingsError(f"PROMETHEUS_MULTIPROC_DIR={folder!r}: cannot hold the limits of keys: {error}") from None
+        problem = f"cannot hold the limits of keys: {reason(error)}"
+        raise SettingsError(f"PROMETHEUS_MULTIPROC_DIR={folder!r}: {problem}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from frontend.images.limits import FetchError
+from frontend.settings import Settings, SettingsError
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer. O_NOFOLLOW: the path is resolved, so a link in it is new.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,6 +28,13 @@ def read_file(url: str, directories: Sequence[Path], most: int) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise _not_allowed()
         return file.read(most)
+
+
+def check_image_dirs(settings: Settings) -> None:
+    """Raise SettingsError if a directory of the settings does not exist."""
+    for directory in settings.image_dirs:
+        if not Path(directory).is_dir():
+            raise SettingsError(f"--image-dirs={directory!r}: expected a directory that exists")
 
 
 def _resolve(url: str) -> Path:

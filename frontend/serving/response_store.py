@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import orjson
 
 from common.errors import RequestError
+from common.files import reason
 from frontend.settings import Settings, SettingsError
 from frontend.telemetry.metrics import STORED_RESPONSES
 
@@ -88,7 +89,9 @@ class ResponseStore:
             self._reader = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
             self._reader.execute("PRAGMA query_only = ON")
         except (OSError, sqlite3.Error, ValueError) as error:
-            raise SettingsError(f"response_store={path!r}: expected a file of stored responses: {error}") from None
+            raise SettingsError(
+                f"--response-store={path!r}: expected a file of stored responses: {reason(error)}"
+            ) from None
         # Deleting comes after the answers, so there is room for those that come meanwhile; then none is stored.
         self._writer.execute(f"PRAGMA max_page_count = {max_bytes * 5 // 4 // self._pragma('page_size')}")
         self._writes = ThreadPoolExecutor(1, thread_name_prefix="response-store")

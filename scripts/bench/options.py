@@ -37,9 +37,13 @@ SCRIPTED = tuple(ENDPOINTS)
 
 
 def parse_with_serve_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse; unknown flags become `serve_flags`, for `triton-chat serve`, and the whole command becomes `line`."""
+    """Parse; unknown flags become `serve_flags`, for `triton-chat serve`.
+
+    The parser's own flags become `own_flags`, and the whole command `line`.
+    """
     options, serve_flags = parser.parse_known_args(arguments)
     options.serve_flags = serve_flags
+    options.own_flags = tuple(parser._option_string_actions)
     options.line = shlex.join([*parser.prog.split(), *arguments])
     return options
 

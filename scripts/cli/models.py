@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.command_line import Parser
+from common.files import reason
 from scripts.launcher.control import link_path
 from scripts.launcher.operations import APPLY, LIST, LOAD, RELOAD, UNLOAD
 from scripts.launcher.options import LaunchOptions
@@ -73,7 +74,7 @@ def _ask(options: argparse.Namespace) -> dict[str, Any]:
         with httpx.Client(transport=transport, timeout=_TIMEOUT, headers=headers) as client:
             response = client.request(method, base + path)
     except httpx.TransportError as error:
-        raise CommandError(f"{where} does not answer: {error}.") from error
+        raise CommandError(f"{where} does not answer: {reason(error)}.") from error
     return _read(response, where)
 
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.several:
         raise LaunchError(
             "which models? Give --models FILE, or --model NAME=MODEL for each.",
-            "One model alone is served from model_repository/ itself.",
+            "A single model needs none: model_repository/ itself serves it.",
         )
     if given.output is None:
         raise LaunchError("--output FOLDER is missing.")

@@ -92,6 +92,6 @@ def _downloaded(hub_id: str) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=[CONFIG, WEIGHTS]))  # nosec B615 # the adapter that the operator named
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise LaunchError(
-            f"'{hub_id}' is neither a folder here nor an adapter that the model hub gives ({type(error).__name__}).",
+            f"'{hub_id}' is neither a folder here nor an adapter that the model hub gives.",
             "Offline give --lora-modules folders; a private adapter needs HF_TOKEN.",
         ) from error

@@ -17,8 +17,10 @@ from common.served_model import CHAT, EMBEDDING
 from families.parsers.formats import AUTO, resolve_reasoning_format, resolve_tool_format
 from families.stylers import NAMES as STYLERS
 from frontend.auth.authenticator import Authenticator
+from frontend.images.files import check_image_dirs
 from frontend.serving.response_store import ResponseStore
 from frontend.settings import ENV_PREFIX, Settings, SettingsError
+from frontend.tls import check_certificate
 from preprocessing.engine_traits import LLMAPI, TRTLLM
 from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
 from scripts.launcher.engine_options import check_engine, check_names
@@ -85,6 +87,8 @@ def check_settings(environment: Mapping[str, str]) -> None:
         settings = Settings.load([], environment)
         Authenticator(settings)
         ResponseStore.check(settings)
+        check_certificate(settings)
+        check_image_dirs(settings)
     except SettingsError as error:
         raise LaunchError(f"{error}.") from error
 

@@ -7,6 +7,7 @@ A process may die, or be given up by Triton, while its model loads or after that
 from collections.abc import Callable, Generator
 from typing import Protocol
 
+from common.files import reason
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model_folders import ModelFolders, ModelPlan
 from scripts.launcher.operations import OperationError, Steps, ended
@@ -149,4 +150,4 @@ def _write(write: Callable[[ModelPlan, int], None], plan: ModelPlan, generation:
     try:
         write(plan, generation)
     except (OSError, LaunchError) as error:
-        raise OperationError(f"its folders could not be written: {error}") from error
+        raise OperationError(f"its folders could not be written: {reason(error)}") from error

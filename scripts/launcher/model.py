@@ -124,6 +124,8 @@ def _find(model: str, console: Console, examine: Callable[[Path, str], None], en
         return folder.resolve(), folder.resolve().name
     if model in PREPARED:
         return PREPARED[model].prepare(console), PREPARED[model].name
+    if folder.exists():
+        raise LaunchError(f"'{model}' is a file.", "--model takes the folder of a checkpoint.")
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise LaunchError(
             f"there is no folder {folder}.", f"--model takes a checkpoint folder, a hub id, {' or '.join(PREPARED)}."
@@ -213,7 +215,7 @@ def _downloaded(hub_id: str, ignored: Sequence[str]) -> Path:
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise LaunchError(
-            f"'{hub_id}' is not a folder here, and the model hub could not be reached ({type(error).__name__}).",
+            f"'{hub_id}' is not a folder here, and the model hub could not be reached.",
             f"Offline give --model a checkpoint folder, or '{DEFAULT_MODEL}', which needs no hub.",
         ) from error
 

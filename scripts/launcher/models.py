@@ -7,6 +7,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from common.files import reason
 from common.model_names import POSTPROCESSING, PREPROCESSING, VIT, owner, role
 from common.models_state import DRAINING, FAILED, LOADING, READY, UNLOADED, ModelState, write_states
 from scripts.launcher import repository as triton
@@ -343,4 +344,4 @@ class ServedModels:
             write_states(self._state_file, self.states)
         except OSError as error:
             # Such as a full disk. Frontends keep to what they know until the next change.
-            self._log(f"the models' states could not be written: {error}")
+            self._log(f"the models' states could not be written: {reason(error)}")

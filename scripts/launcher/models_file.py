@@ -18,7 +18,7 @@ from common.model_names import check_name
 from frontend.settings import ENV_PREFIX, Settings
 from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
 from scripts.launcher.checks import check_engine_clients, check_engine_options
-from scripts.launcher.errors import LaunchError
+from scripts.launcher.errors import LaunchError, yaml_problem
 from scripts.launcher.model_settings import MODEL_SETTINGS
 from scripts.launcher.options import UNNEEDED, LaunchOptions, own_flags, parse_model
 from scripts.launcher.vllm_options import vllm_options
@@ -104,7 +104,7 @@ def _entries(file: Path) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise LaunchError(f"--models {file}: {error.strerror or error}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LaunchError(f"{file}: {' '.join(str(error).split())}.") from error
+        raise LaunchError(f"{file}: {yaml_problem(error)}.") from error
     if not isinstance(found, dict) or not isinstance(found.get("models"), dict) or not found["models"]:
         raise LaunchError(
             f"{file}: expected `models:` with an entry for each model.",

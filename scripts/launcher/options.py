@@ -16,6 +16,7 @@ from common.model_names import check_name
 from common.served_model import KINDS
 from frontend.settings import ENV_PREFIX, Settings, add_setting, add_settings, names, switch
 from scripts.cache import REPOSITORY, cache_dir
+from scripts.launcher.errors import yaml_problem
 from scripts.launcher.flags import SEVERAL, Flag, option, size_of, split
 from scripts.launcher.model_settings import MODEL_SETTINGS, check_setting
 from scripts.launcher.vllm_options import is_text
@@ -258,7 +259,7 @@ def _read_engine_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"--engine-config {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"--engine-config {path}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"--engine-config {path}: {yaml_problem(error)}") from None
     if not isinstance(value, dict):
         raise ValueError(f"--engine-config {path}: expected an object of option: value, not {type(value).__name__}")
     # The engine gets them as JSON, so what JSON cannot express (a YAML date) is refused here.

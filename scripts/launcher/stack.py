@@ -14,6 +14,7 @@ from typing import Self
 
 from rich.console import Console
 
+from common.files import reason
 from common.model_names import VIT
 from common.models_state import VARIABLE
 from common.served_model import EMBEDDING
@@ -240,7 +241,7 @@ class Stack:
             self._spawn()
         except OSError as error:
             raise LaunchError(
-                f"the processes or their logs in {self.options.log_dir} could not be begun: {error}."
+                f"the processes or their logs in {self.options.log_dir} could not be begun: {reason(error)}."
             ) from error
         self._begun = time.monotonic()
         # A text model passes by the vision tower, which then loads nothing.

@@ -23,12 +23,13 @@ _TORCH = (
 
 
 _COMPANION = (
-    "{name} does not fit the torch that is installed ({reason}), and transformers fails, as it imports it if it is "
-    "installed. {advice}"
+    "{name} does not fit the torch that is installed ({reason}), and transformers or vLLM fails, as it imports it if "
+    "it is installed. {advice}"
 )
 _ADVICE = {
     "torchvision": "Only models with images need it: `make setup` in a fresh .venv, or `pip uninstall torchvision`.",
     "torchaudio": "Nothing here needs it: `pip uninstall torchaudio`.",
+    "torchcodec": "Nothing here needs it, videos are decoded by PyAV: `pip uninstall torchcodec`.",
 }
 
 

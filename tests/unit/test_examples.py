@@ -20,9 +20,9 @@ MOST_LINES = 30
 
 
 def lines_of_code(source: str) -> int:
-    """The lines of a program, without imports, docstrings, comments and empty lines."""
+    """The lines of a program, imports included, without docstrings, comments and empty lines."""
     tree = ast.parse(source)
-    left_out: list[ast.stmt] = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    left_out: list[ast.stmt] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
             left_out.append(node.body[0])

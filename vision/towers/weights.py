@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from common.files import reason
+
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _MAX_NAMES = 8
 
@@ -20,7 +22,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"vision tower: '{path}' cannot be read: {error}") from error
+        raise ValueError(f"vision tower: '{path}' cannot be read: {reason(error)}") from error
     if not isinstance(config, dict):
         raise ValueError(f"vision tower: '{path}' does not hold a JSON object")
     return config

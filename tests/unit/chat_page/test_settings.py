@@ -2,6 +2,7 @@
 """The options of `triton-chat ui`."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -35,12 +36,27 @@ def test_the_address_with_or_without_v1(url: str, base_url: str) -> None:
         (["--tls-key", "k.pem"], "go together"),
         (["--url", "localhost:9997"], "localhost:9997 is not an http:// or https:// address"),
         (["--api-certificate", "nowhere.pem"], "nowhere.pem is not a file"),
+        (["--port", "65536"], "65536 is not a port from 0 to 65535"),
+        (["--port", "http"], "http is not a port from 0 to 65535"),
+        (["--prot", "1"], "--prot"),
     ],
 )
 def test_wrong_lines_are_refused(line: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_settings(line, {})
-    assert words in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert words in said and said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_files_that_are_no_certificate_end_the_page_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.pem").write_text("a")
+    file = str(tmp_path / "a.pem")
+    assert main(["--port", "0", "--tls-certificate", file, "--tls-key", file]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: --tls-certificate and --tls-key must be PEM files") and said.err.count("\n") == 1
+    assert not said.out
 
 
 def test_a_key_from_a_file_ends_without_its_newline(capsys: pytest.CaptureFixture[str]) -> None:

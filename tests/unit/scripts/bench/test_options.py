@@ -99,3 +99,20 @@ def test_what_cannot_be_measured_is_an_error(
     assert main(["bench", *line.split(), "--out", str(tmp_path)]) == status
     assert words in capsys.readouterr().err
     assert not list(tmp_path.glob("results.*"))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--streems 1", "unknown option --streems; did you mean --streams?"),
+        ("growth --lenghts 1", "unknown option --lenghts; did you mean --lengths?"),
+        ("--dtype=hafl", "did you mean half?"),
+        ("--no-such-thing", "unknown option --no-such-thing"),
+    ],
+)
+def test_flags_that_neither_the_benchmark_nor_the_stack_knows(
+    line: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scripts.bench.run.measure", lambda options: pytest.fail("it was begun"))
+    assert main(["bench", *line.split()]) in (1, 2)
+    assert words in capsys.readouterr().err

@@ -33,6 +33,7 @@ from scripts.launcher.options import LaunchOptions
 from scripts.launcher.ports import choose_ports
 from scripts.launcher.readiness import model_states
 from scripts.setup.check_packages import numpy_problem, torch_problem
+from tests.fakes.certificate import write_certificate
 from tests.support.vlm_checkpoints import make_internvl, make_tokenizer
 
 MODEL = ServedModel(Checkpoint(Path("/models/tiny"), "llama", ("LlamaForCausalLM",), 100, 2048, (2,), 0), "tiny", 1)
@@ -49,14 +50,17 @@ def test_packages_of_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert problem and "torchvision::nms" in problem and "pip uninstall torchvision" in problem
 
 
-def test_a_conversion_that_fails_for_packages_of_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["torchaudio", "torchcodec"])
+def test_a_conversion_that_fails_for_packages_of_another_torch(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def prepare(console: Console) -> Path:
-        raise OSError("Could not load this library: /x/_torchaudio.so")
+        raise OSError(f"Could not load this library: /x/_{package}.so")
 
     monkeypatch.setitem(PREPARED, "smollm2", Prepared("smollm2", prepare))
-    (tmp_path / "torchaudio.py").write_text("raise OSError('Could not load this library: /x/_torchaudio.so\\nmore')")
+    (tmp_path / f"{package}.py").write_text(f"raise OSError('Could not load this library: /x/_{package}.so\\nmore')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(LaunchError, match=r"torchaudio does not fit the torch .*`pip uninstall torchaudio`") as caught:
+    with pytest.raises(LaunchError, match=rf"{package} does not fit the torch .*`pip uninstall {package}`") as caught:
         resolve_model("smollm2", Console(quiet=True))
     assert "\n" not in str(caught.value)
 
@@ -187,6 +191,36 @@ def test_a_store_of_responses_is_opened_before_anything_starts(tmp_path: Path) -
     check_settings({"TRITON_CHAT_RESPONSE_STORE": str(tmp_path / "responses.db")})
     with pytest.raises(LaunchError, match="response_store="):
         check_settings({"TRITON_CHAT_RESPONSE_STORE": str(tmp_path)})
+
+
+def test_a_certificate_is_loaded_before_anything_starts(tmp_path: Path) -> None:
+    good, other, text = tmp_path / "good.pem", tmp_path / "other.pem", tmp_path / "text.pem"
+    write_certificate(good)
+    write_certificate(other)
+    text.write_text("no certificate")
+
+    def check(certificate: Path, key: Path) -> None:
+        check_settings({"TRITON_CHAT_TLS_CERTIFICATE": str(certificate), "TRITON_CHAT_TLS_KEY": str(key)})
+
+    check(good, good)
+    with pytest.raises(LaunchError, match=r"they are not PEM"):
+        check(text, text)
+    with pytest.raises(LaunchError, match=r"the key is not the certificate's\.$"):
+        check(good, other)
+    with pytest.raises(LaunchError, match=r"--tls-key='.*none': expected a PEM file: No such file or directory\.$"):
+        check(good, tmp_path / "none")
+
+
+def test_directories_of_pictures_must_exist(tmp_path: Path) -> None:
+    check_settings({"TRITON_CHAT_IMAGE_DIRS": str(tmp_path)})
+    with pytest.raises(LaunchError, match=r"--image-dirs='.*none': expected a directory that exists\.$"):
+        check_settings({"TRITON_CHAT_IMAGE_DIRS": f"{tmp_path},{tmp_path}/none"})
+
+
+def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_text("")
+    with pytest.raises(LaunchError, match=r"model\.gguf' is a file\. --model takes the folder"):
+        resolve_model(str(tmp_path / "model.gguf"), Console())
 
 
 def checkpoint(folder: Path, files: Mapping[str, str]) -> Path:

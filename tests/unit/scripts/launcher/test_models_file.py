@@ -213,6 +213,14 @@ def test_a_missing_file_is_named() -> None:
         read(Path("/nowhere.yaml"))
 
 
+def test_a_file_that_is_no_yaml_is_named_with_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "models.yaml"
+    path.write_text("models:\n  a: [")
+    with pytest.raises(LaunchError) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: line 2, column 7: ") and "unicode" not in str(caught.value)
+
+
 def test_options_of_other_engines_are_theirs(tmp_path: Path) -> None:
     path = tmp_path / "models.yaml"
     path.write_text("models: {a: {model: x, engine: 'mine:Engine', script: /s.json}}")
