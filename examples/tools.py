@@ -34,12 +34,10 @@ messages: list[Any] = [{"role": "user", "content": args.question}]
 for _ in range(5):
     answer: Any = client.chat.completions.create(model=args.model, messages=messages, tools=TOOLS).choices[0].message
     if not answer.tool_calls:
-        print(answer.content or "")
         break
     messages.append(answer)
     for call in answer.tool_calls:
         result = FUNCTIONS[call.function.name](**json.loads(call.function.arguments))
         print(f"{call.function.name}({call.function.arguments}) -> {result}")
         messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
-else:
-    raise SystemExit("no answer after five rounds of calls")
+print(answer.content or "no answer after five rounds of calls")

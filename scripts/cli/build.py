@@ -52,13 +52,13 @@ def _folder(model: Path, console: Console) -> Path:
 
 
 def _build_vit(options: argparse.Namespace, console: Console) -> int:
+    counts = TileCounts(options.min_tiles, options.opt_tiles, options.max_tiles)
+    tensorrt = _tensorrt() if options.plan else None
     if not (options.folder / "vision" / "config.json").is_file():
         raise EngineError(
             f"'{options.folder}' has no vision tower of its own (vision/config.json).",
             "InternVL models and demo-vlm have one.",
         )
-    counts = TileCounts(options.min_tiles, options.opt_tiles, options.max_tiles)
-    tensorrt = _tensorrt() if options.plan else None
     with console.status(f"exporting the tower of {escape(str(options.folder))} in {options.dtype}") as status:
         path = export_vit.export(options.folder, options.dtype)
         if tensorrt:

@@ -83,7 +83,7 @@ def test_the_end_of_function_calls(message: dict[str, object], status: int, prin
 
 
 def test_lines_of_code() -> None:
-    assert lines_of_code('"""About.\n\nMore."""\n\nimport os\n\n# Why.\nprint(\n    os.name\n)  # how\n') == 3
+    assert lines_of_code('"""About.\n\nMore."""\n\nimport os\n\n# Why.\nprint(\n    os.name\n)  # how\n') == 4
 
 
 def test_the_readme_lists_every_example() -> None:

@@ -393,7 +393,7 @@ def newer_version(path: Path) -> None:
 def test_another_file_stops_the_start(tmp_path: Path, make: Callable[[Path], Any]) -> None:
     path = tmp_path / "responses.db"
     make(path)
-    with pytest.raises(SettingsError, match="response_store="):
+    with pytest.raises(SettingsError, match="--response-store="):
         ResponseStore(str(path), max_age=DAY, max_bytes=2**24, max_dialogue=2**20)
-    with pytest.raises(SettingsError, match="response_store="):
+    with pytest.raises(SettingsError, match="--response-store="):
         ResponseStore(str(tmp_path / "missing" / "x.db"), max_age=DAY, max_bytes=2**24, max_dialogue=2**20)

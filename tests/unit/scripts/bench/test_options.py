@@ -107,7 +107,7 @@ def test_what_cannot_be_measured_is_an_error(
         ("--streems 1", "unknown option --streems; did you mean --streams?"),
         ("growth --lenghts 1", "unknown option --lenghts; did you mean --lengths?"),
         ("--dtype=hafl", "did you mean half?"),
-        ("--no-such-thing", "unknown option --no-such-thing"),
+        ("--frobnicate", "unknown option --frobnicate"),
     ],
 )
 def test_flags_that_neither_the_benchmark_nor_the_stack_knows(

@@ -22,7 +22,7 @@ def test_an_export_that_differs_is_not_put_in_place(tmp_path, monkeypatch):
 
 def test_the_build_command_says_what_is_wrong(tmp_path, capsys):
     assert main(["build", "vit", str(tmp_path)]) == 1
-    assert "vision/config.json' cannot be read" in capsys.readouterr().err
+    assert "has no vision tower of its own (vision/config.json)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))

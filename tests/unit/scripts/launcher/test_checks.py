@@ -189,7 +189,7 @@ def test_a_bad_setting_of_the_frontend_stops_the_start() -> None:
 
 def test_a_store_of_responses_is_opened_before_anything_starts(tmp_path: Path) -> None:
     check_settings({"TRITON_CHAT_RESPONSE_STORE": str(tmp_path / "responses.db")})
-    with pytest.raises(LaunchError, match="response_store="):
+    with pytest.raises(LaunchError, match="--response-store="):
         check_settings({"TRITON_CHAT_RESPONSE_STORE": str(tmp_path)})
 
 

@@ -201,7 +201,7 @@ def test_a_wrong_entry_is_named(tmp_path: Path, entry: str, said: str) -> None:
         ("models: {vit: {model: x}}", "it looks like a step of one"),
         ("models: {a: {model: x, aliases: [b]}, b: {model: y}}", "the name 'b' is given to both 'a' and 'b'."),
         ("models: {a: {model: x, aliases: [a]}}", "the name 'a' is given to both 'a' and 'a'."),
-        ("models: {", "while parsing"),
+        ("models: {", "line 1, column "),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, said: str) -> None:
