@@ -106,7 +106,9 @@ function emptyState(state, act) {
   return html`
     <div class="empty">
       <h2>${state.model ? `Ask ${state.model.id}` : "Hello"}</h2>
-      <p>It reads ${new Intl.ListFormat("en").format(state.modalities.map(one => READS[one] ?? one))}.</p>
+      ${state.model?.modalities
+        ? html`<p>It reads ${new Intl.ListFormat("en").format(state.modalities.map(one => READS[one] ?? one))}.</p>`
+        : nothing}
       <ul>
         ${EXAMPLES.map(text => html`<li><button type="button" @click=${() => act.ask(text)}>${text}</button></li>`)}
         ${sees ? html`<li><button type="button" @click=${() => act.attach("What is in this picture?")}>What is in this picture? …</button></li>` : nothing}
