@@ -22,6 +22,7 @@ from common.finish_reason import FinishReason
 from common.logs import about
 from common.model_names import ENGINE
 from common.response_batch import GROUP, TOKENS
+from common.shared_bytes import answer_probes
 from common.versions import BUILD_INFO, Versions
 from engines.adapters import AdapterOptions, AdapterTable
 from engines.engine import STATISTICS, Engine, Generation, Put, SharedEngine, Tokens, engine_failure
@@ -109,6 +110,7 @@ class EngineService:
         self._outbox = Outbox(self._loop.soon)
         self._running = RunningGenerations(self._end_cancelled, self._tell_count)
         self._loop.run(self._start_engine())
+        answer_probes()
         # What the engine has made stays: later collections pass over it.
         gc.collect()
         gc.freeze()

@@ -158,7 +158,7 @@ class Preprocessor:
         if shared and sum(piece.nbytes for piece in features) >= SHARED_FROM_BYTES:
             handle = self._shared.share(features)
             if handle is not None:
-                return [write_handle(handle), *([] if self._shared.trusted else [write_features(features)])]
+                return [write_handle(handle), *([] if self._shared.is_trusted() else [write_features(features)])]
         return [write_features(features)]
 
     def _timing(self, inputs: Inputs) -> list[Tensor]:

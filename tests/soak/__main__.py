@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,11 +20,11 @@ from scripts.launcher import FREE_PORTS, Stack
 from tests.soak.aborts import Aborter
 from tests.soak.attack_command import RULE, SETTINGS, Attack, attack_stack
 from tests.soak.chaos.command import chaos
-from tests.soak.gauges import AT_REST, read_gauges, wait_at_rest
+from tests.soak.gauges import AT_REST, memory, read_gauges, shared_memory, wait_at_rest
 from tests.soak.limits import ask_at_once, bodies, peaks, reset_peaks
 from tests.soak.load import Outcome, closed_loop, percentile
-from tests.soak.pictures import ask
-from tests.soak.reports import TOKENIZERS, memory_header, memory_row, say
+from tests.soak.pictures import SIZES, allow_pixels, ask
+from tests.soak.reports import TOKENIZERS, Read, memory_header, memory_row, say
 from tests.soak.stalls import HEADER, REAL, SCRIPTED, measure_stops
 from tests.soak.stalls import rules as stall_rules
 from tests.soak.upgrades import upgrade
@@ -80,22 +81,28 @@ def soak(engine: str, count: int, concurrency: int, seed: int) -> None:
 
 
 def pictures(family: str, count: int, concurrency: int) -> None:
-    """Ask about different pictures and print the memory at intervals; raises TimeoutError if requests are left.
+    """Ask about thousands of pictures and print the memory at intervals; raises TimeoutError if requests are left.
 
-    family: one of tests/support/tiny_vlms.py, on its own processor and in the real engine.
+    Most pictures are different ones, some equal to an earlier one, and some clients disconnect. family: one of
+    tests/support/tiny_vlms.py, on its own processor and in the real engine.
     """
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = make_tiny_vlm(family, Path(folder) / family)
+        allow_pixels(checkpoint, max(height * width for height, width in SIZES))
         # Small, so that the caches of pictures are full before the first row.
         flags = ["--max-model-len", "1024", "--mm-processor-cache-gb", "0.01", "--log-dir", f"{folder}/logs"]
         environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
         with Stack([str(checkpoint), *flags, *FREE_PORTS], environment=environment) as stack:
+            ends = Counter[str]()
 
             def load(first: int, number: int) -> None:
-                asyncio.run(ask(stack.url, stack.model_names[0], first, number, concurrency))
+                ends.update(asyncio.run(ask(stack.url, stack.model_names[0], first, number, concurrency)))
 
-            took = _sampled(stack, "pictures", count, min(500, count), load)
-            say(f"{count} pictures in {took:.0f} s.")
+            def read(stack: Stack) -> Mapping[str, float]:
+                return memory(stack) | shared_memory(stack)
+
+            took = _sampled(stack, "pictures", count, min(2000, count), load, read)
+            say(f"{count} pictures in {took:.0f} s. Ends with those before: {dict(ends)}")
 
 
 def limits(family: str, clients: int) -> None:
@@ -136,22 +143,24 @@ def attack(options: argparse.Namespace) -> int:
         return attack_stack(stack, plan, REST_S)
 
 
-def _sampled(stack: Stack, what: str, count: int, warmup: int, load: Callable[[int, int], None]) -> float:
+def _sampled(
+    stack: Stack, what: str, count: int, warmup: int, load: Callable[[int, int], None], read: Read = memory
+) -> float:
     """Print the memory after a warm-up, at intervals of `count` requests, and at rest; returns the seconds they took.
 
     load: sends a number of requests after as many before. Raises TimeoutError if requests are left at the end.
     """
     load(0, warmup)
     wait_at_rest(stack, REST_S)
-    memory_header(stack, what)
-    memory_row(stack, 0)
+    memory_header(stack, what, read)
+    memory_row(stack, 0, read)
     begun, step = time.monotonic(), max(1, count // SAMPLES)
     for done in range(0, count - step + 1, step):
         load(warmup + done, step)
-        memory_row(stack, done + step)
+        memory_row(stack, done + step, read)
     took = time.monotonic() - begun
     wait_at_rest(stack, REST_S)
-    memory_row(stack, "at rest")
+    memory_row(stack, "at rest", read)
     gauges = read_gauges(stack)
     say("\nGauges: " + ", ".join(f"{name} {gauges[name]:g}" for name in AT_REST))
     return took

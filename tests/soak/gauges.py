@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read a stack's gauges and the memory of its processes."""
 
+import os
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,8 @@ AT_REST = (
     "triton_chat_postprocessing_streams",
 )
 _SAMPLE = re.compile(r"^(triton_chat_\w+)(?:\{([^}]*)\})? ([0-9.eE+-]+)$", re.MULTILINE)
+# The memory of common/shared_bytes.py.
+_MEMFD = "/memfd:triton_chat_bytes"
 _MODEL = re.compile(r'(?:^|,)model="([^"]*)"')
 
 
@@ -67,6 +70,27 @@ def wait_at_rest(stack: Stack, seconds: float, read: Callable[[Stack], dict[str,
 def memory(stack: Stack) -> dict[str, float]:
     """Memory of each process of a stack that it does not share (USS), in MiB by role."""
     return _by_role(stack, lambda process: process.memory_full_info().uss / 2**20)
+
+
+def shared_memory(stack: Stack) -> dict[str, float]:
+    """What the processes of a stack share: MiB of all in use (PSS, which counts shared pages once), the files of memory
+    that has no name (memfd) and its mappings by role, and all open files.
+    """
+    files = _by_role(stack, lambda process: sum(link.startswith(_MEMFD) for link in _links(process)))
+    mapped = _by_role(stack, lambda process: sum(one.path.startswith(_MEMFD) for one in process.memory_maps(False)))
+    return {
+        "all, PSS": sum(_by_role(stack, lambda process: process.memory_full_info().pss / 2**20).values()),
+        **{f"memfds of {role}": count for role, count in files.items() if role == "preprocessing"},
+        **{f"mapped in {role}": count for role, count in mapped.items() if role in ("preprocessing", "tensorrt_llm")},
+        "open files": sum(_by_role(stack, psutil.Process.num_fds).values()),
+    }
+
+
+def _links(process: psutil.Process) -> Iterator[str]:
+    """What the open files of a process are."""
+    for file in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(OSError):  # It may be closed meanwhile.
+            yield os.readlink(file)
 
 
 def cpu_seconds(stack: Stack) -> dict[str, float]:

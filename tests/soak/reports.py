@@ -3,6 +3,7 @@
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scripts.launcher import Stack
@@ -17,12 +18,15 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def memory_header(stack: Stack, what: str) -> None:
+Read = Callable[[Stack], Mapping[str, float]]
+
+
+def memory_header(stack: Stack, what: str, read: Read = memory) -> None:
     """Begin a table of the memory of a stack's processes. what: names the first column."""
-    say(f"| {what} | {' | '.join(memory(stack))} |")
-    say(f"|---{'|---:' * len(memory(stack))}|")
+    say(f"| {what} | {' | '.join(read(stack))} |")
+    say(f"|---{'|---:' * len(read(stack))}|")
 
 
-def memory_row(stack: Stack, label: object) -> None:
+def memory_row(stack: Stack, label: object, read: Read = memory) -> None:
     """Print one row of that table."""
-    say(f"| {label} | {' | '.join(f'{size:.0f}' for size in memory(stack).values())} |")
+    say(f"| {label} | {' | '.join(f'{size:.0f}' for size in read(stack).values())} |")

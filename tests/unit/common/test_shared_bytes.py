@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from common import shared_bytes
-from common.shared_bytes import EXPIRY_S, Handle, SharedBytes, joined, take
+from common.shared_bytes import EXPIRY_S, Handle, SharedBytes, answer_probes, joined, take
 
 LARGE = np.arange(3_000_000, dtype=np.uint32)
 PIECES = [memoryview(b"head"), memoryview(b""), memoryview(bytes(60)), LARGE.data]
@@ -27,6 +27,14 @@ os.getppid = lambda: PARENT
 print(hashlib.sha256(take(Handle(*map(int, sys.argv[1:])))).hexdigest())
 """
 
+# A receiver that starts.
+STARTS = """
+import os
+from common.shared_bytes import answer_probes
+os.getppid = lambda: PARENT
+answer_probes()
+"""
+
 
 def open_memory() -> int:
     """The shared memory that this process has open or mapped."""
@@ -36,6 +44,12 @@ def open_memory() -> int:
         with suppress(FileNotFoundError):
             opened += os.readlink(f"/proc/self/fd/{name}").startswith("/memfd:")
     return opened + Path("/proc/self/maps").read_text().count("/memfd:")
+
+
+def run(script: str, parent: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process that takes `parent` for the id of its parent."""
+    line = [sys.executable, "-c", script.replace("PARENT", parent), *map(str, words)]
+    return subprocess.run(line, check=False, capture_output=True, text=True)
 
 
 class Clock:
@@ -64,9 +78,10 @@ def clock() -> Clock:
 
 @pytest.fixture
 def shared(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedBytes]:
-    before = open_memory()
     monkeypatch.setattr(shared_bytes, "_PERIOD_S", 0.01)
-    yield SharedBytes(clock=clock)
+    shared = SharedBytes(clock=clock)
+    before = open_memory()
+    yield shared
     clock.now += EXPIRY_S
     wait_until(lambda: open_memory() <= before, "memory is left")
 
@@ -88,19 +103,13 @@ def test_there_and_back(shared: SharedBytes, clock: Clock) -> None:
 
 
 def test_another_process_takes_them(shared: SharedBytes) -> None:
-    script = OTHER.replace("PARENT", str(os.getppid()))
-    given = subprocess.run(
-        [sys.executable, "-c", script, *map(str, share(shared))], check=True, capture_output=True, text=True
-    )
+    given = run(OTHER, str(os.getppid()), *share(shared))
     assert given.stdout.strip() == hashlib.sha256(joined(PIECES).tobytes()).hexdigest()
 
 
 def test_a_process_of_another_parent_does_not(shared: SharedBytes) -> None:
     handle = share(shared)
-    script = OTHER.replace("PARENT", "os.getpid()")
-    given = subprocess.run(
-        [sys.executable, "-c", script, *map(str, handle)], check=False, capture_output=True, text=True
-    )
+    given = run(OTHER, "os.getpid()", *handle)
     assert "LookupError: no shared bytes" in given.stderr
     take(handle)
 
@@ -202,21 +211,65 @@ def test_one_is_tried_until_receivers_can_take_it(shared: SharedBytes, clock: Cl
             patched.setattr(os, "readlink", deny)
             with pytest.raises(LookupError, match="EACCES"):
                 take(handle)
-        assert not shared.trusted and shared.share(PIECES) is None
+        assert not shared.is_trusted() and shared.share(PIECES) is None
         clock.now += EXPIRY_S
     take(share(shared))
     several = [share(shared), share(shared)]
-    assert shared.trusted
+    assert shared.is_trusted()
     take(several[1])
     clock.now += EXPIRY_S
     # The last one was taken, so the one before it was lost on its way.
     handle = share(shared)
-    assert shared.trusted
+    assert shared.is_trusted()
     clock.now += EXPIRY_S
     take(share(shared))
-    assert not shared.trusted
+    assert not shared.is_trusted()
     with pytest.raises(LookupError):
         take(handle)
+
+
+def test_a_receiver_that_starts_is_trusted_before_the_first_request(shared: SharedBytes) -> None:
+    assert not shared.is_trusted()
+    run(STARTS, "os.getpid()").check_returncode()
+    assert not shared.is_trusted(), "a process of another parent"
+    run(STARTS, str(os.getppid())).check_returncode()
+    assert shared.is_trusted()
+    for handle in [share(shared), share(shared)]:
+        take(handle)
+
+
+def test_senders_that_start_later_wait_for_one_request_together(
+    shared: SharedBytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_bytes, "_answered", set())
+    other = SharedBytes()
+    take(share(shared))
+    assert other.is_trusted()
+    later = SharedBytes()
+    take(share(shared))
+    assert not later.is_trusted(), "a sender's process is looked into once"
+
+
+def test_a_receiver_that_may_not_read_other_processes_is_not_trusted(
+    shared: SharedBytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(path: str) -> str:
+        raise PermissionError(EACCES, "no", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "readlink", deny)
+        answer_probes()
+    assert not shared.is_trusted()
+    answer_probes()
+    assert shared.is_trusted()
+
+
+def test_a_marked_probe_does_not_outweigh_what_was_not_taken(shared: SharedBytes, clock: Clock) -> None:
+    answer_probes()
+    share(shared)
+    clock.now += EXPIRY_S
+    wait_until(lambda: not shared._segments, "the sender keeps it")
+    assert not shared.is_trusted()
 
 
 def test_a_receiver_without_memory_says_so_at_once(shared: SharedBytes) -> None:
@@ -225,14 +278,14 @@ def test_a_receiver_without_memory_says_so_at_once(shared: SharedBytes) -> None:
 
     take(share(shared))
     handle = share(shared)
-    assert shared.trusted
+    assert shared.is_trusted()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(shared_bytes, "_Mapping", full)
         with pytest.raises(LookupError, match="ENOMEM"):
             take(handle)
     file = handle.file
     wait_until(lambda: all(one.file != file for one in shared._segments), "the sender keeps it")
-    assert not shared.trusted
+    assert not shared.is_trusted()
     take(share(shared))
     take(share(shared))
-    assert shared.trusted
+    assert shared.is_trusted()
