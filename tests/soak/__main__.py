@@ -34,6 +34,7 @@ from tests.support.tiny_vlms import TINY_VLMS, make_tiny_vlm
 # Of a request: tokens of the longest prompt, pixels of the largest picture (`--image-max-pixels`), and pictures.
 LIMIT_TOKENS, LIMIT_PIXELS, LIMIT_PICTURES = 2048, 64 * 2**20, 60
 REST_S = 90.0  # within which everything must have stopped
+KEPT_S = 15.0  # after which shared memory that is not used again has gone
 SAMPLES = 10  # of memory during a run
 # The overloaded engine: 8 slots at 50 tokens/s each, 25 tokens a request, so 16 requests/s.
 SLOTS, TOKEN_S, TOKENS = 8, 0.02, 25
@@ -101,7 +102,7 @@ def pictures(family: str, count: int, concurrency: int) -> None:
             def read(stack: Stack) -> Mapping[str, float]:
                 return memory(stack) | shared_memory(stack)
 
-            took = _sampled(stack, "pictures", count, min(2000, count), load, read)
+            took = _sampled(stack, "pictures", count, min(2000, count), load, read, KEPT_S)
             say(f"{count} pictures in {took:.0f} s. Ends with those before: {dict(ends)}")
 
 
@@ -144,7 +145,13 @@ def attack(options: argparse.Namespace) -> int:
 
 
 def _sampled(
-    stack: Stack, what: str, count: int, warmup: int, load: Callable[[int, int], None], read: Read = memory
+    stack: Stack,
+    what: str,
+    count: int,
+    warmup: int,
+    load: Callable[[int, int], None],
+    read: Read = memory,
+    settle_s: float = 0.0,
 ) -> float:
     """Print the memory after a warm-up, at intervals of `count` requests, and at rest; returns the seconds they took.
 
@@ -160,6 +167,7 @@ def _sampled(
         memory_row(stack, done + step, read)
     took = time.monotonic() - begun
     wait_at_rest(stack, REST_S)
+    time.sleep(settle_s)
     memory_row(stack, "at rest", read)
     gauges = read_gauges(stack)
     say("\nGauges: " + ", ".join(f"{name} {gauges[name]:g}" for name in AT_REST))

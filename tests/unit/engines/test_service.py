@@ -22,6 +22,7 @@ from common.adapters import from_json as adapters_of
 from common.errors import RequestError
 from common.finish_reason import FinishReason
 from common.response_batch import TokenRow, decode_tokens
+from common.shared_bytes import SharedBytes
 from common.versions import Versions
 from engines import event_loop
 from engines import service as services
@@ -431,6 +432,13 @@ def test_a_response_that_cannot_be_built_ends_its_request(
     request.wait()
     error = RequestError.decode(request.responses[-1].error.message())
     assert error is not None and error.kind == "internal"
+
+
+def test_senders_of_pictures_know_an_engine_that_has_started(request: pytest.FixtureRequest) -> None:
+    pictures = SharedBytes()
+    assert not pictures.is_trusted()
+    request.getfixturevalue("service")
+    assert pictures.is_trusted()
 
 
 def test_closing_ends_what_is_running(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
