@@ -40,4 +40,4 @@ for _ in range(5):
         result = FUNCTIONS[call.function.name](**json.loads(call.function.arguments))
         print(f"{call.function.name}({call.function.arguments}) -> {result}")
         messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
-print(answer.content or "no answer after five rounds of calls")
+print("no answer after five rounds of calls" if answer.tool_calls else answer.content)
