@@ -236,34 +236,34 @@ def take(handle: Handle) -> NDArray[np.uint8]:
     return np.frombuffer(memory, np.uint8, handle.size, _HEADER_BYTES)
 
 
-# Processes whose probes were looked for: id and start.
+# Processes whose probes were found: id and start. Others may still be loading, and make theirs later.
 _answered: set[tuple[int, int]] = set()
 
 
 def answer_probes() -> None:
     """Mark the probes of all processes beside this one, so that they know before a request that it can take memory.
 
-    To be called by a receiver when it starts. `take` does it for senders that start later.
+    To be called by a receiver when it starts. `take` does it for senders whose probe was not there then.
     """
-    beside = children(os.getppid())
+    beside = {(process.pid, process.started) for process in children(os.getppid())}
+    _answered.intersection_update(beside)
     for process in beside:
         # It may end meanwhile, or not be this user's.
         with suppress(OSError):
-            for file in Path(f"/proc/{process.pid}/fd").iterdir():
-                _mark(file)
-    _answered.clear()
-    _answered.update((process.pid, process.started) for process in beside)
+            if any([_mark(file) for file in Path(f"/proc/{process[0]}/fd").iterdir()]):
+                _answered.add(process)
 
 
-def _mark(file: Path) -> None:
-    """Mark a probe if the open file of a process is one; opened as the memory of bytes is."""
+def _mark(file: Path) -> bool:
+    """Mark a probe if the open file of a process is one; opened as the memory of bytes is. Returns whether it was."""
     with suppress(OSError):
         if os.readlink(file).startswith(f"/memfd:{_PROBE_NAME} "):
             probe = os.open(file, os.O_RDWR | os.O_CLOEXEC)
             try:
-                os.pwrite(probe, bytes([_TAKEN]), 0)
+                return os.pwrite(probe, bytes([_TAKEN]), 0) == 1
             finally:
                 os.close(probe)
+    return False
 
 
 def _map(handle: Handle) -> _Mapping:

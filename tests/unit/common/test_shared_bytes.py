@@ -228,6 +228,11 @@ def test_one_is_tried_until_receivers_can_take_it(shared: SharedBytes, clock: Cl
         take(handle)
 
 
+@pytest.fixture(autouse=True)
+def no_process_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_bytes, "_answered", set())
+
+
 def test_a_receiver_that_starts_is_trusted_before_the_first_request(shared: SharedBytes) -> None:
     assert not shared.is_trusted()
     run(STARTS, "os.getpid()").check_returncode()
@@ -238,11 +243,13 @@ def test_a_receiver_that_starts_is_trusted_before_the_first_request(shared: Shar
         take(handle)
 
 
-def test_senders_that_start_later_wait_for_one_request_together(
-    shared: SharedBytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shared_bytes, "_answered", set())
-    other = SharedBytes()
+def test_senders_that_start_later_wait_for_one_request_together() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        # The receiver starts while they load: they have no probes yet.
+        patched.setattr(os, "readlink", lambda path: "/dev/null")
+        answer_probes()
+    shared, other = SharedBytes(), SharedBytes()
+    assert not shared.is_trusted()
     take(share(shared))
     assert other.is_trusted()
     later = SharedBytes()
