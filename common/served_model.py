@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 PARAMETER = "served_model"
 CHAT, EMBEDDING = "chat", "embedding"
 KINDS = (CHAT, EMBEDDING)
+MODALITIES = ("text", "image", "video")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,7 @@ class ServedModelInfo:
     """A model as clients see it. What is None or empty is the frontend's setting of that name.
 
     names: the name that answers carry, then the aliases. kind: "chat" for text generation, or "embedding".
-    max_model_len: context length in tokens. modalities: what prompts may hold: "text", "image", "video".
+    max_model_len: context length in tokens. modalities: what prompts may hold, of MODALITIES.
     max_in_flight, max_queued: requests, per frontend process. queue_timeout, request_timeout: seconds.
     """
 

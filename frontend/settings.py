@@ -8,6 +8,7 @@ from typing import Any
 
 from common.command_line import Parser, did_you_mean
 from common.logs import FORMATS, LEVELS
+from common.served_model import MODALITIES
 
 ENV_PREFIX = "TRITON_CHAT_"
 SETTING_KEY = "setting:"  # what names of API keys from the settings begin with; those of the file of keys cannot
@@ -95,6 +96,12 @@ def one_of(choices: Iterable[str]) -> Callable[[str], str]:
     return parse
 
 
+def several_of(choices: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """A parser of some of these words, with commas between them."""
+    parse_one = one_of(choices)
+    return lambda value: tuple(parse_one(word) for word in value.split(",") if word.strip())
+
+
 def _setting(default: Any, parse: Callable[[str], Any], about: str) -> Any:
     return field(default=default, metadata={"parse": parse, "about": about})
 
@@ -129,6 +136,9 @@ class Settings:
     )
     control_socket: str | None = _setting(None, text, "Unix socket of the launcher that loads and unloads models")
     max_model_len: int | None = _setting(None, whole(1, 2**31 - 1), "context length that /v1/models reports")
+    modalities: tuple[str, ...] = _setting(
+        (), several_of(MODALITIES), "what prompts may hold, as /v1/models reports it: text, image and video"
+    )
     inline_reasoning: bool = _setting(False, switch, "keep the reasoning in the content, inside its tags")
     enable_thinking: bool | None = _setting(
         None, switch, "thinking if a request does not set it; else the model's default"

@@ -43,7 +43,7 @@ async def _model(request: Request, model: ServedModel, name: str) -> dict[str, A
         "max_model_len": await model.context_length(),
         "kind": model.kind,
         "aliases": [other for other in model.names if other != name],
-        "modalities": list(model.state.info.modalities) or None,
+        "modalities": list(model.settings.modalities) or None,
     }
 
 

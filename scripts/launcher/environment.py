@@ -18,7 +18,7 @@ from common.served_model import CHAT, EMBEDDING
 from families.parsers.formats import AUTO, REASONING_FORMATS, resolve_reasoning_format
 from scripts.launcher.engine_folder import EngineFolder
 from scripts.launcher.errors import LaunchError
-from scripts.launcher.model import ServedModel
+from scripts.launcher.model import ServedModel, modalities
 from scripts.launcher.options import LaunchOptions
 from scripts.launcher.ports import Ports
 from scripts.setup import fetch_tritonserver
@@ -203,6 +203,7 @@ def model_environment(
         **options.settings,
         "TRITON_CHAT_MODEL": str(model.checkpoint.path),
         "TRITON_CHAT_MAX_MODEL_LEN": _context(options, model, engine),
+        "TRITON_CHAT_MODALITIES": ",".join(modalities(model)),
     }
     if options.styler:
         environment["TRITON_CHAT_STYLER"] = options.styler

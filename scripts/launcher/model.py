@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from common.checkpoint import Checkpoint
+from common.checkpoint import Checkpoint, read_json
 from common.command_line import did_you_mean
 from common.model_kind import model_kind
 from common.served_model import CHAT, EMBEDDING
@@ -68,6 +68,20 @@ class ServedModel:
     weight_bytes: int
     vision: VisionPath = VisionPath.NONE
     kind: str = CHAT
+
+
+def modalities(model: ServedModel) -> tuple[str, ...]:
+    """What prompts of a model may hold."""
+    if model.vision is VisionPath.NONE:
+        return ("text",)
+    if model.vision is VisionPath.RAW:
+        return ("text", "image")
+    if model.vision is VisionPath.ENGINE:
+        # Families whose processor takes videos have a token for them.
+        config = read_json(model.checkpoint.path / "config.json")
+        if not any(key.startswith("video_token") for key in config):
+            return ("text", "image")
+    return ("text", "image", "video")
 
 
 def resolve_model(

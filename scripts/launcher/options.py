@@ -39,7 +39,7 @@ ABOUT = """Start tritonserver and the OpenAI frontend and stop them together.
   triton-chat serve --model qwen3=/models/Qwen3-0.6B --model smol=smollm2"""
 # The frontend's settings that the launcher sets itself.
 _SET_BY_LAUNCHER = frozenset(
-    {"triton_url", "triton_metrics_url", "owner", "models_state", "repository_key", "control_socket"}
+    {"triton_url", "triton_metrics_url", "owner", "models_state", "repository_key", "control_socket", "modalities"}
 )
 _LONGEST_S = 7 * 86_400.0
 _ENGINE_HELP = """engine options:

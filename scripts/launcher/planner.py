@@ -11,10 +11,8 @@ from typing import Any
 from rich.console import Console
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from common.checkpoint import read_json
 from common.model_names import ENGINE
 from common.served_model import EMBEDDING, ServedModelInfo
-from common.vision_path import VisionPath
 from frontend.settings import ENV_PREFIX, Settings
 from preprocessing.engine_traits import TRTLLM
 from scripts.launcher import environment as environments
@@ -33,7 +31,7 @@ from scripts.launcher.engine_folder import EngineFolder, check_manifest
 from scripts.launcher.environment import TritonServer
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.instances import instances_within
-from scripts.launcher.model import ServedModel, resolve_model
+from scripts.launcher.model import ServedModel, modalities, resolve_model
 from scripts.launcher.model_folders import ModelPlan
 from scripts.launcher.models_file import FRONTEND, ModelSpec
 from scripts.launcher.multi_gpu import DEFAULT_UTILIZATION, check_shares, check_trtllm, check_vllm_gpus, gpus_of
@@ -241,20 +239,6 @@ def may_load_together(planned: Sequence[PlannedModel]) -> bool:
     gpus = [gpu for one in planned for gpu in one.gpus[1]]
     enough = available_memory() >= 2 * sum(one.memory for one in planned)
     return len(set(gpus)) == len(gpus) and enough and len(os.sched_getaffinity(0)) >= _CORES_TO_LOAD * len(planned)
-
-
-def modalities(model: ServedModel) -> tuple[str, ...]:
-    """What prompts of a model may hold."""
-    if model.vision is VisionPath.NONE:
-        return ("text",)
-    if model.vision is VisionPath.RAW:
-        return ("text", "image")
-    if model.vision is VisionPath.ENGINE:
-        # Families whose processor takes videos have a token for them.
-        config = read_json(model.checkpoint.path / "config.json")
-        if not any(key.startswith("video_token") for key in config):
-            return ("text", "image")
-    return ("text", "image", "video")
 
 
 def share_cores(

@@ -13,6 +13,7 @@ def test_flag_over_environment_over_default() -> None:
     assert (settings.served_model_name, settings.inline_reasoning) == (("a", "b"), True)
     repeated = Settings.load(["--served-model-name", "x", "--served-model-name", "y,z"], environment)
     assert repeated.served_model_name == ("x", "y", "z")
+    assert Settings.load(["--modalities", "text,Image"], {}).modalities == ("text", "image")
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ def test_flag_over_environment_over_default() -> None:
         (["--tls-key", "key.pem"], {}, "--tls-certificate", "key.pem"),
         (["--metrics-port", "9997"], {}, "--metrics-port", "9997"),
         (["--metrics-port", "0"], {}, "--metrics-port", "0"),
+        (["--modalities", "text,audio"], {}, "--modalities", "audio"),
         (["--triton-url", "nowhere"], {}, "--triton-url", "host:port"),
         (["--response-store", "x", "--response-store-bytes", "200000000"], {}, "--response-store-bytes", "200000000"),
     ],

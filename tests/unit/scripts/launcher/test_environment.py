@@ -35,6 +35,7 @@ def test_the_contract_with_the_model_repository() -> None:
     environment = stack_environment(NO_GPU, LaunchOptions(styler="qwen3"), MODEL, PORTS)
     assert environment["TRITON_CHAT_MODEL"] == "/models/tiny"
     assert environment["TRITON_CHAT_MAX_MODEL_LEN"] == "2048"
+    assert environment["TRITON_CHAT_MODALITIES"] == "text"
     assert environment["TRITON_CHAT_STYLER"] == "qwen3"
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["PATH"] == os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin"])
