@@ -6,22 +6,21 @@ python examples/tools.py "What's the weather like in Paris, in celsius?"
 """
 
 import json
+import sys
 from typing import Any
 
 from arguments import argument_parser
 from openai import OpenAI
 
-FUNCTIONS: dict[str, Any] = {
-    "get_postcode": lambda location: "02138",
-    "get_current_weather": lambda location, unit="fahrenheit": "59.0" if unit == "fahrenheit" else "15.0",
-}
+FUNCTIONS: dict[str, Any] = {"get_postcode": lambda location: "02138"}
+FUNCTIONS["get_current_weather"] = lambda location, unit="fahrenheit": "59.0" if unit == "fahrenheit" else "15.0"
 LOCATION = {"location": {"type": "string", "description": "The city, e.g. San Francisco"}}
 LOCATION_AND_UNIT = LOCATION | {"unit": {"type": "string", "enum": ["celsius", "fahrenheit"]}}
 
 
 def tool(name: str, properties: dict[str, Any]) -> Any:
-    parameters = {"type": "object", "properties": properties, "required": ["location"]}
-    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+    about = {"name": name, "parameters": {"type": "object", "properties": properties, "required": ["location"]}}
+    return {"type": "function", "function": about}
 
 
 TOOLS = [tool("get_postcode", LOCATION), tool("get_current_weather", LOCATION_AND_UNIT)]
@@ -34,10 +33,12 @@ messages: list[Any] = [{"role": "user", "content": args.question}]
 for _ in range(5):
     answer: Any = client.chat.completions.create(model=args.model, messages=messages, tools=TOOLS).choices[0].message
     if not answer.tool_calls:
+        print(answer.content or "")
         break
     messages.append(answer)
     for call in answer.tool_calls:
         result = FUNCTIONS[call.function.name](**json.loads(call.function.arguments))
         print(f"{call.function.name}({call.function.arguments}) -> {result}")
         messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
-print("no answer after five rounds of calls" if answer.tool_calls else answer.content)
+else:
+    sys.exit("no answer after five rounds of calls")

@@ -28,6 +28,8 @@ MAX_LOGPROBS = 20
 
 _CONSTRAINTS = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
+# Of INT32_MAX.
+_TOKEN_DIGITS = 10
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
@@ -205,7 +207,8 @@ class GenerationBody(Body):
     @classmethod
     def _biases(cls, value: dict[str, float] | None) -> dict[str, float] | None:
         for token, bias in (value or {}).items():
-            if not (token.isascii() and token.isdigit() and int(token[:11]) <= INT32_MAX):
+            # Zeros may lead a number, to a length that Python does not read.
+            if not (token.isascii() and token.isdigit() and len(token) <= _TOKEN_DIGITS and int(token) <= INT32_MAX):
                 raise ValueError("keys must be token ids")
             if not -100 <= bias <= 100:
                 raise ValueError("values must be from -100 to 100")

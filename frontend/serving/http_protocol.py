@@ -31,6 +31,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _in_body = False
     _head_bytes = 0
+    # Of a body, since the last piece with bytes of its content: sizes of chunks, their extensions, and trailers.
+    _framing_bytes = 0
     _upgrade_offered = False
     _refused = False
     _answered: RequestResponseCycle | None = None
@@ -58,6 +60,9 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(ApiError("large_head", f"The request's headers are larger than {MAX_HEAD} bytes"))
                 return
             self._head_bytes += len(data)
+        else:
+            # The parser keeps a trailer, whose end may never come; `on_body` sets this to 0.
+            self._framing_bytes += len(data)
         self._unset_keepalive_if_required()
         try:
             self._parse(data)
@@ -68,6 +73,9 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             self.logger.warning("Invalid HTTP request received.")
             self._refuse(ApiError("bad_http", "The request is not valid HTTP/1.1"))
+            return
+        if self._in_body and self._framing_bytes > MAX_HEAD:
+            self._refuse(ApiError("large_head", f"The request's trailers are larger than {MAX_HEAD} bytes"))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -92,8 +100,12 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise ValueError("HTTP/1.0 with Transfer-Encoding")
             self.expect_100_continue = False
         super().on_headers_complete()
-        self._in_body, self._head_bytes = True, 0
+        self._in_body, self._head_bytes, self._framing_bytes = True, 0, 0
         self._stop_timer()
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self._upgrade_offered:

@@ -67,6 +67,8 @@ REFUSED_CHATS = [
     ({"stop": [1]}, "stop[0]", ""),
     ({"seed": 0.5}, "seed", ""),
     ({"logit_bias": {"x": 1}}, "logit_bias", "ids"),
+    ({"logit_bias": {"00000000000999999999999": 1}}, "logit_bias", "ids"),
+    ({"logit_bias": {"0" * 5000 + "1": 1}}, "logit_bias", "ids"),
     ({"logit_bias": {"1": 101}}, "logit_bias", "100"),
     ({"logprobs": 3}, "logprobs", ""),
     ({"top_logprobs": 2}, "top_logprobs", "logprobs"),

@@ -11,5 +11,5 @@ from tests.fakes.frontend_server import serving
 )
 async def test_what_its_prompts_may_hold(modalities: tuple[str, ...], told: list[str] | None) -> None:
     async with serving(modalities=modalities) as served:
-        (model,) = (await served.http.get("/v1/models")).json()["data"]
+        model, _ = (await served.http.get("/v1/models")).json()["data"]
         assert model["modalities"] == told

@@ -338,6 +338,17 @@ async def test_trailers_are_no_headers() -> None:
         assert head(answer)[0] == 200 and b"forged" not in answer
 
 
+async def test_trailers_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "MAX_HEAD", 1000)
+    begun = b"%x\r\n%b\r\n0\r\nX-A: " % (len(BODY), BODY)
+    async with serving() as served:
+        answer = await exchange(served, closing(CHUNKED, body=begun), *[b"a" * 500] * 3, pause=0.05)
+        assert head(answer)[0] == 431
+        pieces = [b"%x\r\n%b\r\n" % (1, bytes([one])) for one in BODY]
+        answer = await exchange(served, closing(CHUNKED), *pieces, b"0\r\n\r\n")
+        assert head(answer)[0] == 200
+
+
 async def test_a_compressed_body_is_a_415_that_says_what_to_send() -> None:
     async with serving() as served:
         packed = gzip.compress(BODY)

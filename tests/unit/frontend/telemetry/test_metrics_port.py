@@ -49,4 +49,4 @@ def test_a_taken_port_is_named() -> None:
         command = [sys.executable, "-m", "frontend", "--port", "0", "--metrics-port", str(port)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT)
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"port={port}: cannot listen" in done.stderr
+    assert f"port {port}: cannot listen" in done.stderr
