@@ -225,7 +225,8 @@ class ServedModel:
 
     def _own_settings(self) -> Settings:
         info = self.state.info
-        own: dict[str, Any] = {name: value for name in _OWN_SETTINGS if (value := getattr(info, name)) is not None}
+        values = {name: getattr(info, name) for name in _OWN_SETTINGS}
+        own: dict[str, Any] = {name: value for name, value in values.items() if value not in (None, ())}
         if info.names:
             own["served_model_name"] = info.names
         elif not self._nameless:

@@ -345,7 +345,7 @@ async def test_trailers_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
         answer = await exchange(served, closing(CHUNKED, body=begun), *[b"a" * 500] * 3, pause=0.05)
         assert head(answer)[0] == 431
         pieces = [b"%x\r\n%b\r\n" % (1, bytes([one])) for one in BODY]
-        answer = await exchange(served, closing(CHUNKED), *pieces, b"0\r\n\r\n")
+        answer = await exchange(served, closing(CHUNKED, body=b""), *pieces, b"0\r\n\r\n")
         assert head(answer)[0] == 200
 
 
