@@ -87,6 +87,8 @@ def _held(host: str, port: int) -> Iterator[int]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            # Until one listens, several may have the same port.
+            listener.listen(1)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise foreign from None

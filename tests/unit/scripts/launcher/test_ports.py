@@ -57,3 +57,19 @@ def test_an_address_of_another_machine() -> None:
     for host in ("203.0.113.7", "no.such.host.invalid"):
         with pytest.raises(LaunchError, match=f"'{host}' is not an address of this machine"):
             choose_ports(parse_options([*FREE_PORTS, "--host", host]))
+
+
+def test_a_port_that_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    with pytest.raises(LaunchError, match=rf"port {port} on 127\.0\.0\.1 cannot be used.*--ui-port"):
+        choose_ports(parse_options([*FREE_PORTS, f"--port={port}", "--ui", f"--ui-port={port}"]))
+    # As --port 8000, which is also Triton's usual one.
+    usual = LaunchOptions(triton_http_port=port)
+    monkeypatch.setattr(module, "LaunchOptions", lambda: usual)
+    options = parse_options([f"--port={port}", "--triton-grpc-port=0", "--triton-metrics-port=0"])
+    object.__setattr__(options, "triton_http_port", port)
+    ports = choose_ports(options)
+    assert ports.frontend == port != ports.http
+    assert ports.notes == (f"port {port} is taken, so Triton gets {ports.http} (--triton-http-port names another)",)
