@@ -31,7 +31,8 @@ async def requests() -> Any:
     # OpenAI messages as JSON. Each image part takes the next element of the tensor `images`.
     content = [{"type": "image_url"}] * len(args.images) + [{"type": "text", "text": args.question}]
     messages = json.dumps({"messages": [{"role": "user", "content": content}]})
-    inputs = [tensor("messages", "BYTES", messages), tensor("stream", "BOOL", True), tensor("max_tokens", "INT32", 256)]
+    inputs = [tensor("messages", "BYTES", messages), tensor("stream", "BOOL", True)]
+    inputs += [tensor("max_tokens", "INT32", 256), tensor("temperature", "FP32", 0.0)]
     inputs += [tensor("images", "BYTES", *(path.read_bytes() for path in args.images))] if args.images else []
     # chat: reasoning and tool calls have their own outputs. error_output: a failure is the output `error`.
     yield {"model_name": "ensemble", "inputs": inputs, "parameters": {"chat": True, "error_output": True}}
