@@ -87,7 +87,7 @@ class Bench:
             with starter.start_all(order, at_once=self.share.at_once) as running, self._saving():
                 for names in order:
                     self._note(1, names, running[names[0]])
-                # Without this, who is asked first would compile kernels that the others then find in a cache.
+                # During the first loads engines on a GPU compile kernels, which would be among the figures.
                 for number in range(-1, options.rounds):
                     for load in options.loads:
                         self._measure_all(number, load, options.targets, running, advance)
