@@ -184,24 +184,17 @@ class _Probe:
     """One byte of memory that receivers mark, for as long as this object."""
 
     def __init__(self) -> None:
-        self._marked = False
         try:
             self._file: int | None = os.memfd_create(_PROBE_NAME)
         except OSError:  # Then nothing can be shared either.
             self._file = None
 
     def is_marked(self) -> bool:
-        if self._file is not None and os.pread(self._file, 1, 0) == bytes([_TAKEN]):
-            self._marked = True
-            self._close()
-        return self._marked
+        return self._file is not None and os.pread(self._file, 1, 0) == bytes([_TAKEN])
 
-    def _close(self) -> None:
+    def __del__(self) -> None:
         if self._file is not None:
             os.close(self._file)
-        self._file = None
-
-    __del__ = _close
 
 
 class _Mapping(mmap.mmap):

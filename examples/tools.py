@@ -6,7 +6,6 @@ python examples/tools.py "What's the weather like in Paris, in celsius?"
 """
 
 import json
-import sys
 from typing import Any
 
 from arguments import argument_parser
@@ -19,8 +18,8 @@ LOCATION_AND_UNIT = LOCATION | {"unit": {"type": "string", "enum": ["celsius", "
 
 
 def tool(name: str, properties: dict[str, Any]) -> Any:
-    about = {"name": name, "parameters": {"type": "object", "properties": properties, "required": ["location"]}}
-    return {"type": "function", "function": about}
+    parameters = {"type": "object", "properties": properties, "required": ["location"]}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
 TOOLS = [tool("get_postcode", LOCATION), tool("get_current_weather", LOCATION_AND_UNIT)]
@@ -41,4 +40,4 @@ for _ in range(5):
         print(f"{call.function.name}({call.function.arguments}) -> {result}")
         messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
 else:
-    sys.exit("no answer after five rounds of calls")
+    raise SystemExit("no answer after five rounds of calls")

@@ -28,8 +28,7 @@ MAX_LOGPROBS = 20
 
 _CONSTRAINTS = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
-# Of INT32_MAX.
-_TOKEN_DIGITS = 10
+_TOKEN_DIGITS = len(str(INT32_MAX))
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 

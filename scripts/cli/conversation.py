@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
 
+from common.files import reason
 from scripts.shared.errors import CommandError
 
 # Media types that the server decodes, by file name.
@@ -44,7 +45,7 @@ def attachment(path: str) -> ChatCompletionContentPartParam:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise AttachmentError(f"'{file}' cannot be read: {error.strerror}.") from error
+        raise AttachmentError(f"'{file}' cannot be read: {reason(error)}.") from error
     return picture_part(media_type, content)
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.checkpoint import read_json
+from common.files import reason
 from scripts.engine_build.plan import Step
 from scripts.shared.errors import EngineError
 
@@ -83,7 +84,7 @@ def _run(step: Step, log: Path, progress: Progress) -> int:
                 step.command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
             )
         except OSError as error:
-            raise EngineError(f"{step.command[0]} cannot be run: {error.strerror}.") from error
+            raise EngineError(f"{step.command[0]} cannot be run: {reason(error)}.") from error
     began = time.monotonic()
     try:
         while process.poll() is None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from common.checkpoint import Checkpoint, read_json
 from common.command_line import did_you_mean
 from common.model_kind import model_kind
-from common.served_model import CHAT, EMBEDDING
+from common.served_model import CHAT, EMBEDDING, MODALITIES
 from common.vision_path import LLMAPI, VisionPath, is_unsplit, vision_path
 from scripts.cache import build_once, cache_dir
 from scripts.launcher.errors import LaunchError
@@ -81,7 +81,7 @@ def modalities(model: ServedModel) -> tuple[str, ...]:
         config = read_json(model.checkpoint.path / "config.json")
         if not any(key.startswith("video_token") for key in config):
             return ("text", "image")
-    return ("text", "image", "video")
+    return MODALITIES
 
 
 def resolve_model(

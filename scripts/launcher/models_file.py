@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from common.adapters import read_sources
+from common.files import reason
 from common.model_names import check_name
 from frontend.settings import ENV_PREFIX, Settings
 from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
@@ -102,7 +103,7 @@ def _entries(file: Path) -> dict[str, dict[str, Any]]:
     try:
         found = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeys)  # nosec B506 # a SafeLoader
     except OSError as error:
-        raise LaunchError(f"--models {file}: {error.strerror or error}.") from error
+        raise LaunchError(f"--models {file}: {reason(error)}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LaunchError(f"{file}: {yaml_problem(error)}.") from error
     if not isinstance(found, dict) or not isinstance(found.get("models"), dict) or not found["models"]:

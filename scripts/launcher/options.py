@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import yaml
 
 from common.command_line import Parser, checked, flag_of
+from common.files import reason
 from common.model_names import check_name
 from common.served_model import KINDS
 from frontend.settings import ENV_PREFIX, Settings, add_setting, add_settings, names, switch
@@ -257,7 +258,7 @@ def _read_engine_config(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"--engine-config {path}: {error.strerror}") from None
+        raise ValueError(f"--engine-config {path}: {reason(error)}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"--engine-config {path}: {yaml_problem(error)}") from None
     if not isinstance(value, dict):

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from common.command_line import flag_of
+from common.files import reason
 from frontend.settings import ENV_PREFIX
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.options import LaunchOptions
@@ -55,14 +56,14 @@ def choose_ports(options: LaunchOptions) -> Ports:
                     chosen.append(held.enter_context(_held(host, 0)))
                     notes.append(f"port {port} is taken, so Triton gets {chosen[-1]} ({flag_of(name)} names another)")
                 else:
-                    problems[name] = f"port {port} on {host} cannot be used: {error.strerror}"
+                    problems[name] = f"port {port} on {host} cannot be used: {reason(error)}"
         # A setting of the frontend, which never picks a port by itself. What is no number is an error of the settings.
         metrics_port = options.settings.get(METRICS_PORT, "")
         if metrics_port.isdecimal() and int(metrics_port) < 2**16:
             try:
                 held.enter_context(_held(options.host, int(metrics_port)))
             except OSError as error:
-                problems["metrics_port"] = f"port {metrics_port} on {options.host} cannot be used: {error.strerror}"
+                problems["metrics_port"] = f"port {metrics_port} on {options.host} cannot be used: {reason(error)}"
     if problems:
         flags = " and ".join(map(flag_of, problems))
         others = "another" if len(problems) == 1 else "others"

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,18 +120,25 @@ def final() -> Any:
     return made
 
 
-@pytest.mark.asyncio
-async def test_answers_of_triton_are_counted_by_kind() -> None:
+@asynccontextmanager
+async def answering() -> AsyncIterator[tuple[Answering, str]]:
+    """Serve it; gives it and its address."""
     triton, server = Answering(), grpc.aio.server()
     pb_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        # With one client they come in turn.
-        tally = await attack_triton(f"127.0.0.1:{port}", ["ensemble"], 8, "a", concurrency=1, hang_s=0.5)
-        timed = await attack_triton(f"127.0.0.1:{port}", ["ensemble"], 8, "a", seconds=0.0)
+        yield triton, f"127.0.0.1:{port}"
     finally:
         await server.stop(None)
+
+
+@pytest.mark.asyncio
+async def test_answers_of_triton_are_counted_by_kind() -> None:
+    async with answering() as (triton, address):
+        # With one client they come in turn.
+        tally = await attack_triton(address, ["ensemble"], 8, "a", concurrency=1, hang_s=0.5)
+        timed = await attack_triton(address, ["ensemble"], 8, "a", seconds=0.0)
     assert tally.statuses == {"ok": 2, "triton": 4, "hang": 2} and timed.requests == 0
     assert tally.endpoints.total() == 8 and {"ensemble: hang"} < tally.findings.keys()
     assert any("stub process" in found for found in tally.findings) and len(tally.findings) >= 2
@@ -140,14 +148,8 @@ async def test_answers_of_triton_are_counted_by_kind() -> None:
 @pytest.mark.asyncio
 async def test_clients_of_triton_that_leave_are_counted_as_such() -> None:
     """None hangs, though a fourth of the answers never come."""
-    triton, server = Answering(), grpc.aio.server()
-    pb_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        tally = await attack_triton(f"127.0.0.1:{port}", ["ensemble"], 40, "a", hang_s=30.0, leaving=1.0)
-    finally:
-        await server.stop(None)
+    async with answering() as (triton, address):
+        tally = await attack_triton(address, ["ensemble"], 40, "a", hang_s=30.0, leaving=1.0)
     assert tally.statuses["left"] >= 25 and tally.statuses.keys() <= {"left", "hang"}
     assert triton.streams > 0
 

@@ -12,7 +12,7 @@ from common.processes import STUB_NAME, awaited_children, kill
 from scripts.launcher.stubs import StuckStubs
 from tests.support.waiting import wait_until
 
-# A parent that starts a process of a model, and waits for its end as soon as it is told to.
+# Starts a process of a model; after a line of input it waits for the end of that process.
 PARENT = (
     "import subprocess, sys; child = subprocess.Popen(sys.argv[1:], stdin=-1); print(child.pid, flush=True); "
     "sys.stdin.readline(); child.wait(); print('over', flush=True); sys.stdin.readline()"
