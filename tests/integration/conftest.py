@@ -9,7 +9,7 @@ group in memory.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ SMOLLM2_SAYS: list[dict[str, Any]] = [
     {"text": "well, ", "repeat": True, "delay_s": 0.01},
 ]
 
+_LOG_LINES = 60
+
 HERE = Path(__file__).parent
 # Fixtures of shared stacks, and the shared stack of a documented line or block by its model.
 SHARED = ("double_qwen3", "demo", "scripted_qwen3", "scripted_models", "stack")
@@ -67,6 +69,25 @@ def pytest_configure(config: pytest.Config) -> None:
     if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", str(cores[int(process) % len(cores)]))
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the ends of the logs of a failed test's stacks."""
+    report = yield
+    if report.failed:
+        found = {id(stack): stack for value in getattr(item, "funcargs", {}).values() if (stack := _stack_of(value))}
+        for stack in found.values():
+            for log in sorted(stack.options.log_dir.glob("*.log")):
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+                report.sections.append((f"{log.name}, its last lines", "\n".join(lines)))
+    return report
+
+
+def _stack_of(value: Any) -> Stack | None:
+    """The stack that a fixture is or has."""
+    value = value if isinstance(value, Stack) else getattr(value, "stack", None)
+    return value if isinstance(value, Stack) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -114,13 +114,18 @@ class Seeing:
             model="", messages=messages, temperature=0, max_tokens=NEW_TOKENS, extra_body=extra, **fields
         )
 
+    def tokenize(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        answer = httpx.post(f"{self.stack.url}/tokenize", json={"messages": messages}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
     def check(self, dialogue: Dialogue) -> str:
         """Compare the answer and its token counts with the reference; returns its text."""
         messages = messages_of(dialogue, self.marker)
         answer = self.answer(messages)
         text, prompt_tokens, completion_tokens = self.reference.answer(dialogue)
         assert answer.usage.prompt_tokens == prompt_tokens
-        tokenized = httpx.post(f"{self.stack.url}/tokenize", json={"messages": messages}, timeout=60).json()
+        tokenized = self.tokenize(messages)
         assert tokenized["count"] == len(tokenized["tokens"]) == prompt_tokens
         assert answer.choices[0].message.content == text
         assert answer.usage.completion_tokens == completion_tokens
@@ -287,8 +292,7 @@ def test_equal_images_share_the_prefix_cache_and_others_never(seeing):
         return seeing.answer(messages).usage.prompt_tokens_details.cached_tokens
 
     # What precedes the image, such as a system prompt, fills whole blocks of the KV cache on GPUs, where they are small.
-    words = {"messages": [{"role": "user", "content": "a"}]}
-    before = httpx.post(f"{seeing.stack.url}/tokenize", json=words, timeout=60).json()["count"]
+    before = seeing.tokenize([{"role": "user", "content": "a"}])["count"]
     assert before < 100
     assert cached(same) <= before
     hit = cached(same)
@@ -448,4 +452,6 @@ def engine_error(seeing: Seeing, **features: NDArray[Any]) -> RequestError:
         triton.start_stream(lambda result, error: errors.append(error))
         triton.async_stream_infer("tensorrt_llm", inputs)
         triton.stop_stream()
-    return RequestError.decode(str(errors[0]))
+    error = RequestError.decode(str(errors[0]))
+    assert error is not None, errors
+    return error
