@@ -17,6 +17,7 @@ from families.parsers.formats import (
     forced_format,
 )
 from families.parsers.harmony import HarmonyParser
+from families.parsers.named_calls import NamedCallsParser
 from families.parsers.reasoning import ReasoningParser
 
 # Of an answer: what looked like calls inside the reasoning and was none is read again, which must not add up.
@@ -221,6 +222,8 @@ class _Trial:
         """Read the next piece of text."""
         self.text.append(text)
         self._add(self._parser.feed(text))
+        if isinstance(self._parser, NamedCallsParser) and self._parser.holds_content:
+            self.failed = True
 
     def flush(self) -> None:
         """Read the end of the answer."""

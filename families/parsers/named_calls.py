@@ -92,7 +92,7 @@ class NamedCallsParser:
 
     Markup without a function's name stays in the content. A call that has begun cannot be revoked: JSON that becomes
     invalid is passed on up to the call's end. A closing tag in a value is the value's end only if more markup follows.
-    Text in a call that is no part of its arguments is content.
+    Text in a call that is no part of its arguments is content after the call: clients cannot go on with a call.
     """
 
     def __init__(self, form: NamedCalls, text_arguments: TextArguments) -> None:
@@ -103,7 +103,8 @@ class NamedCallsParser:
         self._in_section = False
         self._step: Callable[[str, list[Event]], str] = self._outside
         self._held = ""
-        self._stray = False  # text has been written since the last tag
+        self._stray = False  # there has been text since the last tag
+        self._inner: list[str] = []  # text in the current call that is no part of it
         self._calls = 0
         self._ids: set[str] = set()
         self._name = ""
@@ -111,6 +112,11 @@ class NamedCallsParser:
         self._value: _Value | None = None
         self._value_end = ""
         self._arguments = 0  # of the current call
+
+    @property
+    def holds_content(self) -> bool:
+        """Whether there is content in the current call, which is written after it."""
+        return any(map(str.strip, self._inner))
 
     def feed(self, text: str) -> list[Event]:
         events: list[Event] = []
@@ -140,6 +146,7 @@ class NamedCallsParser:
             self._send(self._value.cut(), events)
         elif self._step == self._outside:
             self._write_text(rest, events)
+        self._write_inner(events)
         return events + self._content.flush()
 
     # Each step reads the beginning of the text and returns the rest.
@@ -258,7 +265,7 @@ class NamedCallsParser:
     def _after_json(self, text: str, events: list[Event]) -> str:
         """Look for the end of a call whose arguments are complete; what comes instead is no part of them."""
         clear, tag, position = self._scanner.scan(text)
-        self._write_stray(clear, events, " \t\r\n`}")
+        self._write_text(self._without_markup(clear, " \t\r\n`}"), events)
         if not tag:
             return ""
         self._go(self._outside)
@@ -280,7 +287,7 @@ class NamedCallsParser:
 
     def _between(self, text: str, events: list[Event]) -> str:
         clear, tag, position = self._scanner.scan(text)
-        self._write_stray(clear, events)
+        self._hold(self._without_markup(clear))
         if not tag:
             return ""
         rest = text[position:]
@@ -288,6 +295,7 @@ class NamedCallsParser:
             self._go(self._key, self._parameters.header_end)
             return rest
         self._send("}" if self._arguments else "{}", events)
+        self._write_inner(events)
         self._go(self._outside)
         return rest if tag == self._form.end else tag + rest
 
@@ -301,7 +309,7 @@ class NamedCallsParser:
         header, self._held = self._held, ""
         if not fits:
             rest = header + (tag or self._scanner.flush())
-            self._write_text(markup.begin, events)
+            self._hold(markup.begin)
             self._go_between()
             return rest + text[position:]
         whole = f"{markup.begin}{header}{tag}"
@@ -329,7 +337,7 @@ class NamedCallsParser:
 
     def _before_value(self, text: str, events: list[Event]) -> str:
         clear, tag, position = self._scanner.scan(text)
-        self._write_stray(clear, events)
+        self._hold(self._without_markup(clear))
         if tag:
             key, self._held = self._held, ""
             self._begin_value(key)
@@ -411,11 +419,21 @@ class NamedCallsParser:
         if text:
             events += self._content.text(text)
 
-    def _write_stray(self, text: str, events: list[Event], skipped: str | None = None) -> None:
-        """Write text between two tags without what belongs to the markup at its beginning, by default whitespace."""
+    def _hold(self, text: str) -> None:
+        if text:
+            self._inner.append(text)
+
+    def _write_inner(self, events: list[Event]) -> None:
+        """Write the text that the current call holds."""
+        text = "".join(self._inner)
+        self._inner.clear()
+        self._write_text(text, events)
+
+    def _without_markup(self, text: str, skipped: str | None = None) -> str:
+        """Text between two tags without what belongs to the markup at its beginning, by default whitespace."""
         text = text if self._stray else text.lstrip(skipped)
         self._stray = self._stray or bool(text)
-        self._write_text(text, events)
+        return text
 
     def _send(self, arguments: str, events: list[Event]) -> None:
         if arguments:

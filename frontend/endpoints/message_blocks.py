@@ -58,12 +58,16 @@ def _input(text: str) -> dict[str, Any]:
 
 
 class BlockEvents:
-    """Writes the events of the blocks of one answer. Each block is open until another begins."""
+    """Writes the events of the blocks of one answer. Each block is open until another begins.
+
+    Raises RuntimeError for arguments of a tool call that is not open: clients could not tell whose they are.
+    """
 
     def __init__(self, *, show_thinking: bool) -> None:
         self._show_thinking = show_thinking
         self._index = -1
         self._kind: str | None = None
+        self._call: int | None = None  # index of the last call
         self._prefix = b""
 
     def feed(self, delta: Delta) -> bytes:
@@ -72,18 +76,14 @@ class BlockEvents:
         calls = delta.tool_calls
         # The rest of the call that is open comes before what follows it in a merged delta.
         while calls and self._kind == "tool_use" and "id" not in calls[0]:
-            frames += self._add("tool_use", calls[0]["function"]["arguments"])
+            frames += self._add_call(calls[0])
             calls = calls[1:]
         if delta.reasoning:
             frames += self._add("thinking", delta.reasoning)
         if delta.text:
             frames += self._add("text", delta.text)
         for call in calls:
-            if "id" in call:
-                block = {"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": {}}
-                frames += self.close() + self._begin("tool_use", block)
-            if arguments := call["function"].get("arguments"):
-                frames += self._add("tool_use", arguments)
+            frames += self._add_call(call)
         return frames
 
     def close(self) -> bytes:
@@ -96,6 +96,17 @@ class BlockEvents:
         if kind != "thinking":
             return end
         return event("content_block_delta", at | {"delta": {"type": "signature_delta", "signature": SIGNATURE}}) + end
+
+    def _add_call(self, call: dict[str, Any]) -> bytes:
+        frames = b""
+        if "id" in call:
+            self._call = call["index"]
+            block = {"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": {}}
+            frames = self.close() + self._begin("tool_use", block)
+        elif self._kind != "tool_use" or call["index"] != self._call:
+            raise RuntimeError("arguments of a tool call that is not open")
+        arguments = call["function"].get("arguments")
+        return frames + self._add("tool_use", arguments) if arguments else frames
 
     def _add(self, kind: str, text: str) -> bytes:
         frames = b""

@@ -18,12 +18,14 @@ class Items:
     """The output items, in order. Each is open until another begins.
 
     sealed: items of reasoning have `encrypted_content`, with which clients can send them back.
+    Raises RuntimeError for arguments of a function call that is not open: clients could not tell whose they are.
     """
 
     def __init__(self, *, sealed: bool = False) -> None:
         self._sealed = sealed
         self.done: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
+        self._call: int | None = None  # index of the last call
         self._text = ""
         self._logprobs: list[Entry] = []
         self._text_logprobs = TextLogprobs()
@@ -95,7 +97,9 @@ class Items:
         if "id" in call:
             item = {"id": new_id("fc"), "type": "function_call", "call_id": call["id"]}
             events = self.close() + self._begin(item | {"name": function["name"], "arguments": ""})
-        assert self._open is not None  # nosec B101 # narrows a type, checks no input
+            self._call = call["index"]
+        if self._open is None or self._open["type"] != "function_call" or call["index"] != self._call:
+            raise RuntimeError("arguments of a function call that is not open")
         arguments = function.get("arguments", "")
         if arguments:
             self._text += arguments

@@ -33,9 +33,12 @@ class Answer:
 
 
 def gather(events: Iterable[Event]) -> Answer:
-    """Add events up, checking that calls are numbered in order and have ids of their own."""
+    """Add events up, checking that calls are numbered in order, have ids of their own and come in one piece each."""
     answer, ids = Answer(), set()
+    in_call = False
     for event in events:
+        assert in_call or not isinstance(event, ToolArgumentsDelta), "something came between the pieces of a call"
+        in_call = isinstance(event, ToolCallStart | ToolArgumentsDelta)
         match event:
             case ContentDelta(text):
                 answer.content += text

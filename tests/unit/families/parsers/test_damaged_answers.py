@@ -174,3 +174,33 @@ NOW, PARIS = ["now", "{}"], ["get_weather", '{"city": "Paris"}']
 )  # fmt: skip
 def test_what_was_found(name: str, text: str, answer: Answer) -> None:
     assert read(name, text) == answer
+
+
+# Text before the first argument, between a key and its value, and after the arguments.
+TEXT_IN_CALLS = {
+    "qwen3_coder": "<tool_call>\n<function=get_weather>\n甲\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>",
+    "glm45": "<tool_call>get_weather\n甲<arg_key>city</arg_key>乙<arg_value>Paris</arg_value></tool_call>",
+    "deepseek_v32": '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n甲'
+    '<｜DSML｜parameter name="city" string="true">Paris</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>',
+    "kimi_k2": "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
+    '{"city": "Paris"} 甲<|tool_call_end|><|tool_calls_section_end|>',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXT_IN_CALLS)
+def test_text_in_a_call_comes_after_it(name: str) -> None:
+    text = TEXT_IN_CALLS[name]
+    answer = read(name, text)
+    assert [[function, json.loads(arguments)] for function, arguments in answer.calls] == [
+        ["get_weather", {"city": "Paris"}]
+    ]
+    assert "".join(answer.content.split()) == "".join(letter for letter in text if letter in SENTINELS)
+    for end in range(len(text)):
+        read(name, text[:end])  # in the order that `gather` checks
+
+
+def test_reasoning_with_the_beginning_of_a_call_goes_on_at_once() -> None:
+    options = AnswerOptions(chat=True, tools=True, text_arguments=TEXTS, reasoning_open=True)
+    parser = ChatParser(AnswerFormat("think", tool_parser="qwen3_coder"), options)
+    text = "I write <tool_call>\n<function=now>\n to call it."
+    assert gather(parser.feed(text)).reasoning == text

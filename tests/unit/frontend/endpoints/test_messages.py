@@ -260,6 +260,16 @@ async def test_a_rest_of_a_call_and_the_text_after_it_in_one_delta(
     assert answer.content[0].input == {}
 
 
+@pytest.mark.parametrize("between", [[reply("Hm.")], [reply(reasoning_output="Hm.")], calling(1)])
+async def test_arguments_of_a_call_that_is_not_open_are_an_error(served: Serving, between: list[Any]) -> None:
+    late = reply(tool_calls=[{"index": 0, "function": {"arguments": '{"city": "Rome"}'}}])
+    served.triton.script = play(*calling(0), *between, late, finish("tool_calls"))
+    events = read_events((await post(served, stream=True, tools=[TOOL])).text)
+    assert events[-1]["type"] == "error" and events[-1]["error"]["type"] == "api_error"
+    blocks = [event["content_block"] for event in events if event["type"] == "content_block_start"]
+    assert all(block["id"] and block["name"] for block in blocks if block["type"] == "tool_use")
+
+
 async def test_stop_sequences_and_the_parameters_of_triton(served: Serving) -> None:
     await prompt(served, stop_sequences=["two", "\n\nHuman:"])
     call = served.triton.calls[0]

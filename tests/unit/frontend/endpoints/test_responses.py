@@ -107,6 +107,19 @@ def test_a_merged_delta_ends_the_open_call_before_the_text_after_it() -> None:
     assert (message["type"], message["content"][0]["text"]) == ("message", "Done.")
 
 
+@pytest.mark.parametrize("before", [{"text": "Hm."}, {"reasoning": "Hm."}, {"tool_calls": "other"}, {}])
+async def test_arguments_of_a_call_that_is_not_open_are_refused(before: dict[str, Any]) -> None:
+    items = Items()
+    if "tool_calls" in before:
+        start = {"index": 1, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
+        before = {"tool_calls": (start,)}
+    items.feed(Delta(**before))
+    with pytest.raises(RuntimeError, match="not open"):
+        items.feed(Delta(tool_calls=({"index": 0, "function": {"arguments": "{}"}},)))
+    items.close()
+    assert all("{}" not in json.dumps(item.get("content", [])) for item in items.done)
+
+
 async def cut_off(call: Call) -> AsyncIterator:
     yield reply("Hel")
     yield finish("length", completion=1)
