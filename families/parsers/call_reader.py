@@ -10,9 +10,8 @@ from families.parsers.json_text import is_text, load, unquoted_object
 
 NAME_KEYS = frozenset({"name", "tool_name"})
 ARGUMENT_KEYS = frozenset({"arguments", "parameters"})
-# Keys whose text is not used: a number of the call, which is unique within its answer only.
+# Keys whose value is not used: a number of the call, which is unique within its answer only.
 _UNUSED_KEYS = frozenset({"id", "tool_call_id"})
-_KEYS = (NAME_KEYS, ARGUMENT_KEYS, _UNUSED_KEYS, frozenset({"type"}))
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR_END = re.compile(r"[ \t\r\n,}]")
@@ -36,8 +35,9 @@ class CallReader:
     Arguments written as a JSON string are read to the end first, since the string may hold a JSON object.
     Within arguments only strings and brackets are checked; other errors are passed to the client.
 
-    Keys: `name` or `tool_name`, `arguments` or `parameters` (neither means `{}`), `"type": "function"`, and `id` or
-    `tool_call_id`, a text that is not used; any other key fails.
+    Keys: `name` or `tool_name`, `arguments` or `parameters`, `"type": "function"`, and `id` or `tool_call_id`, which is
+    not used. Neither of the second means `{}`, unless there are other keys too: such an object is no call. In a call
+    other keys are skipped.
     """
 
     def __init__(self) -> None:
@@ -50,6 +50,8 @@ class CallReader:
         self._text_reader = JsonString()
         self._arguments_reader = JsonStructure()
         self._arguments: list[str] = []
+        self._skipped = JsonStructure()  # a value that is not used
+        self._others = False  # there are keys that calls do not have
         self._rest: list[str] = []
         self._claimed = False  # all text read so far belongs to the call
 
@@ -94,17 +96,19 @@ class CallReader:
 
     def _accept_key(self) -> None:
         key = self._load_token()
-        same = next((keys for keys in _KEYS if key in keys), None)
-        if same is None or not same.isdisjoint(self._keys):
+        same = next((keys for keys in (NAME_KEYS, ARGUMENT_KEYS) if key in keys), frozenset())
+        if key is None or (not self.begun and not same.isdisjoint(self._keys)):
             self.status = Status.FAILED
         else:
             self._keys.append(key)
             self._step = self._colon
 
     def _colon(self, text: str, position: int) -> int:
-        return self._expect(
-            text, position, {":": self._argument_value if self._keys[-1] in ARGUMENT_KEYS else self._value}
-        )
+        key = self._keys[-1]
+        if self.begun:  # What follows cannot change the call.
+            return self._expect(text, position, {":": self._unused_value})
+        steps: dict[bool, _Step] = {key in NAME_KEYS: self._value, key in ARGUMENT_KEYS: self._argument_value}
+        return self._expect(text, position, {":": steps.get(True, self._unused_value)})
 
     def _value(self, text: str, position: int) -> int:
         return self._expect(text, position, {'"': self._text})
@@ -112,23 +116,62 @@ class CallReader:
     def _text(self, text: str, position: int) -> int:
         position = self._string(text, position)
         if self._text_reader.complete:
-            self._accept_text(self._load_token())
+            self._accept_name(self._load_token())
         return position
 
-    def _accept_text(self, value: str) -> None:
+    def _accept_name(self, value: str | None) -> None:
         self._step = self._after_value
-        key = self._keys[-1]
-        if key in _UNUSED_KEYS:
-            return
-        if key == "type":
-            if value != "function":
-                self.status = Status.FAILED
-        elif not value:
+        if not value or not is_text(value):
             self.status = Status.FAILED
         else:
             self.name = value
             if not ARGUMENT_KEYS.isdisjoint(self._keys):
                 self._begin()
+
+    def _unused_value(self, text: str, position: int) -> int:
+        position = self._skip_space(text, position)
+        if position == len(text):
+            return position
+        if text[position] == '"':
+            return self._expect(text, position, {'"': self._unused_text})
+        self._token, self._skipped = [], JsonStructure()
+        self._step = self._unused_structure if text[position] in CLOSERS else self._unused_scalar
+        return position
+
+    def _unused_text(self, text: str, position: int) -> int:
+        position = self._string(text, position)
+        if self._text_reader.complete:
+            value = self._load_token()
+            if value is None:
+                self.status = Status.FAILED
+            else:
+                self._end_unused(value)
+        return position
+
+    def _unused_structure(self, text: str, start: int) -> int:
+        position = self._skipped.feed(text, start)
+        if self._skipped.broken:
+            self.status = Status.FAILED
+        elif self._skipped.complete:
+            self._end_unused()
+        return position
+
+    def _unused_scalar(self, text: str, position: int) -> int:
+        return self._read_scalar(text, position, self._accept_unused_scalar)
+
+    def _accept_unused_scalar(self) -> None:
+        try:
+            load("".join(self._token))
+        except ValueError:
+            self.status = Status.FAILED
+        else:
+            self._end_unused()
+
+    def _end_unused(self, value: str = "") -> None:
+        key = self._keys[-1]
+        known = key in _UNUSED_KEYS or (key, value) == ("type", "function")
+        self._others = self._others or not known
+        self._step = self._after_value
 
     def _argument_value(self, text: str, position: int) -> int:
         position = self._skip_space(text, position)
@@ -152,11 +195,14 @@ class CallReader:
         return position
 
     def _scalar(self, text: str, position: int) -> int:
+        return self._read_scalar(text, position, lambda: self._accept_arguments(self._checked_scalar))
+
+    def _read_scalar(self, text: str, position: int, accept: Callable[[], None]) -> int:
         found = _SCALAR_END.search(text, position)
         end = found.start() if found else len(text)
         self._token.append(text[position:end])
         if found:
-            self._accept_arguments(self._checked_scalar)
+            accept()
         return end
 
     def _checked_scalar(self) -> str:
@@ -189,6 +235,9 @@ class CallReader:
         position = self._skip_space(text, position)
         if position < len(text) and text[position] == "}" and self.name:
             if not self.begun:
+                if self._others:
+                    self.status = Status.FAILED
+                    return position
                 self._arguments.append("{}")
                 self._begin()
             self.status = Status.DONE
@@ -222,10 +271,10 @@ class CallReader:
         self._token.append(text[position:end])
         return end
 
-    def _load_token(self) -> str:
-        """The string just read; empty if it is not JSON or cannot be UTF-8."""
+    def _load_token(self) -> str | None:
+        """The string just read; None if it is not JSON."""
         try:
             value = load("".join(self._token))
         except ValueError:
-            return ""
-        return value if isinstance(value, str) and is_text(value) else ""
+            return None
+        return value if isinstance(value, str) else None

@@ -85,6 +85,35 @@ def test_arguments_come_byte_for_byte(form: str, arguments: str) -> None:
     assert read(text) == Answer("", "", [["f", arguments]])
 
 
+@pytest.mark.parametrize(
+    "value", ["3", '"x"', "null", "-1.5e3", "true", '{"a": ["}", {}]}', "[]", '"<tool_call>\\""', '""']
+)
+@pytest.mark.parametrize("key", ["id", "tool_call_id", "index", "type", "thought", "\\ud800", 'a\\"b', "arguments "])
+@pytest.mark.parametrize(
+    "form",
+    [
+        '{"%s": %s, "name": "f", "arguments": {"a": [1]}}',
+        '{"name": "f", "%s": %s, "arguments": {"a": [1]}}',
+        '{"name": "f", "arguments": {"a": [1]}, "%s": %s}',
+        '{"arguments": {"a": [1]}, "%s" :\n%s , "name": "f"}',
+        '{"name": "f", "arguments": {"a": [1]}, "other": {}, "%s":%s}',
+    ],
+)
+def test_other_keys_of_a_call_are_skipped(form: str, key: str, value: str) -> None:
+    text = f"A <tool_call>{form % (key, value)}</tool_call> B"
+    assert read(text) == Answer("A B", "", READ[:1])
+    assert read(f"<tool_call>[{form % (key, value)}, {G}]</tool_call>") == Answer("", "", READ)
+
+
+def test_a_number_as_id_needs_no_arguments() -> None:
+    assert read('<tool_call>{"name": "g", "id": 7}</tool_call>') == Answer("", "", READ[1:])
+
+
+def test_what_follows_the_arguments_cannot_change_the_call() -> None:
+    again = '{"name": "f", "arguments": {"a": [1]}, "name": 2, "parameters": null}'
+    assert read(f"<tool_call>{again}</tool_call>") == Answer("", "", READ[:1])
+
+
 def test_arguments_written_as_a_json_string() -> None:
     text = '<tool_call>{"name": "f", "arguments": "{\\"city\\":  \\"\\u5317京\\"}"}</tool_call>'
     assert read(text).calls == [["f", '{"city":  "北京"}']]
@@ -127,6 +156,12 @@ def test_a_missing_closing_tag_at_the_end() -> None:
         '<tool_call>{"arguments": {"a": 1}}</tool_call>',
         '<tool_call>{"arguments": {"a": [1}}, "name": "f"}</tool_call>',
         '<tool_call>{"name": "f",}</tool_call>',
+        '<tool_call>{"name": "f", "age": 3}</tool_call>',
+        '<tool_call>{"name": "f", "age": 3, "id": 3}</tool_call>',
+        '<tool_call>{"name": "f", "age": nul, "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "f", "age": [}, "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "f", "age": , "arguments": {}}</tool_call>',
+        '<tool_call>{"\\x": 1, "name": "f", "arguments": {}}</tool_call>',
         '<tool_call>\n{"name": "get_wea',
         '<tool_call>\n{"name": "f", "arguments":',
         '<tool_call>\n{"name": "f", "arguments": "{\\"a\\": ',
@@ -160,8 +195,8 @@ def test_arguments_cut_short_by_the_end(rest: str) -> None:
 def test_what_stands_behind_complete_arguments_is_content() -> None:
     extra = CALL.replace("}}\n", "}}}\n")
     assert read(f"{extra}\n{CALL}") == Answer("}", "", [WEATHER, WEATHER])
-    other = CALL.replace("}}\n", '}, "id": 3}\n')
-    assert read(other) == Answer(', "id": 3}', "", [WEATHER])
+    other = CALL.replace("}}\n", '}, "id": x}\n')
+    assert read(other) == Answer(', "id": x}', "", [WEATHER])
     missing = CALL.replace("}}\n", "}\n")
     assert read(f"{missing}\n{CALL}") == Answer("", "", [WEATHER, WEATHER])
 

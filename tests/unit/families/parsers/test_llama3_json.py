@@ -19,6 +19,7 @@ F = ["f", '{"city":  "Boston, MA", "n": 1.50}']
         (CALL.replace("parameters", "arguments"), [F]),
         ('{"type": "function", "name": "f", "parameters": {}}', [["f", "{}"]]),
         ('{"name": "f"}', [["f", "{}"]]),
+        ('{"name": "f", "id": 3, "parameters": {}, "thought": ["}"]}', [["f", "{}"]]),
         ('{"name": "f", "parameters": "{\\"a\\": \\"中\\"}"}', [["f", '{"a": "中"}']]),
         ('{"name": "f", "parameters": {"a": "}; {\\"name\\": 1}"}}', [["f", '{"a": "}; {\\"name\\": 1}"}']]),
     ],
