@@ -102,7 +102,7 @@ class AnswerStream:
             events += self._read(self._detokenizer.flush())
         matched = self._stop.matched is not None
         if matched or engine_finish is not None:
-            events += self._flush()
+            events += self._flush(cut=not matched and engine_finish not in _STOPPED)
         text, reasoning, tool_calls = _fields(events)
         self._called = self._called or bool(tool_calls)
         self._finished = matched or engine_finish is not None
@@ -147,9 +147,9 @@ class AnswerStream:
             return []
         return self._parser.feed(text) if self._parser else [ContentDelta(text)]
 
-    def _flush(self) -> list[Event]:
+    def _flush(self, *, cut: bool) -> list[Event]:
         events = self._parse(self._stop.flush())
-        return events + self._parser.flush() if self._parser else events
+        return events + self._parser.flush(cut=cut) if self._parser else events
 
     def _entries(
         self,

@@ -19,6 +19,7 @@ from families.parsers.formats import (
 from families.parsers.harmony import HarmonyParser
 from families.parsers.named_calls import NamedCallsParser
 from families.parsers.reasoning import ReasoningParser
+from families.parsers.whole_arguments import ArgumentsCompleter
 
 # Of an answer: what looked like calls inside the reasoning and was none is read again, which must not add up.
 _MOST_REFUSALS = 20
@@ -101,6 +102,7 @@ class ChatParser:
             self._dropped = MarkerScanner(*reasoning.dropped) if reasoning.dropped else None
         self._trial: _Trial | None = None
         self._refusals = 0
+        self._completer = ArgumentsCompleter()
         self.markers = _markers(reasoning, markup)
 
     @property
@@ -110,6 +112,16 @@ class ChatParser:
 
     def feed(self, text: str) -> list[Event]:
         """The events of the next piece of text."""
+        return self._completer.feed(self._feed(text))
+
+    def flush(self, *, cut: bool = False) -> list[Event]:
+        """The remaining events at the end of the answer.
+
+        cut: it ended before the model did, so that arguments of a call stay unfinished; else they are completed.
+        """
+        return self._completer.feed(self._flush(), cut=cut) + self._completer.flush(cut=cut)
+
+    def _feed(self, text: str) -> list[Event]:
         events: list[Event] = []
         while text:
             if self._trial:
@@ -122,8 +134,7 @@ class ChatParser:
                 text = self._interrupted()
         return events
 
-    def flush(self) -> list[Event]:
-        """The remaining events at the end of the answer."""
+    def _flush(self) -> list[Event]:
         events: list[Event] = []
         while trial := self._trial:
             trial.flush()
@@ -131,7 +142,7 @@ class ChatParser:
             if trial.called and not trial.failed:
                 events += trial.events
                 return events
-            events += self.feed(self._refuse(trial, events))
+            events += self._feed(self._refuse(trial, events))
         if self._reasoning:
             events += self._pass_on(self._reasoning.flush())
         if self._dropped and (rest := self._dropped.flush()):

@@ -49,7 +49,6 @@ class HarmonyParser:
         self._calls = 0
         self._written = False  # content of an earlier message
         self._separate = False
-        self._empty_call = False
 
     @property
     def inside(self) -> bool:
@@ -75,7 +74,6 @@ class HarmonyParser:
             self._write_body(self._lead, events)
         elif self._header and self._header.lstrip().startswith(_RECIPIENT_START):
             self._write_body(self._header, events)  # Text that only begins as the rest of the prompt's header would.
-        self._end_call(events)
         return events
 
     def _text(self, text: str, events: list[Event]) -> None:
@@ -103,7 +101,6 @@ class HarmonyParser:
                 text = "\n\n" + text
                 self._separate = False
             self._written = True
-        self._empty_call = False
         events.append(self._write(text))
 
     def _marker(self, marker: str, events: list[Event]) -> None:
@@ -117,7 +114,6 @@ class HarmonyParser:
         elif marker == CHANNEL and self._header is not None:
             self._header += marker
         else:
-            self._end_call(events)
             self._header = {CHANNEL: marker, START: ""}.get(marker)
             if self._header is None:
                 self._begin_content()
@@ -125,7 +121,6 @@ class HarmonyParser:
 
     def _begin(self, header: str, events: list[Event]) -> None:
         """Begin the body of a message."""
-        self._end_call(events)
         self._header = None
         _, _, channel = header.rpartition(CHANNEL)
         found = _CHANNEL_NAME.match(channel)
@@ -134,7 +129,6 @@ class HarmonyParser:
             index = self._calls
             events.append(ToolCallStart(index, new_call_id(), recipient[1]))
             self._calls += 1
-            self._empty_call = True
             self._write = lambda text: ToolArgumentsDelta(index, text)
         elif found and found[1] == "analysis":
             self._write = ReasoningDelta
@@ -144,8 +138,3 @@ class HarmonyParser:
     def _begin_content(self) -> None:
         self._write = ContentDelta
         self._separate = self._written
-
-    def _end_call(self, events: list[Event]) -> None:
-        if self._empty_call:
-            events.append(ToolArgumentsDelta(self._calls - 1, "{}"))
-            self._empty_call = False

@@ -22,6 +22,16 @@ class JsonStructure:
         self._in_string = False
         self._closers: list[str] = []  # closing brackets that are still needed
 
+    @property
+    def in_string(self) -> bool:
+        """Whether the text read so far ends inside a string."""
+        return self._in_string
+
+    @property
+    def closers(self) -> str:
+        """The brackets that close what is open."""
+        return "".join(reversed(self._closers))
+
     def feed(self, text: str, start: int = 0) -> int:
         """Read text[start:] and return the position of the first character that was not read."""
         position = start

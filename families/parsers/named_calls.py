@@ -12,6 +12,7 @@ from families.parsers.arguments import json_value, quoted
 from families.parsers.content import ContentWriter
 from families.parsers.events import Event, ToolArgumentsDelta, ToolCallStart, new_call_id
 from families.parsers.json_structure import JsonStructure
+from families.parsers.whole_arguments import closing
 
 # Of the text between a tag and what must follow it; a longer one is no markup.
 _LONGEST = 512
@@ -131,7 +132,8 @@ class NamedCallsParser:
             rest, self._held = self._held + rest, ""
             self._write_text(rest, events)
         elif self._step == self._before_json:
-            self._send(self._held + rest if (self._held + rest).strip(" \n`") else "", events)
+            head = self._held + rest
+            self._send("" if "json".startswith(head.strip(" \t\r\n`")) else head, events)
         elif self._step == self._broken:
             self._send(rest, events)
         elif self._step == self._key:
@@ -477,7 +479,7 @@ class _Value:
         value = "".join(self._pieces).lstrip()
         if self._markup.cdata and value.startswith(_CDATA):
             return quoted(value.removeprefix(_CDATA))[:-1]
-        if not value or value[0] in "{[":
+        if not value or (not self._as_text and value[0] in "{[" and closing(value) is not None):
             return value
         read = quoted(value) if self._as_text else self._markup.read(value)
         return read[:-1] if read.startswith('"') else read

@@ -9,6 +9,7 @@ from typing import Any
 from families.parsers.call_reader import CallReader, Status
 from families.parsers.events import ToolCall
 from families.parsers.json_text import is_object, is_text
+from families.parsers.whole_arguments import or_nothing
 
 _CONSTANTS = {"true": True, "false": False, "null": None}
 
@@ -27,7 +28,7 @@ def read_json_calls(text: str) -> list[ToolCall] | None:
     while True:
         reader = CallReader()
         position = reader.feed(text, position)
-        arguments = reader.take()
+        arguments = or_nothing(reader.take())
         if reader.status is not Status.DONE or not is_object(arguments):
             return None
         calls.append(ToolCall(reader.name, arguments))

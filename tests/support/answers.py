@@ -10,6 +10,7 @@ from common.answer_options import AnswerOptions
 from families.parsers import (
     TOOL_FORMATS,
     AnswerFormat,
+    ChatParser,
     ContentDelta,
     Event,
     Parser,
@@ -60,6 +61,14 @@ def parse(parser: Parser, pieces: Iterable[str]) -> Answer:
     for piece in pieces:
         events += parser.feed(piece)
     return gather(events + parser.flush())
+
+
+def parse_cut(parser: ChatParser, pieces: Iterable[str]) -> Answer:
+    """The answer of a text that ended before the model did."""
+    events: list[Event] = []
+    for piece in pieces:
+        events += parser.feed(piece)
+    return gather(events + parser.flush(cut=True))
 
 
 def parse_both_ways(create: Callable[[], Parser], text: str) -> Answer:

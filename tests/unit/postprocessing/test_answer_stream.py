@@ -82,6 +82,25 @@ def test_finish_reasons(qwen3: Tokenizer, text: str, engine_finish: int, tool_ch
     assert deltas[-1].finish_reason == reason
 
 
+@pytest.mark.parametrize(
+    ("finish", "stop", "arguments"),
+    [
+        (1, (), '{"city": "北京"}'),
+        (2, (), '{"city": "北京"}'),
+        (3, (), '{"city": "北京'),
+        (4, (), '{"city": "北京'),
+        (5, (), '{"city": "北京'),
+        (3, ("京",), '{"city": "北"}'),
+    ],
+)
+def test_arguments_are_completed_unless_the_answer_was_cut(
+    qwen3: Tokenizer, finish: int, stop: tuple[str, ...], arguments: str
+) -> None:
+    text = CALL[: CALL.index("京") + 1]
+    deltas = stream(qwen3, one_by_one(qwen3, text), QWEN3, replace(CHAT, stop=stop), finish=finish)
+    assert add_up(deltas) == Answer("", "", [["f", arguments]])
+
+
 def test_an_unknown_engine_finish_is_refused(qwen3: Tokenizer) -> None:
     with pytest.raises(ValueError, match=r"reason 9; known: \[1, 2, 3, 4, 5\]"):
         AnswerStream(qwen3, PLAIN, RAW, END).feed([], engine_finish=9)

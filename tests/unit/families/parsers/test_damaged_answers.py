@@ -4,6 +4,7 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +12,7 @@ from common.answer_options import AnswerOptions
 from common.chat.text_arguments import text_arguments
 from families.parsers import REASONING_FORMATS, TOOL_FORMATS, AnswerFormat, ChatParser, ToolCallStart
 from tests.support.answer_corpus import CORPUS, TOOLS
-from tests.support.answers import Answer, cut, gather, parse
+from tests.support.answers import Answer, cut, gather, parse, parse_cut
 
 TEXTS = text_arguments(TOOLS)
 MARKERS = sorted(
@@ -155,17 +156,6 @@ NOW, PARIS = ["now", "{}"], ["get_weather", '{"city": "Paris"}']
         ),
         # Text between the markup.
         ("deepseek_v31", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>now<｜tool▁sep｜>{} } a } b", Answer("a } b", "", [NOW])),
-        # Values that are cut.
-        (
-            "qwen3_coder",
-            "<function=search>\n<parameter=filters>\n{'sizes': [4",
-            Answer("", "", [["search", "{\"filters\": {'sizes': [4"]]),
-        ),
-        (
-            "qwen3_coder",
-            "<function=configure>\n<parameter=mode>\nfast\n</parameter>\n<parameter=ti",
-            Answer("", "", [["configure", '{"mode": "fast", "ti']]),
-        ),
         # Messages without their markers.
         ("openai", "<|channel|>analysis<|message|>Hm.<|end|>Hello!", Answer("Hello!", "Hm.")),
         ("openai", "to=5 is the answer", Answer("to=5 is the answer")),
@@ -204,3 +194,74 @@ def test_reasoning_with_the_beginning_of_a_call_goes_on_at_once() -> None:
     parser = ChatParser(AnswerFormat("think", tool_parser="qwen3_coder"), options)
     text = "I write <tool_call>\n<function=now>\n to call it."
     assert gather(parser.feed(text)).reasoning == text
+
+
+# An answer without its end: the arguments if the model has ended it, and if it was cut.
+UNFINISHED = [
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": [1, {"b": "x', '{"a": [1, {"b": "x"}]}', '{"a": [1, {"b": "x'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": 1</tool_call>', '{"a": 1}', '{"a": 1'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": 1,', '{"a": 1,', '{"a": 1,'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": [1,', '{"a": [1,', '{"a": [1,'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": [1}}</tool_call>', '{"a": [1}}', '{"a": [1}}'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": tr', '{"a": true}', '{"a": tr'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": -1.', '{"a": -1.0}', '{"a": -1.'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a"', '{"a":null}', '{"a"'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a":', '{"a":null}', '{"a":'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a', '{"a":null}', '{"a'),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {"a": "x\\', '{"a": "x\\\\"}', '{"a": "x\\'),
+    ("openai", "<|channel|>commentary to=functions.f<|message|>", "{}", ""),
+    ("openai", '<|channel|>commentary to=functions.f<|message|>{"a": "x', '{"a": "x"}', '{"a": "x'),
+    ("kimi_k2", '<|tool_calls_section_begin|><|tool_call_begin|>f<|tool_call_argument_begin|>', "{}", ""),
+    ("kimi_k2", '<|tool_calls_section_begin|><|tool_call_begin|>f<|tool_call_argument_begin|>{"a": "x', '{"a": "x"}', '{"a": "x'),
+    ("glm45", "<tool_call>f\n", "{}", ""),
+    ("glm45", "<tool_call>f\n<arg_key>a</arg_key>", '{"a": null}', '{"a": '),
+    ("qwen3_coder", "<function=write_file>\n<parameter=text>\nx", '{"text": "x"}', '{"text": "x'),
+    ("qwen3_coder", "<function=search>\n<parameter=limit>\n12", '{"limit": 12}', '{"limit": 12'),
+    ("qwen3_coder", "<function=search>\n<parameter=filters>\n{'sizes': [4", '{"filters": "{\'sizes\': [4"}', '{"filters": "{\'sizes\': [4'),
+    ("qwen3_coder", "<function=search>\n<parameter=filters>\n{'sizes': [4]}", '{"filters": {"sizes": [4]}}', '{"filters": {"sizes": [4]}'),
+    ("qwen3_coder", '<function=search>\n<parameter=filters>\n{"sizes": [4', '{"filters": {"sizes": [4]}}', '{"filters": {"sizes": [4'),
+    ("qwen3_coder", "<function=configure>\n<parameter=mode>\nfast\n</parameter>\n<parameter=ti", '{"mode": "fast", "ti":null}', '{"mode": "fast", "ti'),
+    ("minicpm5", '<function name="write_file"><param name="text">{"a', '{"text": "{\\"a"}', '{"text": "{\\"a'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "ended", "unfinished"), UNFINISHED)
+def test_arguments_without_their_end(name: str, text: str, ended: str, unfinished: str) -> None:
+    def arguments(read: Callable[[ChatParser, list[str]], Answer], pieces: list[str]) -> str:
+        options = AnswerOptions(chat=True, tools=True, text_arguments=TEXTS if name != "hermes" else "")
+        answer = read(ChatParser(AnswerFormat(CORPUS[name].reasoning, tool_parser=name), options), pieces)
+        assert answer.content == ""
+        [[_, read_arguments]] = answer.calls
+        return read_arguments
+
+    for pieces in ([text], list(text)):
+        assert arguments(parse, pieces) == ended
+        assert arguments(parse_cut, pieces) == unfinished
+
+
+NOTHING = ["null", " null ", '""', ""]
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("hermes", '<tool_call>{"name": "now", "arguments": %s}</tool_call>'),
+        ("hermes", '<tool_call>{"arguments": %s, "name": "now"}</tool_call>'),
+        ("llama3_json", '{"name": "now", "parameters": %s}'),
+        (
+            "kimi_k2",
+            "<|tool_calls_section_begin|><|tool_call_begin|>now<|tool_call_argument_begin|>%s<|tool_call_end|>",
+        ),
+        ("mistral_v13", "[TOOL_CALLS]now[ARGS]%s"),
+        ("openai", "<|channel|>commentary to=functions.now<|message|>%s<|call|>"),
+    ],
+)
+def test_no_arguments_are_an_empty_object(name: str, form: str, nothing: str) -> None:
+    if not nothing and name in ("hermes", "llama3_json"):
+        return  # is not JSON
+    text = form % nothing
+    options = AnswerOptions(chat=True, tools=True, text_arguments=TEXTS)
+    for pieces in ([text], list(text)):
+        parser = ChatParser(AnswerFormat(CORPUS[name].reasoning, tool_parser=name), options)
+        assert parse(parser, pieces) == Answer("", "", [NOW])
