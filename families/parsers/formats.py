@@ -17,7 +17,8 @@ from families.parsers.gemma4_calls import QUOTE, read_gemma4_calls
 from families.parsers.harmony import MARKERS as HARMONY_MARKERS
 from families.parsers.held_calls import HeldCalls, WholeAnswer
 from families.parsers.json_calls import JsonCalls
-from families.parsers.named_calls import NamedCalls, Parameters
+from families.parsers.named_calls import NamedCalls
+from families.parsers.parameters import Parameters
 from families.parsers.whole_calls import read_json_calls, read_python_calls
 
 

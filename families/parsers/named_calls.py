@@ -8,42 +8,16 @@ from dataclasses import dataclass
 
 from common.chat.text_arguments import TextArguments
 from common.markers import MarkerScanner
-from families.parsers.arguments import json_value, quoted
+from families.parsers.arguments import quoted
 from families.parsers.content import ContentWriter
 from families.parsers.events import Event, ToolArgumentsDelta, ToolCallStart, new_call_id
 from families.parsers.json_structure import JsonStructure
-from families.parsers.whole_arguments import closing
+from families.parsers.parameters import CDATA, CDATA_END, Parameters, ParameterValue
 
 # Of the text between a tag and what must follow it; a longer one is no markup.
 _LONGEST = 512
-_CDATA, _CDATA_END = "<![CDATA[", "]]>"
 # Between a name and JSON arguments there may be the fence of a code block.
 _BEFORE_JSON = re.compile(r"[\s`]*(?:json)?\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """The markup of one argument: `begin` header `header_end` value `end`.
-
-    header: matches the whole header. Group `key` is the argument's name; `text`, if it takes part in the match, says
-    whether the value is text ("true" or "string") or JSON.
-    value_begin: a tag between header_end and the value, after whitespace.
-    end: may hold `{key}`.
-    trim: one line end at each end of a value belongs to the markup.
-    entities: a key has the entities of XML for its quotes.
-    cdata: a value may be wrapped in `<![CDATA[` and `]]>`.
-    read: the JSON text of a value that is not known to be text.
-    """
-
-    begin: str
-    header_end: str
-    end: str
-    header: re.Pattern[str] = re.compile(r"\s*+(?P<key>[^<>]*)")
-    value_begin: str = ""
-    trim: bool = False
-    entities: bool = False
-    cdata: bool = False
-    read: Callable[[str], str] = json_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +84,7 @@ class NamedCallsParser:
         self._ids: set[str] = set()
         self._name = ""
         self._json = JsonStructure()
-        self._value: _Value | None = None
+        self._value: ParameterValue | None = None
         self._value_end = ""
         self._arguments = 0  # of the current call
 
@@ -285,7 +259,7 @@ class NamedCallsParser:
     # Arguments as parameters.
 
     def _go_between(self) -> None:
-        self._go(self._between, self._parameters.begin, *self._ends)
+        self._go(self._between, *self._follow)
 
     def _between(self, text: str, events: list[Event]) -> str:
         clear, tag, position = self._scanner.scan(text)
@@ -294,7 +268,7 @@ class NamedCallsParser:
             return ""
         rest = text[position:]
         if tag == self._parameters.begin:
-            self._go(self._key, self._parameters.header_end)
+            self._go(self._key, self._parameters.header_end, *self._follow)
             return rest
         self._send("}" if self._arguments else "{}", events)
         self._write_inner(events)
@@ -309,7 +283,8 @@ class NamedCallsParser:
         if not tag and fits:
             return ""
         header, self._held = self._held, ""
-        if not fits:
+        if not fits or tag != markup.header_end or (header + tag).endswith(self._half_tags):
+            # Without its end it is no header.
             rest = header + (tag or self._scanner.flush())
             self._hold(markup.begin)
             self._go_between()
@@ -324,15 +299,22 @@ class NamedCallsParser:
         if markup.entities:
             key = html.unescape(key)
         known = self._text_arguments.get(self._name, frozenset())
-        self._value = _Value(markup, as_text=key in known if kind is None else kind in ("true", "string"))
+        self._value = ParameterValue(markup, as_text=key in known if kind is None else kind in ("true", "string"))
         self._send(f"{self._before_key()}{quoted(key)}: ", events)
         self._arguments += 1
         if markup.value_begin:
             self._held = key
-            self._go(self._before_value, markup.value_begin)
+            self._go(self._before_value, markup.value_begin, *self._follow)
         else:
             self._begin_value(key)
         return text[position:]
+
+    @property
+    def _half_tags(self) -> tuple[str, ...]:
+        """The beginnings of tags up to what would be the end of a header."""
+        end = self._parameters.header_end
+        halves = (tag[: tag.find(end) + len(end)] for tag in self._follow if end in tag)
+        return tuple(half for half in halves if half not in self._follow)
 
     def _before_key(self) -> str:
         return ", " if self._arguments else "{"
@@ -340,9 +322,14 @@ class NamedCallsParser:
     def _before_value(self, text: str, events: list[Event]) -> str:
         clear, tag, position = self._scanner.scan(text)
         self._hold(self._without_markup(clear))
-        if tag:
+        if tag == self._parameters.value_begin:
             key, self._held = self._held, ""
             self._begin_value(key)
+        elif tag:
+            self._held, self._value = "", None
+            self._send("null", events)
+            self._go_between()
+            return tag + text[position:]
         return text[position:]
 
     def _begin_value(self, key: str) -> None:
@@ -358,10 +345,10 @@ class NamedCallsParser:
         self._held += text
         start = self._held.lstrip()
         if len(self._held) - len(start) <= _LONGEST:
-            if len(start) < len(_CDATA) and _CDATA.startswith(start):
+            if len(start) < len(CDATA) and CDATA.startswith(start):
                 return ""
-            if start.startswith(_CDATA):
-                self._value_end = _CDATA_END + self._value_end
+            if start.startswith(CDATA):
+                self._value_end = CDATA_END + self._value_end
         held, self._held = self._held, ""
         self._go(self._in_value, self._value_end)
         return held
@@ -384,12 +371,11 @@ class NamedCallsParser:
         self._held += text
         rest = self._held[len(end) :]
         body = rest.lstrip()
-        follow = (self._parameters.begin, *self._ends)
         near = len(rest) - len(body) <= _LONGEST
-        if near and not body.startswith(follow) and any(tag.startswith(body) for tag in follow):
+        if near and not body.startswith(self._follow) and any(tag.startswith(body) for tag in self._follow):
             return ""
         self._held = ""
-        if not near or not body.startswith(follow):
+        if not near or not body.startswith(self._follow):
             self._send(self._value.feed(end), events)
             self._step = self._in_value
             return rest
@@ -402,6 +388,11 @@ class NamedCallsParser:
     def _ends(self) -> tuple[str, ...]:
         """The tags after a call; the next call may begin before the end of this one, which is missing then."""
         return (self._form.end, *self._form.closes, self._form.begin, *self._form.opens)
+
+    @property
+    def _follow(self) -> tuple[str, ...]:
+        """The tags that come after a parameter."""
+        return (self._parameters.begin, *self._ends)
 
     @property
     def _parameters(self) -> Parameters:
@@ -440,57 +431,3 @@ class NamedCallsParser:
     def _send(self, arguments: str, events: list[Event]) -> None:
         if arguments:
             events.append(ToolArgumentsDelta(self._calls - 1, arguments))
-
-
-class _Value:
-    """One value on its way to JSON: text is passed on as it arrives, anything else when it is whole."""
-
-    def __init__(self, markup: Parameters, *, as_text: bool) -> None:
-        self._markup = markup
-        self._as_text = as_text
-        self._streams = as_text and not markup.cdata
-        self._pieces: list[str] = []  # of a value that is held
-        self._begun = False
-        self._line_end = ""  # one that is markup if nothing follows
-
-    def feed(self, text: str) -> str:
-        """The JSON text that the next piece adds."""
-        if not text:
-            return ""
-        if not self._streams:
-            self._pieces.append(text)
-            return ""
-        return self._stream(text)
-
-    def _stream(self, text: str) -> str:
-        written = ""
-        if not self._begun:
-            self._begun, written = True, '"'
-            if self._markup.trim:
-                text = text.removeprefix("\n")
-        text = self._line_end + text
-        self._line_end = ""
-        if self._markup.trim and text.endswith("\n"):
-            text, self._line_end = text[:-1], "\n"
-        return written + quoted(text)[1:-1]
-
-    def cut(self) -> str:
-        """The JSON text that is missing of a value whose end is missing; it is not closed."""
-        value = "".join(self._pieces).lstrip()
-        if self._markup.cdata and value.startswith(_CDATA):
-            return quoted(value.removeprefix(_CDATA))[:-1]
-        if not value or (not self._as_text and value[0] in "{[" and closing(value) is not None):
-            return value
-        read = quoted(value) if self._as_text else self._markup.read(value)
-        return read[:-1] if read.startswith('"') else read
-
-    def finish(self) -> str:
-        """The JSON text that is missing at the end of the value."""
-        if self._streams:
-            return '"' if self._begun else '""'
-        value = "".join(self._pieces)
-        if self._markup.trim:
-            value = value.removeprefix("\n").removesuffix("\n")
-        if self._markup.cdata and value.lstrip().startswith(_CDATA):
-            return quoted(value.lstrip().removeprefix(_CDATA))  # Its end belongs to the closing tag.
-        return quoted(value) if self._as_text else self._markup.read(value)

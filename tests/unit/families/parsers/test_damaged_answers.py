@@ -196,6 +196,58 @@ def test_reasoning_with_the_beginning_of_a_call_goes_on_at_once() -> None:
     assert gather(parser.feed(text)).reasoning == text
 
 
+# A key without its value or without its end, before another call; the first call's arguments, and the content.
+DSML_NOW = '<｜DSML｜invoke name="now"></｜DSML｜invoke></｜DSML｜function_calls>'
+M3 = "]<]minimax[>["
+INCOMPLETE = [
+    ("glm45", "<tool_call>f<arg_key>a</arg_key></tool_call><tool_call>now</tool_call>", {"a": None}, ""),
+    ("glm45", "<tool_call>f<arg_key>a</arg_key>\n<tool_call>now</tool_call>", {"a": None}, ""),
+    (
+        "glm45",
+        "<tool_call>f<arg_key>a</arg_key><arg_key>b</arg_key><arg_value>1</arg_value></tool_call><tool_call>now</tool_call>",
+        {"a": None, "b": 1},
+        "",
+    ),
+    ("glm45", "<tool_call>f<arg_key>a</tool_call><tool_call>now</tool_call>", {}, "<arg_key>a"),
+    (
+        "hy3",
+        "<tool_calls:opensource><tool_call:opensource>f<tool_sep:opensource><arg_key:opensource>a</arg_key:opensource>"
+        "</tool_call:opensource><tool_call:opensource>now<tool_sep:opensource></tool_call:opensource></tool_calls:opensource>",
+        {"a": None},
+        "",
+    ),
+    (
+        "qwen3_coder",
+        "<tool_call><function=f><parameter=a</function></tool_call><tool_call><function=now></function></tool_call>",
+        {},
+        "<parameter=a",
+    ),
+    (
+        "deepseek_v32",
+        f'<｜DSML｜function_calls><｜DSML｜invoke name="f"><｜DSML｜parameter name="a</｜DSML｜invoke>{DSML_NOW}',
+        {},
+        '<｜DSML｜parameter name="a',
+    ),
+    (
+        "minimax_m3",
+        f'{M3}<tool_call>{M3}<invoke name="f">{M3}<a{M3}</invoke>{M3}<invoke name="now">{M3}</invoke>{M3}</tool_call>',
+        {},
+        f"{M3}<a",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "arguments", "content"), INCOMPLETE)
+def test_an_incomplete_argument_does_not_hide_the_next_call(
+    name: str, text: str, arguments: dict, content: str
+) -> None:
+    options = AnswerOptions(chat=True, tools=True)
+    for pieces in ([text], list(text)):
+        answer = parse(ChatParser(AnswerFormat(CORPUS[name].reasoning, tool_parser=name), options), pieces)
+        assert answer.content == content
+        assert [[called, json.loads(read)] for called, read in answer.calls] == [["f", arguments], ["now", {}]]
+
+
 # An answer without its end: the arguments if the model has ended it, and if it was cut.
 UNFINISHED = [
     ("hermes", '<tool_call>{"name": "f", "arguments": {"a": [1, {"b": "x', '{"a": [1, {"b": "x"}]}', '{"a": [1, {"b": "x'),
