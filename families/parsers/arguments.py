@@ -5,7 +5,6 @@ import ast
 import json
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 from families.parsers.json_text import is_text, load
 
@@ -47,20 +46,22 @@ def xml_value(prefix: str) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         try:
-            value = _elements(text, prefix)
+            return _elements(text, prefix)
         except (ValueError, RecursionError):
             return quoted(text)
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
     return read
 
 
-def _elements(text: str, prefix: str) -> Any:
-    """The value of nested elements, or the JSON text of one without any. Raises ValueError if tags do not match."""
+def _elements(text: str, prefix: str) -> str:
+    """The JSON text of nested elements, or of a value without any. Raises ValueError if tags do not match.
+
+    Values are not decoded: JSON can write numbers and halves of surrogate pairs that Python could not write again.
+    """
     start = prefix + "<"
     if not text.lstrip().startswith(start):
         return json_value(text)
-    items: list[tuple[str, Any]] = []
+    items: list[tuple[str, str]] = []
     rest = text.strip()
     while rest:
         if not rest.startswith(start):
@@ -69,12 +70,11 @@ def _elements(text: str, prefix: str) -> Any:
         inner, closed, rest = _closed(rest, f"{start}{key}>", f"{prefix}</{key}>")
         if not mark or not closed:
             raise ValueError("an element is not closed")
-        value = _elements(inner, prefix)
-        items.append((key, json.loads(value) if isinstance(value, str) else value))
+        items.append((key, _elements(inner, prefix)))
         rest = rest.lstrip()
     if all(key == "item" for key, _ in items):
-        return [value for _, value in items]
-    return dict(items)
+        return "[" + ", ".join(value for _, value in items) + "]"
+    return "{" + ", ".join(f"{quoted(key)}: {value}" for key, value in dict(items).items()) + "}"
 
 
 def _closed(text: str, begin: str, end: str) -> tuple[str, bool, str]:

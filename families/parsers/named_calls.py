@@ -215,7 +215,11 @@ class NamedCallsParser:
         if not tag and len(self._held) <= _LONGEST:
             return ""
         head, self._held = self._held, ""
-        if len(head) > _LONGEST or not _BEFORE_JSON.fullmatch(head):
+        start = self._after_header_ends(head)
+        if tag == "{" and len(head) <= _LONGEST and start[:1] not in ("[", '"'):
+            # What stands before an object is no part of it.
+            self._hold("" if _BEFORE_JSON.fullmatch(start) else start)
+        elif len(head) > _LONGEST or not _BEFORE_JSON.fullmatch(head):
             rest = head + (tag or self._scanner.flush())
             self._go(self._broken, self._form.end or self._form.begin)
             return rest + text[position:]
@@ -227,9 +231,18 @@ class NamedCallsParser:
         self._go(self._in_json)
         return tag + text[position:]
 
+    def _after_header_ends(self, text: str) -> str:
+        """The text without ends of a header at its beginning: models repeat them."""
+        text = text.lstrip()
+        while end := next((end for end in self._form.header_ends if text.startswith(end)), ""):
+            text = text.removeprefix(end).lstrip()
+        return text
+
     def _in_json(self, text: str, events: list[Event]) -> str:
         position = self._json.feed(text)
         self._send(text[:position], events)
+        if self._json.complete:
+            self._write_inner(events)
         if self._json.broken:
             self._go(self._broken, self._form.end or self._form.begin)
         elif self._json.complete and self._form.end:
@@ -252,6 +265,7 @@ class NamedCallsParser:
         self._send(clear, events)
         if not tag:
             return ""
+        self._write_inner(events)
         self._content.call()
         self._go(self._outside)
         return text[position:] if tag == self._form.end else tag + text[position:]
@@ -283,18 +297,18 @@ class NamedCallsParser:
         if not tag and fits:
             return ""
         header, self._held = self._held, ""
-        if not fits or tag != markup.header_end or (header + tag).endswith(self._half_tags):
-            # Without its end it is no header.
+        whole = f"{markup.begin}{header}{tag}"
+        if fits and whole.startswith(self._ends):  # A tag that begins as a parameter's.
+            self._go(self._between, *self._ends)
+            return whole + text[position:]
+        ended = fits and tag == markup.header_end and not (header + tag).endswith(self._half_tags)
+        found = markup.header.fullmatch(header) if ended else None
+        if not found:  # It is no header.
             rest = header + (tag or self._scanner.flush())
             self._hold(markup.begin)
             self._go_between()
             return rest + text[position:]
-        whole = f"{markup.begin}{header}{tag}"
-        if whole.startswith(self._ends):  # A tag that begins as a parameter's.
-            self._go(self._between, *self._ends)
-            return whole + text[position:]
-        found = markup.header.fullmatch(header)
-        groups = found.groupdict() if found else {"key": header.strip()}
+        groups = found.groupdict()
         key, kind = groups["key"].rstrip(), groups.get("text")
         if markup.entities:
             key = html.unescape(key)
@@ -420,7 +434,9 @@ class NamedCallsParser:
         """Write the text that the current call holds."""
         text = "".join(self._inner)
         self._inner.clear()
-        self._write_text(text, events)
+        if text:
+            self._write_text(text, events)
+            self._content.call()
 
     def _without_markup(self, text: str, skipped: str | None = None) -> str:
         """Text between two tags without what belongs to the markup at its beginning, by default whitespace."""

@@ -234,6 +234,22 @@ INCOMPLETE = [
         {},
         f"{M3}<a",
     ),
+    # A header that is none, and text before an object.
+    (
+        "minimax_m2",
+        '<minimax:tool_call><invoke name="f"><parameter name="a"x</parameter></invoke><invoke name="now"></invoke></minimax:tool_call>',
+        {},
+        '<parameter name="a"x</parameter>',
+    ),
+    ("mistral_v13", '[TOOL_CALLS]f[ARGS][ARGS]{"a": 1}[TOOL_CALLS]now[ARGS]hm {}', {"a": 1}, "hm"),
+    ("functionary_v31", '<function=f>>\n{"a": 1}</function><function=now>{}</function>', {"a": 1}, ""),
+    (
+        "deepseek_v31",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>With this: {\"a\": 1}<｜tool▁call▁end｜>"
+        "<｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        {"a": 1},
+        "With this:",
+    ),
 ]  # fmt: skip
 
 
@@ -289,6 +305,14 @@ def test_arguments_without_their_end(name: str, text: str, ended: str, unfinishe
     for pieces in ([text], list(text)):
         assert arguments(parse, pieces) == ended
         assert arguments(parse_cut, pieces) == unfinished
+
+
+def test_what_an_element_holds_is_not_read_again() -> None:
+    """Python could not write halves of surrogate pairs and numbers without a float again."""
+    value = f'{M3}<a>"\\ud800"{M3}</a>{M3}<b>1e999{M3}</b>{M3}<c>{M3}<item>12345678901234567890.123{M3}</item>{M3}</c>'
+    text = f'{M3}<tool_call>{M3}<invoke name="search">{M3}<filters>{value}{M3}</filters>{M3}</invoke>{M3}</tool_call>'
+    filters = '{"a": "\\ud800", "b": 1e999, "c": [12345678901234567890.123]}'
+    assert read("minimax_m3", text).calls == [["search", f'{{"filters": {filters}}}']]
 
 
 NOTHING = ["null", " null ", '""', ""]
