@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A scripted corpus of model answers for each tool-call format, and what a client must read from each answer.
 
-The turns that every family can write are in `_turns`. A `_Writer` for each format writes them as the family's chat
+The turns that every family can write are in `_turns`. A `Writer` for each format writes them as the family's chat
 template does, and samples spelled out below it hold what only that format knows. The expected fields come from the
 turn, never from a parser.
 """
@@ -35,11 +35,13 @@ class FormatCorpus:
     """The samples of one tool-call format.
 
     reasoning: name of the reasoning format used in the samples; None for families that write none.
+    writer: writes other turns; None for messages with channels.
     exact_arguments: the calls' arguments are JSON and arrive byte for byte; otherwise their values are compared.
     """
 
     reasoning: str | None
     samples: tuple[Sample, ...]
+    writer: "Writer | None"
     exact_arguments: bool = True
 
 
@@ -122,7 +124,7 @@ TEXT = "Sunny, 21 °C.\n\n- one\n- two"
 
 
 @dataclass(frozen=True, slots=True)
-class _Writer:
+class Writer:
     """How a family writes a turn.
 
     calls: writes all calls of a turn. before: text between the content and the first call. think: the text around the
@@ -164,7 +166,7 @@ def arguments(calls: Iterable[Call]) -> tuple[tuple[str, str], ...]:
     return tuple((name, json.dumps(values, ensure_ascii=False)) for name, values in calls)
 
 
-def _turns(writer: _Writer) -> list[Sample]:
+def _turns(writer: Writer) -> list[Sample]:
     """The turns that a family can write, without what is special to it."""
     samples = [
         writer.sample("text", content=TEXT),
@@ -197,7 +199,7 @@ def _turns(writer: _Writer) -> list[Sample]:
     return samples
 
 
-def _turns_with_reasoning(writer: _Writer, begin: str, close: str) -> list[Sample]:
+def _turns_with_reasoning(writer: Writer, begin: str, close: str) -> list[Sample]:
     begin = "" if writer.open else begin
     half = writer.half or close.strip()[:-1]
     samples = [
@@ -240,7 +242,7 @@ def _hermes() -> FormatCorpus:
             f'<tool_call>\n{{"name": "{name}", "arguments": {_json(values)}}}\n</tool_call>' for name, values in calls
         )
 
-    writer = _Writer(calls, think=("<think>\n", "\n</think>\n\n"), markers=("<tool_call>", "</tool_call>"))
+    writer = Writer(calls, think=("<think>\n", "\n</think>\n\n"), markers=("<tool_call>", "</tool_call>"))
     one, two = calls([WEATHER]), calls([NOW])
     spelled = (
         Sample(
@@ -295,7 +297,7 @@ def _hermes() -> FormatCorpus:
             calls=arguments([WEATHER]),
         ),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled))
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer)
 
 
 def _qwen3_coder() -> FormatCorpus:
@@ -307,7 +309,7 @@ def _qwen3_coder() -> FormatCorpus:
             for name, values in calls
         )
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         before="\n\n",
         think=("<think>\n", "\n</think>\n\n"),
@@ -370,7 +372,7 @@ def _qwen3_coder() -> FormatCorpus:
             calls=(("configure", '{"data": "plain words"}'),),
         ),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _glm45() -> FormatCorpus:
@@ -394,8 +396,8 @@ def _glm45() -> FormatCorpus:
             for name, values in calls
         )
 
-    writer = _Writer(calls, think=("\n<think>", "</think>\n"), markers=("<tool_call>", "</tool_call>"))
-    newer = _Writer(compact, before="", think=("<think>", "</think>"), open=True)
+    writer = Writer(calls, think=("\n<think>", "</think>\n"), markers=("<tool_call>", "</tool_call>"))
+    newer = Writer(compact, before="", think=("<think>", "</think>"), open=True)
     spelled = (
         *(replace(sample, name=f"compact: {sample.name}") for sample in _turns(newer)),
         Sample("empty reasoning, text", "\n<think></think>\nHi.", content="Hi."),
@@ -422,7 +424,7 @@ def _glm45() -> FormatCorpus:
             calls=(("configure", '{"data": "plain words"}'),),
         ),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _mistral() -> FormatCorpus:
@@ -433,7 +435,7 @@ def _mistral() -> FormatCorpus:
         )
         return "[TOOL_CALLS][" + ", ".join(items) + "]"
 
-    writer = _Writer(calls, before="", markers=("[TOOL_CALLS]",))
+    writer = Writer(calls, before="", markers=("[TOOL_CALLS]",))
     spelled = (
         Sample(
             "space after the marker, no id",
@@ -457,7 +459,7 @@ def _mistral() -> FormatCorpus:
         ),
         Sample("brackets in text", "[1] and [INST] [x]", content="[1] and [INST] [x]"),
     )
-    return FormatCorpus(None, (*_turns(writer), *spelled))
+    return FormatCorpus(None, (*_turns(writer), *spelled), writer)
 
 
 def _mistral_v11() -> FormatCorpus:
@@ -467,7 +469,7 @@ def _mistral_v11() -> FormatCorpus:
             for number, (name, values) in enumerate(calls)
         )
 
-    writer = _Writer(calls, before="", markers=("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"))
+    writer = Writer(calls, before="", markers=("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"))
     spelled = (
         Sample(
             "without an id",
@@ -485,14 +487,14 @@ def _mistral_v11() -> FormatCorpus:
             calls=(("get_weather", '{"city": "Par'),),
         ),
     )
-    return FormatCorpus(None, (*_turns(writer), *spelled))
+    return FormatCorpus(None, (*_turns(writer), *spelled), writer)
 
 
 def _mistral_v13() -> FormatCorpus:
     def calls(calls: Sequence[Call]) -> str:
         return "".join(f"[TOOL_CALLS]{name}[ARGS]{_json(values)}" for name, values in calls)
 
-    writer = _Writer(calls, before="", think=("[THINK]", "[/THINK]"), markers=("[TOOL_CALLS]", "[ARGS]"))
+    writer = Writer(calls, before="", think=("[THINK]", "[/THINK]"), markers=("[TOOL_CALLS]", "[ARGS]"))
     spelled = (
         Sample(
             "arguments byte for byte",
@@ -506,7 +508,7 @@ def _mistral_v13() -> FormatCorpus:
             calls=(("now", "{}"), ("get_weather", '{"city": "Par')),
         ),
     )
-    return FormatCorpus("mistral", (*_turns(writer), *spelled))
+    return FormatCorpus("mistral", (*_turns(writer), *spelled), writer)
 
 
 _DS_BEGIN, _DS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
@@ -520,7 +522,7 @@ def _deepseek_v3() -> FormatCorpus:
         )
         return _DS_BEGIN + body + _DS_END
 
-    writer = _Writer(calls, before="", think=("<think>\n", "\n</think>\n\n"), open=True, markers=(_DS_BEGIN,))
+    writer = Writer(calls, before="", think=("<think>\n", "\n</think>\n\n"), open=True, markers=(_DS_BEGIN,))
     spelled = (
         Sample("closed: reasoning, text", "<think>\nHm.\n</think>\n\nHi.", "Hm.", "Hi."),
         Sample(
@@ -539,7 +541,7 @@ def _deepseek_v3() -> FormatCorpus:
             content='As JSON:\n```json\n{"city": "Paris"}\n```\n',
         ),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled))
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer)
 
 
 def _deepseek_v31() -> FormatCorpus:
@@ -547,7 +549,7 @@ def _deepseek_v31() -> FormatCorpus:
         body = "".join(f"{_DS_CALL}{name}{_DS_SEP}{_json(values)}{_DS_CLOSE}" for name, values in calls)
         return _DS_BEGIN + body + _DS_END
 
-    writer = _Writer(calls, before="", think=("<think>", "</think>"), open=True, markers=(_DS_BEGIN,))
+    writer = Writer(calls, before="", think=("<think>", "</think>"), open=True, markers=(_DS_BEGIN,))
     spelled = (
         Sample(
             "arguments byte for byte",
@@ -560,7 +562,7 @@ def _deepseek_v31() -> FormatCorpus:
             calls=(("now", "{}"), ("get_weather", '{"city": "Par')),
         ),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled))
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer)
 
 
 def _dsml(block: str, nothing: str) -> FormatCorpus:
@@ -579,7 +581,7 @@ def _dsml(block: str, nothing: str) -> FormatCorpus:
         )
         return f"<｜DSML｜{block}>\n{body}</｜DSML｜{block}>"
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         before="\n\n",
         think=("<think>", "</think>"),
@@ -606,7 +608,7 @@ def _dsml(block: str, nothing: str) -> FormatCorpus:
             calls=(("write_file", '{"path": "a", "text": "\\nx\\n"}'),),
         ),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _kimi_k2() -> FormatCorpus:
@@ -617,7 +619,7 @@ def _kimi_k2() -> FormatCorpus:
         )
         return f"<|tool_calls_section_begin|>{body}<|tool_calls_section_end|>"
 
-    writer = _Writer(
+    writer = Writer(
         calls, before="", think=("<think>", "</think>"), markers=("<|tool_calls_section_begin|>", "<|tool_call_begin|>")
     )
     spelled = (
@@ -638,7 +640,7 @@ def _kimi_k2() -> FormatCorpus:
         ),
         Sample("open: reasoning, call", "Hm.</think>" + calls([NOW]), "Hm.", calls=arguments([NOW]), open=True),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled))
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer)
 
 
 def _openai() -> FormatCorpus:
@@ -723,7 +725,7 @@ def _openai() -> FormatCorpus:
         ),
         Sample("line ends around the text", final + "\nA\n\nB\n", content="\nA\n\nB\n"),
     )
-    return FormatCorpus("openai", samples)
+    return FormatCorpus("openai", samples, None)
 
 
 def _minimax_m2() -> FormatCorpus:
@@ -736,7 +738,7 @@ def _minimax_m2() -> FormatCorpus:
         )
         return f"<minimax:tool_call>\n{body}</minimax:tool_call>"
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         think=("<think>\n", "\n</think>\n\n"),
         open=True,
@@ -768,7 +770,7 @@ def _minimax_m2() -> FormatCorpus:
             calls=(("configure", '{"data": "plain words"}'),),
         ),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _gemma4_value(value: object) -> str:
@@ -785,7 +787,7 @@ def _gemma4() -> FormatCorpus:
     def calls(calls: Sequence[Call]) -> str:
         return "".join(f"<|tool_call>call:{name}{_gemma4_value(values)}<tool_call|>" for name, values in calls)
 
-    writer = _Writer(
+    writer = Writer(
         calls, before="", think=("<|channel>thought\n", "\n<channel|>"), markers=("<|tool_call>", "<|channel>")
     )
     spelled = (
@@ -810,7 +812,7 @@ def _gemma4() -> FormatCorpus:
             ),
         ),
     )
-    return FormatCorpus("gemma4", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("gemma4", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _python_call(name: str, values: Mapping[str, Any], write: Callable[[object], str] = repr) -> str:
@@ -821,7 +823,7 @@ def _pythonic() -> FormatCorpus:
     def calls(calls: Sequence[Call]) -> str:
         return "[" + ", ".join(_python_call(name, values) for name, values in calls) + "]"
 
-    writer = _Writer(calls, whole=True)
+    writer = Writer(calls, whole=True)
     spelled = (
         Sample(
             "double quotes, JSON's spelling of constants",
@@ -846,7 +848,7 @@ def _pythonic() -> FormatCorpus:
         Sample("text that ends like a call", "Use [now()]", content="Use [now()]"),
         Sample("half a call", "[get_weather", content="[get_weather"),
     )
-    return FormatCorpus(None, (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus(None, (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _lfm2() -> FormatCorpus:
@@ -857,7 +859,7 @@ def _lfm2() -> FormatCorpus:
         body = ", ".join(_python_call(name, values, write) for name, values in calls)
         return f"<|tool_call_start|>[{body}]<|tool_call_end|>"
 
-    writer = _Writer(
+    writer = Writer(
         calls, before="", think=("<think>", "</think>"), markers=("<|tool_call_start|>", "<|tool_call_end|>")
     )
     spelled = (
@@ -874,14 +876,14 @@ def _lfm2() -> FormatCorpus:
         ),
         Sample("the list alone stays text", "[now()]", content="[now()]"),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _llama3_json() -> FormatCorpus:
     def calls(calls: Sequence[Call]) -> str:
         return "; ".join(f'{{"name": "{name}", "parameters": {_json(values)}}}' for name, values in calls)
 
-    writer = _Writer(calls, whole=True)
+    writer = Writer(calls, whole=True)
     spelled = (
         Sample(
             "the Python tag",
@@ -901,14 +903,14 @@ def _llama3_json() -> FormatCorpus:
         Sample("another object", '{"name": "Bob", "age": 3}', content='{"name": "Bob", "age": 3}'),
         Sample("text with braces", "{x} and [1] are sets.", content="{x} and [1] are sets."),
     )
-    return FormatCorpus(None, (*_turns(writer), *spelled))
+    return FormatCorpus(None, (*_turns(writer), *spelled), writer)
 
 
 def _phi4_mini_json() -> FormatCorpus:
     def calls(calls: Sequence[Call]) -> str:
         return "functools" + _json_array(calls)
 
-    writer = _Writer(calls, before=" ", markers=("functools[{",))
+    writer = Writer(calls, before=" ", markers=("functools[{",))
     spelled = (
         Sample(
             "parameters instead of arguments",
@@ -931,14 +933,14 @@ def _phi4_mini_json() -> FormatCorpus:
             content="Import functools and use functools.partial or functools[0].",
         ),
     )
-    return FormatCorpus(None, (*_turns(writer), *spelled))
+    return FormatCorpus(None, (*_turns(writer), *spelled), writer)
 
 
 def _granite() -> FormatCorpus:
     def calls(calls: Sequence[Call]) -> str:
         return "<|tool_call|>" + _json_array(calls)
 
-    writer = _Writer(calls, before="", markers=("<|tool_call|>",))
+    writer = Writer(calls, before="", markers=("<|tool_call|>",))
     spelled = (
         Sample(
             "space after the marker",
@@ -964,7 +966,7 @@ def _granite() -> FormatCorpus:
         Sample("response is cut", "<think>Hm.</think><response>Sunny, 2", "Hm.", "Sunny, 2"),
         Sample("reasoning never closes", "<think>Hm, well", "Hm, well"),
     )
-    return FormatCorpus("granite", (*_turns(writer), *spelled))
+    return FormatCorpus("granite", (*_turns(writer), *spelled), writer)
 
 
 def _seed_oss() -> FormatCorpus:
@@ -976,7 +978,7 @@ def _seed_oss() -> FormatCorpus:
             for name, values in calls
         )
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         before="\n\n",
         think=("<seed:think>", "</seed:think>\n"),
@@ -996,14 +998,14 @@ def _seed_oss() -> FormatCorpus:
             content="Write <tool_call>...</tool_call> or <function=x> around it.",
         ),
     )
-    return FormatCorpus("seed", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("seed", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _nemotron_json() -> FormatCorpus:
     def calls(calls: Sequence[Call]) -> str:
         return f"<TOOLCALL>{_json_array(calls)}</TOOLCALL>"
 
-    writer = _Writer(calls, think=("<think>\n", "\n</think>\n\n"), open=True, markers=("<TOOLCALL>", "</TOOLCALL>"))
+    writer = Writer(calls, think=("<think>\n", "\n</think>\n\n"), open=True, markers=("<TOOLCALL>", "</TOOLCALL>"))
     spelled = (
         Sample(
             "arguments byte for byte",
@@ -1017,7 +1019,7 @@ def _nemotron_json() -> FormatCorpus:
         ),
         Sample("tags without a call", "<TOOLCALL>[1, 2]</TOOLCALL>", content="<TOOLCALL>[1, 2]</TOOLCALL>"),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled))
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer)
 
 
 def _cohere_command() -> FormatCorpus:
@@ -1028,7 +1030,7 @@ def _cohere_command() -> FormatCorpus:
         )
         return "<|START_ACTION|>[\n" + ",\n".join(items) + "\n]<|END_ACTION|>"
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         think=("<|START_THINKING|>", "<|END_THINKING|>"),
         wrap=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
@@ -1057,7 +1059,7 @@ def _cohere_command() -> FormatCorpus:
             calls=(("get_weather", '{"city": "Par'),),
         ),
     )
-    return FormatCorpus("cohere", (*_turns(writer), *spelled))
+    return FormatCorpus("cohere", (*_turns(writer), *spelled), writer)
 
 
 def _hy3() -> FormatCorpus:
@@ -1075,7 +1077,7 @@ def _hy3() -> FormatCorpus:
         )
         return f"<tool_calls:opensource>\n{body}</tool_calls:opensource>"
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         before="",
         think=("<think:opensource>", "</think:opensource>"),
@@ -1092,7 +1094,7 @@ def _hy3() -> FormatCorpus:
         ),
         Sample("empty reasoning, text", "<think:opensource></think:opensource>Hi.", content="Hi."),
     )
-    return FormatCorpus("hy3", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("hy3", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _minimax_m1() -> FormatCorpus:
@@ -1100,7 +1102,7 @@ def _minimax_m1() -> FormatCorpus:
         body = "".join(f'{{"name": "{name}", "arguments": {_json(values)}}}\n' for name, values in calls)
         return f"<tool_calls>\n{body}</tool_calls>"
 
-    writer = _Writer(calls, think=("<think>\n", "\n</think>\n\n"), markers=("<tool_calls>", "</tool_calls>"))
+    writer = Writer(calls, think=("<think>\n", "\n</think>\n\n"), markers=("<tool_calls>", "</tool_calls>"))
     spelled = (
         Sample(
             "arguments byte for byte",
@@ -1114,7 +1116,7 @@ def _minimax_m1() -> FormatCorpus:
         ),
         Sample("tags without a call", "Write <tool_calls> </tool_calls>.", content="Write <tool_calls> </tool_calls>."),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled))
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer)
 
 
 _M3 = "]<]minimax[>["
@@ -1142,7 +1144,7 @@ def _minimax_m3() -> FormatCorpus:
         )
         return f"{_M3}<tool_call>\n{body}{_M3}</tool_call>"
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         before="",
         think=("<mm:think>", "</mm:think>"),
@@ -1172,7 +1174,7 @@ def _minimax_m3() -> FormatCorpus:
             calls=(("search", '{"query": "x", "tags": ["a"]}'),),
         ),
     )
-    return FormatCorpus("minimax_m3", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("minimax_m3", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _kimi_k3() -> FormatCorpus:
@@ -1202,7 +1204,7 @@ def _kimi_k3() -> FormatCorpus:
         )
         return opened("tools") + body + closed("tools")
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         before="",
         think=(opened("think"), closed("think")),
@@ -1246,7 +1248,7 @@ def _kimi_k3() -> FormatCorpus:
             content="Not a tag: <|open <|clos |sep|> call tool=",
         ),
     )
-    return FormatCorpus("kimi_k3", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("kimi_k3", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _apriel() -> FormatCorpus:
@@ -1255,7 +1257,7 @@ def _apriel() -> FormatCorpus:
     def calls(calls: Sequence[Call]) -> str:
         return f"<tool_calls>{_json_array(calls)}</tool_calls>"
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         think=("Here are my reasoning steps:\n", "\n[BEGIN FINAL RESPONSE]\n"),
         open=True,
@@ -1290,14 +1292,14 @@ def _apriel() -> FormatCorpus:
             calls=(("get_weather", '{"city": "Par'),),
         ),
     )
-    return FormatCorpus("apriel", (*_turns(writer), *spelled))
+    return FormatCorpus("apriel", (*_turns(writer), *spelled), writer)
 
 
 def _hunyuan_a13b() -> FormatCorpus:
     def calls(calls: Sequence[Call]) -> str:
         return f"<tool_calls>{_json_array(calls)}</tool_calls>"
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         think=("<think>\n", "\n</think>\n"),
         wrap=("<answer>\n", "\n</answer>"),
@@ -1325,7 +1327,7 @@ def _hunyuan_a13b() -> FormatCorpus:
             calls=(("get_weather", '{"city": "Par'),),
         ),
     )
-    return FormatCorpus("hunyuan", (*_turns(writer), *spelled))
+    return FormatCorpus("hunyuan", (*_turns(writer), *spelled), writer)
 
 
 def _solar() -> FormatCorpus:
@@ -1337,7 +1339,7 @@ def _solar() -> FormatCorpus:
             for number, (name, values) in enumerate(calls)
         )
 
-    writer = _Writer(
+    writer = Writer(
         calls,
         think=("<|think|>", "<|end|><|begin|>assistant"),
         wrap=("<|content|>", ""),
@@ -1359,7 +1361,7 @@ def _solar() -> FormatCorpus:
         ),
         Sample("empty reasoning, text", "<|think|><|end|><|begin|>assistant<|content|>Hi.", content="Hi."),
     )
-    return FormatCorpus("solar", (*_turns(writer), *spelled))
+    return FormatCorpus("solar", (*_turns(writer), *spelled), writer)
 
 
 def _minicpm5() -> FormatCorpus:
@@ -1378,7 +1380,7 @@ def _minicpm5() -> FormatCorpus:
             for name, values in calls
         )
 
-    writer = _Writer(calls, think=("<think>\n", "\n</think>\n\n"), markers=('<function name="', "</function>"))
+    writer = Writer(calls, think=("<think>\n", "\n</think>\n\n"), markers=('<function name="', "</function>"))
     spelled = (
         Sample(
             "JSON's spelling of values",
@@ -1399,7 +1401,7 @@ def _minicpm5() -> FormatCorpus:
         Sample("open: reasoning, call", "Hm.\n</think>\n\n" + calls([NOW]), "Hm.", calls=arguments([NOW]), open=True),
         Sample("other markup", "Use <function> and <param>.", content="Use <function> and <param>."),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 def _gigachat3() -> FormatCorpus:
@@ -1407,7 +1409,7 @@ def _gigachat3() -> FormatCorpus:
         [(name, values)] = calls
         return f'<|function_call|>{{"name": "{name}", "arguments": {_json(values)}}}'
 
-    writer = _Writer(calls, before="", markers=("<|function_call|>",), single=True)
+    writer = Writer(calls, before="", markers=("<|function_call|>",), single=True)
     spelled = (
         Sample(
             "version 3: a message of its own",
@@ -1432,14 +1434,14 @@ def _gigachat3() -> FormatCorpus:
             calls=(("get_weather", '{"city": "Par'),),
         ),
     )
-    return FormatCorpus(None, (*_turns(writer), *spelled))
+    return FormatCorpus(None, (*_turns(writer), *spelled), writer)
 
 
 def _functionary_v31() -> FormatCorpus:
     def calls(calls: Sequence[Call]) -> str:
         return "".join(f"<function={name}>{_json(values)}</function>" for name, values in calls)
 
-    writer = _Writer(calls, before="", markers=("<function=", "</function>"))
+    writer = Writer(calls, before="", markers=("<function=", "</function>"))
     spelled = (
         Sample(
             "arguments byte for byte",
@@ -1457,7 +1459,7 @@ def _functionary_v31() -> FormatCorpus:
             calls=(("write_file", '{"path": "a", "text": "</function>"}'),),
         ),
     )
-    return FormatCorpus(None, (*_turns(writer), *spelled))
+    return FormatCorpus(None, (*_turns(writer), *spelled), writer)
 
 
 def _olmo3() -> FormatCorpus:
@@ -1465,7 +1467,7 @@ def _olmo3() -> FormatCorpus:
         body = "\n".join(_python_call(name, values) for name, values in calls)
         return f"<function_calls>{body}</function_calls>"
 
-    writer = _Writer(
+    writer = Writer(
         calls, think=("<think>", "</think>\n"), open=True, markers=("<function_calls>", "</function_calls>")
     )
     spelled = (
@@ -1476,7 +1478,7 @@ def _olmo3() -> FormatCorpus:
         ),
         Sample("the call alone stays text", "now()", content="now()"),
     )
-    return FormatCorpus("think", (*_turns(writer), *spelled), exact_arguments=False)
+    return FormatCorpus("think", (*_turns(writer), *spelled), writer, exact_arguments=False)
 
 
 CORPUS: Mapping[str, FormatCorpus] = {
