@@ -45,8 +45,12 @@ class ArgumentsCompleter:
 
     def feed(self, events: list[Event], *, cut: bool = False) -> list[Event]:
         """The events with arguments completed. cut: see `flush`; a call that another one follows is not cut."""
-        if self._index is None and not any(isinstance(event, ToolCallStart) for event in events):
-            return events
+        if self._index is None:
+            for event in events:
+                if isinstance(event, ToolCallStart):
+                    break
+            else:
+                return events
         completed: list[Event] = []
         for event in events:
             if isinstance(event, ToolArgumentsDelta):
