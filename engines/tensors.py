@@ -39,7 +39,10 @@ SCALARS = {field: one.engine_input for field, one in SAMPLING.items() if one.dat
 
 
 class Inputs:
-    """The inputs of one request by name. A request of batch 1 has row 0 only."""
+    """The inputs of one request by name. A request of batch 1 has row 0 only.
+
+    Triton (24.10) takes a batch of 0: readers raise RequestError for an input that has none of the rows.
+    """
 
     def __init__(self, request: InferenceRequest) -> None:
         self._tensors = {tensor.name(): tensor for tensor in request.inputs()}
@@ -50,7 +53,12 @@ class Inputs:
     def tensor(self, name: str) -> torch.Tensor | None:
         """The input as a torch tensor that shares the request's memory, or None if it is absent."""
         tensor = self._tensors.get(name)
-        return None if tensor is None else from_dlpack(tensor.to_dlpack())
+        if tensor is None:
+            return None
+        rows: torch.Tensor = from_dlpack(tensor.to_dlpack())
+        if not len(rows):
+            raise _no_row(name)
+        return rows
 
     def size(self, name: str) -> int:
         """How many elements an input has, 0 if it is absent."""
@@ -65,7 +73,11 @@ class Inputs:
     def text(self, name: str, row: int) -> str | None:
         """The row's string of a [batch, 1] STRING input, or None if it is absent."""
         texts = self.texts(name)
-        return None if texts is None else texts[row]
+        if texts is None:
+            return None
+        if not texts:
+            raise _no_row(name)
+        return texts[row]
 
     def texts(self, name: str) -> list[str] | None:
         """All strings of an input in order, or None if it is absent."""
@@ -88,6 +100,10 @@ class Inputs:
         ids, ends = tensor[row].tolist()
         starts = [0, *ends]
         return [ids[start:end] for start, end in zip(starts, ends, strict=False) if end > start >= 0]
+
+
+def _no_row(name: str) -> RequestError:
+    return RequestError(f"'{name}' has no row", param=name)
 
 
 def read_generations(

@@ -82,7 +82,8 @@ class FakeRequest:
 
     def __init__(self, request_id: str, max_tokens: int, parameters: Mapping[str, Any] | None = None, **more: Any):
         numbers = {"input_lengths": 2, "request_output_len": max_tokens} | more
-        self._inputs = [Tensor(name, np.array([[value]])) for name, value in numbers.items()]
+        arrays = {name: value if isinstance(value, np.ndarray) else [[value]] for name, value in numbers.items()}
+        self._inputs = [Tensor(name, np.array(array)) for name, array in arrays.items()]
         if "input_ids" not in numbers:
             self._inputs.append(Tensor("input_ids", np.array([[5, 6]], np.int32)))
         self._request_id, self._parameters = request_id, dict(parameters or {})
@@ -373,6 +374,11 @@ ODD: list[dict[str, Any]] = [
     *({"beam_width": width} for width in (0, -1, 2)),
     *({"input_lengths": length} for length in (0, -1, 3)),
     *({"max_tokens": count} for count in (0, -1, -(2**31))),
+    {"input_lengths": np.zeros((0, 1), np.int32), "input_ids": np.zeros((0, 2), np.int32)},
+    {"streaming": np.zeros((0, 1), bool)},
+    {"stop": np.zeros((0, 1), bool)},
+    {"stop_words_list": np.zeros((0, 2, 3), np.int32)},
+    {"guided_decoding_guide_type": np.zeros((0, 1), object)},
     {"decoder_input_ids": 1},
     {"lora_task_id": 1},
     {"guided_decoding_guide_type": b"\xff"},

@@ -95,6 +95,12 @@ def test_tiles_of_another_shape_are_refused(service: VisionService, shape: tuple
     assert str(request.error()) == f"tiles must be [n, 56, 56, 3] with n >= 1, not {list(shape[1:])}"
 
 
+def test_a_batch_of_no_tiles_is_refused(service: VisionService) -> None:
+    request = Request(torch.zeros((0, 1, SIZE, SIZE, 3), dtype=torch.uint8))
+    assert service.execute([request]) is None
+    assert (request.error().kind, request.error().param) == ("invalid_request", "tiles")
+
+
 def test_without_a_tower_images_are_refused_and_text_is_not(tmp_path: Path) -> None:
     service = VisionService(VitOptions("torch", tmp_path / "vision"))
     text, image = Request(), Request(random_tiles(1)[None])
