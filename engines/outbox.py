@@ -219,7 +219,7 @@ class Outbox:
     def _end_failed(self, outgoing: Outgoing) -> None:
         """End a generation whose response could not be sent: Triton waits for its end."""
         with self._changed:
-            outgoing.ended, outgoing.waiting = True, None
+            outgoing.ended, outgoing.waiting, outgoing.error = True, None, None
         try:
             outgoing.reply.fail(engine_failure(), outgoing.outputs.stream_id)
         except Exception:

@@ -3,7 +3,7 @@
 
 from common.errors import RequestError
 from engines.tensors import error_tensors
-from python_backend.api import FINAL, ResponseSender, Tensor, pb_utils
+from python_backend.api import FINAL, InferenceResponse, ResponseSender, Tensor, pb_utils
 
 
 class Reply:
@@ -38,27 +38,39 @@ class Reply:
         self._sender.send(pb_utils.InferenceResponse(tensors))
 
     def end(self, tensors: list[Tensor]) -> None:
-        """Send the last response of one generation."""
-        response = pb_utils.InferenceResponse(tensors)
-        self._sender.send(response, flags=self._end_flags())
+        """Send the last response of one generation. If it cannot be sent, `fail` must end the generation instead."""
+        self._end(pb_utils.InferenceResponse(tensors))
 
     def end_empty(self) -> None:
         """End without a response."""
-        self._sender.send(flags=self._end_flags())
+        self._end()
 
     def fail(self, error: RequestError, stream_id: int | None = None) -> None:
-        """Send the failure of one generation. stream_id: that of its earlier responses, if there were any."""
-        if self._errors_as_output:
-            self.end(error_tensors(error.encode(), stream_id))
-            return
-        response = pb_utils.InferenceResponse(error=pb_utils.TritonError(error.encode()))
-        self._sender.send(response, flags=self._end_flags())
+        """Send the failure of one generation. stream_id: that of its earlier responses, if there were any.
+
+        The generation has ended after it, even if the failure cannot be sent.
+        """
+        left = self._left
+        try:
+            self._end(self._failure(error, stream_id))
+        except Exception:
+            # Triton waits for the end of the request, for which it needs no response.
+            if left == 1:
+                self._sender.send(flags=FINAL)
+            raise
+        finally:
+            self._left = left - 1
 
     def abandoned(self) -> bool:
         """Whether the client cancelled its request or disconnected. Triton crashes if asked about an ended request."""
         return self._left > 0 and self._sender.is_cancelled()
 
-    def _end_flags(self) -> int:
+    def _failure(self, error: RequestError, stream_id: int | None) -> InferenceResponse:
+        if self._errors_as_output:
+            return pb_utils.InferenceResponse(error_tensors(error.encode(), stream_id))
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.encode()))
+
+    def _end(self, *response: InferenceResponse) -> None:
+        self._sender.send(*response, flags=FINAL if self._left == 1 else 0)
+        # Only now: the flag of the last generation may not come with the failure of another.
         self._left -= 1
-        # Below 0 if the last response could not be sent, and its failure is sent instead.
-        return FINAL if self._left <= 0 else 0

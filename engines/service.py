@@ -209,12 +209,15 @@ class EngineService:
         reply = Reply(
             sender, generations=len(generations), errors_as_output=errors_as_output, client_id=parameters.get("owner")
         )
+        started = []
         for batch, sequence, generation in generations:
             stream_id = next(self._stream_ids)
             outputs = Outputs(requested, inputs, stream_id, batch, sequence)
             if group is not None:
                 outputs.begin_rows(request_id, request.parameters())
-            outgoing = Outgoing(reply, outputs, group)
+            started.append((generation, Outgoing(reply, outputs, group)))
+        # Not before all are ready: a request that is refused has no generation which runs on.
+        for generation, outgoing in started:
             self._running.start(request_id, outgoing, self._generate(generation, outgoing))
 
     def _control(self, request: InferenceRequest, reply: Reply, parameters: dict[str, Any]) -> None:
