@@ -55,7 +55,7 @@ class EmbeddingService:
         self._max_requests = max_requests or math.inf
         self._max_inputs = max_inputs or MAX_INPUTS
         self._versions = versions or Versions()
-        self._loop = EngineLoop()
+        self._loop = EngineLoop(log)
         self._running: dict[asyncio.Task[None], Reply] = {}
 
     @classmethod

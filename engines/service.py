@@ -76,7 +76,7 @@ class EngineService:
         self._model = model
         self._versions = versions or Versions()
         self._max_requests = max_requests or math.inf
-        self._loop = EngineLoop()
+        self._loop = EngineLoop(log)
         self._waiting: deque[tuple[InferenceRequest, ResponseSender]] = deque()
         # Of a request that a client sends again under its id, which another process may get.
         self._stream_ids = itertools.count(1 + instance, instances)
@@ -190,7 +190,11 @@ class EngineService:
         except Exception:
             log.exception("a request failed", extra=about(request.request_id()))
             failure = engine_failure()
-        Reply(sender, errors_as_output=errors_as_output).fail(failure)
+        try:
+            Reply(sender, errors_as_output=errors_as_output).fail(failure)
+        except Exception:
+            # The requests behind it still wait for their turn.
+            log.exception("a failure could not be sent", extra=about(request.request_id()))
 
     def _begin(
         self, request: InferenceRequest, sender: ResponseSender, parameters: dict[str, Any], errors_as_output: bool

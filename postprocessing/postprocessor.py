@@ -52,7 +52,7 @@ class Postprocessor:
         self._engine = sibling(model, ENGINE)
         self._answers = Answers(tokenizer, answer_format, end_ids)
         published = Published(model, "triton_chat_postprocessing", STATISTICS)
-        self._reporter = Reporter(published, lambda: {"streams": len(self._answers)})
+        self._reporter = Reporter(published, lambda: {"streams": len(self._answers)}, log)
 
     @classmethod
     def load(cls, parameters: ModelParameters) -> "Postprocessor":

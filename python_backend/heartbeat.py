@@ -126,7 +126,7 @@ class Heartbeat:
         while True:
             try:
                 self.beat()
-            except OSError as error:
+            except Exception as error:
                 # Once, as it comes ten times a second.
                 if not failed:
                     self._log(f"the health flags of models could not be set: {error}")

@@ -2,9 +2,11 @@
 """Publish the metrics of a Python model on Triton's metrics endpoint."""
 
 import ctypes
+import logging
 import threading
 from collections.abc import Callable, Mapping
 
+from common.periodic import PeriodicJob
 from python_backend.api import Metric, MetricFamily, pb_utils
 
 PERIOD_S = 0.25
@@ -65,11 +67,14 @@ class Published:
 
 
 class Reporter:
-    """A thread that publishes the values that `read` returns, for models without a loop of their own."""
+    """A thread that publishes the values that `read` returns, for models without a loop of their own.
 
-    def __init__(self, published: Published, read: Callable[[], Mapping[str, float]]) -> None:
+    log: of failures, which do not end it.
+    """
+
+    def __init__(self, published: Published, read: Callable[[], Mapping[str, float]], log: logging.Logger) -> None:
         self._published = published
-        self._read = read
+        self._report = PeriodicJob(lambda: published.set(read()), log)
         self._ended = threading.Event()
         self._published.set(read())
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
@@ -83,4 +88,4 @@ class Reporter:
 
     def _run(self) -> None:
         while not self._ended.wait(PERIOD_S):
-            self._published.set(self._read())
+            self._report()

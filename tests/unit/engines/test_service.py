@@ -424,6 +424,35 @@ def test_a_request_that_cannot_be_read_ends_as_well(service: EngineService, as_o
     assert error is not None and error.kind == "internal"
 
 
+def test_a_refusal_that_cannot_be_sent_does_not_hold_up_the_requests_behind_it(service: EngineService) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no shared memory")
+
+    refused = FakeRequest("refused", 0)
+    refused.send = fail  # type: ignore[method-assign]
+    requests = [FakeRequest("r", 1), FakeRequest("s", 1)]
+    service.accept(refused, *requests)
+    requests.append(accept(service, "t", 1))
+    assert [request.finish() for request in requests] == [FinishReason.LENGTH] * 3
+
+
+def test_the_statistics_are_published_after_a_failure(
+    service: EngineService, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = itertools.count(1)
+    published = threading.Event()
+
+    def statistics() -> Mapping[str, float]:
+        step = next(steps)
+        if step < 3:
+            raise ZeroDivisionError
+        published.set()
+        return {"running": float(step)}
+
+    monkeypatch.setattr(engine, "statistics", statistics)
+    assert published.wait(WAIT)
+
+
 def test_a_response_that_cannot_be_built_ends_its_request(
     service: EngineService, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

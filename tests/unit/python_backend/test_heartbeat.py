@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -114,6 +115,27 @@ def test_a_stub_that_starts_long_after_its_memory_appeared_is_kept_by_the_watchd
     stub.clear()
     heart.beat()
     assert stub.healthy == 0
+
+
+def test_the_heart_beats_on_after_a_failure(make_stub: Callable[..., Stub], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.001)
+    log: list[str] = []
+    failures = iter([RuntimeError("no thread"), OSError("no file")])
+
+    def found() -> list[Process]:
+        for failure in failures:
+            raise failure
+        if stub.healthy:
+            raise SystemExit
+        return stubs()
+
+    stub = make_stub()
+    stub.clear()
+    beating = threading.Thread(target=Heartbeat(found, log.append)._run, daemon=True)
+    beating.start()
+    beating.join(30)
+    assert stub.healthy and not beating.is_alive()
+    assert log == ["the health flags of models could not be set: no thread"]
 
 
 @pytest.mark.parametrize(

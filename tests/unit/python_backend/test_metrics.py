@@ -2,13 +2,17 @@
 """The models' metrics on Triton's endpoint."""
 
 import gc
+import logging
+import time
 import weakref
+from collections.abc import Iterator
 
 import pytest
 from triton_python_backend_utils import MetricFamily
 
 from python_backend import metrics
 
+LOG = logging.getLogger(__name__)
 DESCRIPTIONS = {"running": "a gauge", "made_total": "a counter"}
 
 
@@ -50,9 +54,30 @@ def test_a_reporter_publishes_until_it_is_closed(
 ) -> None:
     monkeypatch.setattr(metrics, "PERIOD_S", 0.001)
     values = iter(range(1000))
-    reporter = metrics.Reporter(metrics.Published("m", "p", DESCRIPTIONS), lambda: {"running": next(values)})
+    reporter = metrics.Reporter(metrics.Published("m", "p", DESCRIPTIONS), lambda: {"running": next(values)}, LOG)
     while len(made["p_running"].calls) < 3:
         pass
     reporter.close()
     *calls, last = made["p_running"].calls
     assert calls == list(range(len(calls))) and next(values) == len(calls) and last == 0
+
+
+def test_a_reporter_goes_on_after_a_failure(
+    made: dict[str, MetricFamily], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(metrics, "PERIOD_S", 0.001)
+
+    def values() -> Iterator[dict[str, float]]:
+        yield {"running": 1}
+        yield {"unheard_of": 1}
+        yield {"unheard_of": 1}
+        while True:
+            yield {"running": 2}
+
+    reporter = metrics.Reporter(metrics.Published("m", "p", DESCRIPTIONS), values().__next__, LOG)
+    deadline = time.monotonic() + 30
+    while made["p_running"].calls != [1, 2] and time.monotonic() < deadline:
+        time.sleep(0.001)
+    reporter.close()
+    assert made["p_running"].calls == [1, 2, 0]
+    assert [record.message for record in caplog.records] == ["a periodic job failed; it will be tried again"]
