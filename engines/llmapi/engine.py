@@ -13,6 +13,7 @@ from common.finish_reason import FinishReason
 from common.vision_path import LLMAPI, VisionPath, vision_path
 from engines.dead_engine import exit_when_dead
 from engines.engine import Generation, Put, Tokens, engine_failure
+from engines.llmapi.errors import executor_refusal
 from engines.llmapi.images import Gemma3Prompts, RawPrompts
 from engines.llmapi.options import has_vision, llm_arguments, own_sampling, penalises
 from engines.llmapi.sampling import sampling_params
@@ -72,10 +73,9 @@ class LlmApiEngine:
                     return
                 put(tokens)
         except Exception as error:
-            # The executor's error for a request that it could not run.
-            if type(error).__name__ == "RequestError":
-                raise refused(str(error)) from error
-            raise self._stopped(error) from error
+            if (failure := self._failure(error)) is None:
+                raise
+            raise failure from error
         finally:
             self._running -= 1
             if not result.finished:
@@ -112,17 +112,19 @@ class LlmApiEngine:
         except ValueError as error:
             raise refused(str(error)) from error
         except Exception as error:
-            raise self._stopped(error) from error
+            if (failure := self._failure(error)) is None:
+                raise
+            raise failure from error
 
-    def _stopped(self, error: Exception) -> Exception:
-        """Note it if an error says that the processes have died; returns the error for the client, else `error`.
+    def _failure(self, error: Exception) -> RequestError | None:
+        """The error for the client if the request is wrong or the processes have died; None for other faults.
 
-        Since 1.3 that is an EngineDeadError, for running requests too.
+        The latter is an EngineDeadError since 1.3, for running requests too.
         """
-        if type(error).__name__ != "EngineDeadError" and "shutting down" not in str(error):
-            return error
-        self.errored = True
-        return RequestError("the engine has stopped", kind="unavailable")
+        if type(error).__name__ == "EngineDeadError" or "shutting down" in str(error):
+            self.errored = True
+            return RequestError("the engine has stopped", kind="unavailable")
+        return executor_refusal(error)
 
 
 def _tokens(output: Any, generation: Generation, first: bool) -> Tokens:

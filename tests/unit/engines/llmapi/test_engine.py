@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorrt_llm.llm import RequestError as LlmApiError
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
@@ -235,11 +236,49 @@ async def test_an_engine_that_dies_ends_its_running_requests(qwen, script):
     assert caught.value.kind == "unavailable" and engine.errored and engine.statistics()["running"] == 0.0
 
 
-async def test_faults_of_the_engine(qwen, script):
-    script({"ids": [11], "error": "no room in the KV cache"})
-    engine, llm = await started(qwen, enable_chunked_prefill=False, max_num_tokens=4)
-    with pytest.raises(RequestError, match="no room in the KV cache"):
+@pytest.mark.parametrize(
+    ("words", "param"),
+    [
+        ("`default_max_tokens` (-3) must be greater than 0, `default_max_tokens` (-3) = max_seq_len (8)", "input_ids"),
+        ("Token ID out of range", "input_ids"),
+        ("Guided decoding error: the schema has no type", "guided_decoding_guide"),
+    ],
+)
+async def test_what_the_executor_refuses_is_the_clients_error(qwen, script, words, param):
+    script({"error": words})
+    engine, _ = await started(qwen)
+    with pytest.raises(RequestError) as caught:
         await collect(engine, generation())
+    assert (caught.value.kind, caught.value.param, str(caught.value)) == ("invalid_request", param, words)
+    engine.shutdown()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "no room in the KV cache",
+        "CUDA error: an illegal memory access was encountered",
+        "Guided decoding error: internal error in fetch_batch: bitmask",
+    ],
+)
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_other_errors_of_the_executor_are_faults_of_the_engine(qwen, script, monkeypatch, words, at_once):
+    script({"error": words})
+    engine, llm = await started(qwen)
+
+    def fail(*_, **__):
+        raise LlmApiError(words)
+
+    if at_once:
+        monkeypatch.setattr(llm, "generate_async", fail)
+    with pytest.raises(LlmApiError, match=words):  # Which the service logs, and does not tell the client.
+        await collect(engine, generation())
+    assert not engine.errored
+    engine.shutdown()
+
+
+async def test_faults_of_the_engine(qwen, script):
+    engine, llm = await started(qwen, enable_chunked_prefill=False, max_num_tokens=4)
     with pytest.raises(RequestError, match="should not exceed max_num_tokens"):
         await collect(engine, generation(prompt_ids=[1] * 5))
     assert not engine.errored
