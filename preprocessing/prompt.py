@@ -171,7 +171,8 @@ class PromptBuilder:
         prompt = self._prompt(request)
         input_ids, guide, source = prompt.input_ids, prompt.guide, prompt.source
         end_id, extra_ends = self._ends(request)
-        stop_words = [self._word_ids(word) for word in request.stop_words if word]
+        # A text that the tokenizer drops has no ids, and no answer has it.
+        stop_words = [ids for word in request.stop_words if (ids := self._word_ids(word))]
         return EngineInput(
             input_ids=input_ids,
             request_output_len=self._output_len(len(input_ids), request, source),

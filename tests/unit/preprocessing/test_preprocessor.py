@@ -124,6 +124,14 @@ def test_words_have_their_ends_below(model: Preprocessor) -> None:
     assert found["stop_words_list"] == [ids, [len(ids), *[-1] * (len(ids) - 1)]]
 
 
+def test_stop_words_without_tokens_are_left_out(model: Preprocessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a tokenizer that drops characters it does not know."""
+    monkeypatch.setattr(model._builder, "_word_ids", lambda word: [3, 4] if word == "a" else [])
+    for words, expected in (([b"\xc2\xad", b"a", b""], [[3, 4], [2, -1]]), ([b"\xc2\xad"], None)):
+        found = answer(model, ModelRequest(prompt_ids=[1], end_id=7, stop_words=words))
+        assert found.get("stop_words_list") == expected
+
+
 def test_bias_has_the_size_of_the_vocabulary(model: Preprocessor) -> None:
     found = answer(model, ModelRequest(prompt_ids=[1], logit_bias_ids=[3], logit_bias_values=[0.5]))
     assert (len(found["embedding_bias"]), found["embedding_bias"][3], sum(found["embedding_bias"])) == (
