@@ -20,7 +20,7 @@ from engines.llmapi.sampling import sampling_params
 from engines.logprob_rows import add_logprobs, cut
 from engines.options import EngineOptions
 from engines.sampling import refused
-from engines.stop_words import StopWordsMatcher
+from engines.stop_words import StopWordsMatcher, let_stop
 
 FINISH_REASONS = {
     "stop": FinishReason.END_ID,
@@ -56,6 +56,7 @@ class LlmApiEngine:
 
     async def generate(self, generation: Generation, put: Put) -> None:
         """Generate one continuation; see `Engine.generate`."""
+        generation, put = let_stop(generation, put)
         params = sampling_params(generation, self._defaults, self._penalising)
         inputs = await self._inputs(generation)
         matcher = StopWordsMatcher(generation.stop_words, generation.min_tokens or 0)

@@ -20,6 +20,7 @@ from engines.adapters import AdapterTable
 from engines.engine import Generation, Put
 from engines.options import EngineOptions
 from engines.peers import Peers
+from engines.stop_words import let_stop
 from engines.vllm.config import engine_args, engine_config
 from engines.vllm.errors import request_error
 from engines.vllm.outputs import Outputs
@@ -99,6 +100,7 @@ class VllmEngine:
                 "with speculative decoding the engine enforces no thinking_token_budget beside a guide",
                 param="thinking_token_budget",
             )
+        generation, put = let_stop(generation, put)
         params, prompt = sampling_params(generation, self._defaults), await self._prompts.build(generation)
         with self._lora(generation) as lora:
             self._running += 1

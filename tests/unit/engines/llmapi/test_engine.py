@@ -92,10 +92,13 @@ async def test_stop_words_of_one_id_and_of_several(qwen, script):
     assert [piece.ids for piece in pieces] == [[11], [12]]
     assert pieces[-1].finish is FinishReason.STOP_WORDS
     assert llm.aborted == 1
+    # Without streaming too, and then all ids come at once.
+    (whole,) = await collect(engine, generation(stop_words=[[11, 12]], streaming=False))
+    assert (whole.ids, whole.finish, llm.aborted) == ([11, 12], FinishReason.STOP_WORDS, 2)
     # Several ids wait for min_tokens, as the engine lets single ids wait.
     late = await collect(engine, generation(stop_words=[[11, 12]], min_tokens=2))
     assert len(late) > 2 and late[-1].finish is not FinishReason.STOP_WORDS
-    assert llm.aborted == 1
+    assert llm.aborted == 2
     engine.shutdown()
 
 

@@ -3,13 +3,14 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from vllm.exceptions import VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import RequestOutputCollector
 from vllm.v1.metrics.stats import RequestSpecDecodeMetrics
@@ -72,11 +73,13 @@ def test_errors_of_vllm(error: Exception, kind: str, param: str | None) -> None:
     assert request_error(EngineGenerateError()) is None and request_error(KeyError(1)) is None
 
 
-def engine_of(*outputs: object) -> vllm_engine.VllmEngine:
-    """An engine whose vLLM gives these outputs, or raises the one that is an error."""
+def engine_of(*outputs: object, asked: list[SamplingParams] | None = None) -> vllm_engine.VllmEngine:
+    """An engine whose vLLM gives these outputs, or raises the one that is an error. asked: gets the parameters."""
     engine = object.__new__(vllm_engine.VllmEngine)
 
-    async def add_request(*_: object, **__: object) -> RequestOutputCollector:
+    async def add_request(_: object, __: object, params: SamplingParams, **___: object) -> RequestOutputCollector:
+        if asked is not None:
+            asked.append(params)
         queue = RequestOutputCollector(RequestOutputKind.DELTA, "r")
         # The first is there at once, the others come later.
         for index, output in enumerate(outputs):
@@ -200,6 +203,17 @@ async def test_stop_words_of_several_ids_end_the_request_in_the_engine() -> None
     made = [(tokens.ids, tokens.finish) async for tokens in stream_of(engine, generation)]
     assert made == [([5, 6], None), ([7], FinishReason.STOP_WORDS)]
     assert engine._llm.aborted == ["r"] and engine._running == 0  # type: ignore[attr-defined] # the fake's
+
+
+async def test_stop_words_of_several_ids_end_the_request_in_the_engine_without_streaming_too() -> None:
+    asked: list[SamplingParams] = []
+    engine = engine_of(output(None, ids=(5, 6)), output(None, ids=(7, 8)), output(None, ids=(9,)), asked=asked)
+    generation = Generation([1], 8, stop_words=[[6, 7]], streaming=False)
+    made = [(tokens.ids, tokens.finish) async for tokens in stream_of(engine, generation)]
+    assert made == [([5, 6, 7], FinishReason.STOP_WORDS)]
+    assert engine._llm.aborted == ["r"] and asked[0].output_kind is RequestOutputKind.DELTA  # type: ignore[attr-defined]
+    await anext(stream_of(engine_of(output("length"), asked=asked), replace(generation, stop_words=[[6]])))
+    assert asked[1].output_kind is RequestOutputKind.FINAL_ONLY
 
 
 async def test_a_cancelled_generation_is_aborted_in_the_engine_unless_that_is_dead() -> None:
