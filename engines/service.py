@@ -204,8 +204,7 @@ class EngineService:
         if inputs.scalar("stop", 0, False):
             self._control(request, Reply(sender), parameters)
             return
-        generations = list(read_generations(inputs, parameters, request.request_id()))
-        self._check_room(len(generations))
+        generations = list(read_generations(inputs, parameters, request.request_id(), self._check_room))
         if self._adapters is None and any(each.lora_task_id is not None for _, _, each in generations):
             raise RequestError("this engine was started without LoRA adapters (enable_lora)", param="lora_task_id")
         request_id, requested = request.request_id(), set(request.requested_output_names())

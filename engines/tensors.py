@@ -5,7 +5,8 @@ Numbers are read through DLPack, as the embedded server's own conversion fails w
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -107,10 +108,15 @@ def _no_row(name: str) -> RequestError:
 
 
 def read_generations(
-    inputs: Inputs, parameters: dict[str, Any], request_id: str = ""
+    inputs: Inputs,
+    parameters: dict[str, Any],
+    request_id: str = "",
+    check_room: Callable[[int], None] = lambda _: None,
 ) -> Iterator[tuple[int, int, Generation]]:
     """Yield (batch_index, sequence_index, generation) for every row and return sequence of a request.
 
+    check_room: gets the number of generations before their tensors are copied, and raises RequestError if there is no
+    room for them.
     Raises RequestError if the request has an input that no Python engine supports, or a value outside its limits.
     """
     for name in UNSUPPORTED:
@@ -120,15 +126,24 @@ def read_generations(
     for name in REQUIRED:
         if name not in inputs:
             raise RequestError(f"{name} is missing", param=name)
-    for row in range(inputs.size("input_lengths")):
-        # First, as shared memory stays until it is taken.
-        multimodal = _read_multimodal(inputs, row)
-        if inputs.scalar("beam_width", row, 1) != 1:
-            raise RequestError("this engine has no beam search: beam_width must be 1", param="beam_width")
-        count = inputs.scalar("num_return_sequences", row, 1)
-        SEQUENCES.check(count, "num_return_sequences")
+    rows = range(inputs.size("input_lengths"))
+    # First, as shared memory stays until it is taken.
+    shared = [_take_multimodal(inputs, row) for row in rows]
+    counts = [_count(inputs, row) for row in rows]
+    check_room(sum(counts))
+    for row, count in enumerate(counts):
+        media = _read_media(inputs, row, shared[row])
         for sequence in range(count):
-            yield row, sequence, _read_generation(inputs, parameters, row, sequence, request_id, multimodal)
+            yield row, sequence, _read_generation(inputs, parameters, row, sequence, request_id, media)
+
+
+def _count(inputs: Inputs, row: int) -> int:
+    """How many generations a row asks for."""
+    if inputs.scalar("beam_width", row, 1) != 1:
+        raise RequestError("this engine has no beam search: beam_width must be 1", param="beam_width")
+    count: int = inputs.scalar("num_return_sequences", row, 1)
+    SEQUENCES.check(count, "num_return_sequences")
+    return count
 
 
 def _read_generation(
@@ -137,7 +152,7 @@ def _read_generation(
     row: int,
     sequence: int,
     request_id: str,
-    multimodal: torch.Tensor | None,
+    media: "_Media",
 ) -> Generation:
     ids = inputs.tensor("input_ids")
     if ids is None:
@@ -151,8 +166,10 @@ def _read_generation(
     scalars = _read_sampling(inputs, row, sequence)
     if (scalars["min_tokens"] or 0) > max_tokens:
         raise RequestError(f"min_tokens must be at most {max_tokens}, what the answer may have", param="min_tokens")
-    bias, table = inputs.tensor("embedding_bias"), inputs.tensor("prompt_embedding_table")
-    images, extra_ids = inputs.tensor("images"), inputs.tensor("prompt_table_extra_ids")
+    bias, extra_ids = inputs.tensor("embedding_bias"), inputs.tensor("prompt_table_extra_ids")
+    if extra_ids is not None and extra_ids.shape[1] < length:
+        name = "prompt_table_extra_ids"
+        raise RequestError(f"{name} must have one for each of the {length} ids", param=name)
     return Generation(
         prompt_ids=ids[row, :length].tolist(),
         max_tokens=max_tokens,
@@ -160,9 +177,9 @@ def _read_generation(
         stop_words=inputs.words("stop_words_list", row),
         bad_words=inputs.words("bad_words_list", row),
         embedding_bias=None if bias is None else _finite(bias[row]),
-        prompt_table=None if table is None else table[row].clone(),
-        images=None if images is None else images[row].clone(),
-        multimodal=None if multimodal is None else Once(multimodal),
+        prompt_table=media.prompt_table,
+        images=media.images,
+        multimodal=None if media.multimodal is None else Once(media.multimodal),
         prompt_extra_ids=None if extra_ids is None else extra_ids[row, :length].tolist(),
         return_log_probs=inputs.scalar("return_log_probs", row, False),
         streaming=inputs.scalar("streaming", row, False),
@@ -175,18 +192,36 @@ def _read_generation(
     )
 
 
-def _read_multimodal(inputs: Inputs, row: int) -> torch.Tensor | None:
-    """The bytes of the row's pictures, in memory of their own; None if it has none."""
-    tensor, handle = inputs.tensor("multimodal"), inputs.tensor("multimodal_memory")
+@dataclass(frozen=True, slots=True)
+class _Media:
+    """The large tensors of a row, in memory of their own. All sequences of the row share them."""
+
+    prompt_table: torch.Tensor | None
+    images: torch.Tensor | None
+    multimodal: torch.Tensor | None
+
+
+def _read_media(inputs: Inputs, row: int, shared: torch.Tensor | None) -> _Media:
+    """Copy the row's tensors. shared: the bytes of its pictures, if they came in shared memory."""
+    table, images, multimodal = map(inputs.tensor, ("prompt_embedding_table", "images", "multimodal"))
+    return _Media(
+        prompt_table=None if table is None else table[row].clone(),
+        images=None if images is None else images[row].clone(),
+        multimodal=shared if shared is not None or multimodal is None else multimodal[row].clone(),
+    )
+
+
+def _take_multimodal(inputs: Inputs, row: int) -> torch.Tensor | None:
+    """The bytes of the row's pictures, if they are in shared memory that can be read."""
+    handle = inputs.tensor("multimodal_memory")
     try:
-        if handle is not None:
-            return torch.from_numpy(take(Handle(*handle[row].tolist())))
+        return None if handle is None else torch.from_numpy(take(Handle(*handle[row].tolist())))
     except LookupError as error:
         _log_unreadable(str(error))
         # A sender that does not know yet whether its memory can be taken sends both.
-        if tensor is None:
+        if "multimodal" not in inputs:
             raise RequestError("the memory with the request's pictures has gone", kind="unavailable") from error
-    return None if tensor is None else tensor[row].clone()
+        return None
 
 
 @cache

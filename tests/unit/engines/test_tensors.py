@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from triton_python_backend_utils import Tensor
 
 from common.errors import RequestError
@@ -201,3 +202,43 @@ def test_without_the_shared_memory_the_tensor_is_used(caplog: pytest.LogCaptureF
 
 def deny(*_: object) -> None:
     raise PermissionError(EACCES, "no")
+
+
+def test_nothing_is_copied_before_the_check_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(count: int) -> None:
+        asked.append(count)
+        raise RequestError("full", kind="unavailable")
+
+    asked: list[int] = []
+    shared = SharedBytes()
+    handle = shared.share([memoryview(bytes(9))])
+    assert handle is not None
+    rows = {name: np.zeros((1, 4, 4), np.float32) for name in ("prompt_embedding_table", "images")}
+    inputs = Inputs(Request(num_return_sequences=np.array([[3]]), multimodal_memory=np.array([handle]), **rows))  # type: ignore[arg-type] # a fake
+    monkeypatch.setattr(torch.Tensor, "clone", lambda _: pytest.fail("a copy"))
+    with pytest.raises(RequestError, match="full"):
+        list(read_generations(inputs, {}, check_room=refuse))
+    assert asked == [3]
+    # The shared memory is free again.
+    with pytest.raises(LookupError):
+        take(handle)
+
+
+def test_the_sequences_of_a_row_share_its_tensors() -> None:
+    table = np.arange(8, dtype=np.float32).reshape(1, 2, 4)
+    inputs = Inputs(Request(num_return_sequences=np.array([[2]]), prompt_embedding_table=table))  # type: ignore[arg-type] # a fake
+    first, second = (one for _, _, one in read_generations(inputs, {}))
+    table += 1
+    assert first.prompt_table is not None and first.prompt_table is second.prompt_table
+    assert first.prompt_table.flatten().tolist() == list(range(8))
+
+
+@pytest.mark.parametrize(("ids", "fits"), [([0, 7], True), ([0, 7, 0], True), ([0], False), ([], False)])
+def test_extra_ids_are_one_for_each_id(ids: list[int], fits: bool) -> None:
+    given = np.array([ids], np.uint64)
+    if fits:
+        assert generation({}, prompt_table_extra_ids=given).prompt_extra_ids == [0, 7]
+        return
+    with pytest.raises(RequestError, match="prompt_table_extra_ids must have one for each of the 2 ids") as refused:
+        generation({}, prompt_table_extra_ids=given)
+    assert refused.value.param == "prompt_table_extra_ids"
