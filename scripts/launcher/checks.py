@@ -40,6 +40,9 @@ _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+# In the file beside them: the cached pages of files that the kernel drops first. Of version 1 the sum with all groups
+# below, which `usage_in_bytes` counts too.
+_CGROUP_STATISTICS, _DROPPABLE = "memory.stat", ("total_inactive_file", "inactive_file")
 
 # Files that a process may have open: a connection is one. tritonserver has 70 under a small load. More than the second
 # number would only slow down programs that close all that they might have.
@@ -267,6 +270,15 @@ def available_memory() -> int:
         if Path(limit_file).is_file() and Path(used_file).is_file():
             limit = Path(limit_file).read_text().strip()
             if limit != "max":
-                free = min(free, int(limit) - int(Path(used_file).read_text()))
+                used = int(Path(used_file).read_text()) - _droppable(Path(used_file).with_name(_CGROUP_STATISTICS))
+                free = min(free, int(limit) - used)
             break
     return max(free, 0)
+
+
+def _droppable(statistics: Path) -> int:
+    """Bytes of a container's page cache that the kernel drops when the memory is needed; 0 if that is not known."""
+    if not statistics.is_file():
+        return 0
+    values = dict(line.split(maxsplit=1) for line in statistics.read_text().splitlines() if " " in line)
+    return next((int(values[name]) for name in _DROPPABLE if name in values), 0)

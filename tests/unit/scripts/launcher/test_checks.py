@@ -172,6 +172,25 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert available_memory() > 600
 
 
+@pytest.mark.parametrize(
+    ("statistics", "free"),
+    [
+        ("anon 100\nfile 300\ninactive_file 250\nactive_file 50\n", 850),
+        ("cache 0\ninactive_file 8\ntotal_cache 300\ntotal_inactive_file 250\n", 850),
+        ("anon 100\n", 600),
+    ],
+    ids=["version 2", "version 1", "unknown"],
+)
+def test_cached_files_of_a_container_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statistics: str, free: int
+) -> None:
+    for name, text in (("limit", "1000\n"), ("used", "400\n"), ("memory.stat", statistics)):
+        (tmp_path / name).write_text(text)
+    files = str(tmp_path / "limit"), str(tmp_path / "used")
+    monkeypatch.setattr("scripts.launcher.checks._CGROUP_FILES", (files,))
+    assert available_memory() == free
+
+
 @pytest.mark.parametrize(("version", "is_problem"), [("1.26.4", False), ("2.0.0", True), ("2.4.6", True)])
 def test_numpy_2_is_a_problem_for_the_embedded_server(version: str, is_problem: bool) -> None:
     assert (numpy_problem(version) is not None) == is_problem
