@@ -70,7 +70,11 @@ class Reply:
             return pb_utils.InferenceResponse(error_tensors(error.encode(), stream_id))
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.encode()))
 
-    def _end(self, *response: InferenceResponse) -> None:
-        self._sender.send(*response, flags=FINAL if self._left == 1 else 0)
+    def _end(self, response: InferenceResponse | None = None) -> None:
+        flags = FINAL if self._left == 1 else 0
+        if response is None:
+            self._sender.send(flags=flags)
+        else:
+            self._sender.send(response, flags=flags)
         # Only now: the flag of the last generation may not come with the failure of another.
         self._left -= 1
