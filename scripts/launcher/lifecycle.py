@@ -245,14 +245,14 @@ class Lifecycle:
     def reload(self, model: Model, planned: Planned) -> Steps:
         """Load the next generation beside the one that serves, or in its place if there is no memory for both.
 
-        Raises OperationError if it cannot be loaded. Beside it, the old one then goes on serving.
+        Raises OperationError if it cannot be loaded. The old one then goes on serving, or is loaded again.
         """
         begun = self._clock()
         if problem := self._fits(planned):
             self._log(f"model {model.name} is unloaded before it is loaded again: {problem}")
             yield from self._stop_serving(model, "the model is being loaded again", LOADING)
             unserved = self._clock()
-            message = yield from self.load(model, planned)
+            message = yield from self._load_in_place(model, planned)
             return f"{message}; it took no requests for {self._clock() - begun:.1f} s, " + (
                 f"of which {self._clock() - unserved:.1f} s were the load"
             )
@@ -270,6 +270,20 @@ class Lifecycle:
             yield from self._kill(old)
         yield from self._retire(old)
         return f"model {model.name} is loaded again, without a gap{_cancelled(cancelled)}"
+
+    def _load_in_place(self, model: Model, planned: Planned) -> Steps:
+        """Load a model that was unloaded to make room, or else what served before. Raises OperationError then too."""
+        if planned is model.planned:
+            return (yield from self.restore(model))
+        try:
+            return (yield from self.load(model, planned))
+        except OperationError as error:
+            self._log(f"{error}; it is loaded as it was before")
+            try:
+                yield from self.restore(model)
+            except OperationError as other:
+                raise OperationError(f"{error}. As it was before: {other}", error.status) from error
+            raise OperationError(f"{error}. It serves as before.", error.status) from error
 
     def unload(self, model: Model) -> Steps:
         """Let the running requests of a model end, and give its memory back."""

@@ -301,7 +301,7 @@ def test_an_ensemble_that_cannot_be_switched_points_back(bench: Bench) -> None:
 
 
 def test_a_reload_without_memory_for_two_has_an_honest_gap(bench: Bench) -> None:
-    bench.problem = lambda: "no memory for both" if bench.steps("one") & bench.triton.ready else None
+    without_memory_for_two(bench)
     bench.history.clear()
     command = bench.do(RELOAD, "one")
     assert command.error is None and "it took no requests for" in command.message
@@ -309,6 +309,41 @@ def test_a_reload_without_memory_for_two_has_an_honest_gap(bench: Bench) -> None
     calls = bench.triton.calls
     assert calls.index("unload one.tensorrt_llm") < calls.index("load one.g2.tensorrt_llm")
     assert bench.states() == {"one": READY, "two": READY}
+
+
+def without_memory_for_two(bench: Bench) -> None:
+    bench.problem = lambda: "no memory for both" if bench.steps("one") & bench.triton.ready else None
+
+
+def test_what_served_before_a_failed_reload_without_memory_for_two_is_loaded_again(bench: Bench) -> None:
+    without_memory_for_two(bench)
+    bench.triton.fails["one.g2.tensorrt_llm"] = "no such engine"
+    bench.planned[0] = Planned("one", spec="larger")
+    error = bench.do(APPLY).error
+    assert error is not None and "no such engine. It serves as before" in str(error)
+    assert bench.states() == {"one": READY, "two": READY}
+    model = bench.models.models["one"]
+    assert (model.planned.spec, model.wanted, model.generation) == ("as it was", True, 3)
+    assert bench.steps("one", 3) <= bench.triton.ready
+
+
+def test_a_reload_without_memory_for_two_is_tried_again(bench: Bench) -> None:
+    """As when the memory of the old one is given back late."""
+    without_memory_for_two(bench)
+    bench.triton.fails["one.g2.tensorrt_llm"] = "no memory"
+    error = bench.do(RELOAD, "one").error
+    assert error is not None and "loading it again in" in str(error)
+    bench.step_until(lambda: bench.states()["one"] == READY)
+    assert bench.steps("one", 3) <= bench.triton.ready
+
+
+def test_what_served_before_a_failed_reload_is_given_up_at_last(bench: Bench) -> None:
+    without_memory_for_two(bench)
+    fail_from(bench, 2)
+    bench.planned[0] = Planned("one", spec="larger")
+    error = bench.do(APPLY).error
+    assert error is not None and str(error).count("its process ended") == 2
+    bench.step_until(lambda: bench.states()["one"] == FAILED)
 
 
 def test_what_cannot_be_done_is_refused(bench: Bench) -> None:
