@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -23,9 +24,13 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # A name in requests: no control characters, and not endless.
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 # What PEFT writes before the name of a module of the base.
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 _LAYER = re.compile(r"(.*?\.\d+)\.")
+# Fields of PEFT's config with which the answer is more than the base and its LoRA matrices.
+_CHANGED_MEANING = ("lora_bias", "alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora")
+# Beginnings of the values of `init_lora_weights` with which PEFT changes the base as well.
+_CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
 _FLOATS = ("BF16", "F16", "F32", "F64", "F8_E4M3", "F8_E5M2")
 
 
@@ -137,16 +142,42 @@ def _check_config(config: Mapping[str, Any], folder: Path, max_rank: int) -> Non
         raise ValueError(f"{folder} is an adapter of the type {kind}; only LoRA can be served")
     if config.get("use_dora"):
         raise ValueError(f"{folder} is a DoRA adapter, which no engine here can serve")
+    if ignored := [name for name in _CHANGED_MEANING if config.get(name)]:
+        raise ValueError(f"{folder} is more than a LoRA adapter ({', '.join(ignored)}), which no engine here can serve")
+    if str(config.get("init_lora_weights")).lower().startswith(_CHANGED_BASE):
+        raise ValueError(
+            f"{folder} was made on changed weights of its base (init_lora_weights {config['init_lora_weights']}): "
+            "convert it with PEFT's path_initial_model_for_weight_conversion"
+        )
     if config.get("bias", "none") != "none" or config.get("modules_to_save"):
         raise ValueError(f"{folder} also replaces weights of its base (bias, modules_to_save): only LoRA can be served")
-    pattern = config.get("rank_pattern") or {}
-    if not isinstance(pattern, dict):
-        raise ValueError(f"{folder / CONFIG} has a rank_pattern that is not an object")
+    pattern, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    for name, value in (("rank_pattern", pattern), ("alpha_pattern", alphas)):
+        if not isinstance(value, dict):
+            raise ValueError(f"{folder / CONFIG} has a {name} that is not an object")
+    if not all(type(alpha) in (int, float) and math.isfinite(alpha) for alpha in alphas.values()):
+        raise ValueError(f"{folder / CONFIG} has an alpha_pattern with another value than a number")
     ranks = [config.get("r"), *pattern.values()]
     if not all(type(rank) is int and rank > 0 for rank in ranks):
         raise ValueError(f"{folder / CONFIG} has no usable rank: r is {config.get('r')!r}")
     if max(ranks) > max_rank:
         raise ValueError(f"{folder} has the rank {max(ranks)}, above the limit of {max_rank} (--max-lora-rank)")
+
+
+def scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """The factor of a module's lora_B x lora_A, as PEFT has it. module: its name in the base. rank: of its matrices."""
+    for pattern, own in (config.get("alpha_pattern") or {}).items():
+        # PEFT takes the first pattern that is the name, or its end after a dot.
+        try:
+            found = re.match(pattern if pattern.startswith("^") else rf"(.*\.)?({pattern})$", module)
+        except re.error as error:
+            raise ValueError(f"alpha_pattern: {pattern} is no regular expression: {error}") from None
+        if found:
+            alpha = float(own)
+            break
+    else:
+        alpha = float(config["lora_alpha"])
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _shapes(file: Path, *, of: str = "adapter") -> dict[str, tuple[int, ...]]:
@@ -168,7 +199,7 @@ def _modules(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]
     """Each adapted module of the base with its (outputs, inputs); raises ValueError if a half is missing."""
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in shapes.items():
-        found = _MATRIX.fullmatch(name.removeprefix(_PREFIX))
+        found = _MATRIX.fullmatch(name.removeprefix(PREFIX))
         if found is not None and len(shape) == 2:
             sides.setdefault(found["module"], {})[found["side"]] = shape
     for module, halves in sides.items():

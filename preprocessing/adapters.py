@@ -13,7 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.adapters import CONFIG, WEIGHTS, Adapter, AdapterSource, adapter_id, check_adapter, read_sources
+from common.adapters import (
+    CONFIG,
+    PREFIX,
+    WEIGHTS,
+    Adapter,
+    AdapterSource,
+    adapter_id,
+    check_adapter,
+    read_sources,
+    scaling,
+)
 from common.checkpoint import read_json
 from common.errors import RequestError
 
@@ -69,7 +79,7 @@ class BackendAdapters:
 def pack(folder: Path) -> Packed:
     """Convert an adapter in PEFT's format to the backend's: a row per module and layer.
 
-    A row is lora_A [rank, inputs], then lora_B [outputs, rank] times alpha / rank, each flattened, padded with 0.
+    A row is lora_A [rank, inputs], then lora_B [outputs, rank] times its scaling, each flattened, padded with 0.
     Raises ValueError for a module that the backend does not know.
     """
     # It imports torch, for bfloat16; this process does without unless there are adapters.
@@ -77,16 +87,18 @@ def pack(folder: Path) -> Packed:
 
     config = read_json(folder / CONFIG)
     rows: dict[tuple[int, int], dict[str, NDArray[np.float32]]] = {}
+    names: dict[tuple[int, int], str] = {}
     for name, tensor in load_file(folder / WEIGHTS).items():
         found = _NAME.fullmatch(name)
         if found is None or found["module"] not in MODULES:
             raise ValueError(f"it changes {name}; TensorRT-LLM's backend has adapters of {', '.join(MODULES)} only")
         key = int(found["layer"]), MODULES[found["module"]]
         rows.setdefault(key, {})[found["side"]] = tensor.float().numpy()
+        names[key] = name.removeprefix(PREFIX).rpartition(".lora_")[0]
     packed, numbers = [], []
     for (layer, module), sides in sorted(rows.items()):
         rank = len(sides["A"])
-        scale = float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
+        scale = scaling(config, names[layer, module], rank)
         packed.append(np.concatenate([sides["A"].ravel(), (sides["B"] * scale).ravel()]).astype(np.float16))
         numbers.append([module, layer, rank])
     width = max(map(len, packed))

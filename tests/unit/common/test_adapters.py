@@ -84,6 +84,11 @@ def test_names_that_the_engine_maps_are_left_to_it(tmp_path: Path) -> None:
         ({"use_dora": True}, "DoRA"),
         ({"bias": "all"}, "bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"alpha_pattern": [8]}, "alpha_pattern that is not an object"),
+        ({"alpha_pattern": {"q_proj": "8"}}, "alpha_pattern with another value"),
+        ({"lora_bias": True}, "more than a LoRA adapter .lora_bias"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
+        ({"init_lora_weights": "pissa_niter_4"}, "changed weights of its base .init_lora_weights pissa_niter_4"),
     ],
 )
 def test_a_config_that_cannot_be_served(tmp_path: Path, config: dict[str, Any], reason: str) -> None:

@@ -3,6 +3,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,27 @@ def test_a_row_is_both_matrices_with_the_scale_in_the_second(tmp_path: Path) -> 
 def test_the_square_root_of_the_rank(tmp_path: Path) -> None:
     packed, _ = pack(write_adapter(tmp_path / "a", use_rslora=True))
     assert packed[0, -1] == np.float16(16 / 8**0.5)
+
+
+@pytest.mark.parametrize(
+    ("config", "scales"),
+    [
+        ({"alpha_pattern": {"q_proj": 32}}, [4, 4]),
+        ({"alpha_pattern": {"layers.1.self_attn.q_proj": 32, "q_proj": 8}}, [1, 4]),
+        ({"alpha_pattern": {r"^model\.layers\.0\..*": 24}}, [3, 2]),
+        ({"alpha_pattern": {r"layers\.[01]\.self_attn\.q_proj": 8}, "use_rslora": True}, [8 / 8**0.5] * 2),
+        ({"alpha_pattern": {"proj": 32, "k_proj": 8}, "rank_pattern": {"k_proj": 4}}, [2, 2]),
+    ],
+    ids=str,
+)
+def test_the_alpha_of_single_modules(tmp_path: Path, config: dict[str, Any], scales: list[float]) -> None:
+    packed, _ = pack(write_adapter(tmp_path / "a", **config))
+    assert packed[:, -1].tolist() == [np.float16(scale) for scale in scales]
+
+
+def test_an_alpha_pattern_that_is_no_pattern(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"alpha_pattern: q\( is no regular expression"):
+        pack(write_adapter(tmp_path / "a", alpha_pattern={"q(": 8}))
 
 
 def test_modules_that_the_backend_does_not_know(tmp_path: Path) -> None:
