@@ -3,7 +3,7 @@
 
 import argparse
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn, TypeVar
 
@@ -63,6 +63,13 @@ def did_you_mean(word: str, known: Iterable[str], close: float = _CLOSE_CHOICE) 
 def flag_of(name: str) -> str:
     """An option's name as it is written on the command line."""
     return "--" + name.replace("_", "-")
+
+
+def as_written(name: str, value: object, known: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The flag of an option, and the known flags, in the form of the command line: `--no-x` says that x is false."""
+    if value is not False:
+        return flag_of(name), known
+    return flag_of(f"no_{name}"), [f"--no-{flag.removeprefix('--')}" for flag in known]
 
 
 def unknown_option(flag: str, known: Iterable[str]) -> str:

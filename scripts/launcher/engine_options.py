@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from common.command_line import did_you_mean, flag_of, unknown_option
+from common.command_line import as_written, did_you_mean, flag_of, unknown_option
 from common.model_names import ENGINE
 from engines.llmapi.synonyms import SYNONYMS
 from preprocessing.engine_traits import LLMAPI
@@ -60,9 +60,9 @@ def check_names(engine: str, options: Mapping[str, Any], repository: Path, other
         known = _llmapi_options(repository) if options.get("backend", _BACKEND) == _BACKEND else frozenset()
     else:
         known = _declared_options(engine, repository)
-    for name in options:
+    for name, value in options.items():
         if known and name not in known:
-            raise ValueError(unknown_option(flag_of(name), [*map(flag_of, sorted(known)), *others]))
+            raise ValueError(unknown_option(*as_written(name, value, [*map(flag_of, sorted(known)), *others])))
 
 
 def _folder(repository: Path) -> Path:

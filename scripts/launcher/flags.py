@@ -13,11 +13,34 @@ from typing import Any
 
 # The short forms of `vllm serve`.
 SHORT_FORMS = {
+    "-O": "--optimization-level",
+    "-ac": "--attention-config",
+    "-cc": "--compilation-config",
+    "-dc": "--diffusion-config",
+    "-dcp": "--decode-context-parallel-size",
     "-dp": "--data-parallel-size",
+    "-dpa": "--data-parallel-address",
+    "-dpb": "--data-parallel-backend",
+    "-dpe": "--data-parallel-external-lb",
+    "-dph": "--data-parallel-hybrid-lb",
+    "-dpl": "--data-parallel-size-local",
+    "-dpm": "--data-parallel-multi-port-external-lb",
+    "-dpn": "--data-parallel-rank",
+    "-dpp": "--data-parallel-rpc-port",
+    "-dpr": "--data-parallel-start-rank",
+    "-ep": "--enable-expert-parallel",
+    "-n": "--nnodes",
+    "-pcp": "--prefill-context-parallel-size",
     "-pp": "--pipeline-parallel-size",
     "-q": "--quantization",
+    "-r": "--node-rank",
+    "-sc": "--speculative-config",
     "-tp": "--tensor-parallel-size",
 }
+# A short form, alone or before a value or a field.
+_SHORT = re.compile(rf"(?:{'|'.join(SHORT_FORMS)})(?:[=.]|$)")
+# `vllm serve` takes the level with and without a space or "=".
+_LEVEL = re.compile(r"-O=?(\w+)")
 # Engine flags that take several words, and may be repeated.
 SEVERAL = frozenset({"--lora-modules", "--allowed-lora-path"})
 # Numbers that JSON does not have in this form: `.9`, `4.` and `+0.5`.
@@ -37,8 +60,9 @@ class Flag:
 
     @property
     def key(self) -> str:
-        """The option's name as engines spell it: `--max-num-seqs` is max_num_seqs."""
-        return self.name.removeprefix("--").replace("-", "_")
+        """The option's name as engines spell it: `--max-num-seqs` is max_num_seqs. After a dot it stays as it is."""
+        name, dot, field = self.name.removeprefix("--").partition(".")
+        return f"{name.replace('-', '_')}{dot}{field}"
 
 
 def split(arguments: Sequence[str], own: Collection[str]) -> tuple[list[str], list[Flag]]:
@@ -66,19 +90,27 @@ def split(arguments: Sequence[str], own: Collection[str]) -> tuple[list[str], li
 def _flags(arguments: Sequence[str], own: Collection[str]) -> Iterator[Flag]:
     """Group words with the flag before them; the words before the first flag get the name ""."""
     name, words = "", []
-    for argument in arguments:
-        if not argument.startswith("--") and argument not in SHORT_FORMS and argument not in own:
+    for written in arguments:
+        level = _LEVEL.fullmatch(written)
+        argument = f"{SHORT_FORMS['-O']}={level[1]}" if level else written
+        if not argument.startswith("--") and _SHORT.match(argument) is None and argument not in own:
             words.append(argument)
             continue
         if name or words:
             yield Flag(name, tuple(words), joined=False)
         name, equals, value = argument.partition("=")
-        name, words = SHORT_FORMS.get(name, name), []
+        name, words = _declared(name), []
         if equals:
             yield Flag(name, (value,), joined=True)
             name = ""
     if name or words:
         yield Flag(name, tuple(words), joined=False)
+
+
+def _declared(flag: str) -> str:
+    """The flag in its long form: up to a dot, `vllm serve` takes short forms, and underscores for dashes."""
+    name, dot, field = flag.partition(".")
+    return f"{SHORT_FORMS.get(name, name.replace('_', '-'))}{dot}{field}"
 
 
 def option(flag: Flag) -> tuple[str, Any]:

@@ -246,11 +246,26 @@ def _sort_foreign(foreign: Sequence[Flag], engine_name: str) -> tuple[dict[str, 
             notes.append(f"{flag.name} is not needed: {UNNEEDED[name]}")
         elif flag.name in SEVERAL:
             engine[name] = [*engine.get(name, ()), *value]
+        elif "." in name:
+            _set_field(engine, flag, name, value)
         elif engine_name == "vllm" and flag.words and is_text(name, flag.words[0], value):
             engine[name] = flag.words[0]
         else:
             engine[name] = value
     return settings, engine, tuple(notes)
+
+
+def _set_field(engine: dict[str, Any], flag: Flag, path: str, value: Any) -> None:
+    """Set a field of an option that is an object, as `--compilation-config.mode 3`; raises ValueError if it is none."""
+    if not flag.words:
+        raise ValueError(f"{flag.name} needs a value")
+    name, *outer, last = path.split(".")
+    option = engine.setdefault(name, {})
+    for each in outer:
+        option = option.setdefault(each, {}) if isinstance(option, dict) else None
+    if not isinstance(option, dict):
+        raise ValueError(f"{flag.name}: {flag_of(name)} was given another value")
+    option[last] = value
 
 
 def _read_engine_config(path: Path) -> dict[str, Any]:
@@ -314,6 +329,14 @@ def _size(text: str) -> int:
 
 
 @checked
+def _context(text: str) -> int:
+    if text.lower() == "auto" or text == "-1":
+        # Prompts are checked against it before they reach the engine, which would find it out.
+        raise ValueError(f"must be a number here, not '{text}'; leave it out for the checkpoint's own")
+    return _size(text)
+
+
+@checked
 def _seconds(text: str) -> float:
     try:
         number = float(text)
@@ -351,7 +374,7 @@ def _parser(kind: type[Parser], command: str, about: str) -> Parser:
     add("--served-model-name", nargs="+", metavar="NAME", help="names that requests use (default: the model's own)")
     add(
         "--max-model-len",
-        type=_size,
+        type=_context,
         metavar="TOKENS",
         help="context length: prompt and answer, 16k and 16K too (default: the checkpoint's)",
     )

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from common.command_line import did_you_mean, flag_of, unknown_option
+from common.command_line import as_written, did_you_mean, flag_of, unknown_option
 from scripts.launcher.class_fields import fields
 
 _ARGUMENTS = "engine/arg_utils.py"
@@ -67,7 +67,7 @@ def check_vllm_options(options: Mapping[str, Any], others: Iterable[str] = ()) -
             raise ValueError(f"{flag_of(name)} of `vllm serve` is {RENAMED[name]} here")
         if name not in known:
             public = (one for one in known if not one.startswith("_"))
-            raise ValueError(unknown_option(flag_of(name), [*map(flag_of, public), *others]))
+            raise ValueError(unknown_option(*as_written(name, value, [*map(flag_of, public), *others])))
         check_value(name, value)
 
 
@@ -219,11 +219,18 @@ def _assigned(node: ast.stmt, name: str) -> ast.expr | None:
 
 
 def _limits(name: str) -> Iterator[tuple[str, float, Any]]:
-    """The limits of a number: of the field of a configuration class that is the option's default."""
+    """The limits of a number: of the field of a configuration class that is the option's default.
+
+    An option without a default has those of the only class with a field of its name.
+    """
     default = _fields()[name].value
-    if not isinstance(default, ast.Attribute) or not isinstance(default.value, ast.Name):
+    if isinstance(default, ast.Attribute) and isinstance(default.value, ast.Name):
+        field = _class_field(default.value.id, default.attr)
+    elif isinstance(default, ast.Constant) and default.value is None:
+        found = [one for kind in _config_classes() if (one := _class_field(kind, name)) is not None]
+        field = found[0] if len(found) == 1 else None
+    else:
         return
-    field = _class_field(default.value.id, default.attr)
     if field is None or not isinstance(field.value, ast.Call):
         return
     for keyword in field.value.keywords:
@@ -232,6 +239,12 @@ def _limits(name: str) -> Iterator[tuple[str, float, Any]]:
         if isinstance(limit := keyword.value.value, int | float):
             words, within = _LIMITS[keyword.arg]
             yield words, limit, within
+
+
+def _config_classes() -> list[str]:
+    """The classes that `vllm.config` exports."""
+    imports = [node for node in _module("config/__init__.py") if isinstance(node, ast.ImportFrom)]
+    return [alias.name for node in imports for alias in node.names if alias.name.endswith("Config")]
 
 
 def _class_field(class_name: str, field: str) -> ast.AnnAssign | None:

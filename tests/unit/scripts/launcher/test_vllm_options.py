@@ -15,6 +15,10 @@ pytestmark = pytest.mark.skipif(not vllm_options(), reason="needs vLLM")
     [
         ("max_num_seq", 8, "unknown option --max-num-seq; did you mean --max-num-seqs?"),
         ("zzz", 8, "unknown option --zzz"),
+        ("such_thing", False, "unknown option --no-such-thing"),
+        ("enable_prefix_cachin", False, "--no-enable-prefix-cachin; did you mean --no-enable-prefix-caching?"),
+        ("max_num_seqs", 0, "--max-num-seqs must be at least 1, not 0"),
+        ("max_num_batched_tokens", 0, "--max-num-batched-tokens must be at least 1, not 0"),
         ("prot", 8102, "unknown option --prot; did you mean --port?"),
         ("dtype", "bfloat61", "not 'bfloat61'; did you mean bfloat16?"),
         ("dtype", "fp16", "not 'fp16'; did you mean float16?"),
