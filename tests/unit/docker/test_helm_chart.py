@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "scaled": {"autoscaling": {"enabled": True}, "monitoring": {"podMonitor": True}, "gpus": 4},
     "open": {"apiKeys": {"none": True}, "networkPolicy": {"enabled": False}, "args": ["--max-num-seqs=64"]},
+    "closed": {"networkPolicy": {"metricsFrom": []}, "monitoring": {"metricsPort": 9998}},
     "trtllm": {"engine": "trtllm", "model": {"enginePath": "engines/q"}, "autoscaling": {"enabled": True}},
     "vllm-2": {"multiNode": {"size": 2}, "gpus": 8, "args": ["--tensor-parallel-size=8", "--pipeline-parallel-size=2"]},
     "trtllm-2": {
@@ -228,6 +229,8 @@ def test_tritons_ports_are_closed() -> None:
     http, metrics_port = chart("default")["NetworkPolicy"]["spec"]["ingress"]
     assert http == {"ports": [{"port": "http", "protocol": "TCP"}]}
     assert metrics_port["from"] and [port["port"] for port in metrics_port["ports"]] == ["metrics"]
+    # Kubernetes takes an empty `from` for everybody.
+    assert chart("closed")["NetworkPolicy"]["spec"]["ingress"] == [http]
 
 
 @pytest.mark.parametrize("name", ["scaled", "trtllm"])
