@@ -7,6 +7,7 @@ Of several models, one that loses a process is replaced, and the others go on (s
 import time
 from collections.abc import Callable
 
+from common.files import reason
 from scripts.launcher.budget import WINDOW_S, RestartBudget, backoff_s
 from scripts.launcher.child_process import ChildProcess
 from scripts.launcher.diagnose import describe_exit
@@ -65,6 +66,8 @@ class Supervisor:
         self._replaced: list[int] = []
         self._retired: list[tuple[float, list[int]]] = []
         self._start_at: float | None = None
+        # Of parts that could not be started, by their place: when that is tried again.
+        self._part_at: dict[int, float] = {}
         self._started_at: float | None = None
         self._next_check = self._next_memory_record = 0.0
         # Triton can neither unload a model whose process died nor release the requests of a frontend that died. Such a
@@ -91,13 +94,19 @@ class Supervisor:
     def _check_part(self, index: int) -> None:
         part = self._parts[index]
         status = part.exit_status()
-        if status is None:
+        if status is None or time.monotonic() < self._part_at.get(index, 0.0):
             return
-        self._spend(part, part.name, describe_exit(status))
-        # A dead chat page leaves nothing in Triton: the frontend cancels its requests.
-        self.degraded = self.degraded or part.name.startswith("frontend")
-        part.stop(0.0)
-        self._parts[index] = part.restart()
+        if index not in self._part_at:
+            self._spend(part, part.name, describe_exit(status))
+            # A dead chat page leaves nothing in Triton: the frontend cancels its requests.
+            self.degraded = self.degraded or part.name.startswith("frontend")
+            part.stop(0.0)
+        try:
+            self._parts[index] = part.restart()
+        except OSError as error:
+            self._part_at[index] = self._try_again_at(part, error)
+        else:
+            self._part_at.pop(index, None)
 
     def _restart_triton(self, what: str) -> None:
         part = self._parts[0]
@@ -111,7 +120,11 @@ class Supervisor:
 
     def _start_triton_when_due(self, start_at: float) -> None:
         if time.monotonic() >= start_at:
-            self._parts[0] = self._parts[0].restart()
+            try:
+                self._parts[0] = self._parts[0].restart()
+            except OSError as error:
+                self._start_at = self._try_again_at(self._parts[0], error)
+                return
             self._stubs, self.degraded = Stubs(self._parts[0].pid), False
             self._start_at, self._started_at = None, time.monotonic()
             if self._models is not None:
@@ -170,6 +183,11 @@ class Supervisor:
             self._loading = self._load(model)
         while self._retired and self._retired[0][0] <= time.monotonic():
             self._stubs.end(self._retired.pop(0)[1])
+
+    def _try_again_at(self, part: ChildProcess, error: OSError) -> float:
+        """When to start a part again that could not be started, such as for lack of memory."""
+        fault = self._spend(part, part.name, f"could not be started ({reason(error)})")
+        return time.monotonic() + backoff_s(fault)
 
     def _spend(self, part: ChildProcess, name: str, what: str) -> int:
         """Count a fault and print it; returns its number among the recent ones."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dead parts of the stack are restarted, until one dies too often."""
 
+import errno
 import os
 import signal
 import sys
@@ -96,6 +97,41 @@ def test_a_dead_tritonserver_is_restarted_and_leaves_nothing(bench: Bench) -> No
     text = bench.parts[0].log_path.read_text()
     assert text.count("model up") == 2 * len(MODELS), "the log of the first one is kept"
     assert bench.parts[0].lines().count("model up") == len(MODELS), "but says nothing of the second"
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_part_that_cannot_be_started_is_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    """As when there are too many processes for a moment."""
+    failures = iter([OSError(errno.EAGAIN, "no"), OSError(errno.ENOMEM, "no")])
+    restart = ChildProcess.restart
+
+    def fail(part: ChildProcess) -> ChildProcess:
+        for failure in failures:
+            raise failure
+        return restart(part)
+
+    monkeypatch.setattr(ChildProcess, "restart", fail)
+    dead, other = bench.parts[index], bench.parts[1 - index]
+    os.kill(dead.pid, signal.SIGKILL)
+    bench.step_until(lambda: bench.parts[index].pid != dead.pid)
+    assert [f"{dead.name} could not be started" in line for line in bench.lines] == [False, True, True]
+    assert bench.parts[index].exit_status() is None and bench.parts[1 - index] is other
+    bench.step_until(lambda: bench.parts[1 - index].exit_status() is None)
+
+
+def test_a_part_that_can_never_be_started_ends_with_an_explanation(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(part: ChildProcess) -> ChildProcess:
+        raise FileNotFoundError(errno.ENOENT, "no such file")
+
+    monkeypatch.setattr(ChildProcess, "restart", fail)
+    monkeypatch.setattr("scripts.launcher.supervisor.backoff_s", lambda fault: 0.0)
+    os.kill(bench.parts[1].pid, signal.SIGKILL)
+    with pytest.raises(CrashLoop, match=r"frontend-1 could not be started .* giving up"):
+        bench.step_until(lambda: False)
 
 
 def test_the_engines_process_takes_tritonserver_with_it(bench: Bench) -> None:
