@@ -54,12 +54,17 @@ class TokenRow(NamedTuple):
 
 
 class AnswerRow(NamedTuple):
-    """The addition to the answer of one request. number: that of the TokenRow. more: further fields of AnswerDelta."""
+    """The addition to the answer of one request.
+
+    number: that of the TokenRow. more: further fields of AnswerDelta. tokens: ids consumed so far, which are counted if
+    the answer is cut off after this row; None with an error.
+    """
 
     request_id: str
     number: int
     text: str
     more: dict[str, Any] | None
+    tokens: int | None = None
 
 
 def encode_rows(rows: Sequence[tuple[Any, ...]]) -> bytes:

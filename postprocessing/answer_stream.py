@@ -49,7 +49,7 @@ class AnswerStream:
     """Turns the ids of one answer into deltas: detokenize, match stop strings, parse.
 
     end_ids: ids that end an answer; the one that does has no text. The request's own stop tokens have theirs only if
-    the request includes it.
+    the request includes it. completion_tokens: ids consumed so far.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class AnswerStream:
             markup=self._parser.markers if self._parser else (),
         )
         self._stop = StopMatcher(options.stop, include_stop=options.include_stop)
-        self._completion_tokens = 0
+        self.completion_tokens = 0
         self._reasoning_tokens = 0
         self._called = False  # a tool call was made
         self._finished = False
@@ -116,14 +116,14 @@ class AnswerStream:
             entries,
             token_ids=token_ids,
             finish_reason=self._finish_reason(engine_finish) if self._finished else None,
-            completion_tokens=self._completion_tokens,
+            completion_tokens=self.completion_tokens,
             reasoning_tokens=self._reasoning_tokens,
             stop_string=self._stop.matched,
             stop_engine=self._finished and engine_finish is None,
         )
 
     def _consume(self, token_id: int, events: list[Event], *, end: bool) -> None:
-        self._completion_tokens += 1
+        self.completion_tokens += 1
         if end:
             return
         inside = self._in_reasoning
@@ -139,7 +139,7 @@ class AnswerStream:
         if not text:
             return []
         # As in vLLM, what the first tokens complete ends nothing.
-        early = self._completion_tokens <= self._options.min_tokens
+        early = self.completion_tokens <= self._options.min_tokens
         return self._parse(self._stop.feed(text, early=early))
 
     def _parse(self, text: str) -> list[Event]:

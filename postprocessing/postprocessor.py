@@ -157,7 +157,7 @@ class Postprocessor:
                 self._answers.end(key)
             if delta.stop_engine:
                 to_stop.append(key)
-            return row.request_id, row.number, delta.text, more or None
+            return row.request_id, row.number, delta.text, more or None, answer.stream.completion_tokens
         except RequestError as error:
             failed = error
         except Exception:

@@ -141,7 +141,7 @@ async def answer(
                 generation = await admitted.model.served.generate(
                     plan.requests, plan.id, admitted.memory, plan.image_urls
                 )
-            stack.callback(generation.close)
+            stack.callback(_close, generation, plan.usage)
             await generation.start()
         admitted.cancel_scope.attach(generation)
         admitted.metrics.usage = plan.usage
@@ -155,6 +155,12 @@ async def answer(
         body = orjson.dumps(await started.whole())
         headers = None if plan.timings is None else {"Server-Timing": _server_timing(plan.timings())}
         return Response(body, headers=headers, media_type="application/json")
+
+
+def _close(generation: Generation, usage: Usage) -> None:
+    """Close a generation, and count what it has made if its answer was cut off."""
+    generation.close()
+    usage.add_unfinished(generation.generated)
 
 
 def _asks_for_metrics(request: Request) -> bool:

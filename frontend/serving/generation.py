@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One generation: the Triton requests of all choices of an answer, started, read and ended together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tritonclient.grpc import service_pb2 as pb
@@ -57,6 +57,11 @@ class Generation:
     def backlog(self) -> int:
         """Return the number of received bytes that `next` has not taken yet."""
         return self._responses.size()
+
+    @property
+    def generated(self) -> Mapping[int, int]:
+        """The tokens that came for each choice so far, those that `next` has not taken yet included."""
+        return self._responses.generated
 
     @property
     def listened(self) -> bool:

@@ -34,10 +34,10 @@ class Receiver:
     answered: bool = False
     rows: RowOrder = field(default_factory=RowOrder)
 
-    def take_text(self, number: int, text: str) -> bool:
+    def take_text(self, number: int, text: str, tokens: int | None) -> bool:
         """Take a row of a batch that is only text, if it is the next; returns False if it is not."""
         if not self.rows.pass_by(number):
             return False
         self.answered = True
-        self.queue.put_text(self.choice, text)
+        self.queue.put_text(self.choice, text, tokens)
         return True

@@ -24,6 +24,7 @@ class ResponseQueue:
     """The deltas of one generation, with their choices; `fail` ends it early.
 
     `take` returns all waiting deltas at once, so that a slow reader gets few large ones, a fast one many small.
+    generated: the tokens of each choice so far, as far as its responses tell, those that wait included.
     """
 
     def __init__(self) -> None:
@@ -32,18 +33,26 @@ class ResponseQueue:
         self._error: Exception | None = None
         self._filled = asyncio.Event()
         self._listener: Listener | None = None
+        self.generated: dict[int, int] = {}
 
-    def put(self, choice: int, delta: Delta, size: int) -> None:
-        """Add a delta. size: its bytes, more or less."""
+    def put(self, choice: int, delta: Delta, size: int, tokens: int | None = None) -> None:
+        """Add a delta. size: its bytes, more or less. tokens: those of the choice so far; None if only it tells."""
+        if tokens is None:
+            tokens = delta.completion_tokens
+        if tokens is None:
+            tokens = self.generated.get(choice, 0) + _least_tokens(delta)
+        self.generated[choice] = tokens
         self._waiting.append((choice, delta))
         self._size += size
         if self._listener is None or not self._taken(self._listener.take, delta):
             self.wake()
 
-    def put_text(self, choice: int, text: str) -> None:
-        """Add a delta that is only text."""
+    def put_text(self, choice: int, text: str, tokens: int | None = None) -> None:
+        """Add a delta that is only text. tokens: those of the choice so far; None if they are not known."""
+        if tokens is not None:
+            self.generated[choice] = tokens
         if self._waiting or self._listener is None or not self._taken(self._listener.take_text, choice, text):
-            self.put(choice, Delta(text), text_size(text))
+            self.put(choice, Delta(text), text_size(text), tokens)
 
     def _taken(self, take: Callable[..., bool], *what: Any) -> bool:
         """Whether the listener has taken something, or has failed and so ended the generation."""
@@ -96,3 +105,8 @@ class ResponseQueue:
         if self._error is None:
             self._filled.clear()
         return self.take_waiting()
+
+
+def _least_tokens(delta: Delta) -> int:
+    """Return how many tokens a delta without a count has at least."""
+    return len(delta.logprobs) or int(bool(delta.text or delta.reasoning or delta.tool_calls))

@@ -25,6 +25,7 @@ from frontend.triton.response_queue import ResponseQueue
 from frontend.triton.tensors import (
     Delta,
     answer_rows,
+    ask_for_counts,
     decode_delta,
     encode_forget,
     encode_stop,
@@ -107,9 +108,12 @@ class TritonStream:
             raise lost_model()
         for choice, request in enumerate(requests):
             self._receivers[request.id] = Receiver(queue, choice, target, time.monotonic())
+            if trace_headers is None and target.batches:
+                set_group(request, self._group)
+            else:
+                # A row of a batch has the count of tokens anyway.
+                ask_for_counts(request)
             if trace_headers is None:
-                if target.batches:
-                    set_group(request, self._group)
                 self._outgoing.put_nowait(request)
         if trace_headers is not None:
             self._begin(self._serve_traced(requests, trace_headers))
@@ -273,12 +277,14 @@ class TritonStream:
 
     def _dispatch_rows(self, rows: Sequence[Sequence[Any]]) -> None:
         """Hand over the rows of a batch. rows: the fields of AnswerRow, and what a newer version adds."""
-        for request_id, number, text, more, *_ in rows:
+        for request_id, number, text, more, *rest in rows:
             receiver = self._receivers.get(request_id)
             if receiver is not None:
+                # None comes from an older version of postprocessing.
+                tokens = rest[0] if rest else None
                 # Nearly all rows are only text.
-                if more or not receiver.take_text(number, text):
-                    self._dispatch_row(receiver, AnswerRow(request_id, number, text, more))
+                if more or not receiver.take_text(number, text, tokens):
+                    self._dispatch_row(receiver, AnswerRow(request_id, number, text, more, tokens))
             elif ends(more):
                 self._cancellations.done(request_id)
             else:
@@ -294,7 +300,7 @@ class TritonStream:
         for one in ready:
             # What takes a row may end its request.
             if row.request_id in self._receivers:
-                receiver.queue.put(receiver.choice, row_delta(one), row_size(one))
+                receiver.queue.put(receiver.choice, row_delta(one), row_size(one), one.tokens)
             if ends(one.more):
                 # Later responses of this id are ignored.
                 self._receivers.pop(row.request_id, None)

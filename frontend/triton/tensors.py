@@ -183,6 +183,11 @@ def set_group(message: pb.ModelInferRequest, group: str) -> None:
     add_parameters(message, {GROUP: group})
 
 
+def ask_for_counts(message: pb.ModelInferRequest) -> None:
+    """Let every response tell the tokens of the answer so far, which are counted if it is cut off."""
+    add_parameters(message, {"continuous_usage": True})
+
+
 def with_weights(message: pb.ModelInferRequest) -> pb.ModelInferRequest:
     """Return a copy of a request, with an id of its own, that takes its adapter's weights to NVIDIA's C++ backend."""
     copy = pb.ModelInferRequest()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token counts of an answer."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from frontend.triton.tensors import Delta
@@ -15,6 +16,7 @@ class Usage:
         self._reasoning_tokens: dict[int, int] = {}
         self._prompt_tokens: dict[int, int] = {}
         self._cached_tokens: dict[int, int] = {}
+        self._finished: set[int] = set()
 
     def add(self, choice: int, delta: Delta) -> None:
         """Take the counts of a delta, which are those of the answer so far."""
@@ -28,6 +30,14 @@ class Usage:
             self._completion_tokens[choice] = delta.completion_tokens
         if delta.reasoning_tokens is not None:
             self._reasoning_tokens[choice] = delta.reasoning_tokens
+        if delta.finish_reason is not None:
+            self._finished.add(choice)
+
+    def add_unfinished(self, generated: Mapping[int, int]) -> None:
+        """Count the choices that were cut off or failed. generated: the tokens of each choice that came from Triton."""
+        for choice, tokens in generated.items():
+            if choice not in self._finished:
+                self._completion_tokens[choice] = max(tokens, self._completion_tokens.get(choice, 0))
 
     @property
     def completion_tokens(self) -> int:

@@ -416,12 +416,11 @@ def _fits_a_batch(response: Any) -> bool:
 
 
 def batch(request_id: str, number: int, response: Any) -> Any:
-    """A response as a batch of one row, the one of this number of the request."""
+    """A response as a batch of one row, the one of this number of the request. Each row has one token."""
     delta = decode_delta(response.infer_response)
     more = {name: getattr(delta, name) for name in OUTPUTS if name != "text"}
-    row = AnswerRow(
-        request_id, number, delta.text, {name: one for name, one in more.items() if one not in (None, "", ())}
-    )
+    told = {name: one for name, one in more.items() if one not in (None, "", ())}
+    row = AnswerRow(request_id, number, delta.text, told, number + 1)
     made = batch_of(row)
     made.infer_response.parameters["triton_final_response"].bool_param = delta.final
     return made
@@ -437,7 +436,7 @@ def batch_of(*rows: AnswerRow) -> Any:
 def together(*batches: Any) -> Any:
     """One response with the rows of all these."""
     rows = [row for one in batches for row in decode_rows(one.infer_response.raw_output_contents[0])]
-    return batch_of(*map(AnswerRow._make, rows))
+    return batch_of(*(AnswerRow(*row) for row in rows))
 
 
 def _named(request_id: str, response: Any) -> Any:

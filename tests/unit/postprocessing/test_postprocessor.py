@@ -270,7 +270,7 @@ def rows_of(model: Postprocessor, *rows: TokenRow) -> list[AnswerRow]:
     (response,) = model.execute([ModelRequest("carrier", token_batch=batch)])  # type: ignore[list-item] # a fake
     (tensor,) = response.output_tensors  # type: ignore[attr-defined] # the fake's
     assert tensor.name() == "answer_batch"
-    return [*map(AnswerRow._make, decode_rows(tensor.as_numpy()[0].tobytes()))]
+    return [AnswerRow(*row) for row in decode_rows(tensor.as_numpy()[0].tobytes())]
 
 
 def test_a_batch_has_a_row_for_each_of_the_engines(model: Postprocessor, qwen3: Tokenizer) -> None:
@@ -280,11 +280,12 @@ def test_a_batch_has_a_row_for_each_of_the_engines(model: Postprocessor, qwen3: 
         TokenRow("a", 1, 0, ids_of(qwen3, "北京"), None, counted),
         TokenRow("b", 2, 0, ids_of(qwen3, "Boston"), None, Begin('{"token_ids": true}', None, None, None)),
     )
-    assert first[0] == AnswerRow("a", 0, "北京", {"prompt_tokens": 7, "cached_tokens": 3})
+    tokens = len(ids_of(qwen3, "北京"))
+    assert first[0] == AnswerRow("a", 0, "北京", {"prompt_tokens": 7, "cached_tokens": 3}, tokens)
     assert (first[1].text, first[1].more) == ("Boston", {"token_ids": ids_of(qwen3, "Boston")})
     last = rows_of(model, TokenRow("a", 1, 1, [END], int(FinishReason.END_ID), None))
-    ended = {"finish_reason": "stop", "completion_tokens": len(ids_of(qwen3, "北京")) + 1, "reasoning_tokens": 0}
-    assert last == [AnswerRow("a", 1, "", ended)]
+    ended = {"finish_reason": "stop", "completion_tokens": tokens + 1, "reasoning_tokens": 0}
+    assert last == [AnswerRow("a", 1, "", ended, tokens + 1)]
 
 
 def test_a_stop_string_in_a_batch_stops_the_engine(model: Postprocessor, qwen3: Tokenizer, calls: ModelCalls) -> None:
@@ -308,7 +309,7 @@ def test_a_wrong_row_fails_its_own_answer_only(model: Postprocessor, qwen3: Toke
 
 def test_a_lone_surrogate_becomes_a_question_mark() -> None:
     sent = encode_rows([AnswerRow("a", 0, "x\ud800", {"tool_calls": [{"name": "\udfff"}]})])
-    (row,) = map(AnswerRow._make, decode_rows(sent))
+    [row] = [AnswerRow(*row) for row in decode_rows(sent)]
     assert row == AnswerRow("a", 0, "x?", {"tool_calls": [{"name": "?"}]})
 
 

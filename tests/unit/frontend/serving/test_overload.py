@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -270,6 +271,8 @@ class TestSlowReaders:
             await at_rest(served)
             text = (await served.http.get("/metrics")).text
             assert 'outcome="slow_reader"' in text
+            (counted,) = re.findall(r'triton_chat_request_generation_tokens_sum{model="model"} (\S+)', text)
+            assert float(counted) > 0
             writer.transport.abort()
 
     async def test_its_connection_is_closed_too(self, monkeypatch: pytest.MonkeyPatch) -> None:

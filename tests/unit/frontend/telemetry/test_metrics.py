@@ -114,6 +114,62 @@ async def test_the_time_in_the_queue_is_counted_also_of_those_who_give_up(served
     await asyncio.gather(first, return_exceptions=True)
 
 
+async def cut_off(served: Serving, how: str, **fields: object) -> None:
+    """Send a request whose client goes away, or whose deadline passes, with no more to come from the engine."""
+    if how == "timeout":
+        await served.http.post(CHAT, json=HELLO | fields, headers={"X-Request-Timeout": "0.3"})
+        return
+    async with served.http.stream("POST", CHAT, json=HELLO | fields) as response:
+        text = ""
+        async for line in response.aiter_lines():
+            text += line
+            if "four" in text:
+                break
+
+
+@pytest.mark.parametrize("how", ["timeout", "client_gone"])
+@pytest.mark.parametrize("batches", [True, False])
+@pytest.mark.parametrize("fields", [{}, {"n": 2}, {"logprobs": True}], ids=["one", "two-choices", "logprobs"])
+async def test_the_tokens_of_an_answer_that_is_cut_off_are_counted(
+    tmp_path: Path, how: str, batches: bool, fields: dict[str, object]
+) -> None:
+    """One choice has ended before, with 9 tokens; of the others all that came counts, also if its text is held back."""
+    keys = tmp_path / "keys"
+    keys.write_text(f"alice {hashlib.sha256(b'key-a').hexdigest()}\n")
+
+    async def script(call: Call) -> AsyncIterator:
+        if call.id.endswith("-1"):
+            yield finish(completion=9, prompt=12)
+            return
+        entry = {"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}
+        for number, text in enumerate(["one ", "two ", "", "four"], 1):
+            told: dict[str, object] = {"num_input_tokens": 12} if number == 1 else {}
+            if "continuous_usage" in call.parameters:
+                told |= {"completion_tokens": number, "reasoning_tokens": 0}
+            yield reply(text, **told, **({"logprobs": [entry]} if "logprobs" in fields else {}))
+        await call.stopped.wait()
+        yield finish("cancelled", completion=4)
+
+    async with serving(api_keys_file=str(keys)) as served:
+        served.http.headers["Authorization"] = "Bearer key-a"
+        served.triton.batches = batches
+        await served.triton.restart()
+        served.triton.script = script
+        async with asyncio.timeout(WAIT):
+            while (await served.http.get("/health/ready")).status_code != 200:
+                await asyncio.sleep(0.02)
+        counting = await Counting.begin(served)
+        await cut_off(served, how, stream=True, **fields)
+        await counting.until(f'triton_chat_cancellations_total{{cause="{how}",model="model"}}', 1)
+        tokens = 13 if "n" in fields else 4
+        assert await counting.change(
+            'triton_chat_completion_tokens_total{endpoint="chat",model="model"}',
+            'triton_chat_request_generation_tokens_sum{model="model"}',
+            'triton_chat_key_completion_tokens_total{key="alice",model="model"}',
+            'triton_chat_key_prompt_tokens_total{key="alice",model="model"}',
+        ) == [tokens, tokens, tokens, 12]
+
+
 async def test_no_series_tells_when_it_was_created(served: Serving) -> None:
     assert (await served.chat()).status_code == 200
     assert "_created" not in (await served.http.get("/metrics")).text

@@ -22,3 +22,11 @@ def test_the_last_count_of_each_choice_counts() -> None:
         "prompt_tokens_details": {"cached_tokens": 4},
         "completion_tokens_details": {"reasoning_tokens": 2},
     }
+
+
+def test_choices_that_were_cut_off_count_what_had_come() -> None:
+    usage = Usage(per_prompt=3)
+    usage.add(0, Delta(completion_tokens=4, finish_reason="stop"))
+    usage.add(1, Delta(completion_tokens=2))
+    usage.add_unfinished({0: 6, 1: 5, 2: 1})
+    assert [usage.so_far(choice)["completion_tokens"] for choice in range(3)] == [4, 5, 1]
