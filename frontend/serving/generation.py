@@ -41,6 +41,8 @@ class Generation:
         self._may_resend = True
         # What ended the generation, while the deltas before it are read.
         self._failure: RequestError | None = None
+        # What ended it from outside, also if that comes between an answer to its requests and their repetition.
+        self._ended_by: Exception | None = None
 
     async def start(self) -> None:
         """Send the requests to Triton."""
@@ -114,6 +116,8 @@ class Generation:
 
     def fail(self, error: Exception) -> None:
         """End the generation from outside: stop its requests in Triton, and raise the error from `next`."""
+        if self._ended_by is None:
+            self._ended_by = error
         self._responses.fail(error)
         self.close()
 
@@ -125,7 +129,9 @@ class Generation:
             self._trace.end_triton()
 
     async def _resend(self) -> None:
-        """Send all requests again, under new ids, with the weights of their adapter."""
+        """Send all requests again, under new ids, with the weights of their adapter; raises the error of `fail`."""
+        if self._ended_by is not None:
+            raise self._ended_by
         self._may_resend = False
         for request in self._requests:
             self._stream.cancel(request.id)
