@@ -29,6 +29,8 @@ class Adapters:
         self._connections = connections
         self._asked_at, self._connection = float("-inf"), 0
         self._asking: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+        self._changes = 0
         self._sent: tuple[int, set[int]] = (0, set())
         self.table: Mapping[str, Adapter] = {}
 
@@ -42,7 +44,15 @@ class Adapters:
 
     async def change(self, parameters: Mapping[str, str | bool]) -> None:
         """Load or unload an adapter; raises RequestError if the engine refuses it."""
-        self._use(await self._ask(parameters))
+        async with self._changing:
+            try:
+                self._use(await self._ask(parameters))
+            except BaseException:
+                # The engine may have made the change all the same: the next request asks.
+                self._asked_at = float("-inf")
+                raise
+            finally:
+                self._changes += 1
 
     def first_use(self, adapter_id: int) -> bool:
         """Return whether this is the first request with an adapter since the connection to Triton."""
@@ -54,13 +64,21 @@ class Adapters:
         return True
 
     async def _read(self) -> None:
-        connection = self._connections()
+        connection, changes = self._connections(), self._changes
+        adapters: Iterable[Adapter] | None = None
         try:
-            self._use(await self._ask({}))
+            adapters = await self._ask({})
         except RequestError as error:
             logger.debug("the adapters are not known: %s", error)
-            if connection != self._connection:
-                self._use(())
+        except Exception:
+            logger.exception("the engine's adapters cannot be read")
+        if changes != self._changes:
+            # The engine may have told them before a change that is known here already.
+            return
+        if adapters is not None:
+            self._use(adapters)
+        elif connection != self._connection:
+            self._use(())
         self._connection = connection
 
     def _use(self, adapters: Iterable[Adapter]) -> None:
