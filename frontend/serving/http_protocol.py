@@ -116,7 +116,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._in_body:
+        # The response may be that of an earlier request than the one whose body is being read.
+        if self._in_body and self.cycle.response_complete:
             self._start_timer(DISCARD_TIMEOUT)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:

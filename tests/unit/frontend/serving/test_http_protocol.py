@@ -191,6 +191,15 @@ async def test_the_rest_of_a_refused_body_times_out(monkeypatch: pytest.MonkeyPa
         assert isinstance(answer.exception(), ConnectionError | None)
 
 
+async def test_a_pipelined_body_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The response to an earlier request does not start the time in which the rest of a refused body must come."""
+    monkeypatch.setattr(http_protocol, "DISCARD_TIMEOUT", 0.2)
+    async with serving() as served:
+        first = POST + LENGTH + b"\r\n\r\n" + BODY
+        begun = closing(LENGTH, body=BODY[:5])
+        assert statuses(await exchange(served, first + begun, BODY[5:], pause=1.0)) == [200, 200]
+
+
 async def test_pipelined_requests_are_answered_in_order() -> None:
     async with serving() as served:
         get = b"GET /health/live HTTP/1.1\r\n" + HOST
