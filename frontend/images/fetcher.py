@@ -25,9 +25,8 @@ class ImageFetcher:
     def __init__(self, settings: Settings, resolve: Resolve = system_resolve) -> None:
         self._settings = settings
         self._directories = [Path(directory).resolve() for directory in settings.image_dirs]
-        self._web = Web(
-            Hosts(settings.image_hosts, settings.image_private_hosts, resolve), settings.image_max_redirects
-        )
+        hosts = Hosts(settings.image_hosts, settings.image_private_hosts, resolve)
+        self._web = Web(hosts, settings.image_max_redirects, settings.image_timeout)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -2,7 +2,9 @@
 """Images by http(s): URL: the allowed hosts and addresses, also of redirects."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -90,6 +92,19 @@ def test_which_addresses_are_public() -> None:
     assert [address for address in PUBLIC if not is_public(address)] == []
 
 
+@contextlib.contextmanager
+def unreachable(address: str, port: int) -> Iterator[None]:
+    """Let no connection to an address be made: Linux drops what comes while the queue of a listener is full."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((address, port))
+        yield
+
+
 class TestHosts:
     @pytest.mark.parametrize(
         "host",
@@ -147,6 +162,17 @@ class TestHosts:
         async with web(pixels) as server:
             images = fetcher(names(two_test=["127.0.0.9", "127.0.0.1"]))
             assert await images.fetch([f"http://two.test:{server.port}/"]) == (b"pixels",)
+
+    async def test_dead_addresses_leave_time_for_the_others(self, fetcher: Any) -> None:
+        async with web(pixels) as server, contextlib.AsyncExitStack() as stack:
+            dead = [f"127.0.0.{number}" for number in range(2, 6)]
+            for address in dead:
+                stack.enter_context(unreachable(address, server.port))
+            images = fetcher(names(partly_test=[*dead, "127.0.0.1"], dead_test=dead), image_timeout=3.0)
+            assert await images.fetch([f"http://partly.test:{server.port}/"]) == (b"pixels",)
+            began = asyncio.get_running_loop().time()
+            assert "took longer than 3 s" in await refused(images, f"http://dead.test:{server.port}/")
+            assert 2.9 < asyncio.get_running_loop().time() - began < 4.5
 
     async def test_only_hosts_that_are_listed(self, fetcher: Any) -> None:
         async with web(pixels) as server:
