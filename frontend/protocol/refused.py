@@ -101,7 +101,7 @@ REFUSED_IN_RESPONSES: Refused = {
     "messages": (),
     "n": (1,),
     "previous_input_messages": ([],),
-    "previous_response_id": ("",),
+    "previous_response_id": (),
     "prompt": ("", {}),
     "prompt_logprobs": (),
     "return_token_ids": (False,),

@@ -249,7 +249,11 @@ class ResponseStore:
 
     def _use(self, owner: str, previous: str | None, added: int) -> int:
         """Return the number of the dialogue that goes on after a response, or of a new one. added: bytes."""
-        _, number, size = self._writer.execute(_FIND, self._key(owner, previous)).fetchone() or (None, None, 0)
+        found = None if previous is None else self._writer.execute(_FIND, self._key(owner, previous)).fetchone()
+        if previous is not None and found is None:
+            # Nobody could continue it, and it would be kept apart from the rest of its dialogue.
+            raise NotStored("the response that it continues was deleted meanwhile")
+        _, number, size = found or (None, None, 0)
         if size + added > self._max_bytes // SHARE:
             raise NotStored(f"its dialogue would be larger than {self._max_bytes // SHARE} bytes")
         sql = (

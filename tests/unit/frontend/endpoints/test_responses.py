@@ -246,6 +246,7 @@ async def test_format_choice_and_effort(served: Serving) -> None:
     ("fields", "param"),
     [
         ({"input": "Hi", "previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"input": "Hi", "previous_response_id": ""}, "previous_response_id"),
         ({"input": "Hi", "background": True}, "background"),
         ({"input": "Hi", "tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": 5}, "input"),

@@ -65,8 +65,8 @@ async def test_nobody_sees_what_another_owns(opened: Opener) -> None:
     assert await store.get("bob", "a") is None and await ids(store, "a", "bob") is None
     assert not await store.delete("bob", "a")
     # Also not as the beginning of an own one, however that came to be.
-    await put(store, "b", "a", owner="bob")
-    assert await ids(store, "b", "bob") is None
+    assert not await store.put("bob", {"id": "b", "previous_response_id": "a", "output": []}, [])
+    assert rows(store) == ["a"]
     assert await store.get("ann", "a") is not None
 
 
@@ -76,6 +76,18 @@ async def test_what_follows_a_deleted_response_is_not_continued_without_it(opene
     await put(store, "b", "a")
     assert await store.delete("ann", "a") and not await store.delete("ann", "a")
     assert await ids(store, "b") is None and await store.get("ann", "b") is not None
+
+
+async def test_what_continues_a_response_that_was_deleted_meanwhile_is_not_stored(
+    opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened()
+    await put(store, "a")
+    assert await ids(store, "a") is not None
+    assert await store.delete("ann", "a")
+    assert not await store.put("ann", {"id": "b", "previous_response_id": "a", "output": []}, [])
+    assert rows(store) == [] and "deleted meanwhile" in caplog.text
+    assert store._writer.execute("SELECT * FROM dialogues").fetchall() == []
 
 
 async def test_age_counts_from_the_last_use(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +104,9 @@ async def test_age_counts_from_the_last_use(opened: Opener, monkeypatch: pytest.
     now += 6
     assert await store.get("ann", "b") is None and await ids(store, "b") is None
     # What is too old is not revived.
-    await put(store, "c", "b")
+    assert not await store.put("ann", {"id": "c", "previous_response_id": "b", "output": []}, [])
     await store.tidy()
-    assert rows(store) == ["c"] and await ids(store, "c") is None
+    assert rows(store) == []
 
 
 def rows(store: ResponseStore) -> list[str]:
