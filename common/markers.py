@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 
+MANY_CHARS = 4096  # of which an automaton takes about a megabyte
+
 
 class Automaton:
     """An Aho-Corasick automaton: each state is the longest suffix of the text that is a prefix of some marker.
@@ -66,9 +68,13 @@ class Automaton:
         return state, position
 
 
-@lru_cache(maxsize=256)
+_short = lru_cache(maxsize=256)(Automaton)
+# Each takes up to 17 MB; the choices of one request share it.
+_long = lru_cache(maxsize=8)(Automaton)
+
+
 def _automaton(markers: tuple[str, ...]) -> Automaton:
-    return Automaton(markers)
+    return (_long if sum(map(len, markers)) > MANY_CHARS else _short)(markers)
 
 
 class MarkerScanner:

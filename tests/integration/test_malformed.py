@@ -21,7 +21,7 @@ WRONG = [
     (HELLO | {"top_p": 1.5}, 400, "top_p"),
     (HELLO | {"repetition_penalty": 1e-30}, 400, "repetition_penalty"),
     (HELLO | {"n": 0}, 400, "n"),
-    (HELLO | {"stop": ["x"] * 17}, 400, "stop"),
+    (HELLO | {"stop": ["x"] * 1025}, 400, "stop"),
     (HELLO | {"logit_bias": {"999999999": 1}}, 400, "logit_bias"),
     (HELLO | {"top_logprobs": 3}, 400, "top_logprobs"),
     (HELLO | {"tool_choice": "required"}, 400, "tool_choice"),

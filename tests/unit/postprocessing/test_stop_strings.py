@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import gc
 import random
+import weakref
+from typing import Any
 
 import pytest
 
-from common.markers import Automaton
+from common.markers import MANY_CHARS, Automaton
 from postprocessing.stop_strings import StopMatcher
 
 
@@ -79,3 +82,15 @@ def test_work_is_linear_in_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "a" * 50_000
     assert "".join([matcher.feed(char) for char in text] + [matcher.flush()]) == text
     assert steps <= 2 * len(text)
+
+
+def test_long_stop_strings_of_earlier_answers_do_not_pile_up() -> None:
+    """What they are searched with takes megabytes, and is shared by the choices of a request."""
+
+    def automaton(number: int) -> Any:
+        return StopMatcher([f"{number}" + "x" * MANY_CHARS])._scanner._automaton  # type: ignore[union-attr]
+
+    assert automaton(0) is automaton(0)
+    made = [weakref.ref(automaton(number)) for number in range(20)]
+    gc.collect()
+    assert sum(one() is not None for one in made) <= 8

@@ -278,6 +278,12 @@ async def test_stop_sequences_and_the_parameters_of_triton(served: Serving) -> N
     assert call.parameters["cap_max_tokens"] is True and call.inputs["max_tokens"] == [50]
 
 
+async def test_many_stop_sequences(served: Serving) -> None:
+    given = [f"\n{number}." for number in range(100)]
+    await prompt(served, stop_sequences=given)
+    assert json.loads(served.triton.calls[0].parameters["stop"]) == given
+
+
 async def test_thinking_without_its_text(served: Serving, client: anthropic.AsyncAnthropic, streamed: bool) -> None:
     served.triton.script = play(reply(reasoning_output="secret"), reply("So"), finish())
     thinking = {"type": "adaptive", "display": "omitted"}
@@ -524,7 +530,8 @@ def block(kind: str, **fields: Any) -> dict[str, Any]:
         ({"system": 5}, "system"),
         ({"system": [{"type": "image"}]}, "system[0].type"),
         ({"stop_sequences": "x"}, "stop_sequences"),
-        ({"stop_sequences": ["a"] * 17}, "stop_sequences"),
+        ({"stop_sequences": ["a"] * 1025}, "stop_sequences"),
+        ({"stop_sequences": ["a" * 4096] * 17}, "stop_sequences"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0].type"),
         ({"tools": [TOOL | {"name": "a b"}]}, "tools[0].name"),

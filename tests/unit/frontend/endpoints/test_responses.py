@@ -310,7 +310,7 @@ async def test_format_choice_and_effort(served: Serving) -> None:
         ({"input": [{"type": "reasoning", "content": "thought"}]}, "input[0].content"),
         ({"input": [{"role": "user", "content": "a"}, {"role": "narrator", "content": "b"}]}, "input[1].role"),
         ({"input": "Hi", "tools": [TOOL | {"name": "a b"}]}, "tools[0].name"),
-        ({"input": "Hi", "stop": ["a"] * 17}, "stop"),
+        ({"input": "Hi", "stop": ["a"] * 1025}, "stop"),
         ({"input": "Hi", "guided_choice": []}, "guided_choice"),
     ],
 )
