@@ -11,6 +11,11 @@ class RowOrder:
         self.next = 0
         self._early: dict[int, AnswerRow] = {}
 
+    @property
+    def held(self) -> bool:
+        """Whether a row waits for one before it."""
+        return bool(self._early)
+
     def pass_by(self, number: int) -> bool:
         """Count a row that is the next and needs no place here; returns False if `add` is needed."""
         if number != self.next or self._early:

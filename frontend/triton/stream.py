@@ -294,7 +294,7 @@ class TritonStream:
         """Hand over a row of a batch, unless one of the same request that is before it has not come yet."""
         receiver.answered = True
         ready = receiver.rows.add(row)
-        if not ready:
+        if receiver.rows.held:
             loop, awaited = asyncio.get_running_loop(), receiver.rows.next
             loop.call_later(ROW_PATIENCE, self._give_up_row, row.request_id, receiver, awaited)
         for one in ready:

@@ -90,6 +90,22 @@ async def test_a_request_whose_row_was_lost_fails(served: Serving, monkeypatch: 
             await asyncio.sleep(0.01)
 
 
+async def test_a_second_row_that_was_lost_fails_it_too(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the last response nothing more comes that would show the gap."""
+    monkeypatch.setattr("frontend.triton.stream.ROW_PATIENCE", 0.1)
+
+    async def gaps(call: Call) -> AsyncIterator[Any]:
+        for number in (0, 2):
+            yield batch(call.id, number, reply(f"{number} "))
+        yield batch(call.id, 4, finish())
+        yield batch(call.id, 1, reply("1 "))
+
+    served.triton.script = gaps
+    async with asyncio.timeout(WAIT):
+        response = await served.http.post(CHAT, json=HELLO | {"stream": True})
+    assert "A part of the answer was lost" in response.text
+
+
 async def test_an_error_does_not_overtake_the_rows_before_it(served: Serving) -> None:
     error = RequestError("It broke", kind="unavailable").encode()
 
