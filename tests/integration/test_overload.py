@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from tests.support.waiting import PATIENCE_S, wait_until
 pytestmark = pytest.mark.python_engine(
     "the gauges that it reads are a Python engine's; test_trtllm reads the backend's"
 )
-LONG = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 2000, "ignore_eos": True}
+LONG: dict[str, Any] = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 2000, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,20 @@ def test_nothing_is_left_of_aborted_requests(scripted: ScriptedStack) -> None:
     body = LONG | {"max_tokens": 5}
     answer = httpx.post(f"{stack.url}/v1/chat/completions", json=body, timeout=PATIENCE_S)
     assert answer.json()["usage"]["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize("fields", [{}, {"logprobs": True}], ids=["in-batches", "by-themselves"])
+def test_the_tokens_of_an_aborted_answer_are_counted(scripted: ScriptedStack, fields: dict[str, bool]) -> None:
+    name = "triton_chat_completion_tokens_total"
+    before = read_gauges(scripted.stack)[name]
+    body, seen = LONG | {"stream": True} | fields, 0
+    with httpx.stream("POST", f"{scripted.stack.url}/v1/chat/completions", json=body, timeout=PATIENCE_S) as response:
+        for line in response.iter_lines():
+            seen += '"content":"' in line and '"content":""' not in line
+            if seen == 10:
+                break
+    wait_at_rest(scripted.stack, PATIENCE_S)
+    assert 10 <= read_gauges(scripted.stack)[name] - before < LONG["max_tokens"]
 
 
 def test_admission_keeps_to_the_limits(scripted: ScriptedStack) -> None:
