@@ -40,6 +40,7 @@ class CancelScope:
     @asynccontextmanager
     async def cancellable(self) -> AsyncIterator[None]:
         """Let `cancel` and `abort` interrupt the code in this context, which then raises their error."""
+        self._raise_unseen()
         try:
             async with asyncio.timeout(None) as self._cancellable:
                 yield
@@ -49,6 +50,7 @@ class CancelScope:
             raise self._error from None
         finally:
             self._cancellable = None
+        self._raise_unseen()
 
     def cancel(self, error: Exception) -> None:
         """Cancel the request: fail its generation if one is attached, or else interrupt its code."""
@@ -84,6 +86,11 @@ class CancelScope:
         if self._watcher is not None:
             self._watcher.remove_done_callback(self._on_disconnect)
             self._watcher.cancel()
+
+    def _raise_unseen(self) -> None:
+        """Raise the error if the code has gone on without it; a generation raises it itself."""
+        if self._error is not None and self._generation is None:
+            raise self._error
 
     def _start_timer(self, timeout: float) -> asyncio.TimerHandle:
         late = RequestError(f"The request did not finish within {timeout:g} s", kind="timeout")

@@ -177,7 +177,8 @@ class Catalog:
         """Wait until it is known what is served, but not long."""
         if not self._known.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._known.wait(), CONNECT_WAIT)
+                async with asyncio.timeout(CONNECT_WAIT):
+                    await self._known.wait()
 
     async def _run(self) -> None:
         while True:
@@ -188,7 +189,9 @@ class Catalog:
                 # Of any kind: what is served would never change again.
                 logger.exception("the served models could not be read")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), self._source.period)
+                # Not `wait_for`, in which Python 3.11 may lose the cancellation of `close`.
+                async with asyncio.timeout(self._source.period):
+                    await self._look.wait()
             self._look.clear()
 
     def _use(self, states: States) -> None:

@@ -87,7 +87,8 @@ class TritonStream:
         """Wait until the stream is open; raises RequestError (unavailable) after CONNECT_WAIT."""
         if not self._open.is_set():
             try:
-                await asyncio.wait_for(self._open.wait(), CONNECT_WAIT)
+                async with asyncio.timeout(CONNECT_WAIT):
+                    await self._open.wait()
             except TimeoutError:
                 raise RequestError("Triton cannot be reached at the moment", kind="unavailable") from None
 
