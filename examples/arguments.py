@@ -6,8 +6,10 @@ import base64
 import mimetypes
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 # Packages whose errors are the server's or the network's.
 _CLIENTS = ("grpc", "httpcore", "httpx", "openai", "tritonclient")
@@ -53,6 +55,23 @@ def _print_error(kind: type[BaseException], error: BaseException, traceback: Tra
     message = str(body["message"] if isinstance(body, dict) and "message" in body else text).strip()
     where = f" ({request.url})" if request is not None and getattr(error, "response", None) is None else ""
     print(f"error: {' '.join(message.split())}{where}", file=sys.stderr)
+
+
+def print_streamed(answer: Iterable[Any]) -> str:
+    """Print a streamed answer while it is generated, its reasoning to standard error; return the answer.
+
+    answer: chunks of OpenAI's client; the usage is printed if it was requested.
+    """
+    text = usage = ""
+    for chunk in answer:
+        for choice in chunk.choices:
+            print(getattr(choice.delta, "reasoning_content", None) or "", end="", file=sys.stderr, flush=True)
+            print(choice.delta.content or "", end="", flush=True)
+            text += choice.delta.content or ""
+        if chunk.usage:
+            usage = f"\n({chunk.usage.prompt_tokens} tokens read, {chunk.usage.completion_tokens} written)"
+    print(usage)
+    return text
 
 
 def image_url(image: str) -> str:

@@ -8,6 +8,7 @@ A line of requests.jsonl: {"custom_id": "1", "body": {"messages": [{"role": "use
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,11 @@ async def main() -> None:
     # A full server answers 429 or 503; the client waits and asks again.
     async with AsyncOpenAI(base_url=args.url, api_key=args.key, max_retries=10) as client:
         with args.answers.open("w", encoding="utf-8") as file:
-            for done in asyncio.as_completed([answered(line, client, places) for line in lines]):
-                file.write(json.dumps(await done, ensure_ascii=False) + "\n")
+            made = asyncio.as_completed([answered(line, client, places) for line in lines])
+            for count, done in enumerate(made, 1):
+                print(json.dumps(await done, ensure_ascii=False), file=file, flush=True)
+                print(f"\r{count} of {len(lines)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
 
 
 asyncio.run(main())

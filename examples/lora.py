@@ -5,7 +5,7 @@ triton-chat serve /models/Qwen3-8B --enable-lora --lora-modules sql=/adapters/sq
 python examples/lora.py "Write about the sea."
 """
 
-from arguments import argument_parser
+from arguments import argument_parser, print_streamed
 from openai import OpenAI
 
 parser = argument_parser(__doc__)
@@ -17,7 +17,8 @@ served = client.models.list().data
 base = args.model or served[0].id
 adapters = [model.id for model in served if getattr(model, "parent", None) == base]
 for name in (base, *adapters):
+    print(f"[{name}] ", end="", flush=True)
     answer = client.chat.completions.create(
-        model=name, messages=[{"role": "user", "content": args.question}], temperature=0, max_tokens=256
+        model=name, messages=[{"role": "user", "content": args.question}], temperature=0, max_tokens=256, stream=True
     )
-    print(f"[{name}] {answer.choices[0].message.content}")
+    print_streamed(answer)

@@ -8,7 +8,7 @@ python examples/pictures.py --image panda1.jpg --image https://example.com/panda
 A local file is sent in base64. The server fetches https: URLs itself. file: URLs must be below one of its --image-dirs.
 """
 
-from arguments import argument_parser, image_url
+from arguments import argument_parser, image_url, print_streamed
 from openai import OpenAI
 from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
 
@@ -24,6 +24,9 @@ for question in args.questions:
     # The server keeps nothing between requests, so every request carries the pictures and all turns.
     text: ChatCompletionContentPartParam = {"type": "text", "text": question}
     messages.append({"role": "user", "content": [text] if messages else [text, *images]})
-    answer = client.chat.completions.create(model=args.model, messages=messages, temperature=0, max_tokens=1024)
-    messages.append({"role": "assistant", "content": answer.choices[0].message.content})
-    print(f"> {question}\n{answer.choices[0].message.content}\n")
+    print(f"> {question}", flush=True)
+    answer = client.chat.completions.create(
+        model=args.model, messages=messages, temperature=0, max_tokens=1024, stream=True
+    )
+    messages.append({"role": "assistant", "content": print_streamed(answer)})
+    print()

@@ -10,7 +10,7 @@ A chat model and an embedding model behind one address: triton-chat serve --mode
 from pathlib import Path
 
 import numpy as np
-from arguments import argument_parser
+from arguments import argument_parser, print_streamed
 from openai import OpenAI
 
 parser = argument_parser(__doc__)
@@ -31,6 +31,6 @@ context = "\n\n".join(passages[index] for index in nearest)
 prompt = f"Answer the question from these passages.\n\n{context}\n\nQuestion: {args.question}"
 client = OpenAI(base_url=args.url, api_key=args.key)
 answer = client.chat.completions.create(
-    model=args.model, messages=[{"role": "user", "content": prompt}], temperature=0, max_tokens=256
+    model=args.model, messages=[{"role": "user", "content": prompt}], temperature=0, max_tokens=256, stream=True
 )
-print(answer.choices[0].message.content)
+print_streamed(answer)

@@ -10,7 +10,7 @@ The server samples the frames: as many as asked, as many a second as asked, or e
 
 from typing import Any
 
-from arguments import argument_parser, image_url
+from arguments import argument_parser, image_url, print_streamed
 from openai import OpenAI
 
 parser = argument_parser(__doc__)
@@ -25,6 +25,6 @@ client = OpenAI(base_url=args.url, api_key=args.key)
 video = {"url": args.video, "num_frames": args.frames, "fps": args.fps}
 content: Any = [{"type": "video_url", "video_url": video}, {"type": "text", "text": args.question}]
 answer = client.chat.completions.create(
-    model=args.model, messages=[{"role": "user", "content": content}], temperature=0, max_tokens=512
+    model=args.model, messages=[{"role": "user", "content": content}], temperature=0, max_tokens=512, stream=True
 )
-print(answer.choices[0].message.content)
+print_streamed(answer)

@@ -6,7 +6,7 @@ python examples/video_frames.py frames/*.jpg --question "描述一下视频的�
 A video file (MP4, MOV, WebM, MKV) is sent as {"type": "video_url", "video_url": {"url": ...}}; the server samples it.
 """
 
-from arguments import argument_parser, image_url
+from arguments import argument_parser, image_url, print_streamed
 from openai import OpenAI
 from openai.types.chat import ChatCompletionContentPartParam
 
@@ -24,6 +24,6 @@ for number, url in enumerate(args.frames, 1):
     content.append({"type": "image_url", "image_url": {"url": url}})
 content.append({"type": "text", "text": args.question})
 answer = client.chat.completions.create(
-    model=args.model, messages=[{"role": "user", "content": content}], temperature=0, max_tokens=512
+    model=args.model, messages=[{"role": "user", "content": content}], temperature=0, max_tokens=512, stream=True
 )
-print(answer.choices[0].message.content)
+print_streamed(answer)

@@ -82,6 +82,76 @@ def test_the_end_of_function_calls(message: dict[str, object], status: int, prin
     assert done.stderr.startswith(said) and bool(done.stderr) is bool(said)
 
 
+STREAMING = {
+    "text_file.py": ["FILE"],
+    "lora.py": ["Write about the sea."],
+    "pictures.py": ["Who are you?"],
+    "video.py": ["https://example.com/film.mp4", "What happens?"],
+    "video_frames.py": ["https://example.com/frame.png"],
+    "rag.py": ["What is this?", "FILE"],
+}
+
+
+@pytest.mark.parametrize("program", STREAMING)
+def test_an_answer_is_printed_while_it_is_generated(program: str, tmp_path: Path) -> None:
+    """The server sends the end of its answer only when the beginning has been printed."""
+    text = tmp_path / "text.txt"
+    text.write_text("x" * 1000)
+    seen = threading.Event()
+
+    class Model(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._json({"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "x"}]})
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path.endswith("/embeddings"):
+                vectors = [{"index": index, "embedding": [1.0], "object": "embedding"} for index in range(2)]
+                self._json({"object": "list", "data": vectors, "model": "m"})
+                return
+            self._start("text/event-stream")
+            self._chunk("The beginning,")
+            if seen.wait(60):
+                self._chunk(" and the end.")
+                self.wfile.write(b"data: [DONE]\n\n")
+
+        def _start(self, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+
+        def _json(self, body: dict[str, object]) -> None:
+            self._start("application/json")
+            self.wfile.write(json.dumps(body).encode())
+
+        def _chunk(self, text: str) -> None:
+            choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+            self.wfile.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        words = [str(text) if word == "FILE" else word for word in STREAMING[program]]
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        line = [sys.executable, str(EXAMPLES / program), "--url", url, *words]
+        environment = os.environ | {"NO_PROXY": "*"}
+        with subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+        ) as client:
+            assert client.stdout is not None
+            printed = ""
+            while "The beginning," not in printed and (letter := client.stdout.read(1)):
+                printed += letter
+            running = client.poll() is None
+            seen.set()
+            rest, errors = client.communicate(timeout=60)
+        server.shutdown()
+    assert running and "The beginning," in printed, errors
+    assert rest.strip() == "and the end."
+    assert program != "text_file.py" or errors.startswith("1,000 characters to read")
+
+
 def test_lines_of_code() -> None:
     assert lines_of_code('"""About.\n\nMore."""\n\nimport os\n\n# Why.\nprint(\n    os.name\n)  # how\n') == 4
 
