@@ -18,13 +18,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from common.command_line import Parser
+from common.command_line import Parser, did_you_mean
 from frontend.auth.quotas import Limits
 
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _MODELS = "models="
 _LIMITS = tuple(field.name for field in fields(Limits))
+_ABOUT_LIMITS = f"""rate=N: requests per minute; burst=N: requests that may start at once after a pause (default: those
+of ten seconds); concurrent=N: requests in progress; {_MODELS}NAME,NAME: the only models that it may use. Default: no
+limit, and all models"""
 PREFIX = "sk-"  # of the keys that are made here; some clients check for it
 
 
@@ -77,7 +80,7 @@ def parse_key(words: Sequence[str]) -> ApiKey:
     """Read the words of one line. Raises ValueError, whose text never contains a hash or what may be a key."""
     name, *rest = words
     if not _NAME.fullmatch(name):
-        raise ValueError("a line begins with a name of letters, digits and . _ @ -")
+        raise ValueError("a name has 1 to 64 letters, digits and . _ @ -")
     if not rest or not _HASH.fullmatch(rest[0]):
         raise ValueError(f"{name} needs the SHA-256 of its key, 64 hexadecimal digits")
     models = [word for word in rest[1:] if word.startswith(_MODELS)]
@@ -91,7 +94,7 @@ def _parse_models(words: Sequence[str]) -> frozenset[str] | None:
         return None
     names = words[0].removeprefix(_MODELS).split(",")
     if len(words) > 1 or not all(names):
-        raise ValueError("expected at most one list of models, as models=qwen3,gemma3")
+        raise ValueError("expected one list of models without gaps, as models=qwen3,gemma3")
     return frozenset(names)
 
 
@@ -100,10 +103,14 @@ def parse_limits(words: Iterable[str]) -> Limits:
     limits: dict[str, int] = {}
     for word in words:
         name, _, value = word.partition("=")
-        if name not in _LIMITS or name in limits:
-            raise ValueError(f"expected each of {', '.join(_LIMITS)}, models at most once, as rate=60")
+        if name not in _LIMITS:
+            # The word may be a key, so it is not repeated.
+            known = (*_LIMITS, _MODELS.rstrip("="))
+            raise ValueError(f"a limit is one of {', '.join(known)}, as rate=60{did_you_mean(name, known)}")
+        if name in limits:
+            raise ValueError(f"{name} is given twice")
         if not re.fullmatch(r"[1-9][0-9]{0,8}", value):
-            raise ValueError(f"{name} must be a whole number above 0")
+            raise ValueError(f"{name} must be a whole number from 1 to 999999999, as {name}=60")
         limits[name] = int(value)
     return Limits(**limits)
 
@@ -131,7 +138,7 @@ class KeyIndex:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make a key: its line for the file goes to standard output, the key itself to standard error.
 
-    Returns the exit status, 2 for a name or limits that the file cannot have.
+    Returns the exit status, 0; a name or limits that the file cannot have end it with 2.
     """
     parser = Parser(
         prog="triton-chat keys",
@@ -139,15 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="example: triton-chat keys alice rate=60 concurrent=4 >> keys.txt",
     )
     parser.add_argument("name", metavar="NAME", help="name of the key, for logs; the limits are counted by it")
-    about = f"each at most once: {'=N, '.join(_LIMITS)}=N, {_MODELS}NAME,NAME: the models that it may use"
-    parser.add_argument("limits", nargs="*", metavar="LIMIT", help=about)
+    # Without the default, argparse's message of a missing name would require limits as well.
+    parser.add_argument("limits", nargs="*", metavar="LIMIT", default=[], help=_ABOUT_LIMITS)
     options = parser.parse_args(arguments)
     key = PREFIX + secrets.token_urlsafe(32)
     try:
         line = parse_key([options.name, digest(key).hex(), *options.limits]).line()
     except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+        parser.error(str(error))
     sys.stderr.write(f"The key of {options.name}, shown only now: {key}\n")
     sys.stdout.write(f"{line}\n")
     return 0

@@ -44,6 +44,8 @@ KEYS = _LAUNCHER | FRONTEND | MODEL_SETTINGS.keys() | _EXTRA
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 # Where a key of another spelling is looked for.
 _CLOSE = 0.75
+_EXAMPLE = "models: {qwen3: {model: Qwen/Qwen3-0.6B}}"
+_KINDS = {list: "the list", dict: "the mapping", str: "the text"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,18 +110,31 @@ def _entries(file: Path) -> dict[str, dict[str, Any]]:
         raise LaunchError(f"{file}: {yaml_problem(error)}.") from error
     if not isinstance(found, dict) or not isinstance(found.get("models"), dict) or not found["models"]:
         raise LaunchError(
-            f"{file}: expected `models:` with an entry for each model.",
-            "For example models: {qwen3: {model: Qwen/Qwen3-0.6B}}",
+            f"{file}: expected `models:` with a name for each model, and its options below the name.",
+            f"For example {_EXAMPLE}",
         )
     if other := [str(key) for key in found if key != "models"]:
         raise LaunchError(f"{file}: unknown key '{other[0]}'; beside `models` there is none: other options are flags.")
     for name, entry in found["models"].items():
         if not isinstance(entry, dict):
-            raise LaunchError(f"{file}: model '{name}': expected a mapping of options, not {_shown(entry)}.")
+            raise LaunchError(
+                f"{file}: model '{name}': expected options such as `model: Qwen/Qwen3-0.6B`, not {_shown(entry)}.",
+                _entry_advice(str(name), entry),
+            )
     return {
         str(name): {str(key).replace("-", "_"): value for key, value in entry.items()}
         for name, entry in found["models"].items()
     }
+
+
+def _entry_advice(name: str, entry: Any) -> str:
+    """What was meant, if the entry is the model itself, or lists its options."""
+    listed = entry if isinstance(entry, list) else []
+    if listed and all(isinstance(one, dict) for one in listed):
+        return "Leave out the dashes before its options."
+    if isinstance(entry, str):
+        return f"Write {name}: {{model: {entry}}}"
+    return f"For example {_EXAMPLE}"
 
 
 def _spec(name: str, entry: Mapping[str, Any], common: LaunchOptions, engine: str, where: str) -> ModelSpec:
@@ -264,4 +279,9 @@ def _check_names(specs: list[ModelSpec], where: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"{type(value).__name__} {value!r}"
+    """A value for a message, as JSON and without the names of Python's types."""
+    if value is None:
+        return "nothing"
+    kind = _KINDS.get(type(value))
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return f"{kind} {text}" if kind else text

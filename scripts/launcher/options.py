@@ -277,7 +277,7 @@ def _read_engine_config(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"--engine-config {path}: {yaml_problem(error)}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"--engine-config {path}: expected an object of option: value, not {type(value).__name__}")
+        raise ValueError(f"--engine-config {path}: expected `option: value` in each line, or a JSON object")
     # The engine gets them as JSON, so what JSON cannot express (a YAML date) is refused here.
     return dict(json.loads(json.dumps({str(key).replace("-", "_"): item for key, item in value.items()})))
 

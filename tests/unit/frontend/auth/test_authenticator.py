@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 
 from frontend.auth import authenticator
 from frontend.auth.authenticator import Authenticator
+from frontend.auth.keys import main as make_key
 from frontend.auth.keys import parse_key, read_keys
 from frontend.auth.quotas import Limits, Quota
 from frontend.errors import ApiError
@@ -127,10 +128,32 @@ class TestFile:
         assert key not in made[0].stdout
         assert caller(gate_of(path), key) == "alice"
 
-    def test_the_command_refuses_an_invalid_name(self) -> None:
-        command = [sys.executable, "-m", "frontend.auth.keys", "a b"]
-        failed = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert (failed.returncode, failed.stdout) == (2, "")
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ([], "the following arguments are required: NAME."),
+            (["a b"], "a name has 1 to 64 letters, digits and . _ @ -."),
+            (["alice", "rat=60"], "as rate=60; did you mean rate?"),
+            (["alice", "60"], "a limit is one of rate, burst, concurrent, models, as rate=60."),
+            (["alice", "rate=0"], "rate must be a whole number from 1 to 999999999, as rate=60."),
+            (["alice", "concurrent"], "concurrent must be a whole number from 1 to 999999999, as concurrent=60."),
+            (["alice", "rate=1", "rate=2"], "rate is given twice."),
+            (["alice", "models="], "expected one list of models without gaps, as models=qwen3,gemma3."),
+        ],
+    )
+    def test_the_command_refuses_a_wrong_line(
+        self, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    ) -> None:
+        with pytest.raises(SystemExit) as ended:
+            make_key(words)
+        printed = capsys.readouterr()
+        assert (ended.value.code, printed.out) == (2, "")
+        assert printed.err.startswith("error: ") and said in printed.err and printed.err.count("\n") == 1
+
+    def test_a_word_that_may_be_a_key_is_not_repeated(self) -> None:
+        with pytest.raises(ValueError, match="a limit is one of") as refused:
+            parse_key(["alice", "ab" * 32, "sk-secret"])
+        assert "secret" not in str(refused.value)
 
     def test_a_line_is_written_as_it_is_read(self) -> None:
         words = ["alice", "ab" * 32, "rate=60", "burst=2", "concurrent=4", "models=gemma3,qwen3"]

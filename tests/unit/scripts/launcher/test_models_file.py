@@ -159,12 +159,12 @@ def test_the_path_of_a_folder_may_hold_an_equals_sign(tmp_path: Path, monkeypatc
         ),
         ("{model: x, tensor_parallel_size: two}", "--tensor-parallel-size must be a whole number, not 'two'."),
         ("{model: x, vit_dtype: half}", "--vit-dtype='half': expected one of auto, float32, bfloat16, float16"),
-        ("{model: x, styler: [a]}", "styler must be one value, not list ['a']."),
-        ("{model: x, devices: [a]}", "devices must be a list of numbers of GPUs such as [0, 1], not list ['a']."),
+        ("{model: x, styler: [a]}", 'styler must be one value, not the list ["a"].'),
+        ("{model: x, devices: [a]}", 'devices must be a list of numbers of GPUs such as [0, 1], not the list ["a"].'),
         ("{model: x, devices: []}", "devices must be a list of numbers "),
         ("{model: x, devices: [1, 1]}", "devices names a GPU twice: [1, 1]."),
         ("{model: x, sampling: {temprature: 1}}", "sampling: unknown key 'temprature'; did you mean 'temperature'?"),
-        ("{model: x, sampling: {top_p: high}}", "sampling: top_p must be a number, not str 'high'."),
+        ("{model: x, sampling: {top_p: high}}", "sampling: top_p must be a number, not the text high."),
         ("{model: x, engine: llmapi, sampling: {top_p: 1}}", "sampling is for the engine vllm, not llmapi: "),
         (
             "{model: x, environment: {CUDA_VISIBLE_DEVICES: 1}}",
@@ -175,7 +175,14 @@ def test_the_path_of_a_folder_may_hold_an_equals_sign(tmp_path: Path, monkeypatc
             "environment: TRITON_CHAT_STYLER is an option: put it beside ",
         ),
         ("{model: x, seed: 2020-01-01}", "seed has a value that JSON cannot express: "),
-        ("smollm2", "expected a mapping of options, not str 'smollm2'."),
+        (
+            "smollm2",
+            "expected options such as `model: Qwen/Qwen3-0.6B`, not the text smollm2. Write qwen3: {model: smollm2}",
+        ),
+        ("[model: smollm2]", 'not the list [{"model": "smollm2"}]. Leave out the dashes before its options.'),
+        ("[smollm2]", 'not the list ["smollm2"]. For example models: {qwen3: {model: Qwen/Qwen3-0.6B}}'),
+        ("", "not nothing. For example models: {qwen3: {model: Qwen/Qwen3-0.6B}}"),
+        ("7", "not 7. For example "),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path: Path, entry: str, said: str) -> None:
@@ -189,8 +196,8 @@ def test_a_wrong_entry_is_named(tmp_path: Path, entry: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "expected `models:` with an entry for each model."),
-        ("models: [a]", "expected `models:` with an entry for each model."),
+        ("", "expected `models:` with a name for each model, and its options below the name."),
+        ("models: [a]", "expected `models:` with a name for each model, and its options below the name."),
         (
             "models: {a: {model: x}}\nport: 1",
             "unknown key 'port'; beside `models` there is none: other options are flags.",

@@ -160,7 +160,7 @@ def test_engine_config_must_hold_an_object(tmp_path: Path, capsys: pytest.Captur
     config.write_text("- dtype\n")
     with pytest.raises(SystemExit):
         parse_options(["--engine-config", str(config)])
-    assert "not list" in capsys.readouterr().err
+    assert "expected `option: value` in each line" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
