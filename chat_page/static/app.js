@@ -13,7 +13,8 @@ const SAVE_MS = 1000;
 const DRAW_MS = 50;
 // What a kept answer says that is not complete.
 const GROWING = "Not complete: another tab is at it, or the page was closed.";
-const MAX_FILE_BYTES = 64 * 2 ** 20;
+// A request holds files in base64, a third larger, and the API takes 32 MiB of it by default.
+const MAX_FILE_BYTES = 23 * 2 ** 20;
 const TITLE_LETTERS = 60;
 const NARROW = matchMedia("(max-width: 760px)");
 const SETTINGS = { key: "", keepKey: false, model: "", system: "", temperature: "", top_p: "", max_tokens: "", seed: "" };
@@ -278,7 +279,7 @@ async function addFiles(files) {
       : !state.modalities.includes(kind)
         ? `cannot be sent: ${state.model.id} reads ${state.modalities.join(" and ")} only`
         : file.size > MAX_FILE_BYTES
-          ? "is larger than 64 MiB"
+          ? "is larger than 23 MiB, the most that one request can hold"
           : "";
     if (problem) {
       state.notice = `${file.name} ${problem}.`;

@@ -552,6 +552,10 @@ def test_pictures_and_videos(server: ChatServer, page: Page, tmp_path: Path) -> 
 
     hand_over(page, "drop", tmp_path / "notes.txt")
     expect(page.locator(".notice")).to_have_text("notes.txt is not a picture or video.")
+    with (tmp_path / "large.png").open("wb") as large:
+        large.truncate(23 * 2**20 + 1)
+    hand_over(page, "choose", tmp_path / "large.png")
+    expect(page.locator(".notice")).to_have_text("large.png is larger than 23 MiB, the most that one request can hold.")
     page.locator("#model").select_option("smollm2")
     hand_over(page, "paste", tmp_path / "word.png")
     expect(page.locator(".notice")).to_have_text("word.png cannot be sent: smollm2 reads text only.")

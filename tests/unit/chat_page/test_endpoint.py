@@ -15,11 +15,13 @@ from typing import Any
 import httpx
 import pytest
 
+from chat_page import endpoint
 from chat_page.endpoint import Endpoint
 from chat_page.server import make_app
 from chat_page.settings import PageSettings
 from tests.fakes.certificate import write_certificate
 
+DOCS = Path(__file__).parents[3] / "docs"
 URL = "http://server/v1"
 PAGE = "http://127.0.0.1:7860"
 HEADERS = [(b"host", b"127.0.0.1:7860")]
@@ -228,6 +230,15 @@ async def test_a_body_somewhat_over_the_apis_limit_is_the_apis_to_refuse() -> No
         for mebibytes, status in ((32.5, 418), (34, 413)):
             response = await client.post("/v1/chat/completions", content=bytes(int(mebibytes * 2**20)))
             assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("page_of_the_docs", "words"),
+    [("http.md", "A body over {} MiB is a 413"), ("chat-page.md", "the page passes on {} MiB")],
+)
+def test_the_limit_in_the_documentation(page_of_the_docs: str, words: str) -> None:
+    text = (DOCS / page_of_the_docs).read_text(encoding="utf-8")
+    assert words.format(endpoint._MAX_BODY_BYTES >> 20) in " ".join(text.split())
 
 
 async def test_the_page_and_its_security_policy() -> None:

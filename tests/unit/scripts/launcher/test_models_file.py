@@ -193,6 +193,14 @@ def test_a_wrong_entry_is_named(tmp_path: Path, entry: str, said: str) -> None:
     assert said in message
 
 
+def test_the_message_of_the_documentation(tmp_path: Path) -> None:
+    if not vllm_options():
+        pytest.skip("needs vLLM")
+    page = (Path(__file__).parents[4] / "docs" / "several-models.md").read_text(encoding="utf-8")
+    message = refusal(tmp_path, "models: {qwen3: {model: x, gpu_memory_utilisation: 1}}")
+    assert f"```text\nmodels.yaml: {message}\n```" in page
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
