@@ -23,7 +23,7 @@ from frontend.settings import ENV_PREFIX, Settings, SettingsError
 from frontend.tls import check_certificate
 from preprocessing.engine_traits import LLMAPI, TRTLLM
 from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
-from scripts.launcher.engine_options import check_engine, check_names
+from scripts.launcher.engine_options import check_engine, check_other_options
 from scripts.launcher.environment import CPU_KV_CACHE_GIB, TritonServer, has_gpu
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
@@ -144,7 +144,7 @@ def check_engine_options(options: Mapping[str, Any], engine: str, repository: Pa
     if engine == _VLLM:
         check_vllm_options(own, flags)
     else:
-        check_names(engine, own, repository, flags)
+        check_other_options(engine, own, repository, flags)
 
 
 def _wrong(what: str, given: str, known: tuple[str, ...], more: str = "") -> LaunchError:

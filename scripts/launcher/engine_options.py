@@ -2,7 +2,9 @@
 """The options of `--engine llmapi` and `--engine module:Class`, as far as source files here name them."""
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,16 @@ from common.model_names import ENGINE
 from engines.llmapi.synonyms import SYNONYMS
 from preprocessing.engine_traits import LLMAPI
 from scripts.launcher.class_fields import classes, defined_names, fields, literal, module_file, parsed
+from scripts.launcher.option_values import ANY, Values, assigned, types
 
 # The arguments of TensorRT-LLM's `LLM` on its PyTorch backend.
 _MODULE, _CLASSES, _BACKEND = "tensorrt_llm.llmapi.llm_args", ("BaseLlmArgs", "TorchLlmArgs"), "pytorch"
+# Types of pydantic, whose limits are left to it.
+_NUMBERS = {
+    f"{sign}{kind.title()}": (kind, "int")
+    for sign in ("Positive", "NonNegative", "Negative", "NonPositive")
+    for kind in ("int", "float")
+}
 # How alike an unknown module and one beside `model.py` are if it is a slip.
 _SLIP = 0.8
 # The attribute of an engine's class that names its options.
@@ -51,18 +60,24 @@ def _is_elsewhere(module: str) -> bool:
         return True
 
 
-def check_names(engine: str, options: Mapping[str, Any], repository: Path, others: Iterable[str]) -> None:
-    """Check the names of an engine's options; raises ValueError naming the flag.
+def check_other_options(engine: str, options: Mapping[str, Any], repository: Path, others: Iterable[str]) -> None:
+    """Check the names of an engine's options, and the values of `llmapi`; raises ValueError naming the flag.
 
     Nothing is checked if the source that names them is not here. others: flags that may have been meant.
     """
-    if engine == LLMAPI:
-        known = _llmapi_options(repository) if options.get("backend", _BACKEND) == _BACKEND else frozenset()
-    else:
+    arguments: Mapping[str, ast.AnnAssign] = {}
+    if engine != LLMAPI:
         known = _declared_options(engine, repository)
+    elif options.get("backend", _BACKEND) == _BACKEND and (source := _llmapi_source(repository)):
+        arguments = _llmapi_arguments(source)
+        known = frozenset(arguments.keys() | SYNONYMS.keys()) if arguments else frozenset()
+    else:
+        known = frozenset()
     for name, value in options.items():
         if known and name not in known:
-            raise ValueError(unknown_option(*as_written(name, value, [*map(flag_of, sorted(known)), *others])))
+            raise ValueError(unknown_option(flag_of(name), [*map(flag_of, sorted(known)), *others]))
+        if name in arguments and source:
+            _check_argument(flag_of(name), value, arguments[name], source)
 
 
 def _folder(repository: Path) -> Path:
@@ -74,19 +89,47 @@ def _engine_file(module: str, repository: Path) -> Path | None:
     return module_file(module, [_folder(repository)])
 
 
-def _llmapi_options(repository: Path) -> frozenset[str]:
+def _llmapi_source(repository: Path) -> ast.Module | None:
     file = _engine_file(_MODULE, repository)
-    if file is None:
-        return frozenset()
-    found = classes(parsed(file))
-    names = {
-        name
+    return None if file is None else parsed(file)
+
+
+def _llmapi_arguments(source: ast.Module) -> Mapping[str, ast.AnnAssign]:
+    """The arguments of `LLM` by all names that are accepted here."""
+    found = classes(source)
+    own = {
+        name: node
         for kind in _CLASSES
         if kind in found
         for field, node in fields(found[kind]).items()
         for name in (field, *_aliases(node))
     }
-    return frozenset(names | SYNONYMS.keys()) if names else frozenset()
+    return own | {ours: own[theirs] for ours, theirs in SYNONYMS.items() if theirs in own}
+
+
+def _check_argument(flag: str, value: Any, field: ast.AnnAssign, source: ast.Module) -> None:
+    """Check a value; raises ValueError. What pydantic would convert, as a text to a number, is left to it."""
+    values = Values.of(field.annotation, partial(_named, source))
+    # A revision of digits only is read as a number.
+    digits = isinstance(value, int | float) and values.kinds & {"bool", "str"}
+    if not digits and not (isinstance(value, str) and re.fullmatch(r"\s*[-+.\d][-+.\de]*\s*", value)):
+        values.check(flag, value, field)
+
+
+def _named(source: ast.Module, name: str) -> Iterator[str | ast.Constant]:
+    """What a name in the source of the arguments allows."""
+    if name in _NUMBERS:
+        yield from _NUMBERS[name]
+        return
+    for node in source.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            # One that is no configuration may be an enumeration, whose values are not read here.
+            yield "dict" if name.endswith("Config") else ANY
+            return
+        if value := assigned(node, name):
+            yield from types(value, partial(_named, source))
+            return
+    yield ANY
 
 
 def _aliases(field: ast.AnnAssign) -> Iterator[str]:

@@ -45,7 +45,7 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "ma
 # Where a key of another spelling is looked for.
 _CLOSE = 0.75
 _EXAMPLE = "models: {qwen3: {model: Qwen/Qwen3-0.6B}}"
-_KINDS = {list: "the list", dict: "the mapping", str: "the text"}
+_KINDS: dict[type, str] = {list: "the list", dict: "the mapping", str: "the text"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,10 +74,30 @@ def test_a_slip_may_be_any_option() -> None:
 
 
 LLM_ARGS = """
+LoadFormat = Literal["auto", "dummy"]
+
+
+class LoadOrder(Enum):
+    FIRST = 0
+
+
+class KvCacheConfig(StrictBaseModel):
+    dtype: str = "auto"
+
+
 class BaseLlmArgs(StrictBaseModel):
     model: Union[str, Path] = Field(description="The model.")
     max_num_tokens: Optional[int] = Field(default=8192, description="The most tokens of a batch.")
     old: int = Field(default=1, validation_alias=AliasChoices("new", "old"))
+    revision: Optional[str] = Field(default=None)
+    trust_remote_code: bool = Field(default=False)
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    kv_cache_config: KvCacheConfig = Field(default_factory=KvCacheConfig)
+    load_format: LoadFormat = "auto"
+    load_order: LoadOrder = LoadOrder.FIRST
+    batch_wait_ms: NonNegativeFloat = 0.0
+    lookahead: List[PositiveInt] = Field(default_factory=list)
+    build_config: Optional[object] = None
 
 
 class TorchLlmArgs(BaseLlmArgs):
@@ -139,6 +159,23 @@ def repository(tmp_path: Path) -> Path:
     ("line", "said"),
     [
         ("llmapi --max-num-tokens 8 --max-model-len 8 --max-num-seqs 8 --sampler-type a --new 3 --old 4", ""),
+        ("llmapi --max-num-tokens many", "--max-num-tokens must be a whole number, not 'many'."),
+        ("llmapi --max-num-tokens", "--max-num-tokens must be a whole number, not 'true'."),
+        ("llmapi --max-num-tokens 8.5", "--max-num-tokens must be a whole number, not '8.5'."),
+        ("llmapi --new x", "--new must be a whole number, not 'x'."),
+        ("llmapi --tensor-parallel-size 0", "--tensor-parallel-size must be at least 1, not 0."),
+        ("llmapi --trust-remote-code maybe", "--trust-remote-code must be true or false, not 'maybe'."),
+        ("llmapi --kv-cache-config 0.8", "--kv-cache-config must be a JSON object such as "),
+        ("llmapi --kv-cache-config '{a: 1}'", "--kv-cache-config is not valid JSON: '{a: 1}'."),
+        ("llmapi --load-format dumy", "--load-format must be one of auto, dummy, not 'dumy'; did you mean dummy?"),
+        ("llmapi --batch-wait-ms soon", "--batch-wait-ms must be a number, not 'soon'."),
+        ("llmapi --lookahead 4", "--lookahead must be a list such as "),
+        ("llmapi --revision 123 --trust-remote-code 1 --load-order first --build-config 7 --batch-wait-ms 2", ""),
+        (
+            "llmapi --tensor-parallel-size 2 --kv-cache-config '{}' --load-format dummy --lookahead '[1]' --new '\"8\"'",
+            "",
+        ),
+        ("llmapi --backend _autodeploy --max-num-tokens many", ""),
         ("llmapi --enable-lora --max-num-token 8", "unknown option --enable-lora."),
         ("llmapi --max-num-tokenz 8", "unknown option --max-num-tokenz; did you mean --max-num-tokens?"),
         ("llmapi --prot 8", "unknown option --prot; did you mean --port?"),
