@@ -34,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, without its usage."""
 
     def error(self, message: str) -> NoReturn:
-        text = message.removeprefix("argument ").removeprefix("--url/")
+        text = message.removeprefix("argument ").replace("--url/--base-url", "--url")
         self.exit(2, f"error: {text}. `{self.prog} --help` lists the options.\n")
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 # How alike words must be: names of options, and values of which there are few.
 _CLOSE, _CLOSE_CHOICE = 0.7, 0.5
@@ -48,6 +49,14 @@ def checked(parse: Callable[[str], Value]) -> Callable[[str], Value]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parsed
+
+
+def web_url(text: str) -> str:
+    """An http:// or https:// address as it is given; raises ValueError for anything else."""
+    address = urlsplit(text)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ValueError(f"must be an address such as http://127.0.0.1:9997, not '{text}'")
+    return text
 
 
 def did_you_mean(word: str, known: Iterable[str], close: float = _CLOSE_CHOICE) -> str:

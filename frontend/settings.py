@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from common.command_line import Parser, did_you_mean
+from common.command_line import Parser, did_you_mean, web_url
 from common.logs import FORMATS, LEVELS
 from common.served_model import MODALITIES
 
@@ -31,6 +31,14 @@ def address(value: str) -> str:
     if not value.startswith("unix:") and not (host and port.isdecimal()):
         raise ValueError("host:port")
     return value.strip()
+
+
+def web_address(value: str) -> str:
+    """An http:// or https:// address."""
+    try:
+        return web_url(value.strip())
+    except ValueError:
+        raise ValueError("an address such as http://127.0.0.1:4318") from None
 
 
 def names(value: str) -> tuple[str, ...]:
@@ -120,7 +128,7 @@ class Settings:
     )
     triton_url: str = _setting("127.0.0.1:8001", address, "Triton's gRPC address, host:port")
     triton_metrics_url: str | None = _setting(
-        None, text, "Triton's metrics, for the load of TensorRT-LLM's C++ backend: http://127.0.0.1:8002/metrics"
+        None, web_address, "Triton's metrics, for the load of TensorRT-LLM's C++ backend: http://127.0.0.1:8002/metrics"
     )
     owner: str | None = _setting(
         None, text, "name of this process; at start it cancels requests that a process of this name left in the engine"
@@ -195,7 +203,7 @@ class Settings:
     log_level: str = _setting("info", one_of(LEVELS), "critical, error, warning, info or debug")
     log_format: str = _setting("text", one_of(FORMATS), "text, or json: one object per line")
     otlp_endpoint: str | None = _setting(
-        None, text, "OpenTelemetry collector for traces, such as http://127.0.0.1:4318"
+        None, web_address, "OpenTelemetry collector for traces, such as http://127.0.0.1:4318"
     )
 
     @classmethod

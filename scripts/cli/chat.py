@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from common.command_line import Parser
+from common.command_line import Parser, checked, web_url
 from scripts.shared.errors import CommandError
 
 _ABOUT = """Talk to a server. Without a question on a terminal it is a conversation (/help lists its commands); with a
@@ -76,7 +76,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("question", nargs="*", metavar="QUESTION", help="ask this and exit")
-    add("--url", default=_URL, help=f"the server (default {_URL})")
+    add("--url", type=checked(web_url), default=_URL, help=f"the server (default {_URL})")
     add("--model", help="default: the first of /v1/models")
     add(
         "--image",

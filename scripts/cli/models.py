@@ -13,7 +13,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from common.command_line import Parser
+from common.command_line import Parser, checked, web_url
 from common.files import reason
 from scripts.launcher.control import link_path
 from scripts.launcher.operations import APPLY, LIST, LOAD, RELOAD, UNLOAD
@@ -123,10 +123,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     common = Parser(add_help=False)
     port = LaunchOptions().port
     common.add_argument("--port", type=int, default=port, help=f"port of a server on this machine (default {port})")
-    common.add_argument("--url", help="a server elsewhere, which was started with --admin-key")
+    common.add_argument("--url", type=checked(web_url), help="a server elsewhere, which was started with --admin-key")
     common.add_argument("--admin-key", default=os.environ.get(_KEY), help=f"its key (default: ${_KEY})")
     common.add_argument("--json", action="store_true", help="print the server's answer as JSON")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|load|unload|reload|apply")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     for verb, about in _ABOUT_VERBS.items():
         added = verbs.add_parser(verb, parents=[common], help=about, description=about)
         if verb in (LOAD, UNLOAD, RELOAD):

@@ -23,7 +23,7 @@ from frontend.settings import ENV_PREFIX, Settings, SettingsError
 from frontend.tls import check_certificate
 from preprocessing.engine_traits import LLMAPI, TRTLLM
 from scripts.launcher.adapters import OWN as ADAPTER_OPTIONS
-from scripts.launcher.engine_options import check_engine, check_other_options
+from scripts.launcher.engine_options import check_engine, check_installed, check_other_options
 from scripts.launcher.environment import CPU_KV_CACHE_GIB, TritonServer, has_gpu
 from scripts.launcher.errors import LaunchError
 from scripts.launcher.model import ServedModel
@@ -69,6 +69,11 @@ def check_server(server: TritonServer, options: LaunchOptions) -> None:
     problems = (libpython_problem(), numpy_problem()) if server.embedded else ()
     for problem in filter(None, problems):
         raise LaunchError(problem)
+    if server.embedded:
+        try:
+            check_installed(options.engine_name or "", repository)
+        except ValueError as error:
+            raise LaunchError(f"{error}.") from error
 
 
 def raise_open_files() -> None:

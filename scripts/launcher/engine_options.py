@@ -49,6 +49,13 @@ def check_engine(engine: str, repository: Path) -> None:
         raise ValueError(f"--engine {engine}: {file} has no class {name}{guess}")
 
 
+def check_installed(engine: str, repository: Path) -> None:
+    """Check that the package of `llmapi` is in this Python, which the embedded tritonserver uses; raises ValueError."""
+    package = _MODULE.partition(".")[0]
+    if engine == LLMAPI and find_spec(package) is None and _engine_file(package, repository) is None:
+        raise ValueError(f"--engine {LLMAPI} needs the package {package}: pip install {package}")
+
+
 def _is_elsewhere(module: str) -> bool:
     """Whether a module may be found in another way than in a folder."""
     if "." in module:

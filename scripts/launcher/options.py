@@ -321,6 +321,13 @@ def _count(text: str) -> int:
 
 
 @checked
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"must be a whole number above 0, not '{text}'")
+    return int(text)
+
+
+@checked
 def _size(text: str) -> int:
     try:
         return size_of(text)
@@ -383,14 +390,14 @@ def _parser(kind: type[Parser], command: str, about: str) -> Parser:
     )
     add(
         "--preprocessing-instances",
-        type=_size,
+        type=_number,
         metavar="N",
         help="processes that write prompts and process pictures (default: 2 to 8, by cores and memory)",
     )
     add = parser.add_argument_group("API").add_argument
     add("--host", metavar="ADDRESS", help=f"address of the OpenAI API (default: {defaults.host})")
     add("--port", type=_port, metavar="PORT", help=f"its port; 0 picks a free one (default: {defaults.port})")
-    add("--frontends", type=_size, metavar="N", help=f"frontend processes (default: {default_frontends()} here)")
+    add("--frontends", type=_number, metavar="N", help=f"frontend processes (default: {default_frontends()} here)")
     add = parser.add_argument_group("engine").add_argument
     add(
         "--engine",
@@ -400,7 +407,7 @@ def _parser(kind: type[Parser], command: str, about: str) -> Parser:
     )
     add(
         "--engine-clients",
-        type=_size,
+        type=_number,
         metavar="N",
         help="processes of tensorrt_llm, which share vLLM's engine core (default: 1)",
     )
@@ -413,7 +420,7 @@ def _parser(kind: type[Parser], command: str, about: str) -> Parser:
     )
     add(
         "--world-size",
-        type=_size,
+        type=_number,
         metavar="GPUS",
         help="GPUs of that engine; must be the number that it was built for (the default)",
     )

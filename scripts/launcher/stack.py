@@ -241,7 +241,7 @@ class Stack:
             self._spawn()
         except OSError as error:
             raise LaunchError(
-                f"the processes or their logs in {self.options.log_dir} could not be begun: {reason(error)}."
+                f"the processes or their logs in {self.options.log_dir} could not be started: {reason(error)}."
             ) from error
         self._begun = time.monotonic()
         # A text model passes by the vision tower, which then loads nothing.

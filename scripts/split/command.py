@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from common.command_line import Parser, checked
+from scripts.split.config import read_config
 
 # Those of scripts/split/plan.py, which imports torch.
 DTYPES = ("bfloat16", "float16", "float32")
@@ -21,6 +22,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Split a checkpoint; returns 0, or 130 or 143 after a signal. Raises SplitError."""
     options = _parse(arguments)
+    read_config(options.checkpoint.expanduser().resolve())
     console = Console(stderr=True, highlight=False)
     caught = _interrupt_on_signals()
     try:

@@ -4,9 +4,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from scripts.split.config import read
 from scripts.split.errors import SplitError
 from scripts.split.plan import Shape
-from scripts.split.source import Source, read
+from scripts.split.source import Source
 
 IMAGE_TOKENS = {"image_token": "<IMG_CONTEXT>", "image_start": "<img>", "image_end": "</img>"}  # nosec B105 # a token's or a value's text, no secret
 # ImageNet's mean and deviation, with which the family was trained.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from common.checkpoint import read_json
+from scripts.split.config import read
 from scripts.split.errors import SplitError, listed
 from scripts.split.plan import DTYPES, Shape
 
@@ -84,23 +84,6 @@ class Source:
                 f"'{self.folder}' looks quantised: {listed(strange)}. "
                 f"Split the unquantised checkpoint (known: {', '.join(DTYPES)}) and quantise the result."
             )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read the checkpoint's config.json; raises SplitError if there is none."""
-    if not folder.is_dir():
-        raise SplitError(f"there is no checkpoint folder '{folder}'.")
-    if not (folder / "config.json").is_file():
-        raise SplitError(f"'{folder}' has no config.json.")
-    return read(folder / "config.json")
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read the JSON object in `path`, empty if there is no such file; raises SplitError for invalid JSON."""
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise SplitError(f"{error}.") from error
 
 
 def _weight_files(folder: Path) -> dict[Path, set[str]]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from scripts.split.config import read_config
 from scripts.split.errors import SplitError
 from scripts.split.layouts import LAYOUTS, check_splittable
 from scripts.split.plan import DTYPES, Part, Plan
-from scripts.split.source import Source, read_config, write_json
+from scripts.split.source import Source, write_json
 from scripts.split.tokenizer_files import write_tokenizer
 from scripts.split.verify import causal_lm_shapes, compare, written_shapes
 from scripts.split.writer import Advance, write_weights

@@ -9,9 +9,10 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from common.tokenizer import ChatTokenizer
+from scripts.split.config import read
 from scripts.split.errors import SplitError, listed
 from scripts.split.sentencepiece_bpe import tokenizer_from_sentencepiece
-from scripts.split.source import read, write_json
+from scripts.split.source import write_json
 
 TOKENIZER, TOKENIZER_CONFIG, PIECES = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 _COPIED = (

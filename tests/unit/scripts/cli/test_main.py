@@ -128,9 +128,14 @@ def test_a_line_without_a_command_is_explained(line: str, words: str, capsys) ->
         ("chat --imgae a.png", "error: unknown option --imgae; did you mean --image? `triton-chat chat --help`"),
         ("bench --rounds few", "error: --rounds must be a whole number above 0, not 'few'."),
         ("split /models/x", "error: the following arguments are required: output"),
-        ("models unlod", "did you mean unload?"),
-        ("keys al/ice", "a line begins with a name"),
-        ("keys alice speed=1", "expected each of rate, burst, concurrent"),
+        ("serve --frontends 0", "error: --frontends must be a whole number above 0, not '0'."),
+        ("serve --otlp-endpoint collector:4318", "expected an address such as http://127.0.0.1:4318."),
+        ("chat --url server", "error: --url must be an address such as http://127.0.0.1:9997, not 'server'."),
+        ("models list --url server", "error: --url must be an address such as http://127.0.0.1:9997, not 'server'."),
+        ("models unlod", "COMMAND must be one of list, load, unload, reload, apply, not 'unlod'; did you mean unload?"),
+        ("ui --url server", "error: --url: server is not an http:// or https:// address."),
+        ("keys al/ice", "a name has 1 to 64 letters"),
+        ("keys alice speed=1", "a limit is one of rate, burst, concurrent"),
         ("frontend --port x", "--port='x': expected a whole number from 0 to 65535"),
     ],
 )
@@ -139,6 +144,11 @@ def test_bad_values_are_refused_by_the_command(line: str, words: str, capsys) ->
     output = capsys.readouterr().err
     assert words in output
     assert output.count("\n") == 1
+
+
+def test_a_wrong_folder_is_found_without_the_splitters_large_packages() -> None:
+    done = run_without("torch", "split", "/nowhere", "/nowhere-split")
+    assert (done.returncode, done.stderr.strip()) == (1, "error: there is no checkpoint folder '/nowhere'.")
 
 
 def run_without(package: str, *line: str) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from dataclasses import fields
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from families.stylers import NAMES
 from frontend.settings import Settings
 from scripts.launcher import LaunchError
 from scripts.launcher.checks import check_context, check_formats, check_options
+from scripts.launcher.engine_options import check_installed
 from scripts.launcher.model import ServedModel, resolve_model
 from scripts.launcher.model_settings import RUNTIMES
 from scripts.launcher.options import own_flags, parse_options
@@ -217,6 +219,18 @@ def test_a_module_of_an_import_hook_is_no_slip(repository: Path, monkeypatch: py
     line = ["m", "--model-repository", str(repository), "--engine", "slow_engin:Engine"]
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Hook])
     check_options(parse_options(line), {})
+
+
+def test_the_embedded_server_needs_the_package_of_the_llm_api(repository: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    for engine in ("vllm", "mine:Engine", ""):
+        check_installed(engine, empty)
+    check_installed("llmapi", repository)
+    if find_spec("tensorrt_llm") is None:
+        with pytest.raises(
+            ValueError, match=r"^--engine llmapi needs the package tensorrt_llm: pip install tensorrt_llm$"
+        ):
+            check_installed("llmapi", empty)
 
 
 def test_options_of_an_engine_that_is_not_here(tmp_path: Path) -> None:

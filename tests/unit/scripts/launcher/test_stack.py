@@ -168,7 +168,7 @@ def test_a_start_that_takes_too_long_names_what_is_missing_and_leaves_nothing(tm
 def test_logs_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     stack, _ = make_stack(tmp_path, "refuse")
     (tmp_path / "logs").write_text("a file in their place")
-    with pytest.raises(LaunchError, match=r"their logs in .*/logs could not be begun: .*File exists"), stack:
+    with pytest.raises(LaunchError, match=r"their logs in .*/logs could not be started: .*File exists"), stack:
         pytest.fail("started")
 
 
