@@ -42,7 +42,7 @@ SCALARS = {field: one.engine_input for field, one in SAMPLING.items() if one.dat
 class Inputs:
     """The inputs of one request by name. A request of batch 1 has row 0 only.
 
-    Triton (24.10) takes a batch of 0: readers raise RequestError for an input that has none of the rows.
+    Triton (24.10) refuses most batches of 0 rows itself: readers raise RequestError for an input without a row.
     """
 
     def __init__(self, request: InferenceRequest) -> None:

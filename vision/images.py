@@ -30,7 +30,7 @@ class ImageRequests:
         """
         # Shares the request's memory, which stays valid until its response is sent.
         tiles = from_dlpack(tensor.to_dlpack())
-        if not tiles.shape[0]:  # Triton (24.10) takes a batch of 0.
+        if not tiles.shape[0]:  # Triton (24.10) refuses most batches of 0 itself.
             raise RequestError("'tiles' has no row", param="tiles")
         expected = (self._tile_size, self._tile_size, 3)
         if tiles.shape[2:] != expected or not tiles.shape[1]:
