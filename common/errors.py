@@ -26,6 +26,10 @@ class RequestError(ValueError):
         self.kind: Kind = kind
         self.param = param
 
+    def again(self) -> "RequestError":
+        """Return an equal error: one that several raise would have the frames of all of them in its traceback."""
+        return RequestError(self.message, kind=self.kind, param=self.param)
+
     def encode(self) -> str:
         """The error as text for a Triton error message."""
         body = json.dumps({"kind": self.kind, "param": self.param, "message": self.message})

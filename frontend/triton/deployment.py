@@ -252,7 +252,7 @@ class Deployment:
 
     def _fail_calls(self, error: RequestError) -> None:
         for task, call in self._calls.items():
-            call.error = error
+            call.error = error.again()
             task.cancel()
 
     def _model_died(self, model: str) -> None:

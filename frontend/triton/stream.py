@@ -143,7 +143,7 @@ class TritonStream:
             key for key, one in self._receivers.items() if one.target is target and (answered or not one.answered)
         ]
         for request_id in failed:
-            self._receivers.pop(request_id).queue.fail(error)
+            self._receivers.pop(request_id).queue.fail(error.again())
             if stop:
                 self._cancellations.add(request_id, target.engines)
 
@@ -339,7 +339,7 @@ class TritonStream:
         for failed in [request_id] if request_id else list(self._receivers):
             receiver = self._receivers.pop(failed, None)
             if receiver is not None:
-                receiver.queue.fail(error)
+                receiver.queue.fail(error if request_id else error.again())
 
     def _send_stop(self, request_id: str, engine: str) -> None:
         if self._open.is_set():
@@ -396,7 +396,7 @@ class TritonStream:
         receivers, self._receivers = self._receivers, {}
         lost = RequestError("The connection to Triton was lost", kind="unavailable")
         for request_id, receiver in receivers.items():
-            receiver.queue.fail(lost)
+            receiver.queue.fail(lost.again())
             self._cancellations.add(request_id, receiver.target.engines)
         for probe in self._probes.values():
             if not probe.done():

@@ -4,12 +4,16 @@
 import asyncio
 from typing import Any
 
+import grpc
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
+from common.errors import RequestError
 from frontend.errors import AdapterNotCached, ClientGone
 from frontend.serving.generation import Generation
+from frontend.triton.receiver import Receiver
 from frontend.triton.response_queue import ResponseQueue
+from frontend.triton.stream import TritonStream
 
 
 class OneStream:
@@ -74,3 +78,15 @@ async def test_without_an_end_the_requests_are_sent_again() -> None:
     await asyncio.sleep(0)
     assert stream.sent == ["a", "a-weights"] and not reading.done()
     reading.cancel()
+
+
+async def test_requests_that_fail_together_have_errors_of_their_own() -> None:
+    """The error handler clears the frames of an error's traceback, and Python 3.11 would end another request's."""
+    channel = grpc.aio.insecure_channel("127.0.0.1:1")
+    stream, target, queues = TritonStream(channel, print, print, None), object(), [ResponseQueue(), ResponseQueue()]
+    for number, queue in enumerate(queues):
+        stream._receivers[str(number)] = Receiver(queue, 0, target, 0.0)  # type: ignore[arg-type]
+    stream.fail_all(target, RequestError("lost", kind="unavailable"), answered=True, stop=False)  # type: ignore[arg-type]
+    errors = [queue._error for queue in queues]
+    await channel.close()
+    assert [str(error) for error in errors] == ["lost", "lost"] and errors[0] is not errors[1]
