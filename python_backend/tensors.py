@@ -16,7 +16,7 @@ from python_backend.api import InferenceRequest, InferenceResponse, Tensor, pb_u
 class Inputs:
     """The inputs of one request of batch 1 by name. Every reader returns None if the input is absent.
 
-    Triton (24.10) takes a batch of 0: readers raise RequestError for an input without a row.
+    Readers raise RequestError for an input without a row: Triton 24.10 refuses most batches of 0 itself.
     """
 
     def __init__(self, request: InferenceRequest) -> None:
