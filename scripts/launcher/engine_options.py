@@ -82,7 +82,7 @@ def check_other_options(engine: str, options: Mapping[str, Any], repository: Pat
         known = frozenset()
     for name, value in options.items():
         if known and name not in known:
-            raise ValueError(unknown_option(flag_of(name), [*map(flag_of, sorted(known)), *others]))
+            raise ValueError(unknown_option(*as_written(name, value, [*map(flag_of, sorted(known)), *others])))
         if name in arguments and source:
             _check_argument(flag_of(name), value, arguments[name], source)
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from common.command_line import flag_of, unknown_option
+from common.command_line import as_written, flag_of, unknown_option
 from scripts.launcher.class_fields import fields
 from scripts.launcher.option_values import ANY, Values, assigned, types
 
@@ -119,11 +119,17 @@ def _imported(module: str, name: str) -> Iterator[str | ast.Constant]:
 
 
 def _config_field(name: str) -> ast.AnnAssign | None:
-    """The field of a configuration class that is the option's default, which has its limits."""
+    """The field of a configuration class that is the option's default, which has its limits.
+
+    An option without a default has those of the only class with a field of its name.
+    """
     default = _fields()[name].value
-    if not isinstance(default, ast.Attribute) or not isinstance(default.value, ast.Name):
-        return None
-    return _class_field(default.value.id, default.attr)
+    if isinstance(default, ast.Attribute) and isinstance(default.value, ast.Name):
+        return _class_field(default.value.id, default.attr)
+    if isinstance(default, ast.Constant) and default.value is None:
+        found = [field for kind in _config_classes() if (field := _class_field(kind, name)) is not None]
+        return found[0] if len(found) == 1 else None
+    return None
 
 
 def _config_classes() -> list[str]:
