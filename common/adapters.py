@@ -30,7 +30,7 @@ _LAYER = re.compile(r"(.*?\.\d+)\.")
 # Fields of PEFT's config with which the answer is more than the base and its LoRA matrices.
 _CHANGED_MEANING = ("lora_bias", "alora_invocation_tokens", "layer_replication", "use_bdlora", "use_qalora")
 # Beginnings of the values of `init_lora_weights` with which PEFT changes the base as well.
-_CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
+_CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _FLOATS = ("BF16", "F16", "F32", "F64", "F8_E4M3", "F8_E5M2")
 
 
@@ -169,7 +169,7 @@ def scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
     for pattern, own in (config.get("alpha_pattern") or {}).items():
         # PEFT takes the first pattern that is the name, or its end after a dot.
         try:
-            found = re.match(pattern if pattern.startswith("^") else rf"(.*\.)?({pattern})$", module)
+            found = re.match(rf"(.*\.)?({pattern})$", module)
         except re.error as error:
             raise ValueError(f"alpha_pattern: {pattern} is no regular expression: {error}") from None
         if found:

@@ -53,8 +53,12 @@ def checked(parse: Callable[[str], Value]) -> Callable[[str], Value]:
 
 def web_url(text: str) -> str:
     """An http:// or https:// address as it is given; raises ValueError for anything else."""
-    address = urlsplit(text)
-    if address.scheme not in ("http", "https") or not address.hostname:
+    try:
+        address = urlsplit(text)
+        usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # Such as a port above 65535.
+        usable = False
+    if not usable or re.search(r"\s", text):
         raise ValueError(f"must be an address such as http://127.0.0.1:9997, not '{text}'")
     return text
 

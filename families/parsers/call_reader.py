@@ -38,9 +38,13 @@ class CallReader:
     Keys: `name` or `tool_name`, `arguments` or `parameters`, `"type": "function"`, and `id` or `tool_call_id`, which is
     not used. Neither of the second means `{}`, unless there are other keys too: such an object is no call. In a call
     other keys are skipped.
+
+    strict: nothing but its form tells a call from any other object, so one with other keys, or an id that is no text,
+    is no call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
         self.status = Status.READING
         self.begun = False
         self.name = ""
@@ -134,6 +138,9 @@ class CallReader:
             return position
         if text[position] == '"':
             return self._expect(text, position, {'"': self._unused_text})
+        if self._strict:
+            self.status = Status.FAILED
+            return position
         self._token, self._skipped = [], JsonStructure()
         self._step = self._unused_structure if text[position] in CLOSERS else self._unused_scalar
         return position
@@ -171,6 +178,8 @@ class CallReader:
         key = self._keys[-1]
         known = key in _UNUSED_KEYS or (key, value) == ("type", "function")
         self._others = self._others or not known
+        if self._strict and not known:
+            self.status = Status.FAILED
         self._step = self._after_value
 
     def _argument_value(self, text: str, position: int) -> int:

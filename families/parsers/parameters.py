@@ -28,7 +28,7 @@ class Parameters:
     begin: str
     header_end: str
     end: str
-    header: re.Pattern[str] = re.compile(r"\s*+(?P<key>[^<>]*)")
+    header: re.Pattern[str] = re.compile(r"\s*+(?P<key>[^>]*)")
     value_begin: str = ""
     trim: bool = False
     entities: bool = False

@@ -15,7 +15,7 @@ _OUTSIDE = ("", ":null", "null", *("rue", "ue", "e", "alse", "lse", "se", "ull",
 def closing(text: str) -> str | None:
     """The text that completes the beginning of a JSON text; None if there is none.
 
-    A key without a value gets null. What follows a comma is not made up.
+    A key without a value, or without its end, gets null. What follows a comma is not made up.
     """
     structure = JsonStructure()
     structure.feed(text)
@@ -40,8 +40,7 @@ class ArgumentsCompleter:
 
     def __init__(self) -> None:
         self._index: int | None = None  # of the call that is open
-        self._held = ""  # arguments that may say that there are none
-        self._sent: list[str] = []
+        self._begin()
 
     def feed(self, events: list[Event], *, cut: bool = False) -> list[Event]:
         """The events with arguments completed. cut: see `flush`; a call that another one follows is not cut."""
@@ -70,19 +69,26 @@ class ArgumentsCompleter:
         index, self._index = self._index, None
         if index is None:
             return []
-        held, self._held = self._held, ""
-        text = "".join([*self._sent, held])
-        self._sent.clear()
+        sent = "".join(self._sent)
+        text = "".join([sent, *self._held])
+        self._begin()
         if not cut:
-            whole = or_nothing(text)
-            held = whole if whole != text else held + (closing(text) or "")
-        return [ToolArgumentsDelta(index, held)] if held else []
+            text += closing(text) or ""
+            text = text if sent else or_nothing(text)
+        return [ToolArgumentsDelta(index, text[len(sent) :])] if len(text) > len(sent) else []
+
+    def _begin(self) -> None:
+        self._sent: list[str] = []
+        self._held: list[str] = []  # arguments that may say that there are none
+        self._head = ""  # of them, without whitespace
 
     def _add(self, event: ToolArgumentsDelta) -> list[Event]:
         if not self._sent:
-            self._held += event.text
-            if any(nothing.startswith(self._held.strip()) for nothing in _NOTHING):
+            self._held.append(event.text)
+            self._head = (self._head + event.text).strip()
+            if any(nothing.startswith(self._head) for nothing in _NOTHING):
                 return []
-            event, self._held = ToolArgumentsDelta(event.index, self._held), ""
+            event = ToolArgumentsDelta(event.index, "".join(self._held))
+            self._held.clear()
         self._sent.append(event.text)
         return [event]

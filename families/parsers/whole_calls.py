@@ -17,7 +17,8 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 def read_json_calls(text: str) -> list[ToolCall] | None:
     """The calls of `{"name": ..., "arguments": {...}}` objects: one, several separated by `;`, or an array of them.
 
-    None if the text is anything else. Arguments must be a JSON object; their text is kept unchanged.
+    None if the text is anything else, such as an object with further keys. Arguments must be a JSON object; their text
+    is kept unchanged.
     """
     text = text.strip()
     separator = ";"
@@ -26,7 +27,7 @@ def read_json_calls(text: str) -> list[ToolCall] | None:
     calls = []
     position = 0
     while True:
-        reader = CallReader()
+        reader = CallReader(strict=True)
         position = reader.feed(text, position)
         arguments = or_nothing(reader.take())
         if reader.status is not Status.DONE or not is_object(arguments):

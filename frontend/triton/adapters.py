@@ -31,6 +31,7 @@ class Adapters:
         self._asking: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._changes = 0
+        self._unreadable = False
         self._sent: tuple[int, set[int]] = (0, set())
         self.table: Mapping[str, Adapter] = {}
 
@@ -71,7 +72,11 @@ class Adapters:
         except RequestError as error:
             logger.debug("the adapters are not known: %s", error)
         except Exception:
-            logger.exception("the engine's adapters cannot be read")
+            if not self._unreadable:
+                logger.exception("the engine's adapters cannot be read")
+            self._unreadable = True
+        else:
+            self._unreadable = False
         if changes != self._changes:
             # The engine may have told them before a change that is known here already.
             return
@@ -79,6 +84,8 @@ class Adapters:
             self._use(adapters)
         elif connection != self._connection:
             self._use(())
+        else:
+            self._asked_at = time.monotonic()
         self._connection = connection
 
     def _use(self, adapters: Iterable[Adapter]) -> None:

@@ -88,6 +88,7 @@ def test_names_that_the_engine_maps_are_left_to_it(tmp_path: Path) -> None:
         ({"alpha_pattern": {"q_proj": "8"}}, "alpha_pattern with another value"),
         ({"lora_bias": True}, "more than a LoRA adapter .lora_bias"),
         ({"layer_replication": [[0, 2]]}, "layer_replication"),
+        ({"init_lora_weights": "lora_ga"}, "changed weights of its base .init_lora_weights lora_ga"),
         ({"init_lora_weights": "pissa_niter_4"}, "changed weights of its base .init_lora_weights pissa_niter_4"),
     ],
 )

@@ -43,6 +43,7 @@ def test_the_square_root_of_the_rank(tmp_path: Path) -> None:
         ({"alpha_pattern": {"q_proj": 32}}, [4, 4]),
         ({"alpha_pattern": {"layers.1.self_attn.q_proj": 32, "q_proj": 8}}, [1, 4]),
         ({"alpha_pattern": {r"^model\.layers\.0\..*": 24}}, [3, 2]),
+        ({"alpha_pattern": {"^model.layers.0": 64, "^model.layers.0.self_attn.q_proj": 24}}, [3, 2]),
         ({"alpha_pattern": {r"layers\.[01]\.self_attn\.q_proj": 8}, "use_rslora": True}, [8 / 8**0.5] * 2),
         ({"alpha_pattern": {"proj": 32, "k_proj": 8}, "rank_pattern": {"k_proj": 4}}, [2, 2]),
     ],

@@ -283,6 +283,8 @@ UNFINISHED = [
     ("kimi_k2", '<|tool_calls_section_begin|><|tool_call_begin|>f<|tool_call_argument_begin|>{"a": "x', '{"a": "x"}', '{"a": "x'),
     ("glm45", "<tool_call>f\n", "{}", ""),
     ("glm45", "<tool_call>f\n<arg_key>a</arg_key>", '{"a": null}', '{"a": '),
+    ("kimi_k2", "<|tool_calls_section_begin|><|tool_call_begin|>f<|tool_call_argument_begin|>nul", "{}", "nul"),
+    ("qwen3_coder", "<function=search>\n<parameter=x<y>\n2\n</parameter>", '{"x<y": 2}', '{"x<y": 2'),
     ("qwen3_coder", "<function=write_file>\n<parameter=text>\nx", '{"text": "x"}', '{"text": "x'),
     ("qwen3_coder", "<function=search>\n<parameter=limit>\n12", '{"limit": 12}', '{"limit": 12'),
     ("qwen3_coder", "<function=search>\n<parameter=filters>\n{'sizes': [4", '{"filters": "{\'sizes\': [4"}', '{"filters": "{\'sizes\': [4'),

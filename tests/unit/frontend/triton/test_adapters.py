@@ -99,4 +99,12 @@ async def test_an_answer_that_cannot_be_read_is_logged_and_leaves_the_table(
         await engine.answer(-1, answer)  # type: ignore[arg-type] # one of both
         await reading
     assert engine.names == ["old"]
-    assert "the engine's adapters cannot be read" in caplog.text
+    # Requests within the period do not ask again, and later failures are not logged.
+    await engine.adapters.refresh()
+    assert len(engine.asked) == 2
+    engine.adapters._asked_at = float("-inf")
+    reading = asyncio.create_task(engine.adapters.refresh())
+    await turn()
+    await engine.answer(-1, ValueError("no JSON"))  # type: ignore[arg-type] # no list
+    await reading
+    assert caplog.text.count("the engine's adapters cannot be read") == 1

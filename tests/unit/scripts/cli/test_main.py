@@ -131,6 +131,10 @@ def test_a_line_without_a_command_is_explained(line: str, words: str, capsys) ->
         ("serve --frontends 0", "error: --frontends must be a whole number above 0, not '0'."),
         ("serve --otlp-endpoint collector:4318", "expected an address such as http://127.0.0.1:4318."),
         ("chat --url server", "error: --url must be an address such as http://127.0.0.1:9997, not 'server'."),
+        (
+            "models list --url http://host:99999",
+            "error: --url must be an address such as http://127.0.0.1:9997, not 'http://host:99999'.",
+        ),
         ("models list --url server", "error: --url must be an address such as http://127.0.0.1:9997, not 'server'."),
         ("models unlod", "COMMAND must be one of list, load, unload, reload, apply, not 'unlod'; did you mean unload?"),
         ("ui --url server", "error: --url: server is not an http:// or https:// address."),
