@@ -220,10 +220,7 @@ class Outbox:
         """End a generation whose response could not be sent: Triton waits for its end."""
         with self._changed:
             outgoing.ended, outgoing.waiting, outgoing.error = True, None, None
-        try:
-            outgoing.reply.fail(engine_failure(), outgoing.outputs.stream_id)
-        except Exception:
-            log.exception("a failure could not be sent")
+        _fail(outgoing, engine_failure())
 
 
 def _merge(pieces: list[_Piece]) -> list[_Piece]:
@@ -252,7 +249,15 @@ def _send(outgoing: Outgoing, tokens: Tokens | None, error: RequestError | None)
             return
         outgoing.reply.send(tensors)
     if error is not None:
+        _fail(outgoing, error)
+
+
+def _fail(outgoing: Outgoing, error: RequestError) -> None:
+    """Send a failure, once: the generation has ended even if that fails."""
+    try:
         outgoing.reply.fail(error, outgoing.outputs.stream_id)
+    except Exception:
+        log.exception("a failure could not be sent")
 
 
 def _encodable(row: _Row) -> _Row:

@@ -133,6 +133,14 @@ def value_of(text: str) -> Any:
     plain = {"true": True, "false": False, "none": None}
     if text.lower() in plain:
         return plain[text.lower()]
+    return field_value(text)
+
+
+def field_value(text: str) -> Any:
+    """Convert the value of a field within an option: JSON, a number, a size, else the text, which "none" is too.
+
+    So does `vllm serve`: fields such as `cudagraph_mode` have a choice of that name.
+    """
     if _SIZE.fullmatch(text):
         return size_of(text)
     try:

@@ -18,7 +18,7 @@ from common.served_model import KINDS
 from frontend.settings import ENV_PREFIX, Settings, add_setting, add_settings, names, switch
 from scripts.cache import REPOSITORY, cache_dir
 from scripts.launcher.errors import yaml_problem
-from scripts.launcher.flags import SEVERAL, Flag, option, size_of, split
+from scripts.launcher.flags import SEVERAL, Flag, field_value, option, size_of, split
 from scripts.launcher.model_settings import MODEL_SETTINGS, check_setting
 from scripts.launcher.vllm_options import is_text
 
@@ -188,12 +188,12 @@ def _read(parser: Parser, arguments: Sequence[str]) -> GivenOptions:
     except ValueError as error:
         parser.error(str(error))
     try:
-        settings, flags, notes = _sort_foreign(foreign, values.get("engine_name", "vllm"))
+        settings, engine, notes = _sort_foreign(foreign, values.get("engine_name", "vllm"), engine)
     except ValueError as error:
         parser.error(str(error))
     if "served_model_name" in values:
         values["served_model_name"] = tuple(values["served_model_name"])
-    return GivenOptions(values, settings, absolute(engine | flags), notes)
+    return GivenOptions(values, settings, absolute(engine), notes)
 
 
 def _chosen_models(positional: str | None, flags: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,12 +224,18 @@ def _chosen_models(positional: str | None, flags: Sequence[str], values: Mapping
     return {"model": plain[0]} if plain else {"named_models": named} if named else {}
 
 
-def _sort_foreign(foreign: Sequence[Flag], engine_name: str) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
-    """Sort flags into settings by variable, engine options and notes; the engine gets those that are no settings."""
+def _sort_foreign(
+    foreign: Sequence[Flag], engine_name: str, file: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, Any], tuple[str, ...]]:
+    """Sort flags into settings by variable, engine options and notes; the engine gets those that are no settings.
+
+    file: the engine options of `--engine-config`, which flags replace; those of single fields are added at the end.
+    """
     parsers = {setting.name: setting.metadata["parse"] for setting in fields(Settings)}
     parsers |= {name: setting.parse for name, setting in MODEL_SETTINGS.items()}
     settings: dict[str, str] = {}
     engine: dict[str, Any] = {}
+    single: list[Flag] = []
     notes: list[str] = []
     for flag in foreign:
         name, value = option(flag)
@@ -247,25 +253,33 @@ def _sort_foreign(foreign: Sequence[Flag], engine_name: str) -> tuple[dict[str, 
         elif flag.name in SEVERAL:
             engine[name] = [*engine.get(name, ()), *value]
         elif "." in name:
-            _set_field(engine, flag, name, value)
+            single.append(flag)
         elif engine_name == "vllm" and flag.words and is_text(name, flag.words[0], value):
             engine[name] = flag.words[0]
         else:
             engine[name] = value
+    engine = {**file, **engine}
+    for flag in single:
+        _set_field(engine, flag)
     return settings, engine, tuple(notes)
 
 
-def _set_field(engine: dict[str, Any], flag: Flag, path: str, value: Any) -> None:
+def _set_field(engine: dict[str, Any], flag: Flag) -> None:
     """Set a field of an option that is an object, as `--compilation-config.mode 3`; raises ValueError if it is none."""
     if not flag.words:
         raise ValueError(f"{flag.name} needs a value")
-    name, *outer, last = path.split(".")
+    name, *outer, last = flag.key.split(".")
     option = engine.setdefault(name, {})
     for each in outer:
         option = option.setdefault(each, {}) if isinstance(option, dict) else None
     if not isinstance(option, dict):
         raise ValueError(f"{flag.name}: {flag_of(name)} was given another value")
-    option[last] = value
+    # As in `vllm serve`, the texts of a name with a plus are added to a list.
+    if last.endswith("+"):
+        name = last.removesuffix("+")
+        option[name] = [*(option.get(name) or ()), *flag.words[0].split(",")]
+    else:
+        option[last] = field_value(flag.words[0])
 
 
 def _read_engine_config(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 
 from common.errors import RequestError
+from common.finish_reason import FinishReason
 from engines.engine import Tokens, engine_failure
 from engines.outbox import Outbox, Outgoing
 from engines.reply import Reply
@@ -99,3 +100,14 @@ def test_a_generation_that_fails_while_its_response_cannot_be_sent_ends_once() -
         time.sleep(0.01)
     outbox.close()
     assert sender.sent == [(True, False)] and not outgoing.reply.ended
+
+
+def test_a_failure_that_cannot_be_sent_ends_its_generation_only() -> None:
+    sender = Sender(1)
+    reply = reply_to(sender, 2)
+    failed, other = (Outgoing(reply, Outputs(set(), NoInputs(), number, 0, number)) for number in (0, 1))
+    outbox = Outbox(lambda job: job())
+    outbox.fail(failed, FAILURE)
+    outbox.put(other, Tokens([1], finish=FinishReason.END_ID))
+    outbox.close()
+    assert sender.sent == [(True, True)]

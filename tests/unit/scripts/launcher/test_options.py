@@ -82,6 +82,15 @@ def test_own_options(line: str, expected: dict[str, Any]) -> None:
             {"compilation_config": {"mode": 3, "pass_config": {"fuse_norm": True}}},
         ),
         ("""-cc '{"a": 1}' -cc.b 2""", {"compilation_config": {"a": 1, "b": 2}}),
+        ("""-cc.b 2 -cc '{"a": 1}'""", {"compilation_config": {"a": 1, "b": 2}}),
+        (
+            "-cc.cudagraph_mode=NONE --compilation-config.mode none -cc.size 16k -cc.cache null",
+            {"compilation_config": {"cudagraph_mode": "NONE", "mode": "none", "size": 16000, "cache": None}},
+        ),
+        (
+            "-cc.custom_ops+ none,+rms_norm -cc.custom_ops+=x",
+            {"compilation_config": {"custom_ops": ["none", "+rms_norm", "x"]}},
+        ),
         ("--max-num-batched-tokens 8K", {"max_num_batched_tokens": 8192}),
         ("--cuda-graph-sizes '[1, 2]'", {"cuda_graph_sizes": [1, 2]}),
         ("""--speculative-config '{"method": "ngram"}'""", {"speculative_config": {"method": "ngram"}}),
@@ -132,6 +141,13 @@ def test_flags_override_the_engine_config(tmp_path: Path, suffix: str) -> None:
     config.write_text(content)
     options = parse_options(["--engine-config", str(config), "--dtype", "bfloat16"])
     assert options.engine == {"dtype": "bfloat16", "max_num_seqs": 4}
+
+
+def test_a_field_is_added_to_the_object_of_the_engine_config(tmp_path: Path) -> None:
+    config = tmp_path / "engine.yaml"
+    config.write_text("compilation_config: {cudagraph_mode: NONE, mode: 0}\n")
+    options = parse_options(["--engine-config", str(config), "--compilation-config.mode", "3"])
+    assert options.engine == {"compilation_config": {"cudagraph_mode": "NONE", "mode": 3}}
 
 
 @pytest.mark.parametrize(
