@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a request of several generations, some of whose responses cannot be sent."""
 
+import threading
 import time
 from contextlib import suppress
 
@@ -108,6 +109,9 @@ def test_a_failure_that_cannot_be_sent_ends_its_generation_only() -> None:
     failed, other = (Outgoing(reply, Outputs(set(), NoInputs(), number, 0, number)) for number in (0, 1))
     outbox = Outbox(lambda job: job())
     outbox.fail(failed, FAILURE)
+    handled = threading.Event()
+    outbox.call(handled.set)
+    assert handled.wait(30) and sender.sent == []
     outbox.put(other, Tokens([1], finish=FinishReason.END_ID))
     outbox.close()
     assert sender.sent == [(True, True)]
