@@ -41,19 +41,29 @@ EPIC = {"contains": "epic", "text": "word ", "repeat": True, "delay_s": 0.02}
 
 
 class Load:
-    """Streamed and whole answers under way, each on a thread; the main thread is the launcher's."""
+    """Streamed and whole answers under way, each on a thread; the main thread is the launcher's.
 
-    def __init__(self, url: str, words: str, count: int, max_tokens: int = 4000) -> None:
+    ahead_s: by which the whole ones begin before the others.
+    """
+
+    def __init__(self, url: str, words: str, count: int, max_tokens: int = 4000, ahead_s: float = 0.0) -> None:
         self._url, self._body = url, {"messages": [{"role": "user", "content": words}], "max_tokens": max_tokens}
         self.ends: list[str] = []
         self.started = 0
-        self._threads = [threading.Thread(target=self._run, args=(bool(i % 2),), daemon=True) for i in range(count)]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        self._start(count - count // 2, stream=False)
+        time.sleep(ahead_s)
+        self._start(count // 2, stream=True)
 
     @property
     def done(self) -> bool:
         return not any(thread.is_alive() for thread in self._threads)
+
+    def _start(self, count: int, *, stream: bool) -> None:
+        begun = [threading.Thread(target=self._run, args=(stream,), daemon=True) for _ in range(count)]
+        self._threads += begun
+        for thread in begun:
+            thread.start()
 
     def _run(self, stream: bool) -> None:
         try:
@@ -126,8 +136,8 @@ class Faulty:
             time.sleep(0.05)
 
     def load(self, words: str, count: int = 4, max_tokens: int = 4000) -> Load:
-        """Answers under way, all the streamed ones with text."""
-        load = Load(self.stack.url, words, count, max_tokens)
+        """Answers under way, all the streamed ones with text; the whole ones, which show nothing, began before them."""
+        load = Load(self.stack.url, words, count, max_tokens, ahead_s=1.0)
         self.supervise_until(lambda: "unavailable" in load.ends or load.started >= count // 2, "answers are under way")
         assert "unavailable" not in load.ends
         return load
