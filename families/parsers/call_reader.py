@@ -108,11 +108,12 @@ class CallReader:
             self._step = self._colon
 
     def _colon(self, text: str, position: int) -> int:
-        key = self._keys[-1]
-        if self.begun:  # What follows cannot change the call.
-            return self._expect(text, position, {":": self._unused_value})
-        steps: dict[bool, _Step] = {key in NAME_KEYS: self._value, key in ARGUMENT_KEYS: self._argument_value}
-        return self._expect(text, position, {":": steps.get(True, self._unused_value)})
+        key, step = self._keys[-1], self._unused_value
+        if not self.begun and key in NAME_KEYS:  # What follows the beginning cannot change the call.
+            step = self._value
+        elif not self.begun and key in ARGUMENT_KEYS:
+            step = self._argument_value
+        return self._expect(text, position, {":": step})
 
     def _value(self, text: str, position: int) -> int:
         return self._expect(text, position, {'"': self._text})

@@ -14,7 +14,7 @@ from common.model_names import ENGINE
 from engines.llmapi.synonyms import SYNONYMS
 from preprocessing.engine_traits import LLMAPI
 from scripts.launcher.class_fields import classes, defined_names, fields, literal, module_file, parsed
-from scripts.launcher.option_values import ANY, Values, assigned, types
+from scripts.launcher.option_values import ANY, Values, declared
 
 # The arguments of TensorRT-LLM's `LLM` on its PyTorch backend.
 _MODULE, _CLASSES, _BACKEND = "tensorrt_llm.llmapi.llm_args", ("BaseLlmArgs", "TorchLlmArgs"), "pytorch"
@@ -129,12 +129,8 @@ def _named(source: ast.Module, name: str) -> Iterator[str | ast.Constant]:
         yield from _NUMBERS[name]
         return
     for node in source.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            # One that is no configuration may be an enumeration, whose values are not read here.
-            yield "dict" if name.endswith("Config") else ANY
-            return
-        if value := assigned(node, name):
-            yield from types(value, partial(_named, source))
+        if found := declared(node, name, partial(_named, source)):
+            yield from found
             return
     yield ANY
 

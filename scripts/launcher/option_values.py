@@ -97,7 +97,16 @@ def types(node: ast.expr | None, named: Named) -> Iterator[str | ast.Constant]:
         yield ANY
 
 
-def assigned(node: ast.stmt, name: str) -> ast.expr | None:
+def declared(node: ast.stmt, name: str, named: Named) -> Iterator[str | ast.Constant] | None:
+    """What a name allows that a statement declares, as a class or an alias; None if it declares another."""
+    if isinstance(node, ast.ClassDef) and node.name == name:
+        # A class that is no configuration may be an enumeration, whose values are not read here.
+        return iter(["dict" if name.endswith("Config") else ANY])
+    value = _assigned(node, name)
+    return types(value, named) if value else None
+
+
+def _assigned(node: ast.stmt, name: str) -> ast.expr | None:
     """The value that a statement gives to this name."""
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     if any(isinstance(target, ast.Name) and target.id == name for target in targets):

@@ -10,7 +10,7 @@ from typing import Any
 
 from common.command_line import as_written, flag_of, unknown_option
 from scripts.launcher.class_fields import fields
-from scripts.launcher.option_values import ANY, Values, assigned, types
+from scripts.launcher.option_values import ANY, Values, declared
 
 _ARGUMENTS = "engine/arg_utils.py"
 _CLASSES = ("EngineArgs", "AsyncEngineArgs")
@@ -100,11 +100,8 @@ def _named(file: str, name: str) -> Iterator[str | ast.Constant]:
             if any((alias.asname or alias.name) == name for alias in node.names):
                 yield from _imported(str(node.module), name)
                 return
-        elif isinstance(node, ast.ClassDef) and node.name == name:
-            yield "dict" if name.endswith("Config") else ANY
-            return
-        elif value := assigned(node, name):
-            yield from types(value, partial(_named, file))
+        elif found := declared(node, name, partial(_named, file)):
+            yield from found
             return
     yield ANY
 
